@@ -1,0 +1,466 @@
+"""What each stage can be told, and the presets that tell it.
+
+A configuration is a frozen, keyword-only dataclass; the documentation stands under each field. A preset is a function that returns a whole
+`Preset`. `resolve` applies the user's overrides ("pretrain.steps=10") to a preset, with the type of the field they replace.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+from infill.errors import InputError
+
+PERMISSIVE_LICENCES: Final = (
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "PSF-2.0",
+    "Python-2.0",
+    "Unlicense",
+    "Zlib",
+)
+"""SPDX identifiers that allow training and redistribution without copyleft; a choice of ours, narrower than the Blue Oak list."""
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    sources: tuple[str, ...] = ("packages:",)
+    """Where the code comes from: `dir:/path` (a folder of repositories) or `packages:` (the Python distributions installed here)."""
+    licences: tuple[str, ...] = PERMISSIVE_LICENCES
+    """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
+    max_file_bytes: int = 1_000_000
+    """A larger file is removed. OpenCoder allows 3 MB, The Stack v2 10 MB."""
+    max_line_chars: int = 1_000
+    """A file with a longer line is removed (BigCode, OpenCoder: 1,000)."""
+    max_mean_line_chars: float = 100.0
+    """A file with a longer mean line is removed (BigCode, OpenCoder: 100)."""
+    min_alphanumeric: float = 0.25
+    """A file with a smaller share of letters and digits is removed (BigCode: 0.25)."""
+    max_total_bytes: int = 0
+    """Keep at most this many bytes, whole repositories in the order of their hash; 0 is no limit."""
+    validation_share: float = 0.05
+    """Share of repositories, by hash of the name, for validation loss."""
+    test_share: float = 0.05
+    """Share of repositories, by hash of the name, for evaluation."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(bool(self.sources), "corpus.sources is empty: name at least one source")
+        _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")
+        _check(
+            self.validation_share + self.test_share < 1,
+            "corpus.validation_share + test_share leaves nothing to train on",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    vocab_size: int = 49_152
+    """Entries including the 32 reserved special tokens. Mellum and StarCoder: 49,152."""
+    max_bytes: int = 100_000_000
+    """Train on a sample of at most this many bytes of the train split."""
+    base_model: str = ""
+    """Take tokenizer and FIM tokens from this Hugging Face folder instead of training one."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.vocab_size >= 288, "tokenizer.vocab_size must hold 256 bytes and 32 reserved tokens: at least 288")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A Llama-style decoder. Defaults are the published Mellum-4b (header of its GGUF; see docs)."""
+
+    layers: int = 30
+    width: int = 3_072
+    mlp_width: int = 8_256
+    heads: int = 24
+    kv_heads: int = 24
+    context_length: int = 8_192
+    rope_base: float = 500_000.0
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.width % self.heads == 0, f"model.width {self.width} is not a multiple of model.heads {self.heads}")
+        _check(
+            self.heads % self.kv_heads == 0,
+            f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What the three objectives share: optimiser, schedule, batch, precision, faults."""
+
+    steps: int = 1_000
+    """Optimiser steps."""
+    batch_tokens: int = 16_384
+    """Positions per optimiser step over all workers."""
+    micro_batch_tokens: int = 4_096
+    """Positions per forward pass of one worker; the rest is gradient accumulation."""
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    decay_share: float = 0.2
+    """Last share of the steps in which the rate falls linearly to zero (warm-up, stable, decay: MiniCPM, arXiv 2404.06395)."""
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = 1.0
+    precision: str = "auto"
+    """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
+    workers: int = 1
+    """Ray Train workers, one per GPU; on a CPU each takes its share of the cores."""
+    zero_stage: int = 1
+    log_every: int = 10
+    checkpoint_every: int = 100
+    """Optimiser steps between checkpoints."""
+    keep_checkpoints: int = 2
+    validation_batches: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.steps > 0, "steps must be positive")
+        _check(
+            self.batch_tokens % self.micro_batch_tokens == 0, "batch_tokens must be a multiple of micro_batch_tokens"
+        )
+        _check(self.precision in {"auto", "fp32", "bf16"}, f"precision {self.precision!r} is none of auto, fp32, bf16")
+        _check(0 <= self.decay_share <= 1, "decay_share must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    fim_rate: float = 0.5
+    """Share of the files that become suffix-prefix-middle (Mellum: half of the files in each chunk)."""
+    base_model: str = ""
+    """Start from this Hugging Face folder instead of training: it is imported as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesConfig:
+    holes: int = 20_000
+    """Holes over all train files."""
+    validation_holes: int = 200
+    test_holes: int = 200
+    max_middle_chars: int = 700
+    """The longest middle (Mellum: 700 characters)."""
+    strategies: tuple[tuple[str, float], ...] = (("iou", 0.3), ("path_distance", 0.3), ("rag", 0.3), ("none", 0.1))
+    """Context strategies of the train split and their probabilities; the mixture of the paper is unknown, this is ours."""
+    evaluation_strategy: str = "infill"
+    """Context strategy of the validation and test splits."""
+    context_items: int = 8
+    """Candidates a hole keeps; how many enter the prompt is the budget's affair."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    train: TrainConfig = field(default_factory=TrainConfig)
+    epochs_limit: int = 0
+    """Stop after this many passes over the examples even if steps are left; 0 is no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencesConfig:
+    holes: int = 2_000
+    """Train holes that are sampled for."""
+    temperatures: tuple[float, ...] = (0.2, 0.6, 1.0)
+    samples: int = 2
+    """Samples per hole and temperature."""
+    max_new_tokens: int = 128
+    judge: str = "rules"
+    """`rules`, or the base URL of an OpenAI-compatible server (its key in INFILL_JUDGE_API_KEY)."""
+    judge_model: str = ""
+    min_margin: float = 0.1
+    """Least difference of the judge's scores (0 to 1) for a pair."""
+    max_prompt_tokens: int = 1_024
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig:
+    train: TrainConfig = field(default_factory=TrainConfig)
+    beta: float = 0.1
+    """Strength of the tie to the reference (DPO, arXiv 2305.18290, eq. 7)."""
+    sft_weight: float = 0.0
+    """Weight of the negative log-likelihood of the chosen middle (RPO, arXiv 2404.19733); 0 is plain DPO."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    holes: int = 200
+    """Test holes, the first in order of their id."""
+    max_new_tokens: int = 128
+    max_prompt_tokens: int = 1_024
+    bootstrap: int = 1_000
+    """Resamples behind each 95 % interval."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterConfig:
+    name: str = "infill"
+    """Registered model in MLflow."""
+    metric: str = "kk"
+    """The winner has the highest value; ties go to the earlier stage."""
+    floors: tuple[tuple[str, float], ...] = ()
+    """Metric and least value: what the winner must reach whether or not there is a champion."""
+    max_regression: float = 0.0
+    """The paired 95 % interval of winner minus champion must not lie wholly below minus this."""
+    max_new_tokens: int = 128
+    max_prompt_tokens: int = 1_024
+    bootstrap: int = 1_000
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployConfig:
+    max_prompt_tokens: int = 1_024
+    max_new_tokens: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    title: str = "Infill"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything a pipeline run is told; one field a stage."""
+
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    pretrain: PretrainConfig
+    examples: ExamplesConfig
+    sft: SftConfig
+    preferences: PreferencesConfig
+    dpo: DpoConfig
+    evaluate: EvaluateConfig
+    register: RegisterConfig
+    deploy: DeployConfig = field(default_factory=DeployConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+def debug() -> Preset:
+    """Seconds on two cores: every path is taken, nothing is learned."""
+    model = ModelConfig(
+        layers=2,
+        width=64,
+        mlp_width=128,
+        heads=4,
+        kv_heads=4,
+        context_length=256,
+        rope_base=10_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=12,
+        batch_tokens=1_024,
+        micro_batch_tokens=1_024,
+        warmup_steps=2,
+        log_every=2,
+        checkpoint_every=4,
+        validation_batches=1,
+    )
+    return Preset(
+        corpus=CorpusConfig(validation_share=0.2, test_share=0.2),
+        tokenizer=TokenizerConfig(vocab_size=512),
+        pretrain=PretrainConfig(model=model, train=train),
+        examples=ExamplesConfig(holes=64, validation_holes=8, test_holes=8),
+        sft=SftConfig(train=replace(train, learning_rate=5e-4)),
+        preferences=PreferencesConfig(
+            holes=8, temperatures=(0.5, 1.0), max_new_tokens=24, min_margin=0.01, max_prompt_tokens=192
+        ),
+        dpo=DpoConfig(train=replace(train, steps=6, learning_rate=1e-4)),
+        evaluate=EvaluateConfig(holes=8, max_new_tokens=24, max_prompt_tokens=192, bootstrap=200),
+        register=RegisterConfig(max_new_tokens=24, max_prompt_tokens=192, bootstrap=200),
+        deploy=DeployConfig(max_new_tokens=24, max_prompt_tokens=192),
+    )
+
+
+def demo() -> Preset:
+    """About ten minutes on two cores: the losses fall, the completions are those of a model of 1.6M parameters."""
+    model = ModelConfig(
+        layers=4,
+        width=128,
+        mlp_width=344,
+        heads=4,
+        kv_heads=4,
+        context_length=1_024,
+        rope_base=10_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=300,
+        batch_tokens=4_096,
+        micro_batch_tokens=4_096,
+        learning_rate=3e-3,
+        warmup_steps=20,
+        log_every=5,
+        checkpoint_every=50,
+    )
+    return Preset(
+        corpus=CorpusConfig(max_total_bytes=0),
+        tokenizer=TokenizerConfig(vocab_size=4_096, max_bytes=20_000_000),
+        pretrain=PretrainConfig(model=model, train=train),
+        examples=ExamplesConfig(holes=2_000, validation_holes=50, test_holes=120),
+        sft=SftConfig(train=replace(train, steps=80, learning_rate=1e-3, warmup_steps=5)),
+        preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
+        dpo=DpoConfig(train=replace(train, steps=20, learning_rate=1e-4, warmup_steps=2)),
+        evaluate=EvaluateConfig(holes=120, max_new_tokens=64, max_prompt_tokens=768),
+        register=RegisterConfig(max_new_tokens=64, max_prompt_tokens=768),
+        deploy=DeployConfig(max_new_tokens=64, max_prompt_tokens=896),
+    )
+
+
+def small() -> Preset:
+    """About 160M parameters: one GPU, about an hour."""
+    model = ModelConfig(
+        layers=12,
+        width=1_024,
+        mlp_width=2_752,
+        heads=16,
+        kv_heads=4,
+        context_length=4_096,
+        rope_base=500_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=4_000,
+        batch_tokens=262_144,
+        micro_batch_tokens=65_536,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        checkpoint_every=250,
+    )
+    return Preset(
+        corpus=CorpusConfig(),
+        tokenizer=TokenizerConfig(),
+        pretrain=PretrainConfig(model=model, train=train),
+        examples=ExamplesConfig(holes=200_000, validation_holes=500, test_holes=1_000),
+        sft=SftConfig(train=replace(train, steps=800, learning_rate=2e-4, warmup_steps=50)),
+        preferences=PreferencesConfig(holes=4_000, max_prompt_tokens=3_584),
+        dpo=DpoConfig(train=replace(train, steps=200, learning_rate=5e-6, warmup_steps=20)),
+        evaluate=EvaluateConfig(holes=1_000, max_prompt_tokens=3_584),
+        register=RegisterConfig(max_prompt_tokens=3_584),
+        deploy=DeployConfig(max_prompt_tokens=3_584),
+    )
+
+
+def mellum_4b() -> Preset:
+    """The published architecture. Optimiser and schedule are unknown: the anchor is Mellum2 (warm-up 2,000, hold 3e-4, linear decay)."""
+    train = TrainConfig(
+        steps=500_000,
+        batch_tokens=8_388_608,
+        micro_batch_tokens=16_384,
+        learning_rate=3e-4,
+        warmup_steps=2_000,
+        checkpoint_every=500,
+        workers=256,
+    )
+    return replace(
+        small(),
+        pretrain=PretrainConfig(model=ModelConfig(), train=train),
+        examples=ExamplesConfig(holes=5_000_000, validation_holes=2_000, test_holes=5_000),
+        sft=SftConfig(
+            train=replace(train, steps=10_000, batch_tokens=2_097_152, learning_rate=3e-5, warmup_steps=200, workers=16)
+        ),
+        preferences=PreferencesConfig(holes=50_000, max_prompt_tokens=7_680, max_new_tokens=256),
+        dpo=DpoConfig(
+            train=replace(train, steps=2_000, batch_tokens=524_288, learning_rate=1e-6, warmup_steps=100, workers=16)
+        ),
+        evaluate=EvaluateConfig(holes=5_000, max_prompt_tokens=7_680, max_new_tokens=256),
+        register=RegisterConfig(max_prompt_tokens=7_680, max_new_tokens=256),
+        deploy=DeployConfig(max_prompt_tokens=7_680, max_new_tokens=256),
+    )
+
+
+def mellum_4b_gqa() -> Preset:
+    """`mellum_4b` with 4 KV heads: a sixth of the KV cache, hence six times more warm editor sessions per GPU."""
+    preset = mellum_4b()
+    return replace(preset, pretrain=replace(preset.pretrain, model=replace(preset.pretrain.model, kv_heads=4)))
+
+
+PRESETS: Final[Mapping[str, Callable[[], Preset]]] = {
+    "debug": debug,
+    "demo": demo,
+    "small": small,
+    "mellum_4b": mellum_4b,
+    "mellum_4b_gqa": mellum_4b_gqa,
+}
+
+
+def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Preset:
+    """The preset of that name with `overrides` applied: dotted field name -> JSON value.
+
+    Raises InputError for a preset or a field that does not exist, and for a value of the wrong type.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    resolved = PRESETS[preset]()
+    for name, value in (overrides or {}).items():
+        resolved = _override(resolved, name.split("."), value, name)
+    return resolved
+
+
+def _override(config: Any, path: list[str], value: Any, name: str) -> Any:
+    """`config` (a dataclass) with the field at `path` replaced by `value`."""
+    types = get_type_hints(type(config))
+    head, rest = path[0], path[1:]
+    if head not in types:
+        raise InputError(f"there is no setting {name!r}: {type(config).__name__} has {', '.join(types)}")
+    if rest and not dataclasses.is_dataclass(types[head]):
+        raise InputError(f"there is no setting {name!r}: {head} has no parts")
+    new = _override(getattr(config, head), rest, value, name) if rest else _convert(types[head], value, name)
+    try:
+        return replace(config, **{head: new})
+    except ValueError as error:
+        raise InputError(f"{name}={value!r}: {error}") from error
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    """`value` (as JSON gives it) as the type of a field: str, bool, int, float, or nested tuples of these."""
+    if get_origin(kind) is tuple:
+        members = get_args(kind)
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{name} wants a list, not {value!r}")
+        if len(members) == 2 and members[1] is Ellipsis:
+            return tuple(_convert(members[0], item, name) for item in value)
+        if len(value) != len(members):
+            raise InputError(f"{name} wants {len(members)} values, not {value!r}")
+        return tuple(_convert(member, item, name) for member, item in zip(members, value, strict=True))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind not in (str, bool, int, float) or type(value) is not kind:
+        raise InputError(f"{name} wants {getattr(kind, '__name__', kind)}, not {value!r}")
+    return value
+
+
+def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """`["pretrain.train.steps=10", "corpus.sources=[\"dir:/code\"]"]` as a mapping; a value that is no JSON is taken as a string.
+
+    Raises InputError for a setting without an equals sign.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"{setting!r} is no setting: write NAME=VALUE, for example pretrain.train.steps=10")
+        try:
+            overrides[name] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[name] = text
+    return overrides

@@ -1,7 +1,8 @@
 """What each stage can be told, and the presets that tell it.
 
-A configuration is a frozen, keyword-only dataclass; the documentation stands under each field. A preset is a function that returns a whole
-`Preset`. `resolve` applies the user's overrides ("pretrain.steps=10") to a preset, with the type of the field they replace.
+A configuration is a frozen, keyword-only dataclass; the documentation stands under each field. A preset is a function
+that returns a whole `Preset`. `resolve` applies the user's overrides ("pretrain.train.steps=10") to a preset, each with
+the type of the field that it replaces.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ PERMISSIVE_LICENCES: Final = (
     "Unlicense",
     "Zlib",
 )
-"""SPDX identifiers that allow training and redistribution without copyleft; a choice of ours, narrower than the Blue Oak list."""
+"""SPDX identifiers without copyleft; a choice of ours, narrower than the Blue Oak list."""
 
 
 def _check(condition: bool, message: str) -> None:
@@ -37,7 +38,7 @@ def _check(condition: bool, message: str) -> None:
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     sources: tuple[str, ...] = ("packages:",)
-    """Where the code comes from: `dir:/path` (a folder of repositories) or `packages:` (the Python distributions installed here)."""
+    """Where the code comes from: `dir:/path` (a folder of repositories) or `packages:` (installed distributions)."""
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
     max_file_bytes: int = 1_000_000
@@ -114,7 +115,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     decay_share: float = 0.2
-    """Last share of the steps in which the rate falls linearly to zero (warm-up, stable, decay: MiniCPM, arXiv 2404.06395)."""
+    """Last share of the steps, in which the rate falls linearly to zero (warm-up, stable, decay: arXiv 2404.06395)."""
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
@@ -158,7 +159,7 @@ class ExamplesConfig:
     max_middle_chars: int = 700
     """The longest middle (Mellum: 700 characters)."""
     strategies: tuple[tuple[str, float], ...] = (("iou", 0.3), ("path_distance", 0.3), ("rag", 0.3), ("none", 0.1))
-    """Context strategies of the train split and their probabilities; the mixture of the paper is unknown, this is ours."""
+    """Context strategies of the train split with their probabilities; the paper's mixture is unknown, this is ours."""
     evaluation_strategy: str = "infill"
     """Context strategy of the validation and test splits."""
     context_items: int = 8
@@ -361,7 +362,7 @@ def small() -> Preset:
 
 
 def mellum_4b() -> Preset:
-    """The published architecture. Optimiser and schedule are unknown: the anchor is Mellum2 (warm-up 2,000, hold 3e-4, linear decay)."""
+    """The published architecture; its optimiser is unknown, so Mellum2's (warm-up 2,000, 3e-4, linear decay)."""
     train = TrainConfig(
         steps=500_000,
         batch_tokens=8_388_608,
@@ -450,7 +451,7 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
 
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
-    """`["pretrain.train.steps=10", "corpus.sources=[\"dir:/code\"]"]` as a mapping; a value that is no JSON is taken as a string.
+    """`["pretrain.train.steps=10", "register.name=team"]` as a mapping; a value that is no JSON is taken as a string.
 
     Raises InputError for a setting without an equals sign.
     """

@@ -1,7 +1,7 @@
 """The errors that a user can do something about.
 
-Each message says what was wrong, where, and what to do. The command line prints it without a traceback and exits with 2; anything else
-that is raised is a defect of ours and keeps its traceback.
+Each message says what was wrong, where, and what to do. The command line prints it without a traceback and exits with
+2; anything else that is raised is a defect of ours and keeps its traceback.
 """
 
 

@@ -1,0 +1,165 @@
+"""What a stage read and wrote: the record that makes a folder an artifact.
+
+`manifest.json` is written last, so its presence means that the folder is complete. Its key is the hash of the stage,
+its version, its configuration and the digests of its inputs; the folder's address in the store is derived from the key.
+That gives resume after a kill, one cache for laptop and cluster, and lineage.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from infill import storage
+from infill.errors import InputError
+
+FILE_NAME: Final = "manifest.json"
+SCRATCH: Final = "scratch"
+"""A folder of this name inside a stage's output holds what only a resumed run needs; it is no part of the artifact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    stage: str
+    version: int
+    key: str
+    """Hash of what made the artifact: stage, version, configuration, inputs."""
+    uri: str
+    """The folder with the files."""
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    """Name of an input -> its digest."""
+    files: dict[str, dict[str, Any]]
+    """Path relative to `uri` -> {"sha256", "bytes"}."""
+    metrics: dict[str, float]
+    commit: str
+    created: str
+    seconds: float
+    """Wall time of the run that finished it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over stage, key and files: equal for equal content, wherever and whenever it was made."""
+        return _hash({"stage": self.stage, "key": self.key, "files": self.files})
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """A configuration as JSON gives it back: nested dictionaries and lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def key(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
+    """The key of what `stage` makes of `config` and the digests `inputs`: 24 hexadecimal digits."""
+    return _hash({"stage": stage, "version": version, "config": config_dict(config), "inputs": dict(inputs)})[:24]
+
+
+def find(uri: str) -> Manifest | None:
+    """The manifest at `uri` (an artifact's folder, or the file itself); None when there is none.
+
+    Raises InputError when the file is damaged.
+    """
+    file = uri if uri.endswith(".json") else storage.join(uri, FILE_NAME)
+    if not storage.exists(file):
+        return None
+    value = storage.read_json(file)
+    try:
+        return Manifest(**value)
+    except TypeError as error:
+        raise InputError(
+            f"{file} is not a manifest of this version of Infill ({error}); run its stage again"
+        ) from error
+
+
+def load(uri: str) -> Manifest:
+    """As `find`, but raises InputError when there is none."""
+    found = find(uri)
+    if found is None:
+        raise InputError(f"{uri} is not a finished artifact: it has no {FILE_NAME}; run the stage that makes it first")
+    return found
+
+
+def digest_of(uri: str) -> str:
+    """The digest of the finished artifact at `uri`."""
+    return load(uri).digest
+
+
+def verify(manifest: Manifest) -> None:
+    """Raise InputError when a file of the artifact is missing or differs from what the manifest says."""
+    for name, entry in manifest.files.items():
+        file = storage.join(manifest.uri, name)
+        if storage.sha256(file) != entry["sha256"]:
+            raise InputError(f"{file} is not the file that {manifest.stage} wrote; delete the folder and run it again")
+
+
+def once(
+    *,
+    stage: str,
+    version: int,
+    config: Any,
+    inputs: Mapping[str, str],
+    output: str,
+    body: Callable[[], Mapping[str, float]],
+) -> dict[str, float]:
+    """Run `body`, which fills the folder `output`, unless that folder is finished for the same key; return the metrics.
+
+    What `body` left below `scratch/` is removed when it has ended. Raises InputError when the folder holds something
+    else.
+    """
+    wanted = key(stage, version, config, inputs)
+    done = find(output)
+    if done is not None:
+        if done.key != wanted:
+            raise InputError(f"{output} holds another {done.stage} artifact (key {done.key}); choose another folder")
+        return done.metrics
+    started = time.monotonic()
+    metrics = {name: float(value) for name, value in body().items()}
+    storage.remove(storage.join(output, SCRATCH))
+    manifest = Manifest(
+        stage=stage,
+        version=version,
+        key=wanted,
+        uri=output,
+        config=config_dict(config),
+        inputs=dict(inputs),
+        files=_describe(output),
+        metrics=metrics,
+        commit=commit(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    storage.write_json(storage.join(output, FILE_NAME), dataclasses.asdict(manifest))
+    return metrics
+
+
+def _describe(output: str) -> dict[str, dict[str, Any]]:
+    root = len(storage.join(output, ""))
+    return {
+        file[root:]: {"sha256": storage.sha256(file), "bytes": storage.size(file)}
+        for file in storage.list_files(output)
+        if not Path(file).name.startswith(".")
+    }
+
+
+@cache
+def commit() -> str:
+    """The commit of this code: INFILL_COMMIT (set in images), else git's word, else "unknown"."""
+    if given := os.environ.get("INFILL_COMMIT"):
+        return given
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,225 @@
+"""Files in the store, addressed by URI: a local path or anything that fsspec knows (`s3://`, `gs://`, `memory://`).
+
+A file appears whole or not at all. On a local disk it is written to a temporary name in the same folder, synced and
+renamed; an object store publishes an object only when its upload has ended.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Final
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infill.errors import InputError, StorageError
+
+CHUNK_BYTES: Final = 1 << 20
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` names a file of this machine: a plain path or `file://`."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of `uri` and the path inside it.
+
+    Raises StorageError when the protocol is unknown or its package is not installed.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise StorageError(f"cannot open {uri}: {error}; install the fsspec package for this protocol") from error
+    return fs, str(path)
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with `parts` below it."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def local_path(uri: str) -> Path:
+    """The path of a local URI. Raises StorageError for a remote one."""
+    if not is_local(uri):
+        raise StorageError(f"{uri} is not on this machine")
+    return Path(uri.removeprefix("file://"))
+
+
+@contextlib.contextmanager
+def _errors(doing: str, uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"cannot {doing} {uri}: there is no such file") from error
+    except OSError as error:
+        raise StorageError(f"cannot {doing} {uri}: {error.strerror or error}; check free space and rights") from error
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder stands at `uri`."""
+    fs, path = filesystem(uri)
+    with _errors("look at", uri):
+        return bool(fs.exists(path))
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """URIs of all files below the folder `uri` whose name ends in `suffix`, sorted; empty when there is no folder."""
+    fs, path = filesystem(uri)
+    with _errors("list", uri):
+        found = fs.find(path) if fs.exists(path) else []
+    root = path.rstrip("/")
+    return sorted(join(uri, str(name)[len(root) :]) for name in found if str(name).endswith(suffix))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file. Raises InputError when it is missing."""
+    fs, path = filesystem(uri)
+    with _errors("read", uri):
+        return bytes(fs.cat_file(path))
+
+
+@contextlib.contextmanager
+def open_write(uri: str) -> Iterator[BinaryIO]:
+    """A binary file that appears at `uri` when the block ends well, and not at all when it raises."""
+    with _errors("write", uri):
+        if not is_local(uri):
+            fs, path = filesystem(uri)
+            with fs.transaction, fs.open(path, "wb") as remote:
+                yield remote
+            return
+        target = local_path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file. Raises StorageError when the store cannot take it."""
+    with open_write(uri) as file:
+        file.write(data)
+
+
+def read_json(uri: str) -> Any:
+    """The JSON value in a file. Raises InputError when it is missing or no JSON."""
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise InputError(
+            f"{uri} is not valid JSON ({error}); delete it and run the stage that wrote it again"
+        ) from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys, so that equal values are equal files."""
+    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The parquet file at `uri`, or all those below it in the order of their names.
+
+    Raises InputError when there is none, or one is damaged.
+    """
+    files = [uri] if uri.endswith(".parquet") else list_files(uri, ".parquet")
+    if not files:
+        raise InputError(f"there is no parquet file in {uri}; run the stage that writes it first")
+    names = None if columns is None else list(columns)
+    tables = []
+    for name in files:
+        fs, path = filesystem(name)
+        try:
+            with _errors("read", name), fs.open(path, "rb") as file:
+                tables.append(pq.read_table(file, columns=names))
+        except pa.ArrowException as error:
+            raise InputError(f"{name} is damaged ({error}); delete it and run its stage again") from error
+    return pa.concat_tables(tables)
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write one whole parquet file, compressed with zstd."""
+    with open_write(uri) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def sha256(uri: str) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    fs, path = filesystem(uri)
+    digest = hashlib.sha256()
+    with _errors("read", uri), fs.open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def size(uri: str) -> int:
+    """Bytes of a file."""
+    fs, path = filesystem(uri)
+    with _errors("look at", uri):
+        return int(fs.size(path))
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a folder with all that is in it; a missing one is fine."""
+    fs, path = filesystem(uri)
+    with _errors("remove", uri), contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def fetch(uri: str) -> Path:
+    """A local path with the content of `uri`: itself when it is local, else a copy in the user's cache.
+
+    A copy is kept under a name derived from the URI and each file's size and checksum, so a changed object is fetched
+    again and an interrupted download is not mistaken for a whole one.
+    """
+    if is_local(uri):
+        if not local_path(uri).exists():
+            raise InputError(f"there is nothing at {uri}")
+        return local_path(uri)
+    fs, path = filesystem(uri)
+    with _errors("fetch", uri):
+        if not fs.exists(path):
+            raise InputError(f"there is nothing at {uri}")
+        state = json.dumps({name: str(fs.checksum(name)) for name in sorted(fs.find(path))})
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "infill"
+        target = cache / hashlib.sha256((uri + state).encode()).hexdigest()[:24] / PurePosixPath(path).name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=target.parent)) / target.name
+            fs.get(path, str(partial), recursive=True)
+            os.replace(partial, target)
+            partial.parent.rmdir()
+    return target
+
+
+def upload(local: Path, uri: str) -> None:
+    """Copy the files below the folder `local` to `uri`, each whole; `manifest.json`, if there is one, last."""
+    files = [path for path in sorted(local.rglob("*")) if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name == "manifest.json"):
+        with path.open("rb") as source, open_write(join(uri, path.relative_to(local).as_posix())) as target:
+            shutil.copyfileobj(source, target, CHUNK_BYTES)

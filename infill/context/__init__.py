@@ -1,0 +1,18 @@
+"""The context engine: what else of the project stands in the prompt, and why.
+
+`retrieve` ranks, `packing.pack` fits the ranked items into a budget of tokens.
+"""
+
+from infill.context.index import ProjectIndex
+from infill.context.strategies import Query, rank
+from infill.prompt import ContextItem, FimRequest
+
+__all__ = ["ContextItem", "ProjectIndex", "Query", "rank", "retrieve"]
+
+
+def retrieve(
+    index: ProjectIndex, request: FimRequest, *, strategy: str = "infill", k: int = 8
+) -> tuple[ContextItem, ...]:
+    """At most `k` items for the caret of `request` in prompt order, the best last; never from the current file."""
+    query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix)
+    return tuple(reversed(rank(index, query, strategy, k)))

@@ -1,0 +1,1 @@
+"""The KServe transformer, the embedded predictor, and what starts and asks them."""

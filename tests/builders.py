@@ -4,6 +4,7 @@ Each builder makes a whole stage folder with its manifest and returns the folder
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def _write_tokenizer(folder: Path, vocab_size: int) -> None:
     tokenizer.train_from_iterator(texts, trainer)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "prompt_format.json").write_text(prompt.infill_format().to_json(), encoding="utf-8")
+    (folder / "prompt_format.json").write_text(json.dumps(prompt.infill_format().to_json()), encoding="utf-8")
 
 
 def _stage_folder(folder: Path, stage: str, body: Callable[[], Mapping[str, float]]) -> str:

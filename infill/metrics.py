@@ -1,0 +1,124 @@
+"""How good a completion is: pure functions of the output, the true middle, and what stands round the hole.
+
+Every metric is a float between 0 and 1. A *share* is 0 or 1 for a single hole, so its mean is a proportion; the others
+are graded. `score` computes them all.
+"""
+
+import re
+from collections import Counter
+from typing import Final
+
+from rapidfuzz.distance import Levenshtein
+from sacrebleu.metrics.chrf import CHRF
+
+_CHRF: Final = CHRF()  # character n-grams up to 6, beta 2, spaces ignored: Popovic 2015, sacrebleu's defaults
+_NOISE: Final = re.compile(r"[^a-zA-Z0-9_+\-*%=&|@$?]")
+
+SHARES: Final = frozenset({"exact_match", "over_generation", "under_generation", "suffix_echo", "eot_rate"})
+"""Metrics that are 0 or 1 for a single hole."""
+
+
+def exact_match(output: str, middle: str) -> float:
+    """1 when the output is the true middle, character for character."""
+    return float(output == middle)
+
+
+def edit_similarity(output: str, middle: str) -> float:
+    """1 - Levenshtein distance / length of the longer text, in characters; 1 for two empty texts."""
+    return float(Levenshtein.normalized_similarity(output, middle))
+
+
+def chrf(output: str, middle: str) -> float:
+    """chrF (Popovic 2015) divided by 100; 1 for two texts without a visible character.
+
+    It forgives what follows: a right line and then an unneeded method had chrF 0.67 and edit similarity 0.27.
+    """
+    if not output.strip() or not middle.strip():
+        return float(output.strip() == middle.strip())
+    return float(_CHRF.sentence_score(output, [middle]).score) / 100
+
+
+def kk(output: str, middle: str) -> float:
+    """Lines of the output that are found among the lines of the true middle / lines of the true middle.
+
+    That is our declaration of the Mellum paper's KK score, whose definition is not public. Lines are compared without
+    the white space round them; blank lines count on neither side; each line of the middle can be found only once, so
+    repeating a line earns nothing and the value never exceeds 1. Order and superfluous lines do not matter.
+    When the middle has only blank lines: 1 if the output has only blank lines too, else 0.
+    """
+    wanted, found = _lines(middle), _lines(output)
+    if not wanted:
+        return float(not found)
+    return (wanted & found).total() / wanted.total()
+
+
+def relaxed_exact_match(output: str, middle: str, prefix: str, suffix: str, *, alphanumeric: bool = False) -> float:
+    """1 when every line of the output is a line of the middle, 0.5 when some line is, else 0.
+
+    JetBrains' RelaxedExactMatch (intellij-community, evaluation-plugin), halved: the partial lines of prefix and suffix
+    are joined to both texts first and blank lines are dropped; an output with which middle and suffix go on counts 0.5
+    too. With `alphanumeric` everything outside `[a-zA-Z0-9_+\\-*%=&|@$?]` is deleted from the lines.
+    """
+    before, after = prefix.rpartition("\n")[2], suffix.partition("\n")[0]
+    expected, proposed = (
+        [_NOISE.sub("", line) if alphanumeric else line.strip() for line in (before + text + after).splitlines()]
+        for text in (middle, output)
+    )
+    wanted = {line for line in expected if line}
+    matches = [line in wanted for line in proposed if line]
+    if matches and all(matches):
+        return 1.0
+    continues = bool(output) and (middle + suffix).startswith(output)
+    return 0.5 if any(matches) or continues else 0.0
+
+
+def over_generation(output: str, middle: str) -> float:
+    """1 when the output begins with the whole true middle and goes on: the model did not stop in time."""
+    return float(len(output) > len(middle) and output.startswith(middle))
+
+
+def under_generation(output: str, middle: str) -> float:
+    """1 when the output is a beginning of the true middle, or nothing: the model stopped too early."""
+    return float(len(output) < len(middle) and middle.startswith(output))
+
+
+def suffix_echo(output: str, middle: str, suffix: str) -> float:
+    """1 when the output repeats the first line of the suffix that is not blank.
+
+    That line, without white space round it, is a line of the output or its end, more often so than in the true
+    middle. A line without a letter or digit is no evidence: a bracket ends many outputs by right.
+    """
+    line = next((line.strip() for line in suffix.splitlines() if line.strip()), "")
+    if not any(character.isalnum() for character in line):
+        return 0.0
+    return float(_occurrences(line, output) > _occurrences(line, middle))
+
+
+def _occurrences(line: str, text: str) -> int:
+    lines = [candidate.strip() for candidate in text.splitlines()]
+    whole = lines.count(line)
+    ends_inside = bool(lines) and lines[-1] != line and text.rstrip().endswith(line)
+    return whole + int(ends_inside)
+
+
+def _lines(text: str) -> Counter[str]:
+    return Counter(line.strip() for line in text.splitlines() if line.strip())
+
+
+def score(output: str, middle: str, *, prefix: str, suffix: str, finished: bool) -> dict[str, float]:
+    """All metrics of one completion by name. `finished`: the model ended it with a stop token, not the token limit."""
+    return {
+        "exact_match": exact_match(output, middle),
+        "edit_similarity": edit_similarity(output, middle),
+        "chrf": chrf(output, middle),
+        "kk": kk(output, middle),
+        "relaxed_exact_match": relaxed_exact_match(output, middle, prefix, suffix),
+        "over_generation": over_generation(output, middle),
+        "under_generation": under_generation(output, middle),
+        "suffix_echo": suffix_echo(output, middle, suffix),
+        "eot_rate": float(finished),
+    }
+
+
+METRICS: Final = tuple(score("", "", prefix="", suffix="", finished=True))
+"""Names of the metrics in the order of `score`."""

@@ -1,0 +1,84 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infill import metrics
+
+code = st.text(alphabet="ab (){}:\n\tx1=", max_size=40)
+
+
+@given(code, code, code, code, st.booleans())
+def test_every_metric_lies_between_zero_and_one(
+    output: str, middle: str, prefix: str, suffix: str, finished: bool
+) -> None:
+    scores = metrics.score(output, middle, prefix=prefix, suffix=suffix, finished=finished)
+    assert tuple(scores) == metrics.METRICS
+    assert all(0 <= value <= 1 for value in scores.values())
+    assert all(scores[name] in (0, 1) for name in metrics.SHARES)
+
+
+@given(code, code, code)
+def test_the_true_middle_is_perfect_and_stops_in_time(middle: str, prefix: str, suffix: str) -> None:
+    scores = metrics.score(middle, middle, prefix=prefix, suffix=suffix, finished=True)
+    graded = ["exact_match", "edit_similarity", "chrf", "kk"]
+    assert [scores[name] for name in graded] == [1, 1, 1, 1]
+    assert [scores[name] for name in ("over_generation", "under_generation", "suffix_echo")] == [0, 0, 0]
+
+
+@given(code, code)
+def test_over_and_under_generation_mirror_each_other(output: str, middle: str) -> None:
+    assert metrics.over_generation(output, middle) == metrics.under_generation(middle, output)
+    assert metrics.over_generation(output, middle) + metrics.under_generation(output, middle) <= 1
+
+
+@given(code, code)
+def test_kk_does_not_pay_for_repetition_or_order(output: str, middle: str) -> None:
+    value = metrics.kk(output, middle)
+    reordered = "\n".join(reversed(output.split("\n")))
+    assert metrics.kk(reordered, middle) == value
+    assert metrics.kk(middle + "\n" + output, middle) == (1.0 if middle.strip() or not output.strip() else 0.0)
+
+
+def test_kk_counts_each_line_of_the_middle_once() -> None:
+    middle = "a = 1\n\n    b = 2\n    b = 2\nc = 3"
+    assert metrics.kk("b = 2", middle) == 1 / 4
+    assert metrics.kk("b = 2\nb = 2\nb = 2", middle) == 2 / 4
+    assert metrics.kk("c = 3\nunrelated\n\n\n  a = 1  ", middle) == 2 / 4
+    assert metrics.kk("anything", "\n  \n") == 0
+    assert metrics.kk(" \n", "\n") == 1
+
+
+def test_chrf_forgives_what_edit_similarity_punishes() -> None:
+    middle = "return self.size * scale"
+    output = middle + "\n\ndef unneeded(self) -> None:\n    for item in self.items:\n        print(item)\n"
+    assert metrics.edit_similarity(output, middle) < 0.3
+    assert metrics.chrf(output, middle) > 0.5
+    assert metrics.over_generation(output, middle) == 1
+
+
+def test_edit_similarity_is_levenshtein_over_the_longer_text() -> None:
+    assert metrics.edit_similarity("kitten", "sitting") == 1 - 3 / 7
+
+
+def test_relaxed_exact_match_completes_the_partial_lines() -> None:
+    prefix, suffix = "def f(x):\n    return x +", "\n\nf(1)\n"
+    assert metrics.relaxed_exact_match(" 1", " 1", prefix, suffix) == 1
+    assert metrics.relaxed_exact_match(" 1\n", " 1", prefix, suffix) == 1
+    assert metrics.relaxed_exact_match(" 1\n    print(x)", " 1", prefix, suffix) == 0.5
+    assert metrics.relaxed_exact_match(" 2", " 1", prefix, suffix) == 0
+    assert metrics.relaxed_exact_match(" 1;", " 1", prefix, suffix) == 0
+    assert metrics.relaxed_exact_match(" 1;", " 1", prefix, suffix, alphanumeric=True) == 1
+
+
+def test_relaxed_exact_match_accepts_a_beginning_of_what_follows() -> None:
+    assert metrics.relaxed_exact_match("fo", "foo", "", "\n") == 0.5
+    assert metrics.relaxed_exact_match("", "foo", "", "\n") == 0
+
+
+def test_suffix_echo_needs_a_telling_line_that_the_middle_lacks() -> None:
+    suffix = "\n    return total\n"
+    assert metrics.suffix_echo("total += x\n    return total", "total += x", suffix) == 1
+    assert metrics.suffix_echo("total += x", "total += x", suffix) == 0
+    assert metrics.suffix_echo("if x:\n  return total", "if x:\n  return total", suffix) == 0
+    assert metrics.suffix_echo("f(x)", "f(x", ")\n") == 0
+    assert metrics.suffix_echo("a, b): pass", "a, b", "): pass\n") == 1
+    assert metrics.suffix_echo("anything", "x", "") == 0

@@ -1,7 +1,7 @@
 """What each stage can be told, and the presets that tell it.
 
 A configuration is a frozen, keyword-only dataclass; the documentation stands under each field. A preset is a function
-that returns a whole `Preset`. `resolve` applies the user's overrides ("pretrain.train.steps=10") to a preset, each with
+that returns a whole `Preset`. `resolve` applies the user's settings ("pretrain.train.steps=10") to a preset, each with
 the type of the field that it replaces.
 """
 
@@ -404,17 +404,34 @@ PRESETS: Final[Mapping[str, Callable[[], Preset]]] = {
 }
 
 
-def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Preset:
-    """The preset of that name with `overrides` applied: dotted field name -> JSON value.
+def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> Preset:
+    """The preset of that name with `settings` applied: dotted field name -> JSON value.
 
+    Three short names stand for several fields: `sources`, `base_model` and `seed`.
     Raises InputError for a preset or a field that does not exist, and for a value of the wrong type.
     """
     if preset not in PRESETS:
         raise InputError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     resolved = PRESETS[preset]()
-    for name, value in (overrides or {}).items():
-        resolved = _override(resolved, name.split("."), value, name)
+    short = {
+        "sources": ["corpus.sources"],
+        "base_model": ["tokenizer.base_model", "pretrain.base_model"],
+        "seed": [name for name in _field_names(resolved) if name.endswith(".seed")],
+    }
+    for name, value in (settings or {}).items():
+        for field_name in short.get(name, [name]):
+            resolved = _override(resolved, field_name.split("."), value, field_name)
     return resolved
+
+
+def _field_names(config: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all settings below a dataclass."""
+    names: list[str] = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        nested = dataclasses.is_dataclass(value)
+        names += _field_names(value, f"{prefix}{item.name}.") if nested else [f"{prefix}{item.name}"]
+    return names
 
 
 def _override(config: Any, path: list[str], value: Any, name: str) -> Any:
@@ -450,18 +467,18 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
-def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """`["pretrain.train.steps=10", "register.name=team"]` as a mapping; a value that is no JSON is taken as a string.
 
     Raises InputError for a setting without an equals sign.
     """
-    overrides: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise InputError(f"{setting!r} is no setting: write NAME=VALUE, for example pretrain.train.steps=10")
         try:
-            overrides[name] = json.loads(text)
+            values[name] = json.loads(text)
         except json.JSONDecodeError:
-            overrides[name] = text
-    return overrides
+            values[name] = text
+    return values

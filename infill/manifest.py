@@ -71,7 +71,7 @@ def find(uri: str) -> Manifest | None:
 
     Raises InputError when the file is damaged.
     """
-    file = uri if uri.endswith(".json") else storage.join(uri, FILE_NAME)
+    file = uri if storage.is_file(uri) else storage.join(uri, FILE_NAME)
     if not storage.exists(file):
         return None
     value = storage.read_json(file)

@@ -69,6 +69,13 @@ def exists(uri: str) -> bool:
         return bool(fs.exists(path))
 
 
+def is_file(uri: str) -> bool:
+    """Whether a file, not a folder, stands at `uri`."""
+    fs, path = filesystem(uri)
+    with _errors("look at", uri):
+        return bool(fs.isfile(path))
+
+
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """URIs of all files below the folder `uri` whose name ends in `suffix`, sorted; empty when there is no folder."""
     fs, path = filesystem(uri)

@@ -1,0 +1,72 @@
+"""From evaluated models to a deployment: gate and registry, the deployment record, the report."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def register(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    examples: dsl.Input[dsl.Dataset],
+    model_base: dsl.Input[dsl.Model],
+    model_sft: dsl.Input[dsl.Model],
+    model_dpo: dsl.Input[dsl.Model],
+    evaluation_base: dsl.Input[dsl.Artifact],
+    evaluation_sft: dsl.Input[dsl.Artifact],
+    evaluation_dpo: dsl.Input[dsl.Artifact],
+    decision: dsl.Output[dsl.Artifact],
+) -> bool:
+    """Choose the winner, put it before the gate, register it; returns whether the gate let it through."""
+    from infill.stages import read_decision, step
+
+    models = {"model_base": model_base.path, "model_sft": model_sft.path, "model_dpo": model_dpo.path}
+    records = {"evaluation_base": evaluation_base.path, "evaluation_sft": evaluation_sft.path}
+    inputs = {"examples": examples.path, **models, **records, "evaluation_dpo": evaluation_dpo.path}
+    made = step("register", preset=preset, settings=settings, store=store, inputs=inputs, output=decision.path)
+    return bool(read_decision(made.uri)["passed"])
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def deploy(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    decision: dsl.Input[dsl.Artifact],
+    deployment: dsl.Output[dsl.Artifact],
+) -> None:
+    """Write the deployment record of the model that passed."""
+    from infill.stages import step
+
+    inputs = {"decision": decision.path}
+    step("deploy", preset=preset, settings=settings, store=store, inputs=inputs, output=deployment.path)
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def report(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    corpus: dsl.Input[dsl.Dataset],
+    tokenizer: dsl.Input[dsl.Artifact],
+    base: dsl.Input[dsl.Model],
+    examples: dsl.Input[dsl.Dataset],
+    sft: dsl.Input[dsl.Model],
+    preferences: dsl.Input[dsl.Dataset],
+    dpo: dsl.Input[dsl.Model],
+    evaluation_base: dsl.Input[dsl.Artifact],
+    evaluation_sft: dsl.Input[dsl.Artifact],
+    evaluation_dpo: dsl.Input[dsl.Artifact],
+    decision: dsl.Input[dsl.Artifact],
+    report: dsl.Output[dsl.Artifact],
+) -> None:
+    """Write the run's report and summary."""
+    from infill.stages import step
+
+    data = {"corpus": corpus.path, "tokenizer": tokenizer.path, "examples": examples.path}
+    models = {"base": base.path, "sft": sft.path, "preferences": preferences.path, "dpo": dpo.path}
+    records = {"evaluation_base": evaluation_base.path, "evaluation_sft": evaluation_sft.path}
+    inputs = {**data, **models, **records, "evaluation_dpo": evaluation_dpo.path, "decision": decision.path}
+    step("report", preset=preset, settings=settings, store=store, inputs=inputs, output=report.path)

@@ -1,0 +1,92 @@
+"""The three trainings, and the preferences between the last two."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def pretrain(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    corpus: dsl.Input[dsl.Dataset],
+    tokenizer: dsl.Input[dsl.Artifact],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Train the base model with file-level fill-in-the-middle, or import one."""
+    from infill.stages import step
+
+    inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
+    made = step("pretrain", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
+    model.metadata.update(made.metrics)
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def sft(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    examples: dsl.Input[dsl.Dataset],
+    base: dsl.Input[dsl.Model],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Fine-tune on the middle of each hole."""
+    from infill.stages import step
+
+    inputs = {"examples": examples.path, "model": base.path}
+    made = step("sft", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
+    model.metadata.update(made.metrics)
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def preferences(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    examples: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    preferences: dsl.Output[dsl.Dataset],
+) -> None:
+    """Sample completions, judge them, and pair the better with the worse."""
+    from infill.stages import step
+
+    inputs = {"examples": examples.path, "model": model.path}
+    made = step("preferences", preset=preset, settings=settings, store=store, inputs=inputs, output=preferences.path)
+    preferences.metadata.update(made.metrics)
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def dpo(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    preferences: dsl.Input[dsl.Dataset],
+    sft: dsl.Input[dsl.Model],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Prefer the chosen completion over the rejected one."""
+    from infill.stages import step
+
+    inputs = {"preferences": preferences.path, "model": sft.path}
+    made = step("dpo", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
+    model.metadata.update(made.metrics)
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def evaluate(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    name: str,
+    examples: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+) -> None:
+    """Complete the holes of held-out repositories and measure."""
+    from infill.stages import step
+
+    paths = {"examples": examples.path, "model": model.path}
+    run = {"preset": preset, "settings": settings, "store": store, "label": f"evaluate-{name}"}
+    made = step("evaluate", inputs=paths, output=evaluation.path, **run)
+    evaluation.metadata.update(made.metrics)

@@ -1,0 +1,100 @@
+"""The compiled pipeline on one machine: KFP's local runner, one Ray, MLflow on sqlite.
+
+KFP makes a new folder for each run; the store, addressed by what made the bytes, is what lets a killed run resume.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from infill import config as configuration
+from infill import manifest, storage, tracking
+from infill.errors import InfillError, InputError
+from infill.stages import RUN_PID
+from pipelines.full import compile_pipeline
+
+OBJECT_STORE_BYTES: Final = 200_000_000
+"""Ray's shared memory: the stages pass file names through it, not data."""
+
+
+def run(preset: str, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Run the whole pipeline with everything below `out`; return the run's summary (the report's `summary.json`).
+
+    Run again with the same arguments, it goes on where it was killed. Raises InfillError when a step fails.
+    """
+    configuration.resolve(preset, settings)  # a user's mistake is told before anything is started
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    compiled = out / "pipeline.yaml"
+    compile_pipeline(compiled)
+    store = str(out / "store")
+    with _environment(out, preset, settings), _ray():
+        made = _run_compiled(compiled, {"store": store, "preset": preset, "settings": dict(settings)}, out)
+        summary: dict[str, Any] = storage.read_json(storage.join(made.uri, "summary.json"))
+        tracking.end_parent("FINISHED")
+    return summary
+
+
+@contextlib.contextmanager
+def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterator[None]:
+    """What the steps, which are processes of their own, read from their environment."""
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking.local_store(str(out))
+    key = hashlib.sha256(json.dumps([preset, settings], sort_keys=True).encode()).hexdigest()[:16]
+    os.environ[tracking.PARENT_RUN] = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset})
+    os.environ[RUN_PID] = str(os.getpid())
+    yield
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[None]:
+    """One Ray for all steps: starting one takes longer than a small training. Its address goes into RAY_ADDRESS."""
+    if "RAY_ADDRESS" in os.environ:
+        yield
+        return
+    import ray
+
+    context = ray.init(
+        num_cpus=os.cpu_count(),
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+    os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        ray.shutdown()
+
+
+def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> manifest.Manifest:
+    """Run the compiled file under KFP's local runner; return the manifest of its output, the report."""
+    from kfp import components, local
+
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(out / "kfp"),
+        workspace_root=str(out / "kfp" / "workspace"),
+    )
+    pipeline = components.load_component_from_file(str(compiled))
+    try:
+        task = pipeline(**arguments)
+    except RuntimeError as error:
+        tracking.end_parent("FAILED")
+        raise InfillError(f"{error}; the step's own message stands above, its files are in {out}") from error
+    return manifest.load(task.output.path)
+
+
+def deployment_of(out: Path) -> str:
+    """The newest deployment record below a run's folder. Raises InputError when the gate let nothing through."""
+    records = sorted((out / "store" / "deploy").glob("*/deployment.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        raise InputError(f"{out} has no deployment: the gate let no model through; see the report there")
+    return str(records[-1])

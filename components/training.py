@@ -86,7 +86,7 @@ def evaluate(
     """Complete the holes of held-out repositories and measure."""
     from infill.stages import step
 
-    paths = {"examples": examples.path, "model": model.path}
-    run = {"preset": preset, "settings": settings, "store": store, "label": f"evaluate-{name}"}
-    made = step("evaluate", inputs=paths, output=evaluation.path, **run)
+    inputs, label = {"examples": examples.path, "model": model.path}, f"evaluate-{name}"
+    path = evaluation.path
+    made = step("evaluate", preset=preset, settings=settings, store=store, inputs=inputs, output=path, label=label)
     evaluation.metadata.update(made.metrics)

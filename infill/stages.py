@@ -32,7 +32,8 @@ class Stage:
     """A stage's place in the library and in the data flow."""
 
     module: str
-    """Has `run(config, *inputs, output)`, `STAGE`, `VERSION`, and, if it reads more than its inputs, `external(config)`."""
+    """Has `run(config, *inputs, output)`, `STAGE` and `VERSION`; and `external(config)`, if it reads other things too:
+    their names and digests."""
     settings: str
     """Its field of a `Preset`."""
     inputs: tuple[str, ...] = ()
@@ -149,7 +150,8 @@ def execute(
         raise InputError(f"{name} needs {', '.join(missing)}")
     folders = {wanted: manifest.load(inputs[wanted]).uri for wanted in stage.inputs}
     output = output or address(name, config, folders, store)
-    with _alone(output), tracking.stage_run(label or name, config=config, tags={"infill.output": output}) as tracker:
+    tags = {"infill.output": output}
+    with _alone(output), tracking.stage_run(label or name, config=config, tags=tags, key=output) as tracker:
         metrics = _module(name).run(config, *folders.values(), output=output)
         tracker.metrics(metrics)
     return manifest.load(output)

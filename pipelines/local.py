@@ -36,19 +36,20 @@ def run(preset: str, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
     with _environment(out, preset, settings), _ray():
         made = _run_compiled(compiled, {"store": store, "preset": preset, "settings": dict(settings)}, out)
         summary: dict[str, Any] = storage.read_json(storage.join(made.uri, "summary.json"))
-        tracking.end_parent("FINISHED")
     return summary
 
 
 @contextlib.contextmanager
 def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterator[None]:
-    """What the steps, which are processes of their own, read from their environment."""
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        os.environ["MLFLOW_TRACKING_URI"] = tracking.local_store(str(out))
-    key = hashlib.sha256(json.dumps([preset, settings], sort_keys=True).encode()).hexdigest()[:16]
-    os.environ[tracking.PARENT_RUN] = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset})
+    """What the steps, which are processes of their own, read from their environment; the run's parent in MLflow."""
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(out)))
+    key = hashlib.sha256(json.dumps([str(out), preset, settings], sort_keys=True).encode()).hexdigest()[:16]
+    resolved = configuration.resolve(preset, settings)
+    parent = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset}, config=resolved)
+    os.environ["INFILL_PARENT_RUN_ID"] = parent
     os.environ[RUN_PID] = str(os.getpid())
-    yield
+    with tracking.open_run(parent):
+        yield
 
 
 @contextlib.contextmanager
@@ -59,14 +60,14 @@ def _ray() -> Iterator[None]:
         return
     import ray
 
-    context = ray.init(
+    ray.init(
         num_cpus=os.cpu_count(),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,
     )
-    os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     try:
         yield
     finally:
@@ -87,7 +88,6 @@ def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> ma
     try:
         task = pipeline(**arguments)
     except RuntimeError as error:
-        tracking.end_parent("FAILED")
         raise InfillError(f"{error}; the step's own message stands above, its files are in {out}") from error
     return manifest.load(task.output.path)
 
@@ -98,3 +98,11 @@ def deployment_of(out: Path) -> str:
     if not records:
         raise InputError(f"{out} has no deployment: the gate let no model through; see the report there")
     return str(records[-1])
+
+
+def examples_of(out: Path) -> str:
+    """The newest examples below a run's folder. Raises InputError when there are none."""
+    found = sorted((out / "store" / "examples").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"{out} has no examples; run the pipeline first: infill run --out {out}")
+    return str(found[-1].parent)

@@ -1,0 +1,88 @@
+# Infill: `make demo` and `make test` do all the set-up they need.
+#
+# TORCH=cpu (default) or TORCH=cuda chooses the build of PyTorch; changing it makes the environment anew.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+TORCH ?= cpu
+PYTHON ?= python3.11
+OUT ?= out/demo
+UV_VERSION := 0.13.9
+
+BIN := .venv/bin
+STAMP := .venv/.ready-$(TORCH)
+# pip's own setting of a folder with wheels holds for uv too; without one, uv finds the CPU build of PyTorch itself.
+WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+TORCH_SOURCE := $(if $(WHEELS),--find-links $(WHEELS),--torch-backend $(if $(filter cpu,$(TORCH)),cpu,auto))
+export UV_COMPILE_BYTECODE := 1
+export DS_BUILD_OPS := 0
+# Set where machines are many and short-lived; here it would double every start.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(STAMP) ## make the environment in .venv (TORCH=cpu or cuda)
+
+$(STAMP): pyproject.toml requirements/$(TORCH).txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; install Python 3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --no-compile uv==$(UV_VERSION)
+	# DeepSpeed is published as source and asks for the installed torch when it is built.
+	grep -v '^deepspeed==' requirements/$(TORCH).txt | $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_SOURCE) -r -
+	grep '^deepspeed==' requirements/$(TORCH).txt | $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -r -
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --config-settings editable_mode=compat
+	rm -f .venv/.ready-*
+	touch $@
+
+# The CUDA lock is resolved against the index alone: a folder of CPU wheels would satisfy torch there too.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --all-extras pyproject.toml - \
+	--no-annotate --no-header --no-emit-find-links --no-emit-index-url --output-file
+
+.PHONY: lock
+lock: setup ## resolve the dependencies again into requirements/
+	echo torch==2.13.0+cpu | $(LOCK) requirements/cpu.txt $(TORCH_SOURCE)
+	echo torch==2.13.0 | UV_FIND_LINKS= $(LOCK) requirements/cuda.txt
+
+.PHONY: demo
+demo: setup ## train, evaluate, register and serve a tiny model on the installed packages
+	$(BIN)/infill run --preset demo --out $(OUT)
+	$(BIN)/infill smoke --out $(OUT)
+
+.PHONY: test
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: setup ## format, lint and types, without changing anything
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: serve
+serve: setup ## serve the model that the demo deployed (OUT=folder of the run)
+	$(BIN)/infill serve --out $(OUT)
+
+.PHONY: mlflow-ui
+mlflow-ui: setup ## open MLflow on the demo's runs (OUT=folder of the run)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow/mlflow.db
+
+.PHONY: bench
+bench: setup ## run every benchmark, quickly
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) --quick || exit 1; done
+
+.PHONY: pipeline-compile
+pipeline-compile: setup ## compile the pipeline to out/pipeline.yaml
+	$(BIN)/infill pipeline compile --to out/pipeline.yaml
+
+.PHONY: pipeline-submit
+pipeline-submit: setup ## submit the pipeline (KFP_HOST, STORE, PRESET; the token in KFP_TOKEN)
+	@test -n "$(KFP_HOST)" -a -n "$(STORE)" || { echo "make: set KFP_HOST (URL of the KFP API) and STORE (s3://...)" >&2; exit 1; }
+	$(BIN)/infill pipeline submit --host $(KFP_HOST) --store $(STORE) --preset $(or $(PRESET),debug)

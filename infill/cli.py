@@ -1,0 +1,325 @@
+"""`infill ...`: the composition root. It parses, calls one function, prints one result.
+
+It alone in `infill/` may import components, pipelines and serving, and only inside a command, so that `infill --help`
+is quick. A user's mistake is one sentence and exit code 2.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infill import __version__, config
+from infill.errors import InfillError, InputError
+
+STAGE_COMMANDS = {
+    ("corpus", "build"): "corpus",
+    ("tokenizer", "train"): "tokenizer",
+    ("examples", "build"): "examples",
+    ("train", "pretrain"): "pretrain",
+    ("train", "sft"): "sft",
+    ("train", "dpo"): "dpo",
+    ("preferences", "build"): "preferences",
+    ("evaluate",): "evaluate",
+    ("register",): "register",
+    ("deploy",): "deploy",
+    ("report",): "report",
+}
+"""Words of a command -> the stage that it runs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code: 0, or 2 for a mistake that the user can mend."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = options.call(options)
+    except InfillError as error:
+        print(f"infill: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("infill: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    if result is not None:
+        print(json.dumps(result, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="infill",
+        description="Train your own code-completion model on code that you may use, and serve it to editors.",
+        epilog="Start with: infill run --preset demo --out out/demo, then: infill serve --out out/demo",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_stages(commands)
+    _add_tools(commands)
+    _add_serving(commands)
+    _add_pipeline(commands)
+    return parser
+
+
+Commands = Any  # argparse's own type of a group of sub-parsers is private
+
+
+def _command(commands: Commands, name: str, call: Any, about: str, example: str = "") -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        epilog=f"example: {example}" if example else None,
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _settings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="demo", choices=config.PRESETS, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, help="seed of every stage")
+    parser.add_argument(
+        "--source", action="append", metavar="URI", help="dir:/path or packages: (may be repeated; default: packages:)"
+    )
+    parser.add_argument(
+        "--base-model", metavar="URI", help="start from this Hugging Face folder instead of training from scratch"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
+    )
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the options of a command stand for. Folders are made absolute: steps run elsewhere."""
+    short: dict[str, Any] = {}
+    if options.source:
+        short["sources"] = [_absolute_source(source) for source in options.source]
+    if options.base_model:
+        remote = "://" in options.base_model
+        short["base_model"] = options.base_model if remote else str(Path(options.base_model).resolve())
+    if options.seed is not None:
+        short["seed"] = options.seed
+    return short | config.parse_settings(options.set)
+
+
+def _absolute_source(source: str) -> str:
+    kind, _, path = source.partition(":")
+    return f"dir:{Path(path).resolve()}" if kind == "dir" and "://" not in path else source
+
+
+def _add_run(commands: Commands) -> None:
+    run = _command(
+        commands,
+        "run",
+        _run,
+        "run the whole pipeline on this machine; the last line is a JSON summary",
+        "infill run --preset debug --source dir:~/code --out out/debug",
+    )
+    _settings_options(run)
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="store, MLflow and report go here")
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    from pipelines import local
+
+    return local.run(options.preset, _settings(options), options.out)
+
+
+def _add_stages(commands: Commands) -> None:
+    """One command per stage, its options read from the table of stages."""
+    from infill.stages import STAGES
+
+    groups: dict[str, Any] = {}
+    for words, name in STAGE_COMMANDS.items():
+        stage = STAGES[name]
+        group = commands
+        if len(words) > 1:
+            if words[0] not in groups:
+                parser = commands.add_parser(words[0], help=f"{words[0]}: see infill {words[0]} --help")
+                groups[words[0]] = parser.add_subparsers(metavar="COMMAND", required=True)
+            group = groups[words[0]]
+        parser = _command(group, words[-1], _stage, stage.about)
+        parser.set_defaults(stage=name)
+        _settings_options(parser)
+        for wanted in stage.inputs:
+            flag = f"--{wanted.replace('_', '-')}"
+            parser.add_argument(flag, required=True, metavar="URI", help=f"the finished {wanted} artifact")
+        target = parser.add_mutually_exclusive_group(required=True)
+        target.add_argument("--store", default="", metavar="URI", help="put the result at its address in this store")
+        target.add_argument("--output", default="", metavar="URI", help="put the result into this folder")
+
+
+def _stage(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.stages import STAGES, execute
+
+    stage = STAGES[options.stage]
+    preset = config.resolve(options.preset, _settings(options))
+    inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
+    made = execute(options.stage, getattr(preset, stage.settings), inputs, options.store, output=options.output)
+    return {"uri": made.uri, "digest": made.digest, "seconds": made.seconds, "metrics": made.metrics}
+
+
+def _caret(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repo", type=Path, required=True, metavar="DIR", help="the project's folder")
+    parser.add_argument("--path", required=True, help="the current file, relative to the project")
+    parser.add_argument("--line", type=int, required=True, metavar="L", help="line of the caret, from 1")
+    parser.add_argument("--column", type=int, required=True, metavar="C", help="column of the caret, from 1")
+
+
+def _add_tools(commands: Commands) -> None:
+    fim = commands.add_parser("fim", help="holes in a file: see infill fim --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    split = _command(
+        fim, "split", _split, "cut syntactic holes into a file", "infill fim split infill/prompt.py --n 3 --seed 1"
+    )
+    split.add_argument("file", type=Path)
+    split.add_argument("--n", type=int, default=5, help="holes; default: %(default)s")
+    split.add_argument("--seed", type=int, default=0)
+    split.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+
+    context = commands.add_parser("context", help="project context: see infill context --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    query = _command(
+        context,
+        "query",
+        _query,
+        "rank and pack a project's context for a caret, with provenance",
+        "infill context query --repo . --path infill/prompt.py --line 120 --column 5",
+    )
+    _caret(query)
+    query.add_argument("--strategy", default="infill", help="default: %(default)s")
+    query.add_argument("--budget", type=int, default=4_096, help="tokens; default: %(default)s")
+    query.add_argument("--tokenizer", default=None, metavar="URI", help="a model or tokenizer folder")
+    query.add_argument("--json", action="store_true", help="JSON even on a terminal")
+
+
+def _split(options: argparse.Namespace) -> None:
+    from infill.fim_show import split_file
+
+    split_file(str(options.file), n=options.n, seed=options.seed, as_json=options.json or not sys.stdout.isatty())
+
+
+def _query(options: argparse.Namespace) -> None:
+    from infill.context.query import query_repository
+
+    query_repository(
+        str(options.repo),
+        options.path,
+        options.line,
+        options.column,
+        strategy=options.strategy,
+        budget=options.budget,
+        as_json=options.json or not sys.stdout.isatty(),
+        tokenizer=options.tokenizer,
+    )
+
+
+def _add_serving(commands: Commands) -> None:
+    serve = _command(
+        commands,
+        "serve",
+        _serve,
+        "serve a model: the predictor, and the transformer that packs context",
+        "infill serve --out out/demo --port 8080",
+    )
+    _model_options(serve)
+    serve.add_argument("--port", type=int, default=8_080, help="of the transformer; default: %(default)s")
+
+    complete = _command(
+        commands,
+        "complete",
+        _complete,
+        "ask a server to complete at a caret, with the project's files as context",
+        "infill complete --url http://localhost:8080 --repo . --path infill/prompt.py --line 120 --column 5",
+    )
+    complete.add_argument("--url", required=True, help="the transformer, as http://localhost:8080")
+    _caret(complete)
+    complete.add_argument("--max-tokens", type=int, default=64, help="default: %(default)s")
+
+    smoke = _command(
+        commands,
+        "smoke",
+        _smoke,
+        "serve a deployment and complete at carets in files that the model was not trained on",
+        "infill smoke --out out/demo",
+    )
+    smoke.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of a run")
+    smoke.add_argument("--n", type=int, default=3, help="carets; default: %(default)s")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", metavar="URI", help="a model folder, or a deployment record (.json)")
+    which.add_argument("--out", type=Path, metavar="DIR", help="the deployed model of this run")
+
+
+def _model(options: argparse.Namespace) -> str:
+    from pipelines import local
+
+    return str(options.model) if options.model else local.deployment_of(options.out)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from serving.local import serve
+
+    serve(_model(options), port=options.port)
+
+
+def _complete(options: argparse.Namespace) -> dict[str, Any]:
+    from serving.client import complete
+
+    return complete(
+        options.url, str(options.repo), options.path, options.line, options.column, max_tokens=options.max_tokens
+    )
+
+
+def _smoke(options: argparse.Namespace) -> dict[str, Any]:
+    from serving.client import smoke
+
+    from pipelines import local
+
+    return smoke(local.deployment_of(options.out), local.examples_of(options.out), n=options.n)
+
+
+def _add_pipeline(commands: Commands) -> None:
+    pipeline = commands.add_parser("pipeline", help="the KFP pipeline: see infill pipeline --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    compiled = _command(
+        pipeline, "compile", _compile, "compile the pipeline", "infill pipeline compile --to infill.yaml"
+    )
+    compiled.add_argument("--to", type=Path, default=Path("out/pipeline.yaml"), metavar="FILE")
+
+    submit = _command(
+        pipeline,
+        "submit",
+        _submit,
+        "submit the pipeline to Kubeflow Pipelines",
+        "infill pipeline submit --host http://localhost:8888 --store s3://bucket/infill --preset small",
+    )
+    submit.add_argument("--host", required=True, metavar="URL", help="the KFP API; its token in KFP_TOKEN")
+    submit.add_argument("--store", required=True, metavar="URI", help="object-store prefix for all artifacts")
+    _settings_options(submit)
+
+
+def _compile(options: argparse.Namespace) -> dict[str, str]:
+    from pipelines.full import compile_pipeline
+
+    compile_pipeline(options.to)
+    return {"pipeline": str(options.to)}
+
+
+def _submit(options: argparse.Namespace) -> dict[str, str]:
+    from pipelines.submit import submit
+
+    config.resolve(options.preset, _settings(options))
+    if "://" not in options.store:
+        raise InputError(f"--store {options.store} is a folder of this machine; a cluster needs s3:// or the like")
+    return submit(options.host, options.store, options.preset, _settings(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,411 @@
+"""Stage: cut syntactic holes and find their context in the same repository.
+
+The corpus is read repository by repository, in shards of a bounded size; each shard is a whole file below `scratch/`, so
+a killed run goes on with the next one. A first pass over three small columns decides how many holes each language of each
+repository gives, hence the result depends on neither memory nor interruptions.
+"""
+
+import hashlib
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from infill import manifest, storage, syntax
+from infill.config import ExamplesConfig
+from infill.context import ProjectIndex, retrieve
+from infill.errors import InputError
+from infill.fim import Hole, SplitConfig, syntactic_holes
+from infill.prompt import ContextItem, Encode, FimRequest, load_encoder
+
+STAGE: Final = "examples"
+VERSION: Final = 1
+
+SPLITS: Final = ("train", "validation", "test")
+SHARD_BYTES: Final = 64 << 20
+"""Text of the documents that are held at once, unless a single repository is larger."""
+ROWS_AT_ONCE: Final = 256
+"""Holes of a row group: a reader holds that many with their files and context."""
+HOLES_PER_DOCUMENT: Final = 16
+"""No document gives more holes, so that a small corpus is not one file many times."""
+
+CONTEXT: Final = pa.list_(
+    pa.struct(
+        [
+            ("path", pa.string()),
+            ("text", pa.string()),
+            ("first_line", pa.int32()),
+            ("last_line", pa.int32()),
+            ("score", pa.float32()),
+            ("strategy", pa.string()),
+        ]
+    )
+)
+"""Context items in prompt order, the best last."""
+SCHEMA: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "repo", "path", "language", "split", "prefix", "middle", "suffix")),
+        *((name, pa.string()) for name in ("kind_start", "kind_end", "unit", "strategy")),
+        ("context", CONTEXT),
+    ]
+)
+"""One row a hole; prefix + middle + suffix is the file, character for character."""
+
+
+class Document(NamedTuple):
+    path: str
+    language: str
+    content: str
+
+
+class Place(NamedTuple):
+    """Where rows of a repository stand in the corpus."""
+
+    file: str
+    row_group: int
+
+
+@dataclass
+class Repository:
+    name: str
+    split: str
+    documents: Counter[str] = field(default_factory=Counter)
+    """Documents by language; those without a grammar give context only."""
+    places: dict[Place, int] = field(default_factory=dict)
+    """Row groups with documents of it -> their bytes, estimated."""
+    quota: dict[str, int] = field(default_factory=dict)
+    """Holes wanted, by language."""
+
+    @property
+    def size(self) -> int:
+        return sum(self.places.values())
+
+
+def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
+    """Write `examples/{train,validation,test}.parquet` and `report.json`; return the number of holes by split.
+
+    Deterministic in the configuration and the inputs. Raises InputError when not a single hole can be cut for training.
+    """
+    inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
+
+    def body() -> Mapping[str, float]:
+        repositories = survey(storage.join(corpus, "documents"))
+        allot(repositories, {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes})
+        encode = load_encoder(storage.fetch(tokenizer)).encode
+        shards = [_shard(config, number, shard, encode, output) for number, shard in enumerate(pack(repositories))]
+        return _finish(config, shards, output)
+
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def survey(documents: str) -> list[Repository]:
+    """The repositories of a corpus, those of an earlier row group first, without reading their text.
+
+    Raises InputError when a repository stands in two splits: its holes would be trained on and evaluated with.
+    """
+    found: dict[str, Repository] = {}
+    for file in storage.list_files(documents, ".parquet"):
+        with _parquet(file) as reader:
+            for group in range(reader.num_row_groups):
+                _survey_group(reader, Place(file, group), found)
+    return list(found.values())
+
+
+def _survey_group(reader: pq.ParquetFile, place: Place, found: dict[str, Repository]) -> None:
+    rows = reader.read_row_group(place.row_group, columns=["repo", "split", "language"])
+    per_row = reader.metadata.row_group(place.row_group).total_byte_size // max(rows.num_rows, 1)
+    counts = rows.group_by(["repo", "split", "language"], use_threads=False).aggregate([([], "count_all")])
+    for row in counts.sort_by("repo").to_pylist():
+        repository = found.setdefault(row["repo"], Repository(row["repo"], row["split"]))
+        if row["split"] != repository.split:
+            raise InputError(
+                f"repository {row['repo']} is in the {repository.split} and the {row['split']} split of the corpus; "
+                "run the corpus stage again"
+            )
+        repository.documents[row["language"]] += row["count_all"]
+        repository.places[place] = repository.places.get(place, 0) + row["count_all"] * per_row
+
+
+def allot(repositories: Sequence[Repository], totals: Mapping[str, int]) -> None:
+    """Set each repository's `quota` so that every split comes to its total, as far as its documents go.
+
+    Languages first, then the repositories of a language, both in proportion to the square root of their documents: the
+    largest do not crowd out the others, the smallest are not repeated for ever.
+    """
+    for split, total in totals.items():
+        members = [repository for repository in repositories if repository.split == split]
+        documents: Counter[str] = Counter()
+        for repository in members:
+            documents.update({name: n for name, n in repository.documents.items() if name in syntax.LANGUAGES})
+        for language, share in fill(documents, total).items():
+            quotas = fill({member.name: member.documents[language] for member in members}, share)
+            for member in members:
+                if quotas.get(member.name):
+                    member.quota[language] = quotas[member.name]
+
+
+def fill(documents: Mapping[str, int], total: int) -> dict[str, int]:
+    """Share `total` holes out in proportion to the square root of the documents, never above what they can give.
+
+    Returns whole numbers that sum to `total`, or to the capacity where that is less.
+    """
+    capacity = {name: n * HOLES_PER_DOCUMENT for name, n in documents.items() if n}
+    left = float(min(total, sum(capacity.values())))
+    rest = sum(map(math.sqrt, capacity.values()))
+    level = 0.0
+    for size in sorted(capacity.values()):  # the smallest are full first; what they cannot take goes to the others
+        level = left / rest
+        if level * math.sqrt(size) < size:
+            break
+        left, rest = left - size, rest - math.sqrt(size)
+    quota: dict[str, int] = {}
+    before, through = 0, 0.0
+    for name in sorted(capacity, key=_hash):  # rounding the running sum spreads fractions evenly over the names
+        through += min(capacity[name], level * math.sqrt(capacity[name]))
+        quota[name] = math.floor(through + 0.5) - before
+        before += quota[name]
+    return quota
+
+
+def pack(repositories: Iterable[Repository]) -> list[list[Repository]]:
+    """The repositories that give holes, in shards of at most SHARD_BYTES or a single repository."""
+    shards: list[list[Repository]] = []
+    room = 0
+    for repository in repositories:
+        if not repository.quota:
+            continue
+        if repository.size > room:
+            shards.append([])
+            room = SHARD_BYTES
+        shards[-1].append(repository)
+        room -= repository.size
+    return shards
+
+
+def _shard(
+    config: ExamplesConfig, number: int, shard: Sequence[Repository], encode: Encode, output: str
+) -> dict[str, Any]:
+    """Write the holes of a shard below `scratch/`, unless that is done; return their counts."""
+    folder = storage.join(output, manifest.SCRATCH, f"{number:06d}")
+    report = storage.join(folder, "counts.json")
+    if not storage.exists(report):
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        documents = load(shard)
+        for split in SPLITS:
+            rows = (
+                row
+                for repository in shard
+                if repository.split == split
+                for row in cut(config, repository, documents[repository.name], encode, counts)
+            )
+            write_rows(storage.join(folder, f"{split}.parquet"), rows)
+        storage.write_json(report, counts)
+    return {"folder": folder, **storage.read_json(report)}
+
+
+def load(shard: Sequence[Repository]) -> dict[str, list[Document]]:
+    """The documents of the shard's repositories by repository, read row group by row group."""
+    names = pa.array([repository.name for repository in shard], pa.string())
+    documents: dict[str, list[Document]] = {repository.name: [] for repository in shard}
+    for place in sorted({place for repository in shard for place in repository.places}):
+        with _parquet(place.file) as reader:
+            rows = reader.read_row_group(place.row_group, columns=["repo", "path", "language", "content"])
+        for row in rows.filter(pc.is_in(rows["repo"], value_set=names)).to_pylist():
+            documents[row["repo"]].append(Document(row["path"], row["language"], row["content"]))
+    return documents
+
+
+def cut(
+    config: ExamplesConfig,
+    repository: Repository,
+    documents: Sequence[Document],
+    encode: Encode,
+    counts: dict[str, Counter[str]],
+) -> Iterator[dict[str, Any]]:
+    """The holes of a repository as rows of SCHEMA, counted in `counts`."""
+    index = ProjectIndex.from_documents(((document.path, document.content) for document in documents), encode)
+    for language, quota in sorted(repository.quota.items()):
+        candidates = [document for document in documents if document.language == language]
+        candidates.sort(key=lambda document: _hash(config.seed, repository.name, document.path))
+        left = quota
+        for place, document in enumerate(candidates):
+            wanted = math.ceil(left / (len(candidates) - place))
+            for hole in _holes(config, repository.name, document, wanted):
+                left -= 1
+                row = _row(config, repository, document, hole, index)
+                _count(row, counts, alone=len(documents) == 1)
+                yield row
+
+
+def _holes(config: ExamplesConfig, repo: str, document: Document, n: int) -> list[Hole]:
+    """At most `n` holes of a document, each with its own offsets."""
+    if n <= 0:
+        return []
+    split = SplitConfig(max_middle_chars=config.max_middle_chars)
+    drawn = syntactic_holes(
+        document.content,
+        document.language,
+        split,
+        seed=config.seed,
+        epoch=0,
+        document=f"{repo}/{document.path}",
+        n=min(n, HOLES_PER_DOCUMENT),
+    )
+    return list({(hole.start, hole.end): hole for hole in drawn}.values())
+
+
+def _row(
+    config: ExamplesConfig, repository: Repository, document: Document, hole: Hole, index: ProjectIndex
+) -> dict[str, Any]:
+    text = document.content
+    name = _hash(repository.name, document.path, hole.start, hole.end)[:20]
+    request = FimRequest(path=document.path, prefix=text[: hole.start], suffix=text[hole.end :])
+    strategy = config.evaluation_strategy
+    if repository.split == "train":
+        names, shares = zip(*config.strategies, strict=True)
+        strategy = random.Random(f"{config.seed}/{name}").choices(names, shares)[0]
+    items = retrieve(index, request, strategy=strategy, k=config.context_items)
+    return {
+        "id": name,
+        "repo": repository.name,
+        "path": document.path,
+        "language": document.language,
+        "split": repository.split,
+        "prefix": request.prefix,
+        "middle": text[hole.start : hole.end],
+        "suffix": request.suffix,
+        "kind_start": hole.kind_start,
+        "kind_end": hole.kind_end,
+        "unit": hole.unit,
+        "strategy": strategy,
+        "context": [vars(item) for item in items],
+    }
+
+
+def _count(row: Mapping[str, Any], counts: dict[str, Counter[str]], *, alone: bool) -> None:
+    counts["holes"][row["split"]] += 1
+    counts["kinds"][f"{row['kind_start']} to {row['kind_end']}"] += 1
+    for name in ("unit", "strategy", "language", "repo"):
+        counts[name][row[name]] += 1
+    counts["middle_chars"][str(len(row["middle"]))] += 1
+    if not row["context"]:
+        why = "no context wanted" if row["strategy"] == "none" else "nothing found by " + row["strategy"]
+        counts["empty_context"]["the repository has no other file" if alone else why] += 1
+
+
+def _finish(config: ExamplesConfig, shards: Sequence[Mapping[str, Any]], output: str) -> dict[str, float]:
+    """Join the shards, write the report and return the stage's metrics."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for shard in shards:
+        for name in shard.keys() - {"folder"}:
+            counts[name].update(shard[name])
+    made = {split: counts["holes"][split] for split in SPLITS}
+    if not made["train"]:
+        raise InputError(
+            "not a single hole could be cut from the train split: the corpus has no source file there in a language "
+            f"with a grammar ({', '.join(syntax.LANGUAGES)}); add sources or lower the corpus's held-out shares"
+        )
+    for split in SPLITS:
+        parts = [storage.join(shard["folder"], f"{split}.parquet") for shard in shards]
+        write_rows(storage.join(output, "examples", f"{split}.parquet"), _tables(parts))
+    asked = {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes}
+    storage.write_json(storage.join(output, "report.json"), _report(asked, counts))
+    return {f"holes_{split}": float(n) for split, n in made.items()}
+
+
+def _report(asked: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> dict[str, Any]:
+    total = sum(counts["holes"].values())
+    empty = counts["empty_context"]
+    return {
+        "asked": asked,
+        "holes": counts["holes"],
+        "repositories": len(counts["repo"]),
+        "largest_repository_share": max(counts["repo"].values()) / total,
+        "kinds": counts["kinds"],
+        "units": counts["unit"],
+        "strategies": counts["strategy"],
+        "languages": counts["language"],
+        "middle_chars": {str(q): _quantile(counts["middle_chars"], q) for q in (0.1, 0.5, 0.9, 1.0)},
+        "empty_context": {"share": empty.total() / total, "why": empty},
+    }
+
+
+def _quantile(lengths: Mapping[str, int], share: float) -> int:
+    """The least length that at least `share` of the counted ones do not exceed."""
+    seen, total = 0, sum(lengths.values())
+    for length in sorted(map(int, lengths)):
+        seen += lengths[str(length)]
+        if seen >= share * total:
+            return length
+    return 0
+
+
+def read_holes(examples: str, split: str, limit: int) -> pa.Table:
+    """The first `limit` holes of a split in the order of their id (a hash, hence a random sample), as SCHEMA.
+
+    Reads the ids first and then only the row groups that are needed.
+    """
+    file = storage.join(examples, "examples", f"{split}.parquet")
+    with _parquet(file) as reader:
+        ids = reader.read(columns=["id"])["id"].combine_chunks()
+        chosen = ids.take(pc.sort_indices(ids)[:limit])
+        parts = [SCHEMA.empty_table()]
+        for group in range(reader.num_row_groups):
+            names = reader.read_row_group(group, columns=["id"])["id"]
+            if pc.any(pc.is_in(names, value_set=chosen)).as_py():
+                rows = reader.read_row_group(group)
+                parts.append(rows.filter(pc.is_in(rows["id"], value_set=chosen)))
+    return pa.concat_tables(parts).sort_by("id")
+
+
+def request_of(row: Mapping[str, Any]) -> FimRequest:
+    """The request that a row of SCHEMA (as a dictionary) stands for."""
+    context = tuple(ContextItem(**item) for item in row["context"])
+    return FimRequest(path=row["path"], prefix=row["prefix"], suffix=row["suffix"], context=context)
+
+
+def write_rows(uri: str, rows: Iterable[Mapping[str, Any] | pa.Table]) -> None:
+    """Write rows of SCHEMA, given one by one or as tables, as one whole parquet file with small row groups."""
+    with storage.open_write(uri) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        batch: list[Mapping[str, Any]] = []
+        for row in rows:
+            if isinstance(row, pa.Table):
+                writer.write_table(row)
+                continue
+            batch.append(row)
+            if len(batch) == ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
+
+
+def _tables(files: Iterable[str]) -> Iterator[pa.Table]:
+    for file in files:
+        with _parquet(file) as reader:
+            for group in range(reader.num_row_groups):
+                yield reader.read_row_group(group)
+
+
+@contextmanager
+def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    """The parquet file at `uri`, open for reading. Raises InputError when it is missing or damaged."""
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file, pq.ParquetFile(file) as reader:
+            yield reader
+    except FileNotFoundError as error:
+        raise InputError(f"{uri} is missing; run the stage that writes it first") from error
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{uri} is damaged ({error}); delete its folder and run its stage again") from error
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()

@@ -1,0 +1,162 @@
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infill import examples, storage
+from infill.config import ExamplesConfig
+from infill.errors import InputError
+from tests import builders
+
+CONFIG = ExamplesConfig(holes=40, validation_holes=6, test_holes=6)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("inputs")
+    corpus = builders.write_documents(folder / "corpus", builders.tiny_repositories())
+    return corpus, builders.tiny_tokenizer(folder / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("examples")
+    metrics = examples.run(CONFIG, *inputs, output=str(output))
+    assert metrics == {"holes_train": 40, "holes_validation": 6, "holes_test": 6}
+    return output
+
+
+def test_prefix_middle_and_suffix_are_the_file(made: Path) -> None:
+    repositories = builders.tiny_repositories()
+    for split in examples.SPLITS:
+        for row in storage.read_table(str(made / "examples" / f"{split}.parquet")).to_pylist():
+            assert row["prefix"] + row["middle"] + row["suffix"] == repositories[row["repo"]][row["path"]]
+            assert 0 < len(row["middle"]) <= CONFIG.max_middle_chars
+            assert row["split"] == split
+
+
+def test_held_out_splits_come_from_held_out_repositories_only(made: Path) -> None:
+    repos = {
+        split: set(storage.read_table(str(made / "examples" / f"{split}.parquet"))["repo"].to_pylist())
+        for split in examples.SPLITS
+    }
+    assert repos["test"] == {"repo_5"}
+    assert repos["validation"] == {"repo_4"}
+    assert repos["train"] == {"repo_0", "repo_1", "repo_2", "repo_3"}
+
+
+def test_context_comes_from_the_same_repository_and_another_file(made: Path) -> None:
+    repositories = builders.tiny_repositories()
+    rows = storage.read_table(str(made / "examples" / "train.parquet")).to_pylist()
+    assert {row["strategy"] for row in rows} == {"iou", "path_distance", "rag", "none"}
+    for row in rows:
+        assert bool(row["context"]) == (row["strategy"] != "none")
+        for item in row["context"]:
+            assert item["path"] != row["path"]
+            assert item["text"] in repositories[row["repo"]][item["path"]]
+
+
+def test_evaluation_holes_use_the_evaluation_strategy(made: Path) -> None:
+    rows = storage.read_table(str(made / "examples" / "test.parquet")).to_pylist()
+    assert {row["strategy"] for row in rows} == {"infill"}
+
+
+def test_report_counts_every_hole(made: Path) -> None:
+    report = storage.read_json(str(made / "report.json"))
+    total = sum(report["holes"].values())
+    assert total == sum(report["kinds"].values()) == sum(report["strategies"].values()) == 52
+    assert report["empty_context"]["why"] == {"no context wanted": report["strategies"]["none"]}
+    assert not (made / "scratch").exists()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.rglob("*.parquet"))}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_holes(
+    made: Path, inputs: tuple[str, str], tmp_path: Path
+) -> None:
+    examples.run(CONFIG, *inputs, output=str(tmp_path / "again"))
+    assert _digests(tmp_path / "again") == _digests(made)
+    examples.run(replace(CONFIG, seed=1), *inputs, output=str(tmp_path / "other"))
+    assert _digests(tmp_path / "other")["train.parquet"] != _digests(made)["train.parquet"]
+
+
+def test_a_killed_run_goes_on_with_the_next_shard_and_ends_the_same(
+    made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "SHARD_BYTES", 1)
+    read: list[str] = []
+    whole = examples.load
+
+    def load(shard: list[examples.Repository]) -> dict[str, list[examples.Document]]:
+        read.append(shard[0].name)
+        if len(read) == 4:
+            raise KeyboardInterrupt
+        return whole(shard)
+
+    monkeypatch.setattr(examples, "load", load)
+    with pytest.raises(KeyboardInterrupt):
+        examples.run(CONFIG, *inputs, output=str(tmp_path))
+    examples.run(CONFIG, *inputs, output=str(tmp_path))
+    assert read == ["repo_0", "repo_1", "repo_2", "repo_3", "repo_3", "repo_4", "repo_5"]
+    rows = [storage.read_table(str(folder / "examples" / "train.parquet")).sort_by("id") for folder in (tmp_path, made)]
+    assert rows[0].equals(rows[1])
+
+
+def test_a_repository_in_two_splits_is_refused(tmp_path: Path) -> None:
+    files = builders.tiny_repositories(count=1)
+    for split in ("train", "test"):
+        builders.write_documents(tmp_path / split, files, splits={"repo_0": split})
+    part = (tmp_path / "test" / "documents" / "part-00000.parquet").read_bytes()
+    (tmp_path / "train" / "documents" / "part-00001.parquet").write_bytes(part)
+    with pytest.raises(InputError, match="repo_0 is in the train and the test split"):
+        examples.survey(str(tmp_path / "train" / "documents"))
+
+
+def test_a_corpus_without_source_code_is_refused_with_what_to_do(inputs: tuple[str, str], tmp_path: Path) -> None:
+    corpus = builders.write_documents(tmp_path / "corpus", {"notes": {"a.md": "# text"}}, language="markdown")
+    with pytest.raises(InputError, match=r"not a single hole .* add sources"):
+        examples.run(CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
+
+
+def test_an_empty_test_split_is_an_empty_table(inputs: tuple[str, str], tmp_path: Path) -> None:
+    corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
+    examples.run(CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
+    assert examples.read_holes(str(tmp_path / "out"), "test", 5).num_rows == 0
+
+
+def test_read_holes_takes_the_first_by_id_and_requests_round_trip(made: Path) -> None:
+    rows = storage.read_table(str(made / "examples" / "train.parquet")).sort_by("id")
+    few = examples.read_holes(str(made), "train", 7)
+    assert few.equals(rows.slice(0, 7).combine_chunks()) or few["id"].to_pylist() == rows["id"].to_pylist()[:7]
+    row = few.to_pylist()[0]
+    request = examples.request_of(row)
+    assert (request.path, request.prefix, request.suffix) == (row["path"], row["prefix"], row["suffix"])
+    assert [vars(item) for item in request.context] == row["context"]
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.parquet is missing"):
+        examples.read_holes(str(tmp_path), "train", 1)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "train.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    with pytest.raises(InputError, match=r"train\.parquet is damaged"):
+        examples.read_holes(str(tmp_path), "train", 1)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 2_000), max_size=30), st.integers(0, 50_000))
+def test_fill_spends_the_total_within_the_capacity(documents: dict[str, int], total: int) -> None:
+    quota = examples.fill(documents, total)
+    capacity = {name: n * examples.HOLES_PER_DOCUMENT for name, n in documents.items() if n}
+    assert sum(quota.values()) == min(total, sum(capacity.values()))
+    assert all(0 <= quota[name] <= capacity[name] for name in capacity)
+
+
+def test_fill_keeps_the_largest_from_crowding_out_the_others() -> None:
+    quota = examples.fill({"large": 10_000, "middle": 100, "small": 1}, 1_000)
+    assert quota["small"] <= examples.HOLES_PER_DOCUMENT
+    assert 8 < quota["large"] / quota["middle"] < 12

@@ -7,6 +7,7 @@ the type of the field that it replaces.
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -49,16 +50,26 @@ class CorpusConfig:
     """A file with a longer mean line is removed (BigCode, OpenCoder: 100)."""
     min_alphanumeric: float = 0.25
     """A file with a smaller share of letters and digits is removed (BigCode: 0.25)."""
+    max_data_bytes: int = 20_000
+    """The size limit of JSON, YAML, TOML, XML and INI files: small ones configure, large ones are data."""
+    languages: tuple[str, ...] = ()
+    """Keep only these languages ("python", "c_sharp" ...); empty keeps every language that is known."""
     max_total_bytes: int = 0
     """Keep at most this many bytes, whole repositories in the order of their hash; 0 is no limit."""
     validation_share: float = 0.05
     """Share of repositories, by hash of the name, for validation loss."""
     test_share: float = 0.05
     """Share of repositories, by hash of the name, for evaluation."""
+    shard_bytes: int = 64_000_000
+    """Text per parquet file; it bounds the memory of a worker and is the unit of work that a resumed run re-uses."""
+    runtime: str = "local"
+    """`local`: threads of this process; `ray`: Ray Data, on the cluster of RAY_ADDRESS where that is set."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check(bool(self.sources), "corpus.sources is empty: name at least one source")
+        _check(self.shard_bytes > 0, "corpus.shard_bytes must be positive")
+        _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
         _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")
         _check(
             self.validation_share + self.test_share < 1,
@@ -111,24 +122,36 @@ class TrainConfig:
     batch_tokens: int = 16_384
     """Positions per optimiser step over all workers."""
     micro_batch_tokens: int = 4_096
-    """Positions per forward pass of one worker; the rest is gradient accumulation."""
+    """Positions per forward pass of one worker; the rest is gradient accumulation. At least the context length."""
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     decay_share: float = 0.2
     """Last share of the steps, in which the rate falls linearly to zero (warm-up, stable, decay: arXiv 2404.06395)."""
     weight_decay: float = 0.1
+    """On matrices only. With the betas and the clipping below as in Llama 2 (arXiv 2307.09288, section 2.2)."""
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
+    launcher: str = "ray"
+    """`ray`: Ray Train workers with DeepSpeed engines; `local`: one plain process, for a single GPU at a desk."""
     workers: int = 1
     """Ray Train workers, one per GPU; on a CPU each takes its share of the cores."""
-    zero_stage: int = 1
+    max_failures: int = 3
+    """Times that lost workers are started again from the last checkpoint before the run is given up."""
+    start_timeout_s: float = 600.0
+    """A worker that has not taken its first step after so many seconds is ended with a traceback."""
     log_every: int = 10
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints."""
     keep_checkpoints: int = 2
+    """The newest so many checkpoints are kept while the training runs."""
     validation_batches: int = 8
+    """Micro-batches of the validation split behind each validation loss; 0 is none."""
+    spike: float = 3.0
+    """A batch whose loss exceeds the running mean by this factor, or is no number, is tried again, then skipped."""
+    max_skipped: int = 10
+    """Skipped batches after which the run stops."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -137,7 +160,17 @@ class TrainConfig:
             self.batch_tokens % self.micro_batch_tokens == 0, "batch_tokens must be a multiple of micro_batch_tokens"
         )
         _check(self.precision in {"auto", "fp32", "bf16"}, f"precision {self.precision!r} is none of auto, fp32, bf16")
+        _check(self.launcher in {"ray", "local"}, f"launcher {self.launcher!r} is neither ray nor local")
+        _check(self.workers >= 1, "workers must be at least 1")
+        _check(self.launcher == "ray" or self.workers == 1, "launcher local is one process: set workers to 1")
+        _check(
+            self.workers <= self.batch_tokens // self.micro_batch_tokens,
+            f"{self.workers} workers need a batch of as many micro-batches: raise batch_tokens",
+        )
         _check(0 <= self.decay_share <= 1, "decay_share must lie between 0 and 1")
+        _check(self.log_every > 0 and self.checkpoint_every > 0, "log_every and checkpoint_every must be positive")
+        _check(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
+        _check(self.spike > 1, "spike must be above 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +179,20 @@ class PretrainConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     fim_rate: float = 0.5
     """Share of the files that become suffix-prefix-middle (Mellum: half of the files in each chunk)."""
+    path_rate: float = 0.5
+    """Share of the other files that start with their path (StarCoder2, arXiv 2402.19173: half)."""
+    mixture: tuple[tuple[str, float], ...] = ()
+    """How often a document is read in an epoch, on average, by language or by repository; 1 where nothing is said."""
     base_model: str = ""
     """Start from this Hugging Face folder instead of training: it is imported as it is."""
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.fim_rate <= 1 and 0 <= self.path_rate <= 1, "fim_rate and path_rate lie between 0 and 1")
+        _check(all(weight >= 0 for _, weight in self.mixture), "mixture weights must not be negative")
+        _check(
+            bool(self.base_model) or self.train.micro_batch_tokens >= self.model.context_length,
+            "micro_batch_tokens must be at least the model's context_length",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +215,8 @@ class ExamplesConfig:
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
-    epochs_limit: int = 0
-    """Stop after this many passes over the examples even if steps are left; 0 is no limit."""
+    max_prompt_tokens: int = 0
+    """Prompts are held to this many tokens; 0 is what the context length leaves beside the middle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +243,11 @@ class DpoConfig:
     """Strength of the tie to the reference (DPO, arXiv 2305.18290, eq. 7)."""
     sft_weight: float = 0.0
     """Weight of the negative log-likelihood of the chosen middle (RPO, arXiv 2404.19733); 0 is plain DPO."""
+    max_prompt_tokens: int = 1_024
+    """As in PreferencesConfig, so that the pairs are judged where they were sampled."""
+
+    def __post_init__(self) -> None:
+        _check(self.beta > 0, "dpo.beta must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +271,17 @@ class RegisterConfig:
     """Metric and least value: what the winner must reach whether or not there is a champion."""
     max_regression: float = 0.0
     """The paired 95 % interval of winner minus champion must not lie wholly below minus this."""
-    max_new_tokens: int = 128
-    max_prompt_tokens: int = 1_024
     bootstrap: int = 1_000
+    """Resamples behind that interval."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            re.fullmatch(r"[\w.\- ]+", self.name) is not None,
+            f"register.name {self.name!r} may hold letters, digits, spaces and _.- only",
+        )
+        _check(self.max_regression >= 0, "register.max_regression must not be negative")
+        _check(self.bootstrap > 0, "register.bootstrap must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +344,7 @@ def debug() -> Preset:
         ),
         dpo=DpoConfig(train=replace(train, steps=6, learning_rate=1e-4)),
         evaluate=EvaluateConfig(holes=8, max_new_tokens=24, max_prompt_tokens=192, bootstrap=200),
-        register=RegisterConfig(max_new_tokens=24, max_prompt_tokens=192, bootstrap=200),
+        register=RegisterConfig(bootstrap=200),
         deploy=DeployConfig(max_new_tokens=24, max_prompt_tokens=192),
     )
 
@@ -322,7 +379,7 @@ def demo() -> Preset:
         preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
         dpo=DpoConfig(train=replace(train, steps=20, learning_rate=1e-4, warmup_steps=2)),
         evaluate=EvaluateConfig(holes=120, max_new_tokens=64, max_prompt_tokens=768),
-        register=RegisterConfig(max_new_tokens=64, max_prompt_tokens=768),
+        register=RegisterConfig(),
         deploy=DeployConfig(max_new_tokens=64, max_prompt_tokens=896),
     )
 
@@ -356,7 +413,7 @@ def small() -> Preset:
         preferences=PreferencesConfig(holes=4_000, max_prompt_tokens=3_584),
         dpo=DpoConfig(train=replace(train, steps=200, learning_rate=5e-6, warmup_steps=20)),
         evaluate=EvaluateConfig(holes=1_000, max_prompt_tokens=3_584),
-        register=RegisterConfig(max_prompt_tokens=3_584),
+        register=RegisterConfig(),
         deploy=DeployConfig(max_prompt_tokens=3_584),
     )
 
@@ -384,7 +441,7 @@ def mellum_4b() -> Preset:
             train=replace(train, steps=2_000, batch_tokens=524_288, learning_rate=1e-6, warmup_steps=100, workers=16)
         ),
         evaluate=EvaluateConfig(holes=5_000, max_prompt_tokens=7_680, max_new_tokens=256),
-        register=RegisterConfig(max_prompt_tokens=7_680, max_new_tokens=256),
+        register=RegisterConfig(),
         deploy=DeployConfig(max_prompt_tokens=7_680, max_new_tokens=256),
     )
 

@@ -1,0 +1,189 @@
+"""Which files are worth learning from: rules on the name, on the bytes, and on the text.
+
+A rule returns None to keep the file, or a `Removal` that says why not. The first reason counts. Thresholds stand in
+`CorpusConfig`; they are those of BigCode and OpenCoder where these agree.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from infill.config import CorpusConfig
+from infill.corpus import language, licences
+from infill.corpus.sources import SourceFile
+
+GENERATED_CHARS: Final = 1_500
+"""The mark of a generated file is looked for in this much of it."""
+
+_GENERATED: Final = re.compile(
+    r"@generated\b|DO NOT EDIT|do not edit (this file|by hand|manually|directly)|[Cc]ode [Gg]enerated (by|from)|"
+    r"([Aa]uto-?|[Aa]utomatically |[Mm]achine[- ])[Gg]enerated|"
+    r"(file|class|module|code) (is|was|has been) (auto\w* )?generated|"
+    r"^\W{0,8}[Gg]enerated by (?!hand)",
+    re.MULTILINE,
+)
+_GENERATED_NAMES: Final = re.compile(
+    r"(_pb2(_grpc)?\.pyi?|\.pb\.(go|cc|h)|\.g\.(cs|dart)|\.designer\.cs|_generated\.\w+|\.generated\.\w+)$",
+    re.IGNORECASE,
+)
+_MINIFIED_NAMES: Final = re.compile(r"([.-]min\.(js|css|mjs)|\.bundle\.js|\.chunk\.js)$", re.IGNORECASE)
+_ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_NOT_LETTERS: Final = bytes(range(0x80)).translate(None, _ALPHANUMERIC) + bytes(range(0x80, 0xC0))
+"""ASCII that is neither letter nor digit, and the bytes inside a UTF-8 sequence (its first byte counts as a letter)."""
+_INSIDE: Final = bytes(range(0x80, 0xC0))
+
+
+class Removal(NamedTuple):
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A file as text, on its way through the rules."""
+
+    repo: str
+    path: str
+    language: str
+    licence: str
+    content: str
+
+
+UNREAD: Final = (
+    "bad_name",
+    "binary_name",
+    "data",
+    "empty",
+    "generated_name",
+    "language",
+    "licence_not_permitted",
+    "minified",
+    "over_limit",
+    "special_file",
+    "symlink",
+    "too_large",
+    "unknown_language",
+    "unreadable",
+    "vendored",
+)
+"""Reasons for which a file is removed before it is read."""
+
+
+def judge_name(file: SourceFile, licence: str, config: CorpusConfig) -> Removal | None:
+    """What name, kind, size and the repository's licence say, before the file is opened."""
+    if file.trouble:
+        return Removal(file.trouble, file.detail)
+    if licence != licences.UNKNOWN and not licences.permitted(licence, config.licences):
+        return Removal("licence_not_permitted", licence)
+    return _judge_kind(file, config) or _judge_size(file, config)
+
+
+def _judge_kind(file: SourceFile, config: CorpusConfig) -> Removal | None:
+    if language.is_binary_name(file.path):
+        return Removal("binary_name")
+    if language.is_data_name(file.path):
+        return Removal("data")
+    kind = language.language_of(file.path)
+    if kind is None:
+        return Removal("unknown_language")
+    if config.languages and kind not in config.languages:
+        return Removal("language", kind)
+    if _MINIFIED_NAMES.search(file.path):
+        return Removal("minified")
+    if _GENERATED_NAMES.search(file.path):
+        return Removal("generated_name")
+    return None
+
+
+def _judge_size(file: SourceFile, config: CorpusConfig) -> Removal | None:
+    if file.size == 0:
+        return Removal("empty")
+    is_data = language.kind_of(language.language_of(file.path) or "") == "data"
+    limit = config.max_data_bytes if is_data else config.max_file_bytes
+    return Removal("too_large", f"{file.size} bytes, the limit is {limit}") if file.size > limit else None
+
+
+def read_text(root: str, file: SourceFile) -> str | Removal:
+    """The file's text without a byte order mark, or why there is none.
+
+    Never waits (a FIFO that has taken the file's place), never follows a link, never reads more than the size that the
+    file had when it was listed, and one byte.
+    """
+    try:
+        descriptor = os.open(os.path.join(root, file.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as handle:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return Removal("special_file")
+            data = handle.read(file.size + 1)
+    except OSError as error:
+        return Removal("unreadable", error.strerror or "")
+    if len(data) > file.size:
+        return Removal("unreadable", "the file grew while it was read")
+    if b"\0" in data:
+        return Removal("binary", "it holds a zero byte")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return Removal("invalid_utf8", f"{error.reason} at byte {error.start}")
+
+
+def _licence(document: Document, config: CorpusConfig) -> Removal | None:
+    if document.licence == licences.UNKNOWN:
+        return Removal("licence_unknown")
+    if not licences.permitted(document.licence, config.licences):
+        return Removal("licence_not_permitted", document.licence)
+    return None
+
+
+def _blank(document: Document, _: CorpusConfig) -> Removal | None:
+    return None if document.content.strip() else Removal("empty", "only white space")
+
+
+def _lines(document: Document, config: CorpusConfig) -> Removal | None:
+    lines = document.content.split("\n")
+    longest = max(map(len, lines))
+    if longest > config.max_line_chars:
+        return Removal("long_line", f"{longest} characters, the limit is {config.max_line_chars}")
+    mean = (len(document.content) - len(lines) + 1) / len(lines)
+    if mean > config.max_mean_line_chars:
+        return Removal("long_mean_line", f"{mean:.0f} characters, the limit is {config.max_mean_line_chars:.0f}")
+    return None
+
+
+def _alphanumeric(document: Document, config: CorpusConfig) -> Removal | None:
+    share = alphanumeric_share(document.content)
+    if share < config.min_alphanumeric:
+        return Removal("few_alphanumerics", f"{share:.2f}, at least {config.min_alphanumeric:.2f} is wanted")
+    return None
+
+
+def alphanumeric_share(text: str) -> float:
+    """Share of the characters that are letters or digits; every character beyond ASCII counts as a letter."""
+    data = text.encode()
+    characters = len(data.translate(None, _INSIDE))
+    return len(data.translate(None, _NOT_LETTERS)) / max(characters, 1)
+
+
+def _generated(document: Document, _: CorpusConfig) -> Removal | None:
+    found = _GENERATED.search(document.content, 0, GENERATED_CHARS)
+    return Removal("generated", found[0].strip()) if found else None
+
+
+RULES: Final[tuple[Callable[[Document, CorpusConfig], Removal | None], ...]] = (
+    _licence,
+    _blank,
+    _lines,
+    _alphanumeric,
+    _generated,
+)
+
+
+def judge_text(document: Document, config: CorpusConfig) -> Removal | None:
+    """The first reason among the rules on the text, or None to keep the document."""
+    for rule in RULES:
+        if (removal := rule(document, config)) is not None:
+            return removal
+    return None

@@ -1,0 +1,206 @@
+"""The work on one shard of the corpus: read its files, and later write what is kept of it.
+
+A shard is a list of files in corpus order. `read` turns it into candidates and rejected files in the scratch folder;
+when all shards are read and copies and splits are known, `finish` writes its part of the corpus. Both write whole files
+under names that only the shard's number decides, so a part that exists is never made again.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infill import storage
+from infill.config import CorpusConfig
+from infill.corpus import language, licences, quality
+from infill.corpus.quality import Document, Removal
+from infill.corpus.sources import SourceFile
+
+GROUP_BYTES: Final = 8_000_000
+"""Text per row group: what a reader that streams holds in memory."""
+
+
+def _strings(*names: str) -> "list[pa.Field[Any]]":
+    return [pa.field(name, pa.string()) for name in names]
+
+
+CANDIDATES: Final = pa.schema(
+    [*_strings("repo", "path", "language", "licence", "content", "sha256"), pa.field("bytes", pa.int64())]
+)
+DOCUMENTS: Final = pa.schema(_strings("repo", "path", "language", "licence", "content", "sha256", "split"))
+REMOVED: Final = pa.schema(
+    [*_strings("repo", "path", "licence"), pa.field("bytes", pa.int64()), *_strings("reason", "detail")]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A file and what is known of it before it is read."""
+
+    repo: str
+    root: str
+    licence: str
+    file: SourceFile
+    removal: Removal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    number: int
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is decided about a shard's candidates once all shards are known."""
+
+    number: int
+    splits: tuple[str, ...]
+    """Split of each candidate, in order; empty for one that is removed."""
+    details: Mapping[int, str]
+    """Candidate that is a copy -> of what."""
+
+
+def cut(jobs: Iterable[Job], shard_bytes: int) -> Iterator[Shard]:
+    """Shards of at most `shard_bytes` to read each (one file more than fits starts the next)."""
+    number, batch, size = 0, list[Job](), 0
+    for job in jobs:
+        cost = 0 if job.removal else job.file.size
+        if batch and size + cost > shard_bytes:
+            yield Shard(number=number, jobs=tuple(batch))
+            number, batch, size = number + 1, [], 0
+        batch.append(job)
+        size += cost
+    if batch:
+        yield Shard(number=number, jobs=tuple(batch))
+
+
+def candidates_uri(scratch: str, number: int) -> str:
+    return storage.join(scratch, "candidates", f"part-{number:05d}.parquet")
+
+
+def rejected_uri(scratch: str, number: int) -> str:
+    return storage.join(scratch, "rejected", f"part-{number:05d}.parquet")
+
+
+def documents_uri(output: str, number: int) -> str:
+    return storage.join(output, "documents", f"part-{number:05d}.parquet")
+
+
+def removed_uri(output: str, number: int) -> str:
+    return storage.join(output, "removed", f"part-{number:05d}.parquet")
+
+
+def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
+    """Read the files of `shard` and write its candidates and its rejected files; returns its number."""
+    target = candidates_uri(scratch, shard.number)
+    if storage.exists(target):
+        return shard.number
+    rejected: list[tuple[Job, Removal]] = []
+    with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
+        for group in _groups(_examine(shard.jobs, config, rejected)):
+            writer.write_table(_candidates(group))
+        storage.write_table(rejected_uri(scratch, shard.number), _removed(rejected))
+    return shard.number
+
+
+def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]]) -> Iterator[Document]:
+    """The documents that pass every rule; the others are appended to `rejected`."""
+    for job in jobs:
+        outcome = job.removal or examine(job, config)
+        if isinstance(outcome, Document):
+            yield outcome
+        else:
+            rejected.append((job, outcome))
+
+
+def examine(job: Job, config: CorpusConfig) -> Document | Removal:
+    """Read one file: the document, or why it is removed. A licence in the file's header overrides the repository's."""
+    text = quality.read_text(job.root, job.file)
+    if isinstance(text, Removal):
+        return text
+    document = Document(
+        repo=job.repo,
+        path=job.file.path,
+        language=language.language_of(job.file.path) or "",
+        licence=licences.of_header(text) or job.licence,
+        content=text,
+    )
+    return quality.judge_text(document, config) or document
+
+
+def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    group, size = list[Document](), 0
+    for document in documents:
+        group.append(document)
+        size += len(document.content)
+        if size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _candidates(documents: Sequence[Document]) -> pa.Table:
+    contents = [document.content.encode() for document in documents]
+    columns = {
+        "repo": [document.repo for document in documents],
+        "path": [document.path for document in documents],
+        "language": [document.language for document in documents],
+        "licence": [document.licence for document in documents],
+        "content": pa.array(contents, pa.binary()).cast(pa.string()),
+        "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
+        "bytes": [len(content) for content in contents],
+    }
+    return pa.table(columns, schema=CANDIDATES)
+
+
+def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
+    columns = {
+        "repo": [job.repo for job, _ in rejected],
+        "path": [job.file.path for job, _ in rejected],
+        "licence": [job.licence for job, _ in rejected],
+        "bytes": [job.file.size for job, _ in rejected],
+        "reason": [removal.reason for _, removal in rejected],
+        "detail": [removal.detail for _, removal in rejected],
+    }
+    return pa.table(columns, schema=REMOVED)
+
+
+def finish(verdict: Verdict, scratch: str, output: str) -> int:
+    """Write the documents and the removed files of one shard; returns its number."""
+    target = documents_uri(output, verdict.number)
+    if storage.exists(target):
+        return verdict.number
+    copies: list[pa.Table] = []
+    fs, path = storage.filesystem(candidates_uri(scratch, verdict.number))
+    with (
+        fs.open(path, "rb") as source,
+        storage.open_write(target) as file,
+        pq.ParquetWriter(file, DOCUMENTS, compression="zstd") as writer,
+    ):
+        parquet = pq.ParquetFile(source)
+        first = 0
+        for number in range(parquet.num_row_groups):
+            group = parquet.read_row_group(number)
+            splits = verdict.splits[first : first + group.num_rows]
+            details = [verdict.details.get(row, "") for row in range(first, first + group.num_rows)]
+            kept = pa.array([bool(split) for split in splits], pa.bool_())
+            documents = group.drop_columns(["bytes"]).append_column("split", pa.array(splits, pa.string()))
+            writer.write_table(documents.filter(kept).cast(DOCUMENTS))
+            copies.append(_copies(group, details))
+            first += group.num_rows
+        rejected = storage.read_table(rejected_uri(scratch, verdict.number))
+        storage.write_table(removed_uri(output, verdict.number), pa.concat_tables([rejected, *copies]))
+    return verdict.number
+
+
+def _copies(group: pa.Table, details: Sequence[str]) -> pa.Table:
+    """The candidates with a detail, as removed files."""
+    table = group.select(["repo", "path", "licence", "bytes"])
+    table = table.append_column("reason", pa.array(["duplicate"] * group.num_rows, pa.string()))
+    table = table.append_column("detail", pa.array(details, pa.string()))
+    return table.filter(pa.array([bool(detail) for detail in details], pa.bool_())).cast(REMOVED)

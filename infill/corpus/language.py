@@ -92,8 +92,8 @@ _NAMES: Final = {
 
 _BINARY: Final = (
     "7z a arrow avi avro bin bmp bz2 class cubin db dll dylib egg eot exe fatbin feather gif gz h5 hdf5 ico idx jar"
-    " jpeg jpg joblib lib lz4 mat mo mov mp3 mp4 node npy npz o obj ogg onnx orc otf pack parquet pdb pdf pickle pkl png"
-    " pt ptx pyc pyd pyo rar safetensors sav so sqlite tar tgz ttf wasm wav webm webp whl woff woff2 xz zip zst"
+    " jpeg jpg joblib lib lz4 mat mo mov mp3 mp4 node npy npz o obj ogg onnx orc otf pack parquet pdb pdf pickle pkl"
+    " png pt ptx pyc pyd pyo rar safetensors sav so sqlite tar tgz ttf wasm wav webm webp whl woff woff2 xz zip zst"
 )
 _BINARY_EXTENSIONS: Final = frozenset(f".{ext}" for ext in _BINARY.split())
 _DATA: Final = "arff csv dat data diff geojson ipynb jsonl lock log map ndjson patch po pot snap svg svmlight tsv"

@@ -1,0 +1,219 @@
+"""The tokenizer stage: a byte-level BPE trained on the corpus, or the tokenizer of a published base model.
+
+Text is cut by a pattern in the manner of Qwen's: runs of blanks and line breaks stay together, numbers fall into single
+digits. Measured on 46 MB of code with 49,152 entries it gives 13 % more bytes per token than GPT-2's pattern with split
+digits. There is no normaliser, so decoding gives back every byte.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from infill import manifest, prompt, storage
+from infill.config import TokenizerConfig
+from infill.errors import InputError
+
+STAGE: Final = "tokenizer"
+VERSION: Final = 1
+
+PATTERN: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen2's pre-tokenizer (tokenizer.json of Qwen/Qwen2.5-Coder): words with what stands before them, single digits,
+punctuation, line breaks with the blanks before them, blanks."""
+
+HELD_OUT_BYTES: Final = 5_000_000
+"""Bytes of validation and test repositories that the report is measured on."""
+BATCH: Final = 64
+CHECKPOINT_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""What goes with a checkpoint's `tokenizer.json`, where it is there."""
+METRICS: Final = ("vocab_size", "bytes_per_token", "round_trip", "unused_share", "tokens")
+log: Final = logging.getLogger(__name__)
+
+
+def run(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
+    """Make the tokenizer for `corpus` in the folder `output`; return its figures.
+
+    Metrics: `vocab_size`; on held-out repositories `bytes_per_token`, `round_trip` (share of documents that decode to
+    themselves) and `unused_share` (of the vocabulary); `tokens`, an estimate for the train split. Raises InputError
+    when the base model has no tokenizer, or one without fill-in-the-middle tokens.
+    """
+    inputs = {"corpus": manifest.digest_of(corpus)}
+    body = partial(_build, config, corpus, output)
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
+    files = _imported(config.base_model) if config.base_model else _trained(config, corpus)
+    encoder = prompt.Encoder(json.loads(files["tokenizer.json"]))
+    report = measure(encoder, corpus, seed=config.seed)
+    if report["round_trip"] < 1 and not config.base_model:
+        raise RuntimeError(f"the trained tokenizer loses text: {report['round_trip']:.4%} of the documents come back")
+    for name, data in files.items():
+        storage.write_bytes(storage.join(output, name), data)
+    storage.write_json(storage.join(output, "report.json"), report)
+    return {name: float(report[name]) for name in METRICS}
+
+
+# Training
+
+
+def _trained(config: TokenizerConfig, corpus: str) -> dict[str, bytes]:
+    texts = (text for _, text in sample(corpus, splits=("train",), max_bytes=config.max_bytes, seed=config.seed))
+    tokenizer = train(texts, vocab_size=config.vocab_size)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<fim_pad>",
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+        "model_max_length": 1_000_000_000,
+    }
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=False).encode(),
+        "tokenizer_config.json": _json(settings),
+        prompt.FILE_NAME: _json(prompt.infill_format().to_json()),
+    }
+
+
+def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocab_size` entries with the reserved tokens at ids 0 to 31.
+
+    It is the same for the same texts in the same order, whatever the number of threads.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(prompt.RESERVED_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=64,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(iter(texts), trainer)
+    return tokenizer
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _imported(base_model: str) -> dict[str, bytes]:
+    """The tokenizer files of a published checkpoint and the prompt format that its special tokens tell."""
+    folder = storage.fetch(base_model)
+    try:
+        found = prompt.load_format(folder)
+        prompt.load_encoder(folder)
+    except InputError as error:
+        raise InputError(f"the base model {base_model} cannot be used: {error}") from error
+    names = ("tokenizer.json", *(name for name in CHECKPOINT_FILES if (folder / name).exists()))
+    return {name: (folder / name).read_bytes() for name in names} | {prompt.FILE_NAME: _json(found.to_json())}
+
+
+# Reading the corpus
+
+
+def _groups(corpus: str, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+    """Column name -> values, for one row group of the corpus after the other."""
+    for uri in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
+        fs, path = storage.filesystem(uri)
+        with fs.open(path, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            for number in range(parquet.num_row_groups):
+                yield parquet.read_row_group(number, columns=list(columns)).to_pydict()
+
+
+def sizes(corpus: str, split: str) -> dict[str, int]:
+    """Language -> bytes of text in that split of the corpus."""
+    totals = Counter[str]()
+    for group in _groups(corpus, ("language", "split", "content")):
+        for language, part, content in zip(group["language"], group["split"], group["content"], strict=True):
+            if part == split:
+                totals[language] += len(content.encode())
+    return dict(totals)
+
+
+def sample(corpus: str, *, splits: Sequence[str], max_bytes: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Language and text of documents of `splits`, at most `max_bytes` of text, in corpus order.
+
+    The documents with the smallest hashes of (seed, text) are taken, so the choice does not depend on the order of the
+    corpus, and a smaller sample is a part of a larger one.
+    """
+    ranks, lengths = [], []
+    for group in _groups(corpus, ("split", "sha256", "content")):
+        for part, digest, content in zip(group["split"], group["sha256"], group["content"], strict=True):
+            if part in splits:
+                ranks.append(_rank(digest, seed))
+                lengths.append(len(content.encode()))
+    order = np.argsort(np.array(ranks, dtype=np.uint64), kind="stable")
+    taken = order[np.cumsum(np.array(lengths, dtype=np.int64)[order]) <= max_bytes]
+    chosen = {ranks[number] for number in taken}
+    for group in _groups(corpus, ("language", "split", "sha256", "content")):
+        rows = zip(group["language"], group["split"], group["sha256"], group["content"], strict=True)
+        yield from (
+            (language, text)
+            for language, part, digest, text in rows
+            if part in splits and _rank(digest, seed) in chosen
+        )
+
+
+def _rank(digest: str, seed: int) -> int:
+    """A number below 2**64 from a document's SHA-256 and the seed (splitmix64's step)."""
+    mixed = (int(digest[:16], 16) + seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    return mixed ^ (mixed >> 31)
+
+
+# Measuring
+
+
+def measure(encoder: prompt.Encoder, corpus: str, *, seed: int) -> dict[str, Any]:
+    """How the tokenizer does on repositories that it was not trained on (on the train split when there are none).
+
+    `bytes_per_token` over all and by language, `round_trip` and `unused_share` as shares, tokens per document as
+    percentiles, and `tokens`: the train split's bytes by each language's bytes per token.
+    """
+    held_out = list(sample(corpus, splits=("validation", "test"), max_bytes=HELD_OUT_BYTES, seed=seed))
+    documents = held_out or list(sample(corpus, splits=("train",), max_bytes=HELD_OUT_BYTES, seed=seed))
+    size, tokens = Counter[str](), Counter[str]()
+    counts: list[int] = []
+    used: set[int] = set()
+    same = 0
+    for first in range(0, len(documents), BATCH):
+        batch = documents[first : first + BATCH]
+        for (language, text), ids in zip(batch, encoder.encode_batch([text for _, text in batch]), strict=True):
+            size[language] += len(text.encode())
+            tokens[language] += len(ids)
+            counts.append(len(ids))
+            used.update(ids)
+            same += encoder.decode(ids) == text
+    by_language = {language: size[language] / max(tokens[language], 1) for language in sorted(size)}
+    overall = size.total() / max(tokens.total(), 1)
+    train = sizes(corpus, "train")
+    return {
+        "vocab_size": encoder.vocab_size,
+        "held_out": bool(held_out),
+        "documents": len(documents),
+        "bytes": size.total(),
+        "bytes_per_token": overall,
+        "bytes_per_token_by_language": by_language,
+        "round_trip": same / max(len(documents), 1),
+        "unused_share": 1 - len(used) / encoder.vocab_size,
+        "tokens_per_document": {f"p{part}": float(np.percentile(counts, part)) for part in (50, 95)},
+        "train_bytes": sum(train.values()),
+        "tokens": round(sum(count / by_language.get(language, overall) for language, count in train.items())),
+    }

@@ -1,8 +1,8 @@
 """Stage: cut syntactic holes and find their context in the same repository.
 
-The corpus is read repository by repository, in shards of a bounded size; each shard is a whole file below `scratch/`, so
-a killed run goes on with the next one. A first pass over three small columns decides how many holes each language of each
-repository gives, hence the result depends on neither memory nor interruptions.
+The corpus is read repository by repository, in shards of a bounded size; each shard is a whole file below `scratch/`,
+so a killed run goes on with the next one. A first pass over three small columns decides how many holes each language of
+each repository gives, hence the result depends on neither memory nor interruptions.
 """
 
 import hashlib

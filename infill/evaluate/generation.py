@@ -1,0 +1,220 @@
+"""Batched sampling from a MODEL FOLDER, for evaluation, preferences and the gate.
+
+Legend: B = sequences of a batch, P = distinct prompts of a batch, T = tokens, V = vocabulary.
+
+What is guaranteed: the same prompts with the same settings give the same tokens on the same machine. The noise of a
+sample depends on the seed, its prompt and its number among equal prompts alone, not on its neighbours; but a matrix
+product may round differently in a batch of another shape, so two tokens that are equally likely to the last bit of a
+float may change places when the batch does.
+"""
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from infill.errors import InputError
+from infill.prompt import Encoder, PromptFormat, load_encoder, load_format
+
+BATCH_TOKENS: Final = 24_576
+"""Positions (prompt and new tokens) of a batch on a CPU."""
+BATCH_TOKENS_CUDA: Final = 262_144
+MAX_THREADS: Final = 8
+"""A model small enough for a CPU gains nothing from more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    ids: list[int]
+    """The new tokens without the stop token."""
+    finished: bool
+    """Whether a stop token ended it; else the limit of new tokens did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sequence:
+    """One sample that is wanted."""
+
+    place: int
+    """Position in the caller's list."""
+    prompt: tuple[int, ...]
+    temperature: float
+    number: int
+    """Which of the equal prompts of equal temperature it is."""
+
+
+class Generator:
+    """A causal language model with its tokenizer and prompt format."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load the MODEL FOLDER `folder`. Raises InputError when it is none."""
+        self.encoder: Encoder = load_encoder(folder)
+        self.format: PromptFormat = load_format(folder)
+        self.stop_ids: frozenset[int] = frozenset(self.format.stop_ids)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            # fp32 on a CPU, where bf16 is emulated.
+            dtype: Any = "auto" if self.device.type == "cuda" else torch.float32
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+        self.model: Any = model.to(self.device).eval()
+        self.context_length: int = int(model.config.max_position_embeddings)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int = 0,
+        top_p: float = 1.0,
+    ) -> list[Generation]:
+        """One completion per prompt, in order: greedy where the temperature is 0, sampled elsewhere.
+
+        `temperature` is one for all or one per prompt. Equal prompts are read by the model once and, at a temperature
+        above 0, give different samples. Raises InputError for a prompt that leaves no room for `max_new_tokens`.
+        """
+        longest = max(map(len, prompts), default=0)
+        if longest + max_new_tokens > self.context_length:
+            raise InputError(
+                f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's context of "
+                f"{self.context_length}; lower max_prompt_tokens or max_new_tokens"
+            )
+        if not all(map(len, prompts)):
+            raise InputError("a prompt is empty: it must have at least one token")
+        results: dict[int, Generation] = {}
+        with torch.inference_mode(), _threads():
+            for batch in self._batches(_sequences(prompts, temperature), max_new_tokens):
+                results |= self._complete(batch, max_new_tokens, seed, top_p)
+        return [results[place] for place in range(len(prompts))]
+
+    def _batches(self, wanted: Sequence[_Sequence], max_new_tokens: int) -> Iterator[list[_Sequence]]:
+        """Sequences of similar length, equal prompts next to each other."""
+        limit = BATCH_TOKENS_CUDA if self.device.type == "cuda" else BATCH_TOKENS
+        batch: list[_Sequence] = []
+        for sequence in sorted(wanted, key=lambda s: (-len(s.prompt), s.prompt, s.place)):
+            if batch and (len(batch) + 1) * (len(batch[0].prompt) + max_new_tokens) > limit:
+                yield batch
+                batch = []
+            batch.append(sequence)
+        if batch:
+            yield batch
+
+    def _complete(
+        self, batch: Sequence[_Sequence], max_new_tokens: int, seed: int, top_p: float
+    ) -> dict[int, Generation]:
+        """Place -> completion for one batch. Sequences that have ended leave the batch when they are half of it."""
+        logits, cache, mask, position = self._prefill(batch)
+        noise = [_noise(seed, sequence) for sequence in batch]
+        ids: list[list[int]] = [[] for _ in batch]
+        finished = [False] * len(batch)
+        rows = list(range(len(batch)))  # row of the tensors -> index in batch
+        for step in range(max_new_tokens):
+            tokens = _choose(logits, [batch[i].temperature for i in rows], [noise[i] for i in rows], top_p)
+            for i, token in zip(rows, tokens, strict=True):
+                if token in self.stop_ids:
+                    finished[i] = True
+                elif not finished[i]:
+                    ids[i].append(token)
+            alive = [row for row, i in enumerate(rows) if not finished[i]]
+            if not alive or step == max_new_tokens - 1:
+                break
+            if len(alive) <= len(rows) // 2:
+                keep = torch.tensor(alive, device=self.device)
+                cache.batch_select_indices(keep)
+                mask, position = mask[keep], position[keep]
+                tokens, rows = [tokens[row] for row in alive], [rows[row] for row in alive]
+            position = position + 1
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._forward(torch.tensor(tokens, device=self.device)[:, None], cache, mask, position[:, None])
+        return {sequence.place: Generation(ids=ids[i], finished=finished[i]) for i, sequence in enumerate(batch)}
+
+    def _prefill(self, batch: Sequence[_Sequence]) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
+        """Read the distinct prompts, padded on the left: logits (B, V), cache, mask (B, T), last position (B)."""
+        distinct = list(dict.fromkeys(sequence.prompt for sequence in batch))
+        width = max(map(len, distinct))
+        padding = [width - len(prompt) for prompt in distinct]
+        rows = [[self.format.endoftext] * pad + list(prompt) for pad, prompt in zip(padding, distinct, strict=True)]
+        tokens = torch.tensor(rows, device=self.device)  # (P, T)
+        columns = torch.arange(width, device=self.device)
+        left = torch.tensor(padding, device=self.device)[:, None]
+        mask = (columns >= left).long()
+        cache = DynamicCache(config=self.model.config)
+        logits = self._forward(tokens, cache, mask, (columns - left).clamp(min=0))
+        where = {prompt: row for row, prompt in enumerate(distinct)}
+        expand = torch.tensor([where[sequence.prompt] for sequence in batch], device=self.device)
+        cache.batch_select_indices(expand)
+        return logits[expand], cache, mask[expand], (width - 1 - left[:, 0])[expand]
+
+    def _forward(self, tokens: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor) -> Tensor:
+        """Logits (B, V) behind the last of `tokens` (B, T); the cache grows by T."""
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+
+def _sequences(prompts: Sequence[Sequence[int]], temperature: float | Sequence[float]) -> list[_Sequence]:
+    temperatures = [temperature] * len(prompts) if isinstance(temperature, float | int) else list(temperature)
+    seen: Counter[tuple[tuple[int, ...], float]] = Counter()
+    wanted = []
+    for place, (prompt, heat) in enumerate(zip(map(tuple, prompts), temperatures, strict=True)):
+        wanted.append(_Sequence(place=place, prompt=prompt, temperature=heat, number=seen[prompt, heat]))
+        seen[prompt, heat] += 1
+    return wanted
+
+
+def _noise(seed: int, sequence: _Sequence) -> np.random.Generator | None:
+    """A source of uniform numbers that depends on the sample alone; None where the choice is greedy."""
+    if sequence.temperature <= 0:
+        return None
+    key = struct.pack(f"<qdq{len(sequence.prompt)}q", seed, sequence.temperature, sequence.number, *sequence.prompt)
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:16], "little"))
+
+
+def _choose(
+    logits: Tensor, temperatures: Sequence[float], noise: Sequence[np.random.Generator | None], top_p: float
+) -> list[int]:
+    """The next token of each row of `logits` (B, V): the likeliest, or one drawn by its probability."""
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    sampled = [row for row, source in enumerate(noise) if source is not None]
+    if not sampled:
+        return tokens
+    heat = torch.tensor([temperatures[row] for row in sampled], device=logits.device)
+    uniform = torch.tensor([source.random() for source in noise if source is not None], dtype=torch.float64)
+    shares, order = torch.softmax(logits[sampled] / heat[:, None], dim=-1).sort(dim=-1, descending=True, stable=True)
+    through = shares.double().cumsum(dim=-1)  # (B, V)
+    # The nucleus: the likeliest tokens that together reach top_p (Holtzman et al. 2020); at least one.
+    total = torch.where(through - shares < top_p, through, 0.0).amax(dim=-1, keepdim=True)
+    chosen = torch.searchsorted(through, uniform.to(logits.device)[:, None] * total, right=True)
+    picked = order.gather(1, chosen.clamp(max=order.shape[1] - 1))[:, 0].tolist()
+    for row, token in zip(sampled, picked, strict=True):
+        tokens[row] = token
+    return tokens
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    """At most MAX_THREADS threads in the block; the process's number is restored behind it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, MAX_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

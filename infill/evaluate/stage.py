@@ -1,0 +1,142 @@
+"""Stage: complete the holes of held-out repositories and measure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infill import manifest, metrics, storage
+from infill.config import EvaluateConfig
+from infill.errors import InputError
+from infill.evaluate import plots
+from infill.evaluate.generation import Generator
+from infill.evaluate.statistics import interval
+from infill.examples import read_holes, request_of
+from infill.prompt import render
+
+STAGE: Final = "evaluate"
+VERSION: Final = 1
+
+Interval = dict[str, float]
+"""`value`, `low` and `high`, for 95 % confidence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model made of a set of holes."""
+
+    results: pa.Table
+    """One row a hole: id, kind, language, output, middle, prompt_tokens, and a float column a metric."""
+    metrics: dict[str, Interval]
+    by_kind: dict[str, dict[str, Any]]
+    """By the kinds of the hole's two boundaries ("start to end"): number of `holes` and their `metrics`."""
+    by_language: dict[str, dict[str, Any]]
+
+
+def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[str, float]:
+    """Write `record.json`, `results.parquet` and plots; return the mean of each metric.
+
+    Raises InputError when there is no test hole.
+    """
+    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
+
+    def body() -> Mapping[str, float]:
+        holes = read_holes(examples, "test", config.holes)
+        evaluation = evaluate_model(config, holes, model)
+        storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
+        storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation))
+        for name, image in plots.draw(evaluation).items():
+            storage.write_bytes(storage.join(output, name), image)
+        return {name: figure["value"] for name, figure in evaluation.metrics.items()}
+
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str) -> Evaluation:
+    """Complete `holes` (rows of `examples.SCHEMA`) greedily with the model at the URI `model` and measure.
+
+    The output counts as it is, cut at nothing but a stop token. Raises InputError when there are no holes.
+    """
+    if not holes.num_rows:
+        raise InputError(
+            "there is no test hole to evaluate on: the corpus has no source file in its test split; "
+            "add repositories or raise corpus.test_share"
+        )
+    generator = Generator(storage.fetch(model))
+    rows = holes.to_pylist()
+    prompts = [
+        render(generator.format, generator.encoder.encode, request_of(row), budget=config.max_prompt_tokens).ids
+        for row in rows
+    ]
+    generations = generator.generate(prompts, max_new_tokens=config.max_new_tokens, seed=config.seed)
+    results = []
+    for row, prompt, generation in zip(rows, prompts, generations, strict=True):
+        output = generator.encoder.decode(generation.ids)
+        results.append(
+            {
+                "id": row["id"],
+                "kind": f"{row['kind_start']} to {row['kind_end']}",
+                "language": row["language"],
+                "output": output,
+                "middle": row["middle"],
+                "prompt_tokens": len(prompt),
+                "output_tokens": len(generation.ids),
+                **metrics.score(
+                    output,
+                    row["middle"],
+                    prefix=row["prefix"],
+                    suffix=row["suffix"],
+                    finished=generation.finished,
+                ),
+            }
+        )
+    return summarise(config, pa.Table.from_pylist(results))
+
+
+def summarise(config: EvaluateConfig, results: pa.Table) -> Evaluation:
+    """The metrics' means with 95 % intervals: over all holes, by kind and by language."""
+
+    def means(rows: pa.Table) -> dict[str, Interval]:
+        return {
+            name: interval(name, column(rows, name), resamples=config.bootstrap, seed=config.seed)
+            for name in metrics.METRICS
+        }
+
+    def by(name: str) -> dict[str, dict[str, Any]]:
+        groups = {}
+        for value in sorted(set(column(results, name))):
+            rows = results.filter(pc.equal(results[name], value))
+            groups[value] = {"holes": rows.num_rows, "metrics": means(rows)}
+        return groups
+
+    return Evaluation(results=results, metrics=means(results), by_kind=by("kind"), by_language=by("language"))
+
+
+def column(table: pa.Table, name: str) -> list[Any]:
+    """A column as a Python list."""
+    return table[name].to_pylist()
+
+
+def benchmark_digest(config: EvaluateConfig, holes: pa.Table) -> str:
+    """SHA-256 over the holes with their context and the token budgets: equal digests make results comparable."""
+    digest = hashlib.sha256(f"{config.max_prompt_tokens}/{config.max_new_tokens}\n".encode())
+    for row in holes.to_pylist():
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def record(config: EvaluateConfig, holes: pa.Table, model: str, evaluation: Evaluation) -> dict[str, Any]:
+    """What `record.json` holds."""
+    return {
+        "model_uri": model,
+        "model_digest": manifest.digest_of(model),
+        "benchmark_digest": benchmark_digest(config, holes),
+        "holes": holes.num_rows,
+        "metrics": evaluation.metrics,
+        "by_kind": evaluation.by_kind,
+        "by_language": evaluation.by_language,
+    }

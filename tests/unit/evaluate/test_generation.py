@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infill.errors import InputError
+from infill.evaluate import generation
+from infill.evaluate.generation import Generator
+from tests import builders
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    folder = tmp_path_factory.mktemp("model")
+    builders.tiny_model(folder)
+    return Generator(folder)
+
+
+def _prompts(count: int, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(32, 512, size=rng.integers(1, 60)).tolist() for _ in range(count)]
+
+
+def _greedy_without_cache(generator: Generator, prompt: list[int], n: int) -> list[int]:
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(n):
+            token = int(generator.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if token in generator.format.stop_ids:
+                break
+            ids.append(token)
+    return ids[len(prompt) :]
+
+
+def test_batched_greedy_is_the_greedy_of_each_prompt_alone(generator: Generator) -> None:
+    prompts = _prompts(9)
+    together = generator.generate(prompts, max_new_tokens=12)
+    assert [result.ids for result in together] == [_greedy_without_cache(generator, p, 12) for p in prompts]
+
+
+def test_results_come_in_the_callers_order_and_equal_prompts_agree(generator: Generator) -> None:
+    prompts = _prompts(5)
+    twice = generator.generate([*prompts, *prompts[::-1]], max_new_tokens=6)
+    assert twice[:5] == twice[5:][::-1]
+
+
+def test_sampling_is_reproducible_and_its_noise_does_not_depend_on_the_neighbours(generator: Generator) -> None:
+    prompts = _prompts(6)
+    first = generator.generate(prompts, max_new_tokens=10, temperature=0.8, seed=3)
+    assert generator.generate(prompts, max_new_tokens=10, temperature=0.8, seed=3) == first
+    assert generator.generate(prompts[2:4], max_new_tokens=10, temperature=0.8, seed=3) == first[2:4]
+    assert generator.generate(prompts, max_new_tokens=10, temperature=0.8, seed=4) != first
+
+
+def test_equal_prompts_give_different_samples_at_several_temperatures(generator: Generator) -> None:
+    prompt = _prompts(1)[0]
+    results = generator.generate([prompt] * 4, max_new_tokens=16, temperature=[0.0, 1.0, 1.0, 2.0])
+    assert len({tuple(result.ids) for result in results}) == 4
+    assert results[0] == generator.generate([prompt], max_new_tokens=16)[0]
+
+
+def test_a_stop_token_ends_a_sequence_and_is_not_part_of_it(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = _prompts(8)
+    free = generator.generate(prompts, max_new_tokens=20, temperature=1.0)
+    stop = free[0].ids[4]
+    # Random weights hardly ever choose the reserved tokens, so an ordinary one stops too.
+    monkeypatch.setattr(generator, "stop_ids", generator.stop_ids | {stop})
+    stopped = generator.generate(prompts, max_new_tokens=20, temperature=1.0)
+    assert stopped[0].finished
+    for before, after in zip(free, stopped, strict=True):
+        assert after.finished == (before.finished or stop in before.ids)
+        assert after.ids == (before.ids[: before.ids.index(stop)] if stop in before.ids else before.ids)
+
+
+def test_small_batches_give_the_same_as_one(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = _prompts(7)
+    whole = generator.generate(prompts, max_new_tokens=8, temperature=0.5)
+    monkeypatch.setattr(generation, "BATCH_TOKENS", 100)
+    monkeypatch.setattr(generation, "BATCH_TOKENS_CUDA", 100)
+    assert generator.generate(prompts, max_new_tokens=8, temperature=0.5) == whole
+
+
+def test_a_prompt_that_does_not_fit_is_refused(generator: Generator) -> None:
+    with pytest.raises(InputError, match=r"250 tokens and 10 new ones .* context of 256"):
+        generator.generate([[40] * 250], max_new_tokens=10)
+    with pytest.raises(InputError, match="empty"):
+        generator.generate([[40], []], max_new_tokens=1)
+    assert generator.generate([], max_new_tokens=1) == []
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    builders.tiny_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="cannot be loaded as a causal language model"):
+        Generator(tmp_path)
+
+
+def test_the_number_of_threads_is_restored(generator: Generator) -> None:
+    before = torch.get_num_threads()
+    generator.generate(_prompts(1), max_new_tokens=1)
+    assert torch.get_num_threads() == before
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.05, 1.0))
+def test_the_nucleus_holds_the_likeliest_tokens_only(seed: int, top_p: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = torch.tensor(rng.normal(size=(1, 20)) * 3, dtype=torch.float32)
+    shares, order = torch.softmax(logits[0], dim=-1).sort(descending=True)
+    size = int((shares.cumsum(0) - shares < top_p).sum())
+    tokens = {generation._choose(logits, [1.0], [np.random.default_rng(i)], top_p)[0] for i in range(30)}
+    assert tokens <= set(order[:size].tolist())
+
+
+def test_samples_follow_the_distribution() -> None:
+    logits = torch.log(torch.tensor([[0.1, 0.6, 0.3]])).repeat(3000, 1)
+    sources = [np.random.default_rng(i) for i in range(3000)]
+    tokens = generation._choose(logits, [1.0] * 3000, sources, 1.0)
+    assert np.bincount(tokens) / 3000 == pytest.approx([0.1, 0.6, 0.3], abs=0.03)

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from infill import examples, manifest, metrics, storage
+from infill.config import EvaluateConfig, ExamplesConfig
+from infill.errors import InputError
+from infill.evaluate import stage
+from tests import builders
+
+CONFIG = EvaluateConfig(holes=8, max_new_tokens=12, max_prompt_tokens=160, bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("inputs")
+    corpus = builders.write_documents(folder / "corpus", builders.tiny_repositories(count=3))
+    model = builders.tiny_model(folder / "model")
+    config = ExamplesConfig(holes=12, validation_holes=0, test_holes=12)
+    examples.run(config, corpus, model, output=str(folder / "examples"))
+    return str(folder / "examples"), model
+
+
+@pytest.fixture(scope="module")
+def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("evaluation")
+    stage.run(CONFIG, *inputs, output=str(output))
+    return output
+
+
+def test_the_record_says_what_was_measured_on_what(made: Path, inputs: tuple[str, str]) -> None:
+    record = storage.read_json(str(made / "record.json"))
+    assert record["model_digest"] == manifest.digest_of(inputs[1])
+    assert record["holes"] == 8
+    assert tuple(record["metrics"]) == tuple(sorted(metrics.METRICS))
+    for figures in record["metrics"].values():
+        assert 0 <= figures["low"] <= figures["value"] <= figures["high"] <= 1
+    assert sum(group["holes"] for group in record["by_kind"].values()) == 8
+    assert list(record["by_language"]) == ["python"]
+
+
+def test_the_results_are_those_of_the_first_holes_by_id(made: Path, inputs: tuple[str, str]) -> None:
+    results = storage.read_table(str(made / "results.parquet"))
+    holes = examples.read_holes(inputs[0], "test", 8)
+    assert results["id"].to_pylist() == holes["id"].to_pylist()
+    assert results["middle"].to_pylist() == holes["middle"].to_pylist()
+    assert all(n <= CONFIG.max_prompt_tokens for n in stage.column(results, "prompt_tokens"))
+    value = storage.read_json(str(made / "record.json"))["metrics"]["kk"]["value"]
+    assert sum(stage.column(results, "kk")) / 8 == pytest.approx(value)
+
+
+def test_the_plots_are_pictures(made: Path) -> None:
+    images = sorted(made.glob("*.png"))
+    assert len(images) == 3
+    assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
+
+
+def test_the_same_model_and_holes_give_the_same_artifact(made: Path, inputs: tuple[str, str], tmp_path: Path) -> None:
+    stage.run(CONFIG, *inputs, output=str(tmp_path))
+    assert manifest.digest_of(str(tmp_path)) == manifest.digest_of(str(made))
+
+
+def test_the_benchmark_digest_covers_holes_and_budget(inputs: tuple[str, str]) -> None:
+    holes = examples.read_holes(inputs[0], "test", 8)
+    digest = stage.benchmark_digest(CONFIG, holes)
+    assert stage.benchmark_digest(CONFIG, holes) == digest
+    assert stage.benchmark_digest(CONFIG, holes.slice(1)) != digest
+    assert stage.benchmark_digest(EvaluateConfig(max_prompt_tokens=64), holes) != digest
+
+
+def test_no_test_hole_is_an_error_that_says_what_to_do(inputs: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=r"raise corpus\.test_share"):
+        stage.evaluate_model(CONFIG, examples.SCHEMA.empty_table(), inputs[1])

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib
-import json
 import os
 import threading
 import time
@@ -32,8 +31,8 @@ class Stage:
     """A stage's place in the library and in the data flow."""
 
     module: str
-    """Has `run(config, *inputs, output)`, `STAGE` and `VERSION`; and `external(config)`, if it reads other things too:
-    their names and digests."""
+    """Has `run(config, *inputs, output)`, `STAGE` and `VERSION`; and `fingerprint(config)` if it reads more than its
+    inputs: the digest of that, or "" when there is nothing."""
     settings: str
     """Its field of a `Preset`."""
     inputs: tuple[str, ...] = ()
@@ -190,8 +189,8 @@ def _module(name: str) -> ModuleType:
 
 def _digests(module: ModuleType, config: Any, inputs: Mapping[str, str]) -> dict[str, str]:
     digests = {name: manifest.digest_of(uri) for name, uri in inputs.items()}
-    external = getattr(module, "external", None)
-    return digests if external is None else digests | external(config)
+    outside = module.fingerprint(config) if hasattr(module, "fingerprint") else ""
+    return digests | ({"sources": outside} if outside else {})
 
 
 @contextlib.contextmanager
@@ -223,14 +222,3 @@ def _end_with_the_run() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-the-run", daemon=True).start()
-
-
-def parse_settings(text: str) -> dict[str, Any]:
-    """Overrides as a JSON object. Raises InputError for anything else."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError as error:
-        raise InputError(f"settings are not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError('settings must be a JSON object, for example {"pretrain.train.steps": 10}')
-    return value

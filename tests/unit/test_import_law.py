@@ -1,0 +1,73 @@
+"""Who may import whom; the images and the transformer's start-up depend on it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "ray", "kfp", "mlflow", "kserve", "kubernetes", "transformers", "deepspeed")
+LIGHT = ("prompt", "syntax", "fim", "context", "metrics", "config", "manifest", "storage", "errors")
+ALLOWED = {
+    "kfp": ("components/", "pipelines/"),
+    "kserve": ("serving/transformer/",),
+    "kubernetes": ("infill/cluster/", "infill/release/"),
+    "deepspeed": ("infill/train/launch.py",),
+    "ray": ("infill/corpus/build.py", "infill/preferences/", "infill/train/launch.py", "pipelines/local.py"),
+    "mlflow": ("infill/tracking.py", "infill/release/registry.py"),
+}
+
+
+def sources() -> list[str]:
+    packages = ("infill", "components", "pipelines", "serving")
+    return sorted(str(path.relative_to(ROOT)) for name in packages for path in (ROOT / name).rglob("*.py"))
+
+
+def imported(file: str) -> Iterator[str]:
+    """Top-level names of the packages that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_heavy_packages_stay_where_they_belong(package: str) -> None:
+    users = [file for file in sources() if package in imported(file)]
+    assert [file for file in users if not file.startswith(ALLOWED[package])] == []
+
+
+def test_library_does_not_import_what_is_built_on_it() -> None:
+    above = {"components", "pipelines", "serving", "benchmarks", "tests"}
+    library = [file for file in sources() if file.startswith("infill/") and file != "infill/cli.py"]
+    assert [file for file in library if above & set(imported(file))] == []
+
+
+def import_blocked(code: str, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    guard = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n{code}"
+    return subprocess.run([sys.executable, "-c", guard], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_light_modules_import_without_the_heavy_ones() -> None:
+    done = import_blocked(f"import {', '.join(f'infill.{name}' for name in LIGHT)}", HEAVY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_block_works() -> None:
+    assert import_blocked("import torch", HEAVY).returncode != 0
+
+
+def test_transformer_imports_without_torch() -> None:
+    blocked = tuple(name for name in HEAVY if name not in ("kserve", "kubernetes"))
+    done = import_blocked("import serving.transformer.server", blocked)
+    assert done.returncode == 0, done.stderr
+
+
+def test_cli_starts_light() -> None:
+    code = f"import sys, infill.cli as cli; cli._parser(); print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

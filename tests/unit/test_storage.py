@@ -1,0 +1,121 @@
+import os
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from infill import storage
+from infill.errors import InputError, StorageError
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else f"memory://{tmp_path}"
+
+
+def test_what_is_written_is_read(folder: str) -> None:
+    uri = storage.join(folder, "a", "b.bin")
+    storage.write_bytes(uri, b"\x00hello")
+    assert storage.read_bytes(uri) == b"\x00hello"
+    assert storage.exists(uri)
+    assert storage.is_file(uri)
+    assert not storage.is_file(storage.join(folder, "a"))
+    assert storage.size(uri) == 6
+
+
+def test_json_is_stable(folder: str) -> None:
+    uri = storage.join(folder, "value.json")
+    storage.write_json(uri, {"b": 1, "a": "é"})
+    assert storage.read_bytes(uri) == '{\n  "a": "é",\n  "b": 1\n}\n'.encode()
+    assert storage.read_json(uri) == {"a": "é", "b": 1}
+
+
+def test_damaged_json_is_named(folder: str) -> None:
+    uri = storage.join(folder, "value.json")
+    storage.write_bytes(uri, b'{"a": ')
+    with pytest.raises(InputError, match=r"value\.json is not valid JSON"):
+        storage.read_json(uri)
+
+
+def test_files_are_listed_sorted_and_below(folder: str) -> None:
+    for name in ("b/2.txt", "a.txt", "b/1.parquet"):
+        storage.write_bytes(storage.join(folder, name), b"")
+    assert storage.list_files(folder) == [storage.join(folder, name) for name in ("a.txt", "b/1.parquet", "b/2.txt")]
+    assert storage.list_files(folder, ".parquet") == [storage.join(folder, "b/1.parquet")]
+    assert storage.list_files(storage.join(folder, "nothing")) == []
+
+
+def test_tables_are_concatenated_in_order(folder: str) -> None:
+    for number in (1, 0):
+        storage.write_table(storage.join(folder, f"part-{number}.parquet"), pa.table({"n": [number], "m": [0]}))
+    assert storage.read_table(folder, ["n"]).to_pydict() == {"n": [0, 1]}
+
+
+def test_damaged_table_is_named(folder: str) -> None:
+    uri = storage.join(folder, "part.parquet")
+    storage.write_bytes(uri, b"PAR1 no parquet PAR1")
+    with pytest.raises(InputError, match=r"part\.parquet is damaged"):
+        storage.read_table(uri)
+
+
+def test_missing_things_are_named(folder: str) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        storage.read_bytes(storage.join(folder, "nothing"))
+    with pytest.raises(InputError, match="no parquet file"):
+        storage.read_table(storage.join(folder, "nothing"))
+    with pytest.raises(InputError, match="nothing at"):
+        storage.fetch(storage.join(folder, "nothing"))
+    storage.remove(storage.join(folder, "nothing"))
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(folder: str) -> None:
+    uri = storage.join(folder, "file")
+    storage.write_bytes(uri, b"old")
+
+    def fail() -> None:
+        with storage.open_write(uri) as file:
+            file.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert storage.read_bytes(uri) == b"old"
+    assert storage.list_files(folder) == [uri]
+
+
+def test_unknown_protocol_is_refused() -> None:
+    with pytest.raises(StorageError, match="nosuch"):
+        storage.read_bytes("nosuch://bucket/file")
+
+
+def test_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    device = Path("/dev/full")
+    if not (device.exists() and stat.S_ISCHR(os.stat(device).st_mode)):
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(StorageError, match="No space left"), storage._errors("write", str(tmp_path)):
+        device.write_bytes(b"x" * 10_000)
+
+
+def test_remote_folder_is_fetched_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    remote = f"memory://{tmp_path}/model"
+    storage.write_bytes(f"{remote}/sub/config.json", b"1")
+    first = storage.fetch(remote)
+    assert (first / "sub" / "config.json").read_bytes() == b"1"
+    assert storage.fetch(remote) == first
+
+
+def test_local_folder_is_fetched_in_place(tmp_path: Path) -> None:
+    assert storage.fetch(str(tmp_path)) == tmp_path
+    assert storage.fetch(f"file://{tmp_path}") == tmp_path
+
+
+def test_upload_copies_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "sub" / "x").write_text("x")
+    target = f"memory://{tmp_path}/copy"
+    storage.upload(tmp_path, target)
+    assert storage.read_bytes(f"{target}/sub/x") == b"x"
+    assert storage.exists(f"{target}/manifest.json")

@@ -1,1 +1,1 @@
-"""The KServe transformer, the embedded predictor, and what starts and asks them."""
+"""What answers an editor: the predictor with the model, the transformer before it, both on one machine."""

@@ -1,0 +1,98 @@
+"""What both servers do with a request: read a bounded body, notice that the client has gone, answer with an error."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from serving.protocol import ApiError
+
+T = TypeVar("T")
+
+REQUEST_ID: Final = "x-request-id"
+DRAIN_FACTOR: Final = 4
+"""A body above the limit is read on and thrown away up to this many limits, else the client would see a broken pipe."""
+
+
+def request_id(request: Request) -> str:
+    """The client's `x-request-id` where it is harmless, else a new one."""
+    given = request.headers.get(REQUEST_ID, "")
+    return given if re.fullmatch(r"[\w.:-]{1,128}", given) else uuid.uuid4().hex
+
+
+async def read_body(request: Request, *, limit: int, timeout_s: float) -> bytes:
+    """The whole body. Raises ApiError 413 above `limit` bytes and 408 when it does not arrive in time."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > DRAIN_FACTOR * limit:
+                    break
+    except TimeoutError as error:
+        raise ApiError(408, f"the body did not arrive within {timeout_s:g} s", code="request_timeout") from error
+    if size > limit:
+        raise ApiError(413, f"the body is larger than {limit} bytes", code="request_too_large")
+    return b"".join(chunks)
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`; when the client goes first, `work` is cancelled and ClientDisconnect raised.
+
+    The body must have been read before.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        for other in (task, watcher):
+            other.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; `close` is called once, however the stream ends: whole, broken, left by its client."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], Coroutine[Any, Any, None]], rid: str) -> None:
+        super().__init__(events, headers={"cache-control": "no-cache", REQUEST_ID: rid})
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await asyncio.shield(self._close())
+
+
+def json_response(value: dict[str, Any], rid: str, status: int = 200) -> JSONResponse:
+    """`value` with the request's id in the header."""
+    return JSONResponse(value, status, headers={REQUEST_ID: rid})
+
+
+def error_response(error: ApiError, rid: str) -> JSONResponse:
+    """The error in OpenAI's shape."""
+    response = json_response(error.body(), rid, error.status)
+    if error.retry_after:
+        response.headers["retry-after"] = str(error.retry_after)
+    if error.status in (408, 413):
+        response.headers["connection"] = "close"
+    return response

@@ -1,0 +1,230 @@
+"""Both servers on one machine: `infill serve`, and `running` for a test or a smoke run.
+
+Neither is restarted: when one dies, the other is stopped and the error says what the dead one said last.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from infill import storage
+from infill.errors import InputError, ServiceError
+from serving.transformer.config import TransformerConfig, prepare
+
+RECORD_FILE: Final = "deployment.json"
+POLL_S: Final = 0.1
+STOP_S: Final = 10.0
+"""A server that has not ended so long after SIGTERM is killed."""
+TAIL_LINES: Final = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is served: a model folder, or what a deployment record names."""
+
+    model: str
+    deployment: str = ""
+
+
+def resolve(uri: str) -> Target:
+    """The target at `uri`: a model folder, a deployment record, or a folder with one. Raises InputError for none."""
+    record = uri if uri.endswith(".json") else storage.join(uri, RECORD_FILE)
+    if not storage.exists(record):
+        if record == uri:
+            raise InputError(f"there is no deployment record at {uri}; run the deploy stage first")
+        return Target(model=uri)
+    value = storage.read_json(record)
+    if not isinstance(value, dict) or not value.get("model_uri"):
+        raise InputError(f"{record} is no deployment record: it names no model_uri")
+    return Target(model=str(value["model_uri"]), deployment=record)
+
+
+@dataclass(kw_only=True)
+class Child:
+    """A server process and what it said last."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[str]
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    reader: threading.Thread | None = None
+
+    def ready(self) -> bool:
+        """Whether it answers that it is ready."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def check(self) -> None:
+        """Raise ServiceError when it has ended."""
+        code = self.process.poll()
+        if code is None:
+            return
+        if self.reader:
+            self.reader.join(2)
+        said = "\n".join(self.tail) or "(it said nothing)"
+        raise ServiceError(f"the {self.name} has ended with exit code {code}; its last lines:\n{said}")
+
+
+def start(name: str, module: str, url: str, arguments: Sequence[str], echo: Callable[[str], None]) -> Child:
+    """Start a server that ends with this process; each line that it writes goes to `echo`."""
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "serving.child", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches only us, and we stop the servers in order
+    )
+    child = Child(name=name, url=url, process=process)
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            child.tail.append(line.rstrip())
+            echo(f"{name} | {line.rstrip()}")
+
+    child.reader = threading.Thread(target=read, name=name, daemon=True)
+    child.reader.start()
+    return child
+
+
+def wait_ready(children: Sequence[Child], timeout_s: float) -> None:
+    """Return when all are ready. Raises ServiceError when one ends or the time is up."""
+    deadline = time.monotonic() + timeout_s
+    waiting = list(children)
+    while waiting:
+        for child in children:
+            child.check()
+        waiting = [child for child in waiting if not child.ready()]
+        if waiting and time.monotonic() > deadline:
+            said = "\n".join(waiting[0].tail)
+            raise ServiceError(f"the {waiting[0].name} was not ready within {timeout_s:g} s; its last lines:\n{said}")
+        if waiting:
+            time.sleep(POLL_S)
+
+
+def stop(children: Sequence[Child]) -> None:
+    """End all of them: politely, then by force."""
+    for child in children:
+        if child.process.poll() is None:
+            child.process.terminate()
+    deadline = time.monotonic() + STOP_S
+    try:
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(deadline - time.monotonic(), 0))
+    finally:
+        for child in children:
+            child.process.kill()
+            child.process.wait()
+            for pipe in (child.process.stdin, child.process.stdout):
+                if child.reader and pipe is child.process.stdout:
+                    child.reader.join(2)
+                if pipe:
+                    pipe.close()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
+
+
+@contextlib.contextmanager
+def servers(
+    uri: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    timeout_s: float = 300.0,
+    predictor: Sequence[str] = (),
+    transformer: Sequence[str] = (),
+    echo: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[Child, Child]]:
+    """Predictor and transformer for the model or deployment at `uri`, both ready; they are stopped at the end.
+
+    `predictor` and `transformer` are further command-line arguments for the two; port 0 takes a free one.
+    Raises InputError when the model cannot be served, ServiceError when a server does not come up.
+    """
+    target = resolve(uri)
+    inner, port = free_port(), port or free_port()
+    _require_free(host, port)
+    config = TransformerConfig(model=target.model, deployment=target.deployment)
+    prepare(config)  # what is wrong with the model's folder is said here, in one sentence
+    what = ["--model", target.model, "--deployment", target.deployment]
+    upstream = f"http://127.0.0.1:{inner}"
+    outer = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    children: list[Child] = []
+    try:
+        arguments = [*what, "--port", str(inner), *predictor]
+        children.append(start("predictor", "serving.predictor", upstream, arguments, echo))
+        arguments = [*what, "--predictor", upstream, "--host", host, "--http_port", str(port), *transformer]
+        children.append(start("transformer", "serving.transformer", outer, arguments, echo))
+        wait_ready(children, timeout_s)
+        yield children[0], children[1]
+    finally:
+        stop(children)
+
+
+@contextlib.contextmanager
+def running(uri: str, *, predictor: Sequence[str] = (), transformer: Sequence[str] = ()) -> Iterator[str]:
+    """The base URL of a transformer with its predictor that serve `uri`, on free ports of this machine."""
+    with servers(uri, predictor=predictor, transformer=transformer) as (_, front):
+        yield front.url
+
+
+def serve(uri: str, *, port: int = 8_080, host: str = "127.0.0.1", timeout_s: float = 900.0) -> None:
+    """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM.
+
+    Raises InputError when the model cannot be served, ServiceError when one of the two servers ends by itself.
+    """
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with servers(uri, host=host, port=port, timeout_s=timeout_s, echo=say) as children:
+            say(f"infill: ready at {children[1].url}/v1/completions (Ctrl-C ends it)")
+            while True:
+                for child in children:
+                    child.check()
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        say("infill: stopped")
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,38 @@
+"""`python -m serving.predictor --model URI --port P`."""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+
+from infill.errors import InfillError
+from serving.predictor.config import PredictorConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the predictor with a command line's arguments; 2 when it cannot begin."""
+    parser = argparse.ArgumentParser(prog="python -m serving.predictor", description="Serve one model.")
+    for field in dataclasses.fields(PredictorConfig):
+        required = field.default is dataclasses.MISSING
+        kind = str if required else type(field.default)
+        name = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(name, dest=field.name, type=kind, required=required, default=field.default)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    values = vars(parser.parse_args(arguments))
+    try:
+        config = PredictorConfig(**values)
+    except ValueError as error:
+        parser.error(str(error))
+    from serving.predictor.server import serve
+
+    try:
+        serve(config)
+    except InfillError as error:
+        sys.stderr.write(f"predictor: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""KV caches of past requests, to start the next one from the longest prompt prefix that was seen before.
+
+T = tokens; an entry's cache holds keys and values of exactly its T tokens, shape [1, heads, T, width] a layer.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+Ids = npt.NDArray[np.int64]
+
+SUPERSEDED_SHARE: Final = 0.9
+"""An entry whose prompt lives on to this share in a new request is taken over by it rather than kept beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    ids: Ids
+    """The tokens whose keys and values the cache holds."""
+    prompt_tokens: int
+    """How many of them were the prompt; the rest was generated."""
+    cache: DynamicCache
+
+    @property
+    def nbytes(self) -> int:
+        """Memory behind the keys and values; a cropped tensor still holds its whole storage."""
+        return sum(tensor.untyped_storage().nbytes() for layer in _layers(self.cache) for tensor in layer)
+
+
+def _layers(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of each layer that has any."""
+    return [
+        (layer.keys, layer.values)
+        for layer in cache.layers
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+    ]
+
+
+def common_prefix(left: Ids, right: Ids) -> int:
+    """How many first tokens are the same."""
+    size = min(len(left), len(right))
+    different = np.flatnonzero(left[:size] != right[:size])
+    return int(different[0]) if len(different) else size
+
+
+class PrefixCache:
+    """Entries within `max_bytes`, the least recently used thrown away first. Used by one thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._number = 0
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def take(self, prompt: Ids) -> tuple[DynamicCache, int]:
+        """A cache that the caller may change, and the number of `prompt`'s first tokens that it holds.
+
+        At least the last token is left to be computed, since its logits are wanted.
+        """
+        shared = {number: common_prefix(entry.ids, prompt) for number, entry in self._entries.items()}
+        best = max(shared, key=lambda number: shared[number], default=-1)
+        length = min(shared.get(best, 0), len(prompt) - 1)
+        if length == 0:
+            return DynamicCache(), 0
+        entry = self._entries[best]
+        if shared[best] >= SUPERSEDED_SHARE * entry.prompt_tokens:
+            self._drop(best)
+            entry.cache.crop(length - len(entry.ids))
+            return entry.cache, length
+        self._entries.move_to_end(best)
+        layers = [(keys[..., :length, :], values[..., :length, :]) for keys, values in _layers(entry.cache)]
+        return DynamicCache(layers), length
+
+    def put(self, entry: Entry) -> None:
+        """Keep `entry`, unless it alone is larger than the whole room."""
+        size = entry.nbytes
+        if len(entry.ids) == 0 or size > self._max_bytes:
+            return
+        while self.nbytes + size > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+        self._number += 1
+        self._entries[self._number] = entry
+        self.nbytes += size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self.nbytes = 0
+
+    def _drop(self, number: int) -> None:
+        self.nbytes -= self._entries.pop(number).nbytes

@@ -1,0 +1,37 @@
+"""What the predictor can be told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    model: str
+    """URI of the model folder."""
+    deployment: str = ""
+    """URI of a deployment record: the model must then have the digest that stands in it."""
+    name: str = "infill"
+    """What the model is called in answers."""
+    host: str = "127.0.0.1"
+    port: int = 8081
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    threads: int = 0
+    """Threads of the model on a CPU; 0 takes the cores that this process may use, at most 8."""
+    cache_gib: float = 0.0
+    """KV caches kept between requests; 0 takes 1 GiB on a CPU, half of the memory left beside the weights on a GPU."""
+    queue: int = 32
+    """Requests that may wait for the model; one more is answered with 503."""
+    timeout_s: float = 60.0
+    """A request that has not ended after this many seconds, waiting included, is answered with 504."""
+    max_body_bytes: int = 4_000_000
+    """Prompts are token ids, so a larger body is no prompt."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("model is empty: name the folder of a model")
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"port {self.port} lies not between 0 and 65535")
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise ValueError(f"device {self.device!r} is none of auto, cpu, cuda")
+        if self.queue < 1 or self.timeout_s <= 0 or self.threads < 0 or self.cache_gib < 0:
+            raise ValueError("queue and timeout_s must be positive, threads and cache_gib must not be negative")

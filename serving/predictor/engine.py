@@ -1,0 +1,165 @@
+"""The model: loading, prefill from the longest known prefix, one token after the other.
+
+One request at a time; T = tokens of the prompt, V = vocabulary.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from infill.errors import InputError
+from infill.prompt import load_encoder, load_format
+from serving.predictor.cache import Entry, Ids, PrefixCache
+from serving.predictor.text import token_bytes
+from serving.protocol import Sampling
+
+PREFILL_TOKENS: Final = 512
+"""Prompt tokens per forward pass; between two passes a cancelled request is noticed. On a GPU eight times as many."""
+CPU_CACHE_BYTES: Final = 1 << 30
+PLAIN_ATTENTION: Final = {"full_attention", "sliding_attention"}
+"""Layer types whose keys and values are all kept and can be cut back to a prefix."""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One request's tokens and their keys and values."""
+
+    prompt: Ids
+    cache: DynamicCache
+    cached_tokens: int
+    """First tokens of the prompt that another request had computed."""
+    fed: list[int]
+    """Tokens whose keys and values are in the cache."""
+    whole: bool = True
+    """False while a forward pass runs: after an error there the layers may differ in length."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device named by `device`. Raises InputError when it is `cuda` and there is none."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InputError("there is no usable CUDA device; start the predictor with --device cpu")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """The next token from `logits` [V], on the CPU, so that a seed gives the same choice on every device."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(descending=True, stable=True)
+        # The smallest set whose mass reaches top_p: a token stays when the mass before it is still below.
+        outside = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
+        probabilities[order[outside]] = 0
+    return int(torch.multinomial(probabilities, 1, generator=generator))
+
+
+class Engine:
+    """A loaded model with its KV caches. Used by one thread."""
+
+    def __init__(self, folder: Path, *, device: str = "auto", threads: int = 0, cache_gib: float = 0.0) -> None:
+        self.device = choose_device(device)
+        torch.set_num_threads(threads or min(len(os.sched_getaffinity(0)), 8))
+        config = _load_config(folder)
+        encoder = load_encoder(folder)
+        self.token_bytes = token_bytes(encoder.json)
+        self.model = _load_model(folder, self.device)
+        self.context_length = int(config.max_position_embeddings)
+        self.vocab_size = int(config.vocab_size)
+        self.stop_ids = _stop_ids(folder, self.model)
+        room = int(cache_gib * 2**30) or _cache_room(self.device)
+        self.cache = PrefixCache(room)
+        self._prefill_tokens = PREFILL_TOKENS * (8 if self.device.type == "cuda" else 1)
+
+    @contextmanager
+    def session(self, prompt: list[int]) -> Iterator[Session]:
+        """A session for `prompt`, which afterwards serves the next ones, also when it was broken off."""
+        ids = np.asarray(prompt, dtype=np.int64)
+        cache, length = self.cache.take(ids)
+        session = Session(prompt=ids, cache=cache, cached_tokens=length, fed=prompt[:length])
+        try:
+            yield session
+        except torch.OutOfMemoryError:
+            self.cache.clear()
+            torch.cuda.empty_cache()
+            raise
+        finally:
+            if session.whole:
+                known = np.asarray(session.fed, dtype=np.int64)
+                self.cache.put(Entry(ids=known, prompt_tokens=min(len(ids), len(known)), cache=session.cache))
+
+    def generate(self, session: Session, sampling: Sampling, check: Callable[[], None]) -> Iterator[int]:
+        """Tokens without end; `check` is called before each forward pass and may raise."""
+        generator = torch.Generator()
+        if sampling.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(sampling.seed)
+        rest = session.prompt[session.cached_tokens :].tolist()
+        chunks = [rest[start : start + self._prefill_tokens] for start in range(0, len(rest), self._prefill_tokens)]
+        for chunk in chunks:
+            check()
+            logits = self._forward(session, chunk)
+        while True:
+            token = sample(logits, sampling, generator)
+            yield token
+            check()
+            logits = self._forward(session, [token])
+
+    @torch.inference_mode()
+    def _forward(self, session: Session, ids: list[int]) -> torch.Tensor:
+        """Logits [V] after `ids`, in fp32 on the CPU."""
+        session.whole = False
+        output = self.model(
+            input_ids=torch.tensor([ids], device=self.device),
+            past_key_values=session.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits[0, -1].float().cpu()
+        session.fed.extend(ids)
+        session.whole = True
+        return logits
+
+
+def _load_config(folder: Path) -> Any:
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} is no model folder: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    odd = set(getattr(config, "layer_types", None) or ()) - PLAIN_ATTENTION
+    if odd:
+        raise InputError(f"{folder} has layers of type {', '.join(sorted(odd))}; serve it with vLLM")
+    return config
+
+
+def _load_model(folder: Path, device: torch.device) -> Any:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"the model in {folder} cannot be loaded: {error}") from error
+    return model.to(device).eval()
+
+
+def _stop_ids(folder: Path, model: Any) -> frozenset[int]:
+    """Tokens that end a text: the model's own end of text, and every control token where the model has a format."""
+    eos = model.generation_config.eos_token_id
+    stops = {eos} if isinstance(eos, int) else set(eos or ())
+    with suppress(InputError):
+        stops |= set(load_format(folder).stop_ids)
+    return frozenset(stops)
+
+
+def _cache_room(device: torch.device) -> int:
+    return CPU_CACHE_BYTES if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2

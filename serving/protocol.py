@@ -1,0 +1,232 @@
+"""OpenAI's completion protocol as far as we speak it: fields of a request, chunks of an answer, errors.
+
+The predictor and the transformer read the same sampling fields, so they share this module; what only one of them reads
+stands in its own package.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill.errors import InfillError
+
+MAX_STOPS: Final = 16
+"""Stop strings in one request; OpenAI allows 4."""
+MAX_STOP_CHARS: Final = 256
+MAX_SEED: Final = 2**63 - 1
+DONE: Final = b"data: [DONE]\n\n"
+"""The last event of a stream."""
+
+UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "n": (None, 1),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "logprobs": (None, False),
+    "logit_bias": (None, {}),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+}
+"""Fields of the protocol that we do not implement, with the values that ask for nothing."""
+
+
+class ApiError(InfillError):
+    """An error that the client is told, in OpenAI's shape."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str, kind: str = "", param: str | None = None, retry_after: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.kind = kind or ("invalid_request_error" if status < 500 else "server_error")
+        self.param = param
+        self.retry_after = retry_after
+        """Seconds after which the client may try again; 0 says nothing."""
+
+    def body(self) -> dict[str, Any]:
+        """`{"error": {"message", "type", "code", "param"}}`."""
+        return {"error": {"message": str(self), "type": self.kind, "code": self.code, "param": self.param}}
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """Status 400: the request is at fault."""
+    return ApiError(400, message, code=code, param=param)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; lone surrogates in its strings become U+FFFD. Raises ApiError for anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise invalid("the body must be a JSON object", code="invalid_json")
+    return value
+
+
+def clean(text: str) -> str:
+    """`text` with lone surrogates (an editor cut an emoji in half) replaced, so that it has a UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def read_text(body: Mapping[str, Any], name: str, default: str = "", limit: int = 0) -> str:
+    """The string field `name`; null counts as absent. `limit` characters at most, 0 for any number."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise invalid(f"{name!r} must be a string", name, "invalid_type")
+    if limit and len(value) > limit:
+        raise invalid(f"{name!r} has {len(value)} characters, at most {limit} are allowed", name)
+    return clean(value)
+
+
+def read_flag(body: Mapping[str, Any], name: str) -> bool:
+    """The boolean field `name`; null and absent are false."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise invalid(f"{name!r} must be true or false", name, "invalid_type")
+    return bool(value)
+
+
+def read_number(body: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    """The number field `name` between `low` and `high`; null counts as absent."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise invalid(f"{name!r} must be a number", name, "invalid_type")
+    if not low <= value <= high or math.isnan(value):
+        raise invalid(f"{name!r} must lie between {low:g} and {high:g}", name)
+    return float(value)
+
+
+def read_integer(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
+    """The integer field `name` between `low` and `high`; None when it is null or absent."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid(f"{name!r} must be an integer", name, "invalid_type")
+    if not low <= value <= high:
+        raise invalid(f"{name!r} must lie between {low} and {high}", name)
+    return value
+
+
+def read_list(body: Mapping[str, Any], name: str, valid: Callable[[Any], bool], what: str, limit: int) -> list[Any]:
+    """The list field `name`, each element of which is `valid`; null and absent give an empty list."""
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(valid(item) for item in value):
+        raise invalid(f"{name!r} must be a list of {what}", name, "invalid_type")
+    if len(value) > limit:
+        raise invalid(f"{name!r} has {len(value)} elements, at most {limit} are allowed", name)
+    return value
+
+
+def is_token(value: Any) -> bool:
+    """Whether `value` can be a token id."""
+    return type(value) is int and value >= 0
+
+
+def _read_stops(body: Mapping[str, Any]) -> tuple[str, ...]:
+    if isinstance(body.get("stop"), str):
+        body = {"stop": [body["stop"]]}
+    stops = read_list(body, "stop", lambda item: isinstance(item, str), "strings", MAX_STOPS)
+    if any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in stops):
+        raise invalid(f"each stop string must have between 1 and {MAX_STOP_CHARS} characters", "stop")
+    return tuple(clean(stop) for stop in stops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the model shall write, and how the answer shall come."""
+
+    max_tokens: int = 16
+    temperature: float = 1.0
+    """0 takes the most probable token each time."""
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """The text ends before the first of these."""
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    """Write on past the model's own end of text; measurements need it."""
+    stream: bool = False
+    include_usage: bool = False
+    """Whether a stream ends with a chunk that holds the usage."""
+
+
+def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
+    """The sampling fields of a request. Raises ApiError for a wrong type, a value out of range or a field we lack."""
+    for name, idle in UNSUPPORTED.items():
+        if body.get(name) not in idle:
+            raise invalid(f"{name!r} = {body[name]!r} is not supported", name, "unsupported_value")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise invalid("'stream_options' must be an object", "stream_options", "invalid_type")
+    max_tokens = read_integer(body, "max_tokens", 1, 2**31)
+    return Sampling(
+        max_tokens=defaults.max_tokens if max_tokens is None else max_tokens,
+        temperature=read_number(body, "temperature", defaults.temperature, 0, 2),
+        top_p=read_number(body, "top_p", defaults.top_p, 1e-6, 1),
+        seed=read_integer(body, "seed", -MAX_SEED, MAX_SEED),
+        stop=_read_stops(body),
+        stop_token_ids=tuple(read_list(body, "stop_token_ids", is_token, "token ids", 64)),
+        ignore_eos=read_flag(body, "ignore_eos"),
+        stream=read_flag(body, "stream"),
+        include_usage=read_flag(options or {}, "include_usage"),
+    )
+
+
+def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
+    """OpenAI's usage object: token counts, `cached` of the prompt's tokens taken from the KV cache."""
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What each chunk of one answer repeats."""
+
+    id: str
+    model: str
+    created: int
+
+    @classmethod
+    def new(cls, request_id: str, model: str) -> "Head":
+        """A head for an answer that starts now."""
+        return cls(id=f"cmpl-{request_id}", model=model, created=int(time.time()))
+
+    def completion(self, choices: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+        """An answer or a chunk of one, with further top-level fields."""
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": list(choices),
+            **more,
+        }
+
+
+def choice(text: str, finish_reason: str | None) -> dict[str, Any]:
+    """The one choice of an answer or a chunk."""
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    """`value` as a server-sent event."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,68 @@
+"""`python -m serving.transformer --model URI --predictor URL`, or with the options that KServe's controller passes."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from infill.errors import InfillError
+from serving.transformer.config import TransformerConfig
+
+KSERVE_NAMES: Final[Mapping[str, str]] = {"name": "model_name", "port": "http_port"}
+"""Our field -> the option by which KServe's controller sets it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the transformer with a command line's arguments; 2 when it cannot begin."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    try:
+        config = read_config(vars(given))
+    except ValueError as error:
+        parser.error(str(error))
+    # KServe reads the command line when it is imported and would take --model for a short form of --model_name.
+    sys.argv = [sys.argv[0], *rest, *(["--predictor_host", given.predictor_host] if given.predictor_host else [])]
+    from kserve import logging, model_server
+
+    model_server.parser.parse_args()  # refuses what neither we nor KServe know
+    logging.configure_logging()
+    from serving.transformer.server import serve
+
+    try:
+        serve(config)
+    except InfillError as error:
+        sys.stderr.write(f"transformer: {error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.transformer",
+        description="Complete code with the project's files in the prompt.",
+        epilog="KServe's own options (see kserve.model_server) are taken too.",
+        allow_abbrev=False,
+    )
+    for field in dataclasses.fields(TransformerConfig):
+        option = KSERVE_NAMES.get(field.name, field.name)
+        parser.add_argument(f"--{option}", dest=field.name, type=type(field.default), default=field.default)
+    parser.add_argument("--tokenizer", default="", help="another name for --model")
+    parser.add_argument("--predictor_host", default="", help="host[:port] of the predictor, as KServe gives it")
+    parser.add_argument("--predictor_use_ssl", default="false", choices=("true", "false", "True", "False"))
+    parser.add_argument("--workers", help="ignored: one process holds the projects and sessions")
+    return parser
+
+
+def read_config(given: Mapping[str, Any]) -> TransformerConfig:
+    """The configuration in parsed options. Raises ValueError for a value that makes no sense."""
+    values = {field.name: given[field.name] for field in dataclasses.fields(TransformerConfig)}
+    values["model"] = values["model"] or given["tokenizer"]
+    if host := given["predictor_host"]:
+        scheme = "https" if given["predictor_use_ssl"].lower() == "true" else "http"
+        values["predictor"] = host if "://" in host else f"{scheme}://{host}"
+    return TransformerConfig(**values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""What the transformer can be told, and what it takes from the model's folder and the deployment record."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from infill import storage
+from infill.errors import InputError
+from infill.prompt import FILE_NAME, Encoder, PromptFormat, load_encoder, load_format
+
+LIGHT_FILES: Final = ("tokenizer.json", FILE_NAME, "config.json")
+"""All that the transformer needs of a model folder; the weights stay where they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    model: str = ""
+    """URI of the model's (or its tokenizer's) folder; empty takes the deployment's."""
+    deployment: str = ""
+    """URI of the deployment record, if there is one: its limits and its prompt format's hash are obeyed."""
+    predictor: str = "http://127.0.0.1:8081"
+    """Base URL of the predictor."""
+    name: str = "infill"
+    """What the model is called in answers."""
+    upstream_name: str = ""
+    """What the predictor calls the model; empty leaves it out of requests."""
+    host: str = "0.0.0.0"
+    port: int = 8080
+    max_prompt_tokens: int = 0
+    """Budget of a prompt; 0 takes the deployment's, else the model's context less `max_new_tokens`."""
+    max_new_tokens: int = 0
+    """Default and upper bound of `max_tokens`; 0 takes the deployment's, else 128."""
+    strategy: str = "infill"
+    """Context strategy."""
+    context_items: int = 8
+    """Candidates that packing may choose from."""
+    connect_s: float = 2.0
+    """Time to reach the predictor."""
+    first_token_s: float = 30.0
+    """Time to the predictor's first token, its queue included."""
+    total_s: float = 60.0
+    """Time of a whole request."""
+    max_body_bytes: int = 16_000_000
+    """A larger body is answered with 413."""
+    index_chars: int = 256_000_000
+    """Text kept indexed between requests."""
+    sessions: int = 1_000
+    """Editor sessions whose last prompt is remembered."""
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.deployment:
+            raise ValueError("name the model's folder (model) or a deployment record (deployment)")
+        if not self.predictor.startswith(("http://", "https://")):
+            raise ValueError(f"predictor {self.predictor!r} is no http:// or https:// URL")
+        if not 0 < self.port <= 65_535:
+            raise ValueError(f"port {self.port} lies not between 1 and 65535")
+        if min(self.connect_s, self.first_token_s, self.total_s) <= 0:
+            raise ValueError("connect_s, first_token_s and total_s must be positive")
+        if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
+            raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a model folder and a deployment record say about prompts."""
+
+    fmt: PromptFormat
+    encoder: Encoder
+    max_prompt_tokens: int
+    max_new_tokens: int
+
+
+def prepare(config: TransformerConfig) -> Prepared:
+    """Read tokenizer, prompt format and limits.
+
+    Raises InputError when the format's version is unknown to this code, differs from the deployment's, or no limit is
+    known: such a transformer must not become ready.
+    """
+    record = storage.read_json(config.deployment) if config.deployment else {}
+    uri = config.model or str(record.get("model_uri", ""))
+    if not uri:
+        raise InputError(f"{config.deployment} names no model_uri; deploy again")
+    folder = _fetch_light(uri)
+    fmt = load_format(folder)
+    wanted = record.get("prompt_format_hash", fmt.hash)
+    if wanted != fmt.hash:
+        raise InputError(
+            f"the prompt format in {uri} has hash {fmt.hash}, the deployment wants {wanted}; deploy the model again"
+        )
+    max_new = config.max_new_tokens or int(record.get("max_new_tokens", 128))
+    context = _context_length(folder)
+    budget = config.max_prompt_tokens or int(record.get("max_prompt_tokens", context - max_new))
+    if budget <= 0 or (context and budget + max_new > context):
+        raise InputError(
+            f"a budget of {budget} prompt tokens and {max_new} new ones does not fit the context of {context} tokens "
+            f"of {uri}; set max_prompt_tokens and max_new_tokens"
+        )
+    return Prepared(fmt=fmt, encoder=load_encoder(folder), max_prompt_tokens=budget, max_new_tokens=max_new)
+
+
+def _fetch_light(uri: str) -> Path:
+    """A local folder with the few small files of `uri`."""
+    if storage.is_local(uri):
+        return storage.fetch(uri)
+    folder = Path(tempfile.mkdtemp(prefix="infill-transformer-"))
+    for name in LIGHT_FILES:
+        if storage.exists(storage.join(uri, name)):
+            (folder / name).write_bytes(storage.read_bytes(storage.join(uri, name)))
+    return folder
+
+
+def _context_length(folder: Path) -> int:
+    """The model's context in tokens; 0 when the folder holds only a tokenizer."""
+    if not (folder / "config.json").exists():
+        return 0
+    value: Mapping[str, Any] = storage.read_json(str(folder / "config.json"))
+    return int(value.get("max_position_embeddings", 0))

@@ -1,0 +1,122 @@
+"""From a request to a prompt: keep the project's index up to date, rank, pack. Safe in several threads at once."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from infill.context import ProjectIndex, retrieve
+from infill.context.packing import Packed, pack
+from infill.prompt import Encode, PromptFormat
+from serving.transformer.request import CompletionRequest
+
+Documents = tuple[tuple[str, str], ...]
+
+
+@dataclass(kw_only=True)
+class _Project:
+    """An index with what it holds; changed only under its lock."""
+
+    index: ProjectIndex
+    digests: dict[str, bytes] = field(default_factory=dict)
+    chars: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def update(self, documents: Documents) -> None:
+        """Make the index hold exactly `documents`; only files whose content differs cost anything."""
+        texts = dict(documents)
+        for path in self.digests.keys() - texts.keys():
+            self.index.remove(path)
+            del self.digests[path]
+        for path, text in texts.items():
+            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            if self.digests.get(path) != digest:
+                self.index.update(path, text)
+                self.digests[path] = digest
+        self.chars = sum(map(len, texts.values()))
+
+
+class ProjectCache:
+    """Indexes of the projects seen lately, within `max_chars` of text; the least recently used is forgotten first."""
+
+    def __init__(self, encode: Encode, max_chars: int) -> None:
+        self._encode = encode
+        self._max_chars = max_chars
+        self._projects: OrderedDict[str, _Project] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._projects)
+
+    @contextmanager
+    def project(self, key: str, documents: Documents) -> Iterator[ProjectIndex]:
+        """The index of exactly `documents`, for the caller alone; `key` says which earlier index is near to it."""
+        with self._lock:
+            project = self._projects.pop(key, None) or _Project(index=ProjectIndex(self._encode))
+            self._projects[key] = project
+        with project.lock:
+            project.update(documents)
+            yield project.index
+        with self._lock:
+            self._evict()
+
+    def _evict(self) -> None:
+        while len(self._projects) > 1 and sum(each.chars for each in self._projects.values()) > self._max_chars:
+            self._projects.popitem(last=False)
+        if sum(each.chars for each in self._projects.values()) > self._max_chars:
+            self._projects.clear()
+
+
+class Sessions:
+    """The last prompt of each editor session, at most `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._packed: OrderedDict[str, Packed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, session: str) -> Packed | None:
+        """What was packed last for `session`; None for a new or nameless one."""
+        with self._lock:
+            return self._packed.get(session)
+
+    def put(self, session: str, packed: Packed) -> None:
+        """Remember `packed`, unless the session is nameless."""
+        if not session:
+            return
+        with self._lock:
+            self._packed[session] = packed
+            self._packed.move_to_end(session)
+            while len(self._packed) > self._size:
+                self._packed.popitem(last=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packer:
+    fmt: PromptFormat
+    encode: Encode
+    budget: int
+    strategy: str
+    context_items: int
+    projects: ProjectCache
+    sessions: Sessions
+
+    def pack(self, request: CompletionRequest) -> Packed:
+        """The prompt of `request` within the budget."""
+        fim = request.fim
+        if request.documents:
+            key = request.session or _fingerprint(request.documents)
+            with self.projects.project(key, request.documents) as index:
+                items = retrieve(index, fim, strategy=self.strategy, k=self.context_items)
+            fim = replace(fim, context=items)
+        previous = self.sessions.get(request.session)
+        packed = pack(self.fmt, self.encode, fim, previous=previous, budget=self.budget)
+        self.sessions.put(request.session, packed)
+        return packed
+
+
+def _fingerprint(documents: Documents) -> str:
+    """A name for the project of a client that gives none: its paths."""
+    return hashlib.sha256("\n".join(sorted(path for path, _ in documents)).encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""A completion request as editors send it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from infill.prompt import FimRequest
+from serving.protocol import Sampling, clean, invalid, read_list, read_sampling, read_text
+
+UNTITLED: Final = "untitled"
+"""The path of a file without one: each file in the training data had a path."""
+MAX_PATH_CHARS: Final = 4_096
+MAX_DOCUMENTS: Final = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest:
+    fim: FimRequest
+    """The caret; its context is still empty."""
+    documents: tuple[tuple[str, str], ...]
+    """Path and text of the project's other files."""
+    session: str
+    """Whose prompts follow each other; empty when the client does not say."""
+    sampling: Sampling
+
+
+def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
+    """The request in a JSON object. Raises ApiError 400 that names the field at fault."""
+    sampling = read_sampling(body, Sampling(max_tokens=max_new_tokens, temperature=0.0))
+    return CompletionRequest(
+        fim=FimRequest(
+            path=_path(read_text(body, "path", UNTITLED, MAX_PATH_CHARS), "path"),
+            prefix=_prompt(body),
+            suffix=read_text(body, "suffix"),
+        ),
+        documents=_documents(body),
+        session=read_text(body, "session", limit=512) or read_text(body, "user", limit=512),
+        sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
+    )
+
+
+def _prompt(body: Mapping[str, Any]) -> str:
+    """The text before the caret; like OpenAI we also take a list of one string."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise invalid("'prompt' must be the text before the caret, one string", "prompt", "invalid_type")
+    return clean(prompt)
+
+
+def _path(path: str, name: str) -> str:
+    path = path.replace("\\", "/").removeprefix("./") or UNTITLED
+    if "\n" in path or "\r" in path:
+        raise invalid(f"{name!r} must not contain a line break", name)
+    return path
+
+
+def _is_document(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("path"), str) and isinstance(value.get("text"), str)
+
+
+def _documents(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    what = 'objects {"path": string, "text": string}'
+    documents = read_list(body, "context", _is_document, what, MAX_DOCUMENTS)
+    return tuple((_path(clean(each["path"]), "context"), clean(each["text"])) for each in documents)

@@ -1,0 +1,207 @@
+"""`/v1/completions` and `/v1/models` for KServe's application."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.requests import ClientDisconnect
+
+from infill.context.packing import Packed
+from infill.errors import InfillError
+from serving.http import REQUEST_ID, EventStream, error_response, json_response, read_body, request_id, while_connected
+from serving.protocol import DONE, ApiError, Head, Sampling, choice, event, parse_object, usage
+from serving.transformer.config import TransformerConfig
+from serving.transformer.packer import Packer
+from serving.transformer.request import CompletionRequest, read_request
+from serving.transformer.upstream import Delta, Upstream
+
+log = logging.getLogger("kserve.infill")
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+FORWARDED: Final = ("authorization", "x-b3-traceid", "traceparent")
+"""Headers that go on to the predictor beside the request's id."""
+INLINE_BYTES: Final = 200_000
+"""A smaller body is parsed on the event loop; a larger one would hold up the other requests."""
+
+
+class Metrics:
+    """The transformer's figures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        name = "infill_transformer"
+        self.requests = Counter(
+            f"{name}_requests", "Requests by status and code", ["status", "code"], registry=registry
+        )
+        self.tokens = Counter(f"{name}_tokens", "Tokens: prompt, cached, completion", ["kind"], registry=registry)
+        self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
+        self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)
+        self.first = Histogram(f"{name}_first_token_seconds", "To the first token", registry=registry, buckets=SECONDS)
+
+    def observe_usage(self, counts: dict[str, Any]) -> None:
+        """Count the tokens of a finished answer."""
+        self.tokens.labels("prompt").inc(counts["prompt_tokens"])
+        self.tokens.labels("completion").inc(counts["completion_tokens"])
+        self.tokens.labels("cached").inc(counts["prompt_tokens_details"]["cached_tokens"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What the routes share; nothing in it belongs to one request."""
+
+    config: TransformerConfig
+    packer: Packer
+    upstream: Upstream
+    max_new_tokens: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One request's answer in the making."""
+
+    head: Head
+    packed: Packed
+    sampling: Sampling
+    deltas: AsyncGenerator[Delta, None]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What stands in the prompt, and where it came from."""
+        names = ("path", "first_line", "last_line", "score", "strategy")
+        return {
+            "prompt_tokens": len(self.packed.prompt.ids),
+            "context": [{name: getattr(item, name) for name in names} for item in self.packed.prompt.items],
+            "why_empty": self.packed.why_empty,
+        }
+
+    def usage(self, given: dict[str, Any] | None, pieces: int) -> dict[str, Any]:
+        """The predictor's usage, or a count of our own: each piece is at least a token."""
+        told = given or {}
+        details = told.get("prompt_tokens_details") or {}
+        cached = int(details.get("cached_tokens") or 0)
+        return usage(len(self.packed.prompt.ids), int(told.get("completion_tokens", pieces)), cached)
+
+
+async def _parse(body: bytes, max_new_tokens: int) -> CompletionRequest:
+    def parse() -> CompletionRequest:
+        return read_request(parse_object(body), max_new_tokens)
+
+    return parse() if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse)
+
+
+def _scoped(completion: CompletionRequest, request: Request) -> CompletionRequest:
+    """The session's name bound to the client's credentials, so that nobody continues another's session by its name."""
+    if not completion.session:
+        return completion
+    secret = f"{request.headers.get('authorization', '')}\0{completion.session}"
+    return replace(completion, session=hashlib.sha256(secret.encode()).hexdigest())
+
+
+async def begin(service: Service, request: Request, rid: str) -> tuple[Answer, Delta]:
+    """Read, pack, ask the predictor, and wait for its first event. Raises ApiError."""
+    config = service.config
+    body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
+    completion = _scoped(await _parse(body, service.max_new_tokens), request)
+    del body
+    started = time.monotonic()
+    packed = await asyncio.to_thread(service.packer.pack, completion)
+    service.metrics.packing.observe(time.monotonic() - started)
+    service.metrics.items.inc(len(packed.prompt.items))
+    headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+    deltas = service.upstream.deltas(packed.prompt.ids, completion.sampling, headers | {REQUEST_ID: rid})
+    head = Head.new(rid, config.name)
+    answer = Answer(head=head, packed=packed, sampling=completion.sampling, deltas=deltas)
+    try:
+        first = await while_connected(request, anext(deltas))
+    except BaseException:
+        await deltas.aclose()
+        raise
+    service.metrics.first.observe(time.monotonic() - started)
+    return answer, first
+
+
+async def collect(service: Service, answer: Answer, first: Delta) -> dict[str, Any]:
+    """The whole answer as one object."""
+    async with aclosing(answer.deltas):
+        rest = [delta async for delta in answer.deltas]
+    deltas = [first, *rest]
+    text = "".join(delta.text for delta in deltas)
+    reason = next((delta.finish_reason for delta in deltas if delta.finish_reason), None)
+    given = next((delta.usage for delta in reversed(deltas) if delta.usage), None)
+    counts = answer.usage(given, sum(bool(delta.text) for delta in deltas))
+    service.metrics.observe_usage(counts)
+    return answer.head.completion([choice(text, reason)], usage=counts, infill=answer.provenance)
+
+
+async def events(service: Service, answer: Answer, first: Delta) -> AsyncIterator[bytes]:
+    """The answer as server-sent events; the first carries the provenance, an error ends the stream as an event."""
+    head, pieces, given = answer.head, 0, first.usage
+    yield event(head.completion([choice(first.text, first.finish_reason)], infill=answer.provenance))
+    try:
+        async for delta in answer.deltas:
+            given, pieces = delta.usage or given, pieces + bool(delta.text)
+            if delta.text or delta.finish_reason:
+                yield event(head.completion([choice(delta.text, delta.finish_reason)]))
+        counts = answer.usage(given, pieces + bool(first.text))
+        service.metrics.observe_usage(counts)
+        if answer.sampling.include_usage:
+            yield event(head.completion([], usage=counts))
+    except ApiError as error:
+        service.metrics.requests.labels("stream", error.code).inc()
+        yield event(error.body())
+    yield DONE
+
+
+async def respond(service: Service, request: Request, rid: str) -> Response:
+    """Answer one completion request. Raises ApiError."""
+    answer, first = await begin(service, request, rid)
+    if answer.sampling.stream:
+        return EventStream(events(service, answer, first), answer.deltas.aclose, rid)
+    return json_response(await while_connected(request, collect(service, answer, first)), rid)
+
+
+async def guarded(service: Service, request: Request) -> Response:
+    """The answer or the error, never an exception."""
+    rid = request_id(request)
+    status, code = 200, "ok"
+    try:
+        return await respond(service, request, rid)
+    except ClientDisconnect:
+        status, code = 499, "client_gone"
+        return Response(status_code=status)
+    except ApiError as error:
+        status, code = error.status, error.code
+        return error_response(error, rid)
+    except InfillError as error:
+        status, code = 400, "invalid_value"
+        return error_response(ApiError(status, str(error), code=code), rid)
+    except Exception:
+        log.exception("request %s failed", rid)
+        status, code = 500, "internal_error"
+        return error_response(ApiError(status, f"request {rid} failed; the log says why", code=code), rid)
+    finally:
+        service.metrics.requests.labels(str(status), code).inc()
+
+
+def create_router(service: Service) -> APIRouter:
+    """The routes. `/v1/models` answers in OpenAI's shape and in KServe's, whose place it takes."""
+    router = APIRouter()
+
+    @router.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        return await guarded(service, request)
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        name = service.config.name
+        entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill"}
+        return {"object": "list", "data": [entry], "models": [name]}
+
+    return router

@@ -1,0 +1,84 @@
+"""The transformer as a KServe model server: health, readiness and metrics are KServe's, the completions are ours."""
+
+import logging
+from typing import Any
+
+from kserve import Model, ModelServer, model_server
+from kserve.errors import InvalidInput
+from kserve.logging import trace_logger
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from infill.context.strategies import STRATEGIES
+from infill.errors import InputError
+from serving.transformer.config import Prepared, TransformerConfig, prepare
+from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.routes import Metrics, Service, create_router
+from serving.transformer.upstream import Upstream
+
+log = logging.getLogger("kserve.infill")
+
+GRACE_S = 5
+"""Seconds that open requests get when the server is told to stop."""
+
+
+class CompletionModel(Model):  # type: ignore[misc]
+    """What KServe knows of us: a name that is ready. Its own protocols carry no completions."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.ready = True
+
+    async def predict(self, *_: Any, **__: Any) -> Any:
+        """Refuse KServe's inference protocols."""
+        raise InvalidInput("this model answers at /v1/completions only")
+
+
+class Server(ModelServer):  # type: ignore[misc]
+    """KServe's server without gRPC, on an address that can be chosen (KServe's listens on all)."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(http_port=port, workers=1, enable_grpc=False, grace_period=GRACE_S)
+        self._host = host
+
+    async def _serve(self) -> None:
+        self._rest_server.config.host = self._host
+        await super()._serve()
+
+
+def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
+    """What the routes need. Raises InputError for a context strategy that does not exist."""
+    if config.strategy not in STRATEGIES:
+        raise InputError(f"unknown context strategy {config.strategy!r}: use one of {', '.join(STRATEGIES)}")
+    encode = prepared.encoder.encode
+    packer = Packer(
+        fmt=prepared.fmt,
+        encode=encode,
+        budget=prepared.max_prompt_tokens,
+        strategy=config.strategy,
+        context_items=config.context_items,
+        projects=ProjectCache(encode, config.index_chars),
+        sessions=Sessions(config.sessions),
+    )
+    return Service(
+        config=config,
+        packer=packer,
+        upstream=Upstream(config, prepared.fmt.stop_ids),
+        max_new_tokens=prepared.max_new_tokens,
+        metrics=Metrics(registry),
+    )
+
+
+def _is_no_probe(record: logging.LogRecord) -> bool:
+    """False for the access log's lines about probes and scrapes, which come every few seconds."""
+    line = record.getMessage()
+    return "/health/" not in line and "/metrics" not in line
+
+
+def serve(config: TransformerConfig) -> None:
+    """Serve until a signal comes. Raises InputError when the model's prompt format cannot be served."""
+    service = build(config, prepare(config), REGISTRY)
+    model_server.app.include_router(create_router(service))
+    trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
+    logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
+    log.info("prompts of at most %d tokens to %s", service.packer.budget, config.predictor)
+    Server(config.host, config.port).start([CompletionModel(config.name)])

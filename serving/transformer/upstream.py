@@ -1,0 +1,190 @@
+"""The way to the predictor: token ids out, pieces of text back, every way in which that can go wrong made an ApiError.
+
+Requests upstream always stream, so that closing the connection cancels the generation (vLLM notices it only so).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from serving.protocol import ApiError, Sampling
+from serving.transformer.config import TransformerConfig
+
+KEEP_ALIVE_S: Final = 4.0
+"""Idle connections are given up before uvicorn's default of 5 s closes them under us."""
+MAX_CONNECTIONS: Final = 256
+GONE: Final = "predictor_unavailable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """One event of the predictor's stream."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+def gone(reason: str) -> ApiError:
+    """Status 503: the predictor cannot be reached or has died."""
+    return ApiError(503, f"the predictor is not available: {reason}", code=GONE, retry_after=1)
+
+
+def _slow(what: str, seconds: float) -> ApiError:
+    return ApiError(504, f"the predictor {what} within {seconds:g} s", code="predictor_timeout")
+
+
+def _nonsense(what: str) -> ApiError:
+    return ApiError(502, f"the predictor's answer cannot be understood: {what}", code="bad_predictor_answer")
+
+
+class Upstream:
+    """A pool of connections to one predictor. Holds nothing of any request."""
+
+    def __init__(self, config: TransformerConfig, stop_ids: tuple[int, ...]) -> None:
+        self._config = config
+        self._stop_ids = stop_ids
+        self._client = httpx.AsyncClient(
+            base_url=config.predictor,
+            timeout=httpx.Timeout(None, connect=config.connect_s, write=config.total_s, pool=config.connect_s),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
+            trust_env=False,
+        )
+
+    async def deltas(self, ids: list[int], sampling: Sampling, headers: dict[str, str]) -> AsyncGenerator[Delta, None]:
+        """The predictor's events for the prompt `ids`; the last text has a finish reason. Raises ApiError.
+
+        Close it (`aclose`) to cancel the generation.
+        """
+        started = time.monotonic()
+        limit = min(self._config.first_token_s, self._config.total_s)
+        finished = False
+        async with self._open(self._payload(ids, sampling), headers, started + limit) as lines:
+            while True:
+                line = await _next(lines, started + limit, limit)
+                if line is None:
+                    break
+                delta = _parse(line)
+                if delta is not None:
+                    finished = finished or delta.finish_reason is not None
+                    limit = self._config.total_s
+                    yield delta
+        if not finished:
+            raise gone("it broke off in the middle of an answer")
+
+    def _payload(self, ids: list[int], sampling: Sampling) -> dict[str, Any]:
+        optional = {
+            "model": self._config.upstream_name or None,
+            "seed": sampling.seed,
+            "stop": list(sampling.stop) or None,
+            "ignore_eos": sampling.ignore_eos or None,
+        }
+        stops = () if sampling.ignore_eos else self._stop_ids
+        return {
+            "prompt": ids,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop_token_ids": [*dict.fromkeys((*stops, *sampling.stop_token_ids))],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    @asynccontextmanager
+    async def _open(
+        self, payload: dict[str, Any], headers: dict[str, str], deadline: float
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of the predictor's answer. Raises ApiError when there is none, or it is an error."""
+        response = await self._send(payload, headers, deadline)
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise await _refused(response)
+            yield response.aiter_lines()
+        finally:
+            await response.aclose()
+
+    async def _send(self, payload: dict[str, Any], headers: dict[str, str], deadline: float) -> httpx.Response:
+        """The predictor's answer, headers only. A connection that had gone stale in the pool is tried a second time."""
+        request = self._client.build_request("POST", "/v1/completions", json=payload, headers=headers)
+        for last in (False, True):
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    return await self._client.send(request, stream=True)
+            except TimeoutError as error:
+                raise _slow("did not begin to answer", self._config.first_token_s) from error
+            except (httpx.ConnectError, httpx.TimeoutException) as error:
+                raise gone(str(error) or type(error).__name__) from error
+            except httpx.TransportError as error:
+                if last:
+                    raise gone(str(error) or type(error).__name__) from error
+        raise AssertionError("unreachable")
+
+    async def ready(self) -> bool:
+        """Whether the predictor says that it is healthy."""
+        try:
+            return (await self._client.get("/health", timeout=self._config.connect_s)).is_success
+        except httpx.HTTPError:
+            return False
+
+
+async def _next(lines: AsyncIterator[str], deadline: float, limit: float) -> str | None:
+    """The next line, None at the end. Raises ApiError when it does not come in time or the connection breaks."""
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await anext(lines)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError as error:
+        raise _slow("did not answer", limit) from error
+    except httpx.TransportError as error:
+        raise gone(str(error) or type(error).__name__) from error
+
+
+def _parse(line: str) -> Delta | None:
+    """The event in a line of the stream; None for a line without one."""
+    data = line.removeprefix("data:").strip()
+    if not line.startswith("data:") or data == "[DONE]":
+        return None
+    try:
+        value = json.loads(data)
+        if "error" in value:
+            raise _told(value, 502)
+        if not value["choices"]:
+            return Delta(usage=value.get("usage"))
+        first = value["choices"][0]
+        return Delta(text=str(first["text"]), finish_reason=first.get("finish_reason"), usage=value.get("usage"))
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _nonsense(repr(error)) from error
+
+
+async def _refused(response: httpx.Response) -> ApiError:
+    """The ApiError for an answer that is an error."""
+    try:
+        async with asyncio.timeout(5):
+            value = json.loads(await response.aread())
+    except (ValueError, TimeoutError, httpx.TransportError):
+        value = None
+    return _told(value, response.status_code)
+
+
+def _told(value: Any, status: int) -> ApiError:
+    """What the predictor says about its error, in our words: overload and death are 503, slowness 504, the rest 502.
+
+    A 400 is the client's fault only when the prompt is too long for the predictor's context, which means that the two
+    are configured differently; so it too is reported as the platform's error.
+    """
+    inner = value.get("error", value) if isinstance(value, dict) else {}
+    told = inner if isinstance(inner, dict) else {"message": inner}
+    message = str(told.get("message") or f"status {status}")
+    if told.get("code") == "timeout" or status == httpx.codes.GATEWAY_TIMEOUT:
+        return ApiError(504, f"the predictor took too long: {message}", code="predictor_timeout")
+    if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
+        return ApiError(503, f"the predictor is overloaded: {message}", code="overloaded", retry_after=1)
+    return ApiError(502, f"the predictor refused the prompt: {message}", code="predictor_error")

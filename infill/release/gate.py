@@ -1,0 +1,216 @@
+"""The gate: which of the trained models wins, and whether it may replace the champion.
+
+Pure: it sees evaluation records and nothing else, so the same records give the same decision. It fails closed: whatever
+is missing, not a number, or measured on another model or other holes stops the release, and the reason says so.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill.config import RegisterConfig
+from infill.evaluate.statistics import paired_interval
+
+STAGES: Final = ("base", "sft", "dpo")
+"""The candidates in the order in which they are trained; a tie goes to the earlier one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What an evaluation found about one model."""
+
+    model_uri: str
+    model_digest: str
+    benchmark_digest: str
+    """Identifies the holes and how they were asked."""
+    metrics: Mapping[str, Mapping[str, float]]
+    """Metric -> `value`, `low`, `high`."""
+    scores: Mapping[str, float]
+    """Id of a hole -> its value of the metric that decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The winner minus the champion on the same holes, with the paired 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    holes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    winner: str
+    passed: bool
+    reason: str
+    """Sentences with the numbers that decided."""
+    comparison: Comparison | None = None
+
+
+def decide(
+    config: RegisterConfig,
+    candidates: Mapping[str, Record],
+    champion: Record | None,
+    *,
+    digests: Mapping[str, str],
+    champion_digest: str = "",
+    objections: tuple[str, ...] = (),
+) -> Decision:
+    """Choose the winner among `candidates` (base, sft, dpo) and decide whether it may be released.
+
+    `digests` gives each model's digest as its own manifest states it, `champion_digest` that of the registered champion
+    ("" when there is none yet: then the floors alone decide). `objections` are sentences that stop the release before
+    anything is compared. With a champion, the paired 95 % interval of winner minus champion must not lie wholly below
+    minus `config.max_regression`.
+    """
+    problems = [*objections, *_problems(config, candidates, digests)]
+    winner = _winner(config.metric, candidates)
+    if champion_digest:
+        problems += _champion_problems(config, candidates, champion, champion_digest)
+    if problems:
+        return Decision(winner=winner, passed=False, reason=" ".join(problems))
+    reasons = [_why_winner(config.metric, winner, candidates)]
+    shortfalls = _shortfalls(config, winner, candidates[winner])
+    if not champion_digest or champion is None:
+        reasons.append("There is no champion yet, so the floors alone decide.")
+        reasons += shortfalls or [_floors_reached(config)]
+        return Decision(winner=winner, passed=not shortfalls, reason=" ".join(reasons))
+    comparison = _compare(config, candidates[winner], champion)
+    worse = comparison.high < -config.max_regression
+    reasons += [_versus(config, comparison, worse=worse), *(shortfalls or [_floors_reached(config)])]
+    passed = not worse and not shortfalls
+    return Decision(winner=winner, passed=passed, reason=" ".join(reasons), comparison=comparison)
+
+
+def _value(record: Record, metric: str) -> float:
+    """The metric's value, not a number where the record does not have it."""
+    return float(record.metrics.get(metric, {}).get("value", math.nan))
+
+
+def _winner(metric: str, candidates: Mapping[str, Record]) -> str:
+    """The candidate with the highest value, the earliest of equals; `base` when nothing was measured."""
+    measured = [name for name in STAGES if name in candidates and math.isfinite(_value(candidates[name], metric))]
+    return max(measured, key=lambda name: _value(candidates[name], metric), default=STAGES[0])
+
+
+def _problems(config: RegisterConfig, candidates: Mapping[str, Record], digests: Mapping[str, str]) -> list[str]:
+    """Why the candidates cannot be judged; empty when they can."""
+    missing = [name for name in STAGES if name not in candidates]
+    if missing:
+        return [f"There is no evaluation of {' and '.join(missing)}; evaluate all of {', '.join(STAGES)}."]
+    problems: list[str] = []
+    for name in STAGES:
+        record, digest = candidates[name], digests.get(name, "")
+        if not digest or record.model_digest != digest:
+            problems.append(
+                f"The evaluation of {name} is of model {_short(record.model_digest)}, but the {name} model's manifest"
+                f" says {_short(digest)}; evaluate it again."
+            )
+        problems += _record_problems(config, name, record)
+    return problems + _benchmark_problems(candidates)
+
+
+def _record_problems(config: RegisterConfig, name: str, record: Record) -> list[str]:
+    problems = [
+        f"The evaluation of {name} has no finite {metric}."
+        for metric in dict.fromkeys([config.metric, *(floor for floor, _ in config.floors)])
+        if not math.isfinite(_value(record, metric))
+    ]
+    undefined = sum(not math.isfinite(score) for score in record.scores.values())
+    if undefined:
+        problems.append(
+            f"The evaluation of {name} has no finite {config.metric} for {undefined} of {len(record.scores)} holes."
+        )
+    if not record.scores:
+        problems.append(f"The evaluation of {name} covers no holes.")
+    return problems
+
+
+def _benchmark_problems(candidates: Mapping[str, Record]) -> list[str]:
+    first = candidates[STAGES[0]]
+    return [
+        f"{name} was evaluated on benchmark {_short(candidates[name].benchmark_digest)} with"
+        f" {len(candidates[name].scores)} holes, {STAGES[0]} on {_short(first.benchmark_digest)} with"
+        f" {len(first.scores)}; evaluate them on the same holes."
+        for name in STAGES
+        if not _same_holes(candidates[name], first)
+    ]
+
+
+def _champion_problems(
+    config: RegisterConfig, candidates: Mapping[str, Record], champion: Record | None, digest: str
+) -> list[str]:
+    if champion is None:
+        return [f"The champion {_short(digest)} has no evaluation to compare with."]
+    problems = _record_problems(config, "the champion", champion)
+    if champion.model_digest != digest:
+        problems.append(
+            f"The champion's evaluation is of model {_short(champion.model_digest)}, but the registry says"
+            f" {_short(digest)}."
+        )
+    if STAGES[0] in candidates and not _same_holes(champion, candidates[STAGES[0]]):
+        problems.append(
+            f"The champion was evaluated on benchmark {_short(champion.benchmark_digest)} with"
+            f" {len(champion.scores)} holes, the candidates on"
+            f" {_short(candidates[STAGES[0]].benchmark_digest)} with {len(candidates[STAGES[0]].scores)}."
+        )
+    return problems
+
+
+def _same_holes(one: Record, other: Record) -> bool:
+    return one.benchmark_digest == other.benchmark_digest != "" and one.scores.keys() == other.scores.keys()
+
+
+def _compare(config: RegisterConfig, winner: Record, champion: Record) -> Comparison:
+    holes = sorted(winner.scores)
+    value, low, high = paired_interval(
+        [winner.scores[hole] for hole in holes],
+        [champion.scores[hole] for hole in holes],
+        resamples=config.bootstrap,
+        seed=config.seed,
+    )
+    return Comparison(value=value, low=low, high=high, holes=len(holes))
+
+
+def _shortfalls(config: RegisterConfig, winner: str, record: Record) -> list[str]:
+    return [
+        f"The floor of {metric} is {floor:.4f}, {winner} reaches only {_value(record, metric):.4f}."
+        for metric, floor in config.floors
+        if not _value(record, metric) >= floor
+    ]
+
+
+def _floors_reached(config: RegisterConfig) -> str:
+    if not config.floors:
+        return "No floors are set."
+    return f"All floors are reached ({', '.join(f'{metric} {floor:.4f}' for metric, floor in config.floors)})."
+
+
+def _why_winner(metric: str, winner: str, candidates: Mapping[str, Record]) -> str:
+    values = ", ".join(f"{name} {_value(candidates[name], metric):.4f}" for name in STAGES)
+    return f"{winner} has the highest {metric} ({values})."
+
+
+def _versus(config: RegisterConfig, comparison: Comparison, *, worse: bool) -> str:
+    interval = f"{comparison.value:+.4f} (95 % interval {comparison.low:+.4f} to {comparison.high:+.4f})"
+    verdict = (
+        f"the interval lies wholly below the allowed {0 - config.max_regression:.4f}, so it is worse than the champion"
+        if worse
+        else f"the interval does not lie wholly below the allowed {0 - config.max_regression:.4f}"
+    )
+    return (
+        f"Against the champion, {config.metric} changes by {interval} on the same {comparison.holes} holes: {verdict}."
+    )
+
+
+def _short(digest: str) -> str:
+    return digest[:12] or "(none)"
+
+
+def as_json(comparison: Comparison | None) -> dict[str, Any] | None:
+    """The comparison as it stands in decision.json."""
+    if comparison is None:
+        return None
+    return {"value": comparison.value, "low": comparison.low, "high": comparison.high, "holes": comparison.holes}

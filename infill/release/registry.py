@@ -1,0 +1,182 @@
+"""The MLflow model registry: versions that point at models in the store, and the aliases `champion` and `previous`.
+
+A version carries the model's URI and digests as tags; weights never pass through MLflow. Each function may be repeated
+after a kill: it ends in the state that one undisturbed call ends in.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from infill import storage, tracking
+from infill.errors import InputError, ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION: Final = "champion"
+PREVIOUS: Final = "previous"
+
+MODEL_URI: Final = "infill.model_uri"
+MODEL_DIGEST: Final = "infill.model_digest"
+MANIFEST_SHA256: Final = "infill.manifest_sha256"
+PROMPT_FORMAT: Final = "infill.prompt_format_hash"
+EVALUATION_URI: Final = "infill.evaluation_uri"
+EVALUATION_DIGEST: Final = "infill.evaluation_digest"
+RUN_ID: Final = "infill.run_id"
+STAGE: Final = "infill.stage"
+DECISION: Final = "infill.decision_digest"
+ROLLED_BACK: Final = "infill.rolled_back"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    model_uri: str
+    model_digest: str
+    tags: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def _registry() -> "Iterator[MlflowClient]":
+    """A client; what MLflow raises inside the block becomes a ServiceError."""
+    client = tracking.client()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield client
+    except MlflowException as error:
+        message = tracking.mask(str(error).partition("\n")[0])
+        raise ServiceError(
+            f"the model registry at {tracking.mask(tracking.tracking_uri())} refused: {message}"
+        ) from error
+
+
+def _version(found: "ModelVersion") -> Version:
+    tags = dict(found.tags)
+    return Version(
+        name=found.name,
+        version=str(found.version),
+        model_uri=tags.get(MODEL_URI, found.source or ""),
+        model_digest=tags.get(MODEL_DIGEST, ""),
+        tags=tags,
+    )
+
+
+def _alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        # A missing model is "not exist"; a missing alias is reported as an invalid parameter.
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        raise
+
+
+def champion(name: str) -> Version | None:
+    """The version that is the champion of the registered model `name`; None when there is none yet."""
+    return _aliased(name, CHAMPION)
+
+
+def previous(name: str) -> Version | None:
+    """The version that `rollback` would go back to; None when there is none."""
+    return _aliased(name, PREVIOUS)
+
+
+def _aliased(name: str, alias: str) -> Version | None:
+    with _registry() as client:
+        found = _alias(client, name, alias)
+    return None if found is None else _version(found)
+
+
+def find(name: str, model_digest: str) -> Version | None:
+    """The version of `name` that is the model with this digest; None when it was never registered."""
+    with _registry() as client:
+        return _find(client, name, model_digest)
+
+
+def _find(client: "MlflowClient", name: str, model_digest: str) -> Version | None:
+    # The name comes from the configuration, which allows no quote in it; digests are hexadecimal.
+    versions = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_DIGEST}` = '{model_digest}'")
+    return min(map(_version, versions), key=lambda version: int(version.version), default=None)
+
+
+def register(name: str, *, model_uri: str, tags: Mapping[str, str], description: str = "") -> Version:
+    """The version of `name` for the model at `model_uri`, created unless one with its digest exists.
+
+    `tags` must hold MODEL_DIGEST. Raises ServiceError when MLflow refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with _registry() as client:
+        try:
+            client.create_registered_model(
+                name, description="Fill-in-the-middle models that Infill's gate let through."
+            )
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        existing = _find(client, name, tags[MODEL_DIGEST])
+        if existing is not None:
+            return existing
+        made = client.create_model_version(
+            name, _source(model_uri), tags={MODEL_URI: model_uri, **tags}, description=description
+        )
+        return _version(made)
+
+
+def _source(model_uri: str) -> str:
+    """The source to register. A server refuses paths of a client's disk, so those get a scheme of their own."""
+    on_server = tracking.tracking_uri().startswith(("http://", "https://"))
+    if on_server and storage.is_local(model_uri):
+        return f"infill-local:{storage.local_path(model_uri)}"
+    return model_uri
+
+
+def promote(version: Version) -> None:
+    """Make `version` the champion, and the champion before it `previous`.
+
+    `previous` is set first: killed between the two, the old champion still stands and a repeated call ends the work.
+    """
+    with _registry() as client:
+        now = _alias(client, version.name, CHAMPION)
+        if now is not None and str(now.version) == version.version:
+            return
+        if now is not None:
+            client.set_registered_model_alias(version.name, PREVIOUS, str(now.version))
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+
+def set_tag(version: Version, tag: str, value: str) -> None:
+    """Set a tag of a version."""
+    with _registry() as client:
+        client.set_model_version_tag(version.name, version.version, tag, value)
+
+
+def rollback(name: str) -> Version:
+    """Make `previous` the champion again and return it.
+
+    The version that is left is tagged ROLLED_BACK with the time, and the gate refuses it from then on. There is no
+    `previous` afterwards, so a second call does not bring back what was rolled back. Raises InputError when there is no
+    previous version.
+    """
+    with _registry() as client:
+        back, now = _alias(client, name, PREVIOUS), _alias(client, name, CHAMPION)
+        if back is None or now is None:
+            raise InputError(f"the registered model {name!r} has no previous version to go back to")
+        if back.version != now.version:  # else a call was killed after the alias had moved
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            client.set_model_version_tag(name, str(now.version), ROLLED_BACK, when)
+            client.set_registered_model_alias(name, CHAMPION, str(back.version))
+        client.delete_registered_model_alias(name, PREVIOUS)
+        return _version(back)

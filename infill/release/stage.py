@@ -1,0 +1,247 @@
+"""The register stage: winner against champion on the same holes, then the model registry.
+
+The champion is an input that no artifact holds, so it is part of the stage's key. A repeated run whose own model has
+become the champion meanwhile is judged against the champion that its first attempt met, and finds its work done.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from infill import manifest, prompt, storage, tracking
+from infill.config import EvaluateConfig, RegisterConfig
+from infill.errors import InputError
+from infill.release import gate, registry
+from infill.release.gate import Decision, Record
+from infill.release.registry import Version
+
+STAGE: Final = "register"
+VERSION: Final = 1
+
+DECISION_FILE: Final = "decision.json"
+_PIN: Final = f"{manifest.SCRATCH}/champion.json"
+
+
+def run(
+    config: RegisterConfig,
+    examples: str,
+    model_base: str,
+    model_sft: str,
+    model_dpo: str,
+    evaluation_base: str,
+    evaluation_sft: str,
+    evaluation_dpo: str,
+    *,
+    output: str,
+) -> dict[str, float]:
+    """Decide which model is released and register it; writes decision.json. Metrics: `passed`, and the winner's.
+
+    Raises InputError when MLFLOW_TRACKING_URI is unset, ServiceError when MLflow is gone.
+    """
+    models = dict(zip(gate.STAGES, (model_base, model_sft, model_dpo), strict=True))
+    evaluations = dict(zip(gate.STAGES, (evaluation_base, evaluation_sft, evaluation_dpo), strict=True))
+    inputs = {"examples": manifest.digest_of(examples)}
+    inputs |= {f"model_{name}": manifest.digest_of(uri) for name, uri in models.items()}
+    inputs |= {f"evaluation_{name}": manifest.digest_of(uri) for name, uri in evaluations.items()}
+    champion = _champion(config, output, {inputs[f"model_{name}"] for name in models})
+    inputs["champion"] = _identity(champion)
+    _clear_outdated(config, inputs, output)
+
+    def body() -> Mapping[str, float]:
+        storage.write_json(storage.join(output, _PIN), None if champion is None else dataclasses.asdict(champion))
+        return _register(config, examples, models, evaluations, champion, output)
+
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def _champion(config: RegisterConfig, output: str, own: set[str]) -> Version | None:
+    """The champion to be judged against: the registry's, or, if that is one of `own`, the one before it took over."""
+    now = registry.champion(config.name)
+    if now is not None and now.model_digest in own:
+        for file, field in ((DECISION_FILE, "champion_before"), (_PIN, "")):
+            if storage.exists(storage.join(output, file)):
+                value = storage.read_json(storage.join(output, file))
+                before = value[field] if field else value
+                return None if before is None else Version(**before)
+    return now
+
+
+def _identity(champion: Version | None) -> str:
+    """Which champion, and whether its model is still where the registry says."""
+    if champion is None:
+        return "none"
+    found = manifest.find(champion.model_uri) if champion.model_uri else None
+    return f"{champion.version}:{champion.model_digest}:{found.digest if found else 'missing'}"
+
+
+def _clear_outdated(config: RegisterConfig, inputs: Mapping[str, str], output: str) -> None:
+    """Remove an earlier decision in `output` that was about another champion, or that the registry has lost."""
+    done = manifest.find(output)
+    if done is None:
+        return
+    decision = storage.read_json(storage.join(output, DECISION_FILE))
+    lost = decision["registered"] is not None and registry.find(config.name, decision["model_digest"]) is None
+    others = {name: digest for name, digest in done.inputs.items() if name != "champion"}
+    same_candidates = others == {name: digest for name, digest in inputs.items() if name != "champion"}
+    if lost or (same_candidates and done.inputs.get("champion") != inputs["champion"]):
+        storage.remove(output)
+
+
+def load_record(evaluation: str, metric: str) -> Record:
+    """The evaluation artifact at `evaluation` as the gate sees it. Raises InputError when it is damaged."""
+    manifest.verify(manifest.load(evaluation))
+    record = storage.read_json(storage.join(evaluation, "record.json"))
+    results = storage.join(evaluation, "results.parquet")
+    try:
+        table = storage.read_table(results, ["id", metric])
+        scores = {str(row["id"]): row[metric] for row in table.to_pylist()}
+        return Record(
+            model_uri=record["model_uri"],
+            model_digest=record["model_digest"],
+            benchmark_digest=record["benchmark_digest"],
+            metrics=record["metrics"],
+            scores={hole: math.nan if score is None else float(score) for hole, score in scores.items()},
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{results} and the record beside it do not hold {metric} for each hole: {error}") from error
+
+
+def _register(
+    config: RegisterConfig,
+    examples: str,
+    models: Mapping[str, str],
+    evaluations: Mapping[str, str],
+    champion: Version | None,
+    output: str,
+) -> Mapping[str, float]:
+    records, objections = _candidates(config, evaluations)
+    incumbent, champion_objections = _incumbent(config, examples, evaluations, records, champion, output)
+    digests = {name: manifest.digest_of(uri) for name, uri in models.items()}
+    decision = gate.decide(
+        config,
+        records,
+        incumbent,
+        digests=digests,
+        champion_digest="" if champion is None else champion.model_digest or "unknown",
+        objections=(*objections, *champion_objections),
+    )
+    decision = _refuse_rolled_back(config, decision, digests[decision.winner])
+    value = _describe(config, decision, models, records, incumbent, champion)
+    if decision.passed:
+        version = _release(config, decision, value, evaluations[decision.winner])
+        value["registered"] = {"name": version.name, "version": version.version}
+    file = storage.join(output, DECISION_FILE)
+    storage.write_json(file, value)
+    if decision.passed:
+        registry.set_tag(version, registry.DECISION, storage.sha256(file))
+    tracker = tracking.current()
+    tracker.tags({"infill.winner": decision.winner, "infill.gate": "passed" if decision.passed else "refused"})
+    won = value["evaluation"].get(decision.winner, {}).get(config.metric, {}).get("value", 0.0)
+    return {"passed": float(decision.passed), config.metric: won}
+
+
+def _candidates(config: RegisterConfig, evaluations: Mapping[str, str]) -> tuple[dict[str, Record], list[str]]:
+    """The readable records, and a sentence for each that is not."""
+    records: dict[str, Record] = {}
+    objections: list[str] = []
+    for name, uri in evaluations.items():
+        try:
+            records[name] = load_record(uri, config.metric)
+        except InputError as error:
+            objections.append(f"The evaluation of {name} cannot be used: {error}.")
+    return records, objections
+
+
+def _incumbent(
+    config: RegisterConfig,
+    examples: str,
+    evaluations: Mapping[str, str],
+    records: Mapping[str, Record],
+    champion: Version | None,
+    output: str,
+) -> tuple[Record | None, list[str]]:
+    """The champion's record on the candidates' holes: the one it was registered with, or a new evaluation."""
+    if champion is None:
+        return None, []
+    named = f"The champion {champion.name} version {champion.version}"
+    benchmarks = {record.benchmark_digest for record in records.values()}
+    stored = champion.tags.get(registry.EVALUATION_URI, "")
+    try:
+        if stored and manifest.find(stored) is not None:
+            record = load_record(stored, config.metric)
+            if record.benchmark_digest in benchmarks:
+                return record, []
+        found = manifest.find(champion.model_uri)
+        if found is None:
+            return None, [f"{named} is gone: there is no model at {champion.model_uri}; put it back, or roll back."]
+        again = storage.join(output, manifest.SCRATCH, "champion")
+        _evaluate_like(evaluations, examples, champion.model_uri, again)
+        return load_record(again, config.metric), []
+    except InputError as error:
+        return None, [f"{named} cannot be evaluated: {error}."]
+
+
+def _evaluate_like(evaluations: Mapping[str, str], examples: str, model: str, output: str) -> None:
+    """Evaluate `model` on `examples` with the settings that the candidates were evaluated with."""
+    from infill.evaluate import stage as evaluate
+
+    settings = manifest.load(evaluations[gate.STAGES[0]]).config
+    evaluate.run(EvaluateConfig(**settings), examples, model, output=output)
+
+
+def _refuse_rolled_back(config: RegisterConfig, decision: Decision, digest: str) -> Decision:
+    known = registry.find(config.name, digest)
+    when = known.tags.get(registry.ROLLED_BACK) if known else None
+    if known is None or not when or not decision.passed:
+        return decision
+    reason = (
+        f"{decision.reason} But {decision.winner} is {known.name} version {known.version}, which was rolled back on"
+        f" {when}; delete its tag {registry.ROLLED_BACK} in MLflow to allow it again."
+    )
+    return dataclasses.replace(decision, passed=False, reason=reason)
+
+
+def _describe(
+    config: RegisterConfig,
+    decision: Decision,
+    models: Mapping[str, str],
+    records: Mapping[str, Record],
+    incumbent: Record | None,
+    champion: Version | None,
+) -> dict[str, Any]:
+    """What decision.json holds, before anything is registered."""
+    uri = models[decision.winner]
+    shown = {**records, **({} if incumbent is None else {"champion": incumbent})}
+    return {
+        "winner": decision.winner,
+        "passed": decision.passed,
+        "reason": decision.reason,
+        "metric": config.metric,
+        "comparison": gate.as_json(decision.comparison),
+        "model_uri": uri,
+        "model_digest": manifest.digest_of(uri),
+        "prompt_format_hash": prompt.load_format(storage.fetch(uri)).hash,
+        "evaluation": {name: record.metrics for name, record in shown.items()},
+        "champion_before": None if champion is None else dataclasses.asdict(champion),
+        "registered": None,
+    }
+
+
+def _release(config: RegisterConfig, decision: Decision, value: Mapping[str, Any], evaluation: str) -> Version:
+    """Register the winner and make it the champion."""
+    tracker = tracking.current()
+    tags = {
+        registry.MODEL_DIGEST: value["model_digest"],
+        registry.MANIFEST_SHA256: storage.sha256(storage.join(value["model_uri"], manifest.FILE_NAME)),
+        registry.PROMPT_FORMAT: value["prompt_format_hash"],
+        registry.EVALUATION_URI: evaluation,
+        registry.EVALUATION_DIGEST: manifest.digest_of(evaluation),
+        registry.RUN_ID: tracker.parent_id or tracker.run_id,
+        registry.STAGE: decision.winner,
+    }
+    version = registry.register(
+        config.name, model_uri=value["model_uri"], tags=tags, description=f"{decision.winner}: {decision.reason}"
+    )
+    registry.promote(version)
+    return version

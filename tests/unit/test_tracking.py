@@ -1,0 +1,225 @@
+"""Tests of the tracker on a real MLflow: sqlite, and a server on the loopback."""
+
+import logging
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.entities import Run
+
+from infill import config, machine, tracking
+from infill.errors import InputError, ServiceError
+from tests.mlflow_store import Server
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inner:
+    batch_tokens: int = 16
+    api_key: str = "sk-123"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    inner: _Inner = field(default_factory=_Inner)
+    source: str = "s3://user:pass@host/bucket?X-Amz-Signature=abc&part=1"
+    floors: tuple[tuple[str, float], ...] = (("kk", 0.5),)
+    empty_secret: str = ""
+
+
+def _runs(stage: str) -> list[Run]:
+    client = tracking.client()
+    experiment = client.get_experiment_by_name("infill")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`{tracking.STAGE_TAG}` = '{stage}'"))
+
+
+def test_flatten_names_fields_by_their_path_and_hides_secrets() -> None:
+    assert tracking.flatten(_Config()) == {
+        "inner.batch_tokens": "16",
+        "inner.api_key": "***",
+        "source": "s3://***@host/bucket?X-Amz-Signature=***&part=1",
+        "floors": '[["kk", 0.5]]',
+        "empty_secret": "",
+    }
+
+
+def test_every_preset_can_be_flattened_without_hiding_a_setting() -> None:
+    for preset in config.PRESETS.values():
+        assert "***" not in tracking.flatten(preset()).values()
+
+
+def test_a_long_value_is_cut_to_what_mlflow_takes() -> None:
+    assert len(tracking.flatten({"long": "x" * 7_000})["long"]) == 6_000
+
+
+@given(user=st.text("ab:@", min_size=1), host=st.from_regex(r"\A[a-z]{1,9}\Z"))
+def test_no_part_of_a_password_survives_masking(user: str, host: str) -> None:
+    assert tracking.mask(f"https://{user}@{host}/x") == f"https://***@{host}/x"
+
+
+def test_without_an_address_nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tracking.stage_run("corpus", config=_Config()) as tracker:
+        tracker.metrics({"loss": 1.0}, step=3)
+        tracker.params({"a": 1})
+        tracker.tags({"a": "b"})
+        tracker.artifact("nowhere")
+        tracker.table("rows", [])
+        assert tracking.current().run_id == ""
+    assert tracking.parent_run("demo", "key") == ""
+    tracking.end_parent("FINISHED")
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI is not set"):
+        tracking.client()
+
+
+def test_a_remote_output_cannot_hold_the_database() -> None:
+    with pytest.raises(InputError, match="set MLFLOW_TRACKING_URI"):
+        tracking.local_store("s3://bucket/run")
+
+
+def test_a_stage_logs_parameters_metrics_over_tokens_tables_and_files(mlflow_store: Path) -> None:
+    note = mlflow_store / "note.txt"
+    note.write_text("hello")
+    with tracking.stage_run("pretrain", config=_Config(), tags={"infill.output": "https://u:p@host/x"}) as tracker:
+        assert tracking.current() is tracker
+        for step in range(3):
+            tracker.metrics({"loss (mean)": 3.0 - step}, step=1_000 * step)
+        tracker.artifact(note, "notes")
+        tracker.table("samples", [{"hole": 1, "output": "a"}, {"hole": 2, "output": "b"}])
+        tracker.tags({"infill.winner": "sft"})
+    assert tracking.current().run_id == ""
+    client, run = tracking.client(), _runs("pretrain")[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["inner.api_key"] == "***"
+    assert run.data.tags["infill.output"] == "https://***@host/x"
+    assert run.data.tags["infill.winner"] == "sft"
+    history = client.get_metric_history(run.info.run_id, "loss _mean_")
+    assert [(point.step, point.value) for point in history] == [(0, 3.0), (1_000, 2.0), (2_000, 1.0)]
+    assert "system/process_memory_megabytes" in run.data.metrics
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["notes", "samples.json"]
+    assert (mlflow_store / "mlflow" / "artifacts" / run.info.run_id / "artifacts" / "notes" / "note.txt").is_file()
+
+
+def test_stages_nest_under_the_pipeline_and_a_repeated_one_takes_up_its_run(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = tracking.parent_run("demo", "key", tags={"infill.preset": "demo"}, config=_Config())
+    monkeypatch.setenv(tracking.PARENT_RUN, parent)
+    with pytest.raises(KeyError), tracking.stage_run("sft", config=_Config()):
+        raise KeyError("a defect")
+    first = _runs("sft")[0]
+    assert (first.info.status, first.data.tags["mlflow.parentRunId"]) == ("FAILED", parent)
+    with tracking.stage_run("sft", config=_Config()) as tracker:
+        assert (tracker.run_id, tracker.parent_id) == (first.info.run_id, parent)
+    with tracking.stage_run("sft", config=_Config(), key="another artifact") as other:
+        assert other.run_id != first.info.run_id
+    assert tracking.parent_run("demo", "key") == parent
+    tracking.end_parent("FINISHED")
+    assert tracking.client().get_run(parent).info.status == "FINISHED"
+    assert tracking.parent_run("demo", "another key") != parent
+
+
+def test_a_run_of_the_platform_is_used_and_an_interrupt_marks_it_killed(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_id = tracking.parent_run("platform", "k")
+    monkeypatch.setenv("MLFLOW_RUN_ID", given_id)
+    with pytest.raises(KeyboardInterrupt), tracking.stage_run("dpo", config={"a": 1}):
+        raise KeyboardInterrupt
+    run = tracking.client().get_run(given_id)
+    assert (run.info.status, run.data.params) == ("KILLED", {"a": "1"})
+
+
+def test_an_existing_run_can_be_opened_again(mlflow_store: Path) -> None:
+    run_id = tracking.parent_run("demo", "key")
+    with tracking.open_run(run_id) as tracker:
+        tracker.metrics({"winner": 1.0})
+    with tracking.open_run("") as nothing:
+        assert nothing.run_id == ""
+    assert tracking.client().get_run(run_id).data.metrics["winner"] == 1.0
+
+
+def test_what_mlflow_refuses_is_given_up_and_counted(mlflow_store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="infill.tracking"), tracking.stage_run("x", config={}) as tracker:
+        tracker.artifact(mlflow_store / "missing.txt")
+        tracker.metrics({"loss": 1.0})
+    assert len([record for record in caplog.records if "does not take" in record.message]) == 1
+    assert "missed 1 records" in caplog.text
+    assert _runs("x")[0].info.status == "FINISHED"
+
+
+def test_graphics_cards_that_keep_a_figure_to_themselves_are_no_error() -> None:
+    assert machine.parse_gpus("0, 98, 70123, 512.3\n1, [N/A], 4, [N/A]\n") == {
+        "gpu_0_utilization_percentage": 98.0,
+        "gpu_0_memory_usage_megabytes": 70123.0,
+        "gpu_0_power_usage_watts": 512.3,
+        "gpu_1_memory_usage_megabytes": 4.0,
+    }
+
+
+def _closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_server_that_is_gone_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hidden@127.0.0.1:{_closed_port()}")
+    started = time.monotonic()
+    with pytest.raises(ServiceError, match="cannot be used") as raised:
+        tracking.parent_run("demo", "key")
+    assert time.monotonic() - started < 15
+    assert "hidden" not in str(raised.value)
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(ServiceError, match="timed out"), tracking.stage_run("sft", config={}):
+            pass
+
+
+def test_a_server_that_hangs_meanwhile_does_not_hold_up_the_stage(
+    mlflow_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracking.stage_run("pretrain", config={"steps": 3}) as tracker:
+        mlflow_server.signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            for step in range(3_000):
+                tracker.metrics({"loss": 1.0}, step=step)
+            assert time.monotonic() - started < 1
+            time.sleep(3.5)
+        finally:
+            mlflow_server.signal(signal.SIGCONT)
+    assert isinstance(tracker, tracking.RunTracker)
+    assert tracker.failures > 0
+    assert tracker.lost == 0
+    history = tracking.client().get_metric_history(tracker.run_id, "loss")
+    assert len(history) == 3_000
+
+
+def test_a_server_that_stays_away_costs_records_but_not_the_stage(
+    mlflow_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "CLOSE_WITHIN_S", 1.0)
+    try:
+        with tracking.stage_run("pretrain", config={}) as tracker:
+            mlflow_server.signal(signal.SIGSTOP)
+            tracker.metrics({"loss": 1.0})
+    finally:
+        mlflow_server.signal(signal.SIGCONT)
+    assert "the files of the stage have them" in caplog.text

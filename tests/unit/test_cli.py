@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from infill import cli
+from tests.builders import tiny_repositories, write_documents
+
+COMMANDS = [
+    "run",
+    "corpus build",
+    "tokenizer train",
+    "examples build",
+    "train pretrain",
+    "train sft",
+    "train dpo",
+    "preferences build",
+    "evaluate",
+    "register",
+    "deploy",
+    "report",
+    "fim split",
+    "context query",
+    "serve",
+    "complete",
+    "smoke",
+    "pipeline compile",
+    "pipeline submit",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command.split(), "--help"])
+    assert end.value.code == 0
+    assert "usage: infill" in capsys.readouterr().out
+
+
+def test_user_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["corpus", "build", "--set", "corpus.colour=1", "--output", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("infill: there is no setting 'corpus.colour'")
+    assert told.err.count("\n") == 1
+
+
+def test_stage_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_documents(tmp_path / "corpus", tiny_repositories())
+    size = ["--set", "tokenizer.vocab_size=400", "--preset", "debug"]
+    command = ["tokenizer", "train", *size, "--corpus", corpus, "--output", str(tmp_path / "tokenizer")]
+    assert cli.main(command) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed["uri"] == str(tmp_path / "tokenizer")
+    assert printed["metrics"]["round_trip"] == 1.0
+
+
+def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = cli._parser().parse_args(
+        ["run", "--out", "x", "--source", "dir:code", "--source", "packages:", "--base-model", "m", "--seed", "3"]
+    )
+    assert cli._settings(options) == {
+        "sources": [f"dir:{tmp_path}/code", "packages:"],
+        "base_model": f"{tmp_path}/m",
+        "seed": 3,
+    }
+
+
+def test_submit_wants_a_store_that_a_cluster_can_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pipeline", "submit", "--host", "http://127.0.0.1:9", "--store", "/tmp/store"]) == 2
+    assert "a folder of this machine" in capsys.readouterr().err
+
+
+def test_unreachable_kfp_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["pipeline", "submit", "--host", "http://127.0.0.1:9", "--store", "s3://bucket", "--preset", "debug"]
+    assert cli.main(command) == 2
+    assert "Kubeflow Pipelines at http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_run_without_deployment_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--out", str(tmp_path)]) == 2
+    assert "has no deployment" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""The driver's log, repeated once and whole into the step's own log.
+
+The submitter pod prints the driver's output. Kubernetes offers a log from a point in time (whole seconds), not from a
+byte, so the position is a byte offset within the last second seen: a broken stream downloads at most that second again.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TextIO
+
+from infill.cluster.api import Api, Manifest, RefusedError, UnreachableError
+from infill.cluster.job import JOB_LABEL, ROLE_LABEL, SUBMITTER
+
+KEPT_LINES: Final = 50
+STARTED: Final = ("Running", "Succeeded", "Failed")
+
+
+@dataclass
+class Position:
+    second: str = ""
+    """RFC 3339 time of the last line, cut to the second."""
+    offset: int = 0
+    """Bytes taken since that second, time stamps included."""
+    ended: bool = False
+
+
+class Tail:
+    """Follows the newest submitter pod of a job in a thread of its own; `last` holds the last 50 lines."""
+
+    def __init__(self, api: Api, job: str, out: TextIO, *, pause: float = 2.0, quiet: float = 60.0) -> None:
+        self.last: deque[str] = deque(maxlen=KEPT_LINES)
+        self._api, self._job, self._out = api, job, out
+        self._pause = pause
+        self._quiet = quiet  # seconds without a byte after which the stream is opened anew
+        self._positions: dict[str, Position] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-tail", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self, seconds: float) -> None:
+        """Waits until the log is read to its end, at most so long. Call it when the job has ended."""
+        self._stop.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stop.is_set()
+            try:
+                pod = self._pod()
+                if pod is not None:
+                    self._stream(pod)
+                if stopping:  # what was there when the job ended has been read
+                    return
+            except UnreachableError:
+                pass  # the watch reports an outage; here the position is kept and the stream opened again
+            except RefusedError as error:
+                if error.status in (401, 403):
+                    self._out.write(f"[infill] the job's log cannot be followed: {error}\n")
+                    return
+            self._stop.wait(self._pause)
+
+    def _pod(self) -> Manifest | None:
+        pods = self._api.list("pods", labels=f"{JOB_LABEL}={self._job},{ROLE_LABEL}=submitter")["items"]
+        started = [pod for pod in pods if pod.get("status", {}).get("phase") in STARTED]
+        newest = max(started, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+        if newest is None or self._position(newest).ended:
+            return None
+        return dict(newest)
+
+    def _position(self, pod: Mapping[str, Mapping[str, str]]) -> Position:
+        return self._positions.setdefault(pod["metadata"]["uid"], Position())
+
+    def _stream(self, pod: Manifest) -> None:
+        at = self._position(pod)
+        query = {"container": SUBMITTER, "follow": "true", "timestamps": "true", "sinceTime": at.second}
+        known = at.offset
+        for line in self._api.log(pod["metadata"]["name"], query=query, timeout=self._quiet):
+            if known >= len(line):
+                known -= len(line)
+                continue
+            self._take(at, line)
+        at.ended = pod["status"]["phase"] != "Running"
+
+    def _take(self, at: Position, line: bytes) -> None:
+        stamp, _, text = line.partition(b" ")
+        second = stamp[:19].decode("ascii", "replace") + "Z"
+        if second != at.second:
+            at.second, at.offset = second, 0
+        at.offset += len(line)
+        shown = text.decode("utf-8", "replace")
+        self.last.append(shown.rstrip("\n"))
+        self._out.write(shown if shown.endswith("\n") else f"{shown}\n")
+        self._out.flush()

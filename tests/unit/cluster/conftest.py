@@ -1,0 +1,49 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infill.cluster.api import Api, connect
+from infill.cluster.job import Placement, StageJob
+from infill.cluster.launch import Patience
+from tests.kube.apiserver import Server
+from tests.unit.cluster.kuberay import KubeRay
+
+DIGEST = "sha256:" + "1" * 64
+QUICK = Patience(tick=1, grace=0.5, outage=3.0, removal=3.0, drain=3.0)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """The test's own API server; a test that asks for it can make it misbehave."""
+    with Server().running() as started:
+        yield started
+
+
+@pytest.fixture
+def api(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """The real API server of KUBECONFIG when INFILL_CLUSTER_TESTS=1 and the test needs no faults, else the test's own.
+
+    A real one needs the CRDs but no running operators: the tests write what KubeRay would.
+    """
+    if os.environ.get("INFILL_CLUSTER_TESTS") == "1" and "server" not in request.fixturenames:
+        return connect()
+    server: Server = request.getfixturevalue("server")
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+    return connect()
+
+
+@pytest.fixture
+def kuberay(api: Api) -> KubeRay:
+    return KubeRay(api)
+
+
+@pytest.fixture
+def job(request: pytest.FixtureRequest, api: Api) -> Iterator[StageJob]:
+    """A small job with a name of its own; it is deleted afterwards."""
+    run = f"test-{abs(hash(request.node.nodeid)) % 10**8}"
+    placement = Placement(image=f"infill/train@{DIGEST}", secrets=("infill-object-store",))
+    made = StageJob(run=run, stage="sft", config_hash="c0ffee", entrypoint=("python", "-V"), placement=placement)
+    yield made
+    api.delete("rayjobs", made.name) if "server" not in request.fixturenames else None

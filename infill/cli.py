@@ -121,9 +121,14 @@ def _add_run(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    from pipelines import local
+    from rich.console import Console
 
-    return local.run(options.preset, _settings(options), options.out)
+    from pipelines import local
+    from pipelines.summary import show
+
+    summary = local.run(options.preset, _settings(options), options.out)
+    show(summary, options.out, Console())
+    return summary
 
 
 def _add_stages(commands: Commands) -> None:

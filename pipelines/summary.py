@@ -1,0 +1,63 @@
+"""A run's summary for people: the tables that `infill run` prints before its last line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from infill import manifest
+
+SHOWN: Final = ("kk", "exact_match", "edit_similarity", "chrf", "over_generation", "under_generation", "eot_rate")
+"""Metrics in the table; all are in the report."""
+
+
+def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
+    """Print what a run read, learned, decided, and where its report and MLflow are."""
+    console.print(_corpus(summary, out))
+    console.print(_training(summary))
+    console.print(_evaluation(summary))
+    gate = summary["gate"]
+    verdict = "let through" if gate["passed"] else "refused"
+    console.print(f"winner: {summary['winner']}, {verdict} by the gate: {gate['reason']}", highlight=False)
+    console.print(f"model:  {summary['model']}", highlight=False, soft_wrap=True)
+    console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow: run {summary['mlflow_run_id']}; make mlflow-ui OUT={out}", highlight=False, soft_wrap=True)
+
+
+def _corpus(summary: Mapping[str, Any], out: Path) -> Table:
+    table = Table("what", "figure", title="corpus")
+    table.add_row("documents kept", f"{summary['documents']['kept']:,}")
+    table.add_row("documents removed", f"{summary['documents']['removed']:,}")
+    for reason, count in _removed(out):
+        table.add_row(f"  {reason}", f"{count:,.0f}")
+    table.add_row("tokens to train on", f"{summary['tokens']:,.0f}")
+    table.add_row("bytes per token", f"{summary['bytes_per_token']:.2f}")
+    return table
+
+
+def _removed(out: Path) -> list[tuple[str, float]]:
+    """Reasons and counts of what the newest corpus of the run removed, most first."""
+    built = sorted((out / "store" / "corpus").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    metrics = manifest.load(str(built[-1])).metrics if built else {}
+    counts = [(name.removeprefix("removed_"), count) for name, count in metrics.items() if name.startswith("removed_")]
+    return sorted(((reason.replace("_", " "), count) for reason, count in counts if count), key=lambda item: -item[1])
+
+
+def _training(summary: Mapping[str, Any]) -> Table:
+    table = Table("stage", "seconds", "loss at the start", "at the end", title="stages")
+    for name, stage in summary["stages"].items():
+        losses = [f"{stage[key]:.3f}" if stage.get(key) is not None else "" for key in ("loss_first", "loss_last")]
+        table.add_row(name, f"{stage['seconds']:.1f}", *losses)
+    return table
+
+
+def _evaluation(summary: Mapping[str, Any]) -> Table:
+    models = list(summary["evaluation"])
+    table = Table("metric", *models, title="held-out holes, with 95 % intervals")
+    for metric in SHOWN:
+        figures = [summary["evaluation"][model].get(metric) for model in models]
+        cells = [f"{f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}]" if f else "" for f in figures]
+        table.add_row(metric, *cells)
+    return table

@@ -44,13 +44,26 @@ def run(
     inputs = {"examples": manifest.digest_of(examples)}
     inputs |= {f"model_{name}": manifest.digest_of(uri) for name, uri in models.items()}
     inputs |= {f"evaluation_{name}": manifest.digest_of(uri) for name, uri in evaluations.items()}
-    champion = _champion(config, output, {inputs[f"model_{name}"] for name in models})
-    inputs["champion"] = _identity(champion)
+    own = {inputs[f"model_{name}"] for name in models}
+    champion, withdrawn = _champion(config, output, own), _withdrawn(config, own)
+    inputs |= {"champion": _identity(champion), "withdrawn": " ".join(sorted(withdrawn))}
     _clear_outdated(config, inputs, output)
 
     def body() -> Mapping[str, float]:
         storage.write_json(storage.join(output, _PIN), None if champion is None else dataclasses.asdict(champion))
-        return _register(config, examples, models, evaluations, champion, output)
+        records, objections = _candidates(config, evaluations)
+        incumbent, more = _incumbent(config, examples, evaluations, records, champion, output)
+        decision = gate.decide(
+            config,
+            records,
+            incumbent,
+            digests={name: inputs[f"model_{name}"] for name in models},
+            champion_digest="" if champion is None else champion.model_digest or "unknown",
+            objections=(*objections, *more),
+        )
+        decision = _refuse_withdrawn(decision, withdrawn.get(inputs[f"model_{decision.winner}"]))
+        value = _describe(config, decision, models, records, incumbent, champion)
+        return _carry_out(config, decision, value, evaluations[decision.winner], output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
@@ -67,6 +80,12 @@ def _champion(config: RegisterConfig, output: str, own: set[str]) -> Version | N
     return now
 
 
+def _withdrawn(config: RegisterConfig, own: set[str]) -> dict[str, Version]:
+    """Those of the models with the digests `own` that were champion once and were rolled back, by digest."""
+    known = {digest: registry.find(config.name, digest) for digest in own}
+    return {digest: version for digest, version in known.items() if version and registry.ROLLED_BACK in version.tags}
+
+
 def _identity(champion: Version | None) -> str:
     """Which champion, and whether its model is still where the registry says."""
     if champion is None:
@@ -76,15 +95,14 @@ def _identity(champion: Version | None) -> str:
 
 
 def _clear_outdated(config: RegisterConfig, inputs: Mapping[str, str], output: str) -> None:
-    """Remove an earlier decision in `output` that was about another champion, or that the registry has lost."""
+    """Remove an earlier decision in `output` that the registry has overtaken or lost."""
     done = manifest.find(output)
     if done is None:
         return
     decision = storage.read_json(storage.join(output, DECISION_FILE))
     lost = decision["registered"] is not None and registry.find(config.name, decision["model_digest"]) is None
-    others = {name: digest for name, digest in done.inputs.items() if name != "champion"}
-    same_candidates = others == {name: digest for name, digest in inputs.items() if name != "champion"}
-    if lost or (same_candidates and done.inputs.get("champion") != inputs["champion"]):
+    changed = {name for name in inputs if done.inputs.get(name) != inputs[name]}
+    if lost or (changed and changed <= {"champion", "withdrawn"}):
         storage.remove(output)
 
 
@@ -105,40 +123,6 @@ def load_record(evaluation: str, metric: str) -> Record:
         )
     except (KeyError, ValueError) as error:
         raise InputError(f"{results} and the record beside it do not hold {metric} for each hole: {error}") from error
-
-
-def _register(
-    config: RegisterConfig,
-    examples: str,
-    models: Mapping[str, str],
-    evaluations: Mapping[str, str],
-    champion: Version | None,
-    output: str,
-) -> Mapping[str, float]:
-    records, objections = _candidates(config, evaluations)
-    incumbent, champion_objections = _incumbent(config, examples, evaluations, records, champion, output)
-    digests = {name: manifest.digest_of(uri) for name, uri in models.items()}
-    decision = gate.decide(
-        config,
-        records,
-        incumbent,
-        digests=digests,
-        champion_digest="" if champion is None else champion.model_digest or "unknown",
-        objections=(*objections, *champion_objections),
-    )
-    decision = _refuse_rolled_back(config, decision, digests[decision.winner])
-    value = _describe(config, decision, models, records, incumbent, champion)
-    if decision.passed:
-        version = _release(config, decision, value, evaluations[decision.winner])
-        value["registered"] = {"name": version.name, "version": version.version}
-    file = storage.join(output, DECISION_FILE)
-    storage.write_json(file, value)
-    if decision.passed:
-        registry.set_tag(version, registry.DECISION, storage.sha256(file))
-    tracker = tracking.current()
-    tracker.tags({"infill.winner": decision.winner, "infill.gate": "passed" if decision.passed else "refused"})
-    won = value["evaluation"].get(decision.winner, {}).get(config.metric, {}).get("value", 0.0)
-    return {"passed": float(decision.passed), config.metric: won}
 
 
 def _candidates(config: RegisterConfig, evaluations: Mapping[str, str]) -> tuple[dict[str, Record], list[str]]:
@@ -165,21 +149,25 @@ def _incumbent(
     if champion is None:
         return None, []
     named = f"The champion {champion.name} version {champion.version}"
-    benchmarks = {record.benchmark_digest for record in records.values()}
-    stored = champion.tags.get(registry.EVALUATION_URI, "")
+    stored = _stored(config, champion.tags.get(registry.EVALUATION_URI, ""))
+    if stored is not None and stored.benchmark_digest in {record.benchmark_digest for record in records.values()}:
+        return stored, []
     try:
-        if stored and manifest.find(stored) is not None:
-            record = load_record(stored, config.metric)
-            if record.benchmark_digest in benchmarks:
-                return record, []
-        found = manifest.find(champion.model_uri)
-        if found is None:
+        if manifest.find(champion.model_uri) is None:
             return None, [f"{named} is gone: there is no model at {champion.model_uri}; put it back, or roll back."]
         again = storage.join(output, manifest.SCRATCH, "champion")
         _evaluate_like(evaluations, examples, champion.model_uri, again)
         return load_record(again, config.metric), []
     except InputError as error:
         return None, [f"{named} cannot be evaluated: {error}."]
+
+
+def _stored(config: RegisterConfig, evaluation: str) -> Record | None:
+    """The evaluation that the champion was registered with; None when it is gone or has not the metric."""
+    try:
+        return load_record(evaluation, config.metric) if evaluation else None
+    except InputError:
+        return None
 
 
 def _evaluate_like(evaluations: Mapping[str, str], examples: str, model: str, output: str) -> None:
@@ -190,14 +178,13 @@ def _evaluate_like(evaluations: Mapping[str, str], examples: str, model: str, ou
     evaluate.run(EvaluateConfig(**settings), examples, model, output=output)
 
 
-def _refuse_rolled_back(config: RegisterConfig, decision: Decision, digest: str) -> Decision:
-    known = registry.find(config.name, digest)
-    when = known.tags.get(registry.ROLLED_BACK) if known else None
-    if known is None or not when or not decision.passed:
+def _refuse_withdrawn(decision: Decision, withdrawn: Version | None) -> Decision:
+    if withdrawn is None or not decision.passed:
         return decision
     reason = (
-        f"{decision.reason} But {decision.winner} is {known.name} version {known.version}, which was rolled back on"
-        f" {when}; delete its tag {registry.ROLLED_BACK} in MLflow to allow it again."
+        f"{decision.reason} But {decision.winner} is {withdrawn.name} version {withdrawn.version}, which was rolled"
+        f" back on {withdrawn.tags[registry.ROLLED_BACK]}; delete its tag {registry.ROLLED_BACK} in MLflow to allow it"
+        " again."
     )
     return dataclasses.replace(decision, passed=False, reason=reason)
 
@@ -226,6 +213,23 @@ def _describe(
         "champion_before": None if champion is None else dataclasses.asdict(champion),
         "registered": None,
     }
+
+
+def _carry_out(
+    config: RegisterConfig, decision: Decision, value: dict[str, Any], evaluation: str, output: str
+) -> Mapping[str, float]:
+    """Register the winner where it passed, then write decision.json; returns the stage's metrics."""
+    version = _release(config, decision, value, evaluation) if decision.passed else None
+    if version is not None:
+        value["registered"] = {"name": version.name, "version": version.version}
+    file = storage.join(output, DECISION_FILE)
+    storage.write_json(file, value)
+    if version is not None:
+        registry.set_tag(version, registry.DECISION, storage.sha256(file))
+    verdict = "passed" if decision.passed else "refused"
+    tracking.current().tags({"infill.winner": decision.winner, "infill.gate": verdict})
+    won = value["evaluation"].get(decision.winner, {}).get(config.metric, {}).get("value", 0.0)
+    return {"passed": float(decision.passed), config.metric: won}
 
 
 def _release(config: RegisterConfig, decision: Decision, value: Mapping[str, Any], evaluation: str) -> Version:

@@ -1,0 +1,153 @@
+"""Tests of the gate: it lets through what is measured and good enough, and nothing else."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infill.config import RegisterConfig
+from infill.release.gate import STAGES, Decision, Record, decide
+
+CONFIG = RegisterConfig(bootstrap=200)
+
+
+def record(name: str, scores: Sequence[float], benchmark: str = "b" * 64) -> Record:
+    value = sum(scores) / len(scores) if scores else math.nan
+    return Record(
+        model_uri=f"/store/{name}",
+        model_digest=name,
+        benchmark_digest=benchmark,
+        metrics={"kk": {"value": value, "low": value, "high": value}},
+        scores={f"hole-{number}": score for number, score in enumerate(scores)},
+    )
+
+
+def candidates(base: float = 0.2, sft: float = 0.4, dpo: float = 0.3, holes: int = 40) -> dict[str, Record]:
+    return {name: record(name, [value] * holes) for name, value in (("base", base), ("sft", sft), ("dpo", dpo))}
+
+
+def judge(
+    records: dict[str, Record], champion: Record | None = None, config: RegisterConfig = CONFIG, **changed: str
+) -> Decision:
+    digests = {name: name for name in STAGES} | changed
+    digest = "" if champion is None else champion.model_digest
+    return decide(config, records, champion, digests=digests, champion_digest=digest)
+
+
+def test_the_highest_wins_and_the_reason_has_the_numbers() -> None:
+    decision = judge(candidates())
+    assert (decision.winner, decision.passed) == ("sft", True)
+    assert decision.reason == (
+        "sft has the highest kk (base 0.2000, sft 0.4000, dpo 0.3000)."
+        " There is no champion yet, so the floors alone decide. No floors are set."
+    )
+
+
+@given(values=st.tuples(*[st.sampled_from([0.0, 0.25, 0.5])] * 3))
+def test_a_tie_goes_to_the_earlier_stage(values: tuple[float, float, float]) -> None:
+    winner = judge(candidates(*values)).winner
+    assert winner == STAGES[values.index(max(values))]
+
+
+@pytest.mark.parametrize(("floor", "passed"), [(0.4, True), (0.41, False)])
+def test_a_floor_must_be_reached_with_or_without_a_champion(floor: float, passed: bool) -> None:
+    config = replace(CONFIG, floors=(("kk", floor),))
+    assert judge(candidates(), config=config).passed is passed
+    decision = judge(candidates(), record("old", [0.1] * 40), config=config)
+    assert decision.passed is passed
+    assert ("The floor of kk is 0.4100, sft reaches only 0.4000." in decision.reason) is not passed
+
+
+def test_a_clearly_worse_winner_is_refused_and_noise_is_not() -> None:
+    worse = judge(candidates(), record("old", [0.6] * 40))
+    assert not worse.passed
+    assert "changes by -0.2000 (95 % interval -0.2000 to -0.2000) on the same 40 holes" in worse.reason
+    assert worse.comparison is not None
+    assert worse.comparison.holes == 40
+    noisy = judge(candidates(), record("old", [0.0, 0.82] * 20))
+    assert noisy.passed
+    assert noisy.comparison is not None
+    assert noisy.comparison.value < 0 < noisy.comparison.high
+
+
+def test_an_allowed_regression_is_allowed() -> None:
+    assert judge(candidates(), record("old", [0.6] * 40), replace(CONFIG, max_regression=0.25)).passed
+
+
+def test_holes_are_paired_by_their_id_not_by_their_order() -> None:
+    records = candidates()
+    records["sft"] = record("sft", [number / 40 for number in range(40)])
+    old = replace(records["sft"], model_digest="old", scores=dict(reversed(list(records["sft"].scores.items()))))
+    decision = judge(records, old)
+    assert decision.comparison is not None
+    assert (decision.comparison.low, decision.comparison.high) == (0.0, 0.0)
+
+
+def _without(name: str) -> dict[str, Record]:
+    return {key: value for key, value in candidates().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        (_without("dpo"), "no evaluation of dpo"),
+        ({}, "no evaluation of base and sft and dpo"),
+        (candidates(dpo=math.nan), "evaluation of dpo has no finite kk"),
+        (candidates() | {"base": record("base", [0.2] * 40, "c" * 64)}, "evaluate them on the same holes"),
+        (candidates() | {"dpo": record("dpo", [0.3] * 39)}, "with 39 holes"),
+        (candidates(holes=0), "covers no holes"),
+        (candidates() | {"sft": record("another", [0.4] * 40)}, "The evaluation of sft is of model another"),
+        ({name: replace(found, benchmark_digest="") for name, found in candidates().items()}, "same holes"),
+        ({name: replace(found, metrics={}) for name, found in candidates().items()}, "no finite kk"),
+    ],
+)
+def test_what_is_missing_or_stale_stops_the_release(records: dict[str, Record], expected: str) -> None:
+    decision = judge(records)
+    assert not decision.passed
+    assert expected in decision.reason
+
+
+def test_a_model_without_a_digest_is_not_released() -> None:
+    records = candidates()
+    records["sft"] = replace(records["sft"], model_digest="")
+    assert not judge(records, sft="").passed
+
+
+def test_a_score_that_is_not_a_number_stops_the_release() -> None:
+    records = candidates()
+    records["dpo"] = replace(records["dpo"], scores={**records["dpo"].scores, "hole-1": math.nan})
+    assert "for 1 of 40 holes" in judge(records).reason
+
+
+def test_a_floor_that_was_not_measured_stops_the_release() -> None:
+    decision = judge(candidates(), config=replace(CONFIG, floors=(("chrf", 0.0),)))
+    assert not decision.passed
+    assert "The evaluation of base has no finite chrf." in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("champion", "digest", "expected"),
+    [
+        (None, "old", "The champion old has no evaluation to compare with."),
+        (record("other", [0.1] * 40), "old", "The champion's evaluation is of model other"),
+        (record("old", [0.1] * 40, "c" * 64), "old", "The champion was evaluated on benchmark"),
+        (record("old", [0.1] * 20), "old", "with 20 holes, the candidates on"),
+        (record("old", [math.nan] * 40), "old", "The evaluation of the champion has no finite kk."),
+    ],
+)
+def test_a_champion_that_cannot_be_compared_stops_the_release(
+    champion: Record | None, digest: str, expected: str
+) -> None:
+    digests = {name: name for name in STAGES}
+    decision = decide(CONFIG, candidates(), champion, digests=digests, champion_digest=digest)
+    assert not decision.passed
+    assert expected in decision.reason
+
+
+def test_an_objection_stops_the_release() -> None:
+    digests = {name: name for name in STAGES}
+    decision = decide(CONFIG, candidates(), None, digests=digests, objections=("The disk is full.",))
+    assert decision == Decision(winner="sft", passed=False, reason="The disk is full.")

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from infill import storage
 from infill.errors import InfillError
 from serving.predictor.config import PredictorConfig
 
@@ -24,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = PredictorConfig(**values)
     except ValueError as error:
         parser.error(str(error))
-    from serving.predictor.server import serve
-
     try:
-        serve(config)
+        folder = storage.fetch(config.model)  # before the seconds that it takes to import torch
+        from serving.predictor.server import serve
+
+        serve(config, folder)
     except InfillError as error:
         sys.stderr.write(f"predictor: {error}\n")
         return 2

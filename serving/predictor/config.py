@@ -16,7 +16,7 @@ class PredictorConfig:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     threads: int = 0
-    """Threads of the model on a CPU; 0 takes the cores that this process may use, at most 8."""
+    """Threads of the model on a CPU; 0 takes one for a small model, else the cores that it may use, at most 8."""
     cache_gib: float = 0.0
     """KV caches kept between requests; 0 takes 1 GiB on a CPU, half of the memory left beside the weights on a GPU."""
     queue: int = 32

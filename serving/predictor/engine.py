@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from infill.errors import InputError
 from infill.prompt import load_encoder, load_format
@@ -22,9 +23,11 @@ from serving.protocol import Sampling
 
 PREFILL_TOKENS: Final = 512
 """Prompt tokens per forward pass; between two passes a cancelled request is noticed. On a GPU eight times as many."""
+SMALL_PARAMETERS: Final = 20_000_000
+MAX_THREADS: Final = 8
 CPU_CACHE_BYTES: Final = 1 << 30
-PLAIN_ATTENTION: Final = {"full_attention", "sliding_attention"}
-"""Layer types whose keys and values are all kept and can be cut back to a prefix."""
+PLAIN_LAYERS: Final = {DynamicLayer, DynamicSlidingWindowLayer}
+"""Layers whose keys and values can all be kept (the mask sees to the window) and be cut back to a prefix."""
 
 
 @dataclass(kw_only=True)
@@ -67,11 +70,11 @@ class Engine:
 
     def __init__(self, folder: Path, *, device: str = "auto", threads: int = 0, cache_gib: float = 0.0) -> None:
         self.device = choose_device(device)
-        torch.set_num_threads(threads or min(len(os.sched_getaffinity(0)), 8))
         config = _load_config(folder)
         encoder = load_encoder(folder)
         self.token_bytes = token_bytes(encoder.json)
         self.model = _load_model(folder, self.device)
+        torch.set_num_threads(threads or _useful_threads(self.model))
         self.context_length = int(config.max_position_embeddings)
         self.vocab_size = int(config.vocab_size)
         self.stop_ids = _stop_ids(folder, self.model)
@@ -137,9 +140,9 @@ def _load_config(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be read: {error}") from error
-    odd = set(getattr(config, "layer_types", None) or ()) - PLAIN_ATTENTION
+    odd = {type(layer) for layer in DynamicCache(config=config).layers} - PLAIN_LAYERS
     if odd:
-        raise InputError(f"{folder} has layers of type {', '.join(sorted(odd))}; serve it with vLLM")
+        raise InputError(f"{folder} has layers that are no plain attention ({config.model_type}); serve it with vLLM")
     return config
 
 
@@ -150,6 +153,12 @@ def _load_model(folder: Path, device: torch.device) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"the model in {folder} cannot be loaded: {error}") from error
     return model.to(device).eval()
+
+
+def _useful_threads(model: Any) -> int:
+    """One for a small model: the threads of a matrix product that takes microseconds mostly wait for each other."""
+    cores = len(os.sched_getaffinity(0))
+    return 1 if model.num_parameters() < SMALL_PARAMETERS else min(cores, MAX_THREADS)
 
 
 def _stop_ids(folder: Path, model: Any) -> frozenset[int]:

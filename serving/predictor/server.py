@@ -46,9 +46,8 @@ def verify_model(folder: Path, deployment: str) -> None:
     manifest.verify(found)
 
 
-def build(config: PredictorConfig) -> Service:
-    """A predictor with its model loaded. Raises InputError when the model cannot be used."""
-    folder = storage.fetch(config.model)
+def build(config: PredictorConfig, folder: Path) -> Service:
+    """A predictor with the model in `folder` loaded. Raises InputError when the model cannot be used."""
     if config.deployment:
         verify_model(folder, config.deployment)
     engine = Engine(folder, device=config.device, threads=config.threads, cache_gib=config.cache_gib)
@@ -57,11 +56,11 @@ def build(config: PredictorConfig) -> Service:
     return Service(config=config, engine=engine, worker=worker, metrics=metrics)
 
 
-def serve(config: PredictorConfig) -> None:
-    """Serve until a signal comes. Raises InputError or ServiceError when it cannot begin."""
-    transformers.utils.logging.disable_progress_bar()
+def serve(config: PredictorConfig, folder: Path) -> None:
+    """Serve the model in `folder` until a signal comes. Raises InputError or ServiceError when it cannot begin."""
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     bound = bind(config.host, config.port)
-    service = build(config)
+    service = build(config, folder)
     log.info("%s on %s, context %d", config.model, service.engine.device, service.engine.context_length)
     settings = uvicorn.Config(
         create_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S

@@ -67,10 +67,11 @@ class StopFilter:
         if self.stopped:
             return ""
         self._held += text
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        # The stop that is complete first counts, so that the text does not depend on how it was cut into pieces.
+        found = [(place + len(stop), place) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._release(min(found))
+            return self._release(min(found)[1])
         return self._release(len(self._held) - self._unsure())
 
     def flush(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from infill.errors import InfillError
-from serving.transformer.config import TransformerConfig
+from serving.transformer.config import TransformerConfig, prepare
 
 KSERVE_NAMES: Final[Mapping[str, str]] = {"name": "model_name", "port": "http_port"}
 """Our field -> the option by which KServe's controller sets it."""
@@ -21,6 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(vars(given))
     except ValueError as error:
         parser.error(str(error))
+    try:
+        prepared = prepare(config)  # before the seconds that it takes to import KServe
+    except InfillError as error:
+        sys.stderr.write(f"transformer: {error}\n")
+        return 2
     # KServe reads the command line when it is imported and would take --model for a short form of --model_name.
     sys.argv = [sys.argv[0], *rest, *(["--predictor_host", given.predictor_host] if given.predictor_host else [])]
     from kserve import logging, model_server
@@ -29,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.configure_logging()
     from serving.transformer.server import serve
 
-    try:
-        serve(config)
-    except InfillError as error:
-        sys.stderr.write(f"transformer: {error}\n")
-        return 2
+    serve(config, prepared)
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infill import storage
+from infill.context.strategies import STRATEGIES
 from infill.errors import InputError
 from infill.prompt import FILE_NAME, Encoder, PromptFormat, load_encoder, load_format
 
@@ -75,9 +76,11 @@ class Prepared:
 def prepare(config: TransformerConfig) -> Prepared:
     """Read tokenizer, prompt format and limits.
 
-    Raises InputError when the format's version is unknown to this code, differs from the deployment's, or no limit is
-    known: such a transformer must not become ready.
+    Raises InputError when the format's version is unknown to this code, differs from the deployment's, no limit is
+    known, or the context strategy does not exist: such a transformer must not become ready.
     """
+    if config.strategy not in STRATEGIES:
+        raise InputError(f"unknown context strategy {config.strategy!r}: use one of {', '.join(STRATEGIES)}")
     record = storage.read_json(config.deployment) if config.deployment else {}
     uri = config.model or str(record.get("model_uri", ""))
     if not uri:

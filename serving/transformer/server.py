@@ -8,9 +8,7 @@ from kserve.errors import InvalidInput
 from kserve.logging import trace_logger
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from infill.context.strategies import STRATEGIES
-from infill.errors import InputError
-from serving.transformer.config import Prepared, TransformerConfig, prepare
+from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.routes import Metrics, Service, create_router
 from serving.transformer.upstream import Upstream
@@ -46,9 +44,7 @@ class Server(ModelServer):  # type: ignore[misc]
 
 
 def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
-    """What the routes need. Raises InputError for a context strategy that does not exist."""
-    if config.strategy not in STRATEGIES:
-        raise InputError(f"unknown context strategy {config.strategy!r}: use one of {', '.join(STRATEGIES)}")
+    """What the routes need."""
     encode = prepared.encoder.encode
     packer = Packer(
         fmt=prepared.fmt,
@@ -74,9 +70,9 @@ def _is_no_probe(record: logging.LogRecord) -> bool:
     return "/health/" not in line and "/metrics" not in line
 
 
-def serve(config: TransformerConfig) -> None:
-    """Serve until a signal comes. Raises InputError when the model's prompt format cannot be served."""
-    service = build(config, prepare(config), REGISTRY)
+def serve(config: TransformerConfig, prepared: Prepared) -> None:
+    """Serve until a signal comes."""
+    service = build(config, prepared, REGISTRY)
     model_server.app.include_router(create_router(service))
     trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)

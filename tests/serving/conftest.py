@@ -1,0 +1,97 @@
+"""A tiny model behind real servers in threads of the test process; the KServe server itself runs in `test_local`."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from serving.local import free_port
+from serving.predictor.app import Metrics as PredictorMetrics
+from serving.predictor.app import Service as Predictor
+from serving.predictor.app import create_app
+from serving.predictor.config import PredictorConfig
+from serving.predictor.engine import Engine
+from serving.predictor.worker import Worker
+from tests.builders import tiny_model
+
+CONTEXT = 2_048
+HTTP = httpx.Client(timeout=60, trust_env=False)
+"""One client for all: a new one loads certificates, which takes longer than a completion."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _close_connections() -> Iterator[None]:
+    yield
+    HTTP.close()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Llama with a context long enough that a generation can be interrupted."""
+    folder = tmp_path_factory.mktemp("serving") / "model"
+    tiny_model(folder, context_length=CONTEXT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(model: Path) -> Engine:
+    return Engine(model, threads=1)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The base URL of `app` on a server in a thread."""
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1, access_log=False)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Return when `condition` holds; fail when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def make_predictor(model: Path, engine: Engine, queue: int = 32, timeout_s: float = 60.0) -> Predictor:
+    """A predictor round a loaded engine; only one at a time may use it."""
+    config = PredictorConfig(model=str(model), name="tiny", queue=queue, timeout_s=timeout_s)
+    metrics = PredictorMetrics()
+    worker = Worker(engine, queue=queue, observe=metrics.observe)
+    return Predictor(config=config, engine=engine, worker=worker, metrics=metrics)
+
+
+@contextmanager
+def predicting(model: Path, engine: Engine, queue: int = 32, timeout_s: float = 60.0) -> Iterator[str]:
+    """The base URL of a running predictor."""
+    with serving(create_app(make_predictor(model, engine, queue, timeout_s))) as url:
+        yield url
+
+
+def figure(url: str, name: str) -> float:
+    """The value of a Prometheus sample, 0 where there is none yet."""
+    for line in HTTP.get(f"{url}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[-1])
+    return 0.0
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()

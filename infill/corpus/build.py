@@ -21,17 +21,24 @@ from infill.config import CorpusConfig
 from infill.corpus import datasheet, dedup, language, quality, shards, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job, Shard, Verdict
-from infill.errors import InputError
+from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
 VERSION: Final = 1
 log: Final = logging.getLogger(__name__)
+MAX_THREADS: Final = 4
+"""Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
 Item = TypeVar("Item")
 
 
 def fingerprint(config: CorpusConfig) -> str:
-    """Digest of the sources' state (names, sizes, times of change): the input that the stage's key depends on."""
+    """Digest of the sources' state: names, sizes and times of change of the files, or the packages' own records."""
     return sources.fingerprint(config.sources)
+
+
+def external(config: CorpusConfig) -> dict[str, str]:
+    """What the stage reads besides artifacts: the state of the sources."""
+    return {"sources": fingerprint(config)}
 
 
 def run(config: CorpusConfig, output: str) -> dict[str, float]:
@@ -41,7 +48,7 @@ def run(config: CorpusConfig, output: str) -> dict[str, float]:
     `repositories_empty`, and `removed_<reason>`. A killed run goes on where it was. Raises InputError when nothing is
     kept, with the counts by reason.
     """
-    inputs = {"sources": fingerprint(config)}
+    inputs = external(config)
     key = manifest.key(STAGE, VERSION, config, inputs)
     body = partial(_build, config, output, storage.join(output, manifest.SCRATCH, key))
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
@@ -53,6 +60,8 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
         for name in ("documents", "removed", manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
+    for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote
+        storage.remove(left)
     repositories = list(sources.repositories(config.sources))
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
     run_all = RUNTIMES[config.runtime]
@@ -184,20 +193,32 @@ def _nothing(config: CorpusConfig, repositories: int, losses: Counter[str]) -> s
 
 
 def _threads(function: Callable[[Item], int], items: Iterable[Item]) -> Iterator[int]:
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
+    pool = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
+    try:
         yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _ray(function: Callable[[Item], int], items: Iterable[Item]) -> Iterator[int]:
+def _ray(function: Callable[[Item], int], items: Sequence[Item]) -> Iterator[int]:
+    """On the Ray that this process is connected to, else that of RAY_ADDRESS, else one started for the purpose.
+
+    Its workers must see the sources and the store under the same paths.
+    """
     import ray
 
     started = not ray.is_initialized()
     if started:
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+        ray.init(address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        data = ray.data.from_items([{"item": item} for item in items], override_num_blocks=-1)
+        data = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
         for row in data.map(lambda row: {"number": function(row["item"])}).iter_rows():
             yield int(row["number"])
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InfillError):
+            raise error.cause from None
+        raise
     finally:
         if started:
             ray.shutdown()

@@ -1,25 +1,22 @@
 """The language of a file, by its name.
 
-Names of languages that have a grammar are those of `infill.syntax`. A language also has a kind: `code`, `markup`,
-`prose`, or `data` (files that hold values rather than thoughts; they get a smaller size limit).
+Languages that have a grammar are recognised by `infill.syntax`; here are the others. A language also has a kind:
+`code`, `markup`, `prose`, or `data` (files that hold values rather than thoughts; they get a smaller size limit).
 """
 
-from pathlib import PurePosixPath
 from typing import Final
 
-CODE: Final = frozenset({"c", "c_sharp", "cpp", "go", "java", "javascript", "kotlin", "php"}) | frozenset(
-    {"python", "ruby", "rust", "typescript"}
-)
+from infill import syntax
+
+CODE: Final = frozenset(syntax.LANGUAGES)
 """Languages in which holes can be cut by syntax."""
 
 _EXTENSIONS_OF: Final = {
     "assembly": "asm s",
     "batch": "bat cmd",
-    "c": "c",
-    "c_sharp": "cs csx",
     "clojure": "clj cljc cljs",
     "cmake": "cmake",
-    "cpp": "cc cpp cppm cu cuh cxx h hh hpp hxx inl ipp ixx",
+    "cpp": "cppm cu cuh ixx",
     "css": "css",
     "cython": "pxd pxi pyx",
     "dart": "dart",
@@ -27,17 +24,13 @@ _EXTENSIONS_OF: Final = {
     "erlang": "erl hrl",
     "fortran": "f f90 f95 for",
     "fsharp": "fs fsx",
-    "go": "go",
     "graphql": "gql graphql",
     "groovy": "gradle groovy",
     "haskell": "hs",
     "html": "htm html xhtml",
     "ini": "cfg conf ini properties",
-    "java": "java",
-    "javascript": "cjs js jsx mjs",
     "json": "json json5 jsonc webmanifest",
     "julia": "jl",
-    "kotlin": "kt kts",
     "less": "less",
     "lua": "lua",
     "make": "mak mk",
@@ -46,14 +39,10 @@ _EXTENSIONS_OF: Final = {
     "objective_c": "m mm",
     "ocaml": "ml mli",
     "perl": "pl pm",
-    "php": "php phtml",
     "powershell": "ps1 psm1",
     "protobuf": "proto",
-    "python": "py pyi pyw",
     "r": "r",
     "rst": "rst",
-    "ruby": "gemspec rake rb",
-    "rust": "rs",
     "scala": "sc scala",
     "scss": "sass scss",
     "shell": "bash fish ksh sh zsh",
@@ -65,7 +54,6 @@ _EXTENSIONS_OF: Final = {
     "tex": "bib cls sty tex",
     "text": "txt",
     "toml": "toml",
-    "typescript": "cts mts ts tsx",
     "verilog": "sv svh v vh",
     "vue": "vue",
     "xml": "plist wsdl xml xsd xsl xslt",
@@ -75,16 +63,12 @@ _EXTENSIONS_OF: Final = {
 _EXTENSIONS: Final = {f".{ext}": language for language, exts in _EXTENSIONS_OF.items() for ext in exts.split()}
 
 _NAMES: Final = {
-    "brewfile": "ruby",
     "build.bazel": "starlark",
     "cmakelists.txt": "cmake",
     "dockerfile": "dockerfile",
-    "gemfile": "ruby",
     "gnumakefile": "make",
     "jenkinsfile": "groovy",
     "makefile": "make",
-    "podfile": "ruby",
-    "rakefile": "ruby",
     "readme": "text",
     "workspace": "starlark",
 }
@@ -109,14 +93,26 @@ _KINDS: Final = {
 }
 
 
-def language_of(path: str) -> str | None:
-    """The language that the name of the file tells ("python", "c_sharp", "markdown" ...); None when it tells none."""
-    name = PurePosixPath(path).name.lower()
+_CPP_MARKS: Final = ("\nclass ", "\nnamespace ", "\ntemplate", "\nusing ", "std::", "public:", "private:")
+"""What stands in a header of C++ and not in one of C."""
+
+
+def language_of(path: str, text: str = "") -> str | None:
+    """The language that the name of the file tells ("python", "c_sharp", "markdown" ...); None when it tells none.
+
+    The text, when it is given, tells a C++ header from one of C.
+    """
+    name = path.rpartition("/")[2].lower()
+    if (found := syntax.language_of(name)) is not None:
+        return "cpp" if name.endswith(".h") and any(mark in text for mark in _CPP_MARKS) else found
     if name in _NAMES:
         return _NAMES[name]
-    if name.startswith("dockerfile."):
-        return "dockerfile"
-    return _EXTENSIONS.get(PurePosixPath(name).suffix)
+    return "dockerfile" if name.startswith("dockerfile.") else _EXTENSIONS.get(_suffix(name))
+
+
+def _suffix(name: str) -> str:
+    stem, dot, end = name.rpartition(".")
+    return dot + end if stem else ""
 
 
 def kind_of(language: str) -> str:
@@ -126,11 +122,11 @@ def kind_of(language: str) -> str:
 
 def is_binary_name(path: str) -> bool:
     """Whether the name is that of a compiled, packed or media file, which is never read."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-    return bool(suffixes) and (suffixes[-1] in _BINARY_EXTENSIONS or ".so" in suffixes[:-1])
+    name = path.rpartition("/")[2].lower()
+    return _suffix(name) in _BINARY_EXTENSIONS or ".so." in name
 
 
 def is_data_name(path: str) -> bool:
     """Whether the name is that of a data file: tables, notebooks, drawings, lock files, logs."""
-    pure = PurePosixPath(path)
-    return pure.suffix.lower() in _DATA_EXTENSIONS or pure.name.lower() in _DATA_NAMES
+    name = path.rpartition("/")[2].lower()
+    return _suffix(name) in _DATA_EXTENSIONS or name in _DATA_NAMES

@@ -58,9 +58,9 @@ _ALIASES: Final = {
     "cc0 1 0 universal cc0 1 0 public domain dedication": "CC0-1.0",
     "expat": "MIT",
     "expat mit": "MIT",
-    "http www apache org licenses license 2 0": "Apache-2.0",
+    "http www apache org licenses 2 0": "Apache-2.0",
     "https opensource org licenses mit": "MIT",
-    "https www apache org licenses license 2 0": "Apache-2.0",
+    "https www apache org licenses 2 0": "Apache-2.0",
     "isc": "ISC",
     "isc iscl": "ISC",
     "mit": "MIT",
@@ -86,7 +86,7 @@ def _has(*phrases: str, without: Sequence[str] = ()) -> _CHECK:
 
 
 _BSD: Final = "redistribution and use in source and binary forms"
-_BSD_NAMES: Final = "may be used to endorse or promote products derived from"
+_BSD_NAMES: Final = "be used to endorse or promote products derived from"
 _ISC: Final = "permission to use copy modify and or distribute this software for any purpose with or without fee is"
 _ISC_OLD: Final = _ISC.replace("and or", "and")
 _ISC_NOTICE: Final = "provided that the above copyright notice and this permission notice appear in all copies"
@@ -94,6 +94,8 @@ _MIT: Final = (
     "permission is hereby granted free of charge to any person obtaining a copy of this software and associated"
 )
 _MIT_NOTICE: Final = "shall be included in all copies or substantial portions of the software"
+_PYTHON: Final = "beopen com license agreement"
+"""Stands in CPython's licence, which quotes older licences of Python and 0BSD for its documentation."""
 _GNU: Final = "terms of the gnu {} as published by the free software foundation either version {}"
 
 
@@ -101,8 +103,8 @@ def _either(*checks: _CHECK) -> _CHECK:
     return lambda text: any(check(text) for check in checks)
 
 
-_TEXTS: Final[tuple[tuple[str, _CHECK], ...]] = (
-    ("0BSD", _either(_has(_ISC, without=[_ISC_NOTICE]), _has(_ISC_OLD, without=[_ISC_NOTICE]))),
+TEXTS: Final[tuple[tuple[str, _CHECK], ...]] = (
+    ("0BSD", _either(_has(_ISC, without=[_ISC_NOTICE, _PYTHON]), _has(_ISC_OLD, without=[_ISC_NOTICE, _PYTHON]))),
     ("AFL-3.0", _has("academic free license version 3 0")),
     ("AGPL-3.0-only", _has("gnu affero general public license version 3 19 november 2007")),
     ("AGPL-3.0-or-later", _has(_GNU.format("affero general public license", "3"), without=["19 november 2007"])),
@@ -138,21 +140,26 @@ _TEXTS: Final[tuple[tuple[str, _CHECK], ...]] = (
     ("GPL-3.0-only", _has("gnu general public license version 3 29 june 2007")),
     ("GPL-3.0-or-later", _has(_GNU.format("general public license", "3"), without=["29 june 2007"])),
     ("ISC", _either(_has(_ISC, _ISC_NOTICE), _has(_ISC_OLD, _ISC_NOTICE))),
+    ("JSON", _has("the software shall be used for good not evil")),
     ("LGPL-2.0-only", _has("gnu library general public license version 2 june 1991")),
     ("LGPL-2.1-only", _has("gnu lesser general public license version 2 1 february 1999")),
     ("LGPL-2.1-or-later", _has(_GNU.format("lesser general public license", "2 1"), without=["february 1999"])),
     ("LGPL-3.0-only", _has("gnu lesser general public license version 3 29 june 2007")),
     ("LGPL-3.0-or-later", _has(_GNU.format("lesser general public license", "3"), without=["29 june 2007"])),
+    ("LicenseRef-scancode-commons-clause", _has("commons clause")),
     ("MIT", _has(_MIT, _MIT_NOTICE, without=["shall not be used in advertising or otherwise to promote the sale"])),
     ("MIT-0", _has(_MIT, without=[_MIT_NOTICE])),
     (
         "MIT-CMU",
-        _has("permission to use copy modify and distribute this software and its documentation for any purpose"),
+        _has(
+            "permission to use copy modify and distribute this software and its documentation for any purpose",
+            without=[_PYTHON],
+        ),
     ),
     ("MPL-1.1", _has("mozilla public license version 1 1")),
-    ("MPL-2.0", _has("mozilla public license version 2 0")),
-    ("Python-2.0", _has("python software foundation license version 2", "beopen com license agreement")),
-    ("PSF-2.0", _has("python software foundation license version 2", without=["beopen com license agreement"])),
+    ("MPL-2.0", _either(_has("mozilla public license version 2 0"), _has("mozilla public license v 2 0"))),
+    ("Python-2.0", _has("python software foundation license version 2", _PYTHON)),
+    ("PSF-2.0", _has("python software foundation license version 2", without=[_PYTHON])),
     ("SSPL-1.0", _has("server side public license version 1")),
     ("Unlicense", _has("this is free and unencumbered software released into the public domain")),
     ("WTFPL", _has("do what the fuck you want to public license")),
@@ -203,7 +210,7 @@ def _met(node: Any, allowed: frozenset[str]) -> bool:
 def recognise(text: str) -> str | None:
     """The licence whose text this is, as an SPDX expression; several are joined by AND; None when there is none."""
     words = _WORDS.sub(" ", re.sub(r"[\"'`“”‘’]", "", text.lower()))
-    return conjunction(name for name, check in _TEXTS if check(words))
+    return conjunction(name for name, check in TEXTS if check(words))
 
 
 def conjunction(expressions: Iterable[str]) -> str | None:
@@ -211,7 +218,7 @@ def conjunction(expressions: Iterable[str]) -> str | None:
     parts = sorted(set(expressions))
     if len(parts) <= 1:
         return parts[0] if parts else None
-    return normalise(" AND ".join(f"({part})" for part in parts))
+    return str(_spdx().parse(" AND ".join(f"({part})" for part in parts)).simplify())
 
 
 def of_statement(statement: str) -> str | None:
@@ -229,7 +236,8 @@ def of_header(text: str) -> str | None:
 
     An expression that SPDX does not know is returned as it stands (it then is not permitted).
     """
-    found = _HEADER.search(text, 0, HEADER_CHARS)
+    start = text.find("SPDX-License-Identifier:", 0, HEADER_CHARS)
+    found = None if start < 0 else _HEADER.match(text, start)
     if found is None:
         return None
     stated = re.split(r"\*/|-->|#}|\"\"\"|\*\)", found[1])[0].strip().rstrip("*/-#;\"'").strip()
@@ -242,7 +250,7 @@ def of_distribution(metadata: PackageMetadata, texts: Sequence[str]) -> str:
     `texts` are its licence files; they decide where the metadata leaves open what is meant ("BSD").
     """
     for field in ("License-Expression", "License"):
-        if licence := of_statement(str(metadata.json.get(field.lower().replace("-", "_")) or "")):
+        if licence := of_statement("".join(metadata.get_all(field) or [])):
             return licence
     names = [
         line.split(" :: ")[-1] for line in metadata.get_all("Classifier") or [] if line.startswith("License :: OSI")
@@ -277,7 +285,7 @@ def _declared(name: str, text: str) -> str | None:
         value = tomllib.loads(text) if name.endswith(".toml") else json.loads(text)
     except (ValueError, RecursionError):
         return None
-    section = value.get({"pyproject.toml": "project", "Cargo.toml": "package"}.get(name, ""), value)
+    section = value if name.endswith(".json") else value.get("project" if name == "pyproject.toml" else "package")
     stated = section.get("license", section.get("licenses")) if isinstance(section, dict) else None
     parts = stated if isinstance(stated, list) else [stated]
     names = [part.get("type", part.get("text")) if isinstance(part, dict) else part for part in parts]

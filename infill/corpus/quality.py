@@ -58,7 +58,6 @@ UNREAD: Final = (
     "data",
     "empty",
     "generated_name",
-    "language",
     "licence_not_permitted",
     "minified",
     "over_limit",
@@ -78,10 +77,10 @@ def judge_name(file: SourceFile, licence: str, config: CorpusConfig) -> Removal 
         return Removal(file.trouble, file.detail)
     if licence != licences.UNKNOWN and not licences.permitted(licence, config.licences):
         return Removal("licence_not_permitted", licence)
-    return _judge_kind(file, config) or _judge_size(file, config)
+    return _judge_kind(file) or _judge_size(file, config)
 
 
-def _judge_kind(file: SourceFile, config: CorpusConfig) -> Removal | None:
+def _judge_kind(file: SourceFile) -> Removal | None:
     if language.is_binary_name(file.path):
         return Removal("binary_name")
     if language.is_data_name(file.path):
@@ -89,8 +88,6 @@ def _judge_kind(file: SourceFile, config: CorpusConfig) -> Removal | None:
     kind = language.language_of(file.path)
     if kind is None:
         return Removal("unknown_language")
-    if config.languages and kind not in config.languages:
-        return Removal("language", kind)
     if _MINIFIED_NAMES.search(file.path):
         return Removal("minified")
     if _GENERATED_NAMES.search(file.path):
@@ -138,11 +135,18 @@ def _licence(document: Document, config: CorpusConfig) -> Removal | None:
     return None
 
 
+def _language(document: Document, config: CorpusConfig) -> Removal | None:
+    wanted = not config.languages or document.language in config.languages
+    return None if wanted else Removal("language", document.language)
+
+
 def _blank(document: Document, _: CorpusConfig) -> Removal | None:
     return None if document.content.strip() else Removal("empty", "only white space")
 
 
 def _lines(document: Document, config: CorpusConfig) -> Removal | None:
+    if language.kind_of(document.language) == "prose":  # a paragraph may be one line (so in The Stack v2)
+        return None
     lines = document.content.split("\n")
     longest = max(map(len, lines))
     if longest > config.max_line_chars:
@@ -168,11 +172,15 @@ def alphanumeric_share(text: str) -> float:
 
 
 def _generated(document: Document, _: CorpusConfig) -> Removal | None:
+    head = document.content[:GENERATED_CHARS].lower()
+    if "generated" not in head and "do not edit" not in head:  # saves the search, which is slow, for nearly all files
+        return None
     found = _GENERATED.search(document.content, 0, GENERATED_CHARS)
     return Removal("generated", found[0].strip()) if found else None
 
 
 RULES: Final[tuple[Callable[[Document, CorpusConfig], Removal | None], ...]] = (
+    _language,
     _licence,
     _blank,
     _lines,

@@ -125,7 +125,7 @@ def examine(job: Job, config: CorpusConfig) -> Document | Removal:
     document = Document(
         repo=job.repo,
         path=job.file.path,
-        language=language.language_of(job.file.path) or "",
+        language=language.language_of(job.file.path, text) or "",
         licence=licences.of_header(text) or job.licence,
         content=text,
     )

@@ -1,8 +1,10 @@
 """Where code comes from: the repositories of a source and the files of a repository, in a fixed order.
 
-`dir:/path` is a folder of repositories. A folder with a licence file, a build file or `.git` at its top is one
-repository; otherwise its sub-folders are looked at, two levels deep (`owner/name`). `packages:` is every Python
-distribution that is installed in the running environment.
+`dir:/path` is a folder of repositories. If it has a licence file, a build file or `.git` at its top, it is one
+repository itself; otherwise each sub-folder is one, or each of its sub-folders (`owner/name`) where there is nothing
+else in it. Files beside the repositories belong to none and are not looked at. What the top `.gitignore` names is left
+out, and no symbolic link is followed, except that a repository may stand in the folder as a link.
+`packages:` is every Python distribution that is installed in the running environment.
 
 Nothing is read here but licence and build files: names, kinds and sizes come from the file system.
 """
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+import pathspec
+
 from infill.corpus import licences
 from infill.errors import InputError
 
@@ -32,7 +36,6 @@ VENDORED: Final = frozenset(
 )
 """Folders with other people's code, under licences that the repository's own does not tell."""
 
-MAX_DEPTH: Final = 2
 MAX_LICENCE_BYTES: Final = 200_000
 
 
@@ -121,7 +124,7 @@ def _folders(place: str) -> Iterator[Repository]:
     if _is_repository(top):
         yield _repository(top.name, top)
         return
-    found = list(_find(top, MAX_DEPTH))
+    found = [repository for child in _subfolders(top) for repository in _below(child)]
     if not found:
         raise InputError(
             f"dir:{place} holds no repository: put each repository into a folder of its own, "
@@ -131,21 +134,17 @@ def _folders(place: str) -> Iterator[Repository]:
         yield _repository(folder.relative_to(top).as_posix(), folder)
 
 
-def _find(folder: Path, depth: int) -> Iterator[Path]:
-    """The repositories below `folder`; a sub-folder without a mark of its own is one when no repository is in it."""
-    for child in sorted(folder.iterdir()):
-        if child.name in IGNORED or not child.is_dir():
-            continue
-        inner = [] if _is_repository(child) or depth == 1 else list(_find_marked(child))
-        yield from inner or [child]
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.name not in IGNORED and child.is_dir())
 
 
-def _find_marked(folder: Path) -> Iterator[Path]:
-    try:
-        children = sorted(folder.iterdir())
-    except OSError:
-        return
-    yield from (child for child in children if child.is_dir() and not child.is_symlink() and _is_repository(child))
+def _below(folder: Path) -> list[Path]:
+    """`folder`, or what is in it when it is an owner: only folders, one of them with the mark of a repository."""
+    if not os.access(folder, os.R_OK | os.X_OK) or _is_repository(folder):
+        return [folder]
+    children = _subfolders(folder)
+    is_owner = len(children) == len(list(folder.iterdir())) and any(map(_is_repository, children))
+    return children if is_owner else [folder]
 
 
 def _is_repository(folder: Path) -> bool:
@@ -160,17 +159,21 @@ def _is_repository(folder: Path) -> bool:
 
 def _repository(name: str, root: Path) -> Repository:
     root = root.resolve()
-    files = tuple(_walk(root))
-    top = [file for file in files if "/" not in file.path and not file.trouble]
-    texts = [text for file in top if licences.LICENCE_FILE.fullmatch(file.path) and (text := _text(root, file))]
-    declared = {file.path: text for file in top if file.path in licences.DECLARATIONS and (text := _text(root, file))}
-    return Repository(
-        name=name,
-        root=str(root),
-        licence=licences.of_repository(texts, declared),
-        files=files,
-        nested=_nested(root, files),
-    )
+    files = _not_ignored(root, _walk(root))
+    top = [file for file in files if "/" not in file.path]
+    texts = [_text(root, file.path) for file in top if licences.LICENCE_FILE.fullmatch(file.path)]
+    declared = {file.path: _text(root, file.path) for file in top if file.path in licences.DECLARATIONS}
+    licence = licences.of_repository(texts, declared)
+    return Repository(name=name, root=str(root), licence=licence, files=files, nested=_nested(root, files))
+
+
+def _not_ignored(root: Path, files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    """The files without those that the `.gitignore` at the top of the repository names."""
+    found = tuple(files)
+    if not any(file.path == ".gitignore" for file in found):
+        return found
+    ignored = pathspec.GitIgnoreSpec.from_lines(_text(root, ".gitignore").splitlines())
+    return tuple(file for file in found if not ignored.match_file(file.path))
 
 
 def _walk(root: Path) -> Iterator[SourceFile]:
@@ -224,12 +227,15 @@ def _describe(path: str, entry: os.DirEntry[str] | Path) -> SourceFile:
     return SourceFile(path=path, size=state.st_size)
 
 
-def _text(root: Path, file: SourceFile) -> str:
-    """The start of a small text file, whatever its encoding; empty when it cannot be read."""
+def _text(root: Path, path: str) -> str:
+    """The start of a text file, whatever its encoding; empty when it cannot be read or leads out of the repository."""
     try:
-        with open(root / file.path, "rb") as handle:
+        file = (root / path).resolve(strict=True)
+        if not file.is_relative_to(root) or not file.is_file():
+            return ""
+        with file.open("rb") as handle:
             return handle.read(MAX_LICENCE_BYTES).decode("utf-8", "replace")
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links
         return ""
 
 
@@ -238,8 +244,8 @@ def _nested(root: Path, files: Iterable[SourceFile]) -> dict[str, str]:
     texts: dict[str, list[str]] = {}
     for file in files:
         folder, _, name = file.path.rpartition("/")
-        if folder and not file.trouble and licences.LICENCE_FILE.fullmatch(name):
-            texts.setdefault(folder, []).append(_text(root, file))
+        if folder and licences.LICENCE_FILE.fullmatch(name):
+            texts.setdefault(folder, []).append(_text(root, file.path))
     found = {folder: licences.of_repository(contents, {}) for folder, contents in texts.items()}
     return {folder: licence for folder, licence in found.items() if licence != licences.UNKNOWN}
 
@@ -259,11 +265,11 @@ def _installed() -> list[tuple[str, importlib.metadata.Distribution]]:
 
 def _distributions() -> Iterator[Repository]:
     for name, distribution in _installed():
-        root = Path(str(distribution.locate_file("")))
+        root = Path(str(distribution.locate_file(""))).resolve()
         paths = _recorded(distribution)
         information = {path for path in paths if ".dist-info/" in path or ".egg-info/" in path}
         texts = [
-            _text(root, SourceFile(path=path))
+            _text(root, path)
             for path in sorted(information)
             if licences.LICENCE_FILE.fullmatch(PurePosixPath(path).name)
         ]

@@ -1,0 +1,50 @@
+"""Languages by file name."""
+
+import pytest
+
+from infill import syntax
+from infill.corpus import language
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/b.py", "python"),
+        ("A.CS", "c_sharp"),
+        ("x.tsx", "tsx"),
+        ("src/Makefile", "make"),
+        ("Dockerfile.gpu", "dockerfile"),
+        ("CMakeLists.txt", "cmake"),
+        ("README", "text"),
+        ("a.d/README.md", "markdown"),
+        (".yaml", None),
+        ("a.py/noextension", None),
+        ("x.unknown", None),
+    ],
+)
+def test_the_name_tells_the_language(path: str, name: str | None) -> None:
+    assert language.language_of(path) == name
+
+
+def test_the_text_tells_a_header_of_cpp() -> None:
+    assert language.language_of("x.h", "int main(void);\n") == "c"
+    assert language.language_of("x.h", "#pragma once\nnamespace a {}\n") == "cpp"
+
+
+def test_languages_with_a_grammar_are_code() -> None:
+    assert {language.kind_of(name) for name in syntax.LANGUAGES} == {"code"}
+    assert [language.kind_of(name) for name in ("css", "markdown", "yaml", "shell")] == [
+        "markup",
+        "prose",
+        "data",
+        "code",
+    ]
+
+
+def test_binary_and_data_names() -> None:
+    assert language.is_binary_name("lib/libx.so.1")
+    assert language.is_binary_name("a/B.PNG")
+    assert not language.is_binary_name("so.py")
+    assert language.is_data_name("package-lock.json")
+    assert language.is_data_name("x.CSV")
+    assert not language.is_data_name("package.json")

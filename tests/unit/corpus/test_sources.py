@@ -1,0 +1,149 @@
+"""Sources: what is a repository, which files it has, and that hostile folders do no harm."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infill.corpus import sources
+from infill.errors import InputError
+from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
+
+
+def names(folder: Path) -> list[str]:
+    return [repository.name for repository in sources.repositories([f"dir:{folder}"])]
+
+
+def only(folder: Path) -> sources.Repository:
+    (repository,) = sources.repositories([f"dir:{folder}"])
+    return repository
+
+
+def test_each_sub_folder_is_a_repository(tmp_path: Path) -> None:
+    write_repositories(tmp_path, 2)
+    (tmp_path / "empty").mkdir()
+    write_files(tmp_path, {"unlicensed/a.py": "x", "beside.py": "x"})
+    found = {repository.name: repository for repository in sources.repositories([f"dir:{tmp_path}"])}
+    assert list(found) == ["empty", "repo_0", "repo_1", "unlicensed"]
+    assert found["empty"].files == ()
+    assert {name: found[name].licence for name in ("repo_0", "unlicensed")} == {
+        "repo_0": "MIT",
+        "unlicensed": "NOASSERTION",
+    }
+
+
+@pytest.mark.parametrize("mark", ["LICENSE", ".git/HEAD", "pyproject.toml"])
+def test_a_marked_folder_is_one_repository(tmp_path: Path, mark: str) -> None:
+    write_files(tmp_path / "mine", {mark: "x", "a/b.py": "x", "c/d.py": "x"})
+    assert names(tmp_path / "mine") == ["mine"]
+
+
+def test_owners_hold_repositories(tmp_path: Path) -> None:
+    write_files(
+        tmp_path, {"psf/requests/LICENSE": MIT, "psf/other/a.py": "x", "plain/src/LICENSE": MIT, "plain/a.py": "x"}
+    )
+    assert names(tmp_path) == ["plain", "psf/other", "psf/requests"]
+
+
+def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+    write_repositories(tmp_path / "a", 1)
+    write_repositories(tmp_path / "b", 1)
+    found = sources.repositories([f"dir:{tmp_path / 'a'}", f"dir:{tmp_path / 'b'}"])
+    assert [repository.name for repository in found] == ["repo_0", "repo_0~2"]
+
+
+def test_files_come_in_the_order_of_their_paths_without_what_tools_leave(tmp_path: Path) -> None:
+    files = ["LICENSE", "b.py", "a/z.py", "a.py", ".git/config", "a/__pycache__/z.pyc", ".tox/x.py", "build/out.py"]
+    write_files(tmp_path, dict.fromkeys(files, "x"))
+    write_files(tmp_path, {".gitignore": "build/\n"})
+    assert [file.path for file in only(tmp_path).files] == [".gitignore", "LICENSE", "a.py", "a/z.py", "b.py"]
+
+
+def test_what_cannot_be_taken_says_why(tmp_path: Path) -> None:
+    write_files(tmp_path / "secret", {"key.py": "x"})
+    root = write_files(tmp_path / "r", {"LICENSE": MIT, "a.py": "x", "node_modules/m/i.js": "x", "sub/.git/HEAD": "x"})
+    write_files(root, {"line\nbreak.py": "x", "sub/b.py": "x"})
+    os.mkfifo(root / "fifo.py")
+    (root / "out.py").symlink_to(tmp_path / "secret" / "key.py")
+    (root / "loop").symlink_to(root)
+    with open(os.fsencode(root) + b"/\xff.py", "wb"):
+        pass
+    troubles = {file.path: file.trouble for file in only(root).files if file.trouble}
+    assert troubles == {
+        "fifo.py": "special_file",
+        "line\nbreak.py": "bad_name",
+        "loop": "symlink",
+        "node_modules/": "vendored",
+        "out.py": "symlink",
+        "sub/": "vendored",
+        "\\udcff.py": "bad_name",
+    }
+
+
+def test_a_licence_may_be_a_link_inside_the_repository_only(tmp_path: Path) -> None:
+    write_files(tmp_path, {"inside/docs/MIT": MIT, "outside/a.py": "x", "elsewhere/a.py": "x", "MIT": MIT})
+    (tmp_path / "inside" / "LICENSE").symlink_to("docs/MIT")
+    (tmp_path / "outside" / "LICENSE").symlink_to(tmp_path / "MIT")
+    (tmp_path / "elsewhere" / "LICENSE").symlink_to("LICENSE")
+    found = {repository.name: repository.licence for repository in sources.repositories([f"dir:{tmp_path}"])}
+    assert found == {"elsewhere": "NOASSERTION", "inside": "MIT", "outside": "NOASSERTION"}
+
+
+def test_a_repository_may_be_linked_into_the_folder(tmp_path: Path) -> None:
+    write_repositories(tmp_path / "elsewhere", 1)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "mine").symlink_to(tmp_path / "elsewhere" / "repo_0")
+    (repository,) = sources.repositories([f"dir:{tmp_path / 'linked'}"])
+    assert repository.name == "mine"
+    assert repository.licence == "MIT"
+    assert len(repository.files) == 4
+
+
+def test_a_licence_further_down_counts_for_what_is_below_it(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "r", {"LICENSE": MIT, "lib/gpl/COPYING": GPL, "lib/LICENSE": "our own words"})
+    repository = only(root)
+    assert repository.licence_of("a.py") == "MIT"
+    assert repository.licence_of("lib/a.py") == "MIT"
+    assert repository.licence_of("lib/gpl/deep/a.py") == "GPL-3.0-only"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("dir:/no/such/folder", "is no folder"),
+        ("dir:", "is no source"),
+        ("https://example.org", "is no source"),
+        ("packages:numpy", "is no source"),
+    ],
+)
+def test_a_wrong_source_is_refused(source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        list(sources.repositories([source]))
+
+
+def test_a_folder_without_repositories_is_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, {"loose.py": "x"})
+    with pytest.raises(InputError, match="holds no repository"):
+        names(tmp_path)
+
+
+def test_installed_packages_are_repositories() -> None:
+    found = {repository.name: repository for repository in sources.repositories(["packages:"])}
+    pyarrow = found["pyarrow"]
+    assert pyarrow.licence == "Apache-2.0"
+    paths = [file.path for file in pyarrow.files]
+    assert "pyarrow/__init__.py" in paths
+    assert paths == sorted(paths)
+    assert not any(".dist-info/" in path or "__pycache__" in path or path.startswith("..") for path in paths)
+    assert list(found) == sorted(found)
+
+
+def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    write_repositories(tmp_path, 1)
+    sources_ = [f"dir:{tmp_path}"]
+    before = sources.fingerprint(sources_)
+    assert sources.fingerprint(sources_) == before
+    file = tmp_path / "repo_0" / "LICENSE"
+    os.utime(file, ns=(1, 1))
+    assert sources.fingerprint(sources_) != before
+    assert sources.fingerprint(["packages:"]) == sources.fingerprint(["packages:"])

@@ -1,49 +1,97 @@
 """Fill-in-the-middle splits: random spans for pre-training, syntactic holes for fine-tuning.
 
-A hole is a pair of character offsets, so prefix + middle + suffix is the file by construction.
+A hole is a pair of character offsets, so prefix + middle + suffix is the file by construction, whatever its line ends.
+
+The Mellum paper (arXiv 2510.05788) cuts where a person works: its middles are complete segments of at most 700
+characters, whose start and end are drawn among four kinds of boundary. Its probabilities are not public; those of
+`SplitConfig` are ours. A hole is drawn in four steps: the kinds of its two boundaries, a point in the text, a syntactic
+unit round the point, and the boundaries of those kinds in the unit. Where both are "block" the hole is the whole unit,
+or a random span snapped to the nearest run of sibling nodes.
 """
 
 import random
 import re
+import unicodedata
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-from tree_sitter import Node
+from typing import Final, TypeVar
 
 from infill import syntax
 
-KINDS: Final = ("block", "line_start", "line_middle", "token_middle")
-"""The boundary kinds of the Mellum paper (arXiv 2510.05788)."""
+BLOCK: Final = "block"
+"""Where a syntactic unit starts or ends: a statement, a function, the body of a block, arguments, an aligned span."""
+LINE_START: Final = "line_start"
+"""As a start, the first character of a line's code; as an end, the break before the next line, or the next line's
+first character where the caret stands in front of that line."""
+LINE_MIDDLE: Final = "line_middle"
+"""Between two tokens of a line, before or after the space there."""
+TOKEN_MIDDLE: Final = "token_middle"
+"""Between two characters of a word: the person has typed half of it."""
+KINDS: Final = (BLOCK, LINE_START, LINE_MIDDLE, TOKEN_MIDDLE)
 
-_WORD: Final = re.compile(r"\w{2,}")
+ALIGNED: Final = "aligned"
+UNITS: Final = ("statement", "function", "block", "arguments", ALIGNED)
+"""What a hole is, or what it lies in when its boundaries are not both of kind "block"."""
+
+_ATTEMPTS: Final = 8
+"""Points that are tried for one hole."""
+_REACH: Final = 64
+"""Blanks before a token that are looked through."""
+_BREAK: Final = re.compile(r"\r\n|\r|\n")
+_BLANKS: Final = re.compile(r"[ \t]*")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
     start: tuple[tuple[str, float], ...] = (
-        ("block", 0.4),
-        ("line_start", 0.2),
-        ("line_middle", 0.2),
-        ("token_middle", 0.2),
+        (BLOCK, 0.4),
+        (LINE_START, 0.2),
+        (LINE_MIDDLE, 0.2),
+        (TOKEN_MIDDLE, 0.2),
     )
-    """Boundary kinds of the start with their probabilities; the paper's are unknown, these are ours."""
+    """Boundary kinds of a hole's start, with their probabilities."""
     end: tuple[tuple[str, float], ...] = (
-        ("block", 0.6),
-        ("line_start", 0.25),
-        ("line_middle", 0.1),
-        ("token_middle", 0.05),
+        (BLOCK, 0.6),
+        (LINE_START, 0.25),
+        (LINE_MIDDLE, 0.1),
+        (TOKEN_MIDDLE, 0.05),
     )
-    """Boundary kinds of the end with their probabilities."""
+    """Boundary kinds of a hole's end, with their probabilities, drawn independently of the start's."""
+    units: tuple[tuple[str, float], ...] = (
+        ("statement", 0.3),
+        ("function", 0.2),
+        ("block", 0.3),
+        ("arguments", 0.2),
+    )
+    """Weights of the units round a point: of those that fit, one is drawn."""
+    aligned_share: float = 0.5
+    """Share of aligned spans among the holes with two "block" boundaries; the others are complete units."""
+    before_indent: float = 0.1
+    """Probability that a caret at a line start stands before the indentation, as in an editor that does not indent."""
+    before_line: float = 0.2
+    """Probability that a hole of whole lines takes its last line break too: its caret stands in front of a line."""
     max_middle_chars: int = 700
     """The longest middle (Mellum: 700 characters)."""
+    max_file_chars: int = 5_000_000
+    """A longer file has no holes: its tree would take about 70 bytes of memory a character."""
 
     def __post_init__(self) -> None:
-        for name, table in (("start", self.start), ("end", self.end)):
-            kinds = dict(table)
-            if not set(kinds) <= set(KINDS) or min(kinds.values(), default=-1) < 0 or sum(kinds.values()) <= 0:
-                raise ValueError(f"split.{name} must give probabilities to kinds of {', '.join(KINDS)}")
+        _check_weights("start", self.start, KINDS)
+        _check_weights("end", self.end, KINDS)
+        _check_weights("units", self.units, UNITS[:-1])
+        for name in ("aligned_share", "before_indent", "before_line"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"split.{name} must lie between 0 and 1")
         if self.max_middle_chars < 1:
             raise ValueError("split.max_middle_chars must be at least 1")
+
+
+def _check_weights(name: str, weights: tuple[tuple[str, float], ...], known: Sequence[str]) -> None:
+    if any(key not in known or not 0 <= weight < float("inf") for key, weight in weights):
+        raise ValueError(f"split.{name} must give weights of at least 0 to some of {', '.join(known)}")
+    if not any(weight for _, weight in weights):
+        raise ValueError(f"split.{name} needs a weight above 0")
 
 
 @dataclass(frozen=True)
@@ -57,89 +105,197 @@ class Hole:
     kind_end: str
     """Boundary kind of the end, one of KINDS."""
     unit: str
-    """The syntactic unit that the hole is, or lies in."""
-
-
-def _rng(seed: int, epoch: int, document: str) -> random.Random:
-    return random.Random(f"{seed}/{epoch}/{document}")
+    """What the hole is, or lies in: one of UNITS."""
 
 
 def random_span(text: str, *, seed: int, epoch: int, document: str) -> tuple[int, int]:
-    """Start and end of the middle when `text` is cut into three parts at two uniformly drawn characters.
+    """Start and end of the middle when `text` is cut into three parts at two characters, each drawn uniformly.
 
-    The middle is never only whitespace, unless the text is: then it is the whole text.
+    The middle is never only whitespace, unless the text is: then it is the whole text. Deterministic in the text and
+    (seed, epoch, document).
     """
-    rng = _rng(seed, epoch, document)
+    rng = _generator(seed, epoch, document)
     for _ in range(32):
         start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
-        if text[start:end].strip():
+        if not _is_blank(text[start:end]):
             return start, end
     return 0, len(text)
 
 
 def is_sound(text: str, language: str) -> bool:
-    """Whether `text` parses without errors. Raises InputError where there is no grammar."""
-    return not syntax.parse(text.encode("utf-8", "surrogatepass"), language).root_node.has_error
+    """Whether `text` parses without errors. Raises InputError where there is no grammar for the language."""
+    return syntax.Source(text, language).sound
 
 
 def syntactic_holes(
     text: str, language: str, config: SplitConfig, *, seed: int, epoch: int, document: str, n: int
 ) -> list[Hole]:
-    """At most `n` distinct holes, a function of the text, the configuration and (seed, epoch, document).
+    """At most `n` distinct holes in the order in which they were drawn; fewer where the text has no more to give.
 
+    No hole is only whitespace, none lies where the text does not parse, and each starts and ends where a caret can
+    stand. Deterministic in the text, the configuration and (seed, epoch, document); a greater `n` only adds holes.
     Raises InputError where there is no grammar for the language.
     """
-    rng = _rng(seed, epoch, document)
-    root = syntax.parse(text.encode("utf-8", "surrogatepass"), language).root_node
-    offsets = _char_offsets(text)
-    holes: dict[Hole, None] = {}
-    for _ in range(4 * n):
-        if len(holes) == n or not text.strip():
-            break
-        hole = _draw(text, root, offsets, config, rng)
+    if len(text) > config.max_file_chars or _is_blank(text):
+        return []
+    splitter = _Splitter(syntax.Source(text, language), config, _generator(seed, epoch, document))
+    holes: dict[tuple[int, int], Hole] = {}
+    for _ in range(n):
+        hole = splitter.draw(holes)
         if hole is not None:
-            holes[hole] = None
-    return list(holes)
+            holes[hole.start, hole.end] = hole
+    return list(holes.values())
 
 
-def _char_offsets(text: str) -> list[int]:
-    """Byte offset of the UTF-8 form -> character offset."""
-    offsets: list[int] = []
-    for index, char in enumerate(text):
-        offsets.extend([index] * len(char.encode("utf-8", "surrogatepass")))
-    return [*offsets, len(text)]
+def _generator(seed: int, epoch: int, document: str) -> random.Random:
+    return random.Random(f"{seed}/{epoch}/{document}")
 
 
-def _draw(text: str, root: Node, offsets: list[int], config: SplitConfig, rng: random.Random) -> Hole | None:
-    """One attempt at a hole: a unit round a random byte, its ends moved to boundaries of the drawn kinds."""
-    byte = rng.randrange(len(offsets))
-    units: list[tuple[int, int, str]] = []
-    node: Node | None = root
-    while node is not None:
-        start, end = offsets[node.start_byte], offsets[node.end_byte]
-        if node.is_error:
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+class _Splitter:
+    """Draws holes in one text."""
+
+    def __init__(self, source: syntax.Source, config: SplitConfig, rng: random.Random) -> None:
+        self.source, self.text, self.config = source, source.text, config
+        self.random = rng.random
+        self.weights = {role: weight for role, weight in config.units if weight}
+
+    def draw(self, taken: Container[tuple[int, int]]) -> Hole | None:
+        """A hole whose ends are not in `taken`, or None after some attempts.
+
+        The kinds are drawn once and the point anew at each attempt, so kinds that seldom fit are not drawn less often.
+        """
+        kind_start, kind_end = self._pick(self.config.start), self._pick(self.config.end)
+        for _ in range(_ATTEMPTS):
+            point = self._point(0, len(self.text))
+            span = None if point is None else self._span(kind_start, kind_end, point)
+            if span is not None and span[:2] not in taken and self._fits(*span[:2]):
+                start, end, unit = span
+                return Hole(start, end, kind_start, kind_end, unit)
+        return None
+
+    def _pick(self, weighted: Sequence[tuple[_T, float]]) -> _T:
+        """One of the items, with a probability in proportion to its weight."""
+        at = self.random() * sum([weight for _, weight in weighted])
+        for item, weight in weighted:
+            at -= weight
+            if at < 0:
+                return item
+        return weighted[-1][0]
+
+    def _point(self, start: int, end: int) -> int | None:
+        """A uniformly drawn character of text[start:end] that is no whitespace; None if it was one at each attempt."""
+        for _ in range(_ATTEMPTS):
+            point = start + int(self.random() * (end - start))
+            if not self.text[point].isspace():
+                return point
+        return None
+
+    def _fits(self, start: int, end: int) -> bool:
+        """Whether [start, end) is short enough, not blank, between two places for a caret, and soundly parsed."""
+        return (
+            0 < end - start <= self.config.max_middle_chars
+            and not _is_blank(self.text[start:end])
+            and is_caret(self.text, start)
+            and is_caret(self.text, end)
+            and self.source.is_sound(start, end)
+        )
+
+    def _span(self, kind_start: str, kind_end: str, point: int) -> tuple[int, int, str] | None:
+        """Start, end and unit of a hole of those kinds near `point`, unchecked; None where there is none."""
+        if kind_start == kind_end == BLOCK and self.random() < self.config.aligned_share:
+            return self._aligned(point)
+        caret = None if kind_start == BLOCK else self._caret(kind_start, point)
+        unit = self._unit(point) if kind_start == BLOCK else None if caret is None else self._rest(caret)
+        if unit is None or kind_end == BLOCK:
+            return unit
+        start, limit, role = unit
+        near = self._point(start, limit)
+        end = None if near is None else self._end(kind_end, start, near)
+        return None if end is None else (start, end, role)
+
+    def _aligned(self, point: int) -> tuple[int, int, str] | None:
+        """A random span from `point` on, snapped to sibling nodes; short spans are drawn more often than long ones."""
+        longest = self.config.max_middle_chars
+        length = 1 + int(longest * self.random() * self.random())
+        span = self.source.snap(point, min(point + length, len(self.text)), longest)
+        return None if span is None else (*span, ALIGNED)
+
+    def _unit(self, point: int, caret: int | None = None) -> tuple[int, int, str] | None:
+        """Start, end and role of a unit that holds `point` and, counted from `caret` if given, is short enough."""
+        longest = self.config.max_middle_chars + len("{}")
+        units = self.source.units(point, caret, longest)
+        weighted = [(unit, self.weights[unit[2]]) for unit in units if unit[2] in self.weights]
+        if not weighted:
             return None
-        if 0 < end - start <= config.max_middle_chars and not node.has_error and node.is_named:
-            units.append((start, end, node.type))
-        node = next((child for child in node.children if child.start_byte <= byte < child.end_byte), None)
-    if not units:
-        return None
-    start, end, unit = rng.choice(units)
-    kind_start = rng.choices([k for k, _ in config.start], [p for _, p in config.start])[0]
-    kind_end = rng.choices([k for k, _ in config.end], [p for _, p in config.end])[0]
-    starts = _boundaries(text, start, end, kind_start)
-    left = start if kind_start == "block" else rng.choice(starts) if starts else None
-    ends = [] if left is None else [b for b in _boundaries(text, start, end, kind_end) if b > left]
-    right = end if kind_end == "block" else rng.choice(ends) if ends else None
-    if left is None or right is None or not text[left:right].strip():
-        return None
-    return Hole(left, right, kind_start, kind_end, unit)
+        start, end, role = self._pick(weighted)
+        if role in ("block", "arguments"):
+            start, end = self.source.interior(start, end)
+        return (start, end, role) if caret is None or start <= point < end else None
+
+    def _rest(self, caret: int) -> tuple[int, int, str] | None:
+        """`caret`, and the end and the role of a unit that holds the code behind it."""
+        unit = self._unit(_after_blanks(self.text, caret), caret)
+        return None if unit is None else (caret, *unit[1:])
+
+    def _caret(self, kind: str, point: int) -> int | None:
+        """A start of that kind at `point`: of its line, before its token, or inside its token."""
+        if kind != LINE_START:
+            return self._in_line(kind, point)
+        line = _line(self.text, point, self.config.max_middle_chars)
+        if line is None or self.random() < self.config.before_indent:
+            return line
+        return _after_blanks(self.text, line)
+
+    def _end(self, kind: str, start: int, point: int) -> int | None:
+        """An end of that kind at `point` of a hole from `start` on."""
+        if kind != LINE_START:
+            return self._in_line(kind, point)
+        longest = self.config.max_middle_chars
+        line = _line(self.text, start, longest)
+        found = _BREAK.search(self.text, point, start + longest + 1)
+        if found is None:
+            return start + len(self.text[start:].rstrip()) if start + longest >= len(self.text) else None
+        if line is not None and not self.text[line:start].strip() and self.random() < self.config.before_line:
+            return found.end() if start == line else _after_blanks(self.text, found.end())
+        return start + len(self.text[start : found.start()].rstrip())
+
+    def _in_line(self, kind: str, point: int) -> int | None:
+        """A caret inside the token at `point` (TOKEN_MIDDLE), or between it and the one before it in its line."""
+        text, (start, end) = self.text, self.source.token(point)
+        if kind == TOKEN_MIDDLE:
+            cut = start + 1 + int(self.random() * (end - start - 1))
+            return cut if cut < end and syntax.is_word(text[cut - 1]) and syntax.is_word(text[cut]) else None
+        gap = start
+        while gap > max(0, start - _REACH) and text[gap - 1] in " \t":
+            gap -= 1
+        if gap == 0 or text[gap - 1] in "\r\n":
+            return None
+        return gap if self.random() < 0.5 else start
 
 
-def _boundaries(text: str, start: int, end: int, kind: str) -> list[int]:
-    """Offsets of the boundaries of a kind in text[start:end]."""
-    if kind == "line_start":
-        return [m.end() for m in re.compile(r"[\r\n][ \t]*").finditer(text, start, end) if m.end() < end]
-    if kind == "line_middle":
-        return [m.start() for m in re.compile(r"(?<=[^\s])[ \t]*\b\w").finditer(text, start + 1, end)]
-    return [m.start() + 1 for m in _WORD.finditer(text, start, end)]
+def _line(text: str, offset: int, reach: int) -> int | None:
+    """The first character of the line that `offset` is in; None where it is more than `reach` characters away."""
+    first = max(0, offset - reach)
+    line = max(text.rfind("\n", first, offset), text.rfind("\r", first, offset)) + 1
+    return line if line or not first else None
+
+
+def _after_blanks(text: str, offset: int) -> int:
+    """The first character at or behind `offset` that is neither a space nor a tab."""
+    found = _BLANKS.match(text, offset)
+    return found.end() if found else offset
+
+
+def is_caret(text: str, offset: int) -> bool:
+    """Whether an editor can put its caret there: not inside a line break, a composed character or a joined emoji."""
+    if offset == len(text):
+        return True
+    after, before = text[offset], text[offset - 1 : offset]
+    if after < "\u0300":
+        return not (before == "\r" and after == "\n")
+    skin_tone = "\U0001f3fb" <= after <= "\U0001f3ff"
+    return not skin_tone and before != "\u200d" and unicodedata.category(after) not in {"Mn", "Mc", "Me", "Cf"}

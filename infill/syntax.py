@@ -1,14 +1,21 @@
-"""Grammars: which language a path is in, and the concrete syntax tree of a source text.
+"""Grammars: which language a path is in, the syntax tree of a source text, and the units in it.
 
-Offsets of tree-sitter are bytes of the UTF-8 source; `fim` turns them into characters.
+tree-sitter counts bytes of UTF-8, editors and the rest of Infill count characters: `Source` translates. Nothing here
+recurses or walks a whole tree: a question about a position descends from the root to it in compiled code.
 """
 
 import importlib
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from functools import cache
+from itertools import product
+from operator import index
 from pathlib import PurePosixPath
 from typing import Final
 
-from tree_sitter import Language, Parser, Tree
+import numpy as np
+from tree_sitter import Language, Node, Parser, Tree
 
 from infill.errors import InputError
 
@@ -29,7 +36,7 @@ _GRAMMARS: Final = {
 }
 
 LANGUAGES: Final = tuple(_GRAMMARS)
-"""The languages with a grammar."""
+"""The languages with a grammar; `tsx` is TypeScript with JSX, whose grammar differs."""
 
 _EXTENSIONS: Final = {
     "python": "py pyi pyw",
@@ -42,23 +49,50 @@ _EXTENSIONS: Final = {
     "rust": "rs",
     "c": "c h",
     "cpp": "cc cpp cxx c++ hh hpp hxx h++ ipp inl tpp",
-    "c_sharp": "cs",
+    "c_sharp": "cs csx",
     "php": "php phtml",
     "ruby": "rb rake gemspec ru",
 }
 _BY_EXTENSION: Final = {extension: name for name, group in _EXTENSIONS.items() for extension in group.split()}
 _BY_NAME: Final = {"Rakefile": "ruby", "Gemfile": "ruby", "SConstruct": "python", "SConscript": "python"}
 
+# Roles of node kinds, over all grammars: a name means the same wherever it occurs. A statement is besides any
+# `..._statement`, and whatever stands in a block or at the top of the file.
+ROLES: Final = {
+    "function": """
+        function_definition method_declaration constructor_declaration
+        compact_constructor_declaration function_declaration generator_function_declaration method_definition
+        secondary_constructor anonymous_function function_expression arrow_function lambda_literal function_item
+        closure_expression func_literal local_function_statement destructor_declaration operator_declaration
+        lambda_expression method singleton_method""",
+    "block": """
+        block class_body interface_body enum_body enum_class_body constructor_body annotation_type_body switch_block
+        function_body statement_block switch_body class_static_block statement_list field_declaration_list
+        declaration_list compound_statement match_block enum_variant_list enumerator_list accessor_list
+        enum_member_declaration_list enum_declaration_list colon_block body_statement block_body then do""",
+    "arguments": """
+        argument_list arguments value_arguments bracketed_argument_list subscript_argument_list type_arguments
+        parameters formal_parameters function_value_parameters class_parameters parameter_list lambda_parameters
+        method_parameters block_parameters closure_parameters type_parameters""",
+}
+"""Role -> the node kinds that have it: functions, bodies of blocks, and what stands between call brackets."""
+
+_TOKEN_CHARS: Final = 64
+"""A longer leaf of the tree (a comment, a string, data) is taken word by word."""
+_MAX_DEPTH: Final = 1_000
+"""Deeper than this in a file with errors nothing is trusted: people do not write it, and to look costs as much."""
+_BRACKETS: Final = {"(": ")", "{": "}", "[": "]", "<": ">", "|": "|"}
+
 
 def language_of(path: str) -> str | None:
-    """The language of a file by its name, or None where there is no grammar for it."""
+    """The language of a file by its name, one of LANGUAGES, or None where there is no grammar for it."""
     name = PurePosixPath(path.replace("\\", "/")).name
     return _BY_NAME.get(name) or _BY_EXTENSION.get(name.rpartition(".")[2].lower() if "." in name else "")
 
 
 @cache
 def grammar(language: str) -> Language:
-    """The grammar of a language in LANGUAGES, loaded once. Raises InputError for any other name."""
+    """The grammar of a language in LANGUAGES, loaded at the first use. Raises InputError for any other name."""
     if language not in _GRAMMARS:
         raise InputError(f"there is no grammar for {language!r}; known are {', '.join(LANGUAGES)}")
     module, function = _GRAMMARS[language]
@@ -66,10 +100,177 @@ def grammar(language: str) -> Language:
 
 
 def parser(language: str) -> Parser:
-    """A new parser; one must not be shared by threads. Raises InputError where there is no grammar."""
+    """A new parser (it costs a microsecond; one must not be shared by threads). Raises InputError as `grammar` does."""
     return Parser(grammar(language))
 
 
 def parse(source: bytes, language: str) -> Tree:
-    """The syntax tree of UTF-8 `source`, with ERROR nodes where it does not parse; offsets are bytes."""
+    """The syntax tree of UTF-8 `source`, with ERROR nodes where it does not parse; its offsets are bytes."""
     return parser(language).parse(source)
+
+
+@cache
+def roles(language: str) -> dict[int, str]:
+    """Kind id of a node -> "function", "block", "arguments", "statement", or "" for what is never a unit.
+
+    A kind that is missing is a statement where it stands directly in a block or in the file.
+    """
+    known = grammar(language)
+    table = {name: role for role, names in ROLES.items() for name in names.split()}
+    found: dict[int, str] = {}
+    for kind in range(known.node_kind_count):
+        name = known.node_kind_for_id(kind) or ""
+        if not known.node_kind_is_named(kind) or "comment" in name or name in {"php_tag", "text"}:
+            found[kind] = ""
+        elif name in table or name.endswith("_statement"):
+            found[kind] = table.get(name, "statement")
+    return found
+
+
+class Source:
+    """A text and its syntax tree; all offsets that go in and come out are characters of the text."""
+
+    def __init__(self, text: str, language: str) -> None:
+        """Parses `text`, lone surrogates included. Raises InputError where there is no grammar for the language."""
+        source = text.encode("utf-8", "surrogatepass")
+        self.text: Final = text
+        self.root: Final = parse(source, language).root_node
+        self.sound: Final = not self.root.has_error
+        self._roles: Final = roles(language)
+        self._cursor: Final = self.root.walk()
+        self._char, self._byte = translators(source) if len(source) != len(text) else (index, index)
+
+    def units(self, offset: int, start: int | None, longest: int) -> list[tuple[int, int, str]]:
+        """Start, end and role of the units that hold the character at `offset`, outermost first.
+
+        Only those that have at most `longest` characters, counted from `start` where that is given. Units of role
+        "block" and "arguments" still have their brackets: see `interior`.
+        """
+        byte, cursor = self._byte(offset), self._cursor
+        # Whatever holds the next `longest` characters too is too long: the compiled search goes past it.
+        top = self.root.descendant_for_byte_range(byte, self._byte(min(offset + longest, len(self.text)))) or self.root
+        found: list[tuple[int, int, str]] = []
+        in_block = top == self.root or self._roles.get(top.kind_id) == "block"
+        cursor.reset(top)
+        while cursor.goto_first_child_for_byte(byte) is not None and (node := cursor.node) is not None:
+            role = self._roles.get(node.kind_id)
+            if role is None and in_block:
+                role = "statement"
+            in_block = role == "block"
+            if role:
+                first, last = self._char(node.start_byte), self._char(node.end_byte)
+                if first > offset:
+                    break
+                if last - (first if start is None else start) <= longest:
+                    found.append((first, last, role))
+        return found
+
+    def interior(self, start: int, end: int) -> tuple[int, int]:
+        """`start` and `end` moved inside a pair of brackets, where they hold one, and inside the whitespace there."""
+        text = self.text
+        if end - start >= 2 and _BRACKETS.get(text[start]) == text[end - 1]:
+            start, end = start + 1, end - 1
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        while start < end and text[start].isspace():
+            start += 1
+        return start, end
+
+    def token(self, offset: int) -> tuple[int, int]:
+        """Start and end of the token at `offset`, which is no whitespace: a leaf of the tree.
+
+        In a leaf of several words (a comment, the contents of a string) it is the word, or the single character.
+        """
+        byte = self._byte(offset)
+        leaf = self.root.descendant_for_byte_range(byte, byte + 1)
+        if leaf is not None and leaf.child_count == 0:
+            start, end = self._char(leaf.start_byte), self._char(leaf.end_byte)
+            if end - start <= _TOKEN_CHARS and len(self.text[start:end].split()) == 1:
+                return start, end
+        return self._word(offset)
+
+    def _word(self, offset: int) -> tuple[int, int]:
+        """The word round `offset`, as far as it is near, or the single character there."""
+        text, start, end = self.text, offset, offset + 1
+        if is_word(text[offset]):
+            while start > 0 and offset - start < _TOKEN_CHARS and is_word(text[start - 1]):
+                start -= 1
+            while end < len(text) and end - offset < _TOKEN_CHARS and is_word(text[end]):
+                end += 1
+        return start, end
+
+    def snap(self, start: int, end: int, longest: int) -> tuple[int, int] | None:
+        """Start and end of the run of named sibling nodes with the highest IoU with [start, end).
+
+        Aligned spans of AST-FIM (arXiv 2506.00204). Intersection and union are counted in bytes. None where every run
+        that touches the span has more than `longest` characters.
+        """
+        low, high = self._byte(start), self._byte(end)
+        node = self.root.named_descendant_for_byte_range(low, high)
+        best, overlap = None, 0.0
+        pending = [] if node is None else [[node]]  # the node that holds the span, then what the span touches inside
+        while pending:
+            touched = pending.pop()
+            # To drop a sibling that lies wholly in the span lowers the IoU, so only the outermost two may be dropped.
+            for first, last in product(touched[:2], touched[-2:]):
+                run = self._char(first.start_byte), self._char(last.end_byte)
+                iou = _iou(first.start_byte, last.end_byte, low, high)
+                if iou > overlap and run[1] - run[0] <= longest:
+                    best, overlap = run, iou
+            for node in touched[:1] + touched[1:][-1:]:
+                inside = min(node.end_byte, high) - max(node.start_byte, low)
+                # A run inside the node beats the best only if the node holds more of the span than that.
+                if node.end_byte - node.start_byte > inside > overlap * (high - low):
+                    pending.append([child for child in self._children(node, low, high) if child.is_named])
+        return best
+
+    def _children(self, parent: Node, low: int, high: int) -> list[Node]:
+        """The children of `parent` with a byte in [low, high), and those without any bytes that stand there."""
+        cursor = self._cursor
+        found: list[Node] = []
+        cursor.reset(parent)
+        more = cursor.goto_first_child_for_byte(low) is not None
+        while more and (node := cursor.node) is not None and node.start_byte < high:
+            found.append(node)
+            more = cursor.goto_next_sibling()
+        return found
+
+    def is_sound(self, start: int, end: int) -> bool:
+        """Whether the parse of [start, end) can be trusted in a file with errors.
+
+        The span lies in no ERROR node, and the lowest node that holds it, or at least its children that the span
+        touches, are without errors.
+        """
+        if self.sound:
+            return True
+        low, high = self._byte(start), self._byte(end)
+        node: Node | None = self.root
+        for _ in range(_MAX_DEPTH):
+            if node is None or node.is_error or not node.has_error:
+                break
+            touched = self._children(node, max(low - 1, 0), high + 1)
+            node = next((child for child in touched if child.start_byte <= low and child.end_byte >= high), None)
+            if node is None:
+                return not any(child.has_error for child in touched)
+        return node is not None and not node.has_error
+
+
+def _iou(start: int, end: int, low: int, high: int) -> float:
+    """Intersection over union of [start, end) and [low, high), which meet or overlap."""
+    return (min(end, high) - max(start, low)) / (max(end, high) - min(start, low))
+
+
+def translators(source: bytes) -> tuple[Callable[[int], int], Callable[[int], int]]:
+    """Functions from byte to character offsets of UTF-8 `source` and back.
+
+    They count the bytes that continue a character (0x80 to 0xBF, below -64 as signed bytes): few in most code.
+    """
+    continuing = np.flatnonzero(np.frombuffer(source, np.int8) < -64)
+    places = array("q", continuing.tobytes())
+    characters = array("q", (continuing - np.arange(len(continuing))).tobytes())  # one more than the one they continue
+    return (lambda byte: byte - bisect_left(places, byte)), (lambda char: char + bisect_right(characters, char))
+
+
+def is_word(char: str) -> bool:
+    """Whether a character is a letter, a digit or an underscore."""
+    return char.isalnum() or char == "_"

@@ -65,6 +65,7 @@ check: setup ## format, lint and types, without changing anything
 format: setup ## format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIN)/python -m tools.readme
 
 .PHONY: serve
 serve: setup ## serve the model that the demo deployed (OUT=folder of the run)

@@ -1,0 +1,1 @@
+"""What keeps texts about the code equal to the code."""

@@ -1,0 +1,94 @@
+"""`infill fim split`: the holes of one file, as JSON lines or with the middle highlighted."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from infill import fim, syntax
+from infill.errors import InputError
+
+_CONTEXT_LINES: Final = 3
+
+
+def split_file(path: str, *, n: int, seed: int, as_json: bool) -> None:
+    """Writes at most `n` syntactic holes of the file at `path` to stdout, in the order of the file.
+
+    As JSON lines, or for people if stdout is a terminal and `as_json` is false. Raises InputError where the file cannot
+    be read, is not UTF-8, or is in a language without a grammar.
+    """
+    text, language = _read(path)
+    holes = fim.syntactic_holes(text, language, fim.SplitConfig(), seed=seed, epoch=0, document=Path(path).name, n=n)
+    holes.sort(key=lambda hole: (hole.start, hole.end))
+    show_holes(path, text, holes, as_json=as_json or not sys.stdout.isatty(), stream=sys.stdout)
+
+
+def show_holes(path: str, text: str, holes: Iterable[fim.Hole], *, as_json: bool, stream: TextIO) -> None:
+    """Writes holes to `stream`: an object a line, whose prefix + middle + suffix is the file, or a picture of each."""
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    for hole in holes:
+        if as_json:
+            stream.write(json.dumps(_record(path, text, hole)) + "\n")
+        else:
+            console.print(_picture(path, text, hole))
+
+
+def _read(path: str) -> tuple[str, str]:
+    """Text, with its line ends as they are, and language of a file."""
+    language = syntax.language_of(path)
+    if language is None:
+        raise InputError(f"{path}: no grammar for this kind of file; there are some for {', '.join(syntax.LANGUAGES)}")
+    try:
+        return Path(path).read_bytes().decode("utf-8"), language
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}): convert it first") from error
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    """Line and column of an offset, both from 1."""
+    lines = text[:offset].replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return len(lines), len(lines[-1]) + 1
+
+
+def _record(path: str, text: str, hole: fim.Hole) -> dict[str, str | int]:
+    line, column = _position(text, hole.start)
+    return {
+        "path": path,
+        "line": line,
+        "column": column,
+        "start": hole.start,
+        "end": hole.end,
+        "kind_start": hole.kind_start,
+        "kind_end": hole.kind_end,
+        "unit": hole.unit,
+        "prefix": text[: hole.start],
+        "middle": text[hole.start : hole.end],
+        "suffix": text[hole.end :],
+    }
+
+
+def _picture(path: str, text: str, hole: fim.Hole) -> Text:
+    """A heading, some lines of the prefix, the middle in reverse video, some lines of the suffix."""
+    line, column = _position(text, hole.start)
+    before = text[: hole.start].splitlines(keepends=True)[-_CONTEXT_LINES:]
+    after = text[hole.end :].splitlines(keepends=True)[:_CONTEXT_LINES]
+    picture = Text(f"{path}:{line}:{column}  {hole.kind_start} to {hole.kind_end}, {hole.unit}\n", style="bold")
+    for part, style in (
+        ("".join(before), "dim"),
+        (text[hole.start : hole.end], "reverse green"),
+        ("".join(after), "dim"),
+    ):
+        picture.append(_printable(part), style=f"not bold {style}")
+    return picture.append("\n")
+
+
+def _printable(text: str) -> str:
+    """`text` without control characters, which a terminal would obey."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

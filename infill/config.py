@@ -139,8 +139,8 @@ class TrainConfig:
     """Ray Train workers, one per GPU; on a CPU each takes its share of the cores."""
     max_failures: int = 3
     """Times that lost workers are started again from the last checkpoint before the run is given up."""
-    start_timeout_s: float = 600.0
-    """A worker that has not taken its first step after so many seconds is ended with a traceback."""
+    timeout_s: float = 600.0
+    """A worker that has not started, or not ended a step, after so many seconds is ended with a traceback."""
     log_every: int = 10
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints."""
@@ -149,7 +149,7 @@ class TrainConfig:
     validation_batches: int = 8
     """Micro-batches of the validation split behind each validation loss; 0 is none."""
     spike: float = 3.0
-    """A batch whose loss exceeds the running mean by this factor, or is no number, is tried again, then skipped."""
+    """A batch whose loss is no number, or so many nats above the running mean, is tried again, then skipped."""
     max_skipped: int = 10
     """Skipped batches after which the run stops."""
     seed: int = 0
@@ -170,7 +170,7 @@ class TrainConfig:
         _check(0 <= self.decay_share <= 1, "decay_share must lie between 0 and 1")
         _check(self.log_every > 0 and self.checkpoint_every > 0, "log_every and checkpoint_every must be positive")
         _check(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
-        _check(self.spike > 1, "spike must be above 1")
+        _check(self.spike > 0, "spike must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

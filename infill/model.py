@@ -1,0 +1,113 @@
+"""The model: a Hugging Face Llama built from a `ModelConfig`, and what it costs.
+
+    V = vocabulary, D = width, L = layers, T = tokens
+
+The published Mellum-4b is L = 30, D = 3,072, MLP 8,256, 24 heads without grouping, untied
+embeddings (header of its GGUF).
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PretrainedConfig
+
+from infill.config import ModelConfig
+from infill.errors import InputError
+from infill.prompt import PromptFormat
+
+ADAM_BYTES: Final = 16
+"""Bytes a parameter: weight, gradient and two moments, each in fp32."""
+
+
+def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None = None) -> LlamaConfig:
+    """The Hugging Face configuration of `config` with V = `vocab_size`; control tokens from `fmt`."""
+    end = fmt.endoftext if fmt else 0
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=config.width,
+        intermediate_size=config.mlp_width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        max_position_embeddings=config.context_length,
+        rms_norm_eps=config.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_base},
+        tie_word_embeddings=config.tie_embeddings,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=None,
+        use_cache=True,
+        dtype="float32",
+    )
+
+
+def build(config: LlamaConfig, *, seed: int = 0, device: str = "cpu") -> LlamaForCausalLM:
+    """A model with random fp32 weights, the same for the same seed. On the `meta` device it takes no memory."""
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The decoder in `folder`, a Llama or one built alike (Qwen2, StarCoder2).
+
+    Raises InputError when its files are missing or damaged, or when it is built in another way.
+    """
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} is no model folder: it has no config.json")
+    try:
+        found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers, safetensors and json each raise their own
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(f"the model in {folder} cannot be loaded ({first}); fetch or train it again") from error
+    if not hasattr(found, "lm_head") or not hasattr(getattr(found, "model", None), "layers"):
+        raise InputError(f"{folder} holds a {found.config.model_type}, which is not built like Llama; choose another")
+    return found
+
+
+def context_length(config: PretrainedConfig) -> int:
+    """Tokens that the model was made for: its positions, or less where its attention slides over them."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
+
+
+def parameters(config: ModelConfig, vocab_size: int) -> int:
+    """Number of weights with `vocab_size` embedding rows: Mellum-4b has 4,019,248,128 with 98,304 untied rows."""
+    head_width = config.width // config.heads
+    attention = config.width * head_width * (2 * config.heads + 2 * config.kv_heads)
+    layer = attention + 3 * config.width * config.mlp_width + 2 * config.width
+    rows = vocab_size * (1 if config.tie_embeddings else 2)
+    return config.layers * layer + rows * config.width + config.width
+
+
+def flops_per_token(config: ModelConfig, vocab_size: int, tokens: int) -> float:
+    """Floating-point operations of a training step per token of a sequence of `tokens`: 6 N + 6 L D T.
+
+    N leaves out the input embedding, which is no matrix product; the second term is causal attention, half of the
+    12 L D T of PaLM (arXiv 2204.02311, appendix B).
+    """
+    looked_up = 0 if config.tie_embeddings else vocab_size * config.width
+    matrix_weights = parameters(config, vocab_size) - looked_up
+    return 6.0 * matrix_weights + 6.0 * config.layers * config.width * tokens
+
+
+def cache_bytes_per_token(config: ModelConfig, itemsize: int = 2) -> int:
+    """Bytes of keys and values that a server keeps per token: Mellum-4b 368,640 in bf16."""
+    return 2 * config.layers * config.kv_heads * (config.width // config.heads) * itemsize
+
+
+def training_bytes(
+    config: ModelConfig, vocab_size: int, *, micro_batch_tokens: int, itemsize: int, workers: int
+) -> float:
+    """An estimate of the bytes that one worker needs to train.
+
+    Weights and gradients are whole on each worker, the moments are split (ZeRO-1). Activations are those that Llama's
+    backward pass keeps without recomputation: about 16 D + 4 MLP numbers per layer and token.
+    """
+    count = parameters(config, vocab_size)
+    state = count * (ADAM_BYTES / 2 + ADAM_BYTES / 2 / workers + (itemsize if itemsize < 4 else 0))
+    layer = (16 * config.width + 4 * config.mlp_width) * itemsize
+    return state + micro_batch_tokens * config.layers * layer

@@ -1,0 +1,369 @@
+"""Endless, resumable streams of micro-batches.
+
+A global batch is made of lanes, one micro-batch from each. A lane walks its share of the data in an order that follows
+from (seed, epoch), and its state is a few numbers. Workers take lanes, so a run reads the same batches with one worker
+as with three, and a checkpoint of the one continues on the other.
+"""
+
+import functools
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infill import fim, storage
+from infill.config import PretrainConfig, TrainConfig
+from infill.errors import InputError
+from infill.prompt import Encoder, FimRequest, PromptFormat, render
+from infill.train.batch import Batch, Item, pack, plain_item
+
+State = dict[str, Any]
+"""What a lane needs to go on: JSON values."""
+
+WINDOW_CHARS: Final = 6
+"""Characters that are encoded for each token of room; code has three to four characters in a token."""
+LEAST_ROOM: Final = 8
+"""Fewer positions than this at the end of a row are left empty."""
+LEAST_HOLE: Final = 16
+"""A shorter piece of a file is not cut into three."""
+LOOK_AHEAD: Final = 64
+"""Rendered examples among which the one that fits best is chosen."""
+
+
+class Lane(Protocol):
+    @property
+    def state(self) -> State: ...
+
+    def __call__(self) -> Batch:
+        """The next micro-batch; `state` is then what follows it."""
+
+
+def draw(*key: object) -> float:
+    """A number in [0, 1) that depends on `key` alone."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2.0**64
+
+
+def order(count: int, *key: object) -> list[int]:
+    """A permutation of `count` numbers that depends on `key` alone."""
+    permuted: list[int] = np.random.default_rng(int(draw(*key) * 2**63)).permutation(count).tolist()
+    return permuted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    repo: str
+    path: str
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.repo}/{self.path}"
+
+
+class Documents:
+    """One split of a corpus, read shard by shard."""
+
+    def __init__(self, corpus: str, split: str) -> None:
+        self.shards = storage.list_files(storage.join(corpus, "documents"), ".parquet")
+        self.split = split
+        self.corpus = corpus
+        self.table = functools.lru_cache(maxsize=2)(self._read)
+
+    def _read(self, shard: int) -> pa.Table:
+        table = storage.read_table(self.shards[shard], ["repo", "path", "language", "content", "split"])
+        return table.filter(pc.equal(table["split"], pa.scalar(self.split)))
+
+    def get(self, shard: int, row: int) -> Document:
+        line = {name: self.table(shard)[name][row].as_py() for name in ("repo", "path", "language", "content")}
+        return Document(repo=line["repo"], path=line["path"], language=line["language"], text=line["content"])
+
+
+class Walk:
+    """One lane's documents, epoch after epoch; `state` names the current one."""
+
+    def __init__(
+        self, documents: Documents, *, seed: int, lane: int, lanes: int, mixture: Mapping[str, float], state: State
+    ) -> None:
+        self.documents, self.seed, self.lane, self.lanes = documents, seed, lane, lanes
+        self.mixture = mixture
+        self.most = max([1.0, *mixture.values()])
+        self.state: State = {"epoch": 0, "shard": 0, "row": 0, **state}
+        self._orders = functools.lru_cache(maxsize=4)(order)
+
+    def current(self) -> Document:
+        """The document that `state` names, or the next that belongs to this lane."""
+        started = self.state["epoch"]
+        while True:
+            state = self.state
+            if state["epoch"] > started + self.lanes:
+                raise InputError(
+                    f"{self.documents.corpus} has no text in its {self.documents.split} split; add sources to it"
+                )
+            if state["shard"] >= len(self.documents.shards):
+                self.state = {**state, "epoch": state["epoch"] + 1, "shard": 0, "row": 0}
+                continue
+            shard = self._orders(len(self.documents.shards), self.seed, state["epoch"])[state["shard"]]
+            rows = self.documents.table(shard).num_rows
+            if state["row"] >= rows:
+                self.state = {**state, "shard": state["shard"] + 1, "row": 0}
+                continue
+            if (state["row"] + state["epoch"]) % self.lanes == self.lane:
+                row = self._orders(rows, self.seed, state["epoch"], shard)[state["row"]]
+                document = self.documents.get(shard, row)
+                if document.text.strip() and self._wanted(document):
+                    return document
+            self.advance()
+
+    def advance(self) -> None:
+        self.state = {**self.state, "row": self.state["row"] + 1}
+
+    def _wanted(self, document: Document) -> bool:
+        """Whether the mixture takes this document in this epoch."""
+        weight = self.mixture.get(document.repo, self.mixture.get(document.language, 1.0))
+        return draw(self.seed, self.state["epoch"], document.name) * self.most < weight
+
+
+class TextLane:
+    """Whole files for pre-training, cut where a row or the context ends; a share of them becomes suffix-prefix-middle.
+
+    A file that does not fit goes on in the next row, without what came before. Infilling is applied to each piece, so
+    that suffix, prefix and middle are seen together.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        encoder: Encoder,
+        fmt: PromptFormat,
+        config: PretrainConfig,
+        *,
+        lane: int = 0,
+        lanes: int = 1,
+        state: State | None = None,
+    ) -> None:
+        self.encoder, self.fmt, self.config = encoder, fmt, config
+        self.tokens, self.context = config.train.micro_batch_tokens, config.model.context_length
+        start = dict(state or {})
+        self.offset: int = start.pop("offset", 0)
+        mixture = dict(config.mixture)
+        self.walk = Walk(documents, seed=config.train.seed, lane=lane, lanes=lanes, mixture=mixture, state=start)
+
+    @property
+    def state(self) -> State:
+        return {**self.walk.state, "offset": self.offset}
+
+    def __call__(self) -> Batch:
+        items: list[Item] = []
+        room = self.tokens
+        while room >= LEAST_ROOM:
+            document = self.walk.current()
+            item, length = self._piece(document, min(room, self.context))
+            items.append(item)
+            room -= len(item.ids)
+            self.offset += length
+            if self.offset >= len(document.text):
+                self.offset = 0
+                self.walk.advance()
+        return pack(items, self.tokens)
+
+    def _piece(self, document: Document, room: int) -> tuple[Item, int]:
+        """What of `document` follows `offset`, in at most `room` tokens, and how many characters that is."""
+        seed, epoch = self.config.train.seed, self.walk.state["epoch"]
+        if draw(seed, epoch, document.name, "fim") < self.config.fim_rate:
+            hole = self._hole(document, room)
+            if hole is not None:
+                return hole
+        encode = self.encoder.encode
+        with_path = self.offset == 0 and draw(seed, epoch, document.name, "path") < self.config.path_rate
+        path = [self.fmt.filename, *encode(f"{document.path}\n")] if with_path else []
+        if len(path) > room // 2:
+            path = []
+        ids, length = cut(self.encoder, document.text, self.offset, room - len(path))
+        ids = [*path, *ids]
+        if self.offset + length == len(document.text) and len(ids) < room:
+            ids.append(self.fmt.endoftext)
+        text_bytes = len(document.text[self.offset : self.offset + length].encode("utf-8", "surrogatepass"))
+        return plain_item(ids, group=f"{document.language}/plain", text_bytes=text_bytes), length
+
+    def _hole(self, document: Document, room: int) -> tuple[Item, int] | None:
+        """A piece cut into three random parts; None where there is no room for that."""
+        encode = self.encoder.encode
+        controls = len(encode(f"{document.path}\n")) + 5  # the file token, the three of the hole, the end of text
+        ids, length = cut(self.encoder, document.text, self.offset, room - controls - 4)  # each cut may split a token
+        if len(ids) < LEAST_HOLE:
+            return None
+        text = document.text[self.offset : self.offset + length]
+        name = f"{document.name}@{self.offset}"
+        start, end = fim.random_span(text, seed=self.config.train.seed, epoch=self.walk.state["epoch"], document=name)
+        middle = [*encode(text[start:end]), self.fmt.endoftext]
+        request = FimRequest(path=document.path, prefix=text[:start], suffix=text[end:])
+        try:
+            prompt = render(self.fmt, encode, request, budget=room - len(middle))
+        except InputError:
+            return None
+        return plain_item([*prompt.ids, *middle], group=f"{document.language}/fim"), length
+
+
+def cut(encoder: Encoder, text: str, offset: int, room: int) -> tuple[list[int], int]:
+    """Token ids of `text` from `offset`, at most `room` of them, and the characters that they stand for.
+
+    Characters are never split: the cut moves back to the last token that ends one.
+    """
+    if room < 1:
+        return [], 0
+    window = text[offset : offset + room * WINDOW_CHARS]
+    ids = encoder.encode(window)
+    if len(ids) <= room:
+        return ids, len(window)
+    for count in range(room, max(0, room - 4), -1):
+        piece = encoder.decode(ids[:count])
+        if window.startswith(piece):
+            return ids[:count], len(piece)
+    return ids[:room], len(window)  # a tokenizer that does not give back its text: the rest of the window is left out
+
+
+class Items(Protocol):
+    """Examples or pairs by number, rendered when they are needed."""
+
+    what: str
+    """For messages: what these are and where they come from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Item | None:
+        """None for one that has no room in the context."""
+
+
+class ItemLane:
+    """Whole examples, packed so that a row has little padding: the oldest first, then whatever fits best."""
+
+    def __init__(
+        self, items: Items, tokens: int, *, seed: int, lane: int, lanes: int, state: State | None = None
+    ) -> None:
+        self.items, self.tokens, self.seed, self.lane, self.lanes = items, tokens, seed, lane, lanes
+        start = state or {"epoch": 0, "place": 0, "waiting": []}
+        self.epoch, self.place = start["epoch"], start["place"]
+        self.waiting: list[tuple[int, Item]] = []
+        for index in start["waiting"]:
+            self._admit(index)
+        self._orders = functools.lru_cache(maxsize=2)(order)
+
+    @property
+    def state(self) -> State:
+        return {"epoch": self.epoch, "place": self.place, "waiting": [index for index, _ in self.waiting]}
+
+    def __call__(self) -> Batch:
+        self._refill()
+        row = [self.waiting.pop(0)[1]]
+        room = self.tokens - len(row[0].ids)
+        while True:
+            fitting = [
+                (len(item.ids), -number) for number, (_, item) in enumerate(self.waiting) if len(item.ids) <= room
+            ]
+            if not fitting:
+                return pack(row, self.tokens)
+            length, number = max(fitting)
+            row.append(self.waiting.pop(-number)[1])
+            room -= length
+            self._refill()
+
+    def _refill(self) -> None:
+        idle = 0
+        while len(self.waiting) < LOOK_AHEAD:
+            places = self._orders(len(self.items), self.seed, self.epoch)
+            mine = places[(self.lane + self.epoch) % self.lanes :: self.lanes]
+            if self.place < len(mine):
+                self.place += 1
+                idle = 0 if self._admit(mine[self.place - 1]) else idle
+                continue
+            self.epoch, self.place, idle = self.epoch + 1, 0, idle + 1
+            if idle > self.lanes:
+                raise InputError(
+                    f"none of the {len(self.items)} {self.items.what} has room in a context of this length"
+                )
+
+    def _admit(self, index: int) -> bool:
+        item = self.items[index]
+        if item is not None:
+            self.waiting.append((index, item))
+        return item is not None
+
+
+OpenLane = Callable[[int, State | None], Lane]
+"""From a lane's number and its state, None at the start, to the lane."""
+
+
+class Loader:
+    """The micro-batches of one worker's lanes, made in a thread while the model works.
+
+    Each step gives the batches of this worker's lanes, with blank ones where other workers have one more, and the
+    states of those lanes after the step.
+    """
+
+    def __init__(
+        self, open_lane: OpenLane, config: TrainConfig, *, rank: int, world: int, states: Mapping[str, State]
+    ) -> None:
+        lanes = config.batch_tokens // config.micro_batch_tokens
+        self.numbers = list(range(rank, lanes, world))
+        self.blanks = -(-lanes // world) - len(self.numbers)
+        self.tokens = config.micro_batch_tokens
+        self._open: Callable[[], list[Lane]] = lambda: [
+            open_lane(number, states.get(str(number))) for number in self.numbers
+        ]
+        self._made: queue.Queue[tuple[list[Batch], dict[str, State]] | BaseException] = queue.Queue(maxsize=2)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="infill-loader", daemon=True)
+        self._thread.start()
+
+    def next(self) -> tuple[list[Batch], dict[str, State]]:
+        """The batches of the next step, and the lanes' states behind it. Raises what reading the data raised."""
+        made = self._made.get()
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            lanes = self._open()
+            while not self._closed.is_set():
+                batches = [lane() for lane in lanes]
+                batches += [pack([], self.tokens) for _ in range(self.blanks)]
+                self._put(
+                    (batches, {str(number): lane.state for number, lane in zip(self.numbers, lanes, strict=True)})
+                )
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, made: tuple[list[Batch], dict[str, State]] | BaseException) -> None:
+        while not self._closed.is_set():
+            try:
+                self._made.put(made, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+
+def rows_of(items: Sequence[Item], tokens: int) -> list[list[Item]]:
+    """All `items` once, in order, in rows of at most `tokens`."""
+    rows: list[list[Item]] = []
+    room = 0
+    for item in items:
+        if len(item.ids) > room:
+            rows.append([])
+            room = tokens
+        rows[-1].append(item)
+        room -= len(item.ids)
+    return rows

@@ -1,0 +1,129 @@
+"""What turns gradients into weights: the loop speaks to this interface, with or without DeepSpeed behind it.
+
+Weights and moments are fp32 on every device; on a GPU the model computes in bf16 under autocast.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from infill.config import TrainConfig
+from infill.train.batch import Batch
+from infill.train.scorer import Scorer, score
+
+MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+"""AdamW's state beside the number of updates."""
+
+
+class Engine(Protocol):
+    rank: int
+    world: int
+    device: torch.device
+    model: Any
+    """The Hugging Face model."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """Log-probability of each target, [N]."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, which is this worker's share of a mean over all of them."""
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update the weights, forget the gradients; the norm before clipping.
+
+        A norm that is no finite number means that the weights were left as they were.
+        """
+
+    def discard(self) -> None:
+        """Forget the gradients."""
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over the workers."""
+
+    def union(self, names: Sequence[str]) -> list[str]:
+        """The names of all workers, sorted."""
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Weights and moments, whole, by name, in the same order on every worker, all of which must go through it."""
+
+    def load_moments(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Take up the moments in `tensors`, after `updates` updates; weights are loaded before an engine is made."""
+
+
+def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The type of matrix products: `auto` is bf16 on a GPU and fp32 on a CPU."""
+    if config.precision == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+
+def adamw(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW with decay on matrices only."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=device.type == "cuda")
+
+
+class PlainEngine:
+    """One process, PyTorch alone."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
+        self.device = device
+        self.model = model.to(device)
+        self.scorer = Scorer(self.model)
+        self.dtype = precision(config, device)
+        self.max_grad_norm = config.max_grad_norm
+        self.optimizer = adamw(self.model, config, device)
+
+    def score(self, batch: Batch) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return score(self.scorer, batch)
+
+    def backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
+
+    def step(self, learning_rate: float) -> float:
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
+        if norm < float("inf"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        self.discard()
+        return norm
+
+    def discard(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+    def union(self, names: Sequence[str]) -> list[str]:
+        return sorted(names)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, weight in self.model.named_parameters():
+            yield f"weight/{name}", weight.detach()
+            for moment in MOMENTS:
+                kept = self.optimizer.state.get(weight, {}).get(moment)
+                yield f"{moment}/{name}", torch.zeros_like(weight) if kept is None else kept
+
+    def load_moments(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        for name, weight in self.model.named_parameters():
+            moments = {moment: tensors[f"{moment}/{name}"].to(self.device, copy=True) for moment in MOMENTS}
+            step = torch.tensor(float(updates), device=self.device if self.device.type == "cuda" else "cpu")
+            self.optimizer.state[weight] = {"step": step, **moments}
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy the weights of a checkpoint into `model`."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[f"weight/{name}"])

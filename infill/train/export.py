@@ -1,0 +1,83 @@
+"""The model folder: what transformers, vLLM and llama.cpp's converter load, and the model's card."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from infill import prompt, storage
+
+CARD: Final = "README.md"
+"""Written last of the model's files."""
+TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    prompt.FILE_NAME,
+)
+"""What goes with the weights, where the source has it."""
+
+
+def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
+    """Write the Hugging Face `model` with its weights as `dtype`, and the tokenizer of the folder `source`."""
+    fmt = prompt.load_format(storage.fetch(source))
+    model.generation_config.eos_token_id = list(fmt.stop_ids)
+    model.generation_config.pad_token_id = fmt.fim_pad
+    with tempfile.TemporaryDirectory() as folder:
+        state = {name: weight.detach().to("cpu", dtype) for name, weight in model.state_dict().items()}
+        model.config.dtype = dtype
+        model.save_pretrained(folder, state_dict=state)
+        for path in sorted(Path(folder).iterdir()):
+            storage.write_bytes(storage.join(output, path.name), path.read_bytes())
+    copy_tokenizer(source, output)
+
+
+def copy_tokenizer(source: str, output: str) -> None:
+    """Copy the tokenizer of `source`, and its prompt format, which is found out where no file tells it."""
+    folder = storage.fetch(source)
+    for name in TOKENIZER_FILES:
+        if (folder / name).exists():
+            storage.write_bytes(storage.join(output, name), (folder / name).read_bytes())
+    storage.write_json(storage.join(output, prompt.FILE_NAME), prompt.load_format(folder).to_json())
+
+
+def finished(output: str) -> bool:
+    """Whether the model's files are all there."""
+    return storage.exists(storage.join(output, CARD))
+
+
+def write_card(output: str, *, title: str, about: str, facts: Mapping[str, Any]) -> None:
+    """Write the model card: YAML metadata that the Hugging Face hub reads, `about`, and a table of `facts`."""
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
+    text = f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [code, fill-in-the-middle, infill]
+---
+# {title}
+
+{about}
+
+| | |
+| --- | --- |
+{rows}
+
+Prompts must be rendered with `{prompt.FILE_NAME}` of this folder (`infill.prompt.render`). Decode greedily and stop at
+any of the `eos_token_id` of `generation_config.json`. `manifest.json` names every file with its digest, the
+configuration, and the digests of the inputs, from which the data and its licences can be traced.
+"""
+    storage.write_bytes(storage.join(output, CARD), text.encode())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return (
+        f"{value:,}" if isinstance(value, int) else json.dumps(value) if isinstance(value, dict | list) else str(value)
+    )

@@ -1,0 +1,297 @@
+"""How a training is run: in this process, or by Ray Train's workers with DeepSpeed engines.
+
+This is the only module of `train` that knows Ray and DeepSpeed. Resume does not depend on either: workers look for the
+last whole checkpoint in the stage's output, whoever wrote it, and however many they were.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from infill import errors, storage
+from infill.config import TrainConfig
+from infill.errors import InfillError, TrainingError
+from infill.train import checkpoint, export, history, loop
+from infill.train.batch import Batch
+from infill.train.engine import MOMENTS, Engine, PlainEngine, adamw, load_weights, precision
+from infill.train.progress import following
+from infill.train.scorer import Scorer, score
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES: Final = 200_000_000
+"""Ray's shared memory where we start it: training puts nothing there."""
+ERROR_FILE: Final = "scratch/error.json"
+"""Below a stage's output: what a worker could not go on for and a new start would not heal."""
+RAY_SETTINGS: Final = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, paid at the start and the end of every training
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker needs to know; it travels pickled."""
+
+    label: str
+    train: TrainConfig
+    output: str
+    model: Callable[[], Any]
+    """Makes the Hugging Face model that training starts from."""
+    tokenizer: str
+    """Folder with the tokenizer that goes into the model folder."""
+    work: Callable[[Engine], loop.Work]
+
+
+def fit(job: Job) -> dict[str, float]:
+    """Train, or go on with it, until weights, tokenizer and configuration stand in `job.output`; return the metrics.
+
+    Raises TrainingError when the workers fail more often than allowed, and what the loop raises.
+    """
+    storage.remove(storage.join(job.output, ERROR_FILE))
+    with following(job.output, job.label):
+        if job.train.launcher == "local":
+            torch.set_num_threads(os.cpu_count() or 1)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            run(job, lambda model: PlainEngine(model, job.train, device))
+        else:
+            _fit_with_ray(job)
+    return history.metrics(job.output)
+
+
+def run(job: Job, make_engine: Callable[[Any], Engine]) -> None:
+    """A worker's life: model, last checkpoint, engine, loop, export."""
+    with watched(job.train.timeout_s) as alive:
+        model = without_dropout(job.model())
+        resumed = checkpoint.latest(job.output)
+        if resumed is not None:
+            load_weights(model, resumed.tensors)
+            log.info("%s goes on from step %d", job.label, resumed.step)
+        engine = make_engine(model)
+        found = resumed.step if resumed else 0
+        if engine.sum([found])[0] != found * engine.world:
+            raise TrainingError("the workers see different checkpoints; do all of them reach the same store?")
+        alive()
+        loop.train(engine, job.work(engine), job.train, job.output, resumed, alive)
+        if engine.rank == 0:
+            export.save(engine.model, job.tokenizer, job.output, dtype=precision(job.train, engine.device))
+
+
+@contextlib.contextmanager
+def watched(timeout_s: float) -> Iterator[Callable[[], None]]:
+    """Within the block, end this process with a traceback when the function given is not called for `timeout_s`."""
+
+    def alive() -> None:
+        faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
+
+    alive()
+    try:
+        yield alive
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def without_dropout(model: Any) -> Any:
+    """`model` with every dropout rate at zero: published configurations differ, and a resumed run must be the same."""
+    for module in model.modules():
+        for name in ("p", "attention_dropout", "residual_dropout", "embedding_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def _fit_with_ray(job: Job) -> None:
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    with cluster() as resources:
+        if resources.get("CPU", 0) < job.train.workers:
+            raise TrainingError(
+                f"{job.train.workers} workers need as many CPUs, the Ray cluster has {resources.get('CPU', 0):g}; "
+                "set train.workers lower"
+            )
+        for attempt in range(job.train.max_failures + 1):
+            trainer = TorchTrainer(
+                _worker,
+                train_loop_config={"job": job},
+                torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
+                scaling_config=ScalingConfig(
+                    num_workers=job.train.workers,
+                    use_gpu=resources.get("GPU", 0) >= job.train.workers,
+                    resources_per_worker={"CPU": 1},
+                ),
+                run_config=RunConfig(
+                    name="ray",
+                    storage_path=storage.join(os.path.abspath(job.output), "scratch")
+                    if storage.is_local(job.output)
+                    else storage.join(job.output, "scratch"),
+                    failure_config=FailureConfig(max_failures=0),
+                ),
+            )
+            try:
+                trainer.fit()
+                return
+            except (TrainingFailedError, RayError) as error:
+                _raise_known(job.output)
+                log.warning("%s: attempt %d failed: %s", job.label, attempt + 1, _last_line(error))
+                failure = error
+        raise TrainingError(
+            f"the training workers failed {job.train.max_failures + 1} times, at last with: {_last_line(failure)}"
+        ) from failure
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(error).__name__
+
+
+def _raise_known(output: str) -> None:
+    """Raise what a worker has left in the error file."""
+    uri = storage.join(output, ERROR_FILE)
+    if storage.exists(uri):
+        value = storage.read_json(uri)
+        kind = getattr(errors, value["type"], TrainingError)
+        raise kind(value["message"])
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Mapping[str, float]]:
+    """The resources of a Ray cluster: that of RAY_ADDRESS, or one in this process, which ends with the block."""
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine and os.environ.get("RAY_ADDRESS"):
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+    elif mine:
+        ray.init(
+            num_cpus=os.cpu_count(),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    try:
+        resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield resources
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _worker(config: Mapping[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    job: Job = config["job"]
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    context = ray.train.get_context()
+    device = get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    # Whatever DeepSpeed compiles goes where no other job waits on a lock that a killed one has left.
+    with tempfile.TemporaryDirectory(prefix="infill-extensions-", ignore_cleanup_errors=True) as extensions:
+        os.environ["TORCH_EXTENSIONS_DIR"] = extensions
+        try:
+            run(job, lambda model: DeepSpeedEngine(model, job.train, device))
+        except InfillError as error:
+            value = {"type": type(error).__name__, "message": str(error)}
+            storage.write_json(storage.join(job.output, ERROR_FILE), value)
+            raise
+
+
+class DeepSpeedEngine:
+    """ZeRO stage 1: every worker has the weights, each keeps its share of the moments."""
+
+    def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
+        import deepspeed  # not at the top: in the driver it would be loaded for nothing (ray#50406)
+
+        # A shared-memory all-reduce for inference on CPUs, compiled for 44 s at first use; training does not call it.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        self.device = device
+        self.model = model.to(device)
+        self.dtype = precision(config, device)
+        self.names = [name for name, _ in model.named_parameters()]
+        self.weights = [weight for _, weight in model.named_parameters()]
+        self.engine, *_ = deepspeed.initialize(
+            model=Scorer(self.model),
+            optimizer=adamw(self.model, config, device),
+            config={
+                "train_micro_batch_size_per_gpu": 1,
+                "managed_gradient_accumulation": False,
+                "gradient_clipping": config.max_grad_norm,
+                "zero_optimization": {"stage": 1},
+                "torch_autocast": {
+                    "enabled": self.dtype != torch.float32,
+                    "dtype": str(self.dtype).removeprefix("torch."),
+                },
+            },
+        )
+        self._link_moments()
+        self.rank: int = torch.distributed.get_rank()
+        self.world: int = torch.distributed.get_world_size()
+
+    def score(self, batch: Batch) -> Tensor:
+        return score(self.engine, batch)
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def discard(self) -> None:
+        self.engine.zero_grad()
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        total = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def union(self, names: Sequence[str]) -> list[str]:
+        gathered: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(gathered, list(names))
+        return sorted({name for some in gathered for name in some})
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        for name, weight in zip(self.names, self.weights, strict=True):
+            yield f"weight/{name}", safe_get_full_fp32_param(weight)
+            for moment in MOMENTS:
+                yield f"{moment}/{name}", safe_get_full_optimizer_state(weight, moment)
+
+    def _link_moments(self) -> None:
+        """Make the moments now: at the first step DeepSpeed 0.19 would link those of the first parameter group only."""
+        zero = self.engine.optimizer
+        for group in zero.optimizer.param_groups:
+            for flat in group["params"]:  # this worker's share of all weights of the group, in one piece
+                moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
+                zero.optimizer.state[flat] = {"step": torch.tensor(0.0, device=self.device), **moments}
+        zero._lazy_init_hp_params_optimizer_state()
+
+    def load_moments(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        for state in self.engine.optimizer.optimizer.state.values():
+            state["step"].fill_(float(updates))
+        for name, weight in zip(self.names, self.weights, strict=True):
+            for moment in MOMENTS:
+                safe_set_full_optimizer_state(weight, tensors[f"{moment}/{name}"].to(self.device), moment)

@@ -1,0 +1,73 @@
+"""The three objectives: functions from log-probabilities and a batch to a summed loss and what to log.
+
+    N = targets, S = segments, P = pairs
+
+Pre-training and SFT are the same objective on different targets: pre-training predicts every token, SFT the middle and
+the end of text only; which ones is the data's affair (`batch.picks`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from infill.train.batch import Batch
+
+
+class Result(NamedTuple):
+    loss: Tensor
+    """Sum over the batch; the loop divides by the weight of the whole step."""
+    counts: Mapping[str, tuple[Tensor, float]]
+    """What to log: a sum, and the number that it is to be divided by."""
+
+
+Objective = Callable[[Tensor, Batch], Result]
+"""From the log-probability of each target, [N], and its batch."""
+
+
+def language_model(log_probs: Tensor, batch: Batch) -> Result:
+    """Negative log-likelihood of all targets, in nats; the log has it by group too."""
+    loss = -log_probs.sum()
+    if len(set(batch.groups)) <= 1:
+        return Result(loss, {f"loss/{name}": (loss.detach(), batch.weight) for name in batch.groups[:1]})
+    names = sorted(set(batch.groups))
+    group = torch.tensor([names.index(name) for name in batch.groups], device=log_probs.device)[batch.segments]
+    sums = torch.zeros(len(names), device=log_probs.device).index_add_(0, group, -log_probs.detach().float())
+    sizes = torch.bincount(group, minlength=len(names)).tolist()
+    return Result(loss, {f"loss/{name}": (sums[k], float(sizes[k])) for k, name in enumerate(names)})
+
+
+def dpo(beta: float, sft_weight: float = 0.0) -> Objective:
+    """Direct preference optimisation, arXiv 2305.18290 eq. 7: -log sigmoid(beta (chosen - rejected)), summed.
+
+    chosen and rejected are log-probabilities of the completions under the model less those under the reference
+    (`batch.numbers`). `sft_weight` adds the mean negative log-likelihood of the chosen completion's tokens.
+    """
+
+    def objective(log_probs: Tensor, batch: Batch) -> Result:
+        sums = segment_sums(log_probs, batch)  # [S]
+        ratio = sums - batch.numbers
+        margin = beta * (ratio[0::2] - ratio[1::2])  # [P]
+        loss = -logsigmoid(margin).sum()
+        if sft_weight:
+            lengths = torch.bincount(batch.segments, minlength=len(batch.groups)).clamp(min=1)
+            loss = loss - sft_weight * (sums / lengths)[0::2].sum()
+        pairs = batch.weight
+        with torch.no_grad():
+            counts = {
+                "accuracy": ((margin > 0).float().sum(), pairs),
+                "margin": (margin.sum(), pairs),
+                "reward_chosen": (beta * ratio[0::2].sum(), pairs),
+                "reward_rejected": (beta * ratio[1::2].sum(), pairs),
+            }
+        return Result(loss, counts)
+
+    return objective
+
+
+def segment_sums(log_probs: Tensor, batch: Batch) -> Tensor:
+    """The log-probability of each segment, [S]."""
+    zeros = torch.zeros(len(batch.groups), device=log_probs.device, dtype=log_probs.dtype)
+    return zeros.index_add(0, batch.segments, log_probs)

@@ -1,0 +1,115 @@
+"""The pre-training stage: a base model from scratch, or a published one imported as it is."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from infill import manifest, model, prompt, storage
+from infill.config import PretrainConfig
+from infill.errors import InputError
+from infill.train import export, history, launch, loop, objectives
+from infill.train.batch import Batch
+from infill.train.data import Documents, State, TextLane
+from infill.train.engine import Engine
+from infill.train.held_out import identity, validation
+
+STAGE: Final = "pretrain"
+VERSION: Final = 1
+
+
+def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
+    """Train a base model on the train split of `corpus` into the model folder `output`; return its metrics.
+
+    With `config.base_model` that checkpoint is copied instead, once it has been found to load and to have infilling
+    tokens; InputError tells what is amiss.
+    """
+    inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
+    if config.base_model:
+        body = functools.partial(_import, config, output)
+    else:
+        body = functools.partial(_train, config, corpus, tokenizer, output, identity(STAGE, VERSION, config, inputs))
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:
+    folder = storage.fetch(tokenizer)
+    vocab_size = prompt.load_encoder(folder).vocab_size
+    count = model.parameters(config.model, vocab_size)
+    if not export.finished(output):
+        job = launch.Job(
+            label="pretrain",
+            train=config.train,
+            output=output,
+            model=functools.partial(_new_model, config, folder),
+            tokenizer=tokenizer,
+            work=functools.partial(_work, config, corpus, tokenizer, key),
+        )
+        found = launch.fit(job)
+        flops = model.flops_per_token(config.model, vocab_size, config.model.context_length) * found["tokens"]
+        export.write_card(
+            output,
+            title="Infill base model",
+            about="Trained from scratch by Infill on whole files, a share of them as suffix, prefix, middle.",
+            facts={"parameters": count, "training FLOPs": flops, **found},
+        )
+    return {**history.metrics(output), "parameters": float(count)}
+
+
+def _new_model(config: PretrainConfig, tokenizer: Path) -> Any:
+    vocab_size = prompt.load_encoder(tokenizer).vocab_size
+    settings = model.llama_config(config.model, vocab_size, prompt.load_format(tokenizer))
+    return model.build(settings, seed=config.train.seed)
+
+
+def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine: Engine) -> loop.Work:
+    folder = storage.fetch(tokenizer)
+    encoder, fmt = prompt.load_encoder(folder), prompt.load_format(folder)
+    documents = Documents(corpus, "train")
+    lanes = config.train.batch_tokens // config.train.micro_batch_tokens
+
+    def open_lane(lane: int, state: State | None) -> TextLane:
+        return TextLane(documents, encoder, fmt, config, lane=lane, lanes=lanes, state=state)
+
+    def held_out() -> list[Batch]:
+        """The first micro-batches of the validation split, as plain text, each file at most once."""
+        plain = replace(config, fim_rate=0.0, path_rate=0.0, mixture=())
+        lane = TextLane(Documents(corpus, "validation"), encoder, fmt, plain)
+        batches: list[Batch] = []
+        try:
+            while len(batches) < config.train.validation_batches and lane.state["epoch"] == 0:
+                batches.append(lane())
+        except InputError:  # a split without text
+            pass
+        return batches
+
+    return loop.Work(
+        objective=objectives.language_model, open_lane=open_lane, validate=validation(held_out), identity=key
+    )
+
+
+def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
+    """Copy a published checkpoint after trying it."""
+    folder = storage.fetch(config.base_model)
+    prompt.load_format(folder)
+    rows = prompt.load_encoder(folder).vocab_size
+    found = model.load(folder)
+    embedded = found.get_input_embeddings().num_embeddings
+    if embedded < rows:
+        raise InputError(f"{folder} embeds {embedded} tokens, its tokenizer has {rows}; they do not belong together")
+    weights = sorted(folder.glob("*.safetensors*"))
+    if weights:
+        for path in [folder / "config.json", *folder.glob("generation_config.json"), *weights]:
+            storage.write_bytes(storage.join(output, path.name), path.read_bytes())
+        export.copy_tokenizer(config.base_model, output)
+    else:  # an older checkpoint, in PyTorch's own format
+        export.save(found, config.base_model, output, dtype=found.dtype)
+    count = sum(weight.numel() for weight in found.parameters())
+    export.write_card(
+        output,
+        title="Imported base model",
+        about="A published checkpoint, imported by Infill as it was. Its own card and licence apply.",
+        facts={"parameters": count, "source": config.base_model},
+    )
+    return {"parameters": float(count)}

@@ -1,0 +1,82 @@
+"""What a person and the tracker see of a training: rows of its history, as they appear.
+
+The driver follows the history in the store, so that it need not be the process that trains, nor on the same machine.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from infill import storage, tracking
+from infill.train import history
+from infill.train.history import Row
+
+log = logging.getLogger(__name__)
+
+SAY_EVERY_S: Final = 15.0
+"""Without a terminal: seconds between two lines."""
+NOT_TRACKED: Final = ("step", "steps", "tokens")
+
+
+class Display:
+    """A bar on a terminal, else a line now and then."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.said = time.monotonic()
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = (
+            Progress(*columns, TextColumn("{task.fields[figures]}"), console=console) if console.is_terminal else None
+        )
+        self.task = None if self.bar is None else self.bar.add_task(label, figures="starting", total=None)
+        if self.bar is not None:
+            self.bar.start()
+
+    def show(self, row: Row) -> None:
+        figures = f"loss {row['loss']:.3f}  {row['tokens']:,} tokens  {row['tokens_per_s']:,.0f} tokens/s"
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=row["step"], total=row["steps"], figures=figures)
+        elif time.monotonic() - self.said > SAY_EVERY_S or row["step"] == row["steps"]:
+            self.said = time.monotonic()
+            log.info("%s: step %d of %d  %s", self.label, row["step"], row["steps"], figures)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+@contextlib.contextmanager
+def following(output: str, label: str) -> Iterator[None]:
+    """While the block runs, show and track each row that appears in the history of `output`."""
+    display = Display(label)
+    ended = threading.Event()
+    pause = 0.5 if storage.is_local(output) else 15.0
+
+    def follow() -> None:
+        seen = 0
+        while True:
+            last = ended.wait(pause)
+            rows = [row for row in history.read(output) if row["step"] > seen]
+            for row in rows:
+                seen = row["step"]
+                display.show(row)
+                values = {name: value for name, value in row.items() if name not in NOT_TRACKED}
+                tracking.current().metrics(values, step=row["tokens"])
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, name="infill-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        display.close()

@@ -1,0 +1,62 @@
+"""The model as the objectives see it: from a batch to the log-probability of each target.
+
+T = positions, N = targets, D = width, V = vocabulary
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from infill.train import attention
+from infill.train.attention import Span
+from infill.train.batch import Batch
+
+LOGITS: Final = {"cpu": 1 << 26, "cuda": 1 << 31}
+"""Most logits that are kept for the backward pass; beyond that they are made again, chunk by chunk."""
+
+
+class Scorer(nn.Module):
+    """Wraps a Hugging Face decoder so that its forward pass returns log-probabilities, [N].
+
+    The language-model head is applied to the positions that have a target and no others: in SFT that is one in ten.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        model.config._attn_implementation = attention.NAME
+        self.decoder: Any = model.model
+        self.max_logits = LOGITS["cpu"]
+
+    def forward(self, ids: Tensor, positions: Tensor, picks: Tensor, targets: Tensor, spans: Sequence[Span]) -> Tensor:
+        on_gpu = ids.device.type == "cuda"
+        hidden = self.decoder(
+            input_ids=ids[None],
+            position_ids=positions[None],
+            attention_mask=attention.block_mask(spans, ids.device) if on_gpu else None,
+            spans=() if on_gpu else spans,
+            use_cache=False,
+        ).last_hidden_state[0]  # [T, D]
+        hidden = hidden[picks]  # [N, D]
+        vocabulary = self.model.config.vocab_size
+        chunk = max(1, self.max_logits // vocabulary)
+        if len(picks) <= chunk:
+            return self._log_probs(hidden, targets)
+        parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        kept = [checkpoint(self._log_probs, part, target, use_reentrant=False) for part, target in parts]
+        return torch.cat(kept)
+
+    def _log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = self.model.lm_head(hidden).float()  # [N, V]
+        return -cross_entropy(logits, targets, reduction="none")
+
+
+def score(scorer: nn.Module, batch: Batch) -> Tensor:
+    """The log-probability of each target of `batch`, [N], through `scorer` or an engine round it."""
+    log_probs = scorer(batch.ids, batch.positions, batch.picks, batch.targets, batch.spans)
+    assert isinstance(log_probs, Tensor)
+    return log_probs

@@ -1,0 +1,105 @@
+"""The SFT stage: fine-tune on the middle of each hole, given its context, suffix and prefix."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from infill import manifest, model, prompt, storage
+from infill.config import SftConfig
+from infill.errors import InputError
+from infill.examples import request_of
+from infill.prompt import Encoder, PromptFormat
+from infill.train import export, history, launch, loop, objectives
+from infill.train.batch import Batch, Item, pack, plain_item
+from infill.train.data import ItemLane, State, rows_of
+from infill.train.engine import Engine
+from infill.train.held_out import identity, validation
+
+STAGE: Final = "sft"
+VERSION: Final = 1
+LEAST_PROMPT: Final = 32
+"""An example whose middle leaves less room than this for its prompt is passed over."""
+
+
+def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, float]:
+    """Fine-tune the model folder `base` on the train split of `examples` into the model folder `output`.
+
+    Only the middle and the end of text are predicted. Returns the metrics; raises InputError without examples.
+    """
+    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)}
+    body = functools.partial(_train, config, examples, base, output, identity(STAGE, VERSION, config, inputs))
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -> Mapping[str, float]:
+    if not export.finished(output):
+        job = launch.Job(
+            label="sft",
+            train=config.train,
+            output=output,
+            model=functools.partial(model.load, storage.fetch(base)),
+            tokenizer=base,
+            work=functools.partial(_work, config, examples, base, key),
+        )
+        export.write_card(
+            output,
+            title="Infill completion model",
+            about="Fine-tuned by Infill to fill syntactic holes, with context from the same repository in the prompt.",
+            facts=launch.fit(job),
+        )
+    return history.metrics(output)
+
+
+def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine) -> loop.Work:
+    folder = storage.fetch(base)
+    context = room(engine, config.train.micro_batch_tokens)
+    table = storage.read_table(storage.join(examples, "examples", "train.parquet"))
+    if not table.num_rows:
+        raise InputError(f"{examples} has no examples in its train split; add sources to the corpus")
+    items = Examples(table, folder, context=context, budget=config.max_prompt_tokens)
+    tokens, lanes = config.train.micro_batch_tokens, config.train.batch_tokens // config.train.micro_batch_tokens
+
+    def open_lane(lane: int, state: State | None) -> ItemLane:
+        return ItemLane(items, tokens, seed=config.train.seed, lane=lane, lanes=lanes, state=state)
+
+    def held_out() -> list[Batch]:
+        rows = storage.read_table(storage.join(examples, "examples", "validation.parquet"))
+        others = Examples(rows, folder, context=context, budget=config.max_prompt_tokens)
+        found = [item for index in range(len(others)) if (item := others[index]) is not None]
+        return [pack(row, tokens) for row in rows_of(found, tokens)[: config.train.validation_batches]]
+
+    return loop.Work(
+        objective=objectives.language_model, open_lane=open_lane, validate=validation(held_out), identity=key
+    )
+
+
+def room(engine: Engine, micro_batch_tokens: int) -> int:
+    """The longest example: the model's context, as far as a micro-batch holds it."""
+    return min(model.context_length(engine.model.config), micro_batch_tokens)
+
+
+class Examples:
+    """Holes as training items."""
+
+    what = "examples"
+
+    def __init__(self, table: pa.Table, folder: Path, *, context: int, budget: int) -> None:
+        self.table, self.context = table, context
+        self.budget = budget or context
+        self.encoder: Encoder = prompt.load_encoder(folder)
+        self.fmt: PromptFormat = prompt.load_format(folder)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Item | None:
+        row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
+        middle = [*self.encoder.encode(row["middle"]), self.fmt.endoftext]
+        budget = min(self.budget, self.context - len(middle))
+        if budget < LEAST_PROMPT:
+            return None
+        rendered = prompt.render(self.fmt, self.encoder.encode, request_of(row), budget=budget)
+        return plain_item([*rendered.ids, *middle], start=len(rendered.ids) - 1, group=row["language"])

@@ -5,14 +5,17 @@ Then exact copies and splits are decided over all shards, from the columns witho
 result. Each pass maps one pure function over shards, in threads of this process or on Ray Data, with the same result.
 """
 
+import contextlib
 import logging
 import os
+import pickle
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -28,7 +31,10 @@ VERSION: Final = 1
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
-Item = TypeVar("Item")
+OBJECT_STORE_BYTES: Final = 200_000_000
+"""For a Ray of our own: only lists of files pass through it."""
+Mapper = Callable[[Callable[[Any], int], Sequence[Any]], Iterator[int]]
+"""Applies a function to each item and gives back the results as they come."""
 
 
 def fingerprint(config: CorpusConfig) -> str:
@@ -64,12 +70,10 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
         storage.remove(left)
     repositories = list(sources.repositories(config.sources))
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
-    run_all = RUNTIMES[config.runtime]
-    for _ in _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work)):
-        pass
-    report, verdicts = _decide(work, [repository.name for repository in repositories], scratch, config)
-    for _ in _watch(run_all(partial(shards.finish, scratch=scratch, output=output), verdicts), "writing", len(work)):
-        pass
+    with RUNTIMES[config.runtime]() as run_all:
+        _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work))
+        report, verdicts = _decide(work, [repository.name for repository in repositories], scratch, config)
+        _watch(run_all(partial(shards.finish, scratch=scratch, output=output), verdicts), "writing", len(work))
     storage.write_json(storage.join(output, "report.json"), report)
     storage.write_bytes(storage.join(output, "DATASHEET.md"), datasheet.render(report, config).encode())
     return metrics(report)
@@ -87,28 +91,30 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
 
 def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
     """Every file of every repository, by repository and path, with the verdict on its name."""
-    chosen = _within_limit(repositories, config)
-    for repository in sorted(repositories, key=lambda repository: repository.name):
-        for file in repository.files:
-            licence = repository.licence_of(file.path)
-            removal = quality.judge_name(file, licence, config)
-            if removal is None and repository.name not in chosen:
-                removal = Removal("over_limit")
-            yield Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
+    judged = {
+        repository.name: [_job(repository, file, config) for file in repository.files] for repository in repositories
+    }
+    sizes = {name: sum(job.file.size for job in jobs if job.removal is None) for name, jobs in judged.items()}
+    chosen = _within_limit(sizes, config)
+    for name in sorted(judged):
+        for job in judged[name]:
+            yield job if job.removal or name in chosen else replace(job, removal=Removal("over_limit"))
 
 
-def _within_limit(repositories: Sequence[sources.Repository], config: CorpusConfig) -> set[str]:
+def _job(repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig) -> Job:
+    licence = repository.licence_of(file.path)
+    removal = quality.judge_name(file, licence, config)
+    return Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
+
+
+def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:
     """Names of the repositories that fit into `max_total_bytes`, tried in the order of their hash."""
-    if not config.max_total_bytes:
-        return {repository.name for repository in repositories}
     chosen: set[str] = set()
-    left = config.max_total_bytes
-    for repository in sorted(repositories, key=lambda repository: splits.position(repository.name, config.seed)):
-        judged = ((file, repository.licence_of(file.path)) for file in repository.files)
-        size = sum(file.size for file, licence in judged if quality.judge_name(file, licence, config) is None)
-        if size <= left:
-            chosen.add(repository.name)
-            left -= size
+    left = config.max_total_bytes or sum(sizes.values())
+    for name in sorted(sizes, key=lambda name: splits.position(name, config.seed)):
+        if sizes[name] <= left:
+            chosen.add(name)
+            left -= sizes[name]
     return chosen
 
 
@@ -192,49 +198,68 @@ def _nothing(config: CorpusConfig, repositories: int, losses: Counter[str]) -> s
 # Runtimes
 
 
-def _threads(function: Callable[[Item], int], items: Iterable[Item]) -> Iterator[int]:
+@contextlib.contextmanager
+def _threads() -> Iterator[Mapper]:
+    """Threads of this process."""
     pool = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
     try:
-        yield from pool.map(function, items)
+        yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _ray(function: Callable[[Item], int], items: Sequence[Item]) -> Iterator[int]:
-    """On the Ray that this process is connected to, else that of RAY_ADDRESS, else one started for the purpose.
+@contextlib.contextmanager
+def _ray() -> Iterator[Mapper]:
+    """Ray Data on the Ray that this process is connected to, else on RAY_ADDRESS, else on one that ends with the block.
 
-    Its workers must see the sources and the store under the same paths.
+    The workers must see the sources and the output under the same names as this process.
     """
     import ray
 
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    mine = not ray.is_initialized()
+    if mine and os.environ.get("RAY_ADDRESS"):
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+    elif mine:
+        ray.init(
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
     try:
-        data = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
-        for row in data.map(lambda row: {"number": function(row["item"])}).iter_rows():
-            yield int(row["number"])
+        yield _map_on_ray
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, InfillError):
-            raise error.cause from None
+            raise error.cause from error
         raise
     finally:
-        if started:
+        if mine:
             ray.shutdown()
 
 
-RUNTIMES: Final[dict[str, Callable[..., Iterator[int]]]] = {"local": _threads, "ray": _ray}
+def _map_on_ray(function: Callable[[Any], int], items: Sequence[Any]) -> Iterator[int]:
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    blocks = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
+    results = blocks.map(lambda row: {"number": function(pickle.loads(row["item"]))})
+    return (int(row["number"]) for row in results.iter_rows())
 
 
-def _watch(numbers: Iterator[int], doing: str, total: int) -> Iterator[int]:
-    """The same numbers, with a progress bar on a terminal and a line in the log elsewhere."""
+RUNTIMES: Final[Mapping[str, Callable[[], contextlib.AbstractContextManager[Mapper]]]] = {
+    "local": _threads,
+    "ray": _ray,
+}
+
+
+def _watch(numbers: Iterator[int], doing: str, total: int) -> None:
+    """Run through the numbers of finished shards, with a progress bar on a terminal and lines in the log elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track
 
-        yield from track(numbers, description=f"corpus: {doing}", total=total, console=Console(stderr=True))
+        for _ in track(numbers, description=f"corpus: {doing}", total=total, console=Console(stderr=True)):
+            pass
         return
     for done, number in enumerate(numbers, 1):
         log.info("corpus: %s, shard %d done (%d of %d)", doing, number, done, total)
-        yield number

@@ -64,10 +64,11 @@ class Repository:
 
     def licence_of(self, path: str) -> str:
         """The licence of the nearest folder above `path` that has its own, else the repository's."""
-        if self.nested:
-            for folder in PurePosixPath(path).parents:
-                if (licence := self.nested.get(str(folder))) is not None:
-                    return licence
+        folder = path.rpartition("/")[0] if self.nested else ""
+        while folder:
+            if (licence := self.nested.get(folder)) is not None:
+                return licence
+            folder = folder.rpartition("/")[0]
         return self.licence
 
 
@@ -203,7 +204,7 @@ def _scan(folder: str, prefix: str, *, is_root: bool = False) -> Iterator[Source
             else:
                 yield from _scan(entry.path, f"{path}/")
         else:
-            yield _describe(path, entry)
+            yield _describe(path, entry.path)
 
 
 def _is_good_name(name: str) -> bool:
@@ -215,9 +216,9 @@ def _is_good_name(name: str) -> bool:
     return re.search(r"[\x00-\x1f\x7f]", name) is None
 
 
-def _describe(path: str, entry: os.DirEntry[str] | Path) -> SourceFile:
+def _describe(path: str, place: str) -> SourceFile:
     try:
-        state = entry.stat(follow_symlinks=False)
+        state = os.lstat(place)
     except OSError as error:
         return SourceFile(path=path, trouble="unreadable", detail=error.strerror or "")
     if stat.S_ISLNK(state.st_mode):
@@ -295,4 +296,4 @@ def _installed_file(root: Path, path: str) -> SourceFile:
         return SourceFile(path=path.encode("utf-8", "backslashreplace").decode(), trouble="bad_name")
     if VENDORED.intersection(path.lower().split("/")[:-1]):
         return SourceFile(path=path, trouble="vendored")
-    return _describe(path, root / path)
+    return _describe(path, f"{root}/{path}")

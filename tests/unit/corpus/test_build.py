@@ -1,0 +1,241 @@
+"""The corpus stage as a whole: what it keeps, what it says about the rest, and that it survives being killed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infill import manifest, storage
+from infill.config import CorpusConfig
+from infill.corpus import build, shards
+from infill.errors import InputError
+from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
+
+
+def rows(output: Path, part: str) -> list[dict[str, Any]]:
+    return storage.read_table(str(output / part)).to_pylist()
+
+
+def digests(output: Path) -> dict[str, Any]:
+    return manifest.load(str(output)).files
+
+
+def config(folder: Path, **changes: Any) -> CorpusConfig:
+    return CorpusConfig(sources=(f"dir:{folder}",), **changes)
+
+
+def test_documents_and_removed_files_add_up_to_what_is_there(tmp_path: Path) -> None:
+    source, output = write_repositories(tmp_path / "code", 5), tmp_path / "out"
+    write_files(source, {"gpl/COPYING": GPL, "gpl/a.py": "x = 1\n", "nobody/a.py": "x = 2\n"})
+    write_files(source / "repo_0", {"bad.py": "é".encode()[:1], "bin.py": b"\0", "copy.py": "x = 3\n"})
+    write_files(source / "repo_1", {"copy.py": "x = 3\n", "gpl.py": "# SPDX-License-Identifier: GPL-3.0-only\n"})
+    (source / "empty").mkdir()
+    metrics = build.run(config(source), str(output))
+    documents, removed = rows(output, "documents"), rows(output, "removed")
+    assert storage.read_table(str(output / "documents")).schema.equals(shards.DOCUMENTS)
+    assert storage.read_table(str(output / "removed")).schema.equals(shards.REMOVED)
+    listed = [path for path in source.rglob("*") if path.is_file()]
+    assert {f"{row['repo']}/{row['path']}" for row in documents + removed} == {
+        path.relative_to(source).as_posix() for path in listed
+    }
+    assert {(row["repo"], row["path"]): row["reason"] for row in removed if not row["path"].endswith("LICENSE")} == {
+        ("gpl", "COPYING"): "licence_not_permitted",
+        ("gpl", "a.py"): "licence_not_permitted",
+        ("nobody", "a.py"): "licence_unknown",
+        ("repo_0", "bad.py"): "invalid_utf8",
+        ("repo_0", "bin.py"): "binary",
+        ("repo_1", "copy.py"): "duplicate",
+        ("repo_1", "gpl.py"): "licence_not_permitted",
+    }
+    assert next(row["detail"] for row in removed if row["reason"] == "duplicate") == "repo_0/copy.py"
+    for row in documents:
+        assert (source / row["repo"] / row["path"]).read_text() == row["content"]
+        assert hashlib.sha256(row["content"].encode()).hexdigest() == row["sha256"]
+    assert metrics["documents_kept"] == len(documents) == 16
+    assert metrics["documents_removed"] == len(removed)
+    assert metrics["bytes_kept"] == sum(len(row["content"].encode()) for row in documents)
+    assert (metrics["repositories"], metrics["repositories_empty"]) == (5, 1)
+    report = storage.read_json(str(output / "report.json"))
+    assert report["empty_repositories"] == ["empty"]
+    assert {split: entry["repositories"] for split, entry in report["by_split"].items()} == {
+        "train": 3,
+        "test": 1,
+        "validation": 1,
+    }
+    assert sum(entry["documents"] for entry in report["by_language"].values()) == 16
+    assert "| MIT | 16 |" in (output / "DATASHEET.md").read_text()
+
+
+def test_no_text_is_in_two_splits_and_no_repository_either(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 12, files=2)
+    for number in range(12):
+        write_files(source / f"repo_{number}", {"shared.py": f"x = {number // 4}\n"})
+    build.run(config(source), str(tmp_path / "out"))
+    documents = rows(tmp_path / "out", "documents")
+    for column in ("sha256", "repo"):
+        splits = {(row[column], row["split"]) for row in documents}
+        assert len(splits) == len({row[column] for row in documents})
+
+
+def test_a_huge_file_is_removed_by_its_size_and_a_fifo_does_not_block(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 1)
+    os.truncate(write_files(source / "repo_0", {"huge.py": "x"}) / "huge.py", 500_000_000)  # a sparse file
+    os.mkfifo(source / "repo_0" / "pipe.py")
+    metrics = build.run(config(source), str(tmp_path / "out"))
+    removed = {row["path"]: row for row in rows(tmp_path / "out", "removed")}
+    assert removed["huge.py"]["reason"] == "too_large"
+    assert removed["huge.py"]["bytes"] == 500_000_000
+    assert removed["pipe.py"]["reason"] == "special_file"
+    assert metrics["bytes_read"] < 10_000
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"gpl/COPYING": GPL, "gpl/a.py": "x"}, r"none may be trained on \(2 licence_not_permitted\)"),
+        ({"a/LICENSE": MIT, "a/x.bin": "x", "b/LICENSE": MIT}, r"1 binary_name"),
+        ({"empty/.git/HEAD": "x"}, "1 repositories without a file"),
+    ],
+)
+def test_nothing_to_train_on_is_said_with_the_reasons(
+    tmp_path: Path, files: dict[str, str | bytes], message: str
+) -> None:
+    source = write_files(tmp_path / "code", files)
+    with pytest.raises(InputError, match=message):
+        build.run(config(source), str(tmp_path / "out"))
+
+
+def test_with_few_repositories_files_are_split_and_the_report_says_so(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 2, files=4)
+    (source / "empty").mkdir()
+    build.run(config(source), str(tmp_path / "out"))
+    assert {row["split"] for row in rows(tmp_path / "out", "documents")} == {"train", "validation", "test"}
+    assert storage.read_json(str(tmp_path / "out" / "report.json"))["split_unit"] == "file"
+    assert "may be in the test split" in (tmp_path / "out" / "DATASHEET.md").read_text()
+
+
+def test_a_limit_takes_whole_repositories(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 8)
+    size = sum(path.stat().st_size for path in (source / "repo_0").rglob("*.py"))
+    metrics = build.run(config(source, max_total_bytes=4 * size), str(tmp_path / "out"))
+    assert metrics["bytes_kept"] <= 4 * size
+    assert metrics["repositories"] >= 3
+    by_repository = storage.read_json(str(tmp_path / "out" / "report.json"))["by_repository"]
+    assert {entry["documents"] for entry in by_repository.values()} == {3}
+    assert metrics["removed_over_limit"] == (8 - metrics["repositories"]) * 3
+
+
+def test_a_finished_corpus_is_not_built_again_until_the_sources_change(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 4)
+    metrics = build.run(config(source), str(tmp_path / "out"))
+    written = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
+    assert build.run(config(source), str(tmp_path / "out")) == metrics
+    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == written
+    write_files(source / "repo_0", {"new.py": "x = 1\n"})
+    with pytest.raises(InputError, match="another corpus artifact"):
+        build.run(config(source), str(tmp_path / "out"))
+
+
+def test_the_folder_holds_the_same_whatever_the_order_on_disk(tmp_path: Path) -> None:
+    first = write_repositories(tmp_path / "a" / "code", 5)
+    second = tmp_path / "b" / "code"
+    for path in sorted((path for path in first.rglob("*") if path.is_file()), reverse=True):
+        write_files(second, {path.relative_to(first).as_posix(): path.read_bytes()})
+    build.run(config(first, shard_bytes=2_000), str(tmp_path / "out_a"))
+    build.run(config(second, shard_bytes=2_000), str(tmp_path / "out_b"))
+    wanted = [name for name in digests(tmp_path / "out_a") if name.endswith(".parquet")]
+    assert len(wanted) > 4
+    assert {name: digests(tmp_path / "out_b")[name] for name in wanted} == {
+        name: digests(tmp_path / "out_a")[name] for name in wanted
+    }
+
+
+def _stop_after(count: int, function: Callable[..., int], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let `shards.<name>` fail after `count` calls."""
+    calls = iter(range(count))
+
+    def limited(*args: Any, **kwargs: Any) -> int:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(shards, name, limited)
+
+
+@pytest.mark.parametrize("phase", ["read", "finish"])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    source = write_repositories(tmp_path / "code", 6)
+    wanted = config(source, shard_bytes=2_000)
+    build.run(wanted, str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        _stop_after(3, getattr(shards, phase), patch, phase)
+        with pytest.raises(KeyboardInterrupt):
+            build.run(wanted, str(tmp_path / "killed"))
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("part-*.parquet")}
+    assert len(done) >= 6
+    build.run(wanted, str(tmp_path / "killed"))
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    kept = [path for path in done if path.exists()]
+    assert all(path.stat().st_mtime_ns == done[path] for path in kept)
+    assert not (tmp_path / "killed" / manifest.SCRATCH).exists()
+
+
+def test_what_another_configuration_left_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_repositories(tmp_path / "code", 6)
+    with monkeypatch.context() as patch:
+        _stop_after(2, shards.finish, patch, "finish")
+        with pytest.raises(KeyboardInterrupt):
+            build.run(config(source, shard_bytes=2_000), str(tmp_path / "out"))
+    build.run(config(source, shard_bytes=2_000, seed=1), str(tmp_path / "out"))
+    build.run(config(source, shard_bytes=2_000, seed=1), str(tmp_path / "fresh"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "fresh")
+
+
+def test_a_killed_process_leaves_nothing_that_spoils_the_next_run(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 60, files=8)
+    wanted = config(source, shard_bytes=4_000)
+    build.run(wanted, str(tmp_path / "whole"))
+    script = (
+        "from infill.config import CorpusConfig; from infill.corpus import build; "
+        f"build.run(CorpusConfig(sources={wanted.sources!r}, shard_bytes=4_000), {str(tmp_path / 'killed')!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(build.__file__).parents[2])
+    candidates = tmp_path / "killed" / manifest.SCRATCH
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list(candidates.rglob("part-*.parquet"))) < 10:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    build.run(wanted, str(tmp_path / "killed"))
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    assert not list((tmp_path / "killed").rglob("*.partial"))
+
+
+def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
+    wanted = CorpusConfig(sources=("packages:",), max_total_bytes=3_000_000, languages=("python",))
+    metrics = build.run(wanted, str(tmp_path / "out"))
+    assert metrics["bytes_kept"] > 500_000
+    assert {row["language"] for row in rows(tmp_path / "out", "documents")} == {"python"}
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {"MIT", "BSD-3-Clause"} <= set(report["by_licence"])
+    assert all(entry["documents"] for entry in report["by_split"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ray.data's own settings are deprecated by ray.data
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves sockets and log files of its processes open
+def test_ray_makes_the_same_corpus(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 6)
+    build.run(config(source, shard_bytes=2_000), str(tmp_path / "local"))
+    build.run(config(source, shard_bytes=2_000, runtime="ray"), str(tmp_path / "ray"))
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")

@@ -211,6 +211,13 @@ class ExamplesConfig:
     """Candidates a hole keeps; how many enter the prompt is the budget's affair."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check(self.holes > 0, "examples.holes must be positive")
+        _check(self.validation_holes >= 0 and self.test_holes >= 0, "examples: held-out holes must not be negative")
+        _check(self.max_middle_chars > 0, "examples.max_middle_chars must be positive")
+        shares = [share for _, share in self.strategies]
+        _check(min(shares, default=-1) >= 0 and sum(shares) > 0, "examples.strategies must give probabilities")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
@@ -234,6 +241,11 @@ class PreferencesConfig:
     """Least difference of the judge's scores (0 to 1) for a pair."""
     max_prompt_tokens: int = 1_024
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.holes > 0 and self.samples > 0, "preferences.holes and preferences.samples must be positive")
+        _check(min(self.temperatures, default=-1) >= 0, "preferences.temperatures must be at least one, none negative")
+        _check(self.max_new_tokens > 0, "preferences.max_new_tokens must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +271,12 @@ class EvaluateConfig:
     bootstrap: int = 1_000
     """Resamples behind each 95 % interval."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            self.holes > 0 and self.max_new_tokens > 0, "evaluate.holes and evaluate.max_new_tokens must be positive"
+        )
+        _check(self.bootstrap > 0, "evaluate.bootstrap must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,13 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from infill.errors import InputError
 from infill.prompt import Encoder, PromptFormat, load_encoder, load_format
 
-BATCH_TOKENS: Final = 24_576
-"""Positions (prompt and new tokens) of a batch on a CPU."""
+BATCH_TOKENS: Final = 12_288
+"""Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144
+ONE_THREAD: Final = 50_000_000
+"""A model with fewer parameters runs on one thread: its products are too small to share. On two busy cores two threads
+took 95 to 180 s for what one did in 15 (1.6M parameters), waiting for each other."""
 MAX_THREADS: Final = 8
-"""A model small enough for a CPU gains nothing from more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,8 @@ class Generator:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
         self.model: Any = model.to(self.device).eval()
+        small = model.num_parameters() < ONE_THREAD
+        self.threads: int = 1 if small else min(torch.get_num_threads(), MAX_THREADS)
         self.context_length: int = int(model.config.max_position_embeddings)
 
     def generate(
@@ -93,7 +97,7 @@ class Generator:
         if not all(map(len, prompts)):
             raise InputError("a prompt is empty: it must have at least one token")
         results: dict[int, Generation] = {}
-        with torch.inference_mode(), _threads():
+        with torch.inference_mode(), _threads(self.threads):
             for batch in self._batches(_sequences(prompts, temperature), max_new_tokens):
                 results |= self._complete(batch, max_new_tokens, seed, top_p)
         return [results[place] for place in range(len(prompts))]
@@ -210,10 +214,10 @@ def _choose(
 
 
 @contextmanager
-def _threads() -> Iterator[None]:
-    """At most MAX_THREADS threads in the block; the process's number is restored behind it."""
+def _threads(number: int) -> Iterator[None]:
+    """`number` threads in the block; the process's own number is restored behind it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(before, MAX_THREADS))
+    torch.set_num_threads(number)
     try:
         yield
     finally:

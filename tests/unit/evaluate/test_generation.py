@@ -26,7 +26,7 @@ def _prompts(count: int, seed: int = 0) -> list[list[int]]:
 
 def _greedy_without_cache(generator: Generator, prompt: list[int], n: int) -> list[int]:
     ids = list(prompt)
-    with torch.inference_mode():
+    with torch.inference_mode(), generation._threads(1):
         for _ in range(n):
             token = int(generator.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
             if token in generator.format.stop_ids:

@@ -1,0 +1,141 @@
+"""Stage: sample completions, judge them, and pair the better with the worse.
+
+Holes are worked off in chunks; a chunk is a whole file below `scratch/`, so a killed run goes on with the next one.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pyarrow as pa
+
+from infill import manifest, storage
+from infill.config import PreferencesConfig
+from infill.errors import InputError, ServiceError
+from infill.evaluate.generation import Generator
+from infill.examples import CONTEXT, read_holes
+from infill.preferences.candidates import sample
+from infill.preferences.judges import Judge, rules
+from infill.preferences.llm import LlmJudge
+from infill.preferences.pairs import Pair, echo, pairs
+
+STAGE: Final = "preferences"
+VERSION: Final = 1
+
+CHUNK_HOLES: Final = 32
+"""Holes between two points at which a killed run can go on."""
+JUDGE_REQUESTS: Final = 8
+"""Requests to a judge's server at a time."""
+SCHEMA: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "repo", "path", "language", "prefix", "suffix")),
+        ("context", CONTEXT),
+        *((name, pa.string()) for name in ("chosen", "rejected", "kind", "reason", "judge")),
+        ("rejected_finished", pa.bool_()),
+        ("score_chosen", pa.float32()),
+        ("score_rejected", pa.float32()),
+    ]
+)
+"""One row a pair; `id` is the hole's id and the pair's kind."""
+
+
+def run(config: PreferencesConfig, examples: str, model: str, output: str) -> dict[str, float]:
+    """Write `pairs.parquet` and `report.json`; return the number of pairs and what they are made of.
+
+    Raises InputError when there is no train hole, ServiceError when an LLM judge is out of reach or of no use.
+    """
+    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
+
+    def body() -> Mapping[str, float]:
+        holes = read_holes(examples, "train", config.holes).to_pylist()
+        if not holes:
+            raise InputError(f"{examples} has no train hole to sample for; run the examples stage on a larger corpus")
+        files = _chunks(config, holes, model, output)
+        return _finish(config, holes, files, output)
+
+    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model: str, output: str) -> list[str]:
+    """The folders of the chunks below `scratch/`, all of them done."""
+    starts = range(0, len(holes), CHUNK_HOLES)
+    folders = {start: storage.join(output, manifest.SCRATCH, f"{start:08d}") for start in starts}
+    missing = [start for start in starts if not storage.exists(storage.join(folders[start], "counts.json"))]
+    if missing:
+        generator = Generator(storage.fetch(model))
+        with open_judge(config) as judge:
+            for start in missing:
+                chunk = holes[start : start + CHUNK_HOLES]
+                rows, counts = judge_chunk(config, chunk, generator, judge)
+                if counts["holes without a usable verdict"] == min(CHUNK_HOLES, len(holes)):
+                    raise ServiceError(
+                        f"the judge at {config.judge} answered {len(chunk)} times in a row with something else than "
+                        "the JSON that was asked for; choose a more capable preferences.judge_model"
+                    )
+                storage.write_table(storage.join(folders[start], "pairs.parquet"), pa.Table.from_pylist(rows, SCHEMA))
+                storage.write_json(storage.join(folders[start], "counts.json"), counts)
+    return list(folders.values())
+
+
+@contextmanager
+def open_judge(config: PreferencesConfig) -> Iterator[Judge]:
+    """The judge that `config.judge` names. Raises InputError when that is neither `rules` nor a URL."""
+    if config.judge == "rules":
+        yield rules
+    elif config.judge.startswith(("http://", "https://")):
+        with LlmJudge(config.judge, config.judge_model, seed=config.seed) as judge:
+            yield judge
+    else:
+        raise InputError(
+            f"preferences.judge is {config.judge!r}: give rules, or the base URL of an OpenAI-style server"
+        )
+
+
+def judge_chunk(
+    config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], generator: Generator, judge: Judge
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The pairs of some holes as rows of SCHEMA, and what happened on the way."""
+    candidates = sample(generator, holes, config)
+    with ThreadPoolExecutor(1 if config.judge == "rules" else JUDGE_REQUESTS) as pool:
+        verdicts = list(pool.map(judge, holes, candidates))
+    rows: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    for hole, mine, judged in zip(holes, candidates, verdicts, strict=True):
+        counts["samples"] += len(mine)
+        if judged is None:
+            counts["holes without a usable verdict"] += 1
+            continue
+        counts.update(f"defect: {defect}" for verdict in judged for defect in verdict.defects if judge is rules)
+        found = pairs(hole, mine, judged, config.min_margin)
+        counts["holes without a pair"] += not found
+        rows += [_row(hole, pair, config.judge) for pair in found]
+    return rows, counts
+
+
+def _row(hole: Mapping[str, Any], pair: Pair, judge: str) -> dict[str, Any]:
+    shared = {name: hole[name] for name in ("repo", "path", "language", "prefix", "suffix", "context")}
+    return {"id": f"{hole['id']}-{pair.kind}", **shared, **vars(pair), "judge": judge}
+
+
+def _finish(
+    config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], folders: Sequence[str], output: str
+) -> dict[str, float]:
+    """Join the chunks, write the report and return the stage's metrics."""
+    counts: Counter[str] = Counter()
+    for folder in folders:
+        counts.update(storage.read_json(storage.join(folder, "counts.json")))
+    table = pa.concat_tables([storage.read_table(storage.join(folder, "pairs.parquet")) for folder in folders])
+    if not table.num_rows:  # the model wrote every middle as it was: what is left to learn is to stop there
+        table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
+    storage.write_table(storage.join(output, "pairs.parquet"), table)
+    kinds = Counter(str(kind) for kind in table["kind"].to_pylist())
+    report = {"holes": len(holes), "pairs": table.num_rows, "kinds": kinds, "judge": config.judge, "counts": counts}
+    storage.write_json(storage.join(output, "report.json"), report)
+    return {
+        "holes": float(len(holes)),
+        "pairs": float(table.num_rows),
+        "samples": float(counts["samples"]),
+        **{f"pairs_{kind}": float(n) for kind, n in sorted(kinds.items())},
+    }

@@ -1,0 +1,48 @@
+"""Completions of a hole by the model, at several temperatures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infill.config import PreferencesConfig
+from infill.evaluate.generation import Generator
+from infill.examples import request_of
+from infill.prompt import render
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    text: str
+    finished: bool
+    """Whether the model ended it; else the limit of new tokens did."""
+    temperature: float
+    """The lowest at which it was sampled."""
+
+
+def sample(
+    generator: Generator, holes: Sequence[Mapping[str, Any]], config: PreferencesConfig
+) -> list[list[Candidate]]:
+    """The different completions of each hole, from the lowest temperature to the highest.
+
+    `config.samples` are drawn per temperature; equal texts count once.
+    """
+    temperatures = [heat for heat in sorted(config.temperatures) for _ in range(config.samples)]
+    prompts = [
+        render(generator.format, generator.encoder.encode, request_of(hole), budget=config.max_prompt_tokens).ids
+        for hole in holes
+    ]
+    generations = generator.generate(
+        [prompt for prompt in prompts for _ in temperatures],
+        max_new_tokens=config.max_new_tokens,
+        temperature=temperatures * len(prompts),
+        seed=config.seed,
+    )
+    candidates = []
+    for number in range(len(prompts)):
+        found: dict[str, Candidate] = {}
+        mine = generations[number * len(temperatures) : (number + 1) * len(temperatures)]
+        for heat, generation in zip(temperatures, mine, strict=True):
+            text = generator.encoder.decode(generation.ids)
+            found.setdefault(text, Candidate(text=text, finished=generation.finished, temperature=heat))
+        candidates.append(list(found.values()))
+    return candidates

@@ -1,0 +1,114 @@
+"""From judged candidates to pairs of a better and a worse completion."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill import syntax
+from infill.fim import is_sound
+from infill.preferences.candidates import Candidate
+from infill.preferences.judges import Verdict
+
+GOOD: Final = 0.5
+"""A sample with a lower score, or with a defect, is not put before the model as an example."""
+LONG_LINES: Final = 4
+"""A true middle with more lines is also offered cut short (the paper shortens "large" ones; its measure is unknown)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    kind: str
+    """`sample`: two samples; `truth`: the true middle over a sample; `short`: the shortened true middle over a sample
+    that is too long; `echo`: the true middle over itself followed by the suffix."""
+    chosen: str
+    rejected: str
+    rejected_finished: bool
+    """Whether the model ended the rejected text, or the limit of new tokens did."""
+    reason: str
+    score_chosen: float
+    score_rejected: float
+
+
+def pairs(
+    hole: Mapping[str, Any], candidates: Sequence[Candidate], verdicts: Sequence[Verdict], min_margin: float
+) -> list[Pair]:
+    """At most two pairs of a hole: the best over the worst, and the shortened true middle over the longest."""
+    judged = sorted(zip(candidates, verdicts, strict=True), key=lambda one: (-one[1].score, one[0].text))
+    found = [_best_over_worst(hole["middle"], judged, min_margin), _short_over_long(hole, judged)]
+    return [pair for pair in found if pair is not None]
+
+
+def _best_over_worst(middle: str, judged: Sequence[tuple[Candidate, Verdict]], min_margin: float) -> Pair | None:
+    """The best sample, or the true middle where no sample is good, over the worst sample."""
+    (best, praise), (worst, blame) = judged[0], judged[-1]
+    if best.text == middle or (praise.score >= GOOD and not praise.defects):
+        kind, chosen, score, reason = "sample", best.text, praise.score, "the better of two samples"
+    else:
+        kind, chosen, score, reason = "truth", middle, 1.0, "all samples are bad, so the true middle is chosen"
+    if chosen == worst.text or score - blame.score < min_margin:
+        return None
+    return Pair(
+        kind=kind,
+        chosen=chosen,
+        rejected=worst.text,
+        rejected_finished=worst.finished,
+        reason=f"{reason}; rejected: {', '.join(blame.defects) or 'farther from what the author wrote'}",
+        score_chosen=score,
+        score_rejected=blame.score,
+    )
+
+
+def _short_over_long(hole: Mapping[str, Any], judged: Sequence[tuple[Candidate, Verdict]]) -> Pair | None:
+    """The beginning of a long true middle over the longest sample that does not stop in time."""
+    too_long = [
+        (candidate, verdict)
+        for candidate, verdict in judged
+        if len(candidate.text) > len(hole["middle"]) and ("verbose" in verdict.defects or not candidate.finished)
+    ]
+    short = shorten(hole) if too_long else None
+    if short is None:
+        return None
+    longest, blame = max(too_long, key=lambda one: (len(one[0].text), one[0].text))
+    return Pair(
+        kind="short",
+        chosen=short,
+        rejected=longest.text,
+        rejected_finished=longest.finished,
+        reason="the true middle is long, so its beginning up to a syntactic boundary is chosen; rejected: too long",
+        score_chosen=1.0,
+        score_rejected=blame.score,
+    )
+
+
+def shorten(hole: Mapping[str, Any]) -> str | None:
+    """The longest beginning of a long true middle, at most half its lines, with which the file still parses.
+
+    None when the middle is not long, there is no such beginning, or the file does not parse anyway.
+    """
+    lines = hole["middle"].splitlines(keepends=True)
+    language = hole["language"]
+    if len(lines) <= LONG_LINES or language not in syntax.LANGUAGES:
+        return None
+    if not is_sound(hole["prefix"] + hole["middle"] + hole["suffix"], language):
+        return None
+    for count in range(len(lines) // 2, 0, -1):
+        text = "".join(lines[:count])
+        # The line break that ended the middle is left to the suffix, as it was for the whole middle.
+        text = text if hole["middle"].endswith("\n") else text.removesuffix("\n")
+        if text.strip() and is_sound(hole["prefix"] + text + hole["suffix"], language):
+            return text
+    return None
+
+
+def echo(hole: Mapping[str, Any]) -> Pair:
+    """The true middle over itself followed by the suffix's first lines: what a model that does not stop would write."""
+    following = "".join(hole["suffix"].splitlines(keepends=True)[:3])
+    return Pair(
+        kind="echo",
+        chosen=hole["middle"],
+        rejected=hole["middle"] + (following if following.strip() else "\n" + hole["middle"]),
+        rejected_finished=True,
+        reason="the samples are as good as the true middle; rejected: made up, it goes on into the suffix",
+        score_chosen=1.0,
+        score_rejected=0.0,
+    )

@@ -1,0 +1,92 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from infill import examples, storage
+from infill.config import ExamplesConfig, PreferencesConfig
+from infill.errors import InputError
+from infill.preferences import build
+from tests import builders
+
+CONFIG = PreferencesConfig(
+    holes=10, temperatures=(0.5, 1.0), samples=1, max_new_tokens=12, min_margin=0.01, max_prompt_tokens=160
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("inputs")
+    corpus = builders.write_documents(folder / "corpus", builders.tiny_repositories(count=3))
+    model = builders.tiny_model(folder / "model")
+    config = ExamplesConfig(holes=12, validation_holes=0, test_holes=0)
+    examples.run(config, corpus, model, output=str(folder / "examples"))
+    return str(folder / "examples"), model
+
+
+@pytest.fixture(scope="module")
+def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("preferences")
+    metrics = build.run(CONFIG, *inputs, output=str(output))
+    assert metrics["holes"] == 10
+    return output
+
+
+def _sha(folder: Path) -> str:
+    return hashlib.sha256((folder / "pairs.parquet").read_bytes()).hexdigest()
+
+
+def test_a_hopeless_model_still_gives_pairs_with_the_true_middle_chosen(made: Path, inputs: tuple[str, str]) -> None:
+    holes = {row["id"]: row for row in examples.read_holes(inputs[0], "train", 10).to_pylist()}
+    rows = storage.read_table(str(made / "pairs.parquet")).to_pylist()
+    truths = [row for row in rows if row["kind"] == "truth"]
+    assert len(truths) == 10
+    for row in truths:
+        hole = holes[row["id"].removesuffix("-truth")]
+        assert row["chosen"] == hole["middle"] != row["rejected"]
+        assert row["context"] == hole["context"]
+        assert "true middle" in row["reason"]
+        assert row["score_chosen"] - row["score_rejected"] >= CONFIG.min_margin
+
+
+def test_the_report_counts_the_pairs_by_kind(made: Path) -> None:
+    report = storage.read_json(str(made / "report.json"))
+    assert sum(report["kinds"].values()) == report["pairs"]
+    assert report["counts"]["samples"] == 20
+
+
+def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
+    inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "CHUNK_HOLES", 4)
+    build.run(CONFIG, *inputs, output=str(tmp_path / "whole"))
+    done: list[int] = []
+    honest = build.judge_chunk
+
+    def judge_chunk(*arguments: object) -> object:
+        done.append(len(done))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return honest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "judge_chunk", judge_chunk)
+    with pytest.raises(KeyboardInterrupt):
+        build.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
+    build.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
+    assert len(done) == 4
+    assert _sha(tmp_path / "killed") == _sha(tmp_path / "whole")
+    assert not (tmp_path / "killed" / "scratch").exists()
+
+
+def test_no_train_hole_and_an_unknown_judge_are_refused(inputs: tuple[str, str], tmp_path: Path) -> None:
+    corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
+    folder = tmp_path / "examples"
+    examples.run(ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
+    examples.write_rows(str(folder / "examples" / "train.parquet"), [])
+    with pytest.raises(InputError, match="no train hole"):
+        build.run(CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
+    with (
+        pytest.raises(InputError, match="give rules, or the base URL"),
+        build.open_judge(PreferencesConfig(judge="nobody")),
+    ):
+        pass

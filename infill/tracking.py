@@ -124,6 +124,9 @@ class Tracker:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows of equal keys as `name`.json, which MLflow shows as a table."""
 
+    def conclude(self, values: Mapping[str, float], report: Path | str) -> None:
+        """Log what the whole pipeline came to in its own run, the parent of this one, or here when there is none."""
+
 
 class RunTracker(Tracker):
     """Writes to one MLflow run through a thread of its own, which samples the machine as well."""
@@ -172,6 +175,12 @@ class RunTracker(Tracker):
         self._call(lambda: self._client.log_dict(self.run_id, value, f"{name}.json"))
         listed = json.dumps([{"path": f"{name}.json", "type": "table"}])
         self._call(lambda: self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", listed))
+
+    def conclude(self, values: Mapping[str, float], report: Path | str) -> None:
+        run_id = self.parent_id or self.run_id
+        for name, value in values.items():
+            self._call(partial(self._client.log_metric, run_id, _metric_name(name), float(value)))
+        self._call(partial(self._client.log_artifact, run_id, str(report)))
 
     def close(self, status: str) -> None:
         """Send what is left, for at most half a minute, and end the run with `status`."""
@@ -337,6 +346,11 @@ def _find_or_create(mlflow: "MlflowClient", experiment: str, name: str, tags: Ma
     return mlflow.create_run(experiment, run_name=name, tags={tag: mask(value) for tag, value in tags.items()})
 
 
+def _hash(text: str) -> str:
+    """24 hexadecimal digits, which need no quoting in MLflow's search language."""
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
 def _common_tags() -> dict[str, str]:
     tags = {"mlflow.source.name": "infill", "mlflow.source.git.commit": manifest.commit()}
     if image := os.environ.get("INFILL_IMAGE"):
@@ -347,29 +361,18 @@ def _common_tags() -> dict[str, str]:
 def parent_run(name: str, key: str, *, tags: Mapping[str, str] | None = None, config: object | None = None) -> str:
     """The id of the pipeline run `key`, created or, after a kill, taken up again; "" when nothing is tracked.
 
-    Set it as INFILL_PARENT_RUN_ID for the stages and end it with `end_parent`. Raises ServiceError when MLflow is gone.
+    Set it as INFILL_PARENT_RUN_ID for the stages; `open_run` ends it. Raises ServiceError when MLflow is gone.
     """
     if not tracking_uri():
         return ""
     mlflow = client()
     with _service_errors():
-        identity = {KEY_TAG: key, STAGE_TAG: "pipeline"}
+        identity = {KEY_TAG: _hash(key), STAGE_TAG: "pipeline"}
         run = _find_or_create(mlflow, _experiment(mlflow), name, {**_common_tags(), **(tags or {}), **identity}, True)
         if config is not None:
             for batch in _params(config):
                 mlflow.log_batch(run.info.run_id, params=batch)
     return str(run.info.run_id)
-
-
-def end_parent(status: str) -> None:
-    """End the run that INFILL_PARENT_RUN_ID names with MLflow's `status`: FINISHED, FAILED or KILLED.
-
-    Raises ServiceError when MLflow is gone.
-    """
-    run_id = os.environ.get(PARENT_RUN)
-    if run_id and tracking_uri():
-        with _service_errors():
-            client().set_terminated(run_id, status)
 
 
 @contextlib.contextmanager
@@ -404,8 +407,8 @@ def stage_run(stage: str, *, config: object, tags: Mapping[str, str] | None = No
             run = mlflow.get_run(given)
             mlflow.update_run(given, status="RUNNING")
         else:
-            text = json.dumps([flatten(config), dict(tags or {})], sort_keys=True)
-            identity = {STAGE_TAG: stage, KEY_TAG: key or hashlib.sha256(text.encode()).hexdigest()[:24]}
+            what = key or json.dumps([flatten(config), dict(tags or {})], sort_keys=True)
+            identity = {STAGE_TAG: stage, KEY_TAG: _hash(what)}
             experiment = _experiment(mlflow)
             if parent:
                 identity[PARENT_TAG] = parent

@@ -12,6 +12,7 @@ from typing import Any, Final
 from infill import manifest, prompt, storage, tracking
 from infill.config import EvaluateConfig, RegisterConfig
 from infill.errors import InputError
+from infill.metrics import METRICS
 from infill.release import gate, registry
 from infill.release.gate import Decision, Record
 from infill.release.registry import Version
@@ -37,8 +38,11 @@ def run(
 ) -> dict[str, float]:
     """Decide which model is released and register it; writes decision.json. Metrics: `passed`, and the winner's.
 
-    Raises InputError when MLFLOW_TRACKING_URI is unset, ServiceError when MLflow is gone.
+    Raises InputError when MLFLOW_TRACKING_URI is unset or a metric is unknown, ServiceError when MLflow is gone.
     """
+    unknown = {config.metric, *(name for name, _ in config.floors)} - set(METRICS)
+    if unknown:
+        raise InputError(f"register: there is no metric {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
     models = dict(zip(gate.STAGES, (model_base, model_sft, model_dpo), strict=True))
     evaluations = dict(zip(gate.STAGES, (evaluation_base, evaluation_sft, evaluation_dpo), strict=True))
     inputs = {"examples": manifest.digest_of(examples)}

@@ -72,7 +72,6 @@ def test_without_an_address_nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) 
         tracker.table("rows", [])
         assert tracking.current().run_id == ""
     assert tracking.parent_run("demo", "key") == ""
-    tracking.end_parent("FINISHED")
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI is not set"):
         tracking.client()
 
@@ -119,9 +118,7 @@ def test_stages_nest_under_the_pipeline_and_a_repeated_one_takes_up_its_run(
     with tracking.stage_run("sft", config=_Config(), key="another artifact") as other:
         assert other.run_id != first.info.run_id
     assert tracking.parent_run("demo", "key") == parent
-    tracking.end_parent("FINISHED")
-    assert tracking.client().get_run(parent).info.status == "FINISHED"
-    assert tracking.parent_run("demo", "another key") != parent
+    assert tracking.parent_run("demo", "it's another key") != parent
 
 
 def test_a_run_of_the_platform_is_used_and_an_interrupt_marks_it_killed(
@@ -138,10 +135,23 @@ def test_a_run_of_the_platform_is_used_and_an_interrupt_marks_it_killed(
 def test_an_existing_run_can_be_opened_again(mlflow_store: Path) -> None:
     run_id = tracking.parent_run("demo", "key")
     with tracking.open_run(run_id) as tracker:
-        tracker.metrics({"winner": 1.0})
+        tracker.metrics({"tokens": 1.0})
     with tracking.open_run("") as nothing:
         assert nothing.run_id == ""
-    assert tracking.client().get_run(run_id).data.metrics["winner"] == 1.0
+    run = tracking.client().get_run(run_id)
+    assert (run.info.status, run.data.metrics["tokens"]) == ("FINISHED", 1.0)
+
+
+def test_the_conclusion_stands_in_the_pipeline_run(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = tracking.parent_run("demo", "key")
+    monkeypatch.setenv(tracking.PARENT_RUN, parent)
+    report = mlflow_store / "report.html"
+    report.write_text("<html></html>")
+    with tracking.stage_run("report", config={}) as tracker:
+        tracker.conclude({"kk": 0.25}, report)
+    client = tracking.client()
+    assert client.get_run(parent).data.metrics == {"kk": 0.25}
+    assert [item.path for item in client.list_artifacts(parent)] == ["report.html"]
 
 
 def test_what_mlflow_refuses_is_given_up_and_counted(mlflow_store: Path, caplog: pytest.LogCaptureFixture) -> None:

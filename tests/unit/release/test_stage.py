@@ -48,6 +48,11 @@ def test_without_mlflow_there_is_no_registry(tmp_path: Path, monkeypatch: pytest
         Run(tmp_path, "one", (0.1, 0.3, 0.2)).register()
 
 
+def test_a_metric_that_does_not_exist_is_refused(mlflow_store: Path) -> None:
+    with pytest.raises(InputError, match="there is no metric bleu; choose from exact_match"):
+        Run(mlflow_store, "one", (0.1, 0.3, 0.2)).register(replace(CONFIG, floors=(("bleu", 0.1),)))
+
+
 def test_the_first_winner_becomes_the_champion_and_a_repeated_run_does_nothing(mlflow_store: Path) -> None:
     run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
     decision = run.register()

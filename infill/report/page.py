@@ -1,0 +1,356 @@
+"""The report as one HTML file that needs no other: styles inside, plots as data, every text escaped."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from string import Template
+from typing import Any, Final
+
+from infill import tracking
+from infill.report import charts
+from infill.report.found import MODELS, Found, Sample
+
+ROWS: Final = 12
+"""Rows of a table of shares; the rest is one row."""
+SHOWN_CHARS: Final = 1_200
+CONTEXT_LINES: Final = 5
+
+_PAGE: Final = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light; --ink: #111827; --soft: #6b7280; --line: #e5e7eb; --pale: #f6f7f9; --accent: #2f6fab; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 68rem; color: var(--ink); background: #fff;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { margin: 0; font-size: 1.9rem; letter-spacing: -0.02em; }
+h2 { margin: 3rem 0 0.4rem; font-size: 1.2rem; }
+p { margin: 0.3rem 0 0.8rem; max-width: 62rem; }
+.soft { color: var(--soft); }
+.verdict { margin: 1.4rem 0; padding: 0.9rem 1.2rem; border-left: 5px solid; border-radius: 4px;
+  background: var(--pale); }
+.verdict p { margin: 0.2rem 0 0; }
+.passed { border-color: #3f8f5b; } .refused { border-color: #b4442f; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 0.8rem; }
+.tile { padding: 0.8rem 1rem; border: 1px solid var(--line); border-radius: 6px; }
+.tile b { display: block; font-size: 1.45rem; font-weight: 600; letter-spacing: -0.01em; }
+.tile span { color: var(--soft); font-size: 0.85rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 2.5rem; align-items: start; }
+img { width: 100%; height: auto; margin: 0.5rem 0; }
+table { width: 100%; border-collapse: collapse; margin: 0.4rem 0 1rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: 0.6rem 0 0.3rem; }
+th, td { padding: 0.28rem 0.6rem 0.28rem 0; text-align: left; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th { color: var(--soft); font-weight: 500; font-size: 0.88rem; }
+td.number, th.number { text-align: right; padding-right: 0.9rem; white-space: nowrap; }
+td.bar { width: 38%; vertical-align: middle; }
+td.bar div { height: 0.65rem; min-width: 2px; border-radius: 2px; background: var(--accent); opacity: 0.8; }
+td.won { font-weight: 600; }
+td small { color: var(--soft); font-weight: 400; }
+article { margin: 1rem 0 1.6rem; border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+article header { padding: 0.5rem 1rem; background: var(--pale); border-bottom: 1px solid var(--line); }
+article .answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); }
+article .answers div { padding: 0.5rem 1rem; border-top: 1px solid var(--line); border-right: 1px solid var(--line);
+  min-width: 0; }
+pre { margin: 0; padding: 0.7rem 1rem; overflow-x: auto; font: 12.5px/1.45 ui-monospace, "SF Mono", Consolas,
+  "DejaVu Sans Mono", monospace; }
+.answers pre { padding: 0.3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+mark { background: #d8ead9; color: inherit; border-radius: 2px; }
+code { font: 0.92em ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+$body
+</body>
+</html>
+""")
+
+
+def render(title: str, found: Found, run_id: str) -> str:
+    """The whole page. `run_id` is the pipeline's run in MLflow, "" when nothing was tracked."""
+    parts = [
+        _head(title, found),
+        _evaluation(found),
+        _training(found),
+        _corpus(found),
+        _tokenizer(found),
+        _data(found),
+        _samples(found),
+        _stages(found, run_id),
+    ]
+    return _PAGE.substitute(title=escape(title), body="\n".join(parts))
+
+
+def _head(title: str, found: Found) -> str:
+    decision, metric = found.decision, found.decision["metric"]
+    won = found.records[decision["winner"]]["metrics"][metric]
+    passed = decision["passed"]
+    verdict = "was let through by the gate" if passed else "was refused by the gate"
+    registered = decision.get("registered")
+    where = f" It is version {registered['version']} of {registered['name']}." if registered else ""
+    tiles = {
+        f"{metric} of {decision['winner']}": f"{won['value']:.3f}",
+        "documents kept": f"{found.corpus['documents_kept']:,}",
+        "tokens to train on": charts.short(found.tokenizer["tokens"]),
+        "bytes per token": f"{found.tokenizer['bytes_per_token']:.2f}",
+        "held-out holes": f"{found.records[decision['winner']]['holes']:,}",
+        "time of all stages": duration(sum(made.seconds for made in found.stages.values())),
+    }
+    return "\n".join(
+        [
+            f"<h1>{escape(title)}</h1>",
+            f'<p class="soft">Finished {escape(found.stages["register"].created)}, commit'
+            f" <code>{escape(found.stages['register'].commit[:12])}</code></p>",
+            f'<div class="verdict {"passed" if passed else "refused"}"><b>{escape(decision["winner"])} {verdict}.</b>'
+            f"<p>{escape(decision['reason'] + where)}</p></div>",
+            '<div class="tiles">',
+            *(
+                f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+                for name, value in tiles.items()
+            ),
+            "</div>",
+        ]
+    )
+
+
+def _evaluation(found: Found) -> str:
+    decision = found.decision
+    shown = {name: found.records[name]["metrics"] for name in MODELS}
+    if "champion" in decision["evaluation"]:
+        shown["champion before"] = decision["evaluation"]["champion"]
+    metrics = list(shown[MODELS[0]])
+    rows = []
+    for metric in metrics:
+        label = f"{metric.replace('_', ' ')}{' (decides)' if metric == decision['metric'] else ''}"
+        cells = [_interval(figures.get(metric), won=name == decision["winner"]) for name, figures in shown.items()]
+        rows.append(f"<tr><td>{escape(label)}</td>{''.join(cells)}</tr>")
+    kinds = found.records[decision["winner"]]["by_kind"]
+    languages = found.records[decision["winner"]]["by_language"]
+    return "\n".join(
+        [
+            "<h2>Evaluation</h2>",
+            f'<p class="soft">Completions of {found.records[MODELS[0]]["holes"]:,} holes in held-out repositories. Bars'
+            " and brackets are 95 % intervals: models whose intervals overlap widely may not differ.</p>",
+            _image(charts.evaluation(found), "metrics of the base, SFT and DPO models with 95 % intervals"),
+            _table(["metric", *shown], rows, numbers=range(1, 1 + len(shown))),
+            '<div class="pair">',
+            _groups("By the kinds of the hole's boundaries", decision, kinds),
+            _groups("By language", decision, languages),
+            "</div>",
+        ]
+    )
+
+
+def _interval(figure: Mapping[str, float] | None, *, won: bool) -> str:
+    if figure is None:
+        return '<td class="number"></td>'
+    text = f"{figure['value']:.3f} <small>[{figure['low']:.3f}, {figure['high']:.3f}]</small>"
+    return f'<td class="number{" won" if won else ""}">{text}</td>'
+
+
+def _groups(caption: str, decision: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """The deciding metric of the winner by groups of holes."""
+    metric = decision["metric"]
+    rows = [
+        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="number">{group["holes"]}</td>'
+        f"{_interval(group['metrics'].get(metric), won=False)}</tr>"
+        for name, group in sorted(groups.items(), key=lambda item: -item[1]["holes"])
+    ]
+    heads = ["holes of", "number", f"{metric} of {decision['winner']}"]
+    return _table(heads, rows, numbers=(1, 2), caption=caption)
+
+
+def _training(found: Found) -> str:
+    return "\n".join(
+        [
+            "<h2>Training</h2>",
+            '<p class="soft">Losses of different trainings are not comparable: pre-training predicts whole files, SFT'
+            " the middle of a hole, and DPO's loss starts at ln 2 = 0.693.</p>",
+            _image(charts.losses(found), "loss of the three trainings over tokens seen"),
+        ]
+    )
+
+
+def _corpus(found: Found) -> str:
+    report = found.corpus
+    kept = (
+        f"{report['documents_kept']:,} files ({size(report['bytes_kept'])}) of {report['repositories']:,} repositories"
+    )
+    return "\n".join(
+        [
+            "<h2>Corpus</h2>",
+            f"<p>{kept} were kept, {report['documents_removed']:,} files removed, each with its reason.</p>",
+            '<div class="pair">',
+            _shares("By licence", "licence", _bytes(report["by_licence"])),
+            _shares("By language", "language", _bytes(report["by_language"])),
+            "</div>",
+            _shares(
+                "Removed, by reason",
+                "reason",
+                {name.replace("_", " "): (entry["documents"], "") for name, entry in report["removed"].items()},
+            ),
+        ]
+    )
+
+
+def _bytes(groups: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[float, str]]:
+    return {name: (entry["bytes"], f"{entry['documents']:,} files") for name, entry in groups.items()}
+
+
+def _shares(caption: str, what: str, values: Mapping[str, tuple[float, str]]) -> str:
+    """Rows with a bar, largest first: name, amount (bytes where a note says how many files), note."""
+    ordered = sorted(values.items(), key=lambda item: -item[1][0])
+    if len(ordered) > ROWS:
+        rest = ordered[ROWS:]
+        ordered = [*ordered[:ROWS], (f"{len(rest)} others", (sum(value for _, (value, _) in rest), ""))]
+    top = max((value for _, (value, _) in ordered), default=1) or 1
+    noted = any(note for _, (_, note) in ordered)
+    rows = [
+        f"<tr><td>{escape(name)}<br><small>{escape(note)}</small></td>" if note else f"<tr><td>{escape(name)}</td>"
+        for name, (_, note) in ordered
+    ]
+    rows = [
+        f'{start}<td class="number">{escape(size(value) if noted else f"{value:,.0f}")}</td>'
+        f'<td class="bar"><div style="width:{100 * value / top:.1f}%"></div></td></tr>'
+        for start, (_, (value, _)) in zip(rows, ordered, strict=True)
+    ]
+    return _table([what, "size" if noted else "files", ""], rows, numbers=(1,), caption=caption)
+
+
+def _tokenizer(found: Found) -> str:
+    report = found.tokenizer
+    languages = report.get("bytes_per_token_by_language", {})
+    rows = [
+        f'<tr><td>{escape(name)}</td><td class="number">{value:.2f}</td>'
+        f'<td class="bar"><div style="width:{100 * value / max(languages.values()):.1f}%"></div></td></tr>'
+        for name, value in sorted(languages.items(), key=lambda item: -item[1])[:ROWS]
+    ]
+    measured = "held-out repositories" if report.get("held_out", True) else "the train split (nothing is held out)"
+    return "\n".join(
+        [
+            "<h2>Tokenizer</h2>",
+            f"<p>{report['vocab_size']:,} entries; {report['bytes_per_token']:.2f} bytes per token on {measured};"
+            f" {report.get('round_trip', 1.0):.2%} of the documents decode to themselves;"
+            f" {report.get('unused_share', 0.0):.1%} of the entries were not used there.</p>",
+            _table(["language", "bytes per token", ""], rows, numbers=(1,)) if rows else "",
+        ]
+    )
+
+
+def _data(found: Found) -> str:
+    return "\n".join(
+        [
+            "<h2>Examples and preferences</h2>",
+            '<div class="pair">',
+            _facts("Holes with their context", found.examples),
+            _facts("Pairs of completions", found.preferences),
+            "</div>",
+        ]
+    )
+
+
+def _facts(caption: str, report: Mapping[str, Any]) -> str:
+    """A stage's report.json as a table; nested objects become dotted names."""
+    rows = [
+        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="number">{escape(value)}</td></tr>'
+        for name, value in _flat(report)
+    ]
+    return _table(["what", "figure"], rows, numbers=(1,), caption=caption)
+
+
+def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}: ")
+        elif isinstance(value, float):
+            yield f"{prefix}{name}", f"{value:,.4g}"
+        elif isinstance(value, int):
+            yield f"{prefix}{name}", f"{value:,}"
+        else:
+            yield f"{prefix}{name}", str(value)[:200]
+
+
+def _samples(found: Found) -> str:
+    return "\n".join(
+        [
+            "<h2>Sample completions</h2>",
+            '<p class="soft">The first held-out holes in the order of their hashes: nobody has picked them. The code'
+            " that was cut out is marked.</p>",
+            *(_sample(sample, found.decision["metric"]) for sample in found.samples),
+        ]
+    )
+
+
+def _sample(sample: Sample, metric: str) -> str:
+    before = "\n".join(sample.prefix.split("\n")[-CONTEXT_LINES:])
+    after = "\n".join(sample.suffix.split("\n")[:CONTEXT_LINES])
+    answers = "".join(
+        f"<div><b>{escape(name)}</b> <small class='soft'>{escape(metric)} {sample.scores[name]:.2f}</small>"
+        f"<pre>{_code(output) or '<i class=soft>(nothing)</i>'}</pre></div>"
+        for name, output in sample.outputs.items()
+    )
+    return (
+        f"<article><header><code>{escape(sample.repo)}/{escape(sample.path)}</code>"
+        f' <small class="soft">{escape(sample.kind.replace("_", " "))}</small></header>'
+        f"<pre>{escape(before)}<mark>{_code(sample.middle)}</mark>{escape(after)}</pre>"
+        f'<div class="answers">{answers}</div></article>'
+    )
+
+
+def _code(text: str) -> str:
+    return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …")
+
+
+def _stages(found: Found, run_id: str) -> str:
+    longest = max((made.seconds for made in found.stages.values()), default=1) or 1
+    rows = [
+        f"<tr><td>{escape(name)}<br><small><code>{escape(made.uri)}</code></small></td>"
+        f'<td class="number">{duration(made.seconds)}</td>'
+        f'<td class="bar"><div style="width:{100 * made.seconds / longest:.1f}%"></div></td></tr>'
+        for name, made in found.stages.items()
+    ]
+    uri = tracking.mask(tracking.tracking_uri())
+    where = f"<code>{escape(uri)}</code>, run <code>{escape(run_id)}</code>" if uri else "nothing was tracked"
+    return "\n".join(
+        [
+            "<h2>Stages</h2>",
+            f"<p>MLflow: {where}.</p>",
+            _table(["stage", "time", ""], rows, numbers=(1,)),
+        ]
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[str], *, numbers: Iterable[int], caption: str = "") -> str:
+    right = set(numbers)
+    cells = "".join(
+        f"<th{' class=number' if place in right else ''}>{escape(head)}</th>" for place, head in enumerate(heads)
+    )
+    top = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{top}<thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _image(svg: str, alt: str) -> str:
+    """A plot as an image of its own, so that the names inside several plots do not meet."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: 950 B, 12.3 MB."""
+    for unit_size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit_size:
+            return f"{count / unit_size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 3.2 s, 4 min 10 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

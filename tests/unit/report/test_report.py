@@ -1,0 +1,129 @@
+"""Tests of the report and the summary."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infill import report, storage, tracking
+from infill.config import ReportConfig
+from infill.report import charts, found, page
+from tests.unit.report import pipeline
+
+
+def _write(folder: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+    artifacts = pipeline.write(folder, **options)
+    report.run(ReportConfig(title=f"A run {pipeline.HOSTILE}"), *artifacts.values(), output=str(folder / "report"))
+    html = (folder / "report" / "report.html").read_text()
+    summary: dict[str, Any] = storage.read_json(str(folder / "report" / "summary.json"))
+    return html, summary
+
+
+class _Tags(HTMLParser):
+    """Counts tags and sees to it that each is closed where it should be."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return _write(tmp_path_factory.mktemp("report"))
+
+
+def test_summary_has_exactly_the_keys_that_programs_read(written: tuple[str, dict[str, Any]]) -> None:
+    _, summary = written
+    keys = {"winner", "model", "gate", "documents", "tokens", "bytes_per_token", "stages", "evaluation", "report"}
+    assert set(summary) == keys | {"mlflow_run_id"}
+    assert (summary["winner"], summary["model"]) == ("sft", "/store/sft")
+    assert set(summary["gate"]) == {"passed", "reason"}
+    assert summary["documents"] == {"kept": 1_234, "removed": 321}
+    assert (summary["tokens"], summary["bytes_per_token"]) == (14_200_000, 3.37)
+    assert summary["stages"]["sft"].keys() == {"seconds", "loss_first", "loss_last"}
+    assert summary["stages"]["corpus"].keys() == {"seconds"}
+    assert summary["evaluation"]["dpo"]["kk"].keys() == {"value", "low", "high"}
+    assert summary["report"].endswith("report.html")
+    assert summary["mlflow_run_id"] == ""
+
+
+def test_page_is_whole_and_needs_no_other_file(written: tuple[str, dict[str, Any]]) -> None:
+    html, _ = written
+    tags = _Tags()
+    tags.feed(html)
+    assert tags.open == []
+    assert tags.seen.count("img") == 2
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in tags.links)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_every_text_is_escaped(written: tuple[str, dict[str, Any]]) -> None:
+    html, _ = written
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 4  # title, reason of removal, path, completion
+
+
+def test_page_tells_what_a_reader_asks_first(written: tuple[str, dict[str, Any]]) -> None:
+    html, _ = written
+    for text in ("sft was let through by the gate", "version 3 of infill", "MIT", "duplicate", "14.2M", "3.37"):
+        assert text in html
+    assert "5 others" in html  # languages beyond the table's rows
+    assert "<i class=soft>(nothing)</i>" in html
+
+
+def test_refused_run_with_an_imported_base_has_a_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    html, summary = _write(tmp_path, imported=True, passed=False)
+    assert "sft was refused by the gate" in html
+    assert "champion before" in html
+    assert summary["stages"]["pretrain"].keys() == {"seconds"}
+
+
+def test_report_goes_to_the_pipelines_run(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = tracking.parent_run("demo", "key")
+    monkeypatch.setenv(tracking.PARENT_RUN, parent)
+    with tracking.stage_run("report", config=ReportConfig()):
+        html, summary = _write(mlflow_store)
+    assert summary["mlflow_run_id"] == parent
+    assert parent in html
+    client = tracking.client()
+    assert [item.path for item in client.list_artifacts(parent)] == ["report.html"]
+    assert client.get_run(parent).data.metrics["gate_passed"] == 1.0
+
+
+def test_equal_runs_have_equal_plots(tmp_path: Path) -> None:
+    run = found.read(pipeline.write(tmp_path))
+    assert charts.losses(run) == charts.losses(run)
+    assert re.search(r"<dc:date>", charts.evaluation(run)) is None
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (250, "4 min 10 s"), (7_500, "2 h 5 min")])
+def test_durations_read_like_speech(seconds: float, text: str) -> None:
+    assert page.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(950, "950"), (12_000, "12k"), (3_400_000, "3.4M"), (2.5e12, "2.5T")])
+def test_counts_are_short(count: float, text: str) -> None:
+    assert charts.short(count) == text
+
+
+def test_sizes_have_units() -> None:
+    assert [page.size(count) for count in (12, 1_500, 12_300_000)] == ["12 B", "1.5 kB", "12.3 MB"]

@@ -5,61 +5,27 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
 
 from infill.context.packing import Packed
 from infill.errors import InfillError
 from serving.http import REQUEST_ID, EventStream, error_response, json_response, read_body, request_id, while_connected
 from serving.protocol import DONE, ApiError, Head, Sampling, choice, event, parse_object, usage
-from serving.transformer.config import TransformerConfig
-from serving.transformer.packer import Packer
 from serving.transformer.request import CompletionRequest, read_request
-from serving.transformer.upstream import Delta, Upstream
+from serving.transformer.service import Service
+from serving.transformer.upstream import Delta
 
 log = logging.getLogger("kserve.infill")
 
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 FORWARDED: Final = ("authorization", "x-b3-traceid", "traceparent")
 """Headers that go on to the predictor beside the request's id."""
 INLINE_BYTES: Final = 200_000
 """A smaller body is parsed on the event loop; a larger one would hold up the other requests."""
-
-
-class Metrics:
-    """The transformer's figures."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        name = "infill_transformer"
-        self.requests = Counter(
-            f"{name}_requests", "Requests by status and code", ["status", "code"], registry=registry
-        )
-        self.tokens = Counter(f"{name}_tokens", "Tokens: prompt, cached, completion", ["kind"], registry=registry)
-        self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
-        self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)
-        self.first = Histogram(f"{name}_first_token_seconds", "To the first token", registry=registry, buckets=SECONDS)
-
-    def observe_usage(self, counts: dict[str, Any]) -> None:
-        """Count the tokens of a finished answer."""
-        self.tokens.labels("prompt").inc(counts["prompt_tokens"])
-        self.tokens.labels("completion").inc(counts["completion_tokens"])
-        self.tokens.labels("cached").inc(counts["prompt_tokens_details"]["cached_tokens"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """What the routes share; nothing in it belongs to one request."""
-
-    config: TransformerConfig
-    packer: Packer
-    upstream: Upstream
-    max_new_tokens: int
-    metrics: Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +158,13 @@ async def guarded(service: Service, request: Request) -> Response:
 
 def create_router(service: Service) -> APIRouter:
     """The routes. `/v1/models` answers in OpenAI's shape and in KServe's, whose place it takes."""
-    router = APIRouter()
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        yield
+        await service.upstream.close()
+
+    router = APIRouter(lifespan=lifespan)
 
     @router.post("/v1/completions")
     async def completions(request: Request) -> Response:

@@ -6,12 +6,11 @@ from typing import Any
 from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
 from kserve.logging import trace_logger
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY
 
 from serving.transformer.config import Prepared, TransformerConfig
-from serving.transformer.packer import Packer, ProjectCache, Sessions
-from serving.transformer.routes import Metrics, Service, create_router
-from serving.transformer.upstream import Upstream
+from serving.transformer.routes import create_router
+from serving.transformer.service import build
 
 log = logging.getLogger("kserve.infill")
 
@@ -41,27 +40,6 @@ class Server(ModelServer):  # type: ignore[misc]
     async def _serve(self) -> None:
         self._rest_server.config.host = self._host
         await super()._serve()
-
-
-def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
-    """What the routes need."""
-    encode = prepared.encoder.encode
-    packer = Packer(
-        fmt=prepared.fmt,
-        encode=encode,
-        budget=prepared.max_prompt_tokens,
-        strategy=config.strategy,
-        context_items=config.context_items,
-        projects=ProjectCache(encode, config.index_chars),
-        sessions=Sessions(config.sessions),
-    )
-    return Service(
-        config=config,
-        packer=packer,
-        upstream=Upstream(config, prepared.fmt.stop_ids),
-        max_new_tokens=prepared.max_new_tokens,
-        metrics=Metrics(registry),
-    )
 
 
 def _is_no_probe(record: logging.LogRecord) -> bool:

@@ -126,12 +126,9 @@ class Upstream:
                     raise gone(str(error) or type(error).__name__) from error
         raise AssertionError("unreachable")
 
-    async def ready(self) -> bool:
-        """Whether the predictor says that it is healthy."""
-        try:
-            return (await self._client.get("/health", timeout=self._config.connect_s)).is_success
-        except httpx.HTTPError:
-            return False
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._client.aclose()
 
 
 async def _next(lines: AsyncIterator[str], deadline: float, limit: float) -> str | None:

@@ -1,10 +1,15 @@
 """A tiny model behind real servers in threads of the test process; the KServe server itself runs in `test_local`."""
 
+import json
+import re
+import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -19,6 +24,10 @@ from serving.predictor.app import create_app
 from serving.predictor.config import PredictorConfig
 from serving.predictor.engine import Engine
 from serving.predictor.worker import Worker
+from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.routes import create_router
+from serving.transformer.service import Service as Transformer
+from serving.transformer.service import build
 from tests.builders import tiny_model
 
 CONTEXT = 2_048
@@ -92,6 +101,62 @@ def figure(url: str, name: str) -> float:
     return 0.0
 
 
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
+@contextmanager
+def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple[str, Transformer]]:
+    """The base URL of our routes, without KServe round them, and what they share."""
+    config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
+    service = build(config, prepare(config), CollectorRegistry())
+    app = FastAPI()
+    app.include_router(create_router(service))
+    with serving(app) as url:
+        yield url, service
+
+
+class Stranger(socketserver.BaseRequestHandler):
+    """Reads a request and answers with whatever the server's `behaviour` writes to the socket."""
+
+    def handle(self) -> None:
+        connection: socket.socket = self.request
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65_536)
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(re.findall(rb"content-length: (\d+)", head.lower())[0])
+        while len(body) < length:
+            body += connection.recv(65_536)
+        server = cast(Strangers, self.server)
+        server.requests.append((head.decode(), body))
+        server.behaviour(connection)
+
+
+class Strangers(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, behaviour: Callable[[socket.socket], None]) -> None:
+        super().__init__(("127.0.0.1", 0), Stranger)
+        self.behaviour = behaviour
+        self.requests: list[tuple[str, bytes]] = []
+        """Head and body of each request."""
+
+
+@contextmanager
+def strange_predictor(behaviour: Callable[[socket.socket], None]) -> Iterator[tuple[str, Strangers]]:
+    """The base URL of a predictor that is not ours: it does on the socket what `behaviour` does."""
+    with Strangers(behaviour) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", server
+        server.shutdown()
+        thread.join(5)
+
+
+def say(status: str, body: str, kind: str = "application/json") -> Callable[[socket.socket], None]:
+    """A behaviour: one answer, then the connection closes."""
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n"
+    return lambda connection: connection.sendall((head + body).encode())
+
+
+def chunk(text: str, reason: str | None = None) -> str:
+    """An event as vLLM sends it."""
+    return f"data: {json.dumps({'choices': [{'index': 0, 'text': text, 'finish_reason': reason}]})}\n\n"

@@ -1,0 +1,64 @@
+"""What the transformer's routes share: configuration, packer, the way to the predictor, figures."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from serving.transformer.config import Prepared, TransformerConfig
+from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.upstream import Upstream
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The transformer's figures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        name = "infill_transformer"
+        self.requests = Counter(
+            f"{name}_requests", "Requests by status and code", ["status", "code"], registry=registry
+        )
+        self.tokens = Counter(f"{name}_tokens", "Tokens: prompt, cached, completion", ["kind"], registry=registry)
+        self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
+        self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)
+        self.first = Histogram(f"{name}_first_token_seconds", "To the first token", registry=registry, buckets=SECONDS)
+
+    def observe_usage(self, counts: dict[str, Any]) -> None:
+        """Count the tokens of a finished answer."""
+        self.tokens.labels("prompt").inc(counts["prompt_tokens"])
+        self.tokens.labels("completion").inc(counts["completion_tokens"])
+        self.tokens.labels("cached").inc(counts["prompt_tokens_details"]["cached_tokens"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What the routes share; nothing in it belongs to one request."""
+
+    config: TransformerConfig
+    packer: Packer
+    upstream: Upstream
+    max_new_tokens: int
+    metrics: Metrics
+
+
+def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
+    """What the routes need."""
+    encode = prepared.encoder.encode
+    packer = Packer(
+        fmt=prepared.fmt,
+        encode=encode,
+        budget=prepared.max_prompt_tokens,
+        strategy=config.strategy,
+        context_items=config.context_items,
+        projects=ProjectCache(encode, config.index_chars),
+        sessions=Sessions(config.sessions),
+    )
+    return Service(
+        config=config,
+        packer=packer,
+        upstream=Upstream(config, prepared.fmt.stop_ids),
+        max_new_tokens=prepared.max_new_tokens,
+        metrics=Metrics(registry),
+    )

@@ -1,0 +1,141 @@
+"""A predictor that is gone, slow, strange, or vLLM: the transformer answers in time and says which."""
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from serving.local import free_port
+from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
+
+CARET: dict[str, Any] = {"prompt": "def f(", "max_tokens": 4}
+STREAM = "text/event-stream"
+
+
+def ask(url: str, **fields: Any) -> httpx.Response:
+    return HTTP.post(f"{url}/v1/completions", json=CARET | fields)
+
+
+def test_a_predictor_that_is_gone_is_503(model: Path) -> None:
+    with transforming(model, f"http://127.0.0.1:{free_port()}") as (url, _):
+        for stream in (False, True):
+            response = ask(url, stream=stream)
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "predictor_unavailable"
+            assert response.headers["retry-after"] == "1"
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        with client, pytest.raises(openai.InternalServerError, match="not available"):
+            client.completions.create(model="tiny", **CARET)
+
+
+def _hang(connection: socket.socket) -> None:
+    time.sleep(3)
+
+
+def _hang_after_headers(connection: socket.socket) -> None:
+    connection.sendall(f"HTTP/1.1 200 OK\r\ncontent-type: {STREAM}\r\n\r\n".encode())
+    time.sleep(3)
+
+
+@pytest.mark.parametrize("behaviour", [_hang, _hang_after_headers], ids=["silent", "headers only"])
+def test_a_predictor_that_is_slow_is_504(model: Path, behaviour: Any) -> None:
+    with strange_predictor(behaviour) as (predictor, _), transforming(model, predictor, first_token_s=0.2) as (url, _):
+        started = time.monotonic()
+        response = ask(url)
+        assert response.status_code == 504
+        assert response.json()["error"]["code"] == "predictor_timeout"
+        assert time.monotonic() - started < 2
+
+
+def _one_piece_then_hang(connection: socket.socket) -> None:
+    _hang_after_headers_with(connection, chunk("a"))
+
+
+def _hang_after_headers_with(connection: socket.socket, text: str) -> None:
+    connection.sendall(f"HTTP/1.1 200 OK\r\ncontent-type: {STREAM}\r\n\r\n{text}".encode())
+    time.sleep(3)
+
+
+def test_a_predictor_that_stops_in_the_middle_is_504_or_an_event(model: Path) -> None:
+    behaviour = _one_piece_then_hang
+    with strange_predictor(behaviour) as (predictor, _), transforming(model, predictor, total_s=0.3) as (url, _):
+        assert ask(url).status_code == 504
+        events = ask(url, stream=True).text.split("\n\n")
+        assert json.loads(events[0].removeprefix("data: "))["choices"][0]["text"] == "a"
+        assert json.loads(events[1].removeprefix("data: "))["error"]["code"] == "predictor_timeout"
+        assert events[2] == "data: [DONE]"
+
+
+STRANGE: dict[str, tuple[str, str, int, str]] = {
+    "empty": ("200 OK", "", 503, "predictor_unavailable"),
+    "broken off": ("200 OK", chunk("a"), 503, "predictor_unavailable"),
+    "no JSON": ("200 OK", "data: {oops\n\n", 502, "bad_predictor_answer"),
+    "no object": ("200 OK", "data: 5\n\n", 502, "bad_predictor_answer"),
+    "no choices": ("200 OK", "data: {}\n\n", 502, "bad_predictor_answer"),
+    "odd choices": ("200 OK", 'data: {"choices": 1}\n\n', 502, "bad_predictor_answer"),
+    "an error in the stream": ("200 OK", 'data: {"error": {"message": "oh"}}\n\n', 502, "predictor_error"),
+    "overload": ("503 Service Unavailable", '{"error": {"message": "full"}}', 503, "overloaded"),
+    "too many": ("429 Too Many Requests", "", 503, "overloaded"),
+    "its deadline": ("504 Gateway Timeout", '{"error": {"code": "timeout"}}', 504, "predictor_timeout"),
+    "a refusal": ("400 Bad Request", '{"object": "error", "message": "too long"}', 502, "predictor_error"),
+    "a page": ("404 Not Found", "<html>", 502, "predictor_error"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_a_strange_answer_becomes_a_clear_error(model: Path, case: str) -> None:
+    status, body, expected, code = STRANGE[case]
+    with strange_predictor(say(status, body, STREAM)) as (predictor, _), transforming(model, predictor) as (url, _):
+        response = ask(url)
+        assert (response.status_code, response.json()["error"]["code"]) == (expected, code)
+
+
+def test_a_connection_that_closes_at_once_is_tried_twice_then_503(model: Path) -> None:
+    with strange_predictor(lambda _: None) as (predictor, strangers), transforming(model, predictor) as (url, _):
+        assert ask(url).status_code == 503
+        assert len(strangers.requests) == 2
+
+
+def test_vllm_gets_token_ids_and_its_answer_is_understood(model: Path) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    events = [
+        chunk("a"),
+        chunk("b", "stop"),
+        f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n",
+        "data: [DONE]\n\n",
+    ]
+    behaviour = say("200 OK", "".join(events), STREAM)
+    parts = {"upstream_name": "base"}
+    with (
+        strange_predictor(behaviour) as (predictor, strangers),
+        transforming(model, predictor, **parts) as (url, service),
+    ):
+        headers = {"authorization": "Bearer key", "x-request-id": "r1", "cookie": "secret"}
+        answer = HTTP.post(
+            f"{url}/v1/completions", json=CARET | {"stop": "\n", "seed": 7, "top_p": 0.5}, headers=headers
+        ).json()
+    assert answer["choices"][0]["text"] == "ab"
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] == 2
+    head, body = strangers.requests[0]
+    assert "authorization: Bearer key" in head
+    assert "x-request-id: r1" in head
+    assert "secret" not in head
+    sent = json.loads(body)
+    assert sent.pop("prompt")[-1] == service.packer.fmt.fim_middle
+    assert sent == {
+        "model": "base",
+        "max_tokens": 4,
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "seed": 7,
+        "stop": ["\n"],
+        "stop_token_ids": list(service.packer.fmt.stop_ids),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }

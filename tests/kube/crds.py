@@ -55,10 +55,11 @@ def problems(thing: dict[str, Any]) -> list[str]:
         root = schema(thing["kind"], version)
     except KeyError:
         return [f"{group}/{version} serves no {thing.get('kind')}"]
-    return list(_check(thing, root, thing["kind"]))
+    return list(check(thing, root, thing["kind"]))
 
 
-def _check(value: Any, rule: dict[str, Any], path: str) -> Iterator[str]:
+def check(value: Any, rule: dict[str, Any], path: str) -> Iterator[str]:
+    """What is wrong with a value by a structural schema."""
     if value is None:
         if not rule.get("nullable"):
             yield f"{path}: null"
@@ -79,16 +80,16 @@ def _object(value: dict[str, Any], rule: dict[str, Any], path: str) -> Iterator[
             yield f"{path}.{name}: missing"
     for name, item in value.items():
         if known is not None and name in known:
-            yield from _check(item, known[name], f"{path}.{name}")
+            yield from check(item, known[name], f"{path}.{name}")
         elif isinstance(rest, dict):
-            yield from _check(item, rest, f"{path}.{name}")
+            yield from check(item, rest, f"{path}.{name}")
         elif known is not None and not rule.get("x-kubernetes-preserve-unknown-fields"):
             yield f"{path}.{name}: unknown field"
 
 
 def _array(value: list[Any], rule: dict[str, Any], path: str) -> Iterator[str]:
     for number, item in enumerate(value):
-        yield from _check(item, rule.get("items", {}), f"{path}[{number}]")
+        yield from check(item, rule.get("items", {}), f"{path}[{number}]")
     if len(value) < rule.get("minItems", 0):
         yield f"{path}: fewer than {rule['minItems']} items"
 

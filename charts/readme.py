@@ -1,0 +1,93 @@
+"""Writes each chart's README.md from Chart.yaml, values.yaml and ci/; `--check` fails when one is out of date.
+
+In values.yaml a line `# -- text` documents the value under it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHARTS = Path(__file__).parent
+COMMENT = re.compile(r"^(?P<indent> *)# -- (?P<text>.+)$")
+KEY = re.compile(r"^(?P<indent> *)(?P<name>[\w.-]+):(?P<rest>.*)$")
+
+
+def documented(text: str) -> Iterator[tuple[str, str]]:
+    """Dotted name and description of each documented value."""
+    path: list[tuple[int, str]] = []
+    pending = ""
+    for line in text.splitlines():
+        if found := COMMENT.match(line):
+            pending = found["text"]
+        elif found := KEY.match(line):
+            depth = len(found["indent"])
+            path = [entry for entry in path if entry[0] < depth] + [(depth, found["name"])]
+            if pending:
+                yield ".".join(name for _, name in path), pending
+            pending = ""
+
+
+def lookup(values: Any, name: str) -> Any:
+    """The default of a dotted name."""
+    for part in name.split("."):
+        values = values[part]
+    return values
+
+
+def render(chart: Path) -> str:
+    """The README of a chart folder."""
+    about = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
+    text = (chart / "values.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    rows = [(name, json.dumps(lookup(values, name), ensure_ascii=False), about) for name, about in documented(text)]
+    lines = [
+        f"# {about['name']}",
+        "",
+        f"{about['description']}",
+        "",
+        f"Chart {about['version']}, Kubernetes {about['kubeVersion'].removesuffix('-0')}. "
+        "This page is written by `python charts/readme.py`; how to install is in docs/operator-guide.md.",
+        "",
+        "## Values",
+        "",
+        "| value | default | meaning |",
+        "| --- | --- | --- |",
+        *(f"| `{name}` | `{default}` | {meaning} |" for name, default, meaning in rows),
+        "",
+        "## Tested combinations",
+        "",
+        *(f"- `{path.relative_to(chart)}`: {heading(path)}" for path in sorted((chart / "ci").glob("*.yaml"))),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def heading(path: Path) -> str:
+    """The comment on the first line of a values file."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def main() -> int:
+    """Writes or checks; 1 when a README is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    stale = 0
+    for chart in sorted(path.parent for path in CHARTS.glob("*/Chart.yaml")):
+        readme = chart / "README.md"
+        if check and (not readme.exists() or readme.read_text(encoding="utf-8") != render(chart)):
+            sys.stderr.write(f"{readme} is out of date: run python charts/readme.py\n")
+            stale = 1
+        elif not check:
+            readme.write_text(render(chart), encoding="utf-8")
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

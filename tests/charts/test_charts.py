@@ -1,0 +1,351 @@
+"""Both charts with every ci/ values file: valid for a strict API server, and to our own rules."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from infill.cluster.job import build
+from tests.charts import policies, schemas
+from tests.charts.bundle import CASES, CHARTS, HELM, ROOT, Bundle, Thing, merge, render, title
+from tests.charts.policies import Rule
+from tests.unit.cluster.test_job import JOB, OWNER
+
+IDS = [f"{chart}-{values}" for chart, values in CASES]
+
+
+@pytest.mark.parametrize(("chart", "values"), CASES, ids=IDS)
+def test_every_object_passes_its_schema(chart: str, values: str) -> None:
+    found = {title(thing): schemas.problems(thing) for thing in render(chart, values).things}
+    assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+@pytest.mark.parametrize("rule", policies.RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(("chart", "values"), CASES, ids=IDS)
+def test_every_rule_holds(chart: str, values: str, rule: Rule) -> None:
+    assert list(rule(render(chart, values))) == []
+
+
+@pytest.mark.parametrize("chart", sorted({chart for chart, _ in CASES}))
+def test_helm_lints(chart: str) -> None:
+    values = sorted((CHARTS / chart / "ci").glob("*.yaml"))[0]
+    done = subprocess.run(
+        [HELM, "lint", "--strict", CHARTS / chart, "-f", values], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_readmes_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, CHARTS / "readme.py", "--check"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_rayjobs_obey_the_same_rules() -> None:
+    head = JOB.head
+    job = build(replace(JOB, workers=(replace(head, gpus=1),), owner=OWNER))
+    platform = render("infill-platform", "queue-values")
+    values = merge(platform.values, {"x": {"secretName": "infill-object-store", "priorityClass": "infill-training"}})
+    external = merge(values, {"imagePullSecrets": ["registry"], "y": {"secretName": "infill-settings"}})
+    bundle = Bundle(things=[*platform.things, job], values=external)
+    for rule in policies.RULES:
+        if rule is not policies.ports:  # KubeRay's pods open what Ray chooses
+            assert [problem for problem in rule(bundle) if "RayJob" in problem] == [], rule.__name__
+
+
+# -- Values: unknown ones and nonsense are refused ---------------------------------------------------------------------
+
+
+def test_vllm_needs_its_image() -> None:
+    assert "images.vllm" in refused("infill-serving", "predictor.engine=vllm")
+
+
+def refused(chart: str, *settings: str) -> str:
+    """Helm's words about values that do not fit."""
+    base = sorted((CHARTS / chart / "ci").glob("default-*.yaml"))[0]
+    command = [
+        str(HELM),
+        "template",
+        "x",
+        str(CHARTS / chart),
+        "-f",
+        str(base),
+        *(f"--set={each}" for each in settings),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0, f"{settings} was accepted"
+    return str(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("chart", "setting"),
+    [
+        ("infill-platform", "mlflow.replica=2"),
+        ("infill-platform", "images.pipeline=infill-pipeline:latest"),
+        ("infill-platform", "images.pipeline="),
+        ("infill-platform", "mlflow.database=mysql"),
+        ("infill-platform", "mlflow.replicas=2"),
+        ("infill-platform", "jobs.onStop=stop"),
+        ("infill-platform", "kueue.enabled=true"),
+        ("infill-platform", "objectStore.store="),
+        ("infill-serving", "predictor.engine=triton"),
+        ("infill-serving", "model.uri="),
+        ("infill-serving", "autoscaling.kind=keda"),
+        ("infill-serving", "transformer.minReplicas=0"),
+        ("infill-serving", "images.transformer=infill-transformer:0.1.0"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(chart: str, setting: str) -> None:
+    path = setting.split("=", maxsplit=1)[0].split(".")
+    assert path[0] in refused(chart, setting)
+
+
+@pytest.mark.parametrize("chart", sorted({chart for chart, _ in CASES}))
+def test_schema_and_values_name_the_same_things(chart: str) -> None:
+    values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text(encoding="utf-8"))
+
+    def compare(rule: Thing, value: Any, path: str) -> None:
+        assert rule.get("additionalProperties") is False, f"{path} takes unknown values"
+        assert set(rule["properties"]) - {"global"} == set(value), path
+        for name, inner in value.items():
+            if "properties" in rule["properties"][name] and name not in ("resources",):
+                compare(rule["properties"][name], inner, f"{path}.{name}")
+
+    compare(schema, values, chart)
+
+
+# -- Each rule refuses a manifest that is broken in its way ------------------------------------------------------------
+
+PLATFORM, SERVING = ("infill-platform", "postgresql-values"), ("infill-serving", "vllm-values")
+
+
+def thing(bundle: Bundle, kind: str, part: str = "") -> Thing:
+    return next(each for each in bundle.of(kind) if part in each["metadata"]["name"])
+
+
+def mlflow(bundle: Bundle) -> Any:
+    """The pod specification of MLflow."""
+    return thing(bundle, "Deployment")["spec"]["template"]["spec"]
+
+
+def transformer(bundle: Bundle) -> Any:
+    return thing(bundle, "InferenceService")["spec"]["transformer"]
+
+
+def runtime(bundle: Bundle) -> Any:
+    """The predictor's container."""
+    return thing(bundle, "ServingRuntime")["spec"]["containers"][0]
+
+
+def add(bundle: Bundle, kind: str, name: str, **content: Any) -> None:
+    bundle.things.append({"kind": kind, "metadata": {"name": name, "labels": {}}, **content})
+
+
+def remove(bundle: Bundle, kind: str, *parts: str) -> None:
+    for part in parts:
+        bundle.things.remove(thing(bundle, kind, part))
+
+
+Break = Callable[[Bundle], Any]
+BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
+    (policies.restricted, PLATFORM, "host-network", lambda b: mlflow(b).update(hostNetwork=True)),
+    (policies.restricted, PLATFORM, "root", lambda b: mlflow(b)["securityContext"].update(runAsUser=0)),
+    (policies.restricted, PLATFORM, "no-seccomp", lambda b: mlflow(b)["containers"][0].pop("securityContext")),
+    (
+        policies.restricted,
+        PLATFORM,
+        "host-path",
+        lambda b: mlflow(b)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+    ),
+    (
+        policies.restricted,
+        SERVING,
+        "capability",
+        lambda b: runtime(b)["securityContext"].update(capabilities={"drop": ["ALL"], "add": ["NET_RAW"]}),
+    ),
+    (
+        policies.read_only,
+        SERVING,
+        "writable",
+        lambda b: runtime(b)["securityContext"].update(readOnlyRootFilesystem=False),
+    ),
+    (policies.read_only, PLATFORM, "no-limit", lambda b: mlflow(b)["volumes"][0]["emptyDir"].clear()),
+    (policies.resources, PLATFORM, "no-limits", lambda b: mlflow(b)["containers"][0]["resources"].pop("limits")),
+    (
+        policies.resources,
+        SERVING,
+        "more-memory-than-promised",
+        lambda b: transformer(b)["containers"][0]["resources"]["limits"].update(memory="64Gi"),
+    ),
+    (policies.probes, SERVING, "no-startup", lambda b: runtime(b).pop("startupProbe")),
+    (policies.probes, SERVING, "too-short", lambda b: runtime(b)["startupProbe"].update(failureThreshold=2)),
+    (policies.probes, PLATFORM, "no-liveness", lambda b: mlflow(b)["containers"][0].pop("livenessProbe")),
+    (policies.digests, PLATFORM, "tag", lambda b: mlflow(b)["containers"][0].update(image="infill-pipeline:0.1.0")),
+    (policies.no_secrets, PLATFORM, "secret", lambda b: add(b, "Secret", "s", stringData={"a": "b"})),
+    (
+        policies.no_secrets,
+        PLATFORM,
+        "variable",
+        lambda b: mlflow(b)["containers"][0]["env"].append({"name": "PGPASSWORD", "value": "hunter2"}),
+    ),
+    (
+        policies.no_secrets,
+        PLATFORM,
+        "argument",
+        lambda b: mlflow(b)["containers"][0]["args"].append("--backend-store-uri=postgresql://u:hunter2@db/mlflow"),
+    ),
+    (
+        policies.no_secrets,
+        PLATFORM,
+        "config-map",
+        lambda b: thing(b, "ConfigMap")["data"].update(AWS_SECRET_ACCESS_KEY="x"),
+    ),
+    (policies.token_free, PLATFORM, "token", lambda b: mlflow(b).pop("automountServiceAccountToken")),
+    (policies.token_free, SERVING, "default-account", lambda b: transformer(b).pop("serviceAccountName")),
+    (policies.least_rights, PLATFORM, "wildcard", lambda b: thing(b, "Role")["rules"][0].update(verbs=["*"])),
+    (
+        policies.least_rights,
+        PLATFORM,
+        "secrets",
+        lambda b: thing(b, "Role")["rules"][0].update(resources=["secrets"]),
+    ),
+    (policies.least_rights, PLATFORM, "cluster-wide", lambda b: add(b, "ClusterRole", "r", rules=[])),
+    (
+        policies.selectors,
+        PLATFORM,
+        "service",
+        lambda b: thing(b, "Service", "mlflow")["spec"].update(selector={"a": "b"}),
+    ),
+    (
+        policies.selectors,
+        PLATFORM,
+        "network-policy",
+        lambda b: thing(b, "NetworkPolicy", "mlflow")["spec"].update(podSelector={"matchLabels": {"a": "b"}}),
+    ),
+    (
+        policies.selectors,
+        SERVING,
+        "budget",
+        lambda b: thing(b, "PodDisruptionBudget")["spec"]["selector"].update(matchLabels={"a": "b"}),
+    ),
+    (
+        policies.selectors,
+        SERVING,
+        "monitor",
+        lambda b: thing(b, "PodMonitor")["spec"]["selector"].update(matchLabels={"a": "b"}),
+    ),
+    (policies.references, PLATFORM, "account", lambda b: mlflow(b).update(serviceAccountName="missing")),
+    (
+        policies.references,
+        PLATFORM,
+        "secret",
+        lambda b: mlflow(b)["containers"][0]["envFrom"].append({"secretRef": {"name": "missing"}}),
+    ),
+    (
+        policies.references,
+        PLATFORM,
+        "config-map",
+        lambda b: mlflow(b)["containers"][0]["envFrom"].append({"configMapRef": {"name": "missing"}}),
+    ),
+    (
+        policies.references,
+        PLATFORM,
+        "claim",
+        lambda b: mlflow(b)["volumes"].append({"name": "x", "persistentVolumeClaim": {"claimName": "missing"}}),
+    ),
+    (
+        policies.references,
+        SERVING,
+        "runtime",
+        lambda b: thing(b, "InferenceService")["spec"]["predictor"]["model"].update(runtime="missing"),
+    ),
+    (policies.references, SERVING, "priority", lambda b: transformer(b).update(priorityClassName="missing")),
+    (policies.references, PLATFORM, "role", lambda b: thing(b, "RoleBinding")["roleRef"].update(name="missing")),
+    (
+        policies.ports,
+        PLATFORM,
+        "service",
+        lambda b: thing(b, "Service", "mlflow")["spec"]["ports"][0].update(targetPort="web"),
+    ),
+    (
+        policies.ports,
+        PLATFORM,
+        "network-policy",
+        lambda b: thing(b, "NetworkPolicy", "mlflow")["spec"]["ingress"][0]["ports"][0].update(port=5001),
+    ),
+    (policies.ports, SERVING, "probe", lambda b: runtime(b)["readinessProbe"]["httpGet"].update(port=9000)),
+    (
+        policies.ports,
+        SERVING,
+        "monitor",
+        lambda b: thing(b, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(port="web"),
+    ),
+    (policies.network, PLATFORM, "no-policy", lambda b: remove(b, "NetworkPolicy", "default-deny", "mlflow")),
+    (
+        policies.network,
+        PLATFORM,
+        "open",
+        lambda b: thing(b, "NetworkPolicy", "mlflow")["spec"]["ingress"][0].pop("from"),
+    ),
+    (
+        policies.network,
+        SERVING,
+        "predictor-open-to-the-namespace",
+        lambda b: thing(b, "NetworkPolicy", "predictor")["spec"]["ingress"][0]["from"].append({"podSelector": {}}),
+    ),
+    (policies.budgets, SERVING, "missing", lambda b: remove(b, "PodDisruptionBudget", "")),
+    (policies.budgets, PLATFORM, "useless", lambda b: thing(b, "Deployment")["spec"].update(replicas=1)),
+    (policies.mounts, PLATFORM, "no-volume", lambda b: mlflow(b)["volumes"].pop()),
+    (
+        policies.mounts,
+        SERVING,
+        "not-mounted",
+        lambda b: transformer(b)["volumes"].append({"name": "x", "emptyDir": {"sizeLimit": "1Gi"}}),
+    ),
+    (policies.mlflow_hosts, PLATFORM, "no-list", lambda b: mlflow(b)["containers"][0]["env"].pop(0)),
+    (policies.names, PLATFORM, "twice", lambda b: b.things.append(copy.deepcopy(b.things[0]))),
+    (policies.names, PLATFORM, "no-labels", lambda b: b.things[0]["metadata"].pop("labels")),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "case", "name", "damage"), BROKEN, ids=[f"{rule.__name__}-{name}" for rule, _, name, _ in BROKEN]
+)
+def test_a_broken_manifest_fails_its_rule(rule: Rule, case: tuple[str, str], name: str, damage: Break) -> None:
+    bundle = render(*case)
+    assert list(rule(bundle)) == []
+    damage(bundle)
+    assert list(rule(bundle)) != []
+
+
+def test_every_rule_has_a_broken_manifest() -> None:
+    assert {rule for rule, *_ in BROKEN} == set(policies.RULES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        ("Deployment", lambda each: each["spec"].update(replica=1)),
+        ("Deployment", lambda each: each["spec"].pop("selector")),
+        ("NetworkPolicy", lambda each: each["spec"]["podSelector"].update(matchLabel={})),
+        ("InferenceService", lambda each: each["spec"]["predictor"].update(minReplica=1)),
+        ("InferenceService", lambda each: each["spec"]["transformer"].update(minReplicas="one")),
+        ("ServingRuntime", lambda each: each["spec"].pop("containers")),
+        ("PodMonitor", lambda each: each["spec"].update(endpoints=[])),
+        ("PrometheusRule", lambda each: each["spec"]["groups"][0]["rules"][0].pop("expr")),
+    ],
+)
+def test_schemas_refuse_what_they_do_not_know(kind: str, damage: Callable[[Thing], Any]) -> None:
+    bundle = render(*(PLATFORM if kind == "Deployment" else SERVING))
+    found = thing(bundle, kind)
+    assert schemas.problems(found) == []
+    damage(found)
+    assert schemas.problems(found) != []

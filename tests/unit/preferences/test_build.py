@@ -1,13 +1,17 @@
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from infill import examples, storage
 from infill.config import ExamplesConfig, PreferencesConfig
-from infill.errors import InputError
+from infill.errors import InputError, ServiceError
 from infill.preferences import build
+from infill.preferences.candidates import Candidate
 from tests import builders
+from tests.unit.preferences.server import completion, serve
 
 CONFIG = PreferencesConfig(
     holes=10, temperatures=(0.5, 1.0), samples=1, max_new_tokens=12, min_margin=0.01, max_prompt_tokens=160
@@ -90,3 +94,35 @@ def test_no_train_hole_and_an_unknown_judge_are_refused(inputs: tuple[str, str],
         build.open_judge(PreferencesConfig(judge="nobody")),
     ):
         pass
+
+
+def test_a_judges_nonsense_costs_its_hole(inputs: tuple[str, str], tmp_path: Path) -> None:
+    verdicts = json.dumps({"verdicts": [{"score": 0.9}, {"score": 0.2}]})
+    with serve(completion("no idea"), completion(verdicts)) as server:
+        config = replace(CONFIG, holes=5, judge=server.url, judge_model="critic")
+        build.run(config, *inputs, output=str(tmp_path))
+    report = storage.read_json(str(tmp_path / "report.json"))
+    assert report["counts"]["holes without a usable verdict"] == 1
+    rows = storage.read_table(str(tmp_path / "pairs.parquet")).to_pylist()
+    assert {row["judge"] for row in rows} == {config.judge}
+    assert {row["kind"] for row in rows} == {"sample"}
+
+
+def test_a_judge_that_only_talks_nonsense_ends_the_run(inputs: tuple[str, str], tmp_path: Path) -> None:
+    with serve(completion("no idea")) as server, pytest.raises(ServiceError, match="more capable"):
+        build.run(replace(CONFIG, judge=server.url), *inputs, output=str(tmp_path))
+    assert not (tmp_path / "pairs.parquet").exists()
+
+
+def test_a_model_without_fault_still_gives_pairs(
+    inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def perfect(generator: object, holes: list[dict[str, str]], config: object) -> list[list[Candidate]]:
+        return [[Candidate(text=hole["middle"], finished=True, temperature=0.5)] for hole in holes]
+
+    monkeypatch.setattr(build, "sample", perfect)
+    metrics = build.run(CONFIG, *inputs, output=str(tmp_path))
+    assert metrics["pairs"] == metrics["pairs_echo"] == 10
+    for row in storage.read_table(str(tmp_path / "pairs.parquet")).to_pylist():
+        assert row["rejected"].startswith(row["chosen"])
+        assert row["rejected"] != row["chosen"]

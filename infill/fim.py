@@ -12,9 +12,11 @@ or a random span snapped to the nearest run of sibling nodes.
 import random
 import re
 import unicodedata
+from bisect import bisect
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from itertools import accumulate
+from typing import Final
 
 from infill import syntax
 
@@ -30,8 +32,9 @@ TOKEN_MIDDLE: Final = "token_middle"
 KINDS: Final = (BLOCK, LINE_START, LINE_MIDDLE, TOKEN_MIDDLE)
 
 ALIGNED: Final = "aligned"
-UNITS: Final = ("statement", "function", "block", "arguments", ALIGNED)
-"""What a hole is, or what it lies in when its boundaries are not both of kind "block"."""
+LINE: Final = "line"
+UNITS: Final = ("statement", "function", "block", "arguments", ALIGNED, LINE)
+"""What a hole is, or what its end was sought in when that is not of kind "block"."""
 
 _ATTEMPTS: Final = 8
 """Points that are tried for one hole."""
@@ -39,7 +42,6 @@ _REACH: Final = 64
 """Blanks before a token that are looked through."""
 _BREAK: Final = re.compile(r"\r\n|\r|\n")
 _BLANKS: Final = re.compile(r"[ \t]*")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +60,6 @@ class SplitConfig:
         (TOKEN_MIDDLE, 0.05),
     )
     """Boundary kinds of a hole's end, with their probabilities, drawn independently of the start's."""
-    units: tuple[tuple[str, float], ...] = (
-        ("statement", 0.3),
-        ("function", 0.2),
-        ("block", 0.3),
-        ("arguments", 0.2),
-    )
-    """Weights of the units round a point: of those that fit, one is drawn."""
     aligned_share: float = 0.5
     """Share of aligned spans among the holes with two "block" boundaries; the others are complete units."""
     before_indent: float = 0.1
@@ -77,9 +72,8 @@ class SplitConfig:
     """A longer file has no holes: its tree would take about 70 bytes of memory a character."""
 
     def __post_init__(self) -> None:
-        _check_weights("start", self.start, KINDS)
-        _check_weights("end", self.end, KINDS)
-        _check_weights("units", self.units, UNITS[:-1])
+        _check_kinds("start", self.start)
+        _check_kinds("end", self.end)
         for name in ("aligned_share", "before_indent", "before_line"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"split.{name} must lie between 0 and 1")
@@ -87,11 +81,11 @@ class SplitConfig:
             raise ValueError("split.max_middle_chars must be at least 1")
 
 
-def _check_weights(name: str, weights: tuple[tuple[str, float], ...], known: Sequence[str]) -> None:
-    if any(key not in known or not 0 <= weight < float("inf") for key, weight in weights):
-        raise ValueError(f"split.{name} must give weights of at least 0 to some of {', '.join(known)}")
+def _check_kinds(name: str, weights: Sequence[tuple[str, float]]) -> None:
+    if any(kind not in KINDS or not 0 <= weight < float("inf") for kind, weight in weights):
+        raise ValueError(f"split.{name} must give probabilities to kinds among {', '.join(KINDS)}")
     if not any(weight for _, weight in weights):
-        raise ValueError(f"split.{name} needs a weight above 0")
+        raise ValueError(f"split.{name} needs a probability above 0")
 
 
 @dataclass(frozen=True)
@@ -161,14 +155,14 @@ class _Splitter:
     def __init__(self, source: syntax.Source, config: SplitConfig, rng: random.Random) -> None:
         self.source, self.text, self.config = source, source.text, config
         self.random = rng.random
-        self.weights = {role: weight for role, weight in config.units if weight}
+        self.starts, self.ends = _cumulated(config.start), _cumulated(config.end)
 
     def draw(self, taken: Container[tuple[int, int]]) -> Hole | None:
         """A hole whose ends are not in `taken`, or None after some attempts.
 
         The kinds are drawn once and the point anew at each attempt, so kinds that seldom fit are not drawn less often.
         """
-        kind_start, kind_end = self._pick(self.config.start), self._pick(self.config.end)
+        kind_start, kind_end = self._kind(*self.starts), self._kind(*self.ends)
         for _ in range(_ATTEMPTS):
             point = self._point(0, len(self.text))
             span = None if point is None else self._span(kind_start, kind_end, point)
@@ -177,14 +171,8 @@ class _Splitter:
                 return Hole(start, end, kind_start, kind_end, unit)
         return None
 
-    def _pick(self, weighted: Sequence[tuple[_T, float]]) -> _T:
-        """One of the items, with a probability in proportion to its weight."""
-        at = self.random() * sum([weight for _, weight in weighted])
-        for item, weight in weighted:
-            at -= weight
-            if at < 0:
-                return item
-        return weighted[-1][0]
+    def _kind(self, kinds: Sequence[str], bounds: Sequence[float]) -> str:
+        return kinds[bisect(bounds, self.random() * bounds[-1], hi=len(bounds) - 1)]
 
     def _point(self, start: int, end: int) -> int | None:
         """A uniformly drawn character of text[start:end] that is no whitespace; None if it was one at each attempt."""
@@ -206,16 +194,18 @@ class _Splitter:
 
     def _span(self, kind_start: str, kind_end: str, point: int) -> tuple[int, int, str] | None:
         """Start, end and unit of a hole of those kinds near `point`, unchecked; None where there is none."""
-        if kind_start == kind_end == BLOCK and self.random() < self.config.aligned_share:
-            return self._aligned(point)
-        caret = None if kind_start == BLOCK else self._caret(kind_start, point)
-        unit = self._unit(point) if kind_start == BLOCK else None if caret is None else self._rest(caret)
-        if unit is None or kind_end == BLOCK:
-            return unit
-        start, limit, role = unit
+        if kind_start == BLOCK:
+            is_aligned = kind_end == BLOCK and self.random() < self.config.aligned_share
+            found = self._aligned(point) if is_aligned else self._unit(point)
+        else:
+            caret = self._caret(kind_start, point)
+            found = None if caret is None else self._rest(caret, kind_end)
+        if found is None or kind_end == BLOCK:
+            return found
+        start, limit, unit = found
         near = self._point(start, limit)
         end = None if near is None else self._end(kind_end, start, near)
-        return None if end is None else (start, end, role)
+        return None if end is None else (start, end, unit)
 
     def _aligned(self, point: int) -> tuple[int, int, str] | None:
         """A random span from `point` on, snapped to sibling nodes; short spans are drawn more often than long ones."""
@@ -225,21 +215,24 @@ class _Splitter:
         return None if span is None else (*span, ALIGNED)
 
     def _unit(self, point: int, caret: int | None = None) -> tuple[int, int, str] | None:
-        """Start, end and role of a unit that holds `point` and, counted from `caret` if given, is short enough."""
-        longest = self.config.max_middle_chars + len("{}")
-        units = self.source.units(point, caret, longest)
-        weighted = [(unit, self.weights[unit[2]]) for unit in units if unit[2] in self.weights]
-        if not weighted:
+        """Start, end and role of one of the units that hold `point` and, counted from `caret` if given, are short."""
+        units = self.source.units(point, caret, self.config.max_middle_chars + len("{}"))
+        if not units:
             return None
-        start, end, role = self._pick(weighted)
+        start, end, role = units[int(self.random() * len(units))]
         if role in ("block", "arguments"):
             start, end = self.source.interior(start, end)
         return (start, end, role) if caret is None or start <= point < end else None
 
-    def _rest(self, caret: int) -> tuple[int, int, str] | None:
-        """`caret`, and the end and the role of a unit that holds the code behind it."""
+    def _rest(self, caret: int, kind_end: str) -> tuple[int, int, str] | None:
+        """`caret`, and the end and the role of a unit that holds the code behind it, or else of its line."""
         unit = self._unit(_after_blanks(self.text, caret), caret)
-        return None if unit is None else (caret, *unit[1:])
+        if unit is not None:
+            return caret, *unit[1:]
+        limit = caret + self.config.max_middle_chars
+        found = _BREAK.search(self.text, caret, limit)
+        line_end = found.start() if found else min(limit, len(self.text))
+        return None if kind_end == BLOCK or line_end == caret else (caret, line_end, LINE)
 
     def _caret(self, kind: str, point: int) -> int | None:
         """A start of that kind at `point`: of its line, before its token, or inside its token."""
@@ -264,17 +257,23 @@ class _Splitter:
         return start + len(self.text[start : found.start()].rstrip())
 
     def _in_line(self, kind: str, point: int) -> int | None:
-        """A caret inside the token at `point` (TOKEN_MIDDLE), or between it and the one before it in its line."""
-        text, (start, end) = self.text, self.source.token(point)
+        """A caret inside the word at `point` (TOKEN_MIDDLE), or between the token there and the one before it."""
+        text, is_word = self.text, syntax.is_word
         if kind == TOKEN_MIDDLE:
-            cut = start + 1 + int(self.random() * (end - start - 1))
-            return cut if cut < end and syntax.is_word(text[cut - 1]) and syntax.is_word(text[cut]) else None
+            cut = point if point and is_word(text[point - 1]) else point + 1
+            return cut if is_word(text[point]) and cut < len(text) and is_word(text[cut]) else None
+        start, _ = self.source.token(point)
         gap = start
         while gap > max(0, start - _REACH) and text[gap - 1] in " \t":
             gap -= 1
         if gap == 0 or text[gap - 1] in "\r\n":
             return None
         return gap if self.random() < 0.5 else start
+
+
+def _cumulated(weights: Sequence[tuple[str, float]]) -> tuple[list[str], list[float]]:
+    """The keys, and the sums of their weights up to each."""
+    return [key for key, _ in weights], list(accumulate(weight for _, weight in weights))
 
 
 def _line(text: str, offset: int, reach: int) -> int | None:

@@ -19,8 +19,10 @@ def split_file(path: str, *, n: int, seed: int, as_json: bool) -> None:
     """Writes at most `n` syntactic holes of the file at `path` to stdout, in the order of the file.
 
     As JSON lines, or for people if stdout is a terminal and `as_json` is false. Raises InputError where the file cannot
-    be read, is not UTF-8, or is in a language without a grammar.
+    be read, is not UTF-8, or is in a language without a grammar, and for an `n` below 1.
     """
+    if n < 1:
+        raise InputError(f"{n} holes cannot be cut: give --n a number of at least 1")
     text, language = _read(path)
     holes = fim.syntactic_holes(text, language, fim.SplitConfig(), seed=seed, epoch=0, document=Path(path).name, n=n)
     holes.sort(key=lambda hole: (hole.start, hole.end))

@@ -146,19 +146,17 @@ class Source:
         Only those that have at most `longest` characters, counted from `start` where that is given. Units of role
         "block" and "arguments" still have their brackets: see `interior`.
         """
-        byte, cursor = self._byte(offset), self._cursor
+        byte, char, cursor, known = self._byte(offset), self._char, self._cursor, self._roles
         # Whatever holds the next `longest` characters too is too long: the compiled search goes past it.
         top = self.root.descendant_for_byte_range(byte, self._byte(min(offset + longest, len(self.text)))) or self.root
+        child_role = "statement" if top == self.root or known.get(top.kind_id) == "block" else ""
         found: list[tuple[int, int, str]] = []
-        in_block = top == self.root or self._roles.get(top.kind_id) == "block"
         cursor.reset(top)
         while cursor.goto_first_child_for_byte(byte) is not None and (node := cursor.node) is not None:
-            role = self._roles.get(node.kind_id)
-            if role is None and in_block:
-                role = "statement"
-            in_block = role == "block"
+            role = known.get(node.kind_id, child_role)
+            child_role = "statement" if role == "block" else ""
             if role:
-                first, last = self._char(node.start_byte), self._char(node.end_byte)
+                first, last = char(node.start_byte), char(node.end_byte)
                 if first > offset:
                     break
                 if last - (first if start is None else start) <= longest:

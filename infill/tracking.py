@@ -136,6 +136,12 @@ class RunTracker(Tracker):
         self.parent_id = run.data.tags.get(PARENT_TAG, "")
         self._client = client
         self._started_ms: int = run.info.start_time
+        self._logged = {
+            name: max(point.step for point in client.get_metric_history(self.run_id, name))
+            for name in run.data.metrics
+            if not name.startswith("system/")
+        }
+        """The last step of each metric when the run was taken up again: a resumed stage repeats its first rows."""
         self._metrics: deque[Metric] = deque()
         self._calls: deque[tuple[Callable[[], object], int]] = deque()
         self._lock = threading.Lock()
@@ -151,7 +157,12 @@ class RunTracker(Tracker):
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
-        new = [Metric(_metric_name(name), float(value), now, int(step)) for name, value in values.items()]
+        named = {_metric_name(name): float(value) for name, value in values.items()}
+        new = [
+            Metric(name, value, now, int(step))
+            for name, value in named.items()
+            if step == 0 or step > self._logged.get(name, -1)
+        ]
         with self._lock:
             if len(self._metrics) < _METRICS_KEPT:
                 self._metrics.extend(new)
@@ -401,21 +412,20 @@ def stage_run(stage: str, *, config: object, tags: Mapping[str, str] | None = No
         yield Tracker()
         return
     mlflow = client()
-    parent = os.environ.get(PARENT_RUN, "")
+    parent, given = os.environ.get(PARENT_RUN, ""), os.environ.get("MLFLOW_RUN_ID")
+    what = key or json.dumps([flatten(config), dict(tags or {})], sort_keys=True)
+    identity = {STAGE_TAG: stage, KEY_TAG: _hash(what)} | ({PARENT_TAG: parent} if parent and not given else {})
+    all_tags = {**_common_tags(), **(tags or {}), **identity}
     with _service_errors():
-        if given := os.environ.get("MLFLOW_RUN_ID"):
+        if given:
             run = mlflow.get_run(given)
             mlflow.update_run(given, status="RUNNING")
         else:
-            what = key or json.dumps([flatten(config), dict(tags or {})], sort_keys=True)
-            identity = {STAGE_TAG: stage, KEY_TAG: _hash(what)}
-            experiment = _experiment(mlflow)
-            if parent:
-                identity[PARENT_TAG] = parent
-                experiment = mlflow.get_run(parent).info.experiment_id
-            all_tags = {**_common_tags(), **(tags or {}), **identity}
+            experiment = mlflow.get_run(parent).info.experiment_id if parent else _experiment(mlflow)
             run = _find_or_create(mlflow, experiment, stage, all_tags, bool(parent))
     with _writing(mlflow, run) as tracker:
+        if given:
+            tracker.tags(all_tags)
         tracker.params(config)
         yield tracker
 
@@ -425,7 +435,8 @@ _open: list[Tracker] = []
 
 @contextlib.contextmanager
 def _writing(mlflow: "MlflowClient", run: "Run") -> Iterator[Tracker]:
-    tracker = RunTracker(mlflow, run)
+    with _service_errors():
+        tracker = RunTracker(mlflow, run)
     _open.append(tracker)
     status = "KILLED"
     try:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from infill import manifest, prompt, storage, tracking
 from infill.config import EvaluateConfig, RegisterConfig
-from infill.errors import InputError
+from infill.errors import InputError, ServiceError
 from infill.metrics import METRICS
 from infill.release import gate, registry
 from infill.release.gate import Decision, Record
@@ -237,7 +237,7 @@ def _carry_out(
 
 
 def _release(config: RegisterConfig, decision: Decision, value: Mapping[str, Any], evaluation: str) -> Version:
-    """Register the winner and make it the champion."""
+    """Register the winner and make it the champion. Raises ServiceError when another became the champion meanwhile."""
     tracker = tracking.current()
     tags = {
         registry.MODEL_DIGEST: value["model_digest"],
@@ -251,5 +251,10 @@ def _release(config: RegisterConfig, decision: Decision, value: Mapping[str, Any
     version = registry.register(
         config.name, model_uri=value["model_uri"], tags=tags, description=f"{decision.winner}: {decision.reason}"
     )
+    now, before = registry.champion(config.name), value["champion_before"]
+    if now is not None and now.version not in {version.version, before and before["version"]}:
+        raise ServiceError(
+            f"version {now.version} of {config.name} became the champion during the comparison; run again"
+        )
     registry.promote(version)
     return version

@@ -111,8 +111,8 @@ def _bars(axes: "Axes", metrics: Sequence[str], models: Mapping[str, Mapping[str
         axes.bar(at, values, width * 0.92, color=COLOURS[name], label=name, zorder=2)
         axes.errorbar(at, values, [below, above], fmt="none", ecolor="#1f2937", elinewidth=1, capsize=2.5, zorder=3)
     axes.set_xticks(range(len(metrics)), [metric.replace("_", " ") for metric in metrics])
-    axes.set_ylim(0, 1.12)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    highest = max((figure["high"] for figures in models.values() for figure in figures.values()), default=1.0)
+    axes.set_ylim(0, 1.2 * max(highest, 0.05))  # with room for the legend
     axes.grid(visible=False, axis="x")
 
 

@@ -7,6 +7,7 @@ from string import Template
 from typing import Any, Final
 
 from infill import tracking
+from infill.metrics import METRICS
 from infill.report import charts
 from infill.report.found import MODELS, Found, Sample
 
@@ -89,7 +90,7 @@ def _head(title: str, found: Found) -> str:
     won = found.records[decision["winner"]]["metrics"][metric]
     passed = decision["passed"]
     verdict = "was let through by the gate" if passed else "was refused by the gate"
-    registered = decision.get("registered")
+    registered, finished = decision["registered"], found.stages["register"].created
     where = f" It is version {registered['version']} of {registered['name']}." if registered else ""
     tiles = {
         f"{metric} of {decision['winner']}": f"{won['value']:.3f}",
@@ -102,7 +103,7 @@ def _head(title: str, found: Found) -> str:
     return "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
-            f'<p class="soft">Finished {escape(found.stages["register"].created)}, commit'
+            f'<p class="soft">Finished {escape(finished[:16].replace("T", " "))} UTC, commit'
             f" <code>{escape(found.stages['register'].commit[:12])}</code></p>",
             f'<div class="verdict {"passed" if passed else "refused"}"><b>{escape(decision["winner"])} {verdict}.</b>'
             f"<p>{escape(decision['reason'] + where)}</p></div>",
@@ -121,12 +122,13 @@ def _evaluation(found: Found) -> str:
     shown = {name: found.records[name]["metrics"] for name in MODELS}
     if "champion" in decision["evaluation"]:
         shown["champion before"] = decision["evaluation"]["champion"]
-    metrics = list(shown[MODELS[0]])
+    metrics = sorted(METRICS, key=lambda metric: metric != decision["metric"])  # what decides, then as they are defined
     rows = []
     for metric in metrics:
         label = f"{metric.replace('_', ' ')}{' (decides)' if metric == decision['metric'] else ''}"
         cells = [_interval(figures.get(metric), won=name == decision["winner"]) for name, figures in shown.items()]
         rows.append(f"<tr><td>{escape(label)}</td>{''.join(cells)}</tr>")
+    heads = [f"{name} (winner)" if name == decision["winner"] else name for name in shown]
     kinds = found.records[decision["winner"]]["by_kind"]
     languages = found.records[decision["winner"]]["by_language"]
     return "\n".join(
@@ -135,7 +137,7 @@ def _evaluation(found: Found) -> str:
             f'<p class="soft">Completions of {found.records[MODELS[0]]["holes"]:,} holes in held-out repositories. Bars'
             " and brackets are 95 % intervals: models whose intervals overlap widely may not differ.</p>",
             _image(charts.evaluation(found), "metrics of the base, SFT and DPO models with 95 % intervals"),
-            _table(["metric", *shown], rows, numbers=range(1, 1 + len(shown))),
+            _table(["metric", *heads], rows, numbers=range(1, 1 + len(shown))),
             '<div class="pair">',
             _groups("By the kinds of the hole's boundaries", decision, kinds),
             _groups("By language", decision, languages),
@@ -184,48 +186,50 @@ def _corpus(found: Found) -> str:
             "<h2>Corpus</h2>",
             f"<p>{kept} were kept, {report['documents_removed']:,} files removed, each with its reason.</p>",
             '<div class="pair">',
-            _shares("By licence", "licence", _bytes(report["by_licence"])),
-            _shares("By language", "language", _bytes(report["by_language"])),
+            _by_size("By licence", "licence", report["by_licence"]),
+            _by_size("By language", "language", report["by_language"]),
             "</div>",
-            _shares(
-                "Removed, by reason",
-                "reason",
-                {name.replace("_", " "): (entry["documents"], "") for name, entry in report["removed"].items()},
-            ),
+            _removed(report["removed"]),
         ]
     )
 
 
-def _bytes(groups: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[float, str]]:
-    return {name: (entry["bytes"], f"{entry['documents']:,} files") for name, entry in groups.items()}
+def _by_size(caption: str, what: str, groups: Mapping[str, Mapping[str, int]]) -> str:
+    """Groups of files with a bar for their bytes, largest first."""
+    ordered = sorted(groups.items(), key=lambda item: -item[1]["bytes"])
+    rest = ordered[ROWS:]
+    if rest:
+        both = {key: sum(entry[key] for _, entry in rest) for key in ("documents", "bytes")}
+        ordered = [*ordered[:ROWS], (f"{len(rest)} others", both)]
+    top = max((entry["bytes"] for _, entry in ordered), default=0)
+    rows = [
+        f'<tr><td>{escape(name)}</td><td class="number">{entry["documents"]:,}</td>'
+        f'<td class="number">{size(entry["bytes"])}</td>{_bar(entry["bytes"], top)}</tr>'
+        for name, entry in ordered
+    ]
+    return _table([what, "files", "size", ""], rows, numbers=(1, 2), caption=caption)
 
 
-def _shares(caption: str, what: str, values: Mapping[str, tuple[float, str]]) -> str:
-    """Rows with a bar, largest first: name, amount (bytes where a note says how many files), note."""
-    ordered = sorted(values.items(), key=lambda item: -item[1][0])
-    if len(ordered) > ROWS:
-        rest = ordered[ROWS:]
-        ordered = [*ordered[:ROWS], (f"{len(rest)} others", (sum(value for _, (value, _) in rest), ""))]
-    top = max((value for _, (value, _) in ordered), default=1) or 1
-    noted = any(note for _, (_, note) in ordered)
+def _removed(reasons: Mapping[str, Mapping[str, int]]) -> str:
+    top = max((entry["documents"] for entry in reasons.values()), default=0)
     rows = [
-        f"<tr><td>{escape(name)}<br><small>{escape(note)}</small></td>" if note else f"<tr><td>{escape(name)}</td>"
-        for name, (_, note) in ordered
+        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="number">{entry["documents"]:,}</td>'
+        f'<td class="number">{size(entry["bytes"])}</td>{_bar(entry["documents"], top)}</tr>'
+        for name, entry in sorted(reasons.items(), key=lambda item: -item[1]["documents"])
     ]
-    rows = [
-        f'{start}<td class="number">{escape(size(value) if noted else f"{value:,.0f}")}</td>'
-        f'<td class="bar"><div style="width:{100 * value / top:.1f}%"></div></td></tr>'
-        for start, (_, (value, _)) in zip(rows, ordered, strict=True)
-    ]
-    return _table([what, "size" if noted else "files", ""], rows, numbers=(1,), caption=caption)
+    return _table(["reason", "files", "size", ""], rows, numbers=(1, 2), caption="Removed, by reason")
+
+
+def _bar(value: float, top: float) -> str:
+    """A cell with a bar as long as `value` is to `top`."""
+    return f'<td class="bar"><div style="width:{100 * value / top if top else 0:.1f}%"></div></td>'
 
 
 def _tokenizer(found: Found) -> str:
     report = found.tokenizer
     languages = report.get("bytes_per_token_by_language", {})
     rows = [
-        f'<tr><td>{escape(name)}</td><td class="number">{value:.2f}</td>'
-        f'<td class="bar"><div style="width:{100 * value / max(languages.values()):.1f}%"></div></td></tr>'
+        f'<tr><td>{escape(name)}</td><td class="number">{value:.2f}</td>{_bar(value, max(languages.values()))}</tr>'
         for name, value in sorted(languages.items(), key=lambda item: -item[1])[:ROWS]
     ]
     measured = "held-out repositories" if report.get("held_out", True) else "the train split (nothing is held out)"
@@ -305,11 +309,11 @@ def _code(text: str) -> str:
 
 
 def _stages(found: Found, run_id: str) -> str:
-    longest = max((made.seconds for made in found.stages.values()), default=1) or 1
+    longest = max(made.seconds for made in found.stages.values())
     rows = [
         f"<tr><td>{escape(name)}<br><small><code>{escape(made.uri)}</code></small></td>"
         f'<td class="number">{duration(made.seconds)}</td>'
-        f'<td class="bar"><div style="width:{100 * made.seconds / longest:.1f}%"></div></td></tr>'
+        f"{_bar(made.seconds, longest)}</tr>"
         for name, made in found.stages.items()
     ]
     uri = tracking.mask(tracking.tracking_uri())

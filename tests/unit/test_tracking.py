@@ -121,6 +121,20 @@ def test_stages_nest_under_the_pipeline_and_a_repeated_one_takes_up_its_run(
     assert tracking.parent_run("demo", "it's another key") != parent
 
 
+def test_a_resumed_training_does_not_log_its_first_rows_twice(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(tracking.PARENT_RUN, tracking.parent_run("demo", "key"))
+    for rows in (range(100, 400, 100), range(100, 600, 100)):
+        with tracking.stage_run("pretrain", config={}) as tracker:
+            for tokens in rows:
+                tracker.metrics({"loss": 1 / tokens}, step=tokens)
+            tracker.metrics({"loss_last": len(rows)})
+    history = tracking.client().get_metric_history(tracker.run_id, "loss")
+    assert [point.step for point in history] == [100, 200, 300, 400, 500]
+    assert tracking.client().get_run(tracker.run_id).data.metrics["loss_last"] == 5
+
+
 def test_a_run_of_the_platform_is_used_and_an_interrupt_marks_it_killed(
     mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +144,7 @@ def test_a_run_of_the_platform_is_used_and_an_interrupt_marks_it_killed(
         raise KeyboardInterrupt
     run = tracking.client().get_run(given_id)
     assert (run.info.status, run.data.params) == ("KILLED", {"a": "1"})
+    assert run.data.tags[tracking.STAGE_TAG] == "dpo"
 
 
 def test_an_existing_run_can_be_opened_again(mlflow_store: Path) -> None:

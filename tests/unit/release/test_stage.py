@@ -10,7 +10,7 @@ import pytest
 from infill import examples as examples_stage
 from infill import manifest, storage, tracking
 from infill.config import EvaluateConfig, ExamplesConfig, RegisterConfig
-from infill.errors import InputError
+from infill.errors import InputError, ServiceError
 from infill.evaluate import stage as evaluate
 from infill.release import registry, stage
 from infill.release.gate import STAGES
@@ -95,6 +95,25 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     previous = registry.previous("infill")
     assert previous is not None
     assert previous.version == "1"
+
+
+def test_a_champion_that_came_in_between_is_compared_with_too(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run(mlflow_store, "old", (0.1, 0.2, 0.3)).register()
+    run, other = Run(mlflow_store, "new", (0.1, 0.4, 0.3)), Run(mlflow_store, "other", (0.1, 0.9, 0.3))
+    real = registry.register
+
+    def other_is_faster(*arguments: Any, **named: Any) -> registry.Version:
+        monkeypatch.setattr(registry, "register", real)
+        other.register()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(registry, "register", other_is_faster)
+    with pytest.raises(ServiceError, match="version 2 of infill became the champion during the comparison"):
+        run.register()
+    decision = run.register()
+    assert (decision["passed"], decision["champion_before"]["version"]) == (False, "2")
 
 
 def test_a_worse_winner_is_not_registered_and_a_changed_champion_is_judged_anew(mlflow_store: Path) -> None:

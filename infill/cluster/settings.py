@@ -1,0 +1,92 @@
+"""How this cluster wants its jobs: what the chart infill-platform writes into the variable INFILL_CLUSTER, as JSON.
+
+Steps of a pipeline run their stages as RayJobs where the variable is set, in their own process where it is not.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill.cluster.job import Group, Placement, StageJob
+from infill.cluster.launch import POLICIES
+from infill.errors import InputError
+
+VARIABLE: Final = "INFILL_CLUSTER"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    image: str
+    """Of the stages, with its digest."""
+    pull_secrets: tuple[str, ...] = ()
+    service_account: str = "infill-stage"
+    secrets: tuple[str, ...] = ()
+    config_maps: tuple[str, ...] = ()
+    node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    gpu_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tolerations: tuple[Mapping[str, str], ...] = ()
+    gpu_resource: str = "nvidia.com/gpu"
+    priority_class: str = ""
+    workload_priority: str = ""
+    queue: str = ""
+    pre_running_deadline: int = 1_800
+    active_deadline: int = 604_800
+    retries: int = 2
+    on_stop: str = "delete"
+
+    def __post_init__(self) -> None:
+        if "@sha256:" not in self.image:
+            raise ValueError(f"image {self.image!r} has no digest")
+        if self.on_stop not in POLICIES:
+            raise ValueError(f"on_stop {self.on_stop!r} is none of {', '.join(POLICIES)}")
+
+    def job(
+        self,
+        *,
+        run: str,
+        stage: str,
+        config_hash: str,
+        entrypoint: tuple[str, ...],
+        env: Mapping[str, str],
+        groups: tuple[Group, tuple[Group, ...]],
+        owner: Mapping[str, Any] | None = None,
+    ) -> StageJob:
+        """A job under these settings; `groups` is the head and the workers (see `sizing.groups`)."""
+        shared = {field.name for field in dataclasses.fields(Placement)} & {*vars(self)}
+        return StageJob(
+            run=run,
+            stage=stage,
+            config_hash=config_hash,
+            entrypoint=entrypoint,
+            placement=Placement(env=env, **{name: getattr(self, name) for name in shared}),
+            head=groups[0],
+            workers=groups[1],
+            pre_running_deadline=self.pre_running_deadline,
+            active_deadline=self.active_deadline,
+            retries=self.retries,
+            queue=self.queue,
+            workload_priority=self.workload_priority,
+            owner=owner,
+        )
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings | None:
+    """The settings of the environment; None where stages run in the step's own process.
+
+    Raises InputError for settings that are no JSON, unknown, or make no sense.
+    """
+    text = environment.get(VARIABLE, "")
+    if not text:
+        return None
+    try:
+        given = json.loads(text)
+        known = {field.name for field in dataclasses.fields(Settings)}
+        if not isinstance(given, dict) or set(given) - known:
+            raise ValueError(f"it is no object with only {', '.join(sorted(known))}")
+        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return Settings(**{**given, **lists})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{VARIABLE} cannot be used ({error}): install charts/infill-platform again") from error

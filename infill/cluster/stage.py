@@ -1,0 +1,126 @@
+"""A stage of the pipeline as a RayJob: the step asks (`run`), the driver on the Ray head does it (`drive`).
+
+The request travels as an environment variable, the answer (the manifest) as a small file in the store. The step
+itself imports no stage, so its image needs neither torch nor Ray.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+from infill import config as configuration
+from infill import manifest, stages, storage
+from infill.cluster import sizing
+from infill.cluster.api import Api, connect
+from infill.cluster.job import StageJob
+from infill.cluster.launch import Patience, launch, owner_of
+from infill.cluster.settings import Settings
+from infill.errors import InfillError, InputError
+from infill.manifest import Manifest
+
+REQUEST: Final = "INFILL_STAGE_REQUEST"
+RUN: Final = "INFILL_RUN"
+"""Identifier of the pipeline run; the same for all its steps and their retries."""
+PASSED: Final = ("INFILL_PARENT_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+"""What a job's driver must know of the step's environment to log to the same MLflow run."""
+ENTRYPOINT: Final = ("python", "-m", "infill.cluster.stage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    stage: str
+    preset: str
+    settings: Mapping[str, Any]
+    """Overrides of the preset."""
+    store: str
+    inputs: Mapping[str, str]
+    """Name of each input -> URI of its finished artifact."""
+    label: str
+    result: str
+    """URI of the file that the driver writes the manifest to."""
+
+
+def run(
+    name: str,
+    *,
+    settings: Settings,
+    preset: str,
+    overrides: Mapping[str, Any],
+    store: str,
+    inputs: Mapping[str, str],
+    output: str,
+    label: str = "",
+    api: Api | None = None,
+    out: TextIO = sys.stderr,
+    patience: Patience | None = None,
+) -> Manifest:
+    """Runs the stage as a RayJob, writes its manifest to the file `output`, and returns it.
+
+    `inputs` maps the stage's inputs to their manifests. Raises what `launch` raises, and InputError for a missing
+    input, an unknown setting, or a step outside of a pipeline run.
+    """
+    identity = os.environ.get(RUN, "")
+    if not identity:
+        raise InputError(f"{RUN} is not set: a stage on the cluster needs the identifier of its pipeline run")
+    api = api or connect()
+    resolved = configuration.resolve(preset, overrides)
+    loaded = {wanted: manifest.load(inputs[wanted]) for wanted in stages.STAGES[name].inputs if wanted in inputs}
+    if missing := [wanted for wanted in stages.STAGES[name].inputs if wanted not in loaded]:
+        raise InputError(f"{name} needs {', '.join(missing)}")
+    digests = {wanted: made.digest for wanted, made in loaded.items()}
+    config = dataclasses.asdict(getattr(resolved, stages.STAGES[name].settings))
+    key = _digest([name, label, config, digests, settings.image])
+    result = storage.join(store, "steps", f"{_digest([identity, key])[:16]}.json")
+    uris = {wanted: made.uri for wanted, made in loaded.items()}
+    request = Request(
+        stage=name, preset=preset, settings=overrides, store=store, inputs=uris, label=label, result=result
+    )
+    job = _job(request, settings, identity, key, sizing.groups(preset, resolved, name), api)
+    launch(api, job, on_stop=settings.on_stop, out=out, patience=patience)
+    made = manifest.load(result)
+    storage.write_json(output, dataclasses.asdict(made))
+    return made
+
+
+def _job(
+    request: Request, settings: Settings, identity: str, key: str, groups: tuple[Any, tuple[Any, ...]], api: Api
+) -> StageJob:
+    env = {name: os.environ[name] for name in PASSED if name in os.environ}
+    env[REQUEST] = json.dumps(dataclasses.asdict(request))
+    pod = os.environ.get("HOSTNAME", "")
+    return settings.job(
+        run=identity,
+        stage=request.label or request.stage,
+        config_hash=key,
+        entrypoint=ENTRYPOINT,
+        env=env,
+        groups=groups,
+        owner=owner_of(api, pod) if pod else None,
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def drive(environment: Mapping[str, str]) -> int:
+    """The driver's life on the Ray head: run the requested stage; 2 when it cannot be, with the reason on stderr."""
+    try:
+        request = Request(**json.loads(environment[REQUEST]))
+        resolved = configuration.resolve(request.preset, request.settings)
+        config = getattr(resolved, stages.STAGES[request.stage].settings)
+        made = stages.execute(request.stage, config, request.inputs, request.store, label=request.label)
+        storage.write_json(request.result, dataclasses.asdict(made))
+    except InfillError as error:
+        sys.stderr.write(f"infill: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(drive(os.environ))

@@ -1,7 +1,8 @@
 """What the transformer can be told, and what it takes from the model's folder and the deployment record."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,33 +86,34 @@ def prepare(config: TransformerConfig) -> Prepared:
     uri = config.model or str(record.get("model_uri", ""))
     if not uri:
         raise InputError(f"{config.deployment} names no model_uri; deploy again")
-    folder = _fetch_light(uri)
-    fmt = load_format(folder)
+    with _light_folder(uri) as folder:
+        fmt, encoder, context = load_format(folder), load_encoder(folder), _context_length(folder)
     wanted = record.get("prompt_format_hash", fmt.hash)
     if wanted != fmt.hash:
         raise InputError(
             f"the prompt format in {uri} has hash {fmt.hash}, the deployment wants {wanted}; deploy the model again"
         )
     max_new = config.max_new_tokens or int(record.get("max_new_tokens", 128))
-    context = _context_length(folder)
     budget = config.max_prompt_tokens or int(record.get("max_prompt_tokens", context - max_new))
     if budget <= 0 or (context and budget + max_new > context):
         raise InputError(
             f"a budget of {budget} prompt tokens and {max_new} new ones does not fit the context of {context} tokens "
             f"of {uri}; set max_prompt_tokens and max_new_tokens"
         )
-    return Prepared(fmt=fmt, encoder=load_encoder(folder), max_prompt_tokens=budget, max_new_tokens=max_new)
+    return Prepared(fmt=fmt, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
 
 
-def _fetch_light(uri: str) -> Path:
+@contextmanager
+def _light_folder(uri: str) -> Iterator[Path]:
     """A local folder with the few small files of `uri`."""
     if storage.is_local(uri):
-        return storage.fetch(uri)
-    folder = Path(tempfile.mkdtemp(prefix="infill-transformer-"))
-    for name in LIGHT_FILES:
-        if storage.exists(storage.join(uri, name)):
-            (folder / name).write_bytes(storage.read_bytes(storage.join(uri, name)))
-    return folder
+        yield storage.fetch(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in LIGHT_FILES:
+            if storage.exists(storage.join(uri, name)):
+                Path(folder, name).write_bytes(storage.read_bytes(storage.join(uri, name)))
+        yield Path(folder)
 
 
 def _context_length(folder: Path) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -41,8 +41,8 @@ class _Project:
 class ProjectCache:
     """Indexes of the projects seen lately, within `max_chars` of text; the least recently used is forgotten first."""
 
-    def __init__(self, encode: Encode, max_chars: int) -> None:
-        self._encode = encode
+    def __init__(self, new_index: Callable[[], ProjectIndex], max_chars: int) -> None:
+        self._new_index = new_index
         self._max_chars = max_chars
         self._projects: OrderedDict[str, _Project] = OrderedDict()
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class ProjectCache:
     def project(self, key: str, documents: Documents) -> Iterator[ProjectIndex]:
         """The index of exactly `documents`, for the caller alone; `key` says which earlier index is near to it."""
         with self._lock:
-            project = self._projects.pop(key, None) or _Project(index=ProjectIndex(self._encode))
+            project = self._projects.pop(key, None) or _Project(index=self._new_index())
             self._projects[key] = project
         with project.lock:
             project.update(documents)

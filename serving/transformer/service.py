@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from infill.context import ProjectIndex
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.upstream import Upstream
@@ -43,21 +44,25 @@ class Service:
     metrics: Metrics
 
 
-def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
-    """What the routes need."""
+def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
+    """A packer that has seen no project yet."""
     encode = prepared.encoder.encode
-    packer = Packer(
+    return Packer(
         fmt=prepared.fmt,
         encode=encode,
         budget=prepared.max_prompt_tokens,
         strategy=config.strategy,
         context_items=config.context_items,
-        projects=ProjectCache(encode, config.index_chars),
+        projects=ProjectCache(lambda: ProjectIndex(encode), config.index_chars),
         sessions=Sessions(config.sessions),
     )
+
+
+def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
+    """What the routes need."""
     return Service(
         config=config,
-        packer=packer,
+        packer=build_packer(config, prepared),
         upstream=Upstream(config, prepared.fmt.stop_ids),
         max_new_tokens=prepared.max_new_tokens,
         metrics=Metrics(registry),

@@ -1,0 +1,202 @@
+"""Ask a transformer for completions: `infill complete` for one caret, `smoke` for a new deployment."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infill import storage
+from infill.context.similarity import path_distance
+from infill.errors import InputError, ServiceError
+from infill.syntax import language_of
+from serving import local
+
+MAX_CONTEXT_BYTES: Final = 8_000_000
+"""Text of other files in one request: half of what the transformer takes, since JSON escapes line breaks and quotes."""
+MAX_FILE_BYTES: Final = 500_000
+TEST_SPLIT: Final = "examples/test.parquet"
+
+
+def complete(
+    url: str,
+    repo: str,
+    path: str,
+    line: int,
+    column: int,
+    *,
+    max_tokens: int = 64,
+    temperature: float = 0.0,
+    timeout_s: float = 120.0,
+) -> dict[str, Any]:
+    """The completion at `line` and `column` (both from 1) of the file `path` in the folder `repo`.
+
+    Returns `text`, `latency_ms` (the whole request), `prompt_tokens`, and `context`: what of the project stood in the
+    prompt (`path`, `lines` as first and last, `score`, `strategy`). Raises InputError for a file or caret that does not
+    exist, ServiceError when the server is gone, slow or refuses.
+    """
+    root = Path(repo)
+    text = _read(root / path)
+    prefix, suffix = split_at(text, line, column, path)
+    body = {
+        "path": path,
+        "prompt": prefix,
+        "suffix": suffix,
+        "context": project_files(root, path),
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "session": str(root.resolve()),
+    }
+    with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as client:
+        return ask(client, body)
+
+
+def ask(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What `complete` returns, for a request body. Raises ServiceError."""
+    started = time.monotonic()
+    try:
+        response = client.post("/v1/completions", json=body)
+    except httpx.TimeoutException as error:
+        raise ServiceError(f"{client.base_url} did not answer within {client.timeout.read:g} s") from error
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServiceError(f"no server answers at {client.base_url} ({error}); start one: infill serve") from error
+    latency_ms = (time.monotonic() - started) * 1000
+    try:
+        value = response.json()
+        if response.status_code != httpx.codes.OK:
+            raise ServiceError(f"{client.base_url} answered {response.status_code}: {value['error']['message']}")
+        told = value["infill"]
+        return {
+            "text": value["choices"][0]["text"],
+            "latency_ms": round(latency_ms, 1),
+            "prompt_tokens": told["prompt_tokens"],
+            "context": [_item(item) for item in told["context"]],
+        }
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ServiceError(
+            f"{client.base_url} answered {response.status_code}, but not as an Infill transformer does; check the URL"
+        ) from error
+
+
+def _item(item: Mapping[str, Any]) -> dict[str, Any]:
+    lines = [item["first_line"], item["last_line"]]
+    return {"path": item["path"], "lines": lines, "score": item["score"], "strategy": item["strategy"]}
+
+
+def project_files(root: Path, path: str) -> list[dict[str, str]]:
+    """Path and text of the project's other files, the nearest first, as far as they fit into a request."""
+    here = PurePosixPath(path).as_posix()
+    found: list[dict[str, str]] = []
+    room = MAX_CONTEXT_BYTES
+    for name in sorted(_source_files(root), key=lambda name: (path_distance(name, here), name)):
+        size = (root / name).stat().st_size
+        if name == here or size > min(room, MAX_FILE_BYTES):
+            continue
+        with suppress(InputError):  # a binary file
+            found.append({"path": name, "text": _read(root / name)})
+            room -= size
+    return found
+
+
+def _source_files(root: Path) -> Iterator[str]:
+    """Files below `root` whose language we know, outside hidden folders."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            file = Path(folder, name)
+            if language_of(name) and file.is_file() and not file.is_symlink():
+                yield file.relative_to(root).as_posix()
+
+
+def split_at(text: str, line: int, column: int, path: str) -> tuple[str, str]:
+    """The text before and after the caret. Raises InputError when there is no such line or column, both from 1."""
+    lines = text.split("\n")
+    if not 1 <= line <= len(lines):
+        raise InputError(f"{path} has {len(lines)} lines, there is no line {line}")
+    last = line == len(lines)
+    width = len(lines[line - 1] if last else lines[line - 1].removesuffix("\r"))
+    if not 1 <= column <= width + 1:
+        raise InputError(f"line {line} of {path} has columns 1 to {width + 1}, there is no column {column}")
+    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
+    return text[:offset], text[offset:]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no text in UTF-8") from error
+
+
+def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:
+    """Serve a deployment, complete at `n` carets in held-out files of different repositories, print a table.
+
+    Returns `completions` (repo, path, text, expected, latency_ms, prompt_tokens, context) and `latency_ms` (the
+    largest). Raises InputError when there is no held-out example, ServiceError when a completion fails.
+    """
+    rows = held_out(examples_uri, n)
+    with local.running(deployment_uri) as url:
+        return complete_rows(url, rows)
+
+
+def complete_rows(url: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Complete the holes of examples at the transformer `url` and print a table; returns what `smoke` returns."""
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        answers = [ask(client, request_of(row)) for row in rows]
+    completions = [
+        {"repo": row["repo"], "path": row["path"], "expected": row["middle"], **answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    Console().print(table(completions))
+    return {"completions": completions, "latency_ms": max(answer["latency_ms"] for answer in answers)}
+
+
+def held_out(examples_uri: str, n: int) -> list[dict[str, Any]]:
+    """`n` test examples in the order of their ids: with context first, one of each repository before a second."""
+    columns = ["id", "repo", "path", "prefix", "middle", "suffix", "context"]
+    rows = storage.read_table(storage.join(examples_uri, TEST_SPLIT), columns).to_pylist()
+    if not rows:
+        raise InputError(f"{examples_uri} holds no test example; give the corpus more repositories")
+    rows.sort(key=lambda row: (not row["context"], row["id"]))
+    seen: dict[str, int] = {}
+    rounds = []
+    for row in rows:
+        seen[row["repo"]] = seen.get(row["repo"], 0) + 1
+        rounds.append(seen[row["repo"]])
+    order = sorted(range(len(rows)), key=lambda place: rounds[place])
+    return [rows[place] for place in order[:n]]
+
+
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The request for an example: its caret, and of the files behind its context items what is known."""
+    files: dict[str, list[str]] = {}
+    for item in row["context"] or ():
+        files.setdefault(item["path"], []).append(item["text"])
+    context = [{"path": path, "text": "\n".join(parts)} for path, parts in files.items()]
+    return {"path": row["path"], "prompt": row["prefix"], "suffix": row["suffix"], "context": context}
+
+
+def table(completions: Sequence[Mapping[str, Any]]) -> Table:
+    """The completions for people."""
+    shown = Table(title="Completions in held-out files", show_lines=True)
+    for heading in ("file", "prompt", "context", "latency", "completion", "expected"):
+        shown.add_column(heading, overflow="fold")
+    for each in completions:
+        items = "\n".join(f"{item['path']}:{item['lines'][0]}-{item['lines'][1]}" for item in each["context"])
+        cells = [f"{each['repo']}/{each['path']}", f"{each['prompt_tokens']} tokens", items or "none"]
+        cells += [f"{each['latency_ms']:.0f} ms", each["text"], each["expected"]]
+        shown.add_row(*map(_plain, cells))
+    return shown
+
+
+def _plain(text: str) -> Text:
+    """`text` without what a terminal would take for a command."""
+    return Text("".join(each if each.isprintable() or each == "\n" else "�" for each in text.expandtabs()))

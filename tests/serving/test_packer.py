@@ -1,0 +1,142 @@
+"""Projects are indexed once and brought up to date; memory is bounded; sessions do not mix."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infill.context import ProjectIndex
+from infill.context.packing import Packed
+from infill.prompt import Prompt
+from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.request import CompletionRequest, read_request
+from serving.transformer.service import build_packer
+from tests import golden
+
+Files = tuple[tuple[str, str], ...]
+FILES: Files = (("a.py", "def alpha():\n    return beta()\n"), ("b.py", "def beta():\n    return 1\n"))
+
+
+class NotingIndex(ProjectIndex):
+    """Notes which paths are indexed and forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+
+    def update(self, path: str, text: str) -> None:
+        self.noted.append(f"+{path}")
+        super().update(path, text)
+
+    def remove(self, path: str) -> None:
+        if path in self.files:
+            self.noted.append(f"-{path}")
+        super().remove(path)
+
+
+def noted(cache: ProjectCache, key: str, files: Files) -> list[str]:
+    """What the index of `key` has noted when it was brought up to `files`."""
+    with cache.project(key, files) as index:
+        assert isinstance(index, NotingIndex)
+        assert {path: index.text(path) for path in index.files} == dict(files)
+        notes, index.noted = index.noted, []
+        return notes
+
+
+def test_only_files_that_changed_are_indexed_again() -> None:
+    cache = ProjectCache(NotingIndex, 1_000)
+    assert noted(cache, "editor", FILES) == ["+a.py", "+b.py"]
+    assert noted(cache, "editor", FILES) == []
+    assert noted(cache, "editor", (FILES[0], ("b.py", "beta = 2\n"))) == ["+b.py", "-b.py"]
+    assert noted(cache, "editor", FILES[:1]) == ["-b.py"]
+
+
+def test_the_project_that_was_not_asked_for_longest_is_forgotten_first() -> None:
+    cache = ProjectCache(NotingIndex, 150)
+    for key in ("one", "two", "one", "three"):
+        noted(cache, key, FILES)
+    assert len(cache) == 2
+    assert noted(cache, "one", FILES) == []
+    assert noted(cache, "two", FILES) == ["+a.py", "+b.py"]
+
+
+def test_a_project_beyond_the_limit_is_answered_but_not_kept() -> None:
+    cache = ProjectCache(NotingIndex, 10)
+    assert noted(cache, "one", FILES) == ["+a.py", "+b.py"]
+    assert len(cache) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(versions=st.lists(st.dictionaries(st.sampled_from("abcd"), st.text("xy\n", max_size=9)), max_size=5))
+def test_an_index_that_is_kept_equals_a_new_one(versions: list[dict[str, str]]) -> None:
+    cache = ProjectCache(ProjectIndex, 10_000)
+    for files in versions:
+        with cache.project("editor", tuple(files.items())) as index:
+            assert {path: index.text(path) for path in index.files} == files
+
+
+def test_sessions_are_forgotten_beyond_their_number_and_nameless_ones_at_once() -> None:
+    sessions = Sessions(2)
+    packed = Packed(prompt=Prompt(ids=[], items=(), prefix_tokens=0, suffix_tokens=0), why_empty=None)
+    for name in ("", "one", "two", "three"):
+        sessions.put(name, packed)
+    assert [sessions.get(name) is not None for name in ("", "one", "two", "three")] == [False, False, True, True]
+
+
+@pytest.fixture(scope="module")
+def packer(model: Path) -> Packer:
+    config = TransformerConfig(model=str(model), max_prompt_tokens=256)
+    return build_packer(config, prepare(config))
+
+
+def request(files: Files = FILES, session: str = "", prompt: str = "x = be") -> CompletionRequest:
+    context = [{"path": path, "text": text} for path, text in files]
+    return read_request({"path": "c.py", "prompt": prompt, "session": session, "context": context}, 16)
+
+
+def test_a_session_never_sees_text_that_its_request_does_not_hold(packer: Packer) -> None:
+    packer.pack(request(session="shared"))
+    items = packer.pack(request(session="shared", files=(("z.py", "beta = 9\n"),))).prompt.items
+    assert {item.path for item in items} <= {"z.py"}
+    items = packer.pack(request(session="shared", files=())).prompt.items
+    assert items == ()
+
+
+def test_text_that_changed_is_packed_as_it_is_now(packer: Packer) -> None:
+    packer.pack(request(session="editor"))
+    changed = (FILES[0], ("b.py", "def beta(size):\n    return size\n"))
+    items = packer.pack(request(session="editor", files=changed)).prompt.items
+    assert all("return 1" not in item.text for item in items)
+
+
+def test_one_session_in_many_threads(packer: Packer) -> None:
+    def pack(number: int) -> Any:
+        files = FILES[: number % 3]
+        return [item.path for item in packer.pack(request(session="busy", files=files)).prompt.items], files
+
+    with ThreadPoolExecutor(8) as pool:
+        for paths, files in pool.map(pack, range(60)):
+            assert set(paths) <= {path for path, _ in files}
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in golden.cases() if not case["request"]["context"]], ids=lambda case: case["format"]
+)
+def test_golden_prompts(case: dict[str, Any]) -> None:
+    """What the transformer renders is, byte for byte, what training and evaluation render."""
+    packer = Packer(
+        fmt=golden.FORMATS[case["format"]],
+        encode=golden.ENCODER.encode,
+        budget=case["budget"],
+        strategy="none",
+        context_items=8,
+        projects=ProjectCache(ProjectIndex, 0),
+        sessions=Sessions(1),
+    )
+    fields = case["request"]
+    body = {"path": fields["path"], "prompt": fields["prefix"], "suffix": fields["suffix"]}
+    assert packer.pack(read_request(body, 16)).prompt.ids == case["ids"]

@@ -38,6 +38,8 @@ UNITS: Final = ("statement", "function", "block", "arguments", ALIGNED, LINE)
 
 _ATTEMPTS: Final = 8
 """Points that are tried for one hole."""
+_FAILURES: Final = 8
+"""Holes that are given up one after another before the text is: it is broken, or has no more to give."""
 _REACH: Final = 64
 """Blanks before a token that are looked through."""
 _BREAK: Final = re.compile(r"\r\n|\r|\n")
@@ -134,10 +136,13 @@ def syntactic_holes(
         return []
     splitter = _Splitter(syntax.Source(text, language), config, _generator(seed, epoch, document))
     holes: dict[tuple[int, int], Hole] = {}
-    for _ in range(n):
+    failures = 0
+    while len(holes) < n and failures < _FAILURES:
         hole = splitter.draw(holes)
-        if hole is not None:
-            holes[hole.start, hole.end] = hole
+        if hole is None:
+            failures += 1
+        else:
+            holes[hole.start, hole.end], failures = hole, 0
     return list(holes.values())
 
 

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -140,23 +142,23 @@ def _imported(base_model: str) -> dict[str, bytes]:
 # Reading the corpus
 
 
-def _groups(corpus: str, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
-    """Column name -> values, for one row group of the corpus after the other."""
+def _groups(corpus: str, columns: Sequence[str], splits: Sequence[str]) -> Iterator[pa.Table]:
+    """The documents of `splits`, one row group of the corpus after the other."""
     for uri in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
         fs, path = storage.filesystem(uri)
         with fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
             for number in range(parquet.num_row_groups):
-                yield parquet.read_row_group(number, columns=list(columns)).to_pydict()
+                group = parquet.read_row_group(number, columns=["split", *columns])
+                yield group.filter(pc.is_in(group["split"], value_set=pa.array(list(splits))))
 
 
 def sizes(corpus: str, split: str) -> dict[str, int]:
     """Language -> bytes of text in that split of the corpus."""
     totals = Counter[str]()
-    for group in _groups(corpus, ("language", "split", "content")):
-        for language, part, content in zip(group["language"], group["split"], group["content"], strict=True):
-            if part == split:
-                totals[language] += len(content.encode())
+    for group in _groups(corpus, ("language", "content"), (split,)):
+        for language, length in zip(group["language"], pc.binary_length(group["content"]), strict=True):
+            totals[language.as_py()] += length.as_py()
     return dict(totals)
 
 
@@ -166,22 +168,18 @@ def sample(corpus: str, *, splits: Sequence[str], max_bytes: int, seed: int) -> 
     The documents with the smallest hashes of (seed, text) are taken, so the choice does not depend on the order of the
     corpus, and a smaller sample is a part of a larger one.
     """
-    ranks, lengths = [], []
-    for group in _groups(corpus, ("split", "sha256", "content")):
-        for part, digest, content in zip(group["split"], group["sha256"], group["content"], strict=True):
-            if part in splits:
-                ranks.append(_rank(digest, seed))
-                lengths.append(len(content.encode()))
+    ranks, lengths = list[int](), list[int]()
+    for group in _groups(corpus, ("sha256", "content"), splits):
+        ranks += [_rank(str(digest), seed) for digest in group["sha256"].to_pylist()]
+        lengths += pc.binary_length(group["content"]).to_pylist()
     order = np.argsort(np.array(ranks, dtype=np.uint64), kind="stable")
-    taken = order[np.cumsum(np.array(lengths, dtype=np.int64)[order]) <= max_bytes]
-    chosen = {ranks[number] for number in taken}
-    for group in _groups(corpus, ("language", "split", "sha256", "content")):
-        rows = zip(group["language"], group["split"], group["sha256"], group["content"], strict=True)
-        yield from (
-            (language, text)
-            for language, part, digest, text in rows
-            if part in splits and _rank(digest, seed) in chosen
+    fitting = int(np.searchsorted(np.cumsum(np.array(lengths, dtype=np.int64)[order]), max_bytes, side="right"))
+    chosen = {ranks[number] for number in order[:fitting]}
+    for group in _groups(corpus, ("language", "sha256", "content"), splits):
+        taken = group.filter(
+            pa.array([_rank(str(digest), seed) in chosen for digest in group["sha256"].to_pylist()], pa.bool_())
         )
+        yield from zip(taken["language"].to_pylist(), taken["content"].to_pylist(), strict=True)
 
 
 def _rank(digest: str, seed: int) -> int:

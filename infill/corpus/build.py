@@ -10,20 +10,17 @@ import logging
 import os
 import pickle
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-import pyarrow as pa
-
 from infill import manifest, storage
 from infill.config import CorpusConfig
-from infill.corpus import datasheet, dedup, language, quality, shards, sources, splits
+from infill.corpus import datasheet, decide, quality, shards, sources, splits
 from infill.corpus.quality import Removal
-from infill.corpus.shards import Job, Shard, Verdict
+from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
@@ -72,7 +69,16 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
     with RUNTIMES[config.runtime]() as run_all:
         _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work))
-        report, verdicts = _decide(work, [repository.name for repository in repositories], scratch, config)
+        decision = decide.decide(scratch, len(work), config)
+        report = datasheet.summarise(
+            decide.kept(scratch, len(work), decision),
+            decide.removed(scratch, len(work), decision),
+            [repository.name for repository in repositories],
+            decision.unit,
+        )
+        if not report["documents_kept"]:
+            raise InputError(_nothing(config, report))
+        verdicts = list(decide.verdicts(scratch, len(work), decision))
         _watch(run_all(partial(shards.finish, scratch=scratch, output=output), verdicts), "writing", len(work))
     storage.write_json(storage.join(output, "report.json"), report)
     storage.write_bytes(storage.join(output, "DATASHEET.md"), datasheet.render(report, config).encode())
@@ -118,79 +124,15 @@ def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:
     return chosen
 
 
-# What is kept
-
-
-def _decide(
-    work: Sequence[Shard], repositories: Sequence[str], scratch: str, config: CorpusConfig
-) -> tuple[dict[str, Any], list[Verdict]]:
-    """Copies and splits over all shards: the report, and what `shards.finish` has to know about each shard."""
-    columns = ["repo", "path", "language", "licence", "sha256", "bytes"]
-    tables = [storage.read_table(shards.candidates_uri(scratch, shard.number), columns) for shard in work]
-    rejected = [storage.read_table(shards.rejected_uri(scratch, shard.number)) for shard in work]
-    rows = pa.concat_tables(tables or [shards.CANDIDATES.empty_table().select(columns)]).to_pylist()
-    copies = dedup.exact_copies(row["sha256"] for row in rows)
-    kept = [row for number, row in enumerate(rows) if number not in copies]
-    losses = Counter[str]()
-    for table in rejected:
-        losses.update(map(str, table["reason"].to_pylist()))
-    if not kept:
-        raise InputError(_nothing(config, len(repositories), losses))
-    unit, split_of = _splits(kept, config)
-    verdicts = []
-    first = 0
-    for shard, table in zip(work, tables, strict=True):
-        span = range(first, first + table.num_rows)
-        verdicts.append(
-            Verdict(
-                number=shard.number,
-                splits=tuple("" if number in copies else split_of[_unit(rows[number], unit)] for number in span),
-                details={number - first: _name(rows[copies[number]]) for number in span if number in copies},
-            )
-        )
-        first += table.num_rows
-    for row in kept:
-        row["split"] = split_of[_unit(row, unit)]
-    duplicates = [rows[number] for number in copies]
-    return datasheet.summarise(kept, duplicates, rejected, repositories, unit), verdicts
-
-
-def _splits(kept: Sequence[dict[str, Any]], config: CorpusConfig) -> tuple[str, dict[str, str]]:
-    """The unit that is split, "repository" or "file", and the split of each.
-
-    Files are split only when there are fewer repositories with code than splits; the report says so.
-    """
-    wanted = 1 + (config.validation_share > 0) + (config.test_share > 0)
-    code = [row for row in kept if row["language"] in language.CODE]
-    unit = "repository" if len({row["repo"] for row in code or kept}) >= wanted else "file"
-    if unit == "file":
-        log.warning("fewer than %d repositories with code: the splits are by file, not by repository", wanted)
-    split_of = splits.assign(
-        {_unit(row, unit) for row in kept},
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        seed=config.seed,
-        eligible={_unit(row, unit) for row in code},
-    )
-    return unit, split_of
-
-
-def _unit(row: dict[str, Any], unit: str) -> str:
-    return str(row["repo"]) if unit == "repository" else _name(row)
-
-
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['repo']}/{row['path']}"
-
-
-def _nothing(config: CorpusConfig, repositories: int, losses: Counter[str]) -> str:
+def _nothing(config: CorpusConfig, report: Mapping[str, Any]) -> str:
     """The sentence for a corpus without a document."""
-    counts = ", ".join(f"{count} {reason}" for reason, count in losses.most_common())
+    found, removed = report["repositories_found"], report["documents_removed"]
     where = " ".join(config.sources)
-    if not losses:
-        return f"{where}: {repositories} repositories without a file; name a source that holds code"
+    if not removed:
+        return f"{where}: {found} repositories without a file; name a source that holds code"
+    reasons = ", ".join(f"{entry['documents']} {reason}" for reason, entry in report["removed"].items())
     return (
-        f"{where}: of {sum(losses.values())} files in {repositories} repositories none may be trained on ({counts}); "
+        f"{where}: of {removed} files in {found} repositories none may be trained on ({reasons}); "
         f"add repositories under a licence of corpus.licences ({', '.join(config.licences)}), or extend that list"
     )
 

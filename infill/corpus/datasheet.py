@@ -2,81 +2,68 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import Any, Final
 
 from infill.config import CorpusConfig
 from infill.corpus import quality, splits
 
 Row = Mapping[str, Any]
+NONE: Final = {"documents": 0, "bytes": 0}
 
 
-def summarise(
-    kept: Sequence[Row], duplicates: Sequence[Row], rejected: Sequence[pa.Table], repositories: Sequence[str], unit: str
-) -> dict[str, Any]:
+def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequence[str], unit: str) -> dict[str, Any]:
     """The report: documents and bytes kept and removed, by reason, licence, language, split and repository.
 
-    `kept` and `duplicates` are candidates with `bytes`; `rejected` are tables in the schema of removed files.
+    `kept` has repo, language, licence, split and bytes, `removed` has repo, reason and bytes; each is read once.
     """
-    removed, read_bytes = _removed(rejected, duplicates)
-    empty = sorted(set(repositories) - _names(rejected) - {row["repo"] for row in [*kept, *duplicates]})
-    by_repository = _group(kept, "repo")
+    documents, reasons = _Groups("licence", "language", "split", "repo"), _Groups("reason", "repo")
+    homes: dict[str, set[str]] = {split: set() for split in splits.PRIORITY}
+    for row in kept:
+        documents.add(row)
+        homes[row["split"]].add(row["repo"])
+    for row in removed:
+        reasons.add(row)
+    by_repository, by_reason, by_split = documents.of("repo"), reasons.of("reason"), documents.of("split")
+    read = sum(entry["bytes"] for reason, entry in by_reason.items() if reason not in quality.UNREAD)
+    empty = sorted(set(repositories) - set(by_repository) - set(reasons.of("repo")))
     return {
-        "documents_kept": len(kept),
-        "documents_removed": sum(entry["documents"] for entry in removed.values()),
-        "bytes_kept": sum(row["bytes"] for row in kept),
-        "bytes_read": read_bytes + sum(row["bytes"] for row in [*kept, *duplicates]),
+        "documents_kept": documents.documents,
+        "documents_removed": reasons.documents,
+        "bytes_kept": documents.bytes,
+        "bytes_read": documents.bytes + read,
         "repositories": len(by_repository),
         "repositories_found": len(repositories),
         "repositories_empty": len(empty),
         "empty_repositories": empty,
-        "removed": removed,
-        "by_licence": _group(kept, "licence"),
-        "by_language": _group(kept, "language"),
-        "by_split": _by_split(kept),
+        "removed": by_reason,
+        "by_licence": documents.of("licence"),
+        "by_language": documents.of("language"),
+        "by_split": {split: by_split.get(split, NONE) | {"repositories": len(homes[split])} for split in homes},
         "by_repository": by_repository,
         "split_unit": unit,
     }
 
 
-def _names(tables: Iterable[pa.Table]) -> set[str]:
-    return {name for table in tables for name in map(str, pc.unique(table["repo"]).to_pylist())}
+class _Groups:
+    """Documents and bytes, in all and by the values of some columns."""
 
+    def __init__(self, *columns: str) -> None:
+        self.documents = 0
+        self.bytes = 0
+        self._documents = {column: Counter[str]() for column in columns}
+        self._bytes = {column: Counter[str]() for column in columns}
 
-def _group(rows: Sequence[Row], column: str) -> dict[str, dict[str, int]]:
-    documents, size = Counter[str](), Counter[str]()
-    for row in rows:
-        documents[row[column]] += 1
-        size[row[column]] += row["bytes"]
-    return {name: {"documents": documents[name], "bytes": size[name]} for name in sorted(documents)}
+    def add(self, row: Row) -> None:
+        self.documents += 1
+        self.bytes += row["bytes"]
+        for column, counter in self._documents.items():
+            counter[row[column]] += 1
+            self._bytes[column][row[column]] += row["bytes"]
 
-
-def _by_split(kept: Sequence[Row]) -> dict[str, dict[str, int]]:
-    groups = _group(kept, "split")
-    names: dict[str, set[str]] = {split: set() for split in splits.SPLITS}
-    for row in kept:
-        names[row["split"]].add(row["repo"])
-    return {
-        split: {**groups.get(split, {"documents": 0, "bytes": 0}), "repositories": len(names[split])}
-        for split in splits.PRIORITY
-    }
-
-
-def _removed(rejected: Sequence[pa.Table], duplicates: Sequence[Row]) -> tuple[dict[str, dict[str, int]], int]:
-    """Reason -> documents and bytes, and the bytes that were read of files that were rejected."""
-    documents, size = Counter[str](), Counter[str]()
-    for table in rejected:
-        for row in table.select(["reason", "bytes"]).to_pylist():
-            documents[row["reason"]] += 1
-            size[row["reason"]] += row["bytes"]
-    read = sum(count for reason, count in size.items() if reason not in quality.UNREAD)
-    if duplicates:
-        documents["duplicate"] = len(duplicates)
-        size["duplicate"] = sum(row["bytes"] for row in duplicates)
-    order = sorted(documents, key=lambda reason: (-documents[reason], reason))
-    return {reason: {"documents": documents[reason], "bytes": size[reason]} for reason in order}, read
+    def of(self, column: str) -> dict[str, dict[str, int]]:
+        """Value -> documents and bytes, the most frequent value first."""
+        counts = sorted(self._documents[column].items(), key=lambda item: (-item[1], item[0]))
+        return {value: {"documents": count, "bytes": self._bytes[column][value]} for value, count in counts}
 
 
 def render(report: Mapping[str, Any], config: CorpusConfig) -> str:

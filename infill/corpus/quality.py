@@ -141,7 +141,7 @@ def _language(document: Document, config: CorpusConfig) -> Removal | None:
 
 
 def _blank(document: Document, _: CorpusConfig) -> Removal | None:
-    return None if document.content.strip() else Removal("empty", "only white space")
+    return None if document.content.strip() else Removal("blank")
 
 
 def _lines(document: Document, config: CorpusConfig) -> Removal | None:

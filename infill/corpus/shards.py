@@ -36,7 +36,7 @@ REMOVED: Final = pa.schema(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """A file and what is known of it before it is read."""
 

@@ -39,7 +39,7 @@ VENDORED: Final = frozenset(
 MAX_LICENCE_BYTES: Final = 200_000
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
 class SourceFile:
     path: str
     """Relative to the repository, with forward slashes."""

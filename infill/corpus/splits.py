@@ -6,7 +6,7 @@ share has one as long as there are enough of them.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Final
 
 SPLITS: Final = ("test", "validation", "train")
@@ -22,7 +22,7 @@ def position(name: str, seed: int) -> float:
 
 
 def assign(
-    names: Collection[str], *, validation_share: float, test_share: float, seed: int, eligible: Collection[str] = ()
+    names: Iterable[str], *, validation_share: float, test_share: float, seed: int, eligible: Iterable[str] = ()
 ) -> dict[str, str]:
     """Name -> "train", "validation" or "test".
 
@@ -33,7 +33,7 @@ def assign(
     shares = {"test": test_share, "validation": validation_share, "train": 1.0 - test_share - validation_share}
     bounds = {"test": test_share, "validation": test_share + validation_share, "train": 1.0}
     result = {name: next(split for split in SPLITS if place < bounds[split]) for name, place in places.items()}
-    counted = sorted(eligible or names, key=lambda name: (places[name], name))
+    counted = sorted(set(eligible) or places, key=lambda name: (places[name], name))
     for split in PRIORITY:
         if shares[split] > 0 and all(result[name] != split for name in counted):
             _fill(result, split, counted)

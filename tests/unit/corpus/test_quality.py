@@ -57,7 +57,7 @@ def test_trouble_is_passed_on() -> None:
     ("text", "expected"),
     [
         ("x = 1\n", None),
-        (" \n\t\n", "empty"),
+        (" \n\t\n", "blank"),
         ("x" * 1_001, "long_line"),
         (("x" * 150 + "\n") * 5, "long_mean_line"),
         ("# --- *** +++ ### $$$ !!! ---\n", "few_alphanumerics"),

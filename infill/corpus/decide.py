@@ -1,0 +1,111 @@
+"""What is decided over all shards: which candidates are copies, and which split each document belongs to.
+
+It reads the candidates' columns without the text, one shard after the other and several times, so its memory grows
+with the number of distinct texts (one hash each) and not with their rows.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill import storage
+from infill.config import CorpusConfig
+from infill.corpus import dedup, language, shards, splits
+from infill.corpus.shards import Verdict
+
+Row = dict[str, Any]
+COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes")
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Candidates are counted over all shards, in corpus order."""
+
+    copies: Mapping[int, int]
+    """Copy -> the candidate that is kept in its place."""
+    names: Mapping[int, str]
+    """Name of each candidate that has copies."""
+    unit: str
+    """What is split: "repository", or "file" when there are fewer repositories with code than splits."""
+    split_of: Mapping[str, str]
+    """Repository (or file) -> split."""
+
+    def split(self, row: Row) -> str:
+        return self.split_of[_unit(row, self.unit)]
+
+
+def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
+    """Copies and splits of the candidates in `count` shards below `scratch`."""
+    copies = dedup.exact_copies(row["sha256"] for row in _rows(scratch, count, ["sha256"]))
+    wanted = set(copies.values())
+    names: dict[int, str] = {}
+    repositories: dict[str, bool] = {}
+    for position, row in enumerate(_rows(scratch, count, ["repo", "path", "language"])):
+        if position in wanted:
+            names[position] = _name(row)
+        if position not in copies:
+            repositories[row["repo"]] = repositories.get(row["repo"], False) or row["language"] in language.CODE
+    least = 1 + (config.validation_share > 0) + (config.test_share > 0)
+    unit, units = "repository", repositories
+    if sum(repositories.values()) < least:
+        log.warning("corpus: fewer than %d repositories with code: the splits are by file, not by repository", least)
+        rows = enumerate(_rows(scratch, count, ["repo", "path", "language"]))
+        unit = "file"
+        units = {_name(row): row["language"] in language.CODE for position, row in rows if position not in copies}
+    split_of = splits.assign(
+        units,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        seed=config.seed,
+        eligible=[name for name, has_code in units.items() if has_code],
+    )
+    return Decision(copies=copies, names=names, unit=unit, split_of=split_of)
+
+
+def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
+    """What `shards.finish` has to know about each shard, in order."""
+    first = 0
+    for number in range(count):
+        rows = list(_shard(scratch, number, ["repo", "path"]))
+        copies = {row: decision.copies[first + row] for row in range(len(rows)) if first + row in decision.copies}
+        yield Verdict(
+            number=number,
+            splits=tuple("" if place in copies else decision.split(row) for place, row in enumerate(rows)),
+            details={place: decision.names[kept] for place, kept in copies.items()},
+        )
+        first += len(rows)
+
+
+def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
+    """The documents without their text: repo, path, language, licence, sha256, bytes, split."""
+    for position, row in enumerate(_rows(scratch, count, COLUMNS)):
+        if position not in decision.copies:
+            yield row | {"split": decision.split(row)}
+
+
+def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
+    """The removed files: repo, bytes, reason; those that a rule rejected, then the copies."""
+    for number in range(count):
+        yield from storage.read_table(shards.rejected_uri(scratch, number), ["repo", "bytes", "reason"]).to_pylist()
+    for position, row in enumerate(_rows(scratch, count, ["repo", "bytes"])):
+        if position in decision.copies:
+            yield row | {"reason": "duplicate"}
+
+
+def _rows(scratch: str, count: int, columns: Sequence[str]) -> Iterator[Row]:
+    for number in range(count):
+        yield from _shard(scratch, number, columns)
+
+
+def _shard(scratch: str, number: int, columns: Sequence[str]) -> Iterator[Row]:
+    yield from storage.read_table(shards.candidates_uri(scratch, number), columns).to_pylist()
+
+
+def _unit(row: Row, unit: str) -> str:
+    return str(row["repo"]) if unit == "repository" else _name(row)
+
+
+def _name(row: Row) -> str:
+    return f"{row['repo']}/{row['path']}"

@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +73,9 @@ DISAPPOINTING: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", DISAPPOINTING)
 def test_a_server_that_disappoints_gives_a_clear_error(case: str) -> None:
     behaviour, message = DISAPPOINTING[case]
-    with strange_predictor(behaviour) as (url, _), httpx.Client(base_url=url, timeout=0.3) as client:
-        with pytest.raises(ServiceError, match=message):
+    with strange_predictor(behaviour) as (url, _):
+        client = httpx.Client(base_url=url, timeout=0.3)
+        with client, pytest.raises(ServiceError, match=message):
             ask(client, {"prompt": "a"})
 
 
@@ -103,12 +103,12 @@ ITEM = {"path": "b.py", "text": "def helper(x):\n    return x\n"}
 
 
 @pytest.fixture
-def examples(tmp_path: Path) -> Iterator[str]:
+def examples(tmp_path: Path) -> str:
     """An examples stage folder with the test split only."""
     repos = ["one", "one", "two", "one", "two", "three"]
     rows = [example(number, repo, [] if number == 0 else [ITEM]) for number, repo in enumerate(repos)]
     storage.write_table(str(tmp_path / "examples" / "test.parquet"), pa.Table.from_pylist(rows))
-    yield str(tmp_path)
+    return str(tmp_path)
 
 
 def test_held_out_examples_come_from_different_repositories(examples: str) -> None:

@@ -177,34 +177,37 @@ def _not_ignored(root: Path, files: Iterable[SourceFile]) -> tuple[SourceFile, .
     return tuple(file for file in found if not ignored.match_file(file.path))
 
 
-def _walk(root: Path) -> Iterator[SourceFile]:
+def _walk(root: Path) -> list[SourceFile]:
     """All files below `root` in the order of their paths. No symbolic link is followed, no file is opened."""
-    yield from sorted(_scan(str(root), "", is_root=True))
-
-
-def _scan(folder: str, prefix: str, *, is_root: bool = False) -> Iterator[SourceFile]:
-    try:
-        with os.scandir(folder) as listing:
-            entries = list(listing)
-    except OSError as error:
-        yield SourceFile(path=prefix or ".", trouble="unreadable", detail=error.strerror or "")
-        return
-    if not is_root and any(entry.name == ".git" for entry in entries):
-        yield SourceFile(path=prefix, trouble="vendored", detail="a repository of its own")
-        return
-    for entry in entries:
-        if entry.name in IGNORED:
+    found: list[SourceFile] = []
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        try:
+            with os.scandir(root / prefix) as listing:
+                entries = [entry for entry in listing if entry.name not in IGNORED or entry.name == ".git"]
+        except OSError as error:
+            found.append(SourceFile(path=prefix or ".", trouble="unreadable", detail=error.strerror or ""))
             continue
-        path = prefix + entry.name
-        if not _is_good_name(entry.name):
-            yield SourceFile(path=path.encode("utf-8", "backslashreplace").decode(), trouble="bad_name")
-        elif entry.is_dir(follow_symlinks=False):
-            if entry.name.lower() in VENDORED:
-                yield SourceFile(path=f"{path}/", trouble="vendored", detail="the folder was not read")
-            else:
-                yield from _scan(entry.path, f"{path}/")
-        else:
-            yield _describe(path, entry.path)
+        if prefix and any(entry.name == ".git" for entry in entries):
+            found.append(SourceFile(path=prefix, trouble="vendored", detail="a repository of its own"))
+            continue
+        for entry in entries:
+            if entry.name != ".git":
+                found += _look(entry, f"{prefix}{entry.name}", pending)
+    return sorted(found)
+
+
+def _look(entry: os.DirEntry[str], path: str, pending: list[str]) -> list[SourceFile]:
+    """The file behind `entry`; a folder is appended to `pending`, or told as one line when it is not ours."""
+    if not _is_good_name(entry.name):
+        return [SourceFile(path=path.encode("utf-8", "backslashreplace").decode(), trouble="bad_name")]
+    if not entry.is_dir(follow_symlinks=False):
+        return [_describe(path, entry.path)]
+    if entry.name.lower() in VENDORED:
+        return [SourceFile(path=f"{path}/", trouble="vendored", detail="the folder was not read")]
+    pending.append(f"{path}/")
+    return []
 
 
 def _is_good_name(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Repositories on disk for the tests of the corpus."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ GPL: Final = """                    GNU GENERAL PUBLIC LICENSE
 """
 
 
-def write_files(root: Path, files: dict[str, str | bytes]) -> Path:
+def write_files(root: Path, files: Mapping[str, str | bytes]) -> Path:
     """Write `files` (path -> content) below `root`; returns `root`."""
     for path, content in files.items():
         file = root / path

@@ -1,0 +1,42 @@
+"""The report adds up, and the page tells it."""
+
+from typing import Any
+
+from infill.config import CorpusConfig
+from infill.corpus import datasheet
+
+
+def document(repo: str, split: str, size: int, language: str = "python") -> dict[str, Any]:
+    return {"repo": repo, "split": split, "bytes": size, "language": language, "licence": "MIT"}
+
+
+KEPT = [document("a", "train", 10), document("a", "train", 20, "go"), document("b", "test", 5)]
+REMOVED = [
+    {"repo": "a", "reason": "binary", "bytes": 7},
+    {"repo": "c", "reason": "too_large", "bytes": 500_000_000},
+    {"repo": "a", "reason": "duplicate", "bytes": 3},
+    {"repo": "a", "reason": "duplicate", "bytes": 4},
+]
+
+
+def test_the_report_counts_each_file_once() -> None:
+    report = datasheet.summarise(iter(KEPT), iter(REMOVED), ["a", "b", "c", "d"], "repository")
+    assert (report["documents_kept"], report["bytes_kept"]) == (3, 35)
+    assert report["bytes_read"] == 35 + 7 + 3 + 4  # what is too large is not read
+    assert report["removed"] == {
+        "duplicate": {"documents": 2, "bytes": 7},
+        "binary": {"documents": 1, "bytes": 7},
+        "too_large": {"documents": 1, "bytes": 500_000_000},
+    }
+    assert report["by_split"]["train"] == {"documents": 2, "bytes": 30, "repositories": 1}
+    assert report["by_split"]["validation"] == {"documents": 0, "bytes": 0, "repositories": 0}
+    assert (report["repositories"], report["repositories_found"], report["empty_repositories"]) == (2, 4, ["d"])
+
+
+def test_the_page_has_the_numbers_and_what_is_missing() -> None:
+    report = datasheet.summarise(KEPT, REMOVED, ["a", "b", "c", "d"], "file")
+    page = datasheet.render(report, CorpusConfig(sources=("dir:/code",), seed=7))
+    for line in ("| python | 2 | 0.0 kB |", "| too_large | 1 | 500.0 MB |", "read from `dir:/code`", "the seed 7"):
+        assert line in page
+    assert "may be in the test split" in page
+    assert "have not been looked for" in page

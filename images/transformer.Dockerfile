@@ -1,0 +1,47 @@
+# KServe's transformer: packs the project's files into the prompt. No torch.
+# Build from the repository's root, after `images/wheels.sh`: docker build -f images/transformer.Dockerfile .
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+# cpu or cuda: which lock and which wheels.
+ARG TORCH=cpu
+ENV PIP_NO_INDEX=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+RUN python3.11 -m venv /opt/infill
+# Nothing comes from the network: the wheelhouse holds what the lock names. Tests of packages stay behind; byte
+# code is made here, since nobody can write it later.
+RUN --mount=type=bind,source=dist/wheels,target=/wheels \
+    --mount=type=bind,source=requirements,target=/requirements \
+    /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
+        --constraint "/requirements/${TORCH}.txt" 'infill[transformer]' \
+    && /opt/infill/bin/pip uninstall --yes pip setuptools \
+    && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
+    && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,libarrow_substrait,_flight,_substrait}*     && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
+
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG COMMIT=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="infill-transformer" \
+      org.opencontainers.image.description="Context-packing KServe transformer of Infill" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}" \
+      org.opencontainers.image.created="${CREATED}"
+RUN groupadd --gid 1000 infill \
+    && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /cache --shell /usr/sbin/nologin infill \
+    && mkdir /cache \
+    && chown 1000:1000 /cache
+COPY --from=build /opt/infill /opt/infill
+# The root file system is read-only in use: whatever is written goes to /tmp and /cache, which the pod mounts.
+ENV PATH=/opt/infill/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/cache \
+    HF_HOME=/cache/huggingface \
+    MPLCONFIGDIR=/cache/matplotlib \
+    XDG_CACHE_HOME=/cache
+USER 1000:1000
+WORKDIR /tmp
+EXPOSE 8080
+ENTRYPOINT ["python", "-m", "serving.transformer"]

@@ -15,7 +15,8 @@ RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
         --constraint "/requirements/${TORCH}.txt" 'infill[pipeline,tracking]' \
     && /opt/infill/bin/pip uninstall --yes pip setuptools \
-    && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} +     && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
+    && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
+    && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0

@@ -16,7 +16,8 @@ RUN --mount=type=bind,source=dist/wheels,target=/wheels \
         --constraint "/requirements/${TORCH}.txt" 'infill[transformer]' \
     && /opt/infill/bin/pip uninstall --yes pip setuptools \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
-    && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,libarrow_substrait,_flight,_substrait}*     && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
+    && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,libarrow_substrait,_flight,_substrait}* \
+    && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0

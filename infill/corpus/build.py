@@ -114,10 +114,13 @@ def _job(repository: sources.Repository, file: sources.SourceFile, config: Corpu
 
 
 def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:
-    """Names of the repositories that fit into `max_total_bytes`, tried in the order of their hash."""
+    """Names of the repositories that fit into `max_total_bytes`, tried in the order of a hash.
+
+    Not the hash that decides the splits: the first by that one are all of the test split.
+    """
     chosen: set[str] = set()
     left = config.max_total_bytes or sum(sizes.values())
-    for name in sorted(sizes, key=lambda name: splits.position(name, config.seed)):
+    for name in sorted(sizes, key=lambda name: splits.position(f"limit\0{name}", config.seed)):
         if sizes[name] <= left:
             chosen.add(name)
             left -= sizes[name]

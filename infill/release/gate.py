@@ -190,6 +190,10 @@ def _floors_reached(config: RegisterConfig) -> str:
 
 def _why_winner(metric: str, winner: str, candidates: Mapping[str, Record]) -> str:
     values = ", ".join(f"{name} {_value(candidates[name], metric):.4f}" for name in STAGES)
+    best = _value(candidates[winner], metric)
+    tied = [name for name in STAGES if name != winner and _value(candidates[name], metric) == best]
+    if tied:
+        return f"{winner} wins with {' and '.join(tied)} as good in {metric} ({values}): the earliest is taken."
     return f"{winner} has the highest {metric} ({values})."
 
 

@@ -113,6 +113,7 @@ def _bars(axes: "Axes", metrics: Sequence[str], models: Mapping[str, Mapping[str
     axes.set_xticks(range(len(metrics)), [metric.replace("_", " ") for metric in metrics])
     highest = max((figure["high"] for figures in models.values() for figure in figures.values()), default=1.0)
     axes.set_ylim(0, 1.2 * max(highest, 0.05))  # with room for the legend
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(1.0, axes.get_ylim()[1])])
     axes.grid(visible=False, axis="x")
 
 

@@ -49,7 +49,10 @@ th { color: var(--soft); font-weight: 500; font-size: 0.88rem; }
 td.number, th.number { text-align: right; padding-right: 0.9rem; white-space: nowrap; }
 td.bar { width: 38%; vertical-align: middle; }
 td.bar div { height: 0.65rem; min-width: 2px; border-radius: 2px; background: var(--accent); opacity: 0.8; }
+td.what { width: 13rem; }
 td.won { font-weight: 600; }
+.part { display: inline-block; margin-right: 1rem; color: var(--soft); }
+.part b { color: var(--ink); font-weight: 500; }
 td small { color: var(--soft); font-weight: 400; }
 article { margin: 1rem 0 1.6rem; border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
 article header { padding: 0.5rem 1rem; background: var(--pale); border-bottom: 1px solid var(--line); }
@@ -125,7 +128,7 @@ def _evaluation(found: Found) -> str:
     metrics = sorted(METRICS, key=lambda metric: metric != decision["metric"])  # what decides, then as they are defined
     rows = []
     for metric in metrics:
-        label = f"{metric.replace('_', ' ')}{' (decides)' if metric == decision['metric'] else ''}"
+        label = f"{_words(metric)}{' (decides)' if metric == decision['metric'] else ''}"
         cells = [_interval(figures.get(metric), won=name == decision["winner"]) for name, figures in shown.items()]
         rows.append(f"<tr><td>{escape(label)}</td>{''.join(cells)}</tr>")
     heads = [f"{name} (winner)" if name == decision["winner"] else name for name in shown]
@@ -157,7 +160,7 @@ def _groups(caption: str, decision: Mapping[str, Any], groups: Mapping[str, Mapp
     """The deciding metric of the winner by groups of holes."""
     metric = decision["metric"]
     rows = [
-        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="number">{group["holes"]}</td>'
+        f'<tr><td>{escape(_words(name))}</td><td class="number">{group["holes"]}</td>'
         f"{_interval(group['metrics'].get(metric), won=False)}</tr>"
         for name, group in sorted(groups.items(), key=lambda item: -item[1]["holes"])
     ]
@@ -213,7 +216,7 @@ def _by_size(caption: str, what: str, groups: Mapping[str, Mapping[str, int]]) -
 def _removed(reasons: Mapping[str, Mapping[str, int]]) -> str:
     top = max((entry["documents"] for entry in reasons.values()), default=0)
     rows = [
-        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="number">{entry["documents"]:,}</td>'
+        f'<tr><td>{escape(_words(name))}</td><td class="number">{entry["documents"]:,}</td>'
         f'<td class="number">{size(entry["bytes"])}</td>{_bar(entry["documents"], top)}</tr>'
         for name, entry in sorted(reasons.items(), key=lambda item: -item[1]["documents"])
     ]
@@ -248,33 +251,40 @@ def _data(found: Found) -> str:
     return "\n".join(
         [
             "<h2>Examples and preferences</h2>",
-            '<div class="pair">',
             _facts("Holes with their context", found.examples),
             _facts("Pairs of completions", found.preferences),
-            "</div>",
         ]
     )
 
 
 def _facts(caption: str, report: Mapping[str, Any]) -> str:
-    """A stage's report.json as a table; nested objects become dotted names."""
+    """A stage's report.json as a table: a row for each of its entries."""
     rows = [
-        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="number">{escape(value)}</td></tr>'
-        for name, value in _flat(report)
+        f'<tr><td class="what">{escape(_words(name))}</td><td>{_figure(value)}</td></tr>'
+        for name, value in report.items()
     ]
-    return _table(["what", "figure"], rows, numbers=(1,), caption=caption)
+    return _table(["what", "figure"], rows, numbers=(), caption=caption)
 
 
-def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, value in report.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}: ")
-        elif isinstance(value, float):
-            yield f"{prefix}{name}", f"{value:,.4g}"
-        elif isinstance(value, int):
-            yield f"{prefix}{name}", f"{value:,}"
-        else:
-            yield f"{prefix}{name}", str(value)[:200]
+def _figure(value: Any) -> str:
+    """A number, a text, or the parts of an object one after the other, most first."""
+    if isinstance(value, Mapping):
+        counts = all(isinstance(part, int) for part in value.values())
+        parts = sorted(value.items(), key=lambda item: -item[1]) if counts else list(value.items())
+        shown = [
+            f'<span class="part">{escape(_words(name))} <b>{_figure(part)}</b></span>'
+            if not isinstance(part, Mapping)
+            else _figure(part)
+            for name, part in parts
+        ]
+        return " ".join(shown)
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value)[:200])
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _samples(found: Found) -> str:
@@ -298,7 +308,7 @@ def _sample(sample: Sample, metric: str) -> str:
     )
     return (
         f"<article><header><code>{escape(sample.repo)}/{escape(sample.path)}</code>"
-        f' <small class="soft">{escape(sample.kind.replace("_", " "))}</small></header>'
+        f' <small class="soft">{escape(_words(sample.kind))}</small></header>'
         f"<pre>{escape(before)}<mark>{_code(sample.middle)}</mark>{escape(after)}</pre>"
         f'<div class="answers">{answers}</div></article>'
     )

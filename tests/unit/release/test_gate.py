@@ -48,8 +48,9 @@ def test_the_highest_wins_and_the_reason_has_the_numbers() -> None:
 
 @given(values=st.tuples(*[st.sampled_from([0.0, 0.25, 0.5])] * 3))
 def test_a_tie_goes_to_the_earlier_stage(values: tuple[float, float, float]) -> None:
-    winner = judge(candidates(*values)).winner
-    assert winner == STAGES[values.index(max(values))]
+    decision = judge(candidates(*values))
+    assert decision.winner == STAGES[values.index(max(values))]
+    assert ("the earliest is taken" in decision.reason) is (values.count(max(values)) > 1)
 
 
 @pytest.mark.parametrize(("floor", "passed"), [(0.4, True), (0.41, False)])

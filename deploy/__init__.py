@@ -1,0 +1,1 @@
+"""How a cluster for tests is made and what must hold on it."""

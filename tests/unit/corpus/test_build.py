@@ -235,7 +235,6 @@ def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ray.data's own settings are deprecated by ray.data
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves sockets and log files of its processes open
 def test_ray_makes_the_same_corpus(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 6)
     build.run(config(source, shard_bytes=2_000), str(tmp_path / "local"))

@@ -117,6 +117,12 @@ class Engine:
             check()
             logits = self._forward(session, [token])
 
+    def warm_up(self) -> None:
+        """Write one token, so that the first user does not wait for the device's libraries to be loaded."""
+        with self.session([0]) as session:
+            next(self.generate(session, Sampling(), lambda: None))
+        self.cache.clear()
+
     @torch.inference_mode()
     def _forward(self, session: Session, ids: list[int]) -> torch.Tensor:
         """Logits [V] after `ids`, in fp32 on the CPU."""

@@ -44,6 +44,8 @@ class TransformerConfig:
     """Time to the predictor's first token, its queue included."""
     total_s: float = 60.0
     """Time of a whole request."""
+    max_requests: int = 256
+    """Requests at once that are read, packed or wait for their first token; one more is answered with 503."""
     max_body_bytes: int = 16_000_000
     """A larger body is answered with 413."""
     index_chars: int = 256_000_000
@@ -58,6 +60,8 @@ class TransformerConfig:
             raise ValueError(f"predictor {self.predictor!r} is no http:// or https:// URL")
         if not 0 < self.port <= 65_535:
             raise ValueError(f"port {self.port} lies not between 1 and 65535")
+        if self.max_requests < 1:
+            raise ValueError("max_requests must be at least 1")
         if min(self.connect_s, self.first_token_s, self.total_s) <= 0:
             raise ValueError("connect_s, first_token_s and total_s must be positive")
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:

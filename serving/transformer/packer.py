@@ -6,13 +6,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Final
 
 from infill.context import ProjectIndex, retrieve
 from infill.context.packing import Packed, pack
-from infill.prompt import Encode, PromptFormat
+from infill.prompt import Encode, FimRequest, PromptFormat
+from serving.protocol import Sampling
 from serving.transformer.request import CompletionRequest
 
 Documents = tuple[tuple[str, str], ...]
+
+REMEMBERED_TEXTS: Final = 1_024
+"""Texts whose token ids are kept; the longest are 16 characters per token of the budget."""
 
 
 @dataclass(kw_only=True)
@@ -115,6 +121,23 @@ class Packer:
         packed = pack(self.fmt, self.encode, fim, previous=previous, budget=self.budget)
         self.sessions.put(request.session, packed)
         return packed
+
+
+def remembering(encode: Encode, size: int = REMEMBERED_TEXTS) -> Encode:
+    """`encode` with a memory: while someone types, all texts of a prompt but the prefix stay the same."""
+
+    @lru_cache(size)
+    def cached(text: str) -> tuple[int, ...]:
+        return tuple(encode(text))
+
+    return lambda text: list(cached(text))
+
+
+def warm_up(packer: Packer) -> None:
+    """Pack once, so that the first user does not wait for the index's inner loops to be compiled."""
+    documents = (("a.py", "def first():\n    return second()\n"), ("b.py", "def second():\n    return 1\n"))
+    fim = FimRequest(path="c.py", prefix="x = first(", suffix=")\n")
+    packer.pack(CompletionRequest(fim=fim, documents=documents, session="", sampling=Sampling()))
 
 
 def _fingerprint(documents: Documents) -> str:

@@ -138,7 +138,10 @@ async def guarded(service: Service, request: Request) -> Response:
     rid = request_id(request)
     status, code = 200, "ok"
     try:
-        return await respond(service, request, rid)
+        if service.slots.locked():
+            raise ApiError(503, "too many requests at once", code="overloaded", retry_after=1)
+        async with service.slots:
+            return await respond(service, request, rid)
     except ClientDisconnect:
         status, code = 499, "client_gone"
         return Response(status_code=status)

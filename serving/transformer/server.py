@@ -9,6 +9,7 @@ from kserve.logging import trace_logger
 from prometheus_client import REGISTRY
 
 from serving.transformer.config import Prepared, TransformerConfig
+from serving.transformer.packer import warm_up
 from serving.transformer.routes import create_router
 from serving.transformer.service import build
 
@@ -51,6 +52,7 @@ def _is_no_probe(record: logging.LogRecord) -> bool:
 def serve(config: TransformerConfig, prepared: Prepared) -> None:
     """Serve until a signal comes."""
     service = build(config, prepared, REGISTRY)
+    warm_up(service.packer)
     model_server.app.include_router(create_router(service))
     trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)

@@ -1,5 +1,6 @@
 """What the transformer's routes share: configuration, packer, the way to the predictor, figures."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -7,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from infill.context import ProjectIndex
 from serving.transformer.config import Prepared, TransformerConfig
-from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.packer import Packer, ProjectCache, Sessions, remembering
 from serving.transformer.upstream import Upstream
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -42,11 +43,13 @@ class Service:
     upstream: Upstream
     max_new_tokens: int
     metrics: Metrics
+    slots: asyncio.Semaphore
+    """One for each request that is read, packed or waits for its first token."""
 
 
 def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
     """A packer that has seen no project yet."""
-    encode = prepared.encoder.encode
+    encode = remembering(prepared.encoder.encode)
     return Packer(
         fmt=prepared.fmt,
         encode=encode,
@@ -66,4 +69,5 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         upstream=Upstream(config, prepared.fmt.stop_ids),
         max_new_tokens=prepared.max_new_tokens,
         metrics=Metrics(registry),
+        slots=asyncio.Semaphore(config.max_requests),
     )

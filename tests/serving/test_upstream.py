@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import openai
 import pytest
 
 from serving.local import free_port
-from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
+from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming, wait_until
 
 CARET: dict[str, Any] = {"prompt": "def f(", "max_tokens": 4}
 STREAM = "text/event-stream"
@@ -50,6 +51,18 @@ def test_a_predictor_that_is_slow_is_504(model: Path, behaviour: Any) -> None:
         assert response.status_code == 504
         assert response.json()["error"]["code"] == "predictor_timeout"
         assert time.monotonic() - started < 2
+
+
+def test_more_requests_than_allowed_are_503(model: Path) -> None:
+    settings = {"max_requests": 1, "first_token_s": 1.0}
+    with strange_predictor(_hang) as (predictor, strangers), transforming(model, predictor, **settings) as (url, _):
+        first = threading.Thread(target=ask, args=(url,))
+        first.start()
+        wait_until(lambda: len(strangers.requests) == 1)
+        response = ask(url)
+        first.join()
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+        assert response.headers["retry-after"] == "1"
 
 
 def _one_piece_then_hang(connection: socket.socket) -> None:

@@ -1,0 +1,122 @@
+"""What the transformer adds to a direct call of the predictor, and what the predictor's KV cache saves.
+
+    python -m benchmarks.serving [--quick] [--model URI] [--repo DIR]
+
+One developer types: the caret stands in a file of the project and moves on by a few characters a request; the other
+files travel with each request. For each step the same prompt goes to the predictor directly and through the
+transformer, twice each in turn after a first call that fills the KV cache, and one token comes back: the difference is
+HTTP, JSON, indexing, ranking, packing and tokenising. The model is tiny unless one is given, so the overhead is not
+drowned in the forward pass.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import infill
+from serving import local
+from serving.client import project_files
+from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.request import read_request
+from serving.transformer.service import build_packer
+from tests.builders import tiny_model
+
+CONTEXT_LENGTH = 2_048
+MAX_NEW = 16
+KEYS = 3
+"""Characters typed between two requests."""
+DIRECT = {"max_tokens": 1, "temperature": 0, "ignore_eos": True}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="Overhead of the transformer.")
+    parser.add_argument("--quick", action="store_true", help="10 steps in place of 100")
+    parser.add_argument("--model", default="", metavar="URI", help="this model folder in place of a tiny one")
+    parser.add_argument("--repo", type=Path, default=Path(infill.__file__).parent, metavar="DIR", help="the project")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model or tiny_model(Path(folder) / "model", context_length=CONTEXT_LENGTH)
+        print(json.dumps(_run(model, options.repo, 10 if options.quick else 100)))
+
+
+def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
+    """All figures for `steps` requests of one typing session."""
+    config = TransformerConfig(model=model, max_new_tokens=MAX_NEW)
+    packer = build_packer(config, prepare(config))
+    bodies = _bodies(repo, steps)
+    cold, direct, through, first = [], [], [], []
+    both = local.servers(model, transformer=["--max_new_tokens", str(MAX_NEW)], echo=_log)
+    with both as (predictor, transformer), httpx.Client(timeout=120, trust_env=False) as client:
+        for body in bodies:
+            ids = packer.pack(read_request(body, MAX_NEW)).prompt.ids
+            asked = {"prompt": ids, **DIRECT}
+            cold.append(_timed(_post, client, predictor.url, asked))
+            for _ in range(2):
+                direct.append(_timed(_post, client, predictor.url, asked))
+                through.append(_timed(_post, client, transformer.url, body))
+            first.append(_timed(_first_event, client, transformer.url, body))
+    overhead = [after - before for before, after in zip(direct, through, strict=True)]
+    return {
+        "overhead_ms_p50": _percentile(overhead, 50),
+        "overhead_ms_p95": _percentile(overhead, 95),
+        "direct_ms_p50": _percentile(direct, 50),
+        "direct_ms_p95": _percentile(direct, 95),
+        "transformer_ms_p50": _percentile(through, 50),
+        "transformer_ms_p95": _percentile(through, 95),
+        "first_event_ms_p50": _percentile(first, 50),
+        "first_event_ms_p95": _percentile(first, 95),
+        "new_prompt_ms_p50": _percentile(cold, 50),
+        "steps": steps,
+        "prompt_tokens": len(ids),
+        "body_bytes": len(json.dumps(bodies[-1])),
+        "files": len(bodies[-1]["context"]),
+    }
+
+
+def _bodies(repo: Path, steps: int) -> list[dict[str, Any]]:
+    """The requests of a typing session in the largest file of the project, from its middle on."""
+    largest = max(repo.rglob("*.py"), key=lambda file: file.stat().st_size)
+    path, text = largest.relative_to(repo).as_posix(), largest.read_text(encoding="utf-8")
+    context = project_files(repo, path)
+    suffix = text[len(text) * 2 // 3 :]
+    carets = [len(text) // 3 + KEYS * step for step in range(steps)]
+    same = {"path": path, "suffix": suffix, "context": context, "session": "benchmark", **DIRECT}
+    return [{"prompt": text[:caret], **same} for caret in carets]
+
+
+def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
+    client.post(f"{url}/v1/completions", json=body).raise_for_status()
+
+
+def _first_event(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
+    """Wait for the first event of a stream, then leave."""
+    with client.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}) as response:
+        next(response.iter_lines())
+
+
+def _timed(call: Callable[[httpx.Client, str, dict[str, Any]], None], *arguments: Any) -> float:
+    """Milliseconds."""
+    started = time.perf_counter()
+    call(*arguments)
+    return (time.perf_counter() - started) * 1000
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 2)
+
+
+def _log(line: str) -> None:
+    if "kserve" not in line and "uvicorn" not in line:
+        print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

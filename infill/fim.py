@@ -35,6 +35,7 @@ ALIGNED: Final = "aligned"
 LINE: Final = "line"
 UNITS: Final = ("statement", "function", "block", "arguments", ALIGNED, LINE)
 """What a hole is, or what its end was sought in when that is not of kind "block"."""
+_BRACKETED: Final = ("block", "arguments")
 
 _ATTEMPTS: Final = 8
 """Points that are tried for one hole."""
@@ -217,7 +218,7 @@ class _Splitter:
         longest = self.config.max_middle_chars
         length = 1 + int(longest * self.random() * self.random())
         span = self.source.snap(point, min(point + length, len(self.text)), longest)
-        return None if span is None else (*span, ALIGNED)
+        return None if span is None else (*self.source.stripped(*span), ALIGNED)
 
     def _unit(self, point: int, caret: int | None = None) -> tuple[int, int, str] | None:
         """Start, end and role of one of the units that hold `point` and, counted from `caret` if given, are short."""
@@ -225,8 +226,8 @@ class _Splitter:
         if not units:
             return None
         start, end, role = units[int(self.random() * len(units))]
-        if role in ("block", "arguments"):
-            start, end = self.source.interior(start, end)
+        strip = self.source.interior if role in _BRACKETED else self.source.stripped
+        start, end = strip(start, end)
         return (start, end, role) if caret is None or start <= point < end else None
 
     def _rest(self, caret: int, kind_end: str) -> tuple[int, int, str] | None:

@@ -81,6 +81,7 @@ _TOKEN_CHARS: Final = 64
 """A longer leaf of the tree (a comment, a string, data) is taken word by word."""
 _MAX_DEPTH: Final = 1_000
 """Deeper than this in a file with errors nothing is trusted: people do not write it, and to look costs as much."""
+_COMPLETE: Final = ("function", "statement")
 _BRACKETS: Final = {"(": ")", "{": "}", "[": "]", "<": ">", "|": "|"}
 
 
@@ -147,8 +148,9 @@ class Source:
         "block" and "arguments" still have their brackets: see `interior`.
         """
         byte, char, cursor, known = self._byte(offset), self._char, self._cursor, self._roles
-        # Whatever holds the next `longest` characters too is too long: the compiled search goes past it.
-        top = self.root.descendant_for_byte_range(byte, self._byte(min(offset + longest, len(self.text)))) or self.root
+        top, beyond = self.root, offset + longest + 1
+        if beyond <= len(self.text):  # what reaches so far is too long: the compiled search goes past it
+            top = self.root.descendant_for_byte_range(byte, self._byte(beyond)) or self.root
         child_role = "statement" if top == self.root or known.get(top.kind_id) == "block" else ""
         found: list[tuple[int, int, str]] = []
         cursor.reset(top)
@@ -163,16 +165,20 @@ class Source:
                     found.append((first, last, role))
         return found
 
-    def interior(self, start: int, end: int) -> tuple[int, int]:
-        """`start` and `end` moved inside a pair of brackets, where they hold one, and inside the whitespace there."""
+    def stripped(self, start: int, end: int) -> tuple[int, int]:
+        """`start` and `end` moved inside the whitespace there; some nodes end behind their line break."""
         text = self.text
-        if end - start >= 2 and _BRACKETS.get(text[start]) == text[end - 1]:
-            start, end = start + 1, end - 1
         while start < end and text[end - 1].isspace():
             end -= 1
         while start < end and text[start].isspace():
             start += 1
         return start, end
+
+    def interior(self, start: int, end: int) -> tuple[int, int]:
+        """`start` and `end` moved inside a pair of brackets, where they hold one, and inside the whitespace there."""
+        if end - start >= 2 and _BRACKETS.get(self.text[start]) == self.text[end - 1]:
+            start, end = start + 1, end - 1
+        return self.stripped(start, end)
 
     def token(self, offset: int) -> tuple[int, int]:
         """Start and end of the token at `offset`, which is no whitespace: a leaf of the tree.
@@ -198,15 +204,16 @@ class Source:
         return start, end
 
     def snap(self, start: int, end: int, longest: int) -> tuple[int, int] | None:
-        """Start and end of the run of named sibling nodes with the highest IoU with [start, end).
+        """Start and end of a run of named sibling nodes, of those that the span touches, with the highest IoU with it.
 
-        Aligned spans of AST-FIM (arXiv 2506.00204). Intersection and union are counted in bytes. None where every run
-        that touches the span has more than `longest` characters.
+        The aligned spans of AST-FIM (arXiv 2506.00204). Intersection and union are counted in bytes. None where each
+        such run has more than `longest` characters.
         """
         low, high = self._byte(start), self._byte(end)
-        node = self.root.named_descendant_for_byte_range(low, high)
         best, overlap = None, 0.0
-        pending = [] if node is None else [[node]]  # the node that holds the span, then what the span touches inside
+        node = self.root.named_descendant_for_byte_range(low, high) or self.root
+        # The node that holds the span, then what the span touches inside. The whole file is no sibling of anything.
+        pending = [self._named(node, low, high) if node == self.root else [node]]
         while pending:
             touched = pending.pop()
             # To drop a sibling that lies wholly in the span lowers the IoU, so only the outermost two may be dropped.
@@ -219,8 +226,11 @@ class Source:
                 inside = min(node.end_byte, high) - max(node.start_byte, low)
                 # A run inside the node beats the best only if the node holds more of the span than that.
                 if node.end_byte - node.start_byte > inside > overlap * (high - low):
-                    pending.append([child for child in self._children(node, low, high) if child.is_named])
+                    pending.append(self._named(node, low, high))
         return best
+
+    def _named(self, parent: Node, low: int, high: int) -> list[Node]:
+        return [child for child in self._children(parent, low, high) if child.is_named]
 
     def _children(self, parent: Node, low: int, high: int) -> list[Node]:
         """The children of `parent` with a byte in [low, high), and those without any bytes that stand there."""
@@ -236,21 +246,23 @@ class Source:
     def is_sound(self, start: int, end: int) -> bool:
         """Whether the parse of [start, end) can be trusted in a file with errors.
 
-        The span lies in no ERROR node, and the lowest node that holds it, or at least its children that the span
-        touches, are without errors.
+        The lowest node that holds the span, or at least its children that the span touches, are without errors. What
+        stands in an ERROR node is a guess, but for the functions and the statements that were complete before it.
         """
         if self.sound:
             return True
         low, high = self._byte(start), self._byte(end)
-        node: Node | None = self.root
+        node, is_guess = self.root, False
         for _ in range(_MAX_DEPTH):
-            if node is None or node.is_error or not node.has_error:
-                break
+            is_guess = node.is_error or (is_guess and self._roles.get(node.kind_id) not in _COMPLETE)
+            if not node.has_error and not is_guess:
+                return True
             touched = self._children(node, max(low - 1, 0), high + 1)
-            node = next((child for child in touched if child.start_byte <= low and child.end_byte >= high), None)
-            if node is None:
-                return not any(child.has_error for child in touched)
-        return node is not None and not node.has_error
+            holder = next((child for child in touched if child.start_byte <= low and child.end_byte >= high), None)
+            if holder is None:
+                return not is_guess and not any(child.has_error for child in touched)
+            node = holder
+        return False
 
 
 def _iou(start: int, end: int, low: int, high: int) -> float:

@@ -234,6 +234,7 @@ def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_address")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ray.data's own settings are deprecated by ray.data
 def test_ray_makes_the_same_corpus(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 6)

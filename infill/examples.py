@@ -95,11 +95,13 @@ def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dic
     """
     inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
 
+    scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
+
     def body() -> Mapping[str, float]:
         repositories = survey(storage.join(corpus, "documents"))
         allot(repositories, {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes})
         encode = load_encoder(storage.fetch(tokenizer)).encode
-        shards = [_shard(config, number, shard, encode, output) for number, shard in enumerate(pack(repositories))]
+        shards = [_shard(config, number, shard, encode, scratch) for number, shard in enumerate(pack(repositories))]
         return _finish(config, shards, output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
@@ -190,10 +192,10 @@ def pack(repositories: Iterable[Repository]) -> list[list[Repository]]:
 
 
 def _shard(
-    config: ExamplesConfig, number: int, shard: Sequence[Repository], encode: Encode, output: str
+    config: ExamplesConfig, number: int, shard: Sequence[Repository], encode: Encode, scratch: str
 ) -> dict[str, Any]:
-    """Write the holes of a shard below `scratch/`, unless that is done; return their counts."""
-    folder = storage.join(output, manifest.SCRATCH, f"{number:06d}")
+    """Write the holes of a shard below `scratch`, unless that is done; return their counts."""
+    folder = storage.join(scratch, f"{number:06d}")
     report = storage.join(folder, "counts.json")
     if not storage.exists(report):
         counts: dict[str, Counter[str]] = defaultdict(Counter)

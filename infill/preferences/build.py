@@ -47,21 +47,21 @@ def run(config: PreferencesConfig, examples: str, model: str, output: str) -> di
     Raises InputError when there is no train hole, ServiceError when an LLM judge is out of reach or of no use.
     """
     inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
+    scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
 
     def body() -> Mapping[str, float]:
         holes = read_holes(examples, "train", config.holes).to_pylist()
         if not holes:
             raise InputError(f"{examples} has no train hole to sample for; run the examples stage on a larger corpus")
-        files = _chunks(config, holes, model, output)
-        return _finish(config, holes, files, output)
+        return _finish(config, holes, _chunks(config, holes, model, scratch), output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
-def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model: str, output: str) -> list[str]:
-    """The folders of the chunks below `scratch/`, all of them done."""
+def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model: str, scratch: str) -> list[str]:
+    """The folders of the chunks below `scratch`, all of them done."""
     starts = range(0, len(holes), CHUNK_HOLES)
-    folders = {start: storage.join(output, manifest.SCRATCH, f"{start:08d}") for start in starts}
+    folders = {start: storage.join(scratch, f"{start:08d}") for start in starts}
     missing = [start for start in starts if not storage.exists(storage.join(folders[start], "counts.json"))]
     if missing:
         generator = Generator(storage.fetch(model))

@@ -1,0 +1,146 @@
+"""HumanEval-Infilling (Bavarian et al. 2022, arXiv 2207.14255): holes in functions with tests, judged by running them.
+
+The data is OpenAI's (MIT licence) and is read from the folder in INFILL_BENCH_DIR:
+HumanEval-{SingleLine,MultiLine,RandomSpan,RandomSpanLight}Infilling.jsonl.gz. Upstream's own harness executes nothing
+until it is edited and counts that as passed; ours runs every program in `sandbox`.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from infill.errors import InputError
+from infill.evaluate import sandbox
+from infill.evaluate.generation import Generation, Generator
+from infill.evaluate.statistics import wilson
+from infill.prompt import FimRequest, render
+
+FOLDER: Final = "INFILL_BENCH_DIR"
+"""Environment variable with the folder of the data."""
+SETS: Final = {
+    "single-line": "SingleLine",
+    "multi-line": "MultiLine",
+    "random-span": "RandomSpan",
+    "random-span-light": "RandomSpanLight",
+}
+PATH: Final = "solution.py"
+"""The file name in the prompt; the tasks have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    task_id: str
+    entry_point: str
+    prompt: str
+    suffix: str
+    canonical_solution: str
+    test: str
+
+    def program(self, middle: str) -> str:
+        """The program that fails unless `middle` solves the task; the same as upstream's."""
+        return f"{self.prompt}{middle}{self.suffix}\n{self.test}\ncheck({self.entry_point})"
+
+
+def load(name: str, limit: int = 0) -> list[Task]:
+    """The tasks of one of SETS in the file's order; with a `limit` that many, spread evenly over the file.
+
+    Raises InputError for an unknown set, without INFILL_BENCH_DIR, or when the file is missing or damaged.
+    """
+    if name not in SETS:
+        raise InputError(f"there is no benchmark set {name!r}; choose one of {', '.join(SETS)}")
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        raise InputError(f"set {FOLDER} to the folder with the files of github.com/openai/human-eval-infilling")
+    file = Path(folder) / f"HumanEval-{SETS[name]}Infilling.jsonl.gz"
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            tasks = [Task(**json.loads(line)) for line in lines]
+    except FileNotFoundError as error:
+        raise InputError(f"{file} is missing; set {FOLDER} to the folder that holds it") from error
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise InputError(f"{file} is damaged ({error}); fetch it again") from error
+    step = max(1.0, len(tasks) / limit) if limit else 1.0
+    return [tasks[int(place * step)] for place in range(int(len(tasks) / step))]
+
+
+def truncate(output: str, suffix: str, *, single_line: bool) -> str:
+    """What an editor would keep: up to where the output repeats the suffix; the first line alone in a single-line set.
+
+    The suffix's first line that is not blank is looked for among the whole lines of the output.
+    """
+    lines = output.splitlines(keepends=True)
+    if single_line:
+        return "".join(lines[:1])
+    following = next((line.strip() for line in suffix.splitlines() if line.strip()), "")
+    for number, line in enumerate(lines):
+        if following and line.strip() == following:
+            return "".join(lines[:number])
+    return output
+
+
+def evaluate(
+    generator: Generator, name: str, *, limit: int = 0, max_new_tokens: int = 128, seconds: float = 5.0
+) -> dict[str, Any]:
+    """pass@1 of greedy completions on one of SETS, as they are and truncated, with Wilson intervals, and each outcome.
+
+    `pass_at_1` and `pass_at_1_truncated` map to value, low and high; `tasks` lists id, output and the two outcomes.
+    """
+    tasks = load(name, limit)
+    budget = generator.context_length - max_new_tokens
+    prompts = [
+        render(
+            generator.format,
+            generator.encoder.encode,
+            FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix),
+            budget=budget,
+        ).ids
+        for task in tasks
+    ]
+    generations = generator.generate(prompts, max_new_tokens=max_new_tokens)
+    return judge(tasks, generations, generator.encoder.decode, name, seconds)
+
+
+def judge(
+    tasks: Sequence[Task],
+    generations: Sequence[Generation],
+    decode: Callable[[list[int]], str],
+    name: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Run the completions of `tasks`, each as it is and truncated (once where both are the same)."""
+    outputs = [decode(generation.ids) for generation in generations]
+    cut = [
+        truncate(output, task.suffix, single_line=name == "single-line")
+        for task, output in zip(tasks, outputs, strict=True)
+    ]
+    programs = [task.program(text) for task, *texts in zip(tasks, outputs, cut, strict=True) for text in texts]
+    distinct = list(dict.fromkeys(programs))
+    outcomes = dict(zip(distinct, sandbox.run_all(distinct, seconds=seconds), strict=True))
+    rows = [
+        {
+            "task_id": task.task_id,
+            "output": output,
+            "finished": generation.finished,
+            "outcome": outcomes[task.program(output)].status,
+            "outcome_truncated": outcomes[task.program(short)].status,
+        }
+        for task, generation, output, short in zip(tasks, generations, outputs, cut, strict=True)
+    ]
+    return {
+        "set": name,
+        "pass_at_1": _share(rows, "outcome"),
+        "pass_at_1_truncated": _share(rows, "outcome_truncated"),
+        "finished": sum(generation.finished for generation in generations) / max(1, len(tasks)),
+        "isolation": sandbox.isolation(),
+        "tasks": rows,
+    }
+
+
+def _share(rows: Sequence[dict[str, Any]], column: str) -> dict[str, float]:
+    passed = sum(row[column] == "passed" for row in rows)
+    low, high = wilson(passed, len(rows))
+    return {"value": passed / max(1, len(rows)), "low": low, "high": high, "n": float(len(rows))}

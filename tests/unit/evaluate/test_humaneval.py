@@ -1,0 +1,96 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infill.errors import InputError
+from infill.evaluate import humaneval
+from infill.evaluate.generation import Generation, Generator
+from tests import builders
+
+TASKS: list[dict[str, Any]] = [
+    {
+        "task_id": f"SingleLineInfilling/Made/{number}",
+        "entry_point": "add",
+        "prompt": f"def add(a, b):\n    c = a + {number}\n",
+        "suffix": f"    return c - {number}\n",
+        "canonical_solution": "    c += b\n",
+        "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(5, 5) == 10\n",
+    }
+    for number in range(6)
+]
+
+
+@pytest.fixture
+def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SingleLine", "MultiLine"):
+        with gzip.open(tmp_path / f"HumanEval-{name}Infilling.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(task) + "\n" for task in TASKS)
+    monkeypatch.setenv(humaneval.FOLDER, str(tmp_path))
+
+
+def _judge(outputs: list[str], name: str = "multi-line", seconds: float = 20.0) -> dict[str, Any]:
+    tasks = [humaneval.Task(**task) for task in TASKS[: len(outputs)]]
+    generations = [Generation(ids=[number], finished=True) for number in range(len(outputs))]
+    return humaneval.judge(tasks, generations, lambda ids: outputs[ids[0]], name, seconds)
+
+
+def test_canonical_solutions_pass_and_wrong_ones_fail() -> None:
+    result = _judge([TASKS[0]["canonical_solution"], "    c -= b\n", "    c +=\n", ""])
+    assert [row["outcome"] for row in result["tasks"]] == ["passed", "failed", "failed", "failed"]
+    assert result["pass_at_1"]["value"] == 0.25
+    assert 0 < result["pass_at_1"]["low"] < 0.25 < result["pass_at_1"]["high"] < 1
+
+
+def test_an_endless_completion_times_out() -> None:
+    assert _judge(["    while True: pass\n"], seconds=1.0)["tasks"][0]["outcome"] == "timeout"
+
+
+def test_truncation_forgives_what_follows_and_is_reported_beside() -> None:
+    again = "    c += b\n    return c - 0\n\nassert False\n"
+    result = _judge([again])
+    assert (result["pass_at_1"]["value"], result["pass_at_1_truncated"]["value"]) == (0.0, 1.0)
+    assert _judge(["    c += b\n    c = 7\n"], "single-line")["pass_at_1_truncated"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("output", "single_line", "kept"),
+    [
+        ("a\nb\n", True, "a\n"),
+        ("a\nb\n", False, "a\nb\n"),
+        ("a\n    tail\nb\n", False, "a\n"),
+        ("", True, ""),
+    ],
+)
+def test_truncate(output: str, single_line: bool, kept: str) -> None:
+    assert humaneval.truncate(output, "\n  tail\nmore", single_line=single_line) == kept
+
+
+@pytest.mark.usefixtures("_data")
+def test_a_limit_is_spread_over_the_file() -> None:
+    assert [task.task_id[-1] for task in humaneval.load("single-line", 3)] == ["0", "2", "4"]
+    assert len(humaneval.load("single-line")) == len(humaneval.load("single-line", 99)) == 6
+
+
+@pytest.mark.usefixtures("_data")
+def test_a_model_is_evaluated_from_prompt_to_verdict(tmp_path: Path) -> None:
+    builders.tiny_model(tmp_path / "model")
+    result = humaneval.evaluate(Generator(tmp_path / "model"), "single-line", limit=2, max_new_tokens=4)
+    assert [row["task_id"] for row in result["tasks"]] == [TASKS[0]["task_id"], TASKS[3]["task_id"]]
+    assert result["pass_at_1"]["n"] == 2
+
+
+def test_missing_data_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="choose one of single-line"):
+        humaneval.load("double-line")
+    monkeypatch.delenv(humaneval.FOLDER, raising=False)
+    with pytest.raises(InputError, match="set INFILL_BENCH_DIR"):
+        humaneval.load("single-line")
+    monkeypatch.setenv(humaneval.FOLDER, str(tmp_path))
+    with pytest.raises(InputError, match="is missing"):
+        humaneval.load("single-line")
+    (tmp_path / "HumanEval-SingleLineInfilling.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match="is damaged"):
+        humaneval.load("single-line")

@@ -189,7 +189,7 @@ class Source:
         leaf = self.root.descendant_for_byte_range(byte, byte + 1)
         if leaf is not None and leaf.child_count == 0:
             start, end = self._char(leaf.start_byte), self._char(leaf.end_byte)
-            if end - start <= _TOKEN_CHARS and len(self.text[start:end].split()) == 1:
+            if end - start <= _TOKEN_CHARS and self.text[start:end].split() == [self.text[start:end]]:
                 return start, end
         return self._word(offset)
 

@@ -141,6 +141,11 @@ def test_token(text: str, at: int, token: str) -> None:
     assert text[slice(*syntax.Source(text, "python").token(at))] == token
 
 
+def test_token_in_text_between_tags() -> None:
+    source = syntax.Source("x = <a>\n  word\n</a>;\n", "tsx")
+    assert source.text[slice(*source.token(11))] == "word"
+
+
 def iou(a: tuple[int, int], b: tuple[int, int]) -> float:
     return max(0, min(a[1], b[1]) - max(a[0], b[0])) / (max(a[1], b[1]) - min(a[0], b[0]))
 

@@ -173,10 +173,6 @@ def _ray() -> Iterator[Mapper]:
         )
     try:
         yield _map_on_ray
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InfillError):
-            raise error.cause from error
-        raise
     finally:
         if mine:
             ray.shutdown()
@@ -185,10 +181,22 @@ def _ray() -> Iterator[Mapper]:
 def _map_on_ray(function: Callable[[Any], int], items: Sequence[Any]) -> Iterator[int]:
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     blocks = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
-    results = blocks.map(lambda row: {"number": function(pickle.loads(row["item"]))})
-    return (int(row["number"]) for row in results.iter_rows())
+    for row in blocks.map(lambda row: {"outcome": pickle.dumps(_outcome(function, row["item"]))}).iter_rows():
+        outcome = pickle.loads(row["outcome"])
+        if isinstance(outcome, InfillError):
+            raise outcome
+        yield outcome
+
+
+def _outcome(function: Callable[[Any], int], item: bytes) -> int | InfillError:
+    """What a worker gives back: errors that are meant for the user would otherwise arrive without their sentence."""
+    try:
+        return function(pickle.loads(item))
+    except InfillError as error:
+        return error
 
 
 RUNTIMES: Final[Mapping[str, Callable[[], contextlib.AbstractContextManager[Mapper]]]] = {

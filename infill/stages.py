@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from infill import config as configuration
 from infill import manifest, storage, tracking
-from infill.errors import InputError
+from infill.errors import InfillError, InputError
 from infill.manifest import Manifest
 
 RUN_PID: Final = "INFILL_RUN_PID"
@@ -169,10 +169,14 @@ def step(
     """What a KFP component's body calls: run a stage and write its manifest to the file `output`.
 
     `inputs` maps input names to manifest files; `settings` are overrides of the preset (dotted name -> value).
+    A mistake that the user can mend ends the process with one sentence instead of a traceback.
     """
     _end_with_the_run()
-    config = getattr(configuration.resolve(preset, settings), STAGES[name].settings)
-    made = execute(name, config, inputs, store, label=label)
+    try:
+        config = getattr(configuration.resolve(preset, settings), STAGES[name].settings)
+        made = execute(name, config, inputs, store, label=label)
+    except InfillError as error:
+        raise SystemExit(f"infill: {name}: {error}") from error
     storage.write_json(output, dataclasses.asdict(made))
     return made
 

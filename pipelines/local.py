@@ -8,6 +8,8 @@ import hashlib
 import json
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ from infill import config as configuration
 from infill import manifest, storage, tracking
 from infill.errors import InfillError, InputError
 from infill.stages import RUN_PID
+from pipelines.console import Console
 from pipelines.full import compile_pipeline
 
 OBJECT_STORE_BYTES: Final = 200_000_000
@@ -65,7 +68,7 @@ def _ray() -> Iterator[None]:
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
     )
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     try:
@@ -85,10 +88,15 @@ def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> ma
         workspace_root=str(out / "kfp" / "workspace"),
     )
     pipeline = components.load_component_from_file(str(compiled))
-    try:
-        task = pipeline(**arguments)
-    except RuntimeError as error:
-        raise InfillError(f"{error}; the step's own message stands above, its files are in {out}") from error
+    log = out / "run.log"
+    with contextlib.closing(Console(log, sys.stderr)) as console:
+        try:
+            with contextlib.redirect_stdout(console), warnings.catch_warnings():
+                # It warns of each setting that only a cluster heeds, once a task.
+                warnings.filterwarnings("ignore", module=r"kfp\.local")
+                task = pipeline(**arguments)
+        except RuntimeError as error:
+            raise InfillError(console.error or f"a step failed, see the end of {log}: {error}") from error
     return manifest.load(task.output.path)
 
 

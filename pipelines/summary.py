@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infill import manifest
+from infill.stages import EVALUATED, STAGES
 
 SHOWN: Final = ("kk", "exact_match", "edit_similarity", "chrf", "over_generation", "under_generation", "eot_rate")
 """Metrics in the table; all are in the report."""
@@ -47,14 +48,21 @@ def _removed(out: Path) -> list[tuple[str, float]]:
 
 def _training(summary: Mapping[str, Any]) -> Table:
     table = Table("stage", "seconds", "loss at the start", "at the end", title="stages")
-    for name, stage in summary["stages"].items():
+    for name in sorted(summary["stages"], key=_place):
+        stage = summary["stages"][name]
         losses = [f"{stage[key]:.3f}" if stage.get(key) is not None else "" for key in ("loss_first", "loss_last")]
         table.add_row(name, f"{stage['seconds']:.1f}", *losses)
     return table
 
 
+def _place(name: str) -> tuple[int, str]:
+    """Where a stage stands in the table of stages; an evaluation has its model's name behind its own."""
+    names = list(STAGES)
+    return names.index(name.split("-")[0]), name
+
+
 def _evaluation(summary: Mapping[str, Any]) -> Table:
-    models = list(summary["evaluation"])
+    models = [name for name in EVALUATED if name in summary["evaluation"]]
     table = Table("metric", *models, title="held-out holes, with 95 % intervals")
     for metric in SHOWN:
         figures = [summary["evaluation"][model].get(metric) for model in models]

@@ -14,6 +14,7 @@ from infill.prompt import FILE_NAME, Encoder, PromptFormat, load_encoder, load_f
 
 LIGHT_FILES: Final = ("tokenizer.json", FILE_NAME, "config.json")
 """All that the transformer needs of a model folder; the weights stay where they are."""
+MAX_NEW_TOKENS: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class TransformerConfig:
     max_prompt_tokens: int = 0
     """Budget of a prompt; 0 takes the deployment's, else the model's context less `max_new_tokens`."""
     max_new_tokens: int = 0
-    """Default and upper bound of `max_tokens`; 0 takes the deployment's, else 128."""
+    """Default and upper bound of `max_tokens`; 0 takes the deployment's, else 128 or a quarter of the context."""
     strategy: str = "infill"
     """Context strategy."""
     context_items: int = 8
@@ -97,7 +98,8 @@ def prepare(config: TransformerConfig) -> Prepared:
         raise InputError(
             f"the prompt format in {uri} has hash {fmt.hash}, the deployment wants {wanted}; deploy the model again"
         )
-    max_new = config.max_new_tokens or int(record.get("max_new_tokens", 128))
+    usual = min(MAX_NEW_TOKENS, context // 4) if context else MAX_NEW_TOKENS
+    max_new = config.max_new_tokens or int(record.get("max_new_tokens", usual))
     budget = config.max_prompt_tokens or int(record.get("max_prompt_tokens", context - max_new))
     if budget <= 0 or (context and budget + max_new > context):
         raise InputError(

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import httpx
 import openai
 import pytest
 
+from infill.prompt import load_format
 from serving.local import free_port
-from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming, wait_until
+from tests.serving.conftest import HTTP, Strangers, chunk, say, strange_predictor, transforming, wait_until
 
 CARET: dict[str, Any] = {"prompt": "def f(", "max_tokens": 4}
 STREAM = "text/event-stream"
@@ -20,6 +22,14 @@ STREAM = "text/event-stream"
 
 def ask(url: str, **fields: Any) -> httpx.Response:
     return HTTP.post(f"{url}/v1/completions", json=CARET | fields)
+
+
+@pytest.fixture(scope="module")
+def pair(model: Path) -> Iterator[tuple[str, Strangers]]:
+    """A transformer's address and the strange predictor behind it, whose behaviour each test sets."""
+    settings = {"upstream_name": "base"}
+    with strange_predictor(_hang) as (predictor, strangers), transforming(model, predictor, **settings) as (url, _):
+        yield url, strangers
 
 
 def test_a_predictor_that_is_gone_is_503(model: Path) -> None:
@@ -101,54 +111,49 @@ STRANGE: dict[str, tuple[str, str, int, str]] = {
 
 
 @pytest.mark.parametrize("case", STRANGE)
-def test_a_strange_answer_becomes_a_clear_error(model: Path, case: str) -> None:
+def test_a_strange_answer_becomes_a_clear_error(pair: tuple[str, Strangers], case: str) -> None:
+    url, strangers = pair
     status, body, expected, code = STRANGE[case]
-    with strange_predictor(say(status, body, STREAM)) as (predictor, _), transforming(model, predictor) as (url, _):
-        response = ask(url)
-        assert (response.status_code, response.json()["error"]["code"]) == (expected, code)
+    strangers.behaviour = say(status, body, STREAM)
+    response = ask(url)
+    assert (response.status_code, response.json()["error"]["code"]) == (expected, code)
 
 
-def test_a_connection_that_closes_at_once_is_tried_twice_then_503(model: Path) -> None:
-    with strange_predictor(lambda _: None) as (predictor, strangers), transforming(model, predictor) as (url, _):
-        assert ask(url).status_code == 503
-        assert len(strangers.requests) == 2
+def test_a_connection_that_closes_at_once_is_tried_twice_then_503(pair: tuple[str, Strangers]) -> None:
+    url, strangers = pair
+    strangers.behaviour = lambda _: None
+    strangers.requests.clear()
+    assert ask(url).status_code == 503
+    assert len(strangers.requests) == 2
 
 
-def test_vllm_gets_token_ids_and_its_answer_is_understood(model: Path) -> None:
-    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
-    events = [
-        chunk("a"),
-        chunk("b", "stop"),
-        f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n",
-        "data: [DONE]\n\n",
-    ]
-    behaviour = say("200 OK", "".join(events), STREAM)
-    parts = {"upstream_name": "base"}
-    with (
-        strange_predictor(behaviour) as (predictor, strangers),
-        transforming(model, predictor, **parts) as (url, service),
-    ):
-        headers = {"authorization": "Bearer key", "x-request-id": "r1", "cookie": "secret"}
-        answer = HTTP.post(
-            f"{url}/v1/completions", json=CARET | {"stop": "\n", "seed": 7, "top_p": 0.5}, headers=headers
-        ).json()
-    assert answer["choices"][0]["text"] == "ab"
-    assert answer["choices"][0]["finish_reason"] == "stop"
-    assert answer["usage"]["completion_tokens"] == 2
-    head, body = strangers.requests[0]
+def test_vllm_gets_token_ids_and_its_answer_is_understood(model: Path, pair: tuple[str, Strangers]) -> None:
+    url, strangers = pair
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
+    answer = [chunk("a"), chunk("b", "stop"), f"data: {json.dumps(usage)}\n\n", "data: [DONE]\n\n"]
+    strangers.behaviour = say("200 OK", "".join(answer), STREAM)
+    strangers.requests.clear()
+    headers = {"authorization": "Bearer key", "x-request-id": "r1", "cookie": "secret"}
+    body = CARET | {"stop": "\n", "seed": 7, "top_p": 0.5}
+    value = HTTP.post(f"{url}/v1/completions", json=body, headers=headers).json()
+    assert value["choices"][0]["text"] == "ab"
+    assert value["choices"][0]["finish_reason"] == "stop"
+    assert value["usage"]["completion_tokens"] == 2
+    head, sent = strangers.requests[0]
     assert "authorization: Bearer key" in head
     assert "x-request-id: r1" in head
     assert "secret" not in head
-    sent = json.loads(body)
-    assert sent.pop("prompt")[-1] == service.packer.fmt.fim_middle
-    assert sent == {
+    fmt = load_format(model)
+    asked = json.loads(sent)
+    assert asked.pop("prompt")[-1] == fmt.fim_middle
+    assert asked == {
         "model": "base",
         "max_tokens": 4,
         "temperature": 0.0,
         "top_p": 0.5,
         "seed": 7,
         "stop": ["\n"],
-        "stop_token_ids": list(service.packer.fmt.stop_ids),
+        "stop_token_ids": list(fmt.stop_ids),
         "stream": True,
         "stream_options": {"include_usage": True},
     }

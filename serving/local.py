@@ -101,7 +101,8 @@ def start(name: str, module: str, url: str, arguments: Sequence[str], echo: Call
         assert process.stdout is not None
         for line in process.stdout:
             child.tail.append(line.rstrip())
-            echo(f"{name} | {line.rstrip()}")
+            with contextlib.suppress(OSError):  # whoever listened has gone; the server must not block on a full pipe
+                echo(f"{name} | {line.rstrip()}")
 
     child.reader = threading.Thread(target=read, name=name, daemon=True)
     child.reader.start()

@@ -1,0 +1,79 @@
+"""The table of GPUs, memory, storage and hours in docs/operator-guide.md, from the counts of `infill.model`.
+
+`python -m deploy.sizing` writes it between its two marks, `--check` fails when it is out of date.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from infill import model
+from infill.cluster.sizing import gpus
+from infill.config import PRESETS, TrainConfig
+
+GUIDE: Final = Path(__file__).parents[1] / "docs" / "operator-guide.md"
+BEGIN: Final = "<!-- python -m deploy.sizing -->"
+END: Final = "<!-- end -->"
+PEAK: Final = 989e12
+"""Dense bf16 FLOP/s of an H100 or H200 (NVIDIA's data sheets)."""
+UTILISATION: Final = 0.35
+"""Share of the peak that training is taken to reach: an assumption, to be replaced by your first run's tokens/s."""
+SIZED: Final = ("small", "mellum_4b", "mellum_4b_gqa")
+GIB: Final = 2.0**30
+
+
+def row(preset: str, stage: str) -> list[str]:
+    """One line: what a training stage of a preset needs."""
+    config = PRESETS[preset]()
+    architecture, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
+    train: TrainConfig = getattr(config, stage).train
+    count = gpus(preset, config, stage)
+    tokens = float(train.steps) * train.batch_tokens
+    passes = 4 / 3 if stage == "dpo" else 1  # the reference's forward pass is a third of a step
+    flops = passes * tokens * model.flops_per_token(architecture, vocabulary, architecture.context_length)
+    memory = model.training_bytes(
+        architecture, vocabulary, micro_batch_tokens=train.micro_batch_tokens, itemsize=2, workers=train.workers
+    )
+    weights = model.parameters(architecture, vocabulary)
+    stored = weights * (2 + model.ADAM_BYTES * train.keep_checkpoints) / GIB
+    hours = flops / (PEAK * UTILISATION * count) / 3_600
+    cells: list[Any] = [
+        f"`{preset}`",
+        stage,
+        count,
+        f"{tokens / 1e9:,.1f}",
+        f"{memory / GIB:,.0f}",
+        f"{stored:,.0f}",
+        f"{hours:,.1f}",
+        f"{hours * count:,.0f}",
+    ]
+    return [str(cell) for cell in cells]
+
+
+def table() -> str:
+    """The Markdown between the marks."""
+    head = ["preset", "stage", "GPUs", "tokens (10^9)", "GiB a GPU", "GiB stored", "hours", "GPU-hours"]
+    rows = [row(preset, stage) for preset in SIZED for stage in ("pretrain", "sft", "dpo")]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def main() -> int:
+    """Writes or checks; 1 when the guide is out of date."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.sizing", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    text = GUIDE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    new = f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
+    if not check:
+        GUIDE.write_text(new, encoding="utf-8")
+    elif new != text:
+        sys.stderr.write(f"{GUIDE} is out of date: run python -m deploy.sizing\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

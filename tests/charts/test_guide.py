@@ -1,8 +1,6 @@
 """The operator's guide says what the charts and the launcher do."""
 
 import re
-import subprocess
-import sys
 
 from infill.cluster.failure import KINDS
 from tests.charts.bundle import CASES, ROOT, render
@@ -34,7 +32,6 @@ def test_every_secret_is_listed() -> None:
 
 
 def test_sizes_are_those_of_the_model() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.sizing", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    from deploy import sizing  # torch, which the rest of these tests do without
+
+    assert sizing.table() in GUIDE, "run python -m deploy.sizing"

@@ -1,8 +1,7 @@
 """HumanEval-Infilling (Bavarian et al. 2022, arXiv 2207.14255): holes in functions with tests, judged by running them.
 
-The data is OpenAI's (MIT licence) and is read from the folder in INFILL_BENCH_DIR:
-HumanEval-{SingleLine,MultiLine,RandomSpan,RandomSpanLight}Infilling.jsonl.gz. Upstream's own harness executes nothing
-until it is edited and counts that as passed; ours runs every program in `sandbox`.
+The data is OpenAI's (MIT licence) and is read from the folder in INFILL_BENCH_DIR. Upstream's own harness executes
+nothing until it is edited and counts that as passed; ours runs every program in `sandbox`.
 """
 
 import gzip
@@ -22,11 +21,12 @@ from infill.prompt import FimRequest, render
 FOLDER: Final = "INFILL_BENCH_DIR"
 """Environment variable with the folder of the data."""
 SETS: Final = {
-    "single-line": "SingleLine",
-    "multi-line": "MultiLine",
-    "random-span": "RandomSpan",
-    "random-span-light": "RandomSpanLight",
+    "single-line": "HumanEval-SingleLineInfilling.jsonl.gz",
+    "multi-line": "HumanEval-MultiLineInfilling.jsonl.gz",
+    "random-span": "HumanEval-RandomSpanInfilling.jsonl.gz",
+    "random-span-light": "HumanEval-RandomSpanInfillingLight.jsonl.gz",
 }
+"""Name of a set -> upstream's file."""
 PATH: Final = "solution.py"
 """The file name in the prompt; the tasks have none."""
 
@@ -55,7 +55,7 @@ def load(name: str, limit: int = 0) -> list[Task]:
     folder = os.environ.get(FOLDER)
     if not folder:
         raise InputError(f"set {FOLDER} to the folder with the files of github.com/openai/human-eval-infilling")
-    file = Path(folder) / f"HumanEval-{SETS[name]}Infilling.jsonl.gz"
+    file = Path(folder) / SETS[name]
     try:
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             tasks = [Task(**json.loads(line)) for line in lines]

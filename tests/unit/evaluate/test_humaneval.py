@@ -1,12 +1,13 @@
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infill.errors import InputError
-from infill.evaluate import humaneval
+from infill.evaluate import humaneval, sandbox
 from infill.evaluate.generation import Generation, Generator
 from tests import builders
 
@@ -25,9 +26,8 @@ TASKS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SingleLine", "MultiLine"):
-        with gzip.open(tmp_path / f"HumanEval-{name}Infilling.jsonl.gz", "wt") as file:
-            file.writelines(json.dumps(task) + "\n" for task in TASKS)
+    with gzip.open(tmp_path / humaneval.SETS["single-line"], "wt") as file:
+        file.writelines(json.dumps(task) + "\n" for task in TASKS)
     monkeypatch.setenv(humaneval.FOLDER, str(tmp_path))
 
 
@@ -82,6 +82,15 @@ def test_a_model_is_evaluated_from_prompt_to_verdict(tmp_path: Path) -> None:
     assert result["pass_at_1"]["n"] == 2
 
 
+@pytest.mark.skipif(humaneval.FOLDER not in os.environ, reason="the benchmark's data is not here")
+@pytest.mark.parametrize("name", humaneval.SETS)
+def test_published_solutions_pass_and_stubs_fail(name: str) -> None:
+    tasks = humaneval.load(name, 8)
+    outcomes = sandbox.run_all([task.program(task.canonical_solution) for task in tasks], seconds=20)
+    assert [outcome.status for outcome in outcomes] == ["passed"] * 8
+    assert not any(outcome.passed for outcome in sandbox.run_all([task.program("    pass\n") for task in tasks]))
+
+
 def test_missing_data_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="choose one of single-line"):
         humaneval.load("double-line")
@@ -91,6 +100,6 @@ def test_missing_data_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(humaneval.FOLDER, str(tmp_path))
     with pytest.raises(InputError, match="is missing"):
         humaneval.load("single-line")
-    (tmp_path / "HumanEval-SingleLineInfilling.jsonl.gz").write_bytes(b"no gzip")
+    (tmp_path / humaneval.SETS["single-line"]).write_bytes(b"no gzip")
     with pytest.raises(InputError, match="is damaged"):
         humaneval.load("single-line")

@@ -1,0 +1,44 @@
+"""pass@1 of a model on HumanEval-Infilling, each completion executed in the sandbox.
+
+    INFILL_BENCH_DIR=DIR python -m benchmarks.humaneval --model URI [--set single-line] [--limit N] [--quick]
+
+DIR holds the files of github.com/openai/human-eval-infilling. Completions are greedy; pass@1 is told for the completion
+as it is and cut where an editor would cut it, with 95 % intervals.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from infill import storage
+from infill.evaluate import humaneval
+from infill.evaluate.generation import Generator
+
+QUICK: Final = 40
+"""Tasks of a quick run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.humaneval", description="HumanEval-Infilling, executed."
+    )
+    parser.add_argument("--model", required=True, metavar="URI", help="folder of the model")
+    parser.add_argument("--set", default="single-line", choices=humaneval.SETS)
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="N tasks, spread over the set; 0 is all")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} tasks")
+    options = parser.parse_args(arguments)
+    result = humaneval.evaluate(
+        Generator(storage.fetch(options.model)),
+        options.set,
+        limit=QUICK if options.quick else options.limit,
+        max_new_tokens=options.max_new_tokens,
+    )
+    for task in result.pop("tasks"):
+        print(f"{task['outcome']:8} {task['outcome_truncated']:8} {task['task_id']}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

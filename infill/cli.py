@@ -6,6 +6,8 @@ is quick. A user's mistake is one sentence and exit code 2.
 
 import argparse
 import json
+import os
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +34,8 @@ STAGE_COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, or 2 for a mistake that the user can mend."""
+    # Threads of PyTorch that wait must sleep: where another process uses the cores too, spinning costs a factor of ten.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         result = options.call(options)

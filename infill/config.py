@@ -389,7 +389,7 @@ def demo() -> Preset:
         checkpoint_every=50,
     )
     return Preset(
-        corpus=CorpusConfig(max_total_bytes=0),
+        corpus=CorpusConfig(max_total_bytes=80_000_000),
         tokenizer=TokenizerConfig(vocab_size=4_096, max_bytes=20_000_000),
         pretrain=PretrainConfig(model=model, train=train),
         examples=ExamplesConfig(holes=2_000, validation_holes=50, test_holes=120),

@@ -58,7 +58,7 @@ def _training(summary: Mapping[str, Any]) -> Table:
 def _place(name: str) -> tuple[int, str]:
     """Where a stage stands in the table of stages; an evaluation has its model's name behind its own."""
     names = list(STAGES)
-    return names.index(name.split("-")[0]), name
+    return names.index(name.split("-", maxsplit=1)[0]), name
 
 
 def _evaluation(summary: Mapping[str, Any]) -> Table:

@@ -1,3 +1,31 @@
 """Fixtures that several test modules share."""
 
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
 pytest_plugins = ("tests.mlflow_store",)
+
+# As in `infill.cli.main`: before PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The address of one Ray for the whole session, in RAY_ADDRESS too, so that processes of a test find it."""
+    import ray
+
+    ray.init(
+        num_cpus=4,  # of two cores: three workers must find room
+        object_store_memory=100_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    address: str = ray.get_runtime_context().gcs_address
+    os.environ["RAY_ADDRESS"] = address
+    yield address
+    del os.environ["RAY_ADDRESS"]
+    ray.shutdown()

@@ -18,9 +18,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from infill import errors, storage
+from infill import errors, manifest, storage
 from infill.config import TrainConfig
-from infill.errors import InfillError, TrainingError
+from infill.errors import InfillError, ServiceError, TrainingError
 from infill.train import checkpoint, export, history, loop
 from infill.train.batch import Batch
 from infill.train.engine import MOMENTS, Engine, PlainEngine, adamw, load_weights, precision
@@ -33,6 +33,8 @@ OBJECT_STORE_BYTES: Final = 200_000_000
 """Ray's shared memory where we start it: training puts nothing there."""
 ERROR_FILE: Final = "scratch/error.json"
 """Below a stage's output: what a worker could not go on for and a new start would not heal."""
+WORKER_ENVIRONMENT: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""A thread that waits for another must sleep: on cores that something else uses too, spinning costs a factor of ten."""
 RAY_SETTINGS: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, paid at the start and the end of every training
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -115,43 +117,59 @@ def _fit_with_ray(job: Job) -> None:
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     from ray.exceptions import RayError
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import TrainingFailedError
 
-    with cluster() as resources:
-        if resources.get("CPU", 0) < job.train.workers:
-            raise TrainingError(
-                f"{job.train.workers} workers need as many CPUs, the Ray cluster has {resources.get('CPU', 0):g}; "
-                "set train.workers lower"
-            )
-        for attempt in range(job.train.max_failures + 1):
-            trainer = TorchTrainer(
-                _worker,
-                train_loop_config={"job": job},
-                torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
-                scaling_config=ScalingConfig(
-                    num_workers=job.train.workers,
-                    use_gpu=resources.get("GPU", 0) >= job.train.workers,
-                    resources_per_worker={"CPU": 1},
-                ),
-                run_config=RunConfig(
-                    name="ray",
-                    storage_path=storage.join(os.path.abspath(job.output), "scratch")
-                    if storage.is_local(job.output)
-                    else storage.join(job.output, "scratch"),
-                    failure_config=FailureConfig(max_failures=0),
-                ),
-            )
-            try:
-                trainer.fit()
-                return
-            except (TrainingFailedError, RayError) as error:
-                _raise_known(job.output)
-                log.warning("%s: attempt %d failed: %s", job.label, attempt + 1, _last_line(error))
-                failure = error
+    failures: list[Exception] = []
+    while len(failures) <= job.train.max_failures:
+        try:
+            with cluster() as resources:
+                _trainer(job, resources).fit()
+            return
+        except (TrainingFailedError, RayError) as error:
+            _raise_known(job.output)
+            if _is_defect(error):
+                raise
+            failures.append(error)
+            log.warning("%s: the workers were lost (%s)", job.label, _last_line(error))
+    raise TrainingError(
+        f"the training workers were lost {len(failures)} times, at last with: {_last_line(failures[-1])}; "
+        "run the same command again to go on from the last checkpoint"
+    )
+
+
+def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
+    """Ray's trainer of `job`. Starting again after a failure is our affair: it must work after any death, Ray's too."""
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+
+    workers = job.train.workers
+    if resources.get("CPU", 0) < workers:
         raise TrainingError(
-            f"the training workers failed {job.train.max_failures + 1} times, at last with: {_last_line(failure)}"
-        ) from failure
+            f"{workers} workers need as many CPUs, the Ray cluster has {resources.get('CPU', 0):g}; lower train.workers"
+        )
+    output = os.path.abspath(storage.local_path(job.output)) if storage.is_local(job.output) else job.output
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=resources.get("GPU", 0) >= workers, resources_per_worker={"CPU": 1}
+        ),
+        run_config=RunConfig(  # type: ignore[arg-type]
+            name="ray",
+            storage_path=storage.join(output, manifest.SCRATCH),
+            failure_config=FailureConfig(max_failures=0),
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        ),
+    )
+
+
+def _is_defect(error: Exception) -> bool:
+    """Whether the workers' own code raised, on all of them: the same would happen again."""
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    causes = list(getattr(error, "worker_failures", {}).values())
+    return bool(causes) and all(isinstance(cause, UserExceptionWithTraceback) for cause in causes)
 
 
 def _last_line(error: BaseException) -> str:
@@ -175,7 +193,10 @@ def cluster() -> Iterator[Mapping[str, float]]:
 
     mine = not ray.is_initialized()
     if mine and os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+        try:
+            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise ServiceError(f"there is no Ray at RAY_ADDRESS={os.environ['RAY_ADDRESS']}; unset it") from error
     elif mine:
         ray.init(
             num_cpus=os.cpu_count(),

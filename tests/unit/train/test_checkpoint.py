@@ -1,6 +1,7 @@
 """Checkpoints appear whole, are verified, and are kept by a rule."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,14 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     folder = tmp_path / checkpoint.FOLDER / "step_00000020"
     shard, record = folder / "shard_1.safetensors", folder / "shard_1.json"
     data = shard.read_bytes()
-    {
+    damages: dict[str, Callable[[], object]] = {
         "flip": lambda: shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1])),
         "cut": lambda: shard.write_bytes(data[:-8]),
         "no shard": shard.unlink,
         "no record": record.unlink,
         "no json": lambda: record.write_text("{"),
-    }[damage]()
+    }
+    damages[damage]()
     with caplog.at_level(logging.WARNING):
         found = checkpoint.latest(str(tmp_path))
     assert found is not None

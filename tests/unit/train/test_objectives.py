@@ -51,9 +51,9 @@ def test_dpo_is_equation_7() -> None:
 @pytest.mark.filterwarnings("default")
 def test_dpo_loss_and_gradients_are_those_of_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "TRL_EXPERIMENTAL_SILENCE", "1")
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
     from transformers import AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 
     folder = Path(tiny_model(tmp_path / "model"))
     pairs = [("def area(", "self):\n    return 1", "x"), ("for name in ", "names:", "range(3): pass")]
@@ -78,7 +78,7 @@ def test_dpo_loss_and_gradients_are_those_of_trl(tmp_path: Path, monkeypatch: py
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
     inputs = next(iter(trainer.get_train_dataloader()))
-    theirs = trainer.compute_loss(trainer.model, inputs)
+    theirs = trainer.compute_loss(trainer.model, inputs)  # type: ignore[no-untyped-call]
     theirs.backward()
     expected = {name: weight.grad.clone() for name, weight in policy.named_parameters()}
     policy.zero_grad()

@@ -108,8 +108,8 @@ class Hole:
 def random_span(text: str, *, seed: int, epoch: int, document: str) -> tuple[int, int]:
     """Start and end of the middle when `text` is cut into three parts at two characters, each drawn uniformly.
 
-    The middle is never only whitespace, unless the text is: then it is the whole text. Deterministic in the text and
-    (seed, epoch, document).
+    The middle is never only whitespace: where chance finds nothing else, and in a text that is, it is the whole text.
+    Deterministic in the text and (seed, epoch, document).
     """
     rng = _generator(seed, epoch, document)
     for _ in range(32):

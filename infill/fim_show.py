@@ -87,7 +87,7 @@ def _picture(path: str, text: str, hole: fim.Hole) -> Text:
         ("".join(after), "dim"),
     ):
         picture.append(_printable(part), style=f"not bold {style}")
-    return picture.append("\n")
+    return picture
 
 
 def _printable(text: str) -> str:

@@ -55,7 +55,7 @@ class CorpusConfig:
     languages: tuple[str, ...] = ()
     """Keep only these languages ("python", "c_sharp" ...); empty keeps every language that is known."""
     max_total_bytes: int = 0
-    """Read at most this many bytes: whole repositories, in the order of their hash, each that still fits; 0: no limit."""
+    """Read at most this many bytes: whole repositories in the order of their hash, each that fits; 0 is no limit."""
     validation_share: float = 0.05
     """Share of repositories, by hash of the name, for validation loss."""
     test_share: float = 0.05

@@ -17,6 +17,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -45,6 +46,8 @@ class SourceFile:
     """Relative to the repository, with forward slashes."""
     size: int = 0
     """Bytes, as the file system says."""
+    modified: int = 0
+    """Time of the last change in nanoseconds."""
     trouble: str = ""
     """Why the file cannot be taken (`symlink`, `special_file`, `unreadable`, `vendored`, `bad_name`), else empty."""
     detail: str = ""
@@ -79,60 +82,56 @@ def repositories(sources: Iterable[str]) -> Iterator[Repository]:
     """
     taken: dict[str, int] = {}
     for source in sources:
-        for repository in _of_source(source):
+        place = _folder_of(source)
+        for repository in _distributions() if place is None else starmap(_repository, _roots(place)):
             taken[repository.name] = count = taken.get(repository.name, 0) + 1
             yield repository if count == 1 else replace(repository, name=f"{repository.name}~{count}")
 
 
-def _of_source(source: str) -> Iterator[Repository]:
+def _folder_of(source: str) -> Path | None:
+    """The folder of a `dir:` source, None for `packages:`."""
     kind, _, place = source.partition(":")
     if kind == "packages" and not place:
-        return _distributions()
-    if kind == "dir" and place:
-        return _folders(place)
-    raise InputError(f"{source!r} is no source: write dir:/path/to/folder, or packages: for the installed packages")
+        return None
+    if kind != "dir" or not place:
+        raise InputError(f"{source!r} is no source: write dir:/path/to/folder, or packages: for the installed packages")
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{source} is no folder; give the folder that holds the repositories")
+    return folder.resolve()
 
 
 def fingerprint(sources: Iterable[str]) -> str:
     """Digest of the sources' state: names, sizes and times of change of the files, or the packages' own records."""
     digest = hashlib.sha256()
     for source in sources:
-        kind, _, place = source.partition(":")
-        if kind == "packages":
+        place = _folder_of(source)
+        if place is None:
             for name, distribution in _installed():
                 record = distribution.read_text("RECORD") or ""
                 digest.update(f"{name}\0{distribution.version}\0{record}\0".encode())
         else:
-            root = _existing(place)
-            for file in _walk(root):
-                when = 0 if file.trouble else (root / file.path).lstat().st_mtime_ns
-                digest.update(f"{file.path}\0{file.size}\0{when}\0{file.trouble}\0".encode())
+            for name, root in _roots(place):
+                digest.update(f"{name}\0".encode())
+                for file in _files(root):
+                    digest.update(f"{file.path}\0{file.size}\0{file.modified}\0{file.trouble}\0".encode())
     return digest.hexdigest()
 
 
 # Folders
 
 
-def _existing(place: str) -> Path:
-    folder = Path(place).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"dir:{place} is no folder; give the folder that holds the repositories")
-    return folder.resolve()
-
-
-def _folders(place: str) -> Iterator[Repository]:
-    top = _existing(place)
+def _roots(top: Path) -> list[tuple[str, Path]]:
+    """Name and folder of each repository in the folder `top`, by name. Raises InputError when there is none."""
     if _is_repository(top):
-        yield _repository(top.name, top)
-        return
+        return [(top.name, top)]
     found = [repository for child in _subfolders(top) for repository in _below(child)]
     if not found:
         raise InputError(
-            f"dir:{place} holds no repository: put each repository into a folder of its own, "
+            f"dir:{top} holds no repository: put each repository into a folder of its own, "
             "or a licence file at the top when the folder is the repository"
         )
-    for folder in found:
-        yield _repository(folder.relative_to(top).as_posix(), folder)
+    return [(folder.relative_to(top).as_posix(), folder.resolve()) for folder in found]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -159,8 +158,7 @@ def _is_repository(folder: Path) -> bool:
 
 
 def _repository(name: str, root: Path) -> Repository:
-    root = root.resolve()
-    files = _not_ignored(root, _walk(root))
+    files = _files(root)
     top = [file for file in files if "/" not in file.path]
     texts = [_text(root, file.path) for file in top if licences.LICENCE_FILE.fullmatch(file.path)]
     declared = {file.path: _text(root, file.path) for file in top if file.path in licences.DECLARATIONS}
@@ -168,11 +166,11 @@ def _repository(name: str, root: Path) -> Repository:
     return Repository(name=name, root=str(root), licence=licence, files=files, nested=_nested(root, files))
 
 
-def _not_ignored(root: Path, files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
-    """The files without those that the `.gitignore` at the top of the repository names."""
-    found = tuple(files)
+def _files(root: Path) -> tuple[SourceFile, ...]:
+    """The files below `root` in the order of their paths, without those that the `.gitignore` at the top names."""
+    found = _walk(root)
     if not any(file.path == ".gitignore" for file in found):
-        return found
+        return tuple(found)
     ignored = pathspec.GitIgnoreSpec.from_lines(_text(root, ".gitignore").splitlines())
     return tuple(file for file in found if not ignored.match_file(file.path))
 
@@ -228,7 +226,7 @@ def _describe(path: str, place: str) -> SourceFile:
         return SourceFile(path=path, trouble="symlink")
     if not stat.S_ISREG(state.st_mode):
         return SourceFile(path=path, trouble="special_file")
-    return SourceFile(path=path, size=state.st_size)
+    return SourceFile(path=path, size=state.st_size, modified=state.st_mtime_ns)
 
 
 def _text(root: Path, path: str) -> str:

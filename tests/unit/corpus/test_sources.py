@@ -117,8 +117,9 @@ def test_a_licence_further_down_counts_for_what_is_below_it(tmp_path: Path) -> N
     ],
 )
 def test_a_wrong_source_is_refused(source: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        list(sources.repositories([source]))
+    for look in (sources.fingerprint, lambda given: list(sources.repositories(given))):
+        with pytest.raises(InputError, match=message):
+            look([source])
 
 
 def test_a_folder_without_repositories_is_refused(tmp_path: Path) -> None:
@@ -138,12 +139,18 @@ def test_installed_packages_are_repositories() -> None:
     assert list(found) == sorted(found)
 
 
-def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
-    write_repositories(tmp_path, 1)
-    sources_ = [f"dir:{tmp_path}"]
-    before = sources.fingerprint(sources_)
-    assert sources.fingerprint(sources_) == before
-    file = tmp_path / "repo_0" / "LICENSE"
-    os.utime(file, ns=(1, 1))
-    assert sources.fingerprint(sources_) != before
+@pytest.mark.parametrize("changed", ["code/repo_0/LICENSE", "code/repo_0/new.py", "elsewhere/repo_0/LICENSE"])
+def test_the_fingerprint_follows_the_files(tmp_path: Path, changed: str) -> None:
+    write_repositories(tmp_path / "elsewhere", 1)
+    write_files(write_repositories(tmp_path / "code", 1), {"repo_0/.git/HEAD": "x"})
+    (tmp_path / "code" / "linked").symlink_to(tmp_path / "elsewhere" / "repo_0")
+    source = [f"dir:{tmp_path / 'code'}"]
+    before = sources.fingerprint(source)
+    assert sources.fingerprint(source) == before
+    write_files(tmp_path, {changed: MIT})
+    os.utime(tmp_path / changed, ns=(1, 1))
+    assert sources.fingerprint(source) != before
+
+
+def test_the_fingerprint_of_the_packages_stays() -> None:
     assert sources.fingerprint(["packages:"]) == sources.fingerprint(["packages:"])

@@ -129,7 +129,11 @@ def roles(language: str) -> dict[int, str]:
 
 
 class Source:
-    """A text and its syntax tree; all offsets that go in and come out are characters of the text."""
+    """A text and its syntax tree; all offsets that go in and come out are characters of the text.
+
+    One cursor serves all questions, so threads must not share it. The cursor is used in place of
+    `Node.first_child_for_byte`, which crashes the process on a leaf (tree-sitter 0.26.1).
+    """
 
     def __init__(self, text: str, language: str) -> None:
         """Parses `text`, lone surrogates included. Raises InputError where there is no grammar for the language."""

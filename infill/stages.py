@@ -31,8 +31,8 @@ class Stage:
     """A stage's place in the library and in the data flow."""
 
     module: str
-    """Has `run(config, *inputs, output)`, `STAGE` and `VERSION`; and `fingerprint(config)` if it reads more than its
-    inputs: the digest of that, or "" when there is nothing."""
+    """Has `run(config, *inputs, output)`, `STAGE` and `VERSION`; and `external(config)` if it reads more than its
+    inputs: names and digests of that."""
     settings: str
     """Its field of a `Preset`."""
     inputs: tuple[str, ...] = ()
@@ -193,8 +193,7 @@ def _module(name: str) -> ModuleType:
 
 def _digests(module: ModuleType, config: Any, inputs: Mapping[str, str]) -> dict[str, str]:
     digests = {name: manifest.digest_of(uri) for name, uri in inputs.items()}
-    outside = module.fingerprint(config) if hasattr(module, "fingerprint") else ""
-    return digests | ({"sources": outside} if outside else {})
+    return digests | (module.external(config) if hasattr(module, "external") else {})
 
 
 @contextlib.contextmanager

@@ -191,6 +191,14 @@ def size(uri: str) -> int:
         return int(fs.size(path))
 
 
+def fingerprint(uri: str) -> str:
+    """Digest of the state of all files below `uri`, without reading them: names, sizes, times of change or checksums."""
+    fs, path = filesystem(uri)
+    with _errors("look at", uri):
+        state = [[str(name), str(fs.checksum(name))] for name in sorted(fs.find(path))]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
 def remove(uri: str) -> None:
     """Remove a file or a folder with all that is in it; a missing one is fine."""
     fs, path = filesystem(uri)
@@ -201,8 +209,8 @@ def remove(uri: str) -> None:
 def fetch(uri: str) -> Path:
     """A local path with the content of `uri`: itself when it is local, else a copy in the user's cache.
 
-    A copy is kept under a name derived from the URI and each file's size and checksum, so a changed object is fetched
-    again and an interrupted download is not mistaken for a whole one.
+    A copy is kept under a name derived from each object's name and checksum, so a changed object is fetched again, and
+    an interrupted download is not mistaken for a whole one.
     """
     if is_local(uri):
         if not local_path(uri).exists():
@@ -212,9 +220,8 @@ def fetch(uri: str) -> Path:
     with _errors("fetch", uri):
         if not fs.exists(path):
             raise InputError(f"there is nothing at {uri}")
-        state = json.dumps({name: str(fs.checksum(name)) for name in sorted(fs.find(path))})
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "infill"
-        target = cache / hashlib.sha256((uri + state).encode()).hexdigest()[:24] / PurePosixPath(path).name
+        target = cache / fingerprint(uri)[:24] / PurePosixPath(path).name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(dir=target.parent)) / target.name

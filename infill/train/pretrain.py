@@ -25,12 +25,17 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
     With `config.base_model` that checkpoint is copied instead, once it has been found to load and to have infilling
     tokens; InputError tells what is amiss.
     """
-    inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
+    inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)} | external(config)
     if config.base_model:
         body = functools.partial(_import, config, output)
     else:
         body = functools.partial(_train, config, corpus, tokenizer, output, identity(STAGE, VERSION, config, inputs))
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def external(config: PretrainConfig) -> dict[str, str]:
+    """What the stage reads besides artifacts: the state of the base model, if there is one."""
+    return {"base_model": storage.fingerprint(config.base_model)} if config.base_model else {}
 
 
 def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:

@@ -111,6 +111,14 @@ def test_local_folder_is_fetched_in_place(tmp_path: Path) -> None:
     assert storage.fetch(f"file://{tmp_path}") == tmp_path
 
 
+def test_fingerprint_follows_the_files(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "sub", "x"), b"1")
+    before = storage.fingerprint(folder)
+    assert storage.fingerprint(folder) == before
+    storage.write_bytes(storage.join(folder, "sub", "y"), b"2")
+    assert storage.fingerprint(folder) != before
+
+
 def test_upload_copies_the_tree(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "manifest.json").write_text("{}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Run
 
@@ -57,6 +57,7 @@ def test_a_long_value_is_cut_to_what_mlflow_takes() -> None:
     assert len(tracking.flatten({"long": "x" * 7_000})["long"]) == 6_000
 
 
+@settings(deadline=None)
 @given(user=st.text("ab:@", min_size=1), host=st.from_regex(r"\A[a-z]{1,9}\Z"))
 def test_no_part_of_a_password_survives_masking(user: str, host: str) -> None:
     assert tracking.mask(f"https://{user}@{host}/x") == f"https://***@{host}/x"
@@ -215,35 +216,39 @@ def test_a_server_that_hangs_meanwhile_does_not_hold_up_the_stage(
     mlflow_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with tracking.stage_run("pretrain", config={"steps": 3}) as tracker:
+        assert isinstance(tracker, tracking.RunTracker)
         mlflow_server.signal(signal.SIGSTOP)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         try:
             started = time.monotonic()
-            for step in range(3_000):
+            for step in range(300):
                 tracker.metrics({"loss": 1.0}, step=step)
-            assert time.monotonic() - started < 1
-            time.sleep(3.5)
+            assert time.monotonic() - started < 5  # each call would wait for a second
+            while not tracker.failures:
+                assert time.monotonic() - started < 60
+                time.sleep(0.1)
         finally:
             mlflow_server.signal(signal.SIGCONT)
-    assert isinstance(tracker, tracking.RunTracker)
-    assert tracker.failures > 0
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert tracker.lost == 0
     history = tracking.client().get_metric_history(tracker.run_id, "loss")
-    assert len(history) == 3_000
+    assert [point.step for point in history] == list(range(300))
 
 
 def test_a_server_that_stays_away_costs_records_but_not_the_stage(
     mlflow_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(tracking, "CLOSE_WITHIN_S", 1.0)
     try:
         with tracking.stage_run("pretrain", config={}) as tracker:
             mlflow_server.signal(signal.SIGSTOP)
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
             tracker.metrics({"loss": 1.0})
     finally:
         mlflow_server.signal(signal.SIGCONT)

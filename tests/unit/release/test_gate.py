@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infill.config import RegisterConfig
@@ -46,6 +46,7 @@ def test_the_highest_wins_and_the_reason_has_the_numbers() -> None:
     )
 
 
+@settings(deadline=None)
 @given(values=st.tuples(*[st.sampled_from([0.0, 0.25, 0.5])] * 3))
 def test_a_tie_goes_to_the_earlier_stage(values: tuple[float, float, float]) -> None:
     decision = judge(candidates(*values))

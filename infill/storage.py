@@ -192,7 +192,7 @@ def size(uri: str) -> int:
 
 
 def fingerprint(uri: str) -> str:
-    """Digest of the state of all files below `uri`, without reading them: names, sizes, times of change or checksums."""
+    """Digest of the state of all files below `uri` without reading them: names, sizes, times or checksums."""
     fs, path = filesystem(uri)
     with _errors("look at", uri):
         state = [[str(name), str(fs.checksum(name))] for name in sorted(fs.find(path))]

@@ -2,13 +2,14 @@
 
 Legend: B = sequences of a batch, P = distinct prompts of a batch, T = tokens, V = vocabulary.
 
-What is guaranteed: the same prompts with the same settings give the same tokens on the same machine. The noise of a
-sample depends on the seed, its prompt and its number among equal prompts alone, not on its neighbours; but a matrix
-product may round differently in a batch of another shape, so two tokens that are equally likely to the last bit of a
-float may change places when the batch does.
+What is guaranteed: the same prompts with the same settings give the same tokens on the same machine (as long as its
+free memory does not force smaller batches). The noise of a sample depends on the seed, its prompt and its number among
+equal prompts alone, not on its neighbours; but a matrix product may round differently in a batch of another shape, so
+two tokens that are equally likely to the last bit of a float may change places when the batch does.
 """
 
 import hashlib
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
@@ -28,6 +31,8 @@ from infill.prompt import Encoder, PromptFormat, load_encoder, load_format
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144
+CACHE_SHARE: Final = 0.25
+"""Part of the free memory that a batch's KV cache may take; it is copied as it grows."""
 ONE_THREAD: Final = 50_000_000
 """A model with fewer parameters runs on one thread: its products are too small to share. On two busy cores two threads
 took 95 to 180 s for what one did in 15 (1.6M parameters), waiting for each other."""
@@ -63,16 +68,23 @@ class Generator:
         self.format: PromptFormat = load_format(folder)
         self.stop_ids: frozenset[int] = frozenset(self.format.stop_ids)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             # fp32 on a CPU, where bf16 is emulated.
             dtype: Any = "auto" if self.device.type == "cuda" else torch.float32
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+        if self.encoder.vocab_size > model.config.vocab_size:
+            raise InputError(
+                f"the tokenizer in {folder} has {self.encoder.vocab_size} tokens, the model only "
+                f"{model.config.vocab_size}: they do not belong together"
+            )
         self.model: Any = model.to(self.device).eval()
         small = model.num_parameters() < ONE_THREAD
         self.threads: int = 1 if small else min(torch.get_num_threads(), MAX_THREADS)
         self.context_length: int = int(model.config.max_position_embeddings)
+        self.batch_tokens: int = _batch_tokens(self.model, self.device)
 
     def generate(
         self,
@@ -104,10 +116,9 @@ class Generator:
 
     def _batches(self, wanted: Sequence[_Sequence], max_new_tokens: int) -> Iterator[list[_Sequence]]:
         """Sequences of similar length, equal prompts next to each other."""
-        limit = BATCH_TOKENS_CUDA if self.device.type == "cuda" else BATCH_TOKENS
         batch: list[_Sequence] = []
         for sequence in sorted(wanted, key=lambda s: (-len(s.prompt), s.prompt, s.place)):
-            if batch and (len(batch) + 1) * (len(batch[0].prompt) + max_new_tokens) > limit:
+            if batch and (len(batch) + 1) * (len(batch[0].prompt) + max_new_tokens) > self.batch_tokens:
                 yield batch
                 batch = []
             batch.append(sequence)
@@ -172,6 +183,18 @@ class Generator:
         )
         logits: Tensor = output.logits[:, -1].float()
         return logits
+
+
+def _batch_tokens(model: Any, device: torch.device) -> int:
+    """Positions of a batch whose KV cache fits into the free memory of `device`; at least one sequence runs anyway."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    position = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize  # bytes of keys and values
+    if device.type == "cuda":
+        return int(min(BATCH_TOKENS_CUDA, torch.cuda.mem_get_info(device)[0] * CACHE_SHARE // position))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min(BATCH_TOKENS, free * CACHE_SHARE // position))
 
 
 def _sequences(prompts: Sequence[Sequence[int]], temperature: float | Sequence[float]) -> list[_Sequence]:

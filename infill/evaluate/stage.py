@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infill import manifest, metrics, storage
+from infill import manifest, metrics, storage, tracking
 from infill.config import EvaluateConfig
 from infill.errors import InputError
 from infill.evaluate import plots
@@ -50,7 +50,10 @@ def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[
         storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
         storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation))
         for name, image in plots.draw(evaluation).items():
-            storage.write_bytes(storage.join(output, name), image)
+            file = storage.join(output, name)
+            storage.write_bytes(file, image)
+            if storage.is_local(file):
+                tracking.current().artifact(storage.local_path(file))
         return {name: figure["value"] for name, figure in evaluation.metrics.items()}
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)

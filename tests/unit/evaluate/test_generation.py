@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,7 @@ def test_a_stop_token_ends_a_sequence_and_is_not_part_of_it(
 def test_small_batches_give_the_same_as_one(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = _prompts(7)
     whole = generator.generate(prompts, max_new_tokens=8, temperature=0.5)
-    monkeypatch.setattr(generation, "BATCH_TOKENS", 100)
-    monkeypatch.setattr(generation, "BATCH_TOKENS_CUDA", 100)
+    monkeypatch.setattr(generator, "batch_tokens", 100)
     assert generator.generate(prompts, max_new_tokens=8, temperature=0.5) == whole
 
 
@@ -97,6 +97,22 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     builders.tiny_tokenizer(tmp_path)
     with pytest.raises(InputError, match="cannot be loaded as a causal language model"):
         Generator(tmp_path)
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    builders.tiny_model(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(InputError, match="cannot be loaded as a causal language model"):
+        Generator(tmp_path)
+
+
+def test_a_tokenizer_that_is_larger_than_the_model_is_refused(tmp_path: Path) -> None:
+    builders.tiny_model(tmp_path / "model", vocab_size=400)
+    builders.tiny_tokenizer(tmp_path / "tokenizer", vocab_size=450)
+    shutil.copy(tmp_path / "tokenizer" / "tokenizer.json", tmp_path / "model" / "tokenizer.json")
+    with pytest.raises(InputError, match="450 tokens, the model only 400"):
+        Generator(tmp_path / "model")
 
 
 def test_the_number_of_threads_is_restored(generator: Generator) -> None:

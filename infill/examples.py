@@ -6,10 +6,17 @@ each repository gives, hence the result depends on neither memory nor interrupti
 """
 
 import hashlib
+import logging
 import math
+import multiprocessing
+import os
 import random
+import threading
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -21,16 +28,19 @@ import pyarrow.parquet as pq
 from infill import manifest, storage, syntax
 from infill.config import ExamplesConfig
 from infill.context import ProjectIndex, retrieve
-from infill.errors import InputError
+from infill.errors import InfillError, InputError
 from infill.fim import Hole, SplitConfig, syntactic_holes
 from infill.prompt import ContextItem, Encode, FimRequest, load_encoder
 
 STAGE: Final = "examples"
 VERSION: Final = 1
+log: Final = logging.getLogger(__name__)
 
 SPLITS: Final = ("train", "validation", "test")
 SHARD_BYTES: Final = 64 << 20
 """Text of the documents that are held at once, unless a single repository is larger."""
+COUNTS: Final = "counts.json"
+"""What a shard holds; it is written last and says that the shard is whole."""
 ROWS_AT_ONCE: Final = 256
 """Holes of a row group: a reader holds that many with their files and context."""
 HOLES_PER_DOCUMENT: Final = 16
@@ -100,9 +110,16 @@ def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dic
     def body() -> Mapping[str, float]:
         repositories = survey(storage.join(corpus, "documents"))
         allot(repositories, {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes})
-        encode = load_encoder(storage.fetch(tokenizer)).encode
-        shards = [_shard(config, number, shard, encode, scratch) for number, shard in enumerate(pack(repositories))]
-        return _finish(config, shards, output)
+        shards = pack(repositories)
+        folders = [storage.join(scratch, f"{number:06d}") for number in range(len(shards))]
+        work = [
+            (config, shard, tokenizer, folder)
+            for shard, folder in zip(shards, folders, strict=True)
+            if not storage.exists(storage.join(folder, COUNTS))
+        ]
+        for done, folder in enumerate(run_all(write_shard, work), 1):
+            log.info("holes: shard %d of %d is written to %s", done, len(work), folder)
+        return _finish(config, folders, output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
@@ -191,25 +208,57 @@ def pack(repositories: Iterable[Repository]) -> list[list[Repository]]:
     return shards
 
 
-def _shard(
-    config: ExamplesConfig, number: int, shard: Sequence[Repository], encode: Encode, scratch: str
-) -> dict[str, Any]:
-    """Write the holes of a shard below `scratch`, unless that is done; return their counts."""
-    folder = storage.join(scratch, f"{number:06d}")
-    report = storage.join(folder, "counts.json")
-    if not storage.exists(report):
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        documents = load(shard)
-        for split in SPLITS:
-            rows = (
-                row
-                for repository in shard
-                if repository.split == split
-                for row in cut(config, repository, documents[repository.name], encode, counts)
-            )
-            write_rows(storage.join(folder, f"{split}.parquet"), rows)
-        storage.write_json(report, counts)
-    return {"folder": folder, **storage.read_json(report)}
+def run_all(function: Callable[..., str], work: Sequence[tuple[Any, ...]]) -> Iterator[str]:
+    """The results of `function` for each tuple of arguments, in order, from one process per core.
+
+    Where there is one core or one piece of work, it is done in this process. Raises InfillError when a process dies.
+    """
+    number = min(processes(), len(work))
+    if number <= 1:
+        yield from (function(*arguments) for arguments in work)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of this process's threads
+    try:
+        with ProcessPoolExecutor(number, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+            yield from pool.map(function, *zip(*work, strict=True))
+    except BrokenProcessPool as error:
+        raise InfillError(
+            "a process that cut holes was killed, most likely for want of memory; run again (what is done is kept) "
+            "on a machine with more, or on fewer cores with taskset"
+        ) from error
+
+
+def processes() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: the pool's processes would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-the-parent", daemon=True).start()
+
+
+def write_shard(config: ExamplesConfig, shard: Sequence[Repository], tokenizer: str, folder: str) -> str:
+    """Write the holes of a shard by split, and last their counts, to `folder`, which is returned."""
+    encode = load_encoder(storage.fetch(tokenizer)).encode
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    documents = load(shard)
+    for split in SPLITS:
+        rows = (
+            row
+            for repository in shard
+            if repository.split == split
+            for row in cut(config, repository, documents[repository.name], encode, counts)
+        )
+        write_rows(storage.join(folder, f"{split}.parquet"), rows)
+    storage.write_json(storage.join(folder, COUNTS), counts)
+    return folder
 
 
 def load(shard: Sequence[Repository]) -> dict[str, list[Document]]:
@@ -302,12 +351,12 @@ def _count(row: Mapping[str, Any], counts: dict[str, Counter[str]], *, alone: bo
         counts["empty_context"]["the repository has no other file" if alone else why] += 1
 
 
-def _finish(config: ExamplesConfig, shards: Sequence[Mapping[str, Any]], output: str) -> dict[str, float]:
+def _finish(config: ExamplesConfig, folders: Sequence[str], output: str) -> dict[str, float]:
     """Join the shards, write the report and return the stage's metrics."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for shard in shards:
-        for name in shard.keys() - {"folder"}:
-            counts[name].update(shard[name])
+    for folder in folders:
+        for name, values in storage.read_json(storage.join(folder, COUNTS)).items():
+            counts[name].update(values)
     made = {split: counts["holes"][split] for split in SPLITS}
     if not made["train"]:
         raise InputError(
@@ -315,7 +364,7 @@ def _finish(config: ExamplesConfig, shards: Sequence[Mapping[str, Any]], output:
             f"with a grammar ({', '.join(syntax.LANGUAGES)}); add sources or lower the corpus's held-out shares"
         )
     for split in SPLITS:
-        parts = [storage.join(shard["folder"], f"{split}.parquet") for shard in shards]
+        parts = [storage.join(folder, f"{split}.parquet") for folder in folders]
         write_rows(storage.join(output, "examples", f"{split}.parquet"), _tables(parts))
     asked = {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes}
     storage.write_json(storage.join(output, "report.json"), _report(asked, counts))

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from infill import examples, storage
 from infill.config import ExamplesConfig
-from infill.errors import InputError
+from infill.errors import InfillError, InputError
 from tests import builders
 
 CONFIG = ExamplesConfig(holes=40, validation_holes=6, test_holes=6)
@@ -89,6 +90,7 @@ def test_a_killed_run_goes_on_with_the_next_shard_and_ends_the_same(
     made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examples, "SHARD_BYTES", 1)
+    monkeypatch.setattr(examples, "processes", lambda: 1)
     read: list[str] = []
     whole = examples.load
 
@@ -105,6 +107,23 @@ def test_a_killed_run_goes_on_with_the_next_shard_and_ends_the_same(
     assert read == ["repo_0", "repo_1", "repo_2", "repo_3", "repo_3", "repo_4", "repo_5"]
     rows = [storage.read_table(str(folder / "examples" / "train.parquet")).sort_by("id") for folder in (tmp_path, made)]
     assert rows[0].equals(rows[1])
+
+
+def test_several_processes_give_the_same(
+    made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "SHARD_BYTES", 9_000)
+    monkeypatch.setattr(examples, "processes", lambda: 2)
+    examples.run(CONFIG, *inputs, output=str(tmp_path))
+    for split in examples.SPLITS:
+        name = f"examples/{split}.parquet"
+        assert storage.read_table(str(tmp_path / name)).equals(storage.read_table(str(made / name)))
+
+
+def test_a_process_that_dies_is_told_and_its_work_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "processes", lambda: 2)
+    with pytest.raises(InfillError, match="was killed, most likely for want of memory"):
+        list(examples.run_all(os._exit, [(1,), (1,)]))
 
 
 def test_a_repository_in_two_splits_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,28 @@ def _add_serving(commands: Commands) -> None:
     )
     smoke.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of a run")
     smoke.add_argument("--n", type=int, default=3, help="carets; default: %(default)s")
+
+    rollback = _command(
+        commands,
+        "rollback",
+        _rollback,
+        "make the previous version of the registered model the one that is served",
+        "infill rollback --out out/demo",
+    )
+    rollback.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of a run")
+    rollback.add_argument("--name", default="infill", help="registered model in MLflow; default: %(default)s")
+
+
+def _rollback(options: argparse.Namespace) -> dict[str, Any]:
+    from infill import storage, tracking
+    from infill.release import deploy
+    from pipelines import local
+
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(options.out)))
+    served = storage.read_json(local.deployment_of(options.out))
+    limits = {name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")}
+    target = options.out.resolve() / "store" / "deploy" / f"rollback-{time.time_ns()}"
+    return deploy.rollback(config.DeployConfig(**limits), options.name, output=str(target))
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:

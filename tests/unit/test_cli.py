@@ -24,6 +24,7 @@ COMMANDS = [
     "serve",
     "complete",
     "smoke",
+    "rollback",
     "pipeline compile",
     "pipeline submit",
 ]

@@ -7,7 +7,6 @@ is quick. A user's mistake is one sentence and exit code 2.
 import argparse
 import json
 import os
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -309,9 +308,8 @@ def _complete(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _smoke(options: argparse.Namespace) -> dict[str, Any]:
-    from serving.client import smoke
-
     from pipelines import local
+    from serving.client import smoke
 
     return smoke(local.deployment_of(options.out), local.examples_of(options.out), n=options.n)
 

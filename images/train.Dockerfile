@@ -14,9 +14,9 @@ RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     --mount=type=bind,source=requirements,target=/requirements \
     /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
         --constraint "/requirements/${TORCH}.txt" 'infill[pipeline,train,tracking]' \
-    && /opt/infill/bin/pip uninstall --yes pip setuptools \
+    && /opt/infill/bin/pip uninstall --yes --quiet pip \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
-    && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
+    && python3.11 -m compileall -q --invalidation-mode unchecked-hash -x 'py312' /opt/infill/lib
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0

@@ -14,10 +14,13 @@ RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     --mount=type=bind,source=requirements,target=/requirements \
     /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
         --constraint "/requirements/${TORCH}.txt" 'infill[transformer]' \
-    && /opt/infill/bin/pip uninstall --yes pip setuptools \
+    # What the command line, the evaluator and the KServe client import, and this server does not.
+    && /opt/infill/bin/pip uninstall --yes --quiet \
+        grpcio-tools hf-xet huggingface-hub license-expression lxml pillow rapidfuzz regex sacrebleu \
+    && /opt/infill/bin/pip uninstall --yes --quiet pip setuptools \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
     && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,libarrow_substrait,_flight,_substrait}* \
-    && python3.11 -m compileall -q --invalidation-mode unchecked-hash /opt/infill/lib
+    && python3.11 -m compileall -q --invalidation-mode unchecked-hash -x 'py312' /opt/infill/lib
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0

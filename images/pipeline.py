@@ -1,0 +1,60 @@
+"""Runs the whole pipeline (preset `debug`) in the images of dist/images.json: each step is a container that is
+read-only, without root, rights or network.
+
+    INFILL_IMAGES=dist/images.json python images/pipeline.py OUT --repositories FOLDER
+
+OUT must be writable for user 1000, or new. Prints the summary as JSON.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from kfp import components, local
+
+from infill import manifest, storage, tracking
+from pipelines.full import compile_pipeline
+
+USER = 1000
+TMPFS = f"uid={USER},gid={USER},exec"
+
+
+def main() -> int:
+    """0 when every step succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--repositories", type=Path, required=True, help="folder with one folder a repository")
+    given = parser.parse_args()
+    out = given.out.resolve()
+    shutil.copytree(given.repositories, out / "repositories", dirs_exist_ok=True)
+    compile_pipeline(out / "pipeline.yaml")
+    environment = {"MLFLOW_TRACKING_URI": tracking.local_store(str(out)), "INFILL_IMAGE": "docker"}
+    (out / "workspace").mkdir(exist_ok=True)
+    for path in (out, *out.rglob("*")):
+        shutil.chown(path, USER, USER)
+    local.init(
+        runner=local.DockerRunner(
+            environment=environment,
+            user=f"{USER}:{USER}",
+            read_only=True,
+            tmpfs={"/tmp": TMPFS, "/cache": TMPFS},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            network_mode="none",
+            shm_size="1g",
+        ),
+        pipeline_root=str(out),
+        workspace_root=str(out / "workspace"),
+    )
+    pipeline = components.load_component_from_file(str(out / "pipeline.yaml"))
+    settings = {"corpus.sources": [f"dir:{out / 'repositories'}"]}
+    task = pipeline(store=str(out / "store"), preset="debug", settings=settings)
+    made = manifest.load(task.output.path)
+    sys.stdout.write(json.dumps(storage.read_json(storage.join(made.uri, "summary.json"))) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,7 +37,7 @@ VERSION: Final = 1
 log: Final = logging.getLogger(__name__)
 
 SPLITS: Final = ("train", "validation", "test")
-SHARD_BYTES: Final = 64 << 20
+SHARD_BYTES: Final = 16 << 20
 """Text of the documents that are held at once, unless a single repository is larger."""
 COUNTS: Final = "counts.json"
 """What a shard holds; it is written last and says that the shard is whole."""

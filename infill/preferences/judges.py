@@ -42,7 +42,8 @@ STUB: Final = re.compile(
     r"|TODO\(.*\)|(todo|unimplemented)!\(.*\)|panic\(.*not implemented.*\)|[{}]*);?"
 )
 """A line that fills a place without doing its work, in the languages with a grammar."""
-COMMENT: Final = re.compile(r"\s*(#|//|/\*|\*|--).*")
+COMMENT: Final = re.compile(r"(//|/\*|\*/|(#|\*)(\s|$)).*")
+"""A line of comment. `#include`, `#[derive]` and `*pointer = 0` are none."""
 OPEN_TASK: Final = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 

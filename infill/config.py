@@ -380,22 +380,22 @@ def demo() -> Preset:
         tie_embeddings=True,
     )
     train = TrainConfig(
-        steps=300,
-        batch_tokens=4_096,
-        micro_batch_tokens=4_096,
-        learning_rate=3e-3,
-        warmup_steps=20,
-        log_every=5,
-        checkpoint_every=50,
+        steps=1_000,  # small batches learn fastest here: half the tokens for the same loss as with 4,096 (docs/log.md)
+        batch_tokens=1_024,
+        micro_batch_tokens=1_024,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        log_every=20,
+        checkpoint_every=200,
     )
     return Preset(
         corpus=CorpusConfig(max_total_bytes=80_000_000),
         tokenizer=TokenizerConfig(vocab_size=4_096, max_bytes=20_000_000),
         pretrain=PretrainConfig(model=model, train=train),
         examples=ExamplesConfig(holes=2_000, validation_holes=50, test_holes=120),
-        sft=SftConfig(train=replace(train, steps=80, learning_rate=1e-3, warmup_steps=5)),
+        sft=SftConfig(train=replace(train, steps=240, learning_rate=1e-3, warmup_steps=10)),
         preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
-        dpo=DpoConfig(train=replace(train, steps=20, learning_rate=1e-4, warmup_steps=2)),
+        dpo=DpoConfig(train=replace(train, steps=60, learning_rate=1e-4, warmup_steps=5)),
         evaluate=EvaluateConfig(holes=120, max_new_tokens=64, max_prompt_tokens=768),
         register=RegisterConfig(),
         deploy=DeployConfig(max_new_tokens=64, max_prompt_tokens=896),

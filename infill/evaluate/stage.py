@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ from infill.prompt import render
 
 STAGE: Final = "evaluate"
 VERSION: Final = 1
+CHUNK_HOLES: Final = 256
+"""Holes between two points at which a killed run can go on."""
+log: Final = logging.getLogger(__name__)
 
 Interval = dict[str, float]
 """`value`, `low` and `high`, for 95 % confidence."""
@@ -43,10 +47,11 @@ def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[
     Raises InputError when there is no test hole.
     """
     inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
+    scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
 
     def body() -> Mapping[str, float]:
         holes = read_holes(examples, "test", config.holes)
-        evaluation = evaluate_model(config, holes, model)
+        evaluation = evaluate_model(config, holes, model, scratch)
         storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
         storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation))
         for name, image in plots.draw(evaluation).items():
@@ -59,45 +64,57 @@ def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
-def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str) -> Evaluation:
+def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch: str = "") -> Evaluation:
     """Complete `holes` (rows of `examples.SCHEMA`) greedily with the model at the URI `model` and measure.
 
-    The output counts as it is, cut at nothing but a stop token. Raises InputError when there are no holes.
+    The output counts as it is, cut at nothing but a stop token. With `scratch`, a folder, each chunk of holes is kept
+    there and a second call goes on behind the last. Raises InputError when there are no holes.
     """
     if not holes.num_rows:
         raise InputError(
             "there is no test hole to evaluate on: the corpus has no source file in its test split; "
             "add repositories or raise corpus.test_share"
         )
-    generator = Generator(storage.fetch(model))
-    rows = holes.to_pylist()
+    generator: Generator | None = None
+    chunks = []
+    for start in range(0, holes.num_rows, CHUNK_HOLES):
+        file = storage.join(scratch, f"{start:08d}.parquet") if scratch else ""
+        if file and storage.exists(file):
+            chunks.append(storage.read_table(file))
+            continue
+        generator = generator or Generator(storage.fetch(model))
+        rows = complete(config, generator, holes.slice(start, CHUNK_HOLES).to_pylist())
+        chunks.append(pa.Table.from_pylist(rows))
+        log.info("evaluate: %d of %d holes are completed", start + len(rows), holes.num_rows)
+        if file:
+            storage.write_table(file, chunks[-1])
+    return summarise(config, pa.concat_tables(chunks))
+
+
+def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The completion of each hole with its metrics: the rows of `results.parquet`."""
     prompts = [
-        render(generator.format, generator.encoder.encode, request_of(row), budget=config.max_prompt_tokens).ids
-        for row in rows
+        render(generator.format, generator.encoder.encode, request_of(hole), budget=config.max_prompt_tokens).ids
+        for hole in holes
     ]
     generations = generator.generate(prompts, max_new_tokens=config.max_new_tokens, seed=config.seed)
     results = []
-    for row, prompt, generation in zip(rows, prompts, generations, strict=True):
+    for hole, prompt, generation in zip(holes, prompts, generations, strict=True):
         output = generator.encoder.decode(generation.ids)
+        surroundings = {"prefix": hole["prefix"], "suffix": hole["suffix"]}
         results.append(
             {
-                "id": row["id"],
-                "kind": f"{row['kind_start']} to {row['kind_end']}",
-                "language": row["language"],
+                "id": hole["id"],
+                "kind": f"{hole['kind_start']} to {hole['kind_end']}",
+                "language": hole["language"],
                 "output": output,
-                "middle": row["middle"],
+                "middle": hole["middle"],
                 "prompt_tokens": len(prompt),
                 "output_tokens": len(generation.ids),
-                **metrics.score(
-                    output,
-                    row["middle"],
-                    prefix=row["prefix"],
-                    suffix=row["suffix"],
-                    finished=generation.finished,
-                ),
+                **metrics.score(output, hole["middle"], **surroundings, finished=generation.finished),
             }
         )
-    return summarise(config, pa.Table.from_pylist(results))
+    return results
 
 
 def summarise(config: EvaluateConfig, results: pa.Table) -> Evaluation:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from infill.evaluate.generation import Generator
 from infill.examples import CONTEXT, read_holes
 from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
-from infill.preferences.llm import LlmJudge
+from infill.preferences.llm import KEY, LlmJudge
 from infill.preferences.pairs import Pair, echo, pairs
 
 STAGE: Final = "preferences"
@@ -81,9 +82,14 @@ def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model
 
 @contextmanager
 def open_judge(config: PreferencesConfig) -> Iterator[Judge]:
-    """The judge that `config.judge` names. Raises InputError when that is neither `rules` nor a URL."""
+    """The judge that `config.judge` names.
+
+    Raises InputError when that is neither `rules` nor a URL, or holds a password, which would stand in every artifact.
+    """
     if config.judge == "rules":
         yield rules
+    elif urlsplit(config.judge).username is not None:
+        raise InputError(f"preferences.judge must not hold a name or password; put the key into {KEY}")
     elif config.judge.startswith(("http://", "https://")):
         with LlmJudge(config.judge, config.judge_model, seed=config.seed) as judge:
             yield judge

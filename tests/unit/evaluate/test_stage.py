@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,24 @@ def test_the_benchmark_digest_covers_holes_and_budget(inputs: tuple[str, str]) -
 def test_no_test_hole_is_an_error_that_says_what_to_do(inputs: tuple[str, str]) -> None:
     with pytest.raises(InputError, match=r"raise corpus\.test_share"):
         stage.evaluate_model(CONFIG, examples.SCHEMA.empty_table(), inputs[1])
+
+
+def test_a_killed_evaluation_goes_on_and_ends_the_same(
+    inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "CHUNK_HOLES", 3)
+    stage.run(CONFIG, *inputs, output=str(tmp_path / "whole"))
+    honest, done = stage.complete, []
+
+    def complete(*arguments: Any) -> list[dict[str, Any]]:
+        done.append(len(arguments[2]))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return honest(*arguments)
+
+    monkeypatch.setattr(stage, "complete", complete)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
+    stage.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
+    assert done == [3, 3, 3, 2]
+    assert manifest.digest_of(str(tmp_path / "killed")) == manifest.digest_of(str(tmp_path / "whole"))

@@ -82,18 +82,23 @@ def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
     assert not (tmp_path / "killed" / "scratch").exists()
 
 
-def test_no_train_hole_and_an_unknown_judge_are_refused(inputs: tuple[str, str], tmp_path: Path) -> None:
+def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> None:
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
     folder = tmp_path / "examples"
     examples.run(ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
     examples.write_rows(str(folder / "examples" / "train.parquet"), [])
     with pytest.raises(InputError, match="no train hole"):
         build.run(CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
-    with (
-        pytest.raises(InputError, match="give rules, or the base URL"),
-        build.open_judge(PreferencesConfig(judge="nobody")),
-    ):
+
+
+@pytest.mark.parametrize(
+    ("judge", "problem"),
+    [("nobody", "give rules, or the base URL"), ("https://me:secret@host/v1", "must not hold a name or password")],
+)
+def test_a_judge_that_cannot_be_asked_is_refused(judge: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as error, build.open_judge(PreferencesConfig(judge=judge)):
         pass
+    assert "secret" not in str(error.value)
 
 
 def test_a_judges_nonsense_costs_its_hole(inputs: tuple[str, str], tmp_path: Path) -> None:

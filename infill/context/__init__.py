@@ -3,8 +3,9 @@
 `retrieve` ranks, `packing.pack` fits the ranked items into a budget of tokens.
 """
 
+from infill.context.caret import Query
 from infill.context.index import ProjectIndex
-from infill.context.strategies import Query, rank
+from infill.context.strategies import rank
 from infill.prompt import ContextItem, FimRequest
 
 __all__ = ["ContextItem", "ProjectIndex", "Query", "rank", "retrieve"]

@@ -1,59 +1,183 @@
-"""The files of a project, cut into windows, with what the strategies need to rank them."""
+"""The files of a project with an inverted index over them, kept up to date one file at a time."""
 
-import math
-from collections import Counter
 from collections.abc import Iterable
-from typing import Self
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from infill.context.chunks import Chunking, Window, windows
-from infill.context.similarity import IDENTIFIER
-from infill.prompt import Encode
+import numpy as np
+
+from infill.context.files import LeftOut, Limits, Stamp, read, sources
+from infill.context.layout import Layout
+from infill.context.similarity import token_set
+from infill.prompt import ContextItem, Encode
+
+if TYPE_CHECKING:
+    from infill.context.table import Array, Span
+
+MAX_FILE_BYTES: Final = 2_000_000
+"""A larger text is left out."""
+
+
+class File(NamedTuple):
+    number: int
+    data: bytes
+    span: "Span"
 
 
 class ProjectIndex:
-    """Windows of all files with their identifiers. Files are added, changed and removed one at a time."""
+    """Blocks and windows of all files with their identifiers and lines; for one thread at a time.
 
-    def __init__(self, encode: Encode | None = None, chunking: Chunking | None = None) -> None:
+    What a query finds depends on the files alone, not on the order in which they came.
+    """
+
+    def __init__(self, encode: Encode | None = None) -> None:
+        from infill.context.table import Table  # imports numba, which takes half a second
+
         self.encode = encode
-        self.chunking = chunking or Chunking()
-        self.files: dict[str, list[str]] = {}
-        self.windows: dict[str, list[tuple[Window, frozenset[str]]]] = {}
-        self.frequency: Counter[str] = Counter()
+        """The tokenizer for the ranking by BPE tokens; without one that compares identifiers."""
+        self.table = Table()
+        self.files: dict[str, File] = {}
+        self.paths: list[str] = []
+        """Path by number of the file; empty for a number that is free."""
+        self.left_out = LeftOut()
+        """What the index does not hold, and why."""
+        self.stamps: dict[str, Stamp] = {}
+        """Of the files that came from a folder: what they looked like when they were read."""
+        self._token_sets: dict[str, list[frozenset[bytes | int]]] = {}
+        self._free: list[int] = []
+        self._layout: Layout | None = None
 
     @classmethod
-    def from_documents(
-        cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None, chunking: Chunking | None = None
-    ) -> Self:
+    def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
         """The index of (path, text) pairs; a later pair replaces an earlier one of the same path."""
-        index = cls(encode, chunking)
+        index = cls(encode)
         for path, text in documents:
             index.update(path, text)
+        index.table.squeeze()
         return index
 
-    def update(self, path: str, text: str) -> None:
-        """Add `path`, or replace its text."""
-        self.remove(path)
-        lines = text.splitlines(keepends=True)
-        cut = []
-        for window in windows(len(lines), self.chunking):
-            names = frozenset(IDENTIFIER.findall("".join(lines[window.first - 1 : window.last])))
-            self.frequency.update(names)
-            cut.append((window, names))
-        self.files[path], self.windows[path] = lines, cut
+    @classmethod
+    def from_repository(cls, root: str | Path, encode: Encode | None = None, limits: Limits | None = None) -> Self:
+        """The index of the source files in a folder; `left_out` says what is not in it.
+
+        Raises InputError when `root` is no folder.
+        """
+        index = cls(encode)
+        index.refresh(root, limits)
+        index.table.squeeze()
+        return index
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def refresh(self, root: str | Path, limits: Limits | None = None) -> int:
+        """Bring the index up to date with a folder; the number of files that were read, or removed as gone.
+
+        Only files whose size, time or inode differ from the last look are read.
+        """
+        root, limits, self.left_out = Path(root), limits or Limits(), LeftOut()
+        changed, gone = 0, set(self.files)
+        for source in sources(root, limits, self.left_out):
+            if self.stamps.get(source.path) == source.stamp and source.path in self.files:
+                gone.discard(source.path)
+                continue
+            found = read(root, source, limits)
+            if isinstance(found, str):
+                self.left_out.add(found, source.path)
+                continue
+            gone.discard(source.path)
+            data, self.stamps[source.path] = found
+            self.update(source.path, data)
+            changed += 1
+        for path in gone:
+            self.remove(path)
+        return changed + len(gone)
+
+    def update(self, path: str, text: str | bytes) -> None:
+        """Add `path`, or replace its text. One above MAX_FILE_BYTES is left out, and `left_out` says so."""
+        data = text if isinstance(text, bytes) else text.encode(errors="replace")
+        old = self.files.get(path)
+        if old is not None and old.data == data:
+            return
+        if len(data) > MAX_FILE_BYTES:
+            self.remove(path)
+            self.left_out.add(f"larger than {MAX_FILE_BYTES:,} bytes", path)
+            return
+        if old is not None:
+            self.table.drop(old.span)
+            self._token_sets.pop(path, None)
+        number = self._number(path) if old is None else old.number
+        self.files[path] = File(number, data, self.table.add(data, number))
 
     def remove(self, path: str) -> None:
         """Forget `path`; a path that is not there is fine."""
-        self.files.pop(path, None)
-        for _, names in self.windows.pop(path, ()):
-            self.frequency.subtract(names)
+        self.stamps.pop(path, None)
+        file = self.files.pop(path, None)
+        if file is not None:
+            self.table.drop(file.span)
+            self._token_sets.pop(path, None)
+            self.paths[file.number] = ""
+            self._free.append(file.number)
+            self._layout = None
 
-    def text(self, path: str, window: Window | None = None) -> str:
-        """The file's text, or that of a window of it."""
-        lines = self.files[path]
-        return "".join(lines[window.first - 1 : window.last] if window else lines)
+    def text(self, path: str) -> str:
+        """The text of a file."""
+        return self.files[path].data.decode(errors="replace")
 
-    def idf(self, name: str) -> float:
-        """log(1 + (N - df + 0.5) / (df + 0.5)) over the windows (Lucene's form of BM25)."""
-        count = sum(map(len, self.windows.values()))
-        seen = self.frequency[name]
-        return math.log1p((count - seen + 0.5) / (seen + 0.5))
+    def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
+        """The text of `count` neighbouring blocks of a file from number `first` on, with where it stands."""
+        table, path = self.table, self.paths[self.table.file[first]]
+        begin, last = int(table.byte[first]), first + count - 1
+        text = self.files[path].data[begin : int(table.byte[last] + table.size[last])].decode(errors="replace")
+        line = int(table.line[first]) + 1
+        lines = text.count("\n") + (not text.endswith("\n"))
+        return ContextItem(
+            path=path, text=text, first_line=line, last_line=line + lines - 1, score=score, strategy=strategy
+        )
+
+    def windows(self, path: str) -> range:
+        """Numbers of the windows of a file: a window is two neighbouring blocks, or the only one."""
+        first, count = self.files[path].span
+        return range(first, first + max(count - 1, min(count, 1)))
+
+    def width(self, window: int) -> int:
+        """Blocks of a window: one or two."""
+        return min(self.files[self.paths[self.table.file[window]]].span.blocks, 2)
+
+    def token_set(self, data: bytes) -> frozenset[bytes | int]:
+        """The distinct BPE tokens of a text, or its identifiers when the index has no tokenizer."""
+        if self.encode is None:
+            return frozenset(token_set(data))
+        return frozenset(self.encode(data.decode(errors="replace")))
+
+    def window_token_sets(self, path: str) -> list[frozenset[bytes | int]]:
+        """`token_set` of each window of a file, each block read once, and kept until the file changes."""
+        file = self.files[path]
+        if path not in self._token_sets:
+            table, (first, count) = self.table, file.span
+            bounds = [(int(table.byte[block]), int(table.size[block])) for block in range(first, first + count)]
+            blocks = [self.token_set(file.data[start : start + size]) for start, size in bounds]
+            self._token_sets[path] = [a | b for a, b in pairwise(blocks)] if count > 1 else blocks
+        return self._token_sets[path]
+
+    def idf(self, terms: "Array") -> "Array":
+        """log(1 + (N - n + 0.5) / (n + 0.5)) with n of N blocks holding the term (BM25's idf in Lucene's form)."""
+        seen = self.table.lengths[terms]
+        return np.log1p((self.table.live_blocks - seen + 0.5) / (seen + 0.5))
+
+    @property
+    def layout(self) -> Layout:
+        """What the paths say. Made when first asked for after a file came or went."""
+        if self._layout is None:
+            self._layout = Layout(tuple(self.paths))
+        return self._layout
+
+    def _number(self, path: str) -> int:
+        self._layout = None
+        if self._free:
+            number = self._free.pop()
+            self.paths[number] = path
+            return number
+        self.paths.append(path)
+        return len(self.paths) - 1

@@ -1,12 +1,13 @@
-"""The formulas of the three published strategies: IoU of lines, IoU of tokens, distance of paths."""
+"""The formulas of the published strategies, plain: IoU of sets, lines of a file, distance of paths."""
 
 import re
 from collections.abc import Set
-from pathlib import PurePosixPath
 from typing import Final
 
-IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
-_ONLY_MARKS: Final = re.compile(r"""[\s()\[\]{}<>,;:'"`#/*%!-]*""")
+IDENTIFIER: Final = re.compile(rb"(?<![0-9A-Za-z_\x80-\xff])[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]*")
+"""Letters, digits, underscores and everything beyond ASCII, not starting with a digit; in UTF-8."""
+_WORDED: Final = re.compile(rb"[0-9A-Za-z_\x80-\xff]")
+_BLANK: Final = b" \t\r\v\f"
 
 
 def iou(a: Set[object], b: Set[object]) -> float:
@@ -15,17 +16,23 @@ def iou(a: Set[object], b: Set[object]) -> float:
     return shared / (len(a) + len(b) - shared) if shared else 0.0
 
 
-def line_set(text: str) -> frozenset[str]:
-    """The stripped lines of `text` without blank ones and ones of nothing but brackets, quotes and comment marks.
+def token_set(data: bytes) -> frozenset[bytes]:
+    """The distinct identifiers of a text in UTF-8."""
+    return frozenset(IDENTIFIER.findall(data))
 
-    The normalisation of code derived from Long Code Arena (`iou_chunk_scorer.py`); the paper's own is not public.
+
+def line_set(data: bytes) -> frozenset[bytes]:
+    """The distinct lines, stripped of blanks, that hold a letter or a digit.
+
+    After code derived from Long Code Arena (`iou_chunk_scorer.py`), which drops blank lines and those of nothing but
+    brackets, quotes and comment marks; the paper's own normalisation is not public.
     """
-    return frozenset(line for raw in text.splitlines() if not _ONLY_MARKS.fullmatch(line := raw.strip()))
+    return frozenset(line.strip(_BLANK) for line in data.split(b"\n") if _WORDED.search(line))
 
 
 def path_distance(a: str, b: str) -> int:
     """Directory hops between two files: 0 in one directory (JetBrains-Research/lca-baselines)."""
-    one, other = PurePosixPath(a).parts[:-1], PurePosixPath(b).parts[:-1]
+    one, other = a.split("/")[:-1], b.split("/")[:-1]
     common = 0
     for left, right in zip(one, other, strict=False):
         if left != right:

@@ -1,98 +1,139 @@
-"""Rank the windows or files of a project for a caret: the paper's three strategies and ours."""
+"""The strategies by name: the paper's three as far as they are known, exact search over the whole project, and ours.
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+`iou`: files of the same directory by IoU of their lines with the prefix's. `path_distance`: files by directory hops,
+nearest first. `rag`: line windows of the nearest files and of those lately opened, by IoU of BPE tokens with the lines
+round the caret. The rules are public in summary only (docs/context.md); window sizes and limits are ours.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from infill.context.chunks import Window
+from infill.context import exact
+from infill.context.caret import Query, first_lines, last_lines
 from infill.context.index import ProjectIndex
-from infill.context.similarity import IDENTIFIER, iou, line_set, path_distance
+from infill.context.ranking import rank_infill
+from infill.context.similarity import iou, line_set
 from infill.errors import InputError
 from infill.prompt import ContextItem
 
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """Where the caret stands: between `prefix` and `suffix` of the file `path`."""
-
-    path: str
-    prefix: str
-    suffix: str
-    recent: tuple[str, ...] = ()
-    """Files that were opened or edited lately, the latest first."""
-
-
-Scored = tuple[float, str, Window]
 NEAREST_FILES: Final = 50
+"""Candidates of `rag` and `path_distance`, besides recent files."""
 MAX_FILE_LINES: Final = 200
+"""A strategy that ranks whole files gives a longer one's first lines."""
+CARET_LINES: Final = 10
+"""Lines before and after the caret that ask for similar windows: together about a window."""
+BM25_LINES: Final = (30, 10)
+"""The same for BM25, which gains from more."""
+
+Rank = Callable[[ProjectIndex, Query, int], list[ContextItem]]
 
 
 def rank(index: ProjectIndex, query: Query, strategy: str, k: int = 8) -> list[ContextItem]:
-    """The `k` best items of `strategy`, best first; ties go to the lower path and line. Never the current file.
+    """At most `k` items by `strategy`, best first, no line of a file twice; never from the current file.
 
     Raises InputError for a strategy that does not exist.
     """
     if strategy not in STRATEGIES:
         raise InputError(f"unknown context strategy {strategy!r}: use one of {', '.join(STRATEGIES)}")
-    scored = sorted(STRATEGIES[strategy](index, query), key=lambda hit: (-hit[0], hit[1], hit[2]))
+    return STRATEGIES[strategy](index, query, k)
+
+
+def _none(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:  # noqa: ARG001
+    return []
+
+
+def _iou(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
+    lines = line_set(query.prefix.encode(errors="replace"))
+    hops = index.layout.distances(query.path)
+    beside = [path for path, file in index.files.items() if path != query.path and hops[file.number] == 0]
+    scores = {path: iou(lines, line_set(index.files[path].data)) for path in beside}
+    best = sorted(beside, key=lambda path: (-scores[path], path))[:k]
+    return [_head(index, path, scores[path], "iou") for path in best]
+
+
+def _path_distance(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
+    hops = index.layout.distances(query.path)
     return [
-        ContextItem(
-            path=path,
-            text=index.text(path, window),
-            first_line=window.first,
-            last_line=window.last,
-            score=score,
-            strategy=strategy,
-        )
-        for score, path, window in scored[:k]
+        _head(index, path, -float(hops[index.files[path].number]), "path_distance")
+        for path in _nearest(index, query, k)
     ]
 
 
-def _none(index: ProjectIndex, query: Query) -> Iterator[Scored]:  # noqa: ARG001
-    return iter(())
+def _rag(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
+    """IoU of BPE tokens when the index has a tokenizer, of identifiers otherwise."""
+    recent = [path for path in query.recent if path in index.files and path != query.path]
+    wanted = index.token_set(_round_caret(query, CARET_LINES, CARET_LINES).encode(errors="replace"))
+    hits = []
+    for path in dict.fromkeys([*recent, *_nearest(index, query, NEAREST_FILES)]):
+        for window, tokens in zip(index.windows(path), index.window_token_sets(path), strict=True):
+            score = iou(wanted, tokens)
+            if score > 0:
+                hits.append((-score, path, window))
+    return _windows(index, (exact.Hit(window, -score) for score, _, window in sorted(hits)), k, "rag")
 
 
-def _iou(index: ProjectIndex, query: Query) -> Iterator[Scored]:
-    lines = line_set(query.prefix)
-    for path, text in index.files.items():
-        if path != query.path and path_distance(path, query.path) == 0:
-            yield iou(lines, line_set("".join(text))), path, Window(1, min(len(text), MAX_FILE_LINES))
+def _iou_exact(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
+    text = _round_caret(query, CARET_LINES, CARET_LINES)
+    return _windows(index, exact.top_iou(index, text, 3 * k, without=query.path), k, "iou_exact")
 
 
-def _path_distance(index: ProjectIndex, query: Query) -> Iterator[Scored]:
-    for path, text in index.files.items():
-        if path != query.path:
-            yield -float(path_distance(path, query.path)), path, Window(1, min(len(text), MAX_FILE_LINES))
+def _iou_lines(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
+    text = _round_caret(query, CARET_LINES, CARET_LINES)
+    return _windows(index, exact.top_iou(index, text, 3 * k, kind="lines", without=query.path), k, "iou_lines")
 
 
-def _round_caret(query: Query, lines: int = 20) -> str:
-    before, after = query.prefix.splitlines(keepends=True), query.suffix.splitlines(keepends=True)
-    return "".join(before[-lines:] + after[:lines])
+def _bm25(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
+    text = _round_caret(query, *BM25_LINES)
+    return _windows(index, exact.top_bm25(index, text, 3 * k, without=query.path), k, "bm25")
 
 
-def _rag(index: ProjectIndex, query: Query) -> Iterator[Scored]:
-    others = [path for path in index.files if path != query.path]
-    nearest = sorted(others, key=lambda path: (path_distance(path, query.path), path))[:NEAREST_FILES]
-    wanted = frozenset(IDENTIFIER.findall(_round_caret(query)))
-    for path in {*nearest, *(path for path in query.recent if path in index.files and path != query.path)}:
-        for window, names in index.windows[path]:
-            yield iou(wanted, names), path, window
+def _round_caret(query: Query, before: int, after: int) -> str:
+    """The lines round the caret, with a line feed in its place."""
+    return f"{last_lines(query.prefix, before)}\n{first_lines(query.suffix, after)}"
 
 
-def _infill(index: ProjectIndex, query: Query) -> Iterator[Scored]:
-    weight = {name: index.idf(name) for name in IDENTIFIER.findall(_round_caret(query))}
-    for path, cut in index.windows.items():
-        if path != query.path:
-            for window, names in cut:
-                score = sum(weight.get(name, 0.0) for name in names) / (1 + len(names)) ** 0.4
-                if score > 0:
-                    yield score, path, window
+def _nearest(index: ProjectIndex, query: Query, k: int) -> list[str]:
+    """The `k` files with the fewest directory hops, in breadth-first order."""
+    hops = index.layout.distances(query.path)
+    others = (path for path in index.files if path != query.path)
+    return sorted(others, key=lambda path: (hops[index.files[path].number], path))[:k]
 
 
-STRATEGIES: Final[dict[str, Callable[[ProjectIndex, Query], Iterator[Scored]]]] = {
-    "none": _none,
+def _head(index: ProjectIndex, path: str, score: float, strategy: str) -> ContextItem:
+    """A file, up to MAX_FILE_LINES."""
+    lines = index.text(path).split("\n", MAX_FILE_LINES)
+    if len(lines) > MAX_FILE_LINES:
+        lines[MAX_FILE_LINES] = ""
+    text = "\n".join(lines)
+    last = text.count("\n") + (not text.endswith("\n"))
+    return ContextItem(path=path, text=text, last_line=last, score=score, strategy=strategy)
+
+
+def _windows(index: ProjectIndex, hits: Iterable[exact.Hit], k: int, strategy: str) -> list[ContextItem]:
+    """The first `k` windows that share no block with one before."""
+    return list(_apart(index, hits, k, strategy))
+
+
+def _apart(index: ProjectIndex, hits: Iterable[exact.Hit], k: int, strategy: str) -> Iterator[ContextItem]:
+    taken: set[int] = set()
+    for window, score in hits:
+        blocks = range(window, window + index.width(window))
+        if k < 1:
+            return
+        if taken.isdisjoint(blocks):
+            taken.update(blocks)
+            k -= 1
+            yield index.item(window, len(blocks), score=score, strategy=strategy)
+
+
+STRATEGIES: Final[dict[str, Rank]] = {
+    "infill": rank_infill,
     "iou": _iou,
     "path_distance": _path_distance,
     "rag": _rag,
-    "infill": _infill,
+    "iou_exact": _iou_exact,
+    "iou_lines": _iou_lines,
+    "bm25": _bm25,
+    "none": _none,
 }
+"""The default first."""

@@ -1,0 +1,50 @@
+"""Where the caret stands, and the text round it."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+IMPORT: Final = re.compile(
+    r"^[ \t]*(?:pub[ \t]+)?(?:import|from|use|using|require|include|package|\#[ \t]*include)\b.*"
+    r"|^.*\bfrom[ \t]+['\"].*|^.*\brequire\b.*",
+    re.MULTILINE,
+)
+"""A line that names other files, in the languages we know."""
+_HEAD_CHARS: Final = 8_000
+"""Imports are looked for in so many characters at the start of a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Where the caret stands: between `prefix` and `suffix` of the file `path`."""
+
+    path: str
+    prefix: str
+    suffix: str
+    recent: tuple[str, ...] = ()
+    """Files that were opened or edited lately, the latest first."""
+
+
+def last_lines(text: str, count: int) -> str:
+    """The line that `text` ends in (it may be empty) and the `count` lines before it."""
+    start = len(text)
+    for _ in range(count + 1):
+        start = text.rfind("\n", 0, start)
+        if start < 0:
+            return text
+    return text[start + 1 :]
+
+
+def first_lines(text: str, count: int) -> str:
+    """The rest of the caret's line and the `count` lines behind it."""
+    end = -1
+    for _ in range(count + 1):
+        end = text.find("\n", end + 1)
+        if end < 0:
+            return text
+    return text[: end + 1]
+
+
+def imports(prefix: str) -> str:
+    """The lines of imports at the start of a file."""
+    return "\n".join(IMPORT.findall(prefix[:_HEAD_CHARS]))

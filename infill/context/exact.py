@@ -1,0 +1,85 @@
+"""Exact search over all windows of a project: intersection over union of identifiers or lines, and BM25.
+
+A score is compared as a double, ties go to the lower path, then to the lower line: the result is that of brute force.
+"""
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import numpy as np
+
+from infill.context.index import ProjectIndex
+
+if TYPE_CHECKING:
+    from infill.context.table import Array
+
+Kind = Literal["tokens", "lines"]
+
+K1: Final = 1.2
+B: Final = 0.75
+"""Robertson's usual values, as in Lucene."""
+
+
+class Hit(NamedTuple):
+    window: int
+    score: float
+
+
+def top_iou(index: ProjectIndex, text: str, k: int, *, kind: Kind = "tokens", without: str = "") -> list[Hit]:
+    """The `k` windows with the highest IoU with `text`, best first, none with IoU 0 and none of the file `without`.
+
+    `tokens` compares sets of identifiers, `lines` sets of stripped lines that hold a letter or digit.
+    """
+    from infill.context import kernels, scoring
+
+    table = index.table
+    read = kernels.occurrences if kind == "tokens" else kernels.whole_lines
+    terms, values, _ = read(*table.lexer(text.encode(errors="replace")))
+    known = np.unique(terms[terms >= 0]).astype(np.int32)
+    sums = np.zeros(table.block_end + 1, np.int32)
+    scoring.add_up(known, np.ones(len(known), np.int32), table.starts, table.lengths, table.pool, sums)
+    sizes = (table.window_tokens if kind == "tokens" else table.window_lines)[: table.block_end]
+    scores = np.empty(table.block_end)
+    scoring.ious(sums, sizes, len(np.unique(values)), scores)
+    return best(index, scores, k, without)
+
+
+def top_bm25(index: ProjectIndex, text: str, k: int, *, without: str = "") -> list[Hit]:
+    """The `k` windows with the highest BM25 score for the distinct identifiers of `text` (Lucene's form of the idf)."""
+    from infill.context import kernels, scoring
+
+    table = index.table
+    terms, _, _ = kernels.occurrences(*table.lexer(text.encode(errors="replace")))
+    known = np.unique(terms[terms >= 0])
+    scores, times = np.zeros(table.block_end), np.zeros(table.block_end + 1, np.int64)
+    norms = _bm25_norms(index)
+    scoring.add_bm25(
+        known, index.idf(known), norms, K1, table.starts, table.lengths, table.pool, table.notes, times, scores
+    )
+    scores[table.window_tokens[: table.block_end] == 0] = 0
+    return best(index, scores, k, without)
+
+
+def best(index: ProjectIndex, scores: "Array", k: int, without: str) -> list[Hit]:
+    """The `k` highest positive scores, in order."""
+    from infill.context import scoring
+
+    file = index.files.get(without)
+    if file is not None:
+        scores[file.span.first : file.span.first + file.span.blocks] = 0
+    if k < 1:
+        return []
+    found = scoring.best(scores, k)
+    table = index.table
+    order = np.lexsort((table.line[found], index.layout.ranks[table.file[found]], -scores[found]))[:k]
+    return [Hit(int(window), float(scores[window])) for window in found[order]]
+
+
+def _bm25_norms(index: ProjectIndex) -> "Array":
+    table = index.table
+    lengths = table.occurrences[: table.block_end].astype(np.float64)
+    paired = np.flatnonzero(table.file[1 : table.block_end] == table.file[: table.block_end - 1])
+    windows = lengths.copy()
+    windows[paired] += lengths[paired + 1]
+    whole = windows[table.window_tokens[: table.block_end] > 0]
+    mean = whole.mean() if len(whole) else 1.0
+    return K1 * (1 - B + B * windows / mean)

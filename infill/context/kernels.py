@@ -1,0 +1,328 @@
+"""The inner loops that keep an inverted index: cut a text into blocks, name its terms, link and unlink postings.
+
+Compiled by numba at the first call and cached on disk. Only `index.py` imports this module, and only when an index is
+made, since importing numba takes half a second.
+
+A *term* is an identifier, or a line stripped of blanks. It is known by a 64-bit hash; that any two of a million terms
+share one has a chance of 3e-8. A *block* is some ten lines, a *window* two neighbouring blocks of a file (or the only
+one). A *posting* of a term is `block << 1 | first`, where `first` says that the window which starts one block earlier
+gets the term from this block: the block has a predecessor in its file, and that one lacks the term. Beside it stands a
+*note*: `first` again, how often the term occurs in the block, and whether it is defined there.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Constants of public mixers: Fibonacci hashing, MurmurHash3's finaliser, and two odd seeds.
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+_LINE_SEED = np.uint64(0xC4CEB9FE1A85EC53)
+_TOKEN_SEED = np.uint64(0x2545F4914F6CDD1D)
+
+FIRST, ONCE, TIMES, DEFINED = np.uint8(1), np.uint8(2), np.uint8(62), np.uint8(64)
+"""Parts of a note: the flag, one occurrence, the bits that count them (to 31), and the mark of a definition."""
+
+# Classes of bytes.
+_BLANK, _MARK, _DIGIT, _LETTER, _NEWLINE, _CLOSER = 0, 1, 2, 3, 4, 5
+
+
+def byte_classes() -> Array:
+    """256 entries: blank, mark, digit, letter (with `_` and everything beyond ASCII), line feed, closing bracket."""
+    classes = np.full(256, _MARK, np.uint8)
+    classes[[ord(char) for char in " \t\r\v\f"]] = _BLANK
+    classes[[ord(char) for char in "0123456789"]] = _DIGIT
+    classes[[ord(char) for char in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"]] = _LETTER
+    classes[128:] = _LETTER
+    classes[ord("\n")] = _NEWLINE
+    classes[[ord(char) for char in ")]}"]] = _CLOSER
+    return classes
+
+
+@njit(cache=True)
+def _hash(data, start, stop, seed):  # type: ignore[no-untyped-def]
+    value = seed
+    for position in range(start, stop):
+        value = (value ^ np.uint64(data[position])) * _PRIME
+        value ^= value >> np.uint64(29)
+    value = (value ^ (value >> np.uint64(32))) * _MIX
+    return value ^ (value >> np.uint64(29))
+
+
+@njit(cache=True)
+def count_lines(data):  # type: ignore[no-untyped-def]
+    """Lines of `data`: one per line feed, and one more when something stands behind the last."""
+    count = 0
+    for byte in data:
+        count += byte == 10
+    return count + (len(data) > 0 and data[-1] != 10)
+
+
+@njit(cache=True)
+def cut(data, classes, lines, shortest, longest):  # type: ignore[no-untyped-def]
+    """First line (from 0) and first byte of each block; one entry more closes the last block.
+
+    A block has `shortest` to `longest` lines (the last one may have fewer) and starts where a reader would start: at a
+    line that is little indented, follows a blank one, and is neither blank nor a closing bracket.
+    """
+    starts = np.zeros(lines + 1, np.int64)
+    price = np.full(lines + 1, 99, np.int32)
+    line, begin, blank_before = 0, 0, True
+    while line < lines:
+        starts[line] = begin
+        position, width = begin, 0
+        while position < len(data) and classes[data[position]] == _BLANK:
+            width += 4 if data[position] == 9 else 1
+            position += 1
+        blank = position == len(data) or data[position] == 10
+        if not blank:
+            closing = classes[data[position]] == _CLOSER
+            price[line] = min(width, 24) + (12 if closing else 0) + (0 if blank_before else 4)
+        while position < len(data) and data[position] != 10:
+            position += 1
+        blank_before = blank
+        begin = position + 1
+        line += 1
+    starts[lines] = len(data)
+    firsts = np.zeros(lines // shortest + 2, np.int64)
+    count, first = 0, 0
+    while first < lines:
+        firsts[count] = first
+        count += 1
+        if lines - first <= longest:
+            break
+        best = first + shortest
+        for candidate in range(first + shortest, first + longest + 1):
+            if price[candidate] < price[best]:
+                best = candidate
+        first = best
+    firsts[count] = lines
+    return firsts[: count + 1], starts[firsts[: count + 1]]
+
+
+@njit(cache=True)
+def _find(hashes, slots, value):  # type: ignore[no-untyped-def]
+    """The term with hash `value`, or -1 - slot of the place that it would take."""
+    mask = np.uint64(len(slots) - 1)
+    slot = value & mask
+    while True:
+        term = slots[slot]
+        if term < 0:
+            return -1 - np.int64(slot)
+        if hashes[term] == value:
+            return np.int64(term)
+        slot = (slot + np.uint64(1)) & mask
+
+
+@njit(cache=True)
+def rehash(hashes, count, slots):  # type: ignore[no-untyped-def]
+    """Enter the first `count` terms into the empty table `slots` (all -1; its length a power of two)."""
+    for term in range(count):
+        slots[-1 - _find(hashes, slots, hashes[term])] = term
+
+
+@njit(cache=True)
+def _worded(kind):  # type: ignore[no-untyped-def]
+    return kind == _LETTER or kind == _DIGIT  # noqa: PLR1714 (one comparison each, quicker to compile)
+
+
+@njit(cache=True)
+def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
+    """Term (-1 for one that the index has never seen), hash, and line (from 0) of each identifier in `data`."""
+    room = len(data) // 2 + 1
+    terms, values, lines = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.int64)
+    count, line, position = 0, 0, 0
+    while position < len(data):
+        kind = classes[data[position]]
+        if kind == _NEWLINE:
+            line += 1
+        if not _worded(kind):
+            position += 1
+            continue
+        stop = position + 1
+        while stop < len(data) and _worded(classes[data[stop]]):
+            stop += 1
+        if kind == _LETTER:
+            values[count] = _hash(data, position, stop, _TOKEN_SEED)
+            terms[count] = max(_find(hashes, slots, values[count]), -1)
+            lines[count] = line
+            count += 1
+        position = stop
+    return terms[:count], values[:count], lines[:count]
+
+
+@njit(cache=True)
+def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
+    """Term (-1 for an unknown one), hash, and line of each line that holds a letter or digit, stripped of blanks."""
+    room = len(data) // 2 + 1
+    terms, values, lines = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.int64)
+    count, line, begin = 0, 0, 0
+    while begin < len(data):
+        stop = begin
+        first, last, worded = -1, -1, False
+        while stop < len(data) and data[stop] != 10:
+            kind = classes[data[stop]]
+            if kind != _BLANK:
+                first = stop if first < 0 else first
+                last = stop
+                worded = worded or _worded(kind)
+            stop += 1
+        if worded:
+            values[count] = _hash(data, first, last + 1, _LINE_SEED)
+            terms[count] = max(_find(hashes, slots, values[count]), -1)
+            lines[count] = line
+            count += 1
+        line += 1
+        begin = stop + 1
+    return terms[:count], values[:count], lines[:count]
+
+
+@njit(cache=True)
+def _enter(value, hashes, slots, state):  # type: ignore[no-untyped-def]
+    """The term with hash `value`, made if there is none; state[0] counts the terms."""
+    term = _find(hashes, slots, value)
+    if term < 0:
+        slots[-1 - term] = state[0]
+        term = state[0]
+        hashes[term] = value
+        state[0] += 1
+    return term
+
+
+@njit(cache=True)
+def _collect(values, number, keywords, hashes, slots, state, seen, place, terms, notes, count):  # type: ignore[no-untyped-def]
+    """Append the distinct terms of block `number` behind the first `count`; the new count, and how many of them the
+    block before has too. A term that follows one of the first `keywords` terms is defined here."""
+    shared, previous = 0, keywords
+    for value in values:
+        term = _enter(value, hashes, slots, state)
+        defined = DEFINED if previous < keywords else 0
+        previous = term
+        if seen[term] == number:
+            here = place[term]
+            notes[here] = (notes[here] if notes[here] & TIMES == TIMES else notes[here] + ONCE) | defined
+            continue
+        in_previous = seen[term] == number - 1
+        shared += in_previous
+        seen[term] = number
+        place[term] = count
+        terms[count] = term
+        notes[count] = ONCE | defined | (0 if in_previous else FIRST)
+        count += 1
+    return count, shared
+
+
+@njit(cache=True)
+def lex(data, classes, bounds, keywords, hashes, slots, state, seen, place):  # type: ignore[no-untyped-def]
+    """Distinct terms of each block of a file: (terms, notes, blocks).
+
+    `blocks` has a row a block: end of its terms, of which so many identifiers; occurrences of identifiers; distinct
+    identifiers and distinct lines of the window that starts with it (0 where there is none).
+    state[1] numbers the blocks over all calls, with a gap between two files.
+    """
+    room = len(data) + 2
+    terms, notes = np.empty(room, np.int32), np.empty(room, np.uint8)
+    size = len(bounds) - 1
+    blocks = np.zeros((size, 5), np.int32)
+    count = 0
+    state[1] += 1
+    for block in range(size):
+        state[1] += 1
+        text = data[bounds[block] : bounds[block + 1]]
+        _, values, _ = occurrences(text, classes, hashes, slots)
+        _, lines, _ = whole_lines(text, classes, hashes, slots)
+        begin = count
+        count, shared_tokens = _collect(
+            values, state[1], keywords, hashes, slots, state, seen, place, terms, notes, count
+        )
+        tokens = count - begin
+        count, shared_lines = _collect(lines, state[1], 0, hashes, slots, state, seen, place, terms, notes, count)
+        blocks[block, 0], blocks[block, 1], blocks[block, 2] = count, tokens, len(values)
+        blocks[block, 3], blocks[block, 4] = tokens, count - begin - tokens
+        if block:
+            blocks[block - 1, 3] += tokens - shared_tokens
+            blocks[block - 1, 4] += count - begin - tokens - shared_lines
+        else:
+            for number in range(count):  # no block before the first
+                notes[number] &= ~FIRST
+    if size > 1:
+        blocks[size - 1, 3:] = 0
+    return terms[:count].copy(), notes[:count].copy(), blocks
+
+
+@njit(cache=True)
+def _append(term, posting, note, starts, lengths, rooms, pool, pool_notes, state):  # type: ignore[no-untyped-def]
+    """Put a posting at the end of the list of `term`; its place there, or -1 when the list is full and cannot move.
+
+    state[2] is the end of the used part of the pool; state[3] counts what moved lists have left behind.
+    """
+    length = lengths[term]
+    if length == rooms[term]:
+        room = length + length // 2 + 2
+        old, new = starts[term], state[2]
+        if new + room > len(pool):
+            return -1
+        pool[new : new + length] = pool[old : old + length]
+        pool_notes[new : new + length] = pool_notes[old : old + length]
+        state[3] += rooms[term]
+        starts[term], rooms[term] = new, room
+        state[2] += room
+    pool[starts[term] + length] = posting
+    pool_notes[starts[term] + length] = note
+    lengths[term] = length + 1
+    return length
+
+
+@njit(cache=True)
+def link(first, done, ends, terms, notes, places, starts, lengths, rooms, pool, pool_notes, state):  # type: ignore[no-untyped-def]
+    """Append the blocks of a file, numbered from `first`, to the lists of their terms, from term number `done` on.
+
+    `ends[i]` closes the terms of block first + i. Where each posting stands in its list goes to `places`. Returns how
+    many terms are done: not all when the pool is too small.
+    """
+    block = 0
+    for number in range(done, len(terms)):
+        while number >= ends[block]:
+            block += 1
+        posting = (first + block) << 1 | (notes[number] & FIRST)
+        place = _append(terms[number], posting, notes[number], starts, lengths, rooms, pool, pool_notes, state)
+        if place < 0:
+            return number
+        places[number] = place
+    return len(terms)
+
+
+@njit(cache=True)
+def unlink(begin, end, terms, places, term_starts, term_counts, starts, lengths, pool, pool_notes):  # type: ignore[no-untyped-def]
+    """Take the postings of entries `begin` to `end` of `terms` out of their lists; a list's last one fills the gap."""
+    for number in range(begin, end):
+        term = terms[number]
+        gap = starts[term] + places[number]
+        last = starts[term] + lengths[term] - 1
+        lengths[term] -= 1
+        if gap == last:
+            continue
+        pool[gap], pool_notes[gap] = pool[last], pool_notes[last]
+        moved = pool[gap] >> 1
+        for entry in range(term_starts[moved], term_starts[moved] + term_counts[moved]):
+            if terms[entry] == term:
+                places[entry] = places[number]
+                break
+
+
+@njit(cache=True)
+def squeeze(starts, lengths, rooms, count, pool, pool_notes, new_pool, new_notes):  # type: ignore[no-untyped-def]
+    """Copy the lists of the first `count` terms into a new pool, each with an eighth to spare; the end of the last."""
+    end = 0
+    for term in range(count):
+        length, old = lengths[term], starts[term]
+        new_pool[end : end + length] = pool[old : old + length]
+        new_notes[end : end + length] = pool_notes[old : old + length]
+        starts[term] = end
+        rooms[term] = length + length // 8
+        end += rooms[term]
+    return end

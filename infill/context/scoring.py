@@ -1,0 +1,202 @@
+"""The inner loops of a query: add up what the windows share with it, pick the best, choose what adds something new.
+
+Compiled by numba like `kernels`, whose terms and arrays these functions read. Sums are integers, so that their order,
+which depends on the history of the index, cannot change a score.
+"""
+
+import numpy as np
+from numba import njit
+
+from infill.context.kernels import DEFINED, ONCE, TIMES
+
+WEIGHT_UNIT = 1 << 9
+RELEVANCE_UNIT = 1 << 20
+"""Weights and relevances are integer multiples of 1 / unit."""
+
+
+@njit(cache=True)
+def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-untyped-def]
+    """Add the weight of each of the distinct `terms` to the windows that hold it: window w is sums[w + 1]."""
+    for number in range(len(terms)):
+        term, weight = terms[number], weights[number]
+        for place in range(starts[term], starts[term] + lengths[term]):
+            posting = pool[place]
+            block = posting >> 1
+            sums[block + 1] += weight
+            sums[block] += weight * (posting & 1)
+
+
+@njit(cache=True)
+def ious(sums, sizes, asked, scores):  # type: ignore[no-untyped-def]
+    """Intersection over union, from the number of terms that each window shares with the `asked` ones."""
+    for window in range(len(scores)):
+        shared = sums[window + 1]
+        scores[window] = shared / (asked + sizes[window] - shared) if sizes[window] else 0.0
+
+
+@njit(cache=True)
+def weighted(sums, sizes, by_size, file, prior, scores):  # type: ignore[no-untyped-def]
+    """Sum of weights x a factor by the window's size x the prior of its file."""
+    for window in range(len(scores)):
+        total = sums[window + 1]
+        size = min(sizes[window], len(by_size) - 1)
+        scores[window] = total * by_size[size] * prior[file[window]] if total and size else 0.0
+
+
+@njit(cache=True)
+def best(scores, k):  # type: ignore[no-untyped-def]
+    """Numbers of the `k` highest positive scores, and of all that equal the last of them."""
+    heap = np.zeros(k + 1)  # heap[0] is the least of the best k, as every parent is of its children
+    for score in scores:
+        if score <= heap[0]:
+            continue
+        parent = 0
+        while True:
+            child = 2 * parent + 1
+            if child >= k:
+                break
+            if child + 1 < k and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= score:
+                break
+            heap[parent] = heap[child]
+            parent = child
+        heap[parent] = score
+    least = heap[0]
+    count = 0
+    for score in scores:
+        count += score > 0 and score >= least
+    found = np.empty(count, np.int64)
+    count = 0
+    for number in range(len(scores)):
+        if scores[number] > 0 and scores[number] >= least:
+            found[count] = number
+            count += 1
+    return found
+
+
+@njit(cache=True)
+def add_bm25(terms, idf, norms, k1, starts, lengths, pool, notes, times, scores):  # type: ignore[no-untyped-def]
+    """Add idf * tf * (k1 + 1) / (tf + norm) of each of the distinct `terms` to the windows that hold it.
+
+    `times` is scratch, one entry more than there are windows, zero before and after: the term's occurrences in window w
+    at w + 1, a window's being those of its two blocks (each counted to 31).
+    """
+    for number in range(len(terms)):
+        term = terms[number]
+        places = range(starts[term], starts[term] + lengths[term])
+        for place in places:
+            block = pool[place] >> 1
+            occurrences = (notes[place] & TIMES) // ONCE
+            times[block + 1] += occurrences
+            times[block] += occurrences
+        for place in places:
+            for slot in ((pool[place] >> 1) + 1, pool[place] >> 1):
+                if slot and times[slot]:
+                    scores[slot - 1] += idf[number] * times[slot] * (k1 + 1) / (times[slot] + norms[slot - 1])
+                times[slot] = 0
+
+
+@njit(cache=True)
+def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
+    """Share `amount` among the blocks that define a term, for each of `terms` that at most `most` blocks define."""
+    for term in terms:
+        end = starts[term] + lengths[term]
+        definitions = 0
+        for place in range(starts[term], end):
+            definitions += (notes[place] & DEFINED) > 0
+        if not 0 < definitions <= most:
+            continue
+        for place in range(starts[term], end):
+            if notes[place] & DEFINED:
+                relevance[pool[place] >> 1] += amount // definitions
+
+
+@njit(cache=True)
+def spread(windows, relevance, file, blocks_relevance):  # type: ignore[no-untyped-def]
+    """Add the relevance of each window to its two blocks."""
+    for number in range(len(windows)):
+        window = windows[number]
+        blocks_relevance[window] += relevance[number]
+        if window + 1 < len(file) and file[window + 1] == file[window]:
+            blocks_relevance[window + 1] += relevance[number]
+
+
+@njit(cache=True)
+def expect(blocks, relevance, half, common, term_starts, tokens, terms, lengths, expected, worth):  # type: ignore[no-untyped-def]
+    """The worth of each identifier of `blocks`: how much it is to be expected where the caret stands.
+
+    It is 1 - 2**(-sum / half) with the sum of the relevance of the blocks that hold it, and 0 if more than `common`
+    blocks of the project do. `expected` is scratch, zero before and after.
+    """
+    for block in blocks:
+        for entry in range(term_starts[block], term_starts[block] + tokens[block]):
+            expected[terms[entry]] += relevance[block]
+    for block in blocks:
+        for entry in range(term_starts[block], term_starts[block] + tokens[block]):
+            term = terms[entry]
+            if expected[term]:
+                worth[term] = 1 - 2 ** (-expected[term] / half) if lengths[term] <= common else 0.0
+                expected[term] = 0
+
+
+@njit(cache=True)
+def _gain(block, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
+    gain = 0.0
+    for entry in range(term_starts[block], term_starts[block] + tokens[block]):
+        gain += worth[terms[entry]]
+    return gain
+
+
+@njit(cache=True)
+def _side_by_side(one, other, file):  # type: ignore[no-untyped-def]
+    return abs(one - other) == 1 and file[one] == file[other]
+
+
+@njit(cache=True)
+def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
+    for near in (number - 1, number + 1):
+        if 0 <= near < len(blocks) and taken[near] and _side_by_side(blocks[number], blocks[near], file):
+            return True
+    return False
+
+
+@njit(cache=True)
+def _take(first, blocks, file, ratios, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
+    """Nobody gains from the identifiers of a chosen block any more; its neighbours have become cheaper."""
+    block = blocks[first]
+    for entry in range(term_starts[block], term_starts[block] + tokens[block]):
+        worth[terms[entry]] = 0
+    ratios[first] = 0
+    for near in (first - 1, first + 1):
+        if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(block, blocks[near], file):
+            ratios[near] = np.inf
+
+
+@njit(cache=True)
+def choose(blocks, file, costs, heading, power, k, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
+    """Greedily the blocks with the highest gain / cost**power: positions in `blocks`, and their gains.
+
+    A block gains the worth of the identifiers that no chosen block has; theirs becomes 0 in `worth`. It costs its
+    tokens, and a `heading` unless it continues a chosen one. Gains only fall, so a bound is renewed when it comes first
+    (lazy greedy, Minoux 1978). Neighbours in a file stand side by side in `blocks`. Ends after `k` blocks, or when
+    nothing gains.
+    """
+    size = len(blocks)
+    ratios, gains, fresh, taken = np.full(size, np.inf), np.zeros(size), np.full(size, -1), np.zeros(size, np.bool_)
+    chosen = np.empty(min(k, size), np.int64)
+    count = 0
+    while count < len(chosen):
+        first = np.argmax(ratios)
+        if ratios[first] <= 0:
+            break
+        if fresh[first] == count and ratios[first] < np.inf:
+            taken[first] = True
+            chosen[count] = first
+            count += 1
+            _take(first, blocks, file, ratios, term_starts, tokens, terms, worth)
+            continue
+        cost = costs[first] + (0 if _beside_taken(first, blocks, file, taken) else heading)
+        gains[first] = _gain(blocks[first], term_starts, tokens, terms, worth)
+        ratios[first], fresh[first] = gains[first] / cost**power, count
+    return chosen[:count], gains[chosen[:count]]

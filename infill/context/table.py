@@ -1,0 +1,227 @@
+"""The arrays of the inverted index. They grow, shrink and move here and nowhere else."""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infill.context import kernels
+
+Array = NDArray[Any]
+
+SHORTEST: Final = 6
+LONGEST: Final = 14
+"""Lines of a block; a window is two blocks, about the 20 lines of RepoCoder's (arXiv 2303.12570)."""
+_DEFINING_WORDS: Final = b"""
+    class def enum fn fun func function interface macro_rules module namespace object record struct trait type
+    typedef"""
+DEFINING: Final = _DEFINING_WORDS.split()
+"""A name behind one of these words is defined there. The first terms of every index."""
+_GARBAGE: Final = 0.5
+"""Share of unused places at which a pool is squeezed."""
+
+_BY_TERM: Final = {"hashes": "u8", "starts": "i8", "lengths": "i4", "rooms": "i4"}
+_SCRATCH: Final = {"seen": "i8", "place": "i4", "expected": "i8", "worth": "f8"}
+_BY_BLOCK: Final = {
+    "file": "i4",
+    "line": "i4",
+    "byte": "i4",
+    "size": "i4",
+    "term_starts": "i8",
+    "term_counts": "i4",
+    "tokens": "i4",
+    "occurrences": "i4",
+    "window_tokens": "i4",
+    "window_lines": "i4",
+}
+_ENTRIES: Final = {"terms": "i4", "places": "i4"}
+_POSTINGS: Final = {"pool": "i4", "notes": "u1"}
+
+
+class Span(NamedTuple):
+    """Neighbouring blocks: `blocks` of them from number `first` on."""
+
+    first: int
+    blocks: int
+
+
+class Table:
+    """Terms, blocks, entries (the terms of each block) and postings (the blocks of each term).
+
+    By term: its hash, and where its list starts in the pool, how long it is and how much room it has.
+    By block: number of its file (-1 for a block that is free), its first line (from 0), first byte and number of bytes;
+    where its entries start, how many there are and how many of them, the first, are identifiers; occurrences of
+    identifiers; distinct identifiers and lines of the window that it starts (0 where there is none).
+    By entry: the term, and the place of the posting in its list.
+    """
+
+    hashes: Array
+    starts: Array
+    lengths: Array
+    rooms: Array
+    seen: Array
+    place: Array
+    expected: Array
+    """All zero between two queries."""
+    worth: Array
+    file: Array
+    line: Array
+    byte: Array
+    size: Array
+    term_starts: Array
+    term_counts: Array
+    tokens: Array
+    occurrences: Array
+    window_tokens: Array
+    window_lines: Array
+    terms: Array
+    places: Array
+    pool: Array
+    notes: Array
+
+    def __init__(self) -> None:
+        self.classes = kernels.byte_classes()
+        self.state = np.array([0, 1, 0, 0], np.int64)
+        """Terms, number of the last block that was read, end of the pool, places in it that moved lists have left."""
+        self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
+        self.free: list[Span] = []
+        self.slots = np.full(1, -1, np.int32)
+        for name, kind in (_BY_TERM | _SCRATCH | _BY_BLOCK | _ENTRIES | _POSTINGS).items():
+            setattr(self, name, np.zeros(1, kind))
+        self._grow_terms(1024)
+        for word in DEFINING:
+            self.hashes[self.state[0]] = kernels.occurrences(*self.lexer(word))[1][0]
+            self.state[0] += 1
+        kernels.rehash(self.hashes, int(self.state[0]), self.slots)
+
+    def lexer(self, data: bytes) -> tuple[Array, Array, Array, Array]:
+        """The arguments of `kernels.occurrences` and `kernels.whole_lines` for a text."""
+        return np.frombuffer(data, np.uint8), self.classes, self.hashes, self.slots
+
+    def add(self, data: bytes, file: int) -> Span:
+        """Cut the text `data` (UTF-8) into blocks and enter them as those of file number `file`."""
+        text = np.frombuffer(data, np.uint8)
+        lines, bounds = kernels.cut(text, self.classes, kernels.count_lines(text), SHORTEST, LONGEST)
+        self._grow_terms(int(self.state[0]) + len(text) // 2 + len(lines) * LONGEST)
+        terms, notes, blocks = kernels.lex(
+            text, self.classes, bounds, len(DEFINING), self.hashes, self.slots, self.state, self.seen, self.place
+        )
+        span = self._take(len(blocks))
+        rows, ends = slice(span.first, span.first + span.blocks), blocks[:, 0]
+        self.file[rows] = file
+        self.line[rows], self.byte[rows], self.size[rows] = lines[:-1], bounds[:-1], np.diff(bounds)
+        self.term_counts[rows] = np.diff(ends, prepend=0)
+        self.term_starts[rows] = self.entry_end + ends - self.term_counts[rows]
+        for column, values in zip(
+            (self.tokens, self.occurrences, self.window_tokens, self.window_lines), blocks.T[1:], strict=True
+        ):
+            column[rows] = values
+        self._link(span.first, ends, terms, notes)
+        return span
+
+    def drop(self, span: Span) -> None:
+        """Take the blocks of a file out of all lists."""
+        if not span.blocks:
+            return
+        last = span.first + span.blocks - 1
+        begin, end = int(self.term_starts[span.first]), int(self.term_starts[last] + self.term_counts[last])
+        kernels.unlink(
+            *(begin, end, self.terms, self.places, self.term_starts, self.term_counts),
+            *(self.starts, self.lengths, self.pool, self.notes),
+        )
+        for name in _BY_BLOCK:
+            getattr(self, name)[span.first : last + 1] = -1 if name == "file" else 0
+        self.live_blocks -= span.blocks
+        self.entry_waste += end - begin
+        self.free.append(span)
+
+    def squeeze(self) -> None:
+        """Lay out lists and entries anew without gaps, with an eighth of each list to spare."""
+        count = int(self.state[0])
+        size = int(self.lengths[:count].sum()) * 3 // 2 + 8192
+        pool, notes = np.empty(size, np.int32), np.empty(size, np.uint8)
+        self.state[2] = kernels.squeeze(
+            self.starts, self.lengths, self.rooms, count, self.pool, self.notes, pool, notes
+        )
+        self.state[3] = 0
+        self.pool, self.notes = pool, notes
+        self._squeeze_entries()
+
+    def saved(self) -> dict[str, Array]:
+        """Everything that `restored` needs, as arrays by name."""
+        used = dict.fromkeys(_BY_TERM, int(self.state[0])) | dict.fromkeys(_BY_BLOCK, self.block_end)
+        used |= dict.fromkeys(_ENTRIES, self.entry_end) | dict.fromkeys(_POSTINGS, int(self.state[2]))
+        arrays = {name: getattr(self, name)[:size] for name, size in used.items()}
+        counts = np.array([self.entry_waste, self.live_blocks], np.int64)
+        return arrays | {"state": self.state, "counts": counts, "free": np.array(self.free, np.int64).reshape(-1, 2)}
+
+    @classmethod
+    def restored(cls, arrays: dict[str, Array]) -> "Table":
+        """The table that `saved` was asked of."""
+        table = cls()
+        for name in (*_BY_TERM, *_BY_BLOCK, *_ENTRIES, *_POSTINGS, "state"):
+            setattr(table, name, arrays[name].copy())
+        table.entry_waste, table.live_blocks = map(int, arrays["counts"])
+        table.free = [Span(*map(int, row)) for row in arrays["free"]]
+        table.block_end, table.entry_end = len(table.file), len(table.terms)
+        table._grow_terms(len(table.hashes) + 1024)
+        return table
+
+    def _squeeze_entries(self) -> None:
+        counts = self.term_counts[: self.block_end]
+        size = int(counts.sum())
+        starts = np.cumsum(counts) - counts
+        wanted = np.repeat(self.term_starts[: self.block_end] - starts, counts) + np.arange(size)
+        for name in _ENTRIES:
+            old = getattr(self, name)
+            new = np.empty(size * 3 // 2 + 4096, old.dtype)
+            new[:size] = old[wanted]
+            setattr(self, name, new)
+        self.term_starts[: self.block_end] = starts
+        self.entry_end, self.entry_waste = size, 0
+
+    def _grow(self, names: dict[str, str], size: int) -> None:
+        """Give each of these arrays at least `size` rows, new ones zero; what is not touched takes no memory."""
+        for name in names:
+            old = getattr(self, name)
+            if size > len(old):
+                new = np.zeros(max(size, len(old) * 3 // 2), old.dtype)
+                new[: len(old)] = old
+                setattr(self, name, new)
+
+    def _grow_terms(self, size: int) -> None:
+        self._grow(_BY_TERM | _SCRATCH, size)
+        if 2 * size > len(self.slots):
+            self.slots = np.full(1 << (3 * size).bit_length(), -1, np.int32)
+            kernels.rehash(self.hashes, int(self.state[0]), self.slots)
+
+    def _take(self, count: int) -> Span:
+        """Block numbers for a file: those of one that has gone, or new ones."""
+        self.live_blocks += count
+        for number, span in enumerate(self.free):
+            if span.blocks >= count:
+                rest = Span(span.first + count, span.blocks - count)
+                self.free[number : number + 1] = [rest] if rest.blocks else []
+                return Span(span.first, count)
+        first, self.block_end = self.block_end, self.block_end + count
+        self._grow(_BY_BLOCK, self.block_end)
+        return Span(first, count)
+
+    def _link(self, first: int, ends: Array, terms: Array, notes: Array) -> None:
+        self._grow(_ENTRIES, self.entry_end + len(terms))
+        rows = slice(self.entry_end, self.entry_end + len(terms))
+        self.terms[rows] = terms
+        self.entry_end += len(terms)
+        done = 0
+        while True:
+            done = kernels.link(
+                *(first, done, ends, terms, notes, self.places[rows]),
+                *(self.starts, self.lengths, self.rooms, self.pool, self.notes, self.state),
+            )
+            if done == len(terms):
+                break
+            self._grow(_POSTINGS, len(self.pool) + 8192)
+        if self.entry_waste > _GARBAGE * self.entry_end + 4096:
+            self._squeeze_entries()
+        if self.state[3] > _GARBAGE * self.state[2] + 8192:
+            self.squeeze()

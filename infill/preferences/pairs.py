@@ -7,7 +7,7 @@ from typing import Any, Final
 from infill import syntax
 from infill.fim import is_sound
 from infill.preferences.candidates import Candidate
-from infill.preferences.judges import Verdict
+from infill.preferences.judges import COMMENT, Verdict
 
 GOOD: Final = 0.5
 """A sample with a lower score, or with a defect, is not put before the model as an example."""
@@ -81,9 +81,10 @@ def _short_over_long(hole: Mapping[str, Any], judged: Sequence[tuple[Candidate, 
 
 
 def shorten(hole: Mapping[str, Any]) -> str | None:
-    """The longest beginning of a long true middle, at most half its lines, with which the file still parses.
+    """The longest beginning of a long true middle, at most half its lines, that ends a statement.
 
-    None when the middle is not long, there is no such beginning, or the file does not parse anyway.
+    The file still parses with it, and its last line is no comment and no head of a block. None when the middle is not
+    long, there is no such beginning, or the file does not parse anyway.
     """
     lines = hole["middle"].splitlines(keepends=True)
     language = hole["language"]
@@ -95,7 +96,10 @@ def shorten(hole: Mapping[str, Any]) -> str | None:
         text = "".join(lines[:count])
         # The line break that ended the middle is left to the suffix, as it was for the whole middle.
         text = text if hole["middle"].endswith("\n") else text.removesuffix("\n")
-        if text.strip() and is_sound(hole["prefix"] + text + hole["suffix"], language):
+        last = text.strip().rpartition("\n")[2].strip()
+        # Grammars tolerate a head without a body; such an end would be no example to follow.
+        is_open = not last or last.endswith((":", "{", "(", "[", ",")) or COMMENT.fullmatch(last)
+        if not is_open and is_sound(hole["prefix"] + text + hole["suffix"], language):
             return text
     return None
 

@@ -75,6 +75,10 @@ def test_nothing_is_cut_without_need_or_without_a_boundary() -> None:
     assert pairs.shorten(HOLE | {"suffix": "\n)"}) is None
     brackets = HOLE | {"prefix": "x = ", "middle": "(\n1,\n2,\n3,\n4,\n5\n)", "suffix": "\n"}
     assert pairs.shorten(brackets) is None
+    heads = HOLE | {
+        "middle": "if items:\n        # why\n        if items:\n            return 1\n    x = 1\n    return 2"
+    }
+    assert pairs.shorten(heads) is None
 
 
 def test_an_echo_goes_on_into_the_suffix() -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the four images and writes dist/images.json, which INFILL_IMAGES and the charts read: with REGISTRY set they are
-# pushed and named by the registry's digests, without by their local ids.
+# pushed and named by the registry's digests, without they stay here and keep their tags.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 torch=${TORCH:-cpu}
@@ -21,7 +21,7 @@ for name in pipeline train transformer predictor; do
         "$docker" push --quiet "$tag"
         reference=$("$docker" inspect --format '{{index .RepoDigests 0}}' "$tag")
     else
-        reference=$("$docker" inspect --format '{{.Id}}' "$tag")
+        reference=$tag
     fi
     size=$("$docker" inspect --format '{{.Size}}' "$tag")
     printf '%-12s %5d MB  %s\n' "$name" $((size / 1000000)) "$reference"

@@ -11,6 +11,10 @@ hardened=(--read-only --tmpfs "/tmp:rw,exec,size=512m" --tmpfs "/cache:rw,uid=10
 network=infill-check-$$
 names=()
 cleanup() {
+    local name
+    for name in "${names[@]}"; do
+        test -z "${failed:-}" || { echo "--- $name" >&2; "$docker" logs --tail 20 "$name" >&2; }
+    done
     test ${#names[@]} -eq 0 || "$docker" rm --force "${names[@]}" >/dev/null
     "$docker" network rm "$network" >/dev/null
 }
@@ -27,6 +31,7 @@ fi
 
 "$docker" network create --internal "$network" >/dev/null
 trap cleanup EXIT
+trap 'failed=1' ERR
 start() { # name, image, arguments
     names+=("$network-$1")
     "$docker" run --detach --name "$network-$1" --network "$network" --network-alias "$1" "${hardened[@]}" \

@@ -19,7 +19,7 @@ RUN --mount=type=bind,source=dist/wheels,target=/wheels \
         grpcio-tools hf-xet huggingface-hub license-expression lxml pillow rapidfuzz regex sacrebleu \
     && /opt/infill/bin/pip uninstall --yes --quiet pip setuptools \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
-    && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,libarrow_substrait,_flight,_substrait}* \
+    && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,_flight}* \
     && python3.11 -m compileall -q --invalidation-mode unchecked-hash -x 'py312' /opt/infill/lib
 
 FROM ${BASE_IMAGE}

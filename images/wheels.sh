@@ -20,7 +20,11 @@ if ! compgen -G "$target/deepspeed-*.whl" >/dev/null; then
     "$tools/bin/pip" --python .venv/bin/python wheel --quiet --no-deps --no-build-isolation --wheel-dir "$target" \
         "$(grep '^deepspeed==' "$lock")"
 fi
-"$tools/bin/pip" --python .venv/bin/python wheel --quiet --no-deps --no-build-isolation --wheel-dir "$target" .
+# Ours is made of the commit that the images' label names, not of what the working tree happens to hold.
+source=$(mktemp -d)
+trap 'rm -rf "$source"' EXIT
+git archive HEAD | tar -x -C "$source"
+"$tools/bin/pip" --python .venv/bin/python wheel --quiet --no-deps --no-build-isolation --wheel-dir "$target" "$source"
 "$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$target" --wheel-dir "$target" --constraint "$lock" \
     'infill[pipeline,tracking,train,transformer,predictor]'
 (cd "$target" && sha256sum -- *.whl >SHA256SUMS)

@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import logging
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ OBJECT_STORE_BYTES: Final = 200_000_000
 """Ray's shared memory where we start it: training puts nothing there."""
 ERROR_FILE: Final = "scratch/error.json"
 """Below a stage's output: what a worker could not go on for and a new start would not heal."""
+FOR_CLUSTERS: Final = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+"""Callbacks of Ray Train 2.60 that start an actor each: data sets through Ray Data, and what a lost controller leaves
+behind (on one machine that is freed with the job)."""
 WORKER_ENVIRONMENT: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
 """A thread that waits for another must sleep: on cores that something else uses too, spinning costs a factor of ten."""
 RAY_SETTINGS: Final = {
@@ -139,8 +143,22 @@ def _fit_with_ray(job: Job) -> None:
 
 def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
     """Ray's trainer of `job`. Starting again after a failure is our affair: it must work after any death, Ray's too."""
+    import ray
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+
+    def worker(config: Mapping[str, Any]) -> None:
+        """Pickled by value, so that Ray's controller, which only passes it on, need not load PyTorch."""
+        from infill.train import launch  # noqa: PLW0406 (in another process)
+
+        launch._worker(pickle.loads(config["job"]))
+
+    class OneMachineTrainer(TorchTrainer):
+        """Without the actors that have nothing to do here: each is a process that takes seconds to start."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            made = super()._create_default_callbacks()  # type: ignore[misc]
+            return [callback for callback in made if type(callback).__name__ not in FOR_CLUSTERS]
 
     workers = job.train.workers
     if resources.get("CPU", 0) < workers:
@@ -148,9 +166,12 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
             f"{workers} workers need as many CPUs, the Ray cluster has {resources.get('CPU', 0):g}; lower train.workers"
         )
     output = os.path.abspath(storage.local_path(job.output)) if storage.is_local(job.output) else job.output
-    return TorchTrainer(
-        _worker,
-        train_loop_config={"job": job},
+    alone = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+    if alone:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    return (OneMachineTrainer if alone else TorchTrainer)(
+        worker,
+        train_loop_config={"job": pickle.dumps(job)},
         torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=resources.get("GPU", 0) >= workers, resources_per_worker={"CPU": 1}
@@ -213,12 +234,11 @@ def cluster() -> Iterator[Mapping[str, float]]:
             ray.shutdown()
 
 
-def _worker(config: Mapping[str, Any]) -> None:
+def _worker(job: Job) -> None:
     """What Ray Train runs on each worker."""
     import ray.train
     from ray.train.torch import get_device
 
-    job: Job = config["job"]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     context = ray.train.get_context()
     device = get_device()

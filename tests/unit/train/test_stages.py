@@ -1,0 +1,167 @@
+"""The stages pretrain, sft and dpo, one after the other in this process, and imported base models."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from infill import config, examples, manifest, prompt, storage
+from infill.config import Preset
+from infill.errors import InputError
+from infill.train import dpo, history, pretrain, sft
+from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
+
+LOCAL = {
+    f"{stage}.train.{name}": value
+    for stage in ("pretrain", "sft", "dpo")
+    for name, value in (("launcher", "local"), ("steps", 6), ("checkpoint_every", 3))
+}
+MODEL_FILES = {
+    "README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors", "prompt_format.json",
+    "tokenizer.json", "history.jsonl",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    name: str = "pairs"
+
+
+def stage(folder: Path, write: Callable[[], object]) -> str:
+    """A stage folder with what `write` puts there."""
+
+    def body() -> Mapping[str, float]:
+        write()
+        return {}
+
+    manifest.once(stage="preferences", version=1, config=_Pairs(), inputs={}, output=str(folder), body=body)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def preset() -> Preset:
+    return config.resolve("debug", LOCAL)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
+    """A folder with corpus, tokenizer, base model, examples, SFT model, pairs and DPO model."""
+    root = tmp_path_factory.mktemp("stages")
+    corpus = write_documents(root / "corpus", tiny_repositories(8))
+    tokenizer = tiny_tokenizer(root / "tokenizer")
+    pretrain.run(preset.pretrain, corpus, tokenizer, str(root / "pretrain"))
+    examples.run(preset.examples, corpus, tokenizer, str(root / "examples"))
+    sft.run(preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
+    rows = examples.read_holes(str(root / "examples"), "train", 12).to_pylist()
+    names = ("id", "repo", "path", "language", "prefix", "suffix", "context")
+    pairs = [{**{k: row[k] for k in names}, "chosen": row["middle"], "rejected": "pass"} for row in rows]
+    table = pa.Table.from_pylist(pairs)
+    stage(root / "pairs", lambda: storage.write_table(str(root / "pairs" / "pairs.parquet"), table))
+    dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
+    return root
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "dpo"])
+def test_a_model_folder_is_whole_and_loads_in_transformers(root: Path, name: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = root / name
+    assert {path.name for path in folder.iterdir()} >= MODEL_FILES
+    assert not (folder / "scratch").exists()
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert loaded.generation_config.eos_token_id[0] == 0
+    assert "infill" not in (folder / "config.json").read_text()
+    assert f"| {'steps'} | 6 |" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "dpo"])
+def test_the_loss_falls(root: Path, name: str) -> None:
+    metrics = manifest.load(str(root / name)).metrics
+    assert metrics["loss_last"] < metrics["loss_first"]
+    assert metrics["steps"] == 6
+
+
+def test_validation_and_preferences_are_reported(root: Path) -> None:
+    assert {"bits_per_byte", "validation_loss", "parameters"} <= set(manifest.load(str(root / "pretrain")).metrics)
+    assert "validation_loss" in manifest.load(str(root / "sft")).metrics
+    assert {"accuracy", "margin"} <= set(manifest.load(str(root / "dpo")).metrics)
+    first = history.read(str(root / "dpo"))[0]
+    assert first["loss"] == pytest.approx(0.693, abs=0.05)  # log 2: the model is the reference
+
+
+def test_a_finished_stage_is_not_trained_again(root: Path, preset: Preset) -> None:
+    before = (root / "sft" / "history.jsonl").stat().st_mtime_ns
+    sft.run(preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
+    assert (root / "sft" / "history.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_stage_killed_before_its_manifest_only_writes_that(root: Path, preset: Preset) -> None:
+    (root / "dpo" / "manifest.json").unlink()
+    before = (root / "dpo" / "model.safetensors").stat().st_mtime_ns
+    found = dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
+    assert found["steps"] == 6
+    assert (root / "dpo" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_reference_is_computed_once(root: Path, tmp_path: Path, preset: Preset) -> None:
+    """Where a killed run has left it, it is used as it is: here with a reference that loves the rejected ones."""
+    table = storage.read_table(str(root / "dpo" / dpo.REFERENCE_FILE)).to_pydict()
+    table["rejected"] = [value + 1_000 for value in table["rejected"]]
+    storage.write_table(str(tmp_path / "out" / dpo.REFERENCE_FILE), pa.table(table))
+    dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(tmp_path / "out"))
+    assert history.read(str(tmp_path / "out"))[0]["loss"] < 1e-3
+
+
+def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset: Preset) -> None:
+    table = examples.SCHEMA.empty_table()
+    empty = stage(
+        tmp_path / "empty", lambda: storage.write_table(str(tmp_path / "empty" / "examples" / "train.parquet"), table)
+    )
+    with pytest.raises(InputError, match="has no examples in its train split"):
+        sft.run(preset.sft, empty, str(root / "pretrain"), str(tmp_path / "out"))
+
+
+def published(folder: Path, family: str, model_type: str, tokens: Mapping[str, str]) -> Path:
+    """A random checkpoint as one would download it: architecture and FIM tokens of `family`, nothing of ours."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tiny_tokenizer(folder)
+    (folder / "manifest.json").unlink()
+    (folder / "prompt_format.json").unlink()
+    value = json.loads((folder / "tokenizer.json").read_text())
+    for token, wanted in zip(value["added_tokens"], tokens.values(), strict=False):
+        value["model"]["vocab"][wanted] = value["model"]["vocab"].pop(token["content"])
+        token["content"] = wanted
+    (folder / "tokenizer.json").write_text(json.dumps(value))
+    settings: dict[str, Any] = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    shape = AutoConfig.for_model(model_type, **settings, **heads, bos_token_id=0, eos_token_id=0)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "model_type"), [("mellum", "llama"), ("starcoder2", "starcoder2"), ("qwen2.5-coder", "qwen2")]
+)
+def test_a_published_base_is_imported_and_fine_tuned(
+    root: Path, tmp_path: Path, preset: Preset, family: str, model_type: str
+) -> None:
+    tokens = next(roles for name, roles, _ in prompt.FAMILIES if name == family)
+    base = published(tmp_path / "base", family, model_type, tokens)
+    settings = replace(preset.pretrain, base_model=str(base))
+    pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+    assert prompt.load_format(tmp_path / "model").name == family
+    sft.run(preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
+    assert prompt.load_format(tmp_path / "sft").name == family
+
+
+def test_a_base_without_infilling_tokens_is_refused(root: Path, tmp_path: Path, preset: Preset) -> None:
+    base = published(tmp_path / "base", "none", "llama", {"endoftext": "<s>", "fim_prefix": "</s>"})
+    settings = replace(preset.pretrain, base_model=str(base))
+    with pytest.raises(InputError, match="no fill-in-the-middle tokens"):
+        pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))

@@ -1,0 +1,51 @@
+"""What each stage can be told, and the presets that tell it.
+
+A configuration is a frozen, keyword-only dataclass (`settings`), a preset a function that returns one (`presets`);
+`resolve` applies what the user sets.
+"""
+
+from infill.config.presets import PRESETS, debug, demo, mellum_4b, mellum_4b_gqa, small
+from infill.config.resolve import parse_settings, resolve
+from infill.config.settings import (
+    PERMISSIVE_LICENCES,
+    CorpusConfig,
+    DeployConfig,
+    DpoConfig,
+    EvaluateConfig,
+    ExamplesConfig,
+    ModelConfig,
+    PreferencesConfig,
+    Preset,
+    PretrainConfig,
+    RegisterConfig,
+    ReportConfig,
+    SftConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "PERMISSIVE_LICENCES",
+    "PRESETS",
+    "CorpusConfig",
+    "DeployConfig",
+    "DpoConfig",
+    "EvaluateConfig",
+    "ExamplesConfig",
+    "ModelConfig",
+    "PreferencesConfig",
+    "Preset",
+    "PretrainConfig",
+    "RegisterConfig",
+    "ReportConfig",
+    "SftConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+    "debug",
+    "demo",
+    "mellum_4b",
+    "mellum_4b_gqa",
+    "parse_settings",
+    "resolve",
+    "small",
+]

@@ -1,0 +1,170 @@
+"""The presets: functions that return a whole `Preset`; constants cite their source or our own log."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from infill.config.settings import (
+    CorpusConfig,
+    DeployConfig,
+    DpoConfig,
+    EvaluateConfig,
+    ExamplesConfig,
+    ModelConfig,
+    PreferencesConfig,
+    Preset,
+    PretrainConfig,
+    RegisterConfig,
+    SftConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def debug() -> Preset:
+    """Seconds on two cores: every path is taken, nothing is learned."""
+    model = ModelConfig(
+        layers=2,
+        width=64,
+        mlp_width=128,
+        heads=4,
+        kv_heads=4,
+        context_length=256,
+        rope_base=10_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=12,
+        batch_tokens=1_024,
+        micro_batch_tokens=1_024,
+        warmup_steps=2,
+        log_every=2,
+        checkpoint_every=4,
+        validation_batches=1,
+    )
+    return Preset(
+        corpus=CorpusConfig(validation_share=0.2, test_share=0.2),
+        tokenizer=TokenizerConfig(vocab_size=512),
+        pretrain=PretrainConfig(model=model, train=train),
+        examples=ExamplesConfig(holes=64, validation_holes=8, test_holes=8),
+        sft=SftConfig(train=replace(train, learning_rate=5e-4)),
+        preferences=PreferencesConfig(
+            holes=8, temperatures=(0.5, 1.0), max_new_tokens=24, min_margin=0.01, max_prompt_tokens=192
+        ),
+        dpo=DpoConfig(train=replace(train, steps=6, learning_rate=1e-4)),
+        evaluate=EvaluateConfig(holes=8, max_new_tokens=24, max_prompt_tokens=192, bootstrap=200),
+        register=RegisterConfig(bootstrap=200),
+        deploy=DeployConfig(max_new_tokens=24, max_prompt_tokens=192),
+    )
+
+
+def demo() -> Preset:
+    """About ten minutes on two cores: the losses fall, the completions are those of a model of 1.6M parameters."""
+    model = ModelConfig(
+        layers=4,
+        width=128,
+        mlp_width=344,
+        heads=4,
+        kv_heads=4,
+        context_length=1_024,
+        rope_base=10_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=1_000,  # small batches learn fastest here: half the tokens for the same loss as with 4,096 (docs/log.md)
+        batch_tokens=1_024,
+        micro_batch_tokens=1_024,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        log_every=20,
+        checkpoint_every=200,
+    )
+    return Preset(
+        corpus=CorpusConfig(max_total_bytes=80_000_000),
+        tokenizer=TokenizerConfig(vocab_size=4_096, max_bytes=20_000_000),
+        pretrain=PretrainConfig(model=model, train=train),
+        examples=ExamplesConfig(holes=2_000, validation_holes=50, test_holes=120),
+        sft=SftConfig(train=replace(train, steps=240, learning_rate=1e-3, warmup_steps=10)),
+        preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
+        dpo=DpoConfig(train=replace(train, steps=60, learning_rate=1e-4, warmup_steps=5)),
+        evaluate=EvaluateConfig(holes=120, max_new_tokens=64, max_prompt_tokens=768),
+        register=RegisterConfig(),
+        deploy=DeployConfig(max_new_tokens=64, max_prompt_tokens=896),
+    )
+
+
+def small() -> Preset:
+    """About 160M parameters: one GPU, about an hour."""
+    model = ModelConfig(
+        layers=12,
+        width=1_024,
+        mlp_width=2_752,
+        heads=16,
+        kv_heads=4,
+        context_length=4_096,
+        rope_base=500_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=4_000,
+        batch_tokens=262_144,
+        micro_batch_tokens=65_536,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        checkpoint_every=250,
+    )
+    return Preset(
+        corpus=CorpusConfig(),
+        tokenizer=TokenizerConfig(),
+        pretrain=PretrainConfig(model=model, train=train),
+        examples=ExamplesConfig(holes=200_000, validation_holes=500, test_holes=1_000),
+        sft=SftConfig(train=replace(train, steps=800, learning_rate=2e-4, warmup_steps=50)),
+        preferences=PreferencesConfig(holes=4_000, max_prompt_tokens=3_584),
+        dpo=DpoConfig(train=replace(train, steps=200, learning_rate=5e-6, warmup_steps=20)),
+        evaluate=EvaluateConfig(holes=1_000, max_prompt_tokens=3_584),
+        register=RegisterConfig(),
+        deploy=DeployConfig(max_prompt_tokens=3_584),
+    )
+
+
+def mellum_4b() -> Preset:
+    """The published architecture; its optimiser is unknown, so Mellum2's (warm-up 2,000, 3e-4, linear decay)."""
+    train = TrainConfig(
+        steps=500_000,
+        batch_tokens=8_388_608,
+        micro_batch_tokens=16_384,
+        learning_rate=3e-4,
+        warmup_steps=2_000,
+        checkpoint_every=500,
+        workers=256,
+    )
+    return replace(
+        small(),
+        pretrain=PretrainConfig(model=ModelConfig(), train=train),
+        examples=ExamplesConfig(holes=5_000_000, validation_holes=2_000, test_holes=5_000),
+        sft=SftConfig(
+            train=replace(train, steps=10_000, batch_tokens=2_097_152, learning_rate=3e-5, warmup_steps=200, workers=16)
+        ),
+        preferences=PreferencesConfig(holes=50_000, max_prompt_tokens=7_680, max_new_tokens=256),
+        dpo=DpoConfig(
+            train=replace(train, steps=2_000, batch_tokens=524_288, learning_rate=1e-6, warmup_steps=100, workers=16)
+        ),
+        evaluate=EvaluateConfig(holes=5_000, max_prompt_tokens=7_680, max_new_tokens=256),
+        register=RegisterConfig(),
+        deploy=DeployConfig(max_prompt_tokens=7_680, max_new_tokens=256),
+    )
+
+
+def mellum_4b_gqa() -> Preset:
+    """`mellum_4b` with 4 KV heads: a sixth of the KV cache, hence six times more warm editor sessions per GPU."""
+    preset = mellum_4b()
+    return replace(preset, pretrain=replace(preset.pretrain, model=replace(preset.pretrain.model, kv_heads=4)))
+
+
+PRESETS: Final[Mapping[str, Callable[[], Preset]]] = {
+    "debug": debug,
+    "demo": demo,
+    "small": small,
+    "mellum_4b": mellum_4b,
+    "mellum_4b_gqa": mellum_4b_gqa,
+}

@@ -1,4 +1,4 @@
-"""A preset with the user's settings applied, as "pretrain.train.steps=10", each with the type of the field it replaces."""
+"""A preset with the user's settings applied ("pretrain.train.steps=10"), each with the type of the field."""
 
 import dataclasses
 import json

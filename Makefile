@@ -79,6 +79,31 @@ mlflow-ui: setup ## open MLflow on the demo's runs (OUT=folder of the run)
 bench: setup ## run every benchmark, quickly
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) --quick || exit 1; done
 
+.PHONY: wheels
+wheels: setup ## fill dist/wheels, from which the images (and air-gapped users) install
+	images/wheels.sh
+
+.PHONY: images
+images: wheels ## build the four images (BASE_IMAGE, TORCH, REGISTRY)
+	images/build.sh
+
+.PHONY: charts
+charts: setup ## write the charts' READMEs from their values, then render, validate and police every chart
+	$(BIN)/python charts/readme.py
+	$(BIN)/python -m pytest tests/charts
+
+.PHONY: kind-up
+kind-up: ## make a kind cluster with everything in it, versions from deploy/kind/versions.env
+	deploy/kind/up.sh
+
+.PHONY: kind-test
+kind-test: ## submit the debug pipeline to the kind cluster and say what held
+	deploy/kind/test.sh
+
+.PHONY: kind-down
+kind-down: ## remove the kind cluster
+	deploy/kind/down.sh
+
 .PHONY: pipeline-compile
 pipeline-compile: setup ## compile the pipeline to out/pipeline.yaml
 	$(BIN)/infill pipeline compile --to out/pipeline.yaml

@@ -83,7 +83,7 @@ def demo() -> Preset:
         corpus=CorpusConfig(max_total_bytes=80_000_000),
         tokenizer=TokenizerConfig(vocab_size=4_096, max_bytes=20_000_000),
         pretrain=PretrainConfig(model=model, train=train),
-        examples=ExamplesConfig(holes=2_000, validation_holes=50, test_holes=120),
+        examples=ExamplesConfig(holes=1_000, validation_holes=50, test_holes=120),
         sft=SftConfig(train=replace(train, steps=240, learning_rate=1e-3, warmup_steps=10)),
         preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
         dpo=DpoConfig(train=replace(train, steps=60, learning_rate=1e-4, warmup_steps=5)),

@@ -1,9 +1,7 @@
 """Ask a transformer for completions: `infill complete` for one caret, `smoke` for a new deployment."""
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -13,14 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from infill import storage
+from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.similarity import path_distance
 from infill.errors import InputError, ServiceError
-from infill.syntax import language_of
 from serving import local
 
 MAX_CONTEXT_BYTES: Final = 8_000_000
 """Text of other files in one request: half of what the transformer takes, since JSON escapes line breaks and quotes."""
-MAX_FILE_BYTES: Final = 500_000
+MAX_CURRENT_CHARS: Final = 1_000_000
+"""Of the current file so much is sent on each side of the caret; no prompt holds more."""
+LIMITS: Final = Limits(files=10_000, file_bytes=500_000)
 TEST_SPLIT: Final = "examples/test.parquet"
 
 
@@ -46,8 +46,8 @@ def complete(
     prefix, suffix = split_at(text, line, column, path)
     body = {
         "path": path,
-        "prompt": prefix,
-        "suffix": suffix,
+        "prompt": prefix[-MAX_CURRENT_CHARS:],
+        "suffix": suffix[:MAX_CURRENT_CHARS],
         "context": project_files(root, path),
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -94,24 +94,14 @@ def project_files(root: Path, path: str) -> list[dict[str, str]]:
     here = PurePosixPath(path).as_posix()
     found: list[dict[str, str]] = []
     room = MAX_CONTEXT_BYTES
-    for name in sorted(_source_files(root), key=lambda name: (path_distance(name, here), name)):
-        size = (root / name).stat().st_size
-        if name == here or size > min(room, MAX_FILE_BYTES):
+    for source in sorted(sources(root, LIMITS, LeftOut()), key=lambda each: (path_distance(each.path, here), each)):
+        if source.path == here or source.stamp.size > room or len(found) == LIMITS.files:
             continue
-        with suppress(InputError):  # a binary file
-            found.append({"path": name, "text": _read(root / name)})
-            room -= size
+        content = read(root, source, LIMITS)
+        if not isinstance(content, str):  # else it says why the file is no source
+            found.append({"path": source.path, "text": content[0].decode(errors="replace")})
+            room -= len(content[0])
     return found
-
-
-def _source_files(root: Path) -> Iterator[str]:
-    """Files below `root` whose language we know, outside hidden folders."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            file = Path(folder, name)
-            if language_of(name) and file.is_file() and not file.is_symlink():
-                yield file.relative_to(root).as_posix()
 
 
 def split_at(text: str, line: int, column: int, path: str) -> tuple[str, str]:

@@ -26,21 +26,19 @@ class _Project:
     """An index with what it holds; changed only under its lock."""
 
     index: ProjectIndex
-    digests: dict[str, bytes] = field(default_factory=dict)
     chars: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def update(self, documents: Documents) -> None:
         """Make the index hold exactly `documents`; only files whose content differs cost anything."""
         texts = dict(documents)
-        for path in self.digests.keys() - texts.keys():
+        empty = not self.index.files
+        for path in self.index.files.keys() - texts.keys():
             self.index.remove(path)
-            del self.digests[path]
         for path, text in texts.items():
-            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-            if self.digests.get(path) != digest:
-                self.index.update(path, text)
-                self.digests[path] = digest
+            self.index.update(path, text)
+        if empty:
+            self.index.table.squeeze()
         self.chars = sum(map(len, texts.values()))
 
 

@@ -37,15 +37,16 @@ def test_a_caret_outside_the_file_is_refused(line: int, column: int) -> None:
 
 
 def test_the_projects_files_are_sent_the_nearest_first(tmp_path: Path) -> None:
-    files = ["src/a.py", "src/b.py", "lib/deep/c.py", "lib/d.go", ".git/e.py", "photo.png", "src/latin.py"]
+    files = ["src/a.py", "src/b.py", "lib/deep/c.py", "lib/d.go", ".git/e.py", "photo.png", "out/f.py", "src/data.py"]
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes("x = 'é'\n".encode("latin-1" if "latin" in name else "utf-8"))
+        (tmp_path / name).write_bytes(b"\0" if "data" in name else b"x = 1\n")
+    (tmp_path / ".gitignore").write_text("out/\n")
     (tmp_path / "src/link.py").symlink_to(tmp_path / "src/b.py")
     (tmp_path / "src/huge.py").write_text("x = 1\n" * 100_000)
     found = [file["path"] for file in project_files(tmp_path, "src/a.py")]
     assert found[0] == "src/b.py"
-    assert sorted(found) == ["lib/d.go", "lib/deep/c.py", "src/b.py"]
+    assert sorted(found) == [".gitignore", "lib/d.go", "lib/deep/c.py", "src/b.py"]
 
 
 def test_files_that_cannot_be_completed_are_refused(tmp_path: Path) -> None:

@@ -21,52 +21,40 @@ Files = tuple[tuple[str, str], ...]
 FILES: Files = (("a.py", "def alpha():\n    return beta()\n"), ("b.py", "def beta():\n    return 1\n"))
 
 
-class NotingIndex(ProjectIndex):
-    """Notes which paths are indexed and forgotten."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.noted: list[str] = []
-
-    def update(self, path: str, text: str) -> None:
-        self.noted.append(f"+{path}")
-        super().update(path, text)
-
-    def remove(self, path: str) -> None:
-        if path in self.files:
-            self.noted.append(f"-{path}")
-        super().remove(path)
-
-
-def noted(cache: ProjectCache, key: str, files: Files) -> list[str]:
-    """What the index of `key` has noted when it was brought up to `files`."""
+def indexed(cache: ProjectCache, key: str, files: Files) -> dict[str, Any]:
+    """The entries of the index of `key` when it is brought up to `files`; one that was kept is the same object."""
     with cache.project(key, files) as index:
-        assert isinstance(index, NotingIndex)
         assert {path: index.text(path) for path in index.files} == dict(files)
-        notes, index.noted = index.noted, []
-        return notes
+        return dict(index.files)
+
+
+def kept(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return [path for path in after if after[path] is before.get(path)]
 
 
 def test_only_files_that_changed_are_indexed_again() -> None:
-    cache = ProjectCache(NotingIndex, 1_000)
-    assert noted(cache, "editor", FILES) == ["+a.py", "+b.py"]
-    assert noted(cache, "editor", FILES) == []
-    assert noted(cache, "editor", (FILES[0], ("b.py", "beta = 2\n"))) == ["+b.py", "-b.py"]
-    assert noted(cache, "editor", FILES[:1]) == ["-b.py"]
+    cache = ProjectCache(ProjectIndex, 1_000)
+    first = indexed(cache, "editor", FILES)
+    same = indexed(cache, "editor", FILES)
+    assert kept(first, same) == ["a.py", "b.py"]
+    changed = indexed(cache, "editor", (FILES[0], ("b.py", "beta = 2\n")))
+    assert kept(same, changed) == ["a.py"]
+    assert kept(changed, indexed(cache, "editor", FILES[:1])) == ["a.py"]
 
 
 def test_the_project_that_was_not_asked_for_longest_is_forgotten_first() -> None:
-    cache = ProjectCache(NotingIndex, 150)
-    for key in ("one", "two", "one", "three"):
-        noted(cache, key, FILES)
+    cache = ProjectCache(ProjectIndex, 150)
+    first = {key: indexed(cache, key, FILES) for key in ("one", "two")}
+    for key in ("one", "three"):
+        indexed(cache, key, FILES)
     assert len(cache) == 2
-    assert noted(cache, "one", FILES) == []
-    assert noted(cache, "two", FILES) == ["+a.py", "+b.py"]
+    assert kept(first["one"], indexed(cache, "one", FILES)) == ["a.py", "b.py"]
+    assert kept(first["two"], indexed(cache, "two", FILES)) == []
 
 
 def test_a_project_beyond_the_limit_is_answered_but_not_kept() -> None:
-    cache = ProjectCache(NotingIndex, 10)
-    assert noted(cache, "one", FILES) == ["+a.py", "+b.py"]
+    cache = ProjectCache(ProjectIndex, 10)
+    assert list(indexed(cache, "one", FILES)) == ["a.py", "b.py"]
     assert len(cache) == 0
 
 

@@ -53,7 +53,8 @@ def top_bm25(index: ProjectIndex, text: str, k: int, *, without: str = "") -> li
     scores, times = np.zeros(table.block_end), np.zeros(table.block_end + 1, np.int64)
     norms = _bm25_norms(index)
     scoring.add_bm25(
-        known, index.idf(known), norms, K1, table.starts, table.lengths, table.pool, table.notes, times, scores
+        *(known, index.idf(known), norms, K1, table.file),
+        *(table.starts, table.lengths, table.pool, table.notes, times, scores),
     )
     scores[table.window_tokens[: table.block_end] == 0] = 0
     return best(index, scores, k, without)

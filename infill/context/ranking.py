@@ -45,13 +45,18 @@ class Weights:
     """Extra for a file whose name an import holds, divided by the root of the number of files of that name."""
     recent: float = 0.25
     """Extra for the file opened last; half as much for the one before, and so on."""
+    definition: float = 0.003
+    """Relevance of the block that defines a name of the nearest lines, shared if there are two; the best window's is 1.
+    No more, since this took coverage away; but a definition comes along where there is room."""
+    definition_lines: int = 8
+    """Lines before the caret, and half as many after it, whose definitions count."""
     windows: int = 200
     """So many best windows say what to expect."""
-    sharpness: float = 6.0
+    sharpness: float = 5.0
     """Relevance of a window: its score by the best one's, to this power."""
     half: float = 1.4
     """Sum of relevance that makes an identifier's worth one half."""
-    known: float = 0.05
+    known: float = 0.02
     """Worth of an identifier that the current file has already, beside 1 for a new one."""
     common: float = 0.03
     """An identifier in more than this share of the blocks (and more than 10) is worth nothing."""
@@ -65,6 +70,10 @@ WEIGHTS: Final = Weights()
 BYTES_PER_TOKEN: Final = 3.6
 _SIZES: Final = 4_096
 """Windows of more identifiers than this count as having so many."""
+_DEFINERS: Final = 2
+"""A name that more blocks define tells little."""
+_COMMON_DEFINED: Final = 200
+"""A name in more blocks is not looked up."""
 _WORD: Final = re.compile(r"\w+")
 
 
@@ -141,10 +150,24 @@ def _relevance(index: ProjectIndex, query: Query, asked: Asked, weights: Weights
     if len(best):
         shares = (scores[best] / scores[best].max()) ** weights.sharpness
         scoring.spread(best, (shares * scoring.RELEVANCE_UNIT).astype(np.int64), table.file[:end], relevance)
+    _add_definitions(index, query, weights, relevance)
     current = index.files.get(query.path)
     if current is not None:
         relevance[current.span.first : current.span.first + current.span.blocks] = 0
     return relevance
+
+
+def _add_definitions(index: ProjectIndex, query: Query, weights: Weights, relevance: "Array") -> None:
+    from infill.context import kernels, scoring
+
+    table = index.table
+    near = last_lines(query.prefix, weights.definition_lines), first_lines(query.suffix, weights.definition_lines // 2)
+    terms, _, _ = kernels.occurrences(*table.lexer("\n".join(near).encode(errors="replace")))
+    terms = np.unique(terms[terms >= 0])
+    scoring.add_definitions(
+        *(terms[table.lengths[terms] <= _COMMON_DEFINED], _DEFINERS, table.starts, table.lengths),
+        *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), relevance),
+    )
 
 
 def _prior(index: ProjectIndex, query: Query, weights: Weights) -> "Array":

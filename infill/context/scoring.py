@@ -76,7 +76,7 @@ def best(scores, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def add_bm25(terms, idf, norms, k1, starts, lengths, pool, notes, times, scores):  # type: ignore[no-untyped-def]
+def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, scores):  # type: ignore[no-untyped-def]
     """Add idf * tf * (k1 + 1) / (tf + norm) of each of the distinct `terms` to the windows that hold it.
 
     `times` is scratch, one entry more than there are windows, zero before and after: the term's occurrences in window w
@@ -89,7 +89,8 @@ def add_bm25(terms, idf, norms, k1, starts, lengths, pool, notes, times, scores)
             block = pool[place] >> 1
             occurrences = (notes[place] & TIMES) // ONCE
             times[block + 1] += occurrences
-            times[block] += occurrences
+            if block and file[block - 1] == file[block]:
+                times[block] += occurrences
         for place in places:
             for slot in ((pool[place] >> 1) + 1, pool[place] >> 1):
                 if slot and times[slot]:

@@ -10,6 +10,8 @@ pytest_plugins = ("tests.mlflow_store",)
 
 # As in `infill.cli.main`: before PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tiny models lose more by waiting for a second thread than it gives them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

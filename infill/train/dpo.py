@@ -89,7 +89,10 @@ class Pairs:
 
     def __getitem__(self, index: int) -> Item | None:
         row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
-        chosen, rejected = ([*self.encoder.encode(row[name]), self.fmt.endoftext] for name in ("chosen", "rejected"))
+        chosen = [*self.encoder.encode(row["chosen"]), self.fmt.endoftext]
+        rejected = self.encoder.encode(row["rejected"])
+        if row["rejected_finished"] or not rejected:  # else it ran into the limit: no stop there to be unlearned
+            rejected.append(self.fmt.endoftext)
         longest = max(len(chosen), len(rejected))
         budget = min(self.budget, self.context - longest, self.tokens - len(chosen) - len(rejected) - 1)
         if budget < LEAST_PROMPT:

@@ -58,7 +58,10 @@ def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
     sft.run(preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
     rows = examples.read_holes(str(root / "examples"), "train", 12).to_pylist()
     names = ("id", "repo", "path", "language", "prefix", "suffix", "context")
-    pairs = [{**{k: row[k] for k in names}, "chosen": row["middle"], "rejected": "pass"} for row in rows]
+    pairs = [
+        {**{k: row[k] for k in names}, "chosen": row["middle"], "rejected": "pass", "rejected_finished": True}
+        for row in rows
+    ]
     table = pa.Table.from_pylist(pairs)
     stage(root / "pairs", lambda: storage.write_table(str(root / "pairs" / "pairs.parquet"), table))
     dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))

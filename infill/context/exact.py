@@ -35,11 +35,10 @@ def top_iou(index: ProjectIndex, text: str, k: int, *, kind: Kind = "tokens", wi
     read = kernels.occurrences if kind == "tokens" else kernels.whole_lines
     terms, values, _ = read(*table.lexer(text.encode(errors="replace")))
     known = np.unique(terms[terms >= 0]).astype(np.int32)
-    sums = np.zeros(table.block_end + 1, np.int32)
-    scoring.add_up(known, np.ones(len(known), np.int32), table.starts, table.lengths, table.pool, sums)
-    sizes = (table.window_tokens if kind == "tokens" else table.window_lines)[: table.block_end]
-    scores = np.empty(table.block_end)
-    scoring.ious(sums, sizes, len(np.unique(values)), scores)
+    scoring.add_up(known, np.ones(len(known), np.int32), table.starts, table.lengths, table.pool, table.sums)
+    sizes = table.window_tokens if kind == "tokens" else table.window_lines
+    scores = table.scores[: table.block_end]
+    scoring.ious(table.sums, sizes, len(np.unique(values)), scores)
     return best(index, scores, k, without)
 
 

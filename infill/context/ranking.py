@@ -36,6 +36,8 @@ class Weights:
     """Weight of a line as a whole, beside 1 for an identifier."""
     imported_name: float = 0.1
     """Least weight of the names in the imports."""
+    asking: float = 0.1
+    """An identifier or line in more than this share of the blocks (and more than 10) does not ask."""
     idf_power: float = 2.0
     size_power: float = 0.5
     """A window's sum is divided by this power of its distinct identifiers."""
@@ -68,6 +70,8 @@ class Weights:
 
 WEIGHTS: Final = Weights()
 BYTES_PER_TOKEN: Final = 3.6
+_FEW: Final = 10
+"""Nothing is common in so few blocks."""
 _SIZES: Final = 4_096
 """Windows of more identifiers than this count as having so many."""
 _DEFINERS: Final = 2
@@ -83,6 +87,7 @@ class Asked(NamedTuple):
     terms: "Array"
     weights: "Array"
     known: "Array"
+    imports: str
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:
@@ -91,13 +96,12 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
 
     table = index.table
     asked = _ask(index, query, weights)
-    relevance = _relevance(index, query, asked, weights)
-    blocks = np.flatnonzero(relevance)
+    blocks = _relevant(index, query, asked, weights)
     if not len(blocks) or k < 1:
+        table.relevance[blocks] = 0
         return []
-    blocks = blocks[np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))]
     scoring.expect(
-        *(blocks, relevance, weights.half * scoring.RELEVANCE_UNIT, max(10, int(weights.common * table.live_blocks))),
+        *(blocks, table.relevance, weights.half * scoring.RELEVANCE_UNIT, _most(index, weights.common)),
         *(table.term_starts, table.tokens, table.terms, table.lengths, table.expected, table.worth),
     )
     table.worth[asked.known] *= weights.known
@@ -125,55 +129,66 @@ def _ask(index: ProjectIndex, query: Query, weights: Weights) -> Asked:
         found[1].append(
             np.where(lines <= caret, scale, scale * weights.after) * np.exp(-distance / weights.decay_lines)
         )
-    names, _, _ = kernels.occurrences(*index.table.lexer(imports(query.prefix).encode(errors="replace")))
+    imported = imports(query.prefix)
+    names, _, _ = kernels.occurrences(*index.table.lexer(imported.encode(errors="replace")))
     terms = np.concatenate([*found[0], names])
     values = np.concatenate([*found[1], np.full(len(names), weights.imported_name)])
-    distinct, place = np.unique(terms[terms >= 0], return_inverse=True)
+    asking = (terms >= 0) & (index.table.lengths[terms] <= _most(index, weights.asking))
+    distinct, place = np.unique(terms[asking], return_inverse=True)
     highest = np.zeros(len(distinct))
-    np.maximum.at(highest, place, values[terms >= 0])
+    np.maximum.at(highest, place, values[asking])
     units = highest * index.idf(distinct) ** weights.idf_power * scoring.WEIGHT_UNIT
-    return Asked(distinct, units.astype(np.int32), known[known >= 0])
+    return Asked(distinct, units.astype(np.int32), known[known >= 0], imported)
 
 
-def _relevance(index: ProjectIndex, query: Query, asked: Asked, weights: Weights) -> "Array":
-    """By block, in scoring.RELEVANCE_UNIT: how far the windows that hold it are what was asked for."""
+def _relevant(index: ProjectIndex, query: Query, asked: Asked, weights: Weights) -> "Array":
+    """The blocks that have to do with what was asked for, by path and line; how much, stands in `table.relevance`."""
     from infill.context import scoring
 
     table, end = index.table, index.table.block_end
-    sums = np.zeros(end + 1, np.int32)
-    scoring.add_up(asked.terms, asked.weights, table.starts, table.lengths, table.pool, sums)
-    scores, relevance = np.empty(end), np.zeros(end, np.int64)
-    sizes = table.window_tokens[:end]
+    scoring.add_up(asked.terms, asked.weights, table.starts, table.lengths, table.pool, table.sums)
     by_size = np.maximum(np.arange(_SIZES), 1.0) ** -weights.size_power
-    scoring.weighted(sums, sizes, by_size, table.file, _prior(index, query, weights), scores)
-    best = scoring.best(scores, weights.windows)
-    if len(best):
-        shares = (scores[best] / scores[best].max()) ** weights.sharpness
-        scoring.spread(best, (shares * scoring.RELEVANCE_UNIT).astype(np.int64), table.file[:end], relevance)
-    _add_definitions(index, query, weights, relevance)
+    prior = _prior(index, query, asked.imports, weights)
+    scoring.weighted(table.sums, table.window_tokens, by_size, table.file, prior, table.scores[:end])
+    best = scoring.best(table.scores[:end], weights.windows)
+    shares = (table.scores[best] / table.scores[best].max(initial=0)) ** weights.sharpness * scoring.RELEVANCE_UNIT
+    blocks = np.concatenate(
+        [
+            scoring.spread(best, shares.astype(np.int64), table.file, end, table.relevance),
+            _defining(index, query, weights),
+        ]
+    )
     current = index.files.get(query.path)
     if current is not None:
-        relevance[current.span.first : current.span.first + current.span.blocks] = 0
-    return relevance
+        table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
+    blocks = np.unique(blocks[table.relevance[blocks] > 0])
+    return blocks[np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))]
 
 
-def _add_definitions(index: ProjectIndex, query: Query, weights: Weights, relevance: "Array") -> None:
+def _defining(index: ProjectIndex, query: Query, weights: Weights) -> "Array":
+    """The blocks that define names of the nearest lines; they get a little relevance."""
     from infill.context import kernels, scoring
 
     table = index.table
     near = last_lines(query.prefix, weights.definition_lines), first_lines(query.suffix, weights.definition_lines // 2)
     terms, _, _ = kernels.occurrences(*table.lexer("\n".join(near).encode(errors="replace")))
     terms = np.unique(terms[terms >= 0])
-    scoring.add_definitions(
+    found: Array = scoring.add_definitions(
         *(terms[table.lengths[terms] <= _COMMON_DEFINED], _DEFINERS, table.starts, table.lengths),
-        *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), relevance),
+        *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance),
     )
+    return found
 
 
-def _prior(index: ProjectIndex, query: Query, weights: Weights) -> "Array":
+def _most(index: ProjectIndex, share: float) -> int:
+    """So many blocks, a share of all, are not yet common."""
+    return max(_FEW, int(share * index.table.live_blocks))
+
+
+def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -> "Array":
     """By number of the file: a factor for where it lies; 0 for the current one."""
     prior = 1 + weights.near * np.exp(-index.layout.distances(query.path) / 2)
-    for name in set(_WORD.findall(imports(query.prefix))):
+    for name in set(_WORD.findall(imported)):
         files = index.layout.stems.get(name, ())
         for number in files:
             prior[number] += weights.imported / len(files) ** 0.5

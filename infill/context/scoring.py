@@ -12,6 +12,7 @@ from infill.context.kernels import DEFINED, ONCE, TIMES
 WEIGHT_UNIT = 1 << 9
 RELEVANCE_UNIT = 1 << 20
 """Weights and relevances are integer multiples of 1 / unit."""
+_STRETCH = 64
 
 
 @njit(cache=True)
@@ -28,51 +29,72 @@ def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-unty
 
 @njit(cache=True)
 def ious(sums, sizes, asked, scores):  # type: ignore[no-untyped-def]
-    """Intersection over union, from the number of terms that each window shares with the `asked` ones."""
+    """Intersection over union, from the number of terms that each window shares with the `asked` ones.
+
+    `sums` is zero afterwards.
+    """
+    sums[0] = 0
     for window in range(len(scores)):
         shared = sums[window + 1]
-        scores[window] = shared / (asked + sizes[window] - shared) if sizes[window] else 0.0
+        scores[window] = shared / (asked + sizes[window] - shared) if shared and sizes[window] else 0.0
+        sums[window + 1] = 0
 
 
 @njit(cache=True)
 def weighted(sums, sizes, by_size, file, prior, scores):  # type: ignore[no-untyped-def]
-    """Sum of weights x a factor by the window's size x the prior of its file."""
+    """Sum of weights x a factor by the window's size x the prior of its file. `sums` is zero afterwards."""
+    sums[0] = 0
     for window in range(len(scores)):
         total = sums[window + 1]
         size = min(sizes[window], len(by_size) - 1)
         scores[window] = total * by_size[size] * prior[file[window]] if total and size else 0.0
+        sums[window + 1] = 0
+
+
+@njit(cache=True)
+def _sift(heap, score):  # type: ignore[no-untyped-def]
+    """Replace the least of a heap by a higher score."""
+    parent = 0
+    while True:
+        child = 2 * parent + 1
+        if child >= len(heap):
+            break
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[parent] = heap[child]
+        parent = child
+    heap[parent] = score
 
 
 @njit(cache=True)
 def best(scores, k):  # type: ignore[no-untyped-def]
-    """Numbers of the `k` highest positive scores, and of all that equal the last of them."""
-    heap = np.zeros(k + 1)  # heap[0] is the least of the best k, as every parent is of its children
-    for score in scores:
-        if score <= heap[0]:
-            continue
-        parent = 0
-        while True:
-            child = 2 * parent + 1
-            if child >= k:
-                break
-            if child + 1 < k and heap[child + 1] < heap[child]:
-                child += 1
-            if heap[child] >= score:
-                break
-            heap[parent] = heap[child]
-            parent = child
-        heap[parent] = score
-    least = heap[0]
-    count = 0
-    for score in scores:
-        count += score > 0 and score >= least
-    found = np.empty(count, np.int64)
-    count = 0
+    """Numbers of the `k` highest positive scores, and of all that equal the last of them.
+
+    Stretches of 64 whose highest score is below the k-th so far are skipped as a whole.
+    """
+    tops = np.zeros(len(scores) // _STRETCH + 1)
     for number in range(len(scores)):
-        if scores[number] > 0 and scores[number] >= least:
-            found[count] = number
-            count += 1
-    return found
+        tops[number // _STRETCH] = max(tops[number // _STRETCH], scores[number])
+    heap = np.zeros(k)  # heap[0] is the least of the best k, as every parent is of its children
+    for stretch in range(len(tops)):
+        if tops[stretch] > heap[0]:
+            for score in scores[stretch * _STRETCH : (stretch + 1) * _STRETCH]:
+                if score > heap[0]:
+                    _sift(heap, score)
+    least = max(heap[0], 1e-300)  # fewer than k may be positive
+    found, count = np.empty(2 * k, np.int64), 0
+    for stretch in range(len(tops)):
+        if tops[stretch] < least:
+            continue
+        for number in range(stretch * _STRETCH, min((stretch + 1) * _STRETCH, len(scores))):
+            if scores[number] >= least:
+                if count == len(found):
+                    found = np.append(found, np.empty(count, np.int64))
+                found[count] = number
+                count += 1
+    return found[:count]
 
 
 @njit(cache=True)
@@ -100,7 +122,11 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 
 @njit(cache=True)
 def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
-    """Share `amount` among the blocks that define a term, for each of `terms` that at most `most` blocks define."""
+    """Share `amount` among the blocks that define a term, for each of `terms` that at most `most` blocks define.
+
+    The blocks, each as often as it got a share.
+    """
+    blocks, count = np.empty(most * len(terms), np.int64), 0
     for term in terms:
         end = starts[term] + lengths[term]
         definitions = 0
@@ -110,17 +136,24 @@ def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance
             continue
         for place in range(starts[term], end):
             if notes[place] & DEFINED:
-                relevance[pool[place] >> 1] += amount // definitions
+                blocks[count] = pool[place] >> 1
+                relevance[blocks[count]] += amount // definitions
+                count += 1
+    return blocks[:count]
 
 
 @njit(cache=True)
-def spread(windows, relevance, file, blocks_relevance):  # type: ignore[no-untyped-def]
-    """Add the relevance of each window to its two blocks."""
+def spread(windows, shares, file, end, relevance):  # type: ignore[no-untyped-def]
+    """Add the share of each window to the relevance of its two blocks; the blocks, each as often as it got one."""
+    blocks, count = np.empty(2 * len(windows), np.int64), 0
     for number in range(len(windows)):
         window = windows[number]
-        blocks_relevance[window] += relevance[number]
-        if window + 1 < len(file) and file[window + 1] == file[window]:
-            blocks_relevance[window + 1] += relevance[number]
+        for block in (window, window + 1):
+            if block < end and file[block] == file[window]:
+                relevance[block] += shares[number]
+                blocks[count] = block
+                count += 1
+    return blocks[:count]
 
 
 @njit(cache=True)
@@ -128,12 +161,13 @@ def expect(blocks, relevance, half, common, term_starts, tokens, terms, lengths,
     """The worth of each identifier of `blocks`: how much it is to be expected where the caret stands.
 
     It is 1 - 2**(-sum / half) with the sum of the relevance of the blocks that hold it, and 0 if more than `common`
-    blocks of the project do. `expected` is scratch, zero before and after.
+    blocks of the project do. `expected` is scratch, zero before and after; `relevance` is zero afterwards.
     """
     for block in blocks:
         for entry in range(term_starts[block], term_starts[block] + tokens[block]):
             expected[terms[entry]] += relevance[block]
     for block in blocks:
+        relevance[block] = 0
         for entry in range(term_starts[block], term_starts[block] + tokens[block]):
             term = terms[entry]
             if expected[term]:
@@ -184,7 +218,10 @@ def choose(blocks, file, costs, heading, power, k, term_starts, tokens, terms, w
     nothing gains.
     """
     size = len(blocks)
-    ratios, gains, fresh, taken = np.full(size, np.inf), np.zeros(size), np.full(size, -1), np.zeros(size, np.bool_)
+    ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
+    for number in range(size):
+        gains[number] = _gain(blocks[number], term_starts, tokens, terms, worth)
+        ratios[number] = gains[number] / (costs[number] + heading) ** power
     chosen = np.empty(min(k, size), np.int64)
     count = 0
     while count < len(chosen):

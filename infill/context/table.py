@@ -21,7 +21,7 @@ _GARBAGE: Final = 0.5
 """Share of unused places at which a pool is squeezed."""
 
 _BY_TERM: Final = {"hashes": "u8", "starts": "i8", "lengths": "i4", "rooms": "i4"}
-_SCRATCH: Final = {"seen": "i8", "place": "i4", "expected": "i8", "worth": "f8"}
+_TERM_SCRATCH: Final = {"seen": "i8", "place": "i4", "expected": "i8", "worth": "f8"}
 _BY_BLOCK: Final = {
     "file": "i4",
     "line": "i4",
@@ -34,6 +34,7 @@ _BY_BLOCK: Final = {
     "window_tokens": "i4",
     "window_lines": "i4",
 }
+_BLOCK_SCRATCH: Final = {"sums": "i4", "scores": "f8", "relevance": "i8"}
 _ENTRIES: Final = {"terms": "i4", "places": "i4"}
 _POSTINGS: Final = {"pool": "i4", "notes": "u1"}
 
@@ -53,6 +54,8 @@ class Table:
     where its entries start, how many there are and how many of them, the first, are identifiers; occurrences of
     identifiers; distinct identifiers and lines of the window that it starts (0 where there is none).
     By entry: the term, and the place of the posting in its list.
+    Scratch of queries, which own no memory of their own: `expected`, `sums` and `relevance` are zero between two of
+    them, `worth` and `scores` are not.
     """
 
     hashes: Array
@@ -62,7 +65,6 @@ class Table:
     seen: Array
     place: Array
     expected: Array
-    """All zero between two queries."""
     worth: Array
     file: Array
     line: Array
@@ -74,6 +76,9 @@ class Table:
     occurrences: Array
     window_tokens: Array
     window_lines: Array
+    sums: Array
+    scores: Array
+    relevance: Array
     terms: Array
     places: Array
     pool: Array
@@ -86,7 +91,7 @@ class Table:
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
         self.free: list[Span] = []
         self.slots = np.full(1, -1, np.int32)
-        for name, kind in (_BY_TERM | _SCRATCH | _BY_BLOCK | _ENTRIES | _POSTINGS).items():
+        for name, kind in (_BY_TERM | _TERM_SCRATCH | _BY_BLOCK | _BLOCK_SCRATCH | _ENTRIES | _POSTINGS).items():
             setattr(self, name, np.zeros(1, kind))
         self._grow_terms(1024)
         for word in DEFINING:
@@ -165,6 +170,7 @@ class Table:
         table.free = [Span(*map(int, row)) for row in arrays["free"]]
         table.block_end, table.entry_end = len(table.file), len(table.terms)
         table._grow_terms(len(table.hashes) + 1024)
+        table._grow(_BLOCK_SCRATCH, table.block_end + 1)
         return table
 
     def _squeeze_entries(self) -> None:
@@ -190,7 +196,7 @@ class Table:
                 setattr(self, name, new)
 
     def _grow_terms(self, size: int) -> None:
-        self._grow(_BY_TERM | _SCRATCH, size)
+        self._grow(_BY_TERM | _TERM_SCRATCH, size)
         if 2 * size > len(self.slots):
             self.slots = np.full(1 << (3 * size).bit_length(), -1, np.int32)
             kernels.rehash(self.hashes, int(self.state[0]), self.slots)
@@ -204,7 +210,7 @@ class Table:
                 self.free[number : number + 1] = [rest] if rest.blocks else []
                 return Span(span.first, count)
         first, self.block_end = self.block_end, self.block_end + count
-        self._grow(_BY_BLOCK, self.block_end)
+        self._grow(_BY_BLOCK | _BLOCK_SCRATCH, self.block_end + 1)
         return Span(first, count)
 
     def _link(self, first: int, ends: Array, terms: Array, notes: Array) -> None:

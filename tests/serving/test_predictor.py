@@ -198,7 +198,7 @@ def test_a_defect_answers_500_and_after_three_the_predictor_is_unhealthy(model: 
         assert statuses == [500, 500, 500]
         assert HTTP.get(f"{url}/v2/health/ready").status_code == 503
         assert ask(url).status_code == 200
-        assert HTTP.get(f"{url}/v2/health/ready").status_code == 200
+        wait_until(lambda: HTTP.get(f"{url}/v2/health/ready").status_code == 200)
 
 
 def test_requests_that_nobody_waits_for_make_room_in_the_queue(engine: Engine) -> None:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from infill.errors import InputError
+
 IMPORT: Final = re.compile(
     r"^[ \t]*(?:pub[ \t]+)?(?:import|from|use|using|require|include|package|\#[ \t]*include)\b.*"
     r"|^.*\bfrom[ \t]+['\"].*|^.*\brequire\b.*",
@@ -48,3 +50,18 @@ def first_lines(text: str, count: int) -> str:
 def imports(prefix: str) -> str:
     """The lines of imports at the start of a file."""
     return "\n".join(IMPORT.findall(prefix[:_HEAD_CHARS]))
+
+
+def split_at(text: str, line: int, column: int) -> tuple[str, str]:
+    """What stands before and after a caret, its line and column counted from 1; the column may stand behind the line.
+
+    Raises InputError when the text has no such place.
+    """
+    lines = text.split("\n")
+    if not 1 <= line <= len(lines):
+        raise InputError(f"there is no line {line}: the file has {len(lines)} lines, counted from 1")
+    width = len(lines[line - 1].removesuffix("\r"))
+    if not 1 <= column <= width + 1:
+        raise InputError(f"there is no column {column} in line {line}: it has columns 1 to {width + 1}")
+    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
+    return text[:offset], text[offset:]

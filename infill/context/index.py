@@ -45,7 +45,7 @@ class ProjectIndex:
         self.stamps: dict[str, Stamp] = {}
         """Of the files that came from a folder: what they looked like when they were read."""
         self._token_sets: dict[str, list[frozenset[bytes | int]]] = {}
-        self._free: list[int] = []
+        self.free_numbers: list[int] = []
         self._layout: Layout | None = None
 
     @classmethod
@@ -118,7 +118,7 @@ class ProjectIndex:
             self.table.drop(file.span)
             self._token_sets.pop(path, None)
             self.paths[file.number] = ""
-            self._free.append(file.number)
+            self.free_numbers.append(file.number)
             self._layout = None
 
     def text(self, path: str) -> str:
@@ -135,6 +135,11 @@ class ProjectIndex:
         return ContextItem(
             path=path, text=text, first_line=line, last_line=line + lines - 1, score=score, strategy=strategy
         )
+
+    def holds(self, item: ContextItem) -> bool:
+        """Whether the item's file still has its text."""
+        file = self.files.get(item.path)
+        return file is not None and item.text.encode(errors="replace") in file.data
 
     def windows(self, path: str) -> range:
         """Numbers of the windows of a file: a window is two neighbouring blocks, or the only one."""
@@ -175,8 +180,8 @@ class ProjectIndex:
 
     def _number(self, path: str) -> int:
         self._layout = None
-        if self._free:
-            number = self._free.pop()
+        if self.free_numbers:
+            number = self.free_numbers.pop()
             self.paths[number] = path
             return number
         self.paths.append(path)

@@ -69,6 +69,18 @@ def _sift(heap, score):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _least_of_best(scores, tops, k):  # type: ignore[no-untyped-def]
+    """The k-th highest score; 0 when fewer are positive."""
+    heap = np.zeros(k)  # heap[0] is the least of the best k, as every parent is of its children
+    for stretch in range(len(tops)):
+        if tops[stretch] > heap[0]:
+            for score in scores[stretch * _STRETCH : (stretch + 1) * _STRETCH]:
+                if score > heap[0]:
+                    _sift(heap, score)
+    return heap[0]
+
+
+@njit(cache=True)
 def best(scores, k):  # type: ignore[no-untyped-def]
     """Numbers of the `k` highest positive scores, and of all that equal the last of them.
 
@@ -77,13 +89,7 @@ def best(scores, k):  # type: ignore[no-untyped-def]
     tops = np.zeros(len(scores) // _STRETCH + 1)
     for number in range(len(scores)):
         tops[number // _STRETCH] = max(tops[number // _STRETCH], scores[number])
-    heap = np.zeros(k)  # heap[0] is the least of the best k, as every parent is of its children
-    for stretch in range(len(tops)):
-        if tops[stretch] > heap[0]:
-            for score in scores[stretch * _STRETCH : (stretch + 1) * _STRETCH]:
-                if score > heap[0]:
-                    _sift(heap, score)
-    least = max(heap[0], 1e-300)  # fewer than k may be positive
+    least = max(_least_of_best(scores, tops, k), 1e-300)
     found, count = np.empty(2 * k, np.int64), 0
     for stretch in range(len(tops)):
         if tops[stretch] < least:

@@ -1,0 +1,109 @@
+"""`infill context query`: what of a repository would stand in the prompt for a caret, why, and how long it took."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infill import storage
+from infill.context import ProjectIndex, retrieve
+from infill.context.caret import split_at
+from infill.context.packing import pack
+from infill.errors import InputError
+from infill.prompt import FimRequest, infill_format, load_encoder, load_format
+
+CANDIDATES: Final = 64
+
+Result = TypeVar("Result")
+
+
+def query_repository(
+    repo: str, path: str, line: int, column: int, *, strategy: str, budget: int, as_json: bool, tokenizer: str | None
+) -> None:
+    """Print the packed context for a caret (line and column from 1) as a table, or as one JSON object.
+
+    `tokenizer` is the URI of a model or tokenizer folder; without one, three bytes count as a token. Raises InputError
+    when the repository, the file, the caret, the strategy or the tokenizer does not exist.
+    """
+    told = inspect(repo, path, line, column, strategy=strategy, budget=budget, tokenizer=tokenizer)
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        _show(told)
+
+
+def inspect(
+    repo: str, path: str, line: int, column: int, *, strategy: str, budget: int, tokenizer: str | None
+) -> dict[str, Any]:
+    """The packed `items` in prompt order with text and provenance, the prompt's size, times, and what is left out."""
+    folder = storage.fetch(tokenizer) if tokenizer else None
+    encode = load_encoder(folder).encode if folder else _thirds
+    fmt = load_format(folder) if folder else infill_format()
+    prefix, suffix = split_at(_read(Path(repo) / path), line, column)
+    request = FimRequest(path=Path(path).as_posix(), prefix=prefix, suffix=suffix)
+    index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
+    retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
+    context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, k=CANDIDATES))
+    asked = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)
+    packed, pack_ms = _timed(lambda: pack(fmt, encode, asked, budget=budget))
+    return {
+        "strategy": strategy,
+        "budget": budget,
+        "tokens": {
+            "prompt": len(packed.prompt.ids),
+            "prefix": packed.prompt.prefix_tokens,
+            "suffix": packed.prompt.suffix_tokens,
+            "estimated": folder is None,
+        },
+        "items": [vars(item) for item in packed.prompt.items],
+        "candidates": len(context),
+        "why_empty": packed.why_empty,
+        "index": {"files": len(index), "blocks": index.table.live_blocks, "left_out": dict(index.left_out.counts)},
+        "left_out_examples": index.left_out.examples,
+        "ms": {"index": index_ms, "rank": rank_ms, "pack": pack_ms},
+    }
+
+
+def _thirds(text: str) -> list[int]:
+    """As many numbers as a tokenizer would give, or somewhat more."""
+    return list(text.encode(errors="replace")[::3])
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 (byte {error.start}): convert it first") from error
+
+
+def _timed(body: Callable[[], Result]) -> tuple[Result, float]:
+    """What `body` returns, and its milliseconds."""
+    started = time.perf_counter()
+    result = body()
+    return result, round((time.perf_counter() - started) * 1000, 3)
+
+
+def _show(told: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table("score", "lines", "path", "text", title=f"{told['strategy']}, in prompt order", title_justify="left")
+    for item in told["items"]:
+        text = Text(next((line.strip() for line in item["text"].split("\n") if line.strip()), ""), no_wrap=True)
+        table.add_row(f"{item['score']:.3f}", f"{item['first_line']}-{item['last_line']}", Text(item["path"]), text)
+    console.print(table if told["items"] else f"no context: {told['why_empty']}")
+    tokens, ms, index = told["tokens"], told["ms"], told["index"]
+    about = "about " if tokens["estimated"] else ""
+    console.print(
+        f"{about}{tokens['prompt']} of {told['budget']} tokens, prefix {tokens['prefix']}, suffix {tokens['suffix']}; "
+        f"{index['files']} files in {index['blocks']} blocks; index {ms['index']:.0f} ms, ranking {ms['rank']:.1f} ms, "
+        f"packing {ms['pack']:.1f} ms"
+    )
+    for reason, count in sorted(index["left_out"].items()):
+        console.print(Text(f"left out, {reason}: {count} ({', '.join(told['left_out_examples'][reason])})"))

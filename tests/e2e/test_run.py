@@ -122,9 +122,9 @@ def test_mlflow_has_a_parent_and_a_run_per_stage(undisturbed: tuple[Path, dict[s
 def test_killed_three_times_it_ends_the_same(
     code: Path, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Killed in corpus, in pretrain and in dpo, each time at once with all that it started or without."""
-    for stage in ("corpus", "pretrain", "dpo"):
-        kill_in(stage, command(code, tmp_path / "out"), tmp_path / "out")
+    """Killed in corpus, in pretrain and in dpo, with all that it started or without."""
+    for stage, everything in (("corpus", True), ("pretrain", False), ("dpo", True)):
+        kill_in(stage, command(code, tmp_path / "out"), tmp_path / "out", everything=everything)
     summary = run(code, tmp_path / "out")
     _, expected = undisturbed
     assert summary["winner"] == expected["winner"]
@@ -132,17 +132,19 @@ def test_killed_three_times_it_ends_the_same(
     assert weights(Path(summary["model"])) == weights(Path(expected["model"]))
 
 
-def kill_in(stage: str, arguments: list[str], out: Path) -> None:
-    """Start the command and kill -9 its process, and only that, a moment after `stage` has begun to write."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
+def kill_in(stage: str, arguments: list[str], out: Path, *, everything: bool) -> None:
+    """Start the command and, once `stage` has begun to write, kill -9 it: its whole process group, or it alone."""
+    devnull = subprocess.DEVNULL
+    process = subprocess.Popen(arguments, stdout=devnull, stderr=devnull, start_new_session=True)
+    deadline = time.monotonic() + 300
     while not list(out.glob(f"store/{stage}/*/*")):
         assert process.poll() is None, f"the run ended before {stage}"
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.005)
+    (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
-    assert not list(out.glob(f"store/{stage}/*/manifest.json"))
+    # A corpus this small may have been finished in the meantime.
+    assert stage == "corpus" or not list(out.glob(f"store/{stage}/*/manifest.json"))
 
 
 def weights(folder: Path) -> bytes:

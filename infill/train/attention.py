@@ -82,4 +82,6 @@ def block_mask(spans: Sequence[Span], device: torch.device) -> BlockMask:
     def allowed(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return ((own[q] == own[k]) & (k <= q)) | ((k >= lo[q]) & (k < hi[q]))
 
-    return create_block_mask(allowed, B=None, H=None, Q_LEN=start, KV_LEN=start, device=str(device))
+    # Compiled on a GPU, where the whole mask of a long row would not fit into memory.
+    on_gpu = device.type == "cuda"
+    return create_block_mask(allowed, None, None, start, start, device=str(device), _compile=on_gpu)

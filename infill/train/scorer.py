@@ -29,8 +29,9 @@ class Scorer(nn.Module):
         super().__init__()
         self.model = model
         model.config._attn_implementation = attention.NAME
-        self.decoder: Any = model.model
-        self.max_logits = LOGITS["cpu"]
+        on_gpu = model.device.type == "cuda"
+        self.decoder: Any = torch.compile(model.model) if on_gpu else model.model
+        self.max_logits = LOGITS[model.device.type if on_gpu else "cpu"]
 
     def forward(self, ids: Tensor, positions: Tensor, picks: Tensor, targets: Tensor, spans: Sequence[Span]) -> Tensor:
         on_gpu = ids.device.type == "cuda"
@@ -41,7 +42,7 @@ class Scorer(nn.Module):
             spans=() if on_gpu else spans,
             use_cache=False,
         ).last_hidden_state[0]  # [T, D]
-        hidden = hidden[picks]  # [N, D]
+        hidden = hidden.index_select(0, picks)  # [N, D]
         vocabulary = self.model.config.vocab_size
         chunk = max(1, self.max_logits // vocabulary)
         if len(picks) <= chunk:

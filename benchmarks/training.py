@@ -1,0 +1,378 @@
+"""The training engine beside its peers: the same model, the same data, runs that take turns, medians of ratios.
+
+    python -m benchmarks.training [--quick] [--only NAME ...] [--rounds N]
+
+Ratios are throughput, ours over theirs; above one we are faster.
+
+- step_vs_torch: an optimiser step of our engine against a plain PyTorch loop round the same Hugging Face Llama.
+- step_vs_trainer: the same against Hugging Face's Trainer.
+- sft_vs_trl: tokens that are not padding per second, packed examples, against TRL's SFTTrainer with packing.
+- dpo_vs_trl: pairs per second at prompts of 1,024 tokens and completions of 64, against TRL's DPOTrainer, both with the
+  reference's log-probabilities computed beforehand.
+- ray_vs_torchrun: steady tokens per second of two Ray Train workers against two torchrun ranks, both with DeepSpeed.
+- data_wait: share of the time that our loop waits for data, which it tokenises while it trains.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is loaded, as in infill.cli
+
+import torch
+
+from infill import model
+from infill.config import ModelConfig, PretrainConfig, TrainConfig
+from infill.prompt import infill_format
+from infill.train import history, launch, loop, objectives
+from infill.train.batch import Batch, Item, pack, pair_item, plain_item
+from infill.train.data import ItemLane, State, TextLane, draw
+from infill.train.engine import Engine, PlainEngine
+
+VOCABULARY: Final = 4_096
+SHAPE: Final = ModelConfig(
+    layers=4, width=128, mlp_width=344, heads=4, kv_heads=4, context_length=2_048, rope_base=1e4, tie_embeddings=True
+)
+"""The demo's model, with a context that holds a pair."""
+TRAIN: Final = TrainConfig(batch_tokens=2_048, micro_batch_tokens=2_048, launcher="local")
+ROWS: Final = 8
+"""Sequences in a batch of TRAIN."""
+STEPS: Final = 4
+"""Steps of each turn."""
+Turn = Callable[[], float]
+"""Runs for a while and returns its throughput."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description="Speed of the training engine.")
+    parser.add_argument("--quick", action="store_true", help="one round, and no ray_vs_torchrun")
+    parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="these figures alone")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
+    options = parser.parse_args(arguments)
+    names = options.only or [name for name in COMPARISONS if not (options.quick and name == "ray_vs_torchrun")]
+    found: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}
+    for name in names:
+        found[name] = COMPARISONS[name](1 if options.quick else options.rounds)
+        print(f"{name} {found[name]:.4g}", flush=True)
+    print(json.dumps(found))
+
+
+def ratio(ours: Turn, theirs: Turn, rounds: int) -> float:
+    """Median of ours over theirs in turns that follow each other, after one turn of each to warm up."""
+    ours(), theirs()
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    for mine, other in pairs:
+        print(f"  ours {mine:.5g}, theirs {other:.5g}")
+    return round(statistics.median(mine / other for mine, other in pairs), 3)
+
+
+def llama() -> Any:
+    return model.build(model.llama_config(SHAPE, VOCABULARY), seed=0)
+
+
+def tokens(length: int, *key: object) -> list[int]:
+    return [32 + int(draw(place, *key) * (VOCABULARY - 32)) for place in range(length)]
+
+
+@functools.cache
+def sequences() -> list[list[int]]:
+    return [tokens(2_048 // ROWS, row) for row in range(ROWS)]
+
+
+def our_steps(batch: Batch, objective: objectives.Objective, count: float) -> Turn:
+    """Throughput of our engine on `batch`, which holds `count` of what is counted."""
+    engine = PlainEngine(llama(), TRAIN, torch.device("cpu"))
+
+    def turn() -> float:
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            result = objective(engine.score(batch), batch)
+            engine.backward(result.loss / batch.weight)
+            engine.step(1e-4)
+        return STEPS * count / (time.perf_counter() - started)
+
+    return turn
+
+
+def step_vs_torch(rounds: int) -> float:
+    items = [plain_item(ids, group="any") for ids in sequences()]
+    ours = our_steps(pack(items, 2_048), objectives.language_model, 2_048)
+    theirs = llama()
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4)
+    ids = torch.tensor(sequences())
+
+    def turn() -> float:
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            theirs(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return STEPS * 2_048 / (time.perf_counter() - started)
+
+    return ratio(ours, turn, rounds)
+
+
+class Stopwatch:
+    """A callback for Hugging Face's trainers: the time of the steps after the first."""
+
+    def __new__(cls) -> Any:
+        from transformers import TrainerCallback
+
+        class Callback(TrainerCallback):
+            times: list[float] = []  # noqa: RUF012
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                self.times.append(time.perf_counter())
+
+        return Callback()
+
+
+def their_turn(make: Callable[[list[Any]], Any], count: Callable[[], float]) -> Turn:
+    """Throughput of a trainer that `make` makes with callbacks; `count` is what one of its steps takes."""
+
+    def turn() -> float:
+        watch = Stopwatch()
+        watch.times = []
+        trainer = make([watch])
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.train()
+        return float((len(watch.times) - 1) * count() / (watch.times[-1] - watch.times[0]))
+
+    return turn
+
+
+def arguments(folder: str) -> dict[str, Any]:
+    return {
+        "output_dir": folder,
+        "max_steps": STEPS + 1,
+        "learning_rate": 1e-4,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,  # on by default in TRL
+    }
+
+
+def step_vs_trainer(rounds: int) -> float:
+    from transformers import Trainer, TrainingArguments, default_data_collator
+
+    items = [plain_item(ids, group="any") for ids in sequences()]
+    data: Any = [{"input_ids": ids, "labels": ids} for ids in sequences() * (STEPS + 1)]
+    theirs = llama()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(**arguments(folder), per_device_train_batch_size=ROWS)
+
+        def make(callbacks: list[Any]) -> Any:
+            return Trainer(theirs, settings, default_data_collator, data, callbacks=callbacks)
+
+        ours = our_steps(pack(items, 2_048), objectives.language_model, 2_048)
+        return ratio(ours, their_turn(make, lambda: 2_048), rounds)
+
+
+def examples() -> list[tuple[list[int], list[int]]]:
+    """Prompt and middle of fine-tuning examples: 200 to 900 tokens before, 20 to 150 after."""
+    sizes = [(int(200 + 700 * draw("prompt", k)), int(20 + 130 * draw("middle", k))) for k in range(64)]
+    return [(tokens(before, "p", k), tokens(after, "m", k)) for k, (before, after) in enumerate(sizes)]
+
+
+class Holes:
+    """The same as our items."""
+
+    what = "examples"
+
+    def __len__(self) -> int:
+        return len(examples())
+
+    def __getitem__(self, index: int) -> Item:
+        prompt, middle = examples()[index]
+        return plain_item([*prompt, *middle], start=len(prompt) - 1, group="any")
+
+
+def sft_vs_trl(rounds: int) -> float:
+    from datasets import Dataset  # type: ignore[import-untyped]
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    batch = ItemLane(Holes(), 2_048, seed=0, lane=0, lanes=1)()
+    ours = our_steps(batch, objectives.language_model, batch.used)
+    rows = [
+        {"input_ids": [*prompt, *middle], "completion_mask": [0] * len(prompt) + [1] * len(middle)}
+        for prompt, middle in examples()
+    ]
+    data, theirs, seen = Dataset.from_list(rows), llama(), [0.0, 0.0]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SFTConfig(
+            **arguments(folder),
+            per_device_train_batch_size=1,
+            packing=True,
+            max_length=2_048,
+            completion_only_loss=True,
+        )
+
+        def make(callbacks: list[Any]) -> Any:
+            trainer = SFTTrainer(
+                theirs, settings, train_dataset=data, processing_class=tokenizer(), callbacks=callbacks
+            )
+            packed: Any = trainer.train_dataset
+            lengths = [len(row) for row in packed["input_ids"]]
+            seen[:] = [sum(lengths), len(lengths)]
+            return trainer
+
+        return ratio(ours, their_turn(make, lambda: seen[0] / seen[1]), rounds)
+
+
+def tokenizer() -> Any:
+    """A tokenizer that the trainers ask for its padding only: the data are token ids."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"t{number}": number for number in range(VOCABULARY)}
+    plain = Tokenizer(models.WordLevel(words, unk_token="t0"))
+    return PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="t0", pad_token="t4")  # type: ignore[no-untyped-call]
+
+
+def dpo_vs_trl(rounds: int) -> float:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
+
+    pairs = [(tokens(1_024, "x", k), tokens(64, "y", k), tokens(64, "n", k)) for k in range(2 * (STEPS + 1))]
+    batch = pack([pair_item(*pair) for pair in pairs[:1]], 1_155)
+    ours = our_steps(batch, objectives.dpo(0.1), 1)
+    rows = [
+        {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in pairs
+    ]
+    text = [{name.removesuffix("_ids"): words(ids) for name, ids in row.items()} for row in rows]
+    theirs = llama()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = DPOConfig(
+            **arguments(folder), per_device_train_batch_size=1, precompute_ref_log_probs=True, max_length=1_200
+        )
+        data = Dataset.from_list(text)
+
+        def make(callbacks: list[Any]) -> Any:
+            names: Any = {"train_dataset": data, "processing_class": spaced_tokenizer(), "callbacks": callbacks}
+            return DPOTrainer(theirs, None, settings, **names)
+
+        return ratio(ours, their_turn(make, lambda: 1), rounds)
+
+
+def words(ids: Sequence[int]) -> str:
+    return "".join(f" t{number}" for number in ids)
+
+
+def spaced_tokenizer() -> Any:
+    from tokenizers import pre_tokenizers
+
+    found = tokenizer()
+    found.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return found
+
+
+TWO: Final = TrainConfig(
+    steps=30, batch_tokens=2_048, micro_batch_tokens=1_024, workers=2, log_every=10, checkpoint_every=1_000
+)
+
+
+class Fixed:
+    what = "sequences"
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> Item:
+        return plain_item(sequences()[index], group="any")
+
+
+def fixed_work(_engine: Engine) -> loop.Work:
+    def open_lane(number: int, state: State | None) -> ItemLane:
+        return ItemLane(Fixed(), 1_024, seed=0, lane=number, lanes=2, state=state)
+
+    return loop.Work(objective=objectives.language_model, open_lane=open_lane)
+
+
+def ray_vs_torchrun(rounds: int) -> float:
+    """Start-up is left out on both sides: the rate is that of the last 20 of 30 steps."""
+    from tests.builders import tiny_tokenizer
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer_folder = tiny_tokenizer(Path(folder) / "tokenizer")
+            output = f"{folder}/out"
+            launch.fit(
+                launch.Job(
+                    label="ray", train=TWO, output=output, model=llama, tokenizer=tokenizer_folder, work=fixed_work
+                )
+            )
+            return steady(history.read(output))
+
+    def theirs() -> float:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "benchmarks.torchrun"]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        return float(done.stdout.strip().splitlines()[-1])
+
+    with launch.cluster():
+        pairs = [(ours(), theirs()) for _ in range(min(rounds, 3))]
+    for mine, other in pairs:
+        print(f"  ours {mine:.5g}, theirs {other:.5g}")
+    return round(statistics.median(mine / other for mine, other in pairs), 3)
+
+
+def steady(rows: Sequence[history.Row]) -> float:
+    """Tokens per second between the first row and the last."""
+    return float((rows[-1]["tokens"] - rows[0]["tokens"]) / (rows[-1]["seconds"] - rows[0]["seconds"]))
+
+
+def data_wait(rounds: int) -> float:
+    """Share of the time spent waiting while training on this package's own source, after the first steps."""
+    from tests.builders import tiny_tokenizer, write_documents
+
+    source = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(model.__file__).parent.rglob("*.py"))}
+    train = replace(TRAIN, steps=5 * (rounds + 1), log_every=5, checkpoint_every=1_000)
+    with tempfile.TemporaryDirectory() as folder:
+        from infill import prompt
+        from infill.train.data import Documents
+
+        corpus = write_documents(Path(folder) / "corpus", {"infill": source}, {"infill": "train"})
+        encoder = prompt.load_encoder(Path(tiny_tokenizer(Path(folder) / "tokenizer")))
+        config = PretrainConfig(model=SHAPE, train=train)
+        documents = Documents(corpus, "train")
+
+        def open_lane(lane: int, state: State | None) -> TextLane:
+            return TextLane(documents, encoder, infill_format(), config, lane=lane, state=state)
+
+        engine = PlainEngine(llama(), train, torch.device("cpu"))
+        loop.train(engine, loop.Work(objective=objectives.language_model, open_lane=open_lane), train, folder)
+        shares = [float(row["data_wait_share"]) for row in history.read(folder)[1:]]
+    return round(statistics.median(shares), 4)
+
+
+COMPARISONS: Final[dict[str, Callable[[int], float]]] = {
+    "step_vs_torch": step_vs_torch,
+    "step_vs_trainer": step_vs_trainer,
+    "sft_vs_trl": sft_vs_trl,
+    "dpo_vs_trl": dpo_vs_trl,
+    "ray_vs_torchrun": ray_vs_torchrun,
+    "data_wait": data_wait,
+}
+
+
+if __name__ == "__main__":
+    from benchmarks import training  # noqa: PLW0406 (by this name workers find what they are sent)
+
+    training.main()

@@ -26,7 +26,8 @@ from tests.serving.conftest import HTTP, figure, wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests are a shell's background job it is ignored
 from infill.errors import InfillError
 from serving.local import serve
 try:

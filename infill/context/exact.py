@@ -49,6 +49,7 @@ def top_bm25(index: ProjectIndex, text: str, k: int, *, without: str = "") -> li
     table = index.table
     terms, _, _ = kernels.occurrences(*table.lexer(text.encode(errors="replace")))
     known = np.unique(terms[terms >= 0])
+    known = known[np.argsort(table.hashes[known])]  # sums of floats must not depend on the order of arrival
     scores, times = np.zeros(table.block_end), np.zeros(table.block_end + 1, np.int64)
     norms = _bm25_norms(index)
     scoring.add_bm25(

@@ -17,6 +17,7 @@ VERSION: Final = 1
 """Raised whenever the arrays of `Table`, or what the kernels write into them, change their meaning."""
 _MAGIC: Final = f"infill index {VERSION}\n".encode()
 _DIGEST: Final = 32
+_TABLE: Final = "table."
 
 
 def save(index: ProjectIndex, uri: str) -> None:
@@ -32,7 +33,7 @@ def save(index: ProjectIndex, uri: str) -> None:
         for path in order
     ]
     data = [index.files[path].data for path in order]
-    arrays = index.table.saved() | {
+    arrays = {_TABLE + name: array for name, array in index.table.saved().items()} | {
         "files": np.frombuffer(json.dumps(files).encode(), np.uint8),
         "texts": np.frombuffer(b"".join(data), np.uint8),
         "sizes": np.array([len(each) for each in data], np.int64),
@@ -75,7 +76,7 @@ def _restored(arrays: dict[str, Any], encode: Encode | None) -> ProjectIndex:
     from infill.context.table import Span, Table
 
     index = ProjectIndex(encode)
-    index.table = Table.restored(arrays)
+    index.table = Table.restored({name.removeprefix(_TABLE): array for name, array in arrays.items()})
     files = json.loads(arrays["files"].tobytes())
     ends = np.cumsum(arrays["sizes"])
     texts = arrays["texts"].tobytes()

@@ -169,6 +169,7 @@ class Table:
         table.entry_waste, table.live_blocks = map(int, arrays["counts"])
         table.free = [Span(*map(int, row)) for row in arrays["free"]]
         table.block_end, table.entry_end = len(table.file), len(table.terms)
+        table.slots = np.full(1, -1, np.int32)
         table._grow_terms(len(table.hashes) + 1024)
         table._grow(_BLOCK_SCRATCH, table.block_end + 1)
         return table

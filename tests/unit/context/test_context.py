@@ -2,8 +2,9 @@
 
 import pytest
 
-from infill.context import FimRequest, ProjectIndex, retrieve
+from infill.context import ProjectIndex, retrieve
 from infill.errors import InputError
+from infill.prompt import FimRequest
 
 FILES = {
     "app/main.py": "from app.store import open_store\n\nstore = open_store()\n",

@@ -1,0 +1,42 @@
+"""Exact search finds what brute force finds, ties included."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infill.context import ProjectIndex, exact
+from tests.unit.context import brute
+
+
+@given(brute.projects, brute.texts, st.integers(1, 8), st.sampled_from(["tokens", "lines"]), brute.paths)
+@settings(max_examples=100, deadline=None)
+def test_iou_equals_brute_force(project: dict[str, str], text: str, k: int, kind: exact.Kind, without: str) -> None:
+    index = ProjectIndex.from_documents(project.items())
+    found = exact.top_iou(index, text, k, kind=kind, without=without)
+    assert [(brute.place(index, hit.window), hit.score) for hit in found] == brute.top_iou(
+        index, text, k, kind, without
+    )
+
+
+@given(brute.projects, brute.texts)
+@settings(max_examples=60, deadline=None)
+def test_bm25_equals_brute_force(project: dict[str, str], text: str) -> None:
+    index = ProjectIndex.from_documents(project.items())
+    found = {brute.place(index, hit.window): hit.score for hit in exact.top_bm25(index, text, 1_000)}
+    expected = {place: score for place, score in brute.bm25(index, text).items() if score > 0}
+    assert found == pytest.approx(expected)
+
+
+def test_ties_go_to_the_lower_path_whatever_the_order_of_arrival() -> None:
+    text = "alpha beta\n"
+    for order in (["z.py", "b.py", "a.py"], ["a.py", "z.py", "b.py"]):
+        index = ProjectIndex.from_documents((path, text) for path in order)
+        best = [index.paths[index.table.file[hit.window]] for hit in exact.top_iou(index, "alpha", 2)]
+        assert best == ["a.py", "b.py"]
+
+
+def test_nothing_asked_nothing_found() -> None:
+    index = ProjectIndex.from_documents([("a.py", "alpha\n")])
+    assert exact.top_iou(index, "", 5) == []
+    assert exact.top_iou(index, "alpha", 0) == []
+    assert exact.top_bm25(ProjectIndex(), "alpha", 5) == []

@@ -157,6 +157,15 @@ def _add_stages(commands: Commands) -> None:
         target = parser.add_mutually_exclusive_group(required=True)
         target.add_argument("--store", default="", metavar="URI", help="put the result at its address in this store")
         target.add_argument("--output", default="", metavar="URI", help="put the result into this folder")
+    about = "tell how far a training is, or where it ended, from its output folder"
+    status = _command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
+    status.add_argument("output", metavar="OUT", help="the training's output folder")
+
+
+def _status(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.train.status import status
+
+    return status(options.output)
 
 
 def _stage(options: argparse.Namespace) -> dict[str, Any]:

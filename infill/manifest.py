@@ -24,6 +24,8 @@ from infill.errors import InputError
 FILE_NAME: Final = "manifest.json"
 SCRATCH: Final = "scratch"
 """A folder of this name inside a stage's output holds what only a resumed run needs; it is no part of the artifact."""
+LOGS: Final = frozenset({"history.jsonl"})
+"""Files that tell when and how fast: part of an artifact, not of its identity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,9 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over stage, key and files: equal for equal content, wherever and whenever it was made."""
-        return _hash({"stage": self.stage, "key": self.key, "files": self.files})
+        """SHA-256 over stage, key and files but logs: equal for equal content, wherever and whenever it was made."""
+        files = {name: entry for name, entry in self.files.items() if name not in LOGS}
+        return _hash({"stage": self.stage, "key": self.key, "files": files})
 
 
 def _hash(value: Any) -> str:

@@ -14,6 +14,7 @@ COMMANDS = [
     "train pretrain",
     "train sft",
     "train dpo",
+    "train status",
     "preferences build",
     "evaluate",
     "register",

@@ -55,6 +55,14 @@ def test_digest_follows_content_not_place_or_time(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_logs_are_no_part_of_the_identity(tmp_path: Path) -> None:
+    for name in "ab":
+        storage.write_bytes(str(tmp_path / name / "history.jsonl"), name.encode())
+        make(tmp_path / name)
+    assert manifest.digest_of(str(tmp_path / "a")) == manifest.digest_of(str(tmp_path / "b"))
+    assert "history.jsonl" in manifest.load(str(tmp_path / "a")).files
+
+
 def test_key_follows_config_and_inputs() -> None:
     keys = {
         manifest.key("toy", 1, Config(), {}),

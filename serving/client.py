@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infill import storage
+from infill.context.caret import split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.similarity import path_distance
 from infill.errors import InputError, ServiceError
@@ -43,7 +44,7 @@ def complete(
     """
     root = Path(repo)
     text = _read(root / path)
-    prefix, suffix = split_at(text, line, column, path)
+    prefix, suffix = split_at(text, line, column)
     body = {
         "path": path,
         "prompt": prefix[-MAX_CURRENT_CHARS:],
@@ -102,19 +103,6 @@ def project_files(root: Path, path: str) -> list[dict[str, str]]:
             found.append({"path": source.path, "text": content[0].decode(errors="replace")})
             room -= len(content[0])
     return found
-
-
-def split_at(text: str, line: int, column: int, path: str) -> tuple[str, str]:
-    """The text before and after the caret. Raises InputError when there is no such line or column, both from 1."""
-    lines = text.split("\n")
-    if not 1 <= line <= len(lines):
-        raise InputError(f"{path} has {len(lines)} lines, there is no line {line}")
-    last = line == len(lines)
-    width = len(lines[line - 1] if last else lines[line - 1].removesuffix("\r"))
-    if not 1 <= column <= width + 1:
-        raise InputError(f"line {line} of {path} has columns 1 to {width + 1}, there is no column {column}")
-    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
-    return text[:offset], text[offset:]
 
 
 def _read(file: Path) -> str:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from infill.context.memo import Memo
-from infill.prompt import CHARS_PER_TOKEN, ContextItem, Encode, FimRequest, Prompt, PromptFormat, render
+from infill.prompt import CHARS_PER_TOKEN, MAX_PATH_SHARE, ContextItem, Encode, FimRequest, Prompt, PromptFormat, render
 
 _LINE_END: Final = re.compile(r"\n")
 
@@ -119,7 +119,8 @@ class _Packer:
     def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: Rules) -> None:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
         self.candidates = tuple(item for item in request.context if item.path != request.path)
-        self.room = max(0, budget - self.size(f"{request.path}\n") - 4)
+        path = min(self.size(f"{request.path}\n"), max(int(budget * MAX_PATH_SHARE), 1))  # `render` keeps its end
+        self.room = max(0, budget - path - 4)
         self.slack = int(rules.slack * self.room)
 
     def size(self, text: str) -> int:

@@ -37,8 +37,8 @@ class TransformerConfig:
     """Default and upper bound of `max_tokens`; 0 takes the deployment's, else 128 or a quarter of the context."""
     strategy: str = "infill"
     """Context strategy."""
-    context_items: int = 8
-    """Candidates that packing may choose from."""
+    context_items: int = 64
+    """Candidates that packing may choose from, each of some ten lines."""
     connect_s: float = 2.0
     """Time to reach the predictor."""
     first_token_s: float = 30.0
@@ -51,8 +51,8 @@ class TransformerConfig:
     """A larger body is answered with 413."""
     index_chars: int = 256_000_000
     """Text kept indexed between requests."""
-    sessions: int = 1_000
-    """Editor sessions whose last prompt is remembered."""
+    sessions: int = 256
+    """Editor sessions whose last prompt is remembered, with its texts' token ids: about 1 MB for 8,000 tokens."""
 
     def __post_init__(self) -> None:
         if not self.model and not self.deployment:

@@ -6,19 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Final
 
 from infill.context import ProjectIndex, retrieve
 from infill.context.packing import Packed, pack
-from infill.prompt import Encode, FimRequest, PromptFormat
+from infill.prompt import ContextItem, Encode, FimRequest, PromptFormat
 from serving.protocol import Sampling
 from serving.transformer.request import CompletionRequest
 
 Documents = tuple[tuple[str, str], ...]
-
-REMEMBERED_TEXTS: Final = 1_024
-"""Texts whose token ids are kept; the longest are 16 characters per token of the budget."""
 
 
 @dataclass(kw_only=True)
@@ -108,27 +103,23 @@ class Packer:
     sessions: Sessions
 
     def pack(self, request: CompletionRequest) -> Packed:
-        """The prompt of `request` within the budget."""
-        fim = request.fim
+        """The prompt of `request` within the budget, holding no text that the request does not hold."""
         if request.documents:
             key = request.session or _fingerprint(request.documents)
             with self.projects.project(key, request.documents) as index:
-                items = retrieve(index, fim, strategy=self.strategy, k=self.context_items)
-            fim = replace(fim, context=items)
-        previous = self.sessions.get(request.session)
-        packed = pack(self.fmt, self.encode, fim, previous=previous, budget=self.budget)
+                items = retrieve(index, request.fim, strategy=self.strategy, k=self.context_items)
+                packed = self._pack(request, items, index.holds)
+        else:
+            packed = self._pack(request, (), lambda _: False)
         self.sessions.put(request.session, packed)
         return packed
 
-
-def remembering(encode: Encode, size: int = REMEMBERED_TEXTS) -> Encode:
-    """`encode` with a memory: while someone types, all texts of a prompt but the prefix stay the same."""
-
-    @lru_cache(size)
-    def cached(text: str) -> tuple[int, ...]:
-        return tuple(encode(text))
-
-    return lambda text: list(cached(text))
+    def _pack(
+        self, request: CompletionRequest, items: tuple[ContextItem, ...], holds: Callable[[ContextItem], bool]
+    ) -> Packed:
+        fim = replace(request.fim, context=items)
+        previous = self.sessions.get(request.session)
+        return pack(self.fmt, self.encode, fim, previous=previous, budget=self.budget, holds=holds)
 
 
 def warm_up(packer: Packer) -> None:

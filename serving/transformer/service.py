@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from infill.context import ProjectIndex
 from serving.transformer.config import Prepared, TransformerConfig
-from serving.transformer.packer import Packer, ProjectCache, Sessions, remembering
+from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.upstream import Upstream
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -49,7 +49,7 @@ class Service:
 
 def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
     """A packer that has seen no project yet."""
-    encode = remembering(prepared.encoder.encode)
+    encode = prepared.encoder.encode
     return Packer(
         fmt=prepared.fmt,
         encode=encode,

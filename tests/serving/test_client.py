@@ -9,31 +9,13 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from infill import storage
 from infill.errors import InputError, ServiceError
-from serving.client import ask, complete, complete_rows, held_out, project_files, split_at
+from serving.client import ask, complete, complete_rows, held_out, project_files
 from serving.local import free_port
 from serving.predictor.engine import Engine
 from tests.serving.conftest import predicting, say, strange_predictor, transforming
-
-
-@given(text=st.text(alphabet="ab\n\r🙂"), place=st.integers(0, 30))
-def test_a_caret_splits_where_the_editor_shows_it(text: str, place: int) -> None:
-    place = min(place, len(text))
-    before = text[:place]
-    if before.endswith("\r") and text[place:].startswith("\n"):
-        return  # no editor puts the caret there
-    line, column = before.count("\n") + 1, place - (before.rfind("\n") + 1) + 1
-    assert split_at(text, line, column, "a.py") == (before, text[place:])
-
-
-@pytest.mark.parametrize(("line", "column"), [(0, 1), (3, 1), (1, 0), (1, 5), (2, 2)])
-def test_a_caret_outside_the_file_is_refused(line: int, column: int) -> None:
-    with pytest.raises(InputError, match=r"^there|has 2 lines|columns 1 to"):
-        split_at("abc\r\n", line, column, "a.py")
 
 
 def test_the_projects_files_are_sent_the_nearest_first(tmp_path: Path) -> None:
@@ -52,6 +34,9 @@ def test_the_projects_files_are_sent_the_nearest_first(tmp_path: Path) -> None:
 def test_files_that_cannot_be_completed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         complete("http://127.0.0.1:1", str(tmp_path), "none.py", 1, 1)
+    (tmp_path / "a.py").write_text("abc\n")
+    with pytest.raises(InputError, match="no line 3"):
+        complete("http://127.0.0.1:1", str(tmp_path), "a.py", 3, 1)
     (tmp_path / "a.py").write_bytes(b"\xff")
     with pytest.raises(InputError, match="UTF-8"):
         complete("http://127.0.0.1:1", str(tmp_path), "a.py", 1, 1)

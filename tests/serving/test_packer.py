@@ -1,16 +1,19 @@
 """Projects are indexed once and brought up to date; memory is bounded; sessions do not mix."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex
 from infill.context.packing import Packed
-from infill.prompt import Prompt
+from infill.prompt import FimRequest, Prompt, render
+from serving.predictor.cache import common_prefix
 from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.request import CompletionRequest, read_request
@@ -111,20 +114,53 @@ def test_one_session_in_many_threads(packer: Packer) -> None:
             assert set(paths) <= {path for path, _ in files}
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in golden.cases() if not case["request"]["context"]], ids=lambda case: case["format"]
-)
+def is_whole(case: dict[str, Any]) -> bool:
+    """Whether a golden prompt shows its file whole and holds no context: there packing decides nothing."""
+    return not case["request"]["context"] and len(case["ids"]) < 0.9 * case["budget"]
+
+
+@pytest.mark.parametrize("case", [case for case in golden.cases() if is_whole(case)], ids=lambda case: case["format"])
 def test_golden_prompts(case: dict[str, Any]) -> None:
     """What the transformer renders is, byte for byte, what training and evaluation render."""
-    packer = Packer(
-        fmt=golden.FORMATS[case["format"]],
-        encode=golden.ENCODER.encode,
-        budget=case["budget"],
-        strategy="none",
-        context_items=8,
-        projects=ProjectCache(ProjectIndex, 0),
-        sessions=Sessions(1),
-    )
+    packer = golden_packer(case)
     fields = case["request"]
     body = {"path": fields["path"], "prompt": fields["prefix"], "suffix": fields["suffix"]}
     assert packer.pack(read_request(body, 16)).prompt.ids == case["ids"]
+
+
+@pytest.mark.parametrize("case", list(golden.cases()), ids=lambda case: case["format"])
+def test_prompts_that_packing_cuts_are_rendered_by_the_same_function(case: dict[str, Any]) -> None:
+    packer = golden_packer(case)
+    fields = case["request"]
+    context = [{"path": item["path"], "text": item["text"]} for item in fields["context"]]
+    body = {"path": fields["path"], "prompt": fields["prefix"], "suffix": fields["suffix"], "context": context}
+    packed = packer.pack(read_request(body, 16))
+    layout = packed.layout
+    shown = FimRequest(
+        path=fields["path"], prefix=fields["prefix"][layout.start :], suffix=layout.suffix, context=layout.items
+    )
+    expected = render(packer.fmt, packer.encode, shown, budget=case["budget"], prefix_share=1.0, suffix_share=1.0)
+    assert packed.prompt.ids == expected.ids
+    assert len(packed.prompt.ids) <= case["budget"]
+
+
+def golden_packer(case: dict[str, Any]) -> Packer:
+    return Packer(
+        fmt=golden.FORMATS[case["format"]],
+        encode=golden.ENCODER.encode,
+        budget=case["budget"],
+        strategy="infill",
+        context_items=8,
+        projects=ProjectCache(ProjectIndex, 1_000_000),
+        sessions=Sessions(1),
+    )
+
+
+def test_while_someone_types_the_prompt_keeps_its_beginning(packer: Packer) -> None:
+    """All but the caret's neighbourhood comes from the KV cache: about 99 % of the tokens."""
+    text = "".join(f"def function_{number}(value):\n    return beta(value) + {number}\n\n\n" for number in range(40))
+    carets = range(len(text) // 2, len(text) // 2 + 90, 3)
+    prompts = [packer.pack(request(session="typing", prompt=text[:caret])).prompt.ids for caret in carets]
+    shared = [common_prefix(np.array(a), np.array(b)) for a, b in pairwise(prompts)]
+    reused = [size / len(prompt) for size, prompt in zip(shared, prompts[1:], strict=True)]
+    assert sorted(reused)[len(reused) // 10] > 0.95

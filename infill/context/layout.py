@@ -40,7 +40,7 @@ class Layout:
         """Directory hops from `path` to each file."""
         folder = path.rpartition("/")[0]
         if folder not in self._distances:
-            hops = {each: path_distance(path, f"{each}/") for each in self._folders}
+            hops = {each: path_distance(path, f"{each}/x" if each else "x") for each in self._folders}
             self._distances[folder] = np.array([hops[each] for each in self._folder_of], np.float64)
         return self._distances[folder]
 

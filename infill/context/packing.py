@@ -212,6 +212,8 @@ class _Packer:
 
         `frame` tokens stand behind them and need not be computed again if the items stay.
         """
+        if not self.candidates or left < 0:
+            return ()
         best_first = self.candidates[::-1]
         worths, sizes = _worths(best_first), [self.item_size(item) for item in best_first]
         shown = [
@@ -222,17 +224,20 @@ class _Packer:
             if taken > left:
                 break
             room, worth, new = left - taken - self.slack, 0.0, []
+            if count == len(old):
+                kept = sum(value for number, value in zip(shown, worths, strict=True) if number < count)
+                choices.append((kept, 0, old))
             for number, value in enumerate(worths):
                 if shown[number] < count:
                     worth += value
                 elif sizes[number] <= room:
                     worth, room = worth + value, room - sizes[number]
                     new.append(number)
-            computed = sum(sizes[number] for number in new) + (frame if new or count < len(old) else 0)
-            choices.append((worth, -computed, (*old[:count], *(best_first[number] for number in reversed(new)))))
+            computed = frame + sum(sizes[number] for number in new)
+            choices.append((worth, computed, (*old[:count], *(best_first[number] for number in reversed(new)))))
         most = max(worth for worth, _, _ in choices) or 1.0
         price = self.rules.prefill_price / self.budget
-        return max(choices, key=lambda choice: choice[0] / most + price * choice[1])[2] if self.candidates else ()
+        return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
 
 
 def _worths(best_first: Sequence[ContextItem]) -> list[float]:

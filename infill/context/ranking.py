@@ -63,7 +63,8 @@ class Weights:
     common: float = 0.03
     """An identifier in more than this share of the blocks (and more than 10) is worth nothing."""
     cost_power: float = 0.9
-    """Blocks are chosen by gain / tokens**cost_power."""
+    relevance_power: float = 0.02
+    """Blocks are chosen by gain * relevance**relevance_power / tokens**cost_power; more of relevance cost coverage."""
     heading_tokens: int = 12
     """What a block costs besides its text unless it continues a chosen one."""
 
@@ -100,14 +101,15 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
     if not len(blocks) or k < 1:
         table.relevance[blocks] = 0
         return []
+    merits = table.relevance[blocks] ** weights.relevance_power
     scoring.expect(
         *(blocks, table.relevance, weights.half * scoring.RELEVANCE_UNIT, _most(index, weights.common)),
         *(table.term_starts, table.tokens, table.terms, table.lengths, table.expected, table.worth),
     )
     table.worth[asked.known] *= weights.known
     chosen, gains = scoring.choose(
-        *(blocks, table.file, table.size[blocks] / BYTES_PER_TOKEN, weights.heading_tokens, weights.cost_power, k),
-        *(table.term_starts, table.tokens, table.terms, table.worth),
+        *(blocks, table.file, merits, table.size[blocks] / BYTES_PER_TOKEN, weights.heading_tokens),
+        *(weights.cost_power, k, table.term_starts, table.tokens, table.terms, table.worth),
     )
     return _items(index, blocks[chosen], gains)
 

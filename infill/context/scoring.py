@@ -215,8 +215,8 @@ def _take(first, blocks, file, ratios, term_starts, tokens, terms, worth):  # ty
 
 
 @njit(cache=True)
-def choose(blocks, file, costs, heading, power, k, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
-    """Greedily the blocks with the highest gain / cost**power: positions in `blocks`, and their gains.
+def choose(blocks, file, merits, costs, heading, power, k, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
+    """Greedily the blocks with the highest merit x gain / cost**power: positions in `blocks`, and their gains.
 
     A block gains the worth of the identifiers that no chosen block has; theirs becomes 0 in `worth`. It costs its
     tokens, and a `heading` unless it continues a chosen one. Gains only fall, so a bound is renewed when it comes first
@@ -227,7 +227,7 @@ def choose(blocks, file, costs, heading, power, k, term_starts, tokens, terms, w
     ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
     for number in range(size):
         gains[number] = _gain(blocks[number], term_starts, tokens, terms, worth)
-        ratios[number] = gains[number] / (costs[number] + heading) ** power
+        ratios[number] = merits[number] * gains[number] / (costs[number] + heading) ** power
     chosen = np.empty(min(k, size), np.int64)
     count = 0
     while count < len(chosen):
@@ -242,5 +242,5 @@ def choose(blocks, file, costs, heading, power, k, term_starts, tokens, terms, w
             continue
         cost = costs[first] + (0 if _beside_taken(first, blocks, file, taken) else heading)
         gains[first] = _gain(blocks[first], term_starts, tokens, terms, worth)
-        ratios[first], fresh[first] = gains[first] / cost**power, count
+        ratios[first], fresh[first] = merits[first] * gains[first] / cost**power, count
     return chosen[:count], gains[chosen[:count]]

@@ -1,0 +1,195 @@
+"""Packing: never over the budget, items whole, and as much as possible as it was."""
+
+from dataclasses import replace
+from itertools import takewhile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infill.context import ProjectIndex
+from infill.context.memo import Memo
+from infill.context.packing import Packed, Rules, pack
+from infill.errors import InputError
+from infill.prompt import ContextItem, FimRequest, render
+from tests import golden
+from tests.builders import SAMPLE
+from tests.unit.context import brute
+
+FMT, ENCODE = golden.FORMATS["infill"], golden.ENCODER.encode
+CODE = SAMPLE.format(repo="r", module="m", noun="parcel", Noun="Parcel")
+
+
+def item(number: int, score: float = 1.0, path: str = "") -> ContextItem:
+    text = f"def helper_{number}(value: int) -> int:\n    return value + {number}\n"
+    return ContextItem(path=path or f"lib/part_{number}.py", text=text, last_line=2, score=score, strategy="infill")
+
+
+def request(prefix: str, suffix: str = "\n", items: tuple[ContextItem, ...] = ()) -> FimRequest:
+    return FimRequest(path="app/main.py", prefix=prefix, suffix=suffix, context=items)
+
+
+def shared(one: Packed, other: Packed) -> int:
+    """Tokens that both prompts start with."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.prompt.ids, other.prompt.ids, strict=False))
+    )
+
+
+contexts = st.lists(
+    st.builds(
+        ContextItem, path=st.sampled_from(["a.py", "b.py", "app/main.py"]), text=brute.texts, score=st.floats(-9, 9)
+    ),
+    max_size=6,
+).map(tuple)
+requests = st.builds(
+    FimRequest, path=st.sampled_from(["app/main.py", "a.py"]), prefix=brute.texts, suffix=brute.texts, context=contexts
+)
+
+
+@given(requests, requests, st.integers(12, 400), st.integers(12, 400))
+@settings(max_examples=150, deadline=None)
+def test_never_over_the_budget_and_items_whole(first: FimRequest, second: FimRequest, one: int, other: int) -> None:
+    packed = pack(FMT, ENCODE, first, budget=one)
+    again = pack(FMT, ENCODE, second, previous=packed, budget=other)
+    for result, asked, budget in ((packed, first, one), (again, second, other)):
+        assert len(result.prompt.ids) <= budget
+        assert result.prompt.ids[-1] == FMT.fim_middle
+        assert all(each.path != asked.path for each in result.prompt.items)
+        assert (result.why_empty is None) == bool(result.prompt.items)
+    assert set(packed.prompt.items) <= set(first.context)
+    assert set(again.prompt.items) <= {*first.context, *second.context}
+
+
+@given(requests, st.integers(12, 400))
+@settings(max_examples=60, deadline=None)
+def test_the_ids_are_those_of_render(asked: FimRequest, budget: int) -> None:
+    packed = pack(FMT, ENCODE, asked, budget=budget)
+    layout = packed.layout
+    shown = replace(asked, prefix=asked.prefix[layout.start :], suffix=layout.suffix, context=layout.items)
+    assert packed.prompt == render(FMT, ENCODE, shown, budget=budget, prefix_share=1.0, suffix_share=1.0)
+    assert asked.suffix.startswith(layout.suffix)
+
+
+def test_all_of_a_small_request_is_shown_best_item_last() -> None:
+    items = tuple(item(number, score=number) for number in range(1, 5))
+    packed = pack(FMT, ENCODE, request(CODE, CODE, items), budget=8_192)
+    assert packed.prompt.items == items
+    assert packed.prompt.prefix_tokens == len(ENCODE(CODE))
+    assert packed.prompt.suffix_tokens == len(ENCODE(CODE))
+
+
+def test_typing_changes_only_the_end() -> None:
+    items = tuple(item(number, score=number) for number in range(1, 30))
+    packed = pack(FMT, ENCODE, request(CODE * 30, CODE * 10, items), budget=2_048)
+    assert packed.prompt.items
+    typed = CODE * 30
+    for char in "    total = sum(parcel.area()":
+        typed += char
+        before, packed = packed, pack(FMT, ENCODE, request(typed, CODE * 10, items), previous=packed, budget=2_048)
+        assert len(packed.prompt.ids) - shared(before, packed) <= 8
+
+
+def test_a_long_typing_session_moves_the_prefix_by_aligned_lines() -> None:
+    packed, text, starts = None, CODE * 20, set[int]()
+    for _ in range(150):
+        text += "    value = compute(value, value)\n"
+        packed = pack(FMT, ENCODE, request(text), previous=packed, budget=1_024)
+        assert len(packed.prompt.ids) <= 1_024
+        starts.add(packed.layout.start)
+    assert 1 < len(starts) < 12
+    assert all(text[:start].endswith("\n") for start in starts)
+
+
+def test_an_item_is_replaced_only_when_that_pays() -> None:
+    old = tuple(item(number) for number in range(4))
+    packed = pack(FMT, ENCODE, request(CODE, "\n", old), budget=700)
+    slightly = (item(9, score=0.1), *old)
+    assert pack(FMT, ENCODE, request(CODE, "\n", slightly), previous=packed, budget=700).prompt.items == old
+    new = tuple(item(number, score=5.0) for number in range(10, 14))
+    assert set(pack(FMT, ENCODE, request(CODE, "\n", new), previous=packed, budget=700).prompt.items) >= set(new)
+
+
+def test_an_item_that_changed_since_or_became_the_current_file_is_dropped() -> None:
+    index = ProjectIndex.from_documents([(item(1).path, item(1).text), (item(2).path, "changed\n")])
+    packed = pack(FMT, ENCODE, request(CODE, "\n", (item(2), item(1))), budget=2_048)
+    asked = request(CODE, "\n", (item(1),))
+    assert pack(FMT, ENCODE, asked, previous=packed, budget=2_048, holds=index.holds).prompt.items == (item(1),)
+    there = FimRequest(path=item(1).path, prefix="", suffix=item(1).text, context=(item(2),))
+    assert pack(FMT, ENCODE, there, previous=packed, budget=2_048).prompt.items == (item(2),)
+
+
+def test_another_format_or_tokenizer_does_not_reuse_anything() -> None:
+    packed = pack(FMT, ENCODE, request(CODE, "\n", (item(1),)), budget=512)
+    bytewise = pack(FMT, lambda text: list(text.encode()), request("ab"), previous=packed, budget=512)
+    assert bytewise.prompt.prefix_tokens == 2
+    other = golden.FORMATS["starcoder2"]
+    assert (
+        pack(other, ENCODE, request("ab"), previous=packed, budget=64).prompt.ids
+        == render(other, ENCODE, request("ab"), budget=64).ids
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "why"),
+    [((), "no candidates"), ((item(1, path="app/main.py"),), "current file"), ((item(1),), "fits")],
+)
+def test_an_empty_context_says_why(items: tuple[ContextItem, ...], why: str) -> None:
+    packed = pack(FMT, ENCODE, request(CODE, CODE, items), budget=40)
+    assert packed.why_empty is not None
+    assert why in packed.why_empty
+
+
+def test_a_budget_without_room_is_an_error() -> None:
+    with pytest.raises(InputError, match="budget"):
+        pack(FMT, ENCODE, request(CODE), budget=3)
+
+
+def test_a_huge_line_and_a_huge_file_are_cut_quickly() -> None:
+    packed = pack(FMT, ENCODE, request("x = 1\n" * 500_000 + "y" * 100_000, "z" * 3_000_000), budget=512)
+    assert 0 < packed.prompt.prefix_tokens <= 512
+    assert 0 < packed.prompt.suffix_tokens <= 512
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prefix_share": 0.9}, {"suffix_share": 0.0}, {"align_lines": 0}, {"slack": 1.0}, {"prefill_price": -1.0}],
+)
+def test_rules_are_checked(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Rules(**change)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(
+        st.sampled_from([" ", "\n", "\t", "\r\n", "a", "Z", "return", "é", "_", "9", "'s", "(", ");", "😀"]),
+        max_size=80,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_a_memo_gives_what_encode_gives(parts: list[str]) -> None:
+    text = "".join(parts)
+    memo = Memo(ENCODE)
+    assert memo(text) == ENCODE(text)
+    assert Memo(ENCODE, memo.pieces)(text + " a\n") == ENCODE(text + " a\n")
+
+
+def test_a_memo_encodes_only_what_changed() -> None:
+    calls: list[str] = []
+
+    def counted(text: str) -> list[int]:
+        calls.append(text)
+        return ENCODE(text)
+
+    memo = Memo(counted)
+    memo(CODE * 20)
+    calls.clear()
+    assert Memo(counted, memo.pieces)(CODE * 20 + "x") == ENCODE(CODE * 20 + "x")
+    assert sum(map(len, calls)) < len(CODE)
+
+
+def test_a_tokenizer_that_merges_across_words_is_not_cut() -> None:
+    def by_pairs(text: str) -> list[int]:
+        return [hash(text[start : start + 2]) % 1_000 for start in range(0, len(text), 2)]
+
+    assert Memo(by_pairs)(CODE) == by_pairs(CODE)

@@ -53,12 +53,13 @@ def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
     packer = build_packer(config, prepare(config))
     bodies = _bodies(repo, steps)
     cold, direct, through, first = [], [], [], []
+    reused: list[float] = []
     both = local.servers(model, transformer=["--max_new_tokens", str(MAX_NEW)], echo=_log)
     with both as (predictor, transformer), httpx.Client(timeout=120, trust_env=False) as client:
         for body in bodies:
             ids = packer.pack(read_request(body, MAX_NEW)).prompt.ids
             asked = {"prompt": ids, **DIRECT}
-            cold.append(_timed(_post, client, predictor.url, asked))
+            cold.append(_timed(_first_time, client, predictor.url, asked, reused))
             for _ in range(2):
                 direct.append(_timed(_post, client, predictor.url, asked))
                 through.append(_timed(_post, client, transformer.url, body))
@@ -74,6 +75,7 @@ def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
         "first_event_ms_p50": _percentile(first, 50),
         "first_event_ms_p95": _percentile(first, 95),
         "new_prompt_ms_p50": _percentile(cold, 50),
+        "reused_share": round(statistics.fmean(reused[1:]), 4),
         "steps": steps,
         "prompt_tokens": len(ids),
         "body_bytes": len(json.dumps(bodies[-1])),
@@ -102,7 +104,13 @@ def _first_event(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
         next(response.iter_lines())
 
 
-def _timed(call: Callable[[httpx.Client, str, dict[str, Any]], None], *arguments: Any) -> float:
+def _first_time(client: httpx.Client, url: str, body: dict[str, Any], reused: list[float]) -> None:
+    """Ask, and note the share of the prompt's tokens that the KV cache held."""
+    counts = client.post(f"{url}/v1/completions", json=body).raise_for_status().json()["usage"]
+    reused.append(counts["prompt_tokens_details"]["cached_tokens"] / counts["prompt_tokens"])
+
+
+def _timed(call: Callable[..., None], *arguments: Any) -> float:
     """Milliseconds."""
     started = time.perf_counter()
     call(*arguments)

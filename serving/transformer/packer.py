@@ -105,7 +105,7 @@ class Packer:
     def pack(self, request: CompletionRequest) -> Packed:
         """The prompt of `request` within the budget, holding no text that the request does not hold."""
         if request.documents:
-            key = request.session or _fingerprint(request.documents)
+            key = request.project or _fingerprint(request.documents)
             with self.projects.project(key, request.documents) as index:
                 items = retrieve(index, request.fim, strategy=self.strategy, k=self.context_items)
                 packed = self._pack(request, items, index.holds)

@@ -21,6 +21,8 @@ class CompletionRequest:
     """Path and text of the project's other files."""
     session: str
     """Whose prompts follow each other; empty when the client does not say."""
+    project: str = ""
+    """Whose other files follow each other; empty takes those of the same paths."""
     sampling: Sampling
 
 

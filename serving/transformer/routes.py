@@ -63,11 +63,17 @@ async def _parse(body: bytes, max_new_tokens: int) -> CompletionRequest:
 
 
 def _scoped(completion: CompletionRequest, request: Request) -> CompletionRequest:
-    """The session's name bound to the client's credentials, so that nobody continues another's session by its name."""
+    """The session's name bound to the client's credentials, so that nobody continues another's session by its name.
+
+    A client that names none is known by its address and the file: the prompts of two that share these only keep less of
+    each other's beginning, since a prompt never holds text that its own request does not hold.
+    """
+    parts = [request.headers.get("authorization", ""), completion.session]
     if not completion.session:
-        return completion
-    secret = f"{request.headers.get('authorization', '')}\0{completion.session}"
-    return replace(completion, session=hashlib.sha256(secret.encode()).hexdigest())
+        address = request.client.host if request.client else ""
+        parts += [address, request.headers.get("x-forwarded-for", ""), completion.fim.path]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return replace(completion, session=key, project=key if completion.session else "")
 
 
 async def begin(service: Service, request: Request, rid: str) -> tuple[Answer, Delta]:

@@ -1,6 +1,7 @@
 """Projects are indexed once and brought up to date; memory is bounded; sessions do not mix."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def packer(model: Path) -> Packer:
 
 def request(files: Files = FILES, session: str = "", prompt: str = "x = be") -> CompletionRequest:
     context = [{"path": path, "text": text} for path, text in files]
-    return read_request({"path": "c.py", "prompt": prompt, "session": session, "context": context}, 16)
+    completion = read_request({"path": "c.py", "prompt": prompt, "session": session, "context": context}, 16)
+    return replace(completion, project=session)
 
 
 def test_a_session_never_sees_text_that_its_request_does_not_hold(packer: Packer) -> None:

@@ -102,9 +102,10 @@ def test_the_openai_package_works_whole_and_streaming(url: str) -> None:
             client.completions.create(model="tiny", n=3, **fields)
 
 
-def test_the_next_key_stroke_finds_its_prompt_in_the_cache(url: str) -> None:
-    first = ask(url, context=FILES, user="editor").json()["usage"]
-    typed = ask(url, context=FILES, user="editor", prompt=CARET["prompt"] + "circ").json()["usage"]
+@pytest.mark.parametrize("who", [{"user": "editor"}, {"session": "window 1"}, {}], ids=["user", "session", "nameless"])
+def test_the_next_key_stroke_finds_its_prompt_in_the_cache(url: str, who: dict[str, str]) -> None:
+    first = ask(url, context=FILES, **who).json()["usage"]
+    typed = ask(url, context=FILES, prompt=CARET["prompt"] + "circ", **who).json()["usage"]
     assert typed["prompt_tokens_details"]["cached_tokens"] >= first["prompt_tokens"] - 12
 
 

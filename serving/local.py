@@ -217,7 +217,8 @@ def serve(uri: str, *, port: int = 8_080, host: str = "127.0.0.1", timeout_s: fl
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT too: a shell starts a background job with it ignored.
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with servers(uri, host=host, port=port, timeout_s=timeout_s, echo=say) as children:
             say(f"infill: ready at {children[1].url}/v1/completions (Ctrl-C ends it)")
@@ -228,4 +229,5 @@ def serve(uri: str, *, port: int = 8_080, host: str = "127.0.0.1", timeout_s: fl
     except KeyboardInterrupt:
         say("infill: stopped")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

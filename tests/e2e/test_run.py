@@ -14,7 +14,7 @@ import pytest
 
 from tests import builders
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 MIT = """MIT License
 
@@ -136,7 +136,7 @@ def kill_in(stage: str, arguments: list[str], out: Path, *, everything: bool) ->
     """Start the command and, once `stage` has begun to write, kill -9 it: its whole process group, or it alone."""
     devnull = subprocess.DEVNULL
     process = subprocess.Popen(arguments, stdout=devnull, stderr=devnull, start_new_session=True)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not list(out.glob(f"store/{stage}/*/*")):
         assert process.poll() is None, f"the run ended before {stage}"
         assert time.monotonic() < deadline

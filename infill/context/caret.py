@@ -6,12 +6,10 @@ from typing import Final
 
 from infill.errors import InputError
 
-IMPORT: Final = re.compile(
-    r"^[ \t]*(?:pub[ \t]+)?(?:import|from|use|using|require|include|package|\#[ \t]*include)\b.*"
-    r"|^.*\bfrom[ \t]+['\"].*|^.*\brequire\b.*",
-    re.MULTILINE,
+_IMPORT: Final = re.compile(
+    r"^[ \t]*(?:(?:import|from|(?:pub )?use|using|package) |# ?include|require).*", re.MULTILINE
 )
-"""A line that names other files, in the languages we know."""
+_IMPORT_PARTS: Final = (" from '", ' from "', "require(")
 _HEAD_CHARS: Final = 8_000
 """Imports are looked for in so many characters at the start of a file."""
 
@@ -48,8 +46,16 @@ def first_lines(text: str, count: int) -> str:
 
 
 def imports(prefix: str) -> str:
-    """The lines of imports at the start of a file."""
-    return "\n".join(IMPORT.findall(prefix[:_HEAD_CHARS]))
+    """The lines at the start of a file that name other files, in the languages we know."""
+    head = prefix[:_HEAD_CHARS]
+    lines = _IMPORT.findall(head)
+    for part in _IMPORT_PARTS:
+        place = head.find(part)
+        while place >= 0:
+            end = head.find("\n", place) % (len(head) + 1)
+            lines.append(head[head.rfind("\n", 0, place) + 1 : end])
+            place = head.find(part, end)
+    return "\n".join(lines)
 
 
 def split_at(text: str, line: int, column: int) -> tuple[str, str]:

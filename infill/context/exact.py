@@ -36,10 +36,11 @@ def top_iou(index: ProjectIndex, text: str, k: int, *, kind: Kind = "tokens", wi
     terms, values, _ = read(*table.lexer(text.encode(errors="replace")))
     known = np.unique(terms[terms >= 0]).astype(np.int32)
     scoring.add_up(known, np.ones(len(known), np.int32), table.starts, table.lengths, table.pool, table.sums)
+    table.sums[1:][_blocks(index, without)] = 0
     sizes = table.window_tokens if kind == "tokens" else table.window_lines
-    scores = table.scores[: table.block_end]
-    scoring.ious(table.sums, sizes, len(np.unique(values)), scores)
-    return best(index, scores, k, without)
+    scores, tops = table.scores[: table.block_end], np.zeros(table.block_end // scoring.STRETCH + 1)
+    scoring.ious(table.sums, sizes, len(np.unique(values)), scores, tops)
+    return _best(index, scores, tops, k)
 
 
 def top_bm25(index: ProjectIndex, text: str, k: int, *, without: str = "") -> list[Hit]:
@@ -57,19 +58,23 @@ def top_bm25(index: ProjectIndex, text: str, k: int, *, without: str = "") -> li
         *(table.starts, table.lengths, table.pool, table.notes, times, scores),
     )
     scores[table.window_tokens[: table.block_end] == 0] = 0
-    return best(index, scores, k, without)
+    scores[_blocks(index, without)] = 0
+    tops = np.maximum.reduceat(scores, np.arange(0, len(scores), scoring.STRETCH)) if len(scores) else scores
+    return _best(index, scores, tops, k)
 
 
-def best(index: ProjectIndex, scores: "Array", k: int, without: str) -> list[Hit]:
+def _blocks(index: ProjectIndex, path: str) -> slice:
+    file = index.files.get(path)
+    return slice(0, 0) if file is None else slice(file.span.first, file.span.first + file.span.blocks)
+
+
+def _best(index: ProjectIndex, scores: "Array", tops: "Array", k: int) -> list[Hit]:
     """The `k` highest positive scores, in order."""
     from infill.context import scoring
 
-    file = index.files.get(without)
-    if file is not None:
-        scores[file.span.first : file.span.first + file.span.blocks] = 0
     if k < 1:
         return []
-    found = scoring.best(scores, k)
+    found = scoring.best(scores, tops, k)
     table = index.table
     order = np.lexsort((table.line[found], index.layout.ranks[table.file[found]], -scores[found]))[:k]
     return [Hit(int(window), float(scores[window])) for window in found[order]]

@@ -9,6 +9,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -79,16 +80,19 @@ _DEFINERS: Final = 2
 """A name that more blocks define tells little."""
 _COMMON_DEFINED: Final = 200
 """A name in more blocks is not looked up."""
+_SEEN_CHARS: Final = 200_000
+"""So much of the current file on each side of the caret is looked at."""
 _WORD: Final = re.compile(r"\w+")
 
 
-class Asked(NamedTuple):
-    """What the text round the caret asks for, and what the file has already."""
+class Seen(NamedTuple):
+    """The identifiers of the current file, in order, and where the caret stands."""
 
     terms: "Array"
-    weights: "Array"
-    known: "Array"
-    imports: str
+    """Only those that the index knows."""
+    lines: "Array"
+    caret: int
+    """The caret's line; what stands behind the caret in it counts as one more line."""
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:
@@ -96,17 +100,14 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
     from infill.context import scoring
 
     table = index.table
-    asked = _ask(index, query, weights)
-    blocks = _relevant(index, query, asked, weights)
-    if not len(blocks) or k < 1:
-        table.relevance[blocks] = 0
-        return []
+    seen, imported = _seen(index, query), imports(query.prefix)
+    blocks = _relevant(index, query, seen, imported, weights)
     merits = table.relevance[blocks] ** weights.relevance_power
     scoring.expect(
         *(blocks, table.relevance, weights.half * scoring.RELEVANCE_UNIT, _most(index, weights.common)),
         *(table.term_starts, table.tokens, table.terms, table.lengths, table.expected, table.worth),
     )
-    table.worth[asked.known] *= weights.known
+    table.worth[seen.terms] *= weights.known
     chosen, gains = scoring.choose(
         *(blocks, table.file, merits, table.size[blocks] / BYTES_PER_TOKEN, weights.heading_tokens),
         *(weights.cost_power, k, table.term_starts, table.tokens, table.terms, table.worth),
@@ -114,77 +115,81 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
     return _items(index, blocks[chosen], gains)
 
 
-def _ask(index: ProjectIndex, query: Query, weights: Weights) -> Asked:
-    """The terms round the caret with their weights, each at its highest."""
-    from infill.context import kernels, scoring
+def _seen(index: ProjectIndex, query: Query) -> Seen:
+    from infill.context import kernels
 
+    before, after = query.prefix[-_SEEN_CHARS:], query.suffix[:_SEEN_CHARS]
     # A line feed at the caret keeps the halves of a split name apart.
-    known, _, _ = kernels.occurrences(*index.table.lexer(f"{query.prefix}\n{query.suffix}".encode(errors="replace")))
-    before, after = last_lines(query.prefix, weights.lines_before), first_lines(query.suffix, weights.lines_after)
-    near = index.table.lexer(f"{before}\n{after}".encode(errors="replace"))
-    caret = before.count("\n")
-    found = [np.empty(0, np.int64)], [np.empty(0)]
-    for read, scale in ((kernels.occurrences, 1.0), (kernels.whole_lines, weights.whole_line)):
-        terms, _, lines = read(*near)
-        distance = np.where(lines <= caret, caret - lines, lines - caret - 1)
-        found[0].append(terms)
-        found[1].append(
-            np.where(lines <= caret, scale, scale * weights.after) * np.exp(-distance / weights.decay_lines)
-        )
-    imported = imports(query.prefix)
-    names, _, _ = kernels.occurrences(*index.table.lexer(imported.encode(errors="replace")))
-    terms = np.concatenate([*found[0], names])
-    values = np.concatenate([*found[1], np.full(len(names), weights.imported_name)])
-    asking = (terms >= 0) & (index.table.lengths[terms] <= _most(index, weights.asking))
-    distinct, place = np.unique(terms[asking], return_inverse=True)
-    highest = np.zeros(len(distinct))
-    np.maximum.at(highest, place, values[asking])
-    units = highest * index.idf(distinct) ** weights.idf_power * scoring.WEIGHT_UNIT
-    return Asked(distinct, units.astype(np.int32), known[known >= 0], imported)
+    terms, _, lines = kernels.occurrences(*index.table.lexer(f"{before}\n{after}".encode(errors="replace")))
+    return Seen(terms[terms >= 0], lines[terms >= 0], before.count("\n"))
 
 
-def _relevant(index: ProjectIndex, query: Query, asked: Asked, weights: Weights) -> "Array":
-    """The blocks that have to do with what was asked for, by path and line; how much, stands in `table.relevance`."""
-    from infill.context import scoring
-
-    table, end = index.table, index.table.block_end
-    scoring.add_up(asked.terms, asked.weights, table.starts, table.lengths, table.pool, table.sums)
-    by_size = np.maximum(np.arange(_SIZES), 1.0) ** -weights.size_power
-    prior = _prior(index, query, asked.imports, weights)
-    scoring.weighted(table.sums, table.window_tokens, by_size, table.file, prior, table.scores[:end])
-    best = scoring.best(table.scores[:end], weights.windows)
-    shares = (table.scores[best] / table.scores[best].max(initial=0)) ** weights.sharpness * scoring.RELEVANCE_UNIT
-    blocks = np.concatenate(
-        [
-            scoring.spread(best, shares.astype(np.int64), table.file, end, table.relevance),
-            _defining(index, query, weights),
-        ]
-    )
-    current = index.files.get(query.path)
-    if current is not None:
-        table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
-    blocks = np.unique(blocks[table.relevance[blocks] > 0])
-    return blocks[np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))]
-
-
-def _defining(index: ProjectIndex, query: Query, weights: Weights) -> "Array":
-    """The blocks that define names of the nearest lines; they get a little relevance."""
+def _ask(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> tuple["Array", "Array"]:
+    """What stands round the caret: distinct terms, and how much each asks for, in scoring.WEIGHT_UNIT."""
     from infill.context import kernels, scoring
 
     table = index.table
-    near = last_lines(query.prefix, weights.definition_lines), first_lines(query.suffix, weights.definition_lines // 2)
-    terms, _, _ = kernels.occurrences(*table.lexer("\n".join(near).encode(errors="replace")))
-    terms = np.unique(terms[terms >= 0])
-    found: Array = scoring.add_definitions(
-        *(terms[table.lengths[terms] <= _COMMON_DEFINED], _DEFINERS, table.starts, table.lengths),
+    before, after = last_lines(query.prefix, weights.lines_before), first_lines(query.suffix, weights.lines_after)
+    whole, _, lines = kernels.whole_lines(*table.lexer(f"{before}\n{after}".encode(errors="replace")))
+    names, _, _ = kernels.occurrences(*table.lexer(imported.encode(errors="replace")))
+    near = slice(
+        *np.searchsorted(seen.lines, (seen.caret - weights.lines_before, seen.caret + weights.lines_after + 2))
+    )
+    terms = np.concatenate([seen.terms[near], whole, names])
+    # Lines from the caret; one that stands behind it is negative. For an import nothing but its weight counts.
+    away = np.concatenate([seen.caret - seen.lines[near], before.count("\n") - lines, np.zeros(len(names), np.int64)])
+    scale = np.repeat(
+        [1.0, weights.whole_line, weights.imported_name], [near.stop - near.start, len(whole), len(names)]
+    )
+    asked: tuple[Array, Array] = scoring.ask(
+        *(terms, away, scale, weights.after, weights.decay_lines, weights.idf_power, _most(index, weights.asking)),
+        *(table.live_blocks, table.lengths, table.worth),
+    )
+    return asked
+
+
+def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> "Array":
+    """The blocks that have to do with what stands round the caret, by path and line.
+
+    How much, in scoring.RELEVANCE_UNIT, is in `table.relevance`.
+    """
+    from infill.context import scoring
+
+    table, end = index.table, index.table.block_end
+    terms, asking = _ask(index, query, seen, imported, weights)
+    scoring.add_up(terms, asking, table.starts, table.lengths, table.pool, table.sums)
+    prior = _prior(index, query, imported, weights)
+    scores, tops = table.scores[:end], np.zeros(end // scoring.STRETCH + 1)
+    scoring.weighted(table.sums, table.window_tokens, _by_size(weights.size_power), table.file, prior, scores, tops)
+    best = scoring.best(scores, tops, weights.windows)
+    shares = (scores[best] / scores[best].max(initial=0)) ** weights.sharpness * scoring.RELEVANCE_UNIT
+    near = (seen.lines >= seen.caret - weights.definition_lines) & (
+        seen.lines <= seen.caret + 1 + weights.definition_lines // 2
+    )
+    names = np.unique(seen.terms[near])
+    defining = scoring.add_definitions(
+        *(names[table.lengths[names] <= _COMMON_DEFINED], _DEFINERS, table.starts, table.lengths),
         *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance),
     )
-    return found
+    spread = scoring.spread(best, shares.astype(np.int64), table.file, end, table.relevance)
+    current = index.files.get(query.path)
+    if current is not None:
+        table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
+    blocks = np.concatenate([spread, defining])
+    blocks = blocks[table.relevance[blocks] > 0]
+    return blocks[np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))]
 
 
 def _most(index: ProjectIndex, share: float) -> int:
     """So many blocks, a share of all, are not yet common."""
     return max(_FEW, int(share * index.table.live_blocks))
+
+
+@cache
+def _by_size(power: float) -> "Array":
+    """The factor of a window by the number of its identifiers."""
+    factors: "Array" = np.maximum(np.arange(_SIZES), 1.0) ** -power
+    return factors
 
 
 def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -> "Array":

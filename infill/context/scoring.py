@@ -4,6 +4,8 @@ Compiled by numba like `kernels`, whose terms and arrays these functions read. S
 which depends on the history of the index, cannot change a score.
 """
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -12,7 +14,37 @@ from infill.context.kernels import DEFINED, ONCE, TIMES
 WEIGHT_UNIT = 1 << 9
 RELEVANCE_UNIT = 1 << 20
 """Weights and relevances are integer multiples of 1 / unit."""
-_STRETCH = 64
+STRETCH = 64
+"""Windows whose highest score is known, so that they can be passed over together."""
+
+
+@njit(cache=True)
+def ask(terms, away, scale, after, decay, power, most, blocks, lengths, weight):  # type: ignore[no-untyped-def]
+    """Distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
+
+    An occurrence so many lines `away` from the caret (negative: behind it, where all weigh `after` as much) weighs
+    scale * e**(-|lines| / decay). Terms of more than `most` of the `blocks` are passed over, and negative ones.
+    `weight` is scratch.
+    """
+    distinct, count = np.empty(len(terms), np.int64), 0
+    for term in terms:
+        if term >= 0 and lengths[term] <= most:
+            weight[term] = -1.0
+    for number in range(len(terms)):
+        term = terms[number]
+        if term < 0 or lengths[term] > most:
+            continue
+        if weight[term] < 0:
+            distinct[count] = term
+            count += 1
+        value = scale[number] * math.exp(-max(away[number], -1 - away[number]) / decay)
+        weight[term] = max(weight[term], value if away[number] >= 0 else value * after)
+    asked = np.empty(count, np.int32)
+    for number in range(count):
+        term = distinct[number]
+        idf = math.log1p((blocks - lengths[term] + 0.5) / (lengths[term] + 0.5))
+        asked[number] = int(weight[term] * idf**power * WEIGHT_UNIT)
+    return distinct[:count], asked
 
 
 @njit(cache=True)
@@ -28,27 +60,34 @@ def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-unty
 
 
 @njit(cache=True)
-def ious(sums, sizes, asked, scores):  # type: ignore[no-untyped-def]
+def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
     """Intersection over union, from the number of terms that each window shares with the `asked` ones.
 
-    `sums` is zero afterwards.
+    `sums` is zero afterwards. The highest score of each stretch goes to `tops`, which are zero before.
     """
     sums[0] = 0
     for window in range(len(scores)):
         shared = sums[window + 1]
-        scores[window] = shared / (asked + sizes[window] - shared) if shared and sizes[window] else 0.0
         sums[window + 1] = 0
+        score = shared / (asked + sizes[window] - shared) if shared and sizes[window] else 0.0
+        scores[window] = score
+        tops[window // STRETCH] = max(tops[window // STRETCH], score)
 
 
 @njit(cache=True)
-def weighted(sums, sizes, by_size, file, prior, scores):  # type: ignore[no-untyped-def]
-    """Sum of weights x a factor by the window's size x the prior of its file. `sums` is zero afterwards."""
+def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[no-untyped-def]
+    """Sum of weights x a factor by the window's size x the prior of its file.
+
+    `sums` is zero afterwards. The highest score of each stretch goes to `tops`, which are zero before.
+    """
     sums[0] = 0
     for window in range(len(scores)):
         total = sums[window + 1]
-        size = min(sizes[window], len(by_size) - 1)
-        scores[window] = total * by_size[size] * prior[file[window]] if total and size else 0.0
         sums[window + 1] = 0
+        size = min(sizes[window], len(by_size) - 1)
+        score = total * by_size[size] * prior[file[window]] if total and size else 0.0
+        scores[window] = score
+        tops[window // STRETCH] = max(tops[window // STRETCH], score)
 
 
 @njit(cache=True)
@@ -71,30 +110,29 @@ def _sift(heap, score):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _least_of_best(scores, tops, k):  # type: ignore[no-untyped-def]
     """The k-th highest score; 0 when fewer are positive."""
-    heap = np.zeros(k)  # heap[0] is the least of the best k, as every parent is of its children
+    # No more than k - 1 scores are above the k-th of the highest scores of stretches, but one less than that may be.
+    enough = np.partition(tops, len(tops) - k)[len(tops) - k] if len(tops) > k else 0.0
+    heap = np.full(k, enough)  # heap[0] is the least of the best k, as every parent is of its children
     for stretch in range(len(tops)):
         if tops[stretch] > heap[0]:
-            for score in scores[stretch * _STRETCH : (stretch + 1) * _STRETCH]:
+            for score in scores[stretch * STRETCH : (stretch + 1) * STRETCH]:
                 if score > heap[0]:
                     _sift(heap, score)
     return heap[0]
 
 
 @njit(cache=True)
-def best(scores, k):  # type: ignore[no-untyped-def]
+def best(scores, tops, k):  # type: ignore[no-untyped-def]
     """Numbers of the `k` highest positive scores, and of all that equal the last of them.
 
-    Stretches of 64 whose highest score is below the k-th so far are skipped as a whole.
+    Stretches whose highest score, in `tops`, is below the k-th so far are skipped as a whole.
     """
-    tops = np.zeros(len(scores) // _STRETCH + 1)
-    for number in range(len(scores)):
-        tops[number // _STRETCH] = max(tops[number // _STRETCH], scores[number])
     least = max(_least_of_best(scores, tops, k), 1e-300)
     found, count = np.empty(2 * k, np.int64), 0
     for stretch in range(len(tops)):
         if tops[stretch] < least:
             continue
-        for number in range(stretch * _STRETCH, min((stretch + 1) * _STRETCH, len(scores))):
+        for number in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
             if scores[number] >= least:
                 if count == len(found):
                     found = np.append(found, np.empty(count, np.int64))
@@ -130,7 +168,7 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
     """Share `amount` among the blocks that define a term, for each of `terms` that at most `most` blocks define.
 
-    The blocks, each as often as it got a share.
+    Returns the blocks that had no relevance before.
     """
     blocks, count = np.empty(most * len(terms), np.int64), 0
     for term in terms:
@@ -142,23 +180,26 @@ def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance
             continue
         for place in range(starts[term], end):
             if notes[place] & DEFINED:
-                blocks[count] = pool[place] >> 1
-                relevance[blocks[count]] += amount // definitions
-                count += 1
+                block = pool[place] >> 1
+                if not relevance[block]:
+                    blocks[count] = block
+                    count += 1
+                relevance[block] += amount // definitions
     return blocks[:count]
 
 
 @njit(cache=True)
 def spread(windows, shares, file, end, relevance):  # type: ignore[no-untyped-def]
-    """Add the share of each window to the relevance of its two blocks; the blocks, each as often as it got one."""
+    """Add the share of each window to the relevance of its two blocks; the blocks that had none before."""
     blocks, count = np.empty(2 * len(windows), np.int64), 0
     for number in range(len(windows)):
         window = windows[number]
         for block in (window, window + 1):
             if block < end and file[block] == file[window]:
+                if not relevance[block] and shares[number]:
+                    blocks[count] = block
+                    count += 1
                 relevance[block] += shares[number]
-                blocks[count] = block
-                count += 1
     return blocks[:count]
 
 
@@ -166,19 +207,24 @@ def spread(windows, shares, file, end, relevance):  # type: ignore[no-untyped-de
 def expect(blocks, relevance, half, common, term_starts, tokens, terms, lengths, expected, worth):  # type: ignore[no-untyped-def]
     """The worth of each identifier of `blocks`: how much it is to be expected where the caret stands.
 
-    It is 1 - 2**(-sum / half) with the sum of the relevance of the blocks that hold it, and 0 if more than `common`
+    It is sum / (sum + half) with the sum of the relevance of the blocks that hold it, and 0 if more than `common`
     blocks of the project do. `expected` is scratch, zero before and after; `relevance` is zero afterwards.
     """
+    room = 0
     for block in blocks:
-        for entry in range(term_starts[block], term_starts[block] + tokens[block]):
-            expected[terms[entry]] += relevance[block]
+        room += tokens[block]
+    distinct, count = np.empty(room, np.int32), 0
     for block in blocks:
-        relevance[block] = 0
         for entry in range(term_starts[block], term_starts[block] + tokens[block]):
             term = terms[entry]
-            if expected[term]:
-                worth[term] = 1 - 2 ** (-expected[term] / half) if lengths[term] <= common else 0.0
-                expected[term] = 0
+            if not expected[term]:
+                distinct[count] = term
+                count += 1
+            expected[term] += relevance[block]
+        relevance[block] = 0
+    for term in distinct[:count]:
+        worth[term] = expected[term] / (expected[term] + half) if lengths[term] <= common else 0.0
+        expected[term] = 0
 
 
 @njit(cache=True)

@@ -1,5 +1,7 @@
 """Exact search finds what brute force finds, ties included."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,21 @@ def test_iou_equals_brute_force(project: dict[str, str], text: str, k: int, kind
     assert [(brute.place(index, hit.window), hit.score) for hit in found] == brute.top_iou(
         index, text, k, kind, without
     )
+
+
+@pytest.mark.parametrize("kind", ["tokens", "lines"])
+def test_iou_equals_brute_force_over_many_windows(kind: exact.Kind) -> None:
+    """Enough windows for whole stretches of them to be passed over, the best ones in the file that does not count."""
+    draw = random.Random(7)
+    words = [f"name{number}" for number in range(60)]
+    lines = {f"{file}.py": [" ".join(draw.choices(words, k=3)) for _ in range(400)] for file in range(12)}
+    asked = "\n".join(lines["3.py"][100:120])
+    index = ProjectIndex.from_documents((path, "\n".join(each)) for path, each in lines.items())
+    for k in (1, 2, 5):
+        found = exact.top_iou(index, asked, k, kind=kind, without="3.py")
+        assert [(brute.place(index, hit.window), hit.score) for hit in found] == brute.top_iou(
+            index, asked, k, kind, "3.py"
+        )
 
 
 @given(brute.projects, brute.texts)

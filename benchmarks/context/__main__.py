@@ -1,0 +1,125 @@
+"""Measure the context engine beside its peers; the last line is one JSON object.
+
+    python -m benchmarks.context [--quick] [--repo DIR] [--chunks N]
+
+Speed is measured on the Python packages installed here, coverage and reuse on published packages (`projects.py`); both
+on DIR where one is given. Times are processor time of one core.
+"""
+
+import argparse
+import json
+import random
+import sys
+import sysconfig
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+from benchmarks.context import coverage, projects, replay, speed
+from infill.prompt import Encode
+from infill.tokenizer import PATTERN
+
+VOCABULARY: Final = 16_384
+TRAINING_CHARS: Final = 4_000_000
+KV_BUDGET, PACK_BUDGET = 6_144, 8_192
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.context", description="Context engine and its peers.")
+    parser.add_argument("--quick", action="store_true", help="two packages, 40 holes, 3,000 chunks")
+    parser.add_argument("--repo", type=Path, metavar="DIR", help="measure on this folder")
+    parser.add_argument("--chunks", type=int, default=0, metavar="N", help="size of the index; default: 30,000")
+    options = parser.parse_args(arguments)
+    chunks = options.chunks or (3_000 if options.quick else 30_000)
+    result = _speed(options.repo or Path(sysconfig.get_paths()["purelib"]), chunks, 50 if options.quick else 500)
+    found = _projects(options)
+    encode = _tokenizer(text for project in found.values() for text in project.values())
+    result |= _quality(found, encode, holes=40 if options.quick else 400, sessions=1 if options.quick else 5)
+    print(json.dumps(result))
+
+
+def _projects(options: argparse.Namespace) -> dict[str, projects.Project]:
+    if options.repo:
+        return {options.repo.resolve().name: dict(projects.files(options.repo))}
+    packages = (*projects.TUNED, *projects.CHECKED)
+    return {
+        each.name: projects.fetch(each) for each in (packages[2:3] + packages[-3:-2] if options.quick else packages)
+    }
+
+
+def _tokenizer(texts: Iterable[str]) -> Encode:
+    """A byte-level BPE with our pattern, trained on a sample of the projects."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    every, sample, room = list(texts), list[str](), TRAINING_CHARS
+    random.Random(0).shuffle(every)
+    while every and room > 0:
+        sample.append(every.pop()[:20_000])
+        room -= len(sample[-1])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, show_progress=False, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(sample, trainer)
+    return lambda text: list(tokenizer.encode(text).ids)
+
+
+def _speed(root: Path, chunks: int, count: int) -> dict[str, Any]:
+    index, seconds, size = speed.build(projects.files(root), chunks)
+    asked = speed.queries(index, count)
+    times = speed.measure(index, asked)
+    memory = speed.memory_mb()
+    updates = speed.update_times(index, count)
+    texts = speed.window_texts(index)
+    exact, brute = speed.is_exact(index, texts, asked[: speed.EXACT_QUERIES])
+    print(f"{len(index)} files, {size / 1e6:.1f} MB of {root}: {index.table.live_blocks} chunks", file=sys.stderr)
+    return {
+        "chunks": index.table.live_blocks,
+        "mb": round(size / 1e6, 2),
+        "exact": exact,
+        "query_ms": times,
+        "build_s_per_24mb": round(seconds / size * 24e6, 3),
+        "update_ms": round(float(np.percentile(updates, 95)), 3),
+        "update_p50_p99_ms": speed.percentiles(updates),
+        "memory_mb": memory,
+        "peers": {"brute_force": speed.percentiles(brute)} | speed.peers(list(texts.values()), asked),
+    }
+
+
+def _quality(found: dict[str, projects.Project], encode: Encode, holes: int, sessions: int) -> dict[str, Any]:
+    covered, gains, steps, packs = {}, {}, list[replay.Step](), list[replay.Step]()
+    for name, project in found.items():
+        cut = coverage.holes(project, holes, name)
+        results = coverage.measure(project, cut, encode)
+        covered[name] = {strategy: coverage.interval(values) for strategy, values in results.items()}
+        gains[name] = {peer: coverage.interval(results["infill"] - results[peer]) for peer in ("bm25", "rag")}
+        steps += replay.replay(project, cut, sessions, KV_BUDGET, encode)
+        packs += replay.replay(project, cut[::-1], 1, PACK_BUDGET, encode)
+        over = ", ".join(f"{peer} {gain['value']:+.1f}" for peer, gain in gains[name].items())
+        print(f"{name}: {len(cut)} holes, infill {covered[name]['infill']['value']}, over {over}", file=sys.stderr)
+    return {
+        "coverage": covered,
+        "gain": gains,
+        "kv_reuse": _reuse(steps),
+        "pack_ms_p95": round(1000 * float(np.percentile([step.seconds for step in packs], 95)), 3),
+        "pack_tokens_p50": float(np.median([step.tokens for step in packs])),
+    }
+
+
+def _reuse(steps: Sequence[replay.Step]) -> dict[str, float]:
+    tokens = sum(step.tokens for step in steps)
+    return {
+        "share": round(sum(step.shared for step in steps) / tokens, 5),
+        "new_tokens_p50": float(np.percentile([step.tokens - step.shared for step in steps], 50)),
+        "new_tokens_p90": float(np.percentile([step.tokens - step.shared for step in steps], 90)),
+        "coverage_loss": round(100 * float(np.mean([step.lost for step in steps if step.lost is not None])), 3),
+        "prompt_tokens_mean": round(tokens / len(steps), 1),
+        "steps": len(steps),
+    }
+
+
+if __name__ == "__main__":
+    main()

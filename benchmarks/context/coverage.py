@@ -1,0 +1,183 @@
+"""Novel-identifier coverage: is what the missing code needs in the packed context?
+
+One to eight lines of a file are hidden. Of their identifiers that stand nowhere else in the file and are defined
+elsewhere in the project, the share that the context holds is the hole's coverage. An identifier has more than three
+letters and stands in less than 2 % of the windows, so that it says something. The context is filled with a strategy's
+items, best first, each whole or not at all, up to a budget of tokens.
+"""
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import bm25s
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.context.projects import Project
+from infill.context import ContextItem, ProjectIndex, Query, rank
+from infill.context.memo import Memo
+from infill.context.similarity import IDENTIFIER
+
+BUDGET: Final = 4_096
+CANDIDATES: Final = 64
+COMMON: Final = 0.02
+MAX_LINES: Final = 8
+PEER_WINDOW, PEER_STEP = 40, 20
+"""Lines of the windows that BM25 searches: it does better on these than on shorter ones."""
+PEER_QUERIES: Final = ((30, 10), (15, 5))
+"""Lines before and after the caret that BM25 is asked for; the better one counts."""
+_DEFINITION: Final = re.compile(
+    r"\b(?:class|const|def|define|enum|fn|fun|func|function|interface|let|mod|namespace|object|static|struct|trait|type"
+    r"|typedef|using|val|var)\s+\*?\s*([^\W\d]\w*)"
+    r"|([^\W\d]\w*)\s*\([^()]*\)[^;{}()]*\{"
+    r"|^\s*(?:self\.|this\.|[\w<>\[\],: ]+\s)?([^\W\d]\w*)\s*[:=](?!=)",
+    re.MULTILINE,
+)
+"""A name behind a keyword, before a parameter list and a brace, or before a colon or an equals sign."""
+
+
+class Hole(NamedTuple):
+    query: Query
+    middle: str
+    wanted: frozenset[str]
+
+
+Ranked = Callable[[Query], Iterable[ContextItem]]
+
+
+def names(text: str) -> list[str]:
+    """The identifiers of a text, in order."""
+    return [name.decode() for name in IDENTIFIER.findall(text.encode())]
+
+
+def holes(project: Project, count: int, seed: str) -> list[Hole]:
+    """At most `count` holes with something to find, the same ones for the same seed."""
+    lines = {path: text.split("\n") for path, text in sorted(project.items())}
+    named = {path: [names(line) for line in each] for path, each in lines.items()}
+    rare, defined = _rare(named), _defined(project)
+    draw, found = random.Random(seed), list[Hole]()
+    paths, weights = list(lines), [len(each) for each in lines.values()]
+    for _ in range(200 * count):
+        (path,) = draw.choices(paths, weights)
+        size = draw.randint(1, MAX_LINES)
+        if len(lines[path]) < size + 5:
+            continue
+        start = draw.randrange(len(lines[path]) - size)
+        hidden, rest = _split(named[path], start, start + size)
+        wanted = {name for name in hidden - rest if name in rare and defined[name] - {path}}
+        if wanted:
+            before, after = "\n".join(lines[path][:start]) + "\n", "\n".join(lines[path][start + size :])
+            middle = "\n".join(lines[path][start : start + size]) + "\n"
+            found.append(Hole(Query(path=path, prefix=before, suffix=after), middle, frozenset(wanted)))
+        if len(found) == count:
+            break
+    return found
+
+
+def _split(named: Sequence[Sequence[str]], start: int, stop: int) -> tuple[set[str], set[str]]:
+    hidden = {name for line in named[start:stop] for name in line if len(name) > 3}
+    return hidden, {name for line in [*named[:start], *named[stop:]] for name in line}
+
+
+def _rare(named: Mapping[str, Sequence[Sequence[str]]]) -> set[str]:
+    """The identifiers that stand in less than a share COMMON of the windows."""
+    counts, total = Counter[str](), 0
+    for each in named.values():
+        for start in range(0, max(len(each) - PEER_STEP, 1), PEER_STEP):
+            total += 1
+            counts.update({name for line in each[start : start + PEER_WINDOW] for name in line})
+    return {name for name, count in counts.items() if count < COMMON * total}
+
+
+def _defined(project: Project) -> dict[str, set[str]]:
+    """Name -> the files that define it."""
+    found = defaultdict[str, set[str]](set)
+    for path, text in project.items():
+        for match in _DEFINITION.finditer(text):
+            found[match[match.lastindex or 1]].add(path)
+    return found
+
+
+def fill(items: Iterable[ContextItem], size: Callable[[str], int]) -> list[ContextItem]:
+    """The items, best first, each whole or skipped, that the budget has room for."""
+    room, taken = BUDGET, []
+    for item in items:
+        cost = 1 + size(f"{item.path}\n") + size(item.text)
+        if cost <= room:
+            room -= cost
+            taken.append(item)
+    return taken
+
+
+def coverage(wanted: frozenset[str], items: Iterable[ContextItem]) -> float:
+    """The share of the wanted identifiers that the items hold."""
+    return len(wanted.intersection(name for item in items for name in names(item.text))) / len(wanted)
+
+
+def measure(
+    project: Project, found: Sequence[Hole], encode: Callable[[str], list[int]]
+) -> dict[str, NDArray[np.float64]]:
+    """Strategy -> the coverage of each hole."""
+    memo = Memo(encode)
+
+    def size(text: str) -> int:
+        return len(memo(text))
+
+    index = ProjectIndex.from_documents(sorted(project.items()), encode)
+    ours: dict[str, Ranked] = {
+        name: lambda query, name=name: rank(index, query, name, CANDIDATES)  # type: ignore[misc]
+        for name in ("infill", "iou_exact", "rag", "iou", "path_distance")
+    }
+    results = {
+        name: np.array([coverage(hole.wanted, fill(ranked(hole.query), size)) for hole in found])
+        for name, ranked in ours.items()
+    }
+    peer = Bm25(project)
+    tries = [
+        np.array([coverage(hole.wanted, fill(peer.rank(hole.query, *lines), size)) for hole in found])
+        for lines in PEER_QUERIES
+    ]
+    return results | {"bm25": max(tries, key=lambda each: float(each.mean()))}
+
+
+class Bm25:
+    """The library bm25s over line windows; a window that shares a line with a better one is passed over."""
+
+    def __init__(self, project: Project) -> None:
+        self._items = [item for path, text in sorted(project.items()) for item in _windows(path, text)]
+        self._search = bm25s.BM25()
+        self._search.index([names(item.text) for item in self._items], show_progress=False)
+
+    def rank(self, query: Query, before: int, after: int) -> Iterator[ContextItem]:
+        """The windows by BM25 score, best first."""
+        text = "\n".join([*query.prefix.split("\n")[-before - 1 :], *query.suffix.split("\n")[:after]])
+        known = [name for name in dict.fromkeys(names(text)) if name in self._search.vocab_dict]
+        if not known:
+            return
+        count = min(len(self._items), 6 * CANDIDATES)
+        found, scores = self._search.retrieve([known], k=count, show_progress=False)
+        taken = defaultdict[str, set[int]](set)
+        for number, score in zip(found[0].tolist(), scores[0].tolist(), strict=True):
+            item = self._items[number]
+            lines = set(range(item.first_line, item.last_line + 1))
+            if score > 0 and item.path != query.path and taken[item.path].isdisjoint(lines):
+                taken[item.path] |= lines
+                yield item
+
+
+def _windows(path: str, text: str) -> Iterator[ContextItem]:
+    lines = text.split("\n")
+    for start in range(0, max(len(lines) - PEER_STEP, 1), PEER_STEP):
+        part = lines[start : start + PEER_WINDOW]
+        yield ContextItem(path=path, text="\n".join(part) + "\n", first_line=start + 1, last_line=start + len(part))
+
+
+def interval(values: NDArray[np.float64], resamples: int = 2_000) -> dict[str, float]:
+    """Mean in points with its 95 % bootstrap interval; of differences, the paired one."""
+    draw = np.random.default_rng(0)
+    means = values[draw.integers(0, len(values), (resamples, len(values)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {name: round(100 * float(x), 2) for name, x in (("value", values.mean()), ("low", low), ("high", high))}

@@ -1,0 +1,58 @@
+"""Typing replayed: how much of each prompt is the last one's, and what that costs in coverage."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from typing import Final, NamedTuple
+
+from benchmarks.context.coverage import Hole, coverage, names
+from benchmarks.context.projects import Project
+from infill.context import ProjectIndex, retrieve
+from infill.context.packing import Packed, pack
+from infill.prompt import Encode, FimRequest, infill_format
+
+STEPS, CHARS = 40, 3
+CANDIDATES: Final = 64
+
+
+class Step(NamedTuple):
+    shared: int
+    """Tokens at the start of the prompt that the last one started with too."""
+    tokens: int
+    """Of the prompt in all."""
+    lost: float | None
+    """Coverage of a prompt packed anew less that of the one packed after the last; None when nothing is wanted."""
+    seconds: float
+    """Processor time of packing after the last prompt."""
+
+
+def replay(project: Project, found: Sequence[Hole], sessions: int, budget: int, encode: Encode) -> list[Step]:
+    """Type the hidden lines of the first holes that are long enough, ranking and packing at every third character."""
+    index = ProjectIndex.from_documents(sorted(project.items()), encode)
+    long = [hole for hole in found if len(hole.middle) >= STEPS * CHARS]
+    return [step for hole in long[:sessions] for step in _session(index, hole, budget, encode)]
+
+
+def _session(index: ProjectIndex, hole: Hole, budget: int, encode: Encode) -> Iterator[Step]:
+    last: Packed | None = None
+    for step in range(STEPS + 1):
+        request = _request(index, hole, step * CHARS)
+        started = time.process_time()
+        packed = pack(infill_format(), encode, request, previous=last, budget=budget, holds=index.holds)
+        seconds = time.process_time() - started
+        if last is not None:
+            pairs = zip(last.prompt.ids, packed.prompt.ids, strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            anew = pack(infill_format(), encode, request, budget=budget)
+            wanted = hole.wanted.intersection(names(hole.middle[step * CHARS :]))
+            lost = coverage(wanted, anew.prompt.items) - coverage(wanted, packed.prompt.items) if wanted else None
+            yield Step(shared, len(packed.prompt.ids), lost, seconds)
+        last = packed
+
+
+def _request(index: ProjectIndex, hole: Hole, typed: int) -> FimRequest:
+    """The request after so many characters of the hidden lines, with its candidates."""
+    path, prefix, suffix = hole.query.path, hole.query.prefix + hole.middle[:typed], hole.query.suffix
+    request = FimRequest(path=path, prefix=prefix, suffix=suffix)
+    context = retrieve(index, request, strategy="infill", k=CANDIDATES)
+    return FimRequest(path=path, prefix=prefix, suffix=suffix, context=context)

@@ -1,0 +1,174 @@
+"""Speed of exact search, ranking, building and updating, beside peers on the same windows and queries.
+
+Times are processor time of this process, so that other load on the machine does not count; the peers run in it too.
+"""
+
+import random
+import resource
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import bm25s
+import numpy as np
+import rank_bm25
+import tantivy
+
+from benchmarks.context.coverage import names
+from infill.context import ProjectIndex, Query, exact, rank
+from infill.context.caret import first_lines, last_lines
+from infill.context.similarity import iou, token_set
+
+K: Final = 20
+ROUND_CARET: Final = 10
+"""Lines before and after the caret that are searched for, by us and by the peers."""
+EXACT_QUERIES: Final = 20
+SLOW_QUERIES: Final = 10
+"""Of the peers that look at every window."""
+
+
+class Asked(NamedTuple):
+    query: Query
+    text: str
+
+
+def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: int = 5) -> list[float]:
+    """Processor time of each call, after a few that do not count."""
+    for argument in arguments[:warm]:
+        body(argument)
+    times = []
+    for argument in arguments:
+        started = time.process_time()
+        body(argument)
+        times.append((time.process_time() - started) * 1000)
+    return times
+
+
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    """p50 and p99."""
+    return {f"p{share}": round(float(np.percentile(times, share)), 3) for share in (50, 99)}
+
+
+def build(files: Iterable[tuple[str, str]], chunks: int) -> tuple[ProjectIndex, float, int]:
+    """An index of at least `chunks` blocks, if the files are enough, with its seconds and the bytes read."""
+    ProjectIndex.from_documents([("warm.py", "warm = 1\n")])  # loads the compiled loops
+    seconds, size, index = 0.0, 0, ProjectIndex()
+    for path, text in files:
+        started = time.process_time()
+        index.update(path, text)
+        seconds += time.process_time() - started
+        size += len(text.encode(errors="replace"))
+        if index.table.live_blocks >= chunks:
+            break
+    started = time.process_time()
+    index.table.squeeze()
+    return index, seconds + time.process_time() - started, size
+
+
+def queries(index: ProjectIndex, count: int) -> list[Asked]:
+    """Carets at random lines of random files."""
+    draw, asked = random.Random(0), []
+    paths = sorted(path for path, file in index.files.items() if file.span.blocks > 1)
+    for path in draw.choices(paths, k=count):
+        lines = index.text(path).split("\n")
+        at = draw.randrange(len(lines))
+        query = Query(path=path, prefix="\n".join(lines[:at]) + "\n", suffix="\n".join(lines[at + 3 :]))
+        text = f"{last_lines(query.prefix, ROUND_CARET)}\n{first_lines(query.suffix, ROUND_CARET)}"
+        asked.append(Asked(query, text))
+    return asked
+
+
+def update_times(index: ProjectIndex, count: int) -> list[float]:
+    """Milliseconds to take in a file with one line changed, over random files."""
+    draw, paths = random.Random(1), sorted(index.files)
+    changed = []
+    for path in draw.choices(paths, k=count):
+        lines = index.text(path).split("\n")
+        lines.insert(draw.randrange(len(lines) + 1), "changed_name = compute_changed_value(other_name)")
+        changed.append((path, "\n".join(lines)))
+    return milliseconds(lambda each: index.update(*each), changed, warm=0)
+
+
+def measure(index: ProjectIndex, asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
+    """Strategy -> p50 and p99 of a query."""
+    ours: dict[str, Callable[[Asked], object]] = {
+        "iou_exact": lambda each: exact.top_iou(index, each.text, K, without=each.query.path),
+        "iou_lines": lambda each: exact.top_iou(index, each.text, K, kind="lines", without=each.query.path),
+        "bm25": lambda each: exact.top_bm25(index, each.text, K, without=each.query.path),
+        "default": lambda each: rank(index, each.query, "infill", K),
+    }
+    return {name: percentiles(milliseconds(body, asked)) for name, body in ours.items()}
+
+
+def memory_mb() -> float:
+    """The most that this process has taken."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, 1)
+
+
+def window_texts(index: ProjectIndex) -> dict[int, str]:
+    """Window -> its text: what the peers search."""
+    return {
+        window: index.item(window, index.width(window)).text for path in index.files for window in index.windows(path)
+    }
+
+
+def is_exact(index: ProjectIndex, texts: dict[int, str], asked: Sequence[Asked]) -> tuple[bool, list[float]]:
+    """Whether exact search gives what comparing with every window gives, and the times of the latter."""
+    sets = {window: token_set(text.encode()) for window, text in texts.items()}
+    ranks, table, times, same = index.layout.ranks, index.table, [], True
+    for each in asked:
+        started = time.process_time()
+        wanted = token_set(each.text.encode())
+        scores = {window: iou(wanted, held) for window, held in sets.items()}
+        times.append((time.process_time() - started) * 1000)
+        current = index.files[each.query.path].number
+        best = sorted(
+            (window for window, score in scores.items() if score > 0 and table.file[window] != current),
+            key=lambda window: (-scores[window], ranks[table.file[window]], table.line[window]),
+        )[:K]
+        found = exact.top_iou(index, each.text, K, without=each.query.path)
+        same = same and [(window, scores[window]) for window in best] == [tuple(hit) for hit in found]
+    return same, times
+
+
+def peers(texts: Sequence[str], asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
+    """Program -> p50 and p99 of a query for the distinct identifiers of the same text, over the same windows."""
+    held, wanted = [names(text) for text in texts], [list(dict.fromkeys(names(each.text))) for each in asked]
+    return {
+        "bm25s": percentiles(_bm25s(held, wanted)),
+        "tantivy": percentiles(_tantivy(held, wanted)),
+        "rank_bm25": percentiles(_rank_bm25(held, wanted[:SLOW_QUERIES])),
+    }
+
+
+def _bm25s(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
+    search = bm25s.BM25()
+    search.index(held, show_progress=False)
+    known = [[name for name in each if name in search.vocab_dict] for each in wanted]
+    return milliseconds(
+        lambda each: search.retrieve([each], k=K, show_progress=False), [each for each in known if each]
+    )
+
+
+def _rank_bm25(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
+    search = rank_bm25.BM25Okapi(held)
+    return milliseconds(lambda each: np.argpartition(-search.get_scores(each), K)[:K], wanted, warm=1)
+
+
+def _tantivy(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("body", tokenizer_name="whitespace", index_option="freq")
+    index = tantivy.Index(builder.build())
+    writer = index.writer(num_threads=1)
+    for each in held:
+        writer.add_document(tantivy.Document(body=" ".join(each)))
+    writer.commit()
+    writer.wait_merging_threads()
+    index.reload()
+    searcher, schema = index.searcher(), index.schema
+
+    def search(each: list[str]) -> object:
+        terms = [(tantivy.Occur.Should, tantivy.Query.term_query(schema, "body", name)) for name in each]
+        return searcher.search(tantivy.Query.boolean_query(terms), K)
+
+    return milliseconds(search, wanted)

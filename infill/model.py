@@ -7,21 +7,24 @@ embeddings (header of its GGUF).
 """
 
 from pathlib import Path
-from typing import Any, Final
-
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PretrainedConfig
+from typing import TYPE_CHECKING, Any, Final
 
 from infill.config import ModelConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
 
+if TYPE_CHECKING:  # the counts are also read where there is no torch: the pipeline's preflight
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig
+
 ADAM_BYTES: Final = 16
 """Bytes a parameter: weight, gradient and two moments, each in fp32."""
 
 
-def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None = None) -> LlamaConfig:
+def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None = None) -> "LlamaConfig":
     """The Hugging Face configuration of `config` with V = `vocab_size`; control tokens from `fmt`."""
+    from transformers import LlamaConfig
+
     end = fmt.endoftext if fmt else 0
     return LlamaConfig(
         vocab_size=vocab_size,
@@ -42,23 +45,29 @@ def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None 
     )
 
 
-def build(config: LlamaConfig, *, seed: int = 0, device: str = "cpu") -> LlamaForCausalLM:
+def build(config: "LlamaConfig", *, seed: int = 0, device: str = "cpu") -> "LlamaForCausalLM":
     """A model with random fp32 weights, the same for the same seed. On the `meta` device it takes no memory."""
+    import torch
+    from transformers import LlamaForCausalLM
+
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The decoder in `folder`, a Llama or one built alike (Qwen2, StarCoder2).
+def load(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
+    """The decoder in `folder`, a Llama or one built alike (Qwen2, StarCoder2), in fp32 unless `dtype` says otherwise.
 
     Raises InputError when its files are missing or damaged, or when it is built in another way.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} is no model folder: it has no config.json")
     try:
         found = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+            folder, dtype=dtype or torch.float32, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # transformers, safetensors and json each raise their own
         first = str(error).strip().partition("\n")[0]
@@ -68,7 +77,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     return found
 
 
-def context_length(config: PretrainedConfig) -> int:
+def context_length(config: "PretrainedConfig") -> int:
     """Tokens that the model was made for: its positions, or less where its attention slides over them."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     return int(min(config.max_position_embeddings, window or config.max_position_embeddings))

@@ -24,8 +24,10 @@ from infill.errors import InputError
 FILE_NAME: Final = "manifest.json"
 SCRATCH: Final = "scratch"
 """A folder of this name inside a stage's output holds what only a resumed run needs; it is no part of the artifact."""
-LOGS: Final = frozenset({"history.jsonl"})
-"""Files that tell when and how fast: part of an artifact, not of its identity."""
+LOGS: Final = ("history.jsonl", "samples.jsonl", "README.md", "card.json", "logs/")
+"""Files and folders that tell when and how fast: part of an artifact, not of its identity."""
+EXECUTION: Final = "execution"
+"""Metadata of a configuration's field that says where or how fast a stage runs, not what it makes: no part of a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over stage, key and files but logs: equal for equal content, wherever and whenever it was made."""
-        files = {name: entry for name, entry in self.files.items() if name not in LOGS}
+        files = {name: entry for name, entry in self.files.items() if not name.startswith(LOGS)}
         return _hash({"stage": self.stage, "key": self.key, "files": files})
 
 
@@ -64,9 +66,21 @@ def config_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
+def decisive(config: Any) -> dict[str, Any]:
+    """As `config_dict`, without the fields whose metadata say EXECUTION (docs/adr/0004)."""
+    plain = config_dict(config)
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.metadata.get(EXECUTION):
+            del plain[item.name]
+        elif dataclasses.is_dataclass(value):
+            plain[item.name] = decisive(value)
+    return plain
+
+
 def key(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
     """The key of what `stage` makes of `config` and the digests `inputs`: 24 hexadecimal digits."""
-    return _hash({"stage": stage, "version": version, "config": config_dict(config), "inputs": dict(inputs)})[:24]
+    return _hash({"stage": stage, "version": version, "config": decisive(config), "inputs": dict(inputs)})[:24]
 
 
 def find(uri: str) -> Manifest | None:

@@ -1,8 +1,12 @@
 """What each stage can be told: frozen, keyword-only dataclasses; the documentation stands under each field."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+EXECUTION: Final[Mapping[str, bool]] = {"execution": True}
+"""Metadata of a field that says where or how fast a stage runs, not what it makes: no part of an artifact's key."""
 
 PERMISSIVE_LICENCES: Final = (
     "0BSD",
@@ -52,7 +56,7 @@ class CorpusConfig:
     """Share of repositories, by hash of the name, for evaluation."""
     shard_bytes: int = 64_000_000
     """Text per parquet file; it bounds the memory of a worker and is the unit of work that a resumed run re-uses."""
-    runtime: str = "local"
+    runtime: str = field(default="local", metadata=EXECUTION)
     """`local`: threads of this process; `ray`: Ray Data, on the cluster of RAY_ADDRESS where that is set."""
     seed: int = 0
 
@@ -123,23 +127,36 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
-    launcher: str = "ray"
+    launcher: str = field(default="ray", metadata=EXECUTION)
     """`ray`: Ray Train workers with DeepSpeed engines; `local`: one plain process, for a single GPU at a desk."""
-    workers: int = 1
+    recompute: bool = field(default=False, metadata=EXECUTION)
+    """Keep a layer's input alone and compute the layer again in the backward pass: a third slower, far less memory."""
+    workers: int = field(default=1, metadata=EXECUTION)
     """Ray Train workers, one per GPU; on a CPU each takes its share of the cores."""
-    max_failures: int = 3
+    min_workers: int = field(default=0, metadata=EXECUTION)
+    """Go on with fewer workers, down to so many, where the cluster has no more; 0 insists on `workers`."""
+    max_failures: int = field(default=3, metadata=EXECUTION)
     """Times that lost workers are started again from the last checkpoint before the run is given up."""
-    timeout_s: float = 600.0
-    """A worker that has not started, or not ended a step, after so many seconds is ended with a traceback."""
+    timeout_s: float = field(default=600.0, metadata=EXECUTION)
+    """A worker that has not started, or not ended a step, after so many seconds is ended with its stacks as reason."""
     log_every: int = 10
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = field(default=2, metadata=EXECUTION)
     """The newest so many checkpoints are kept while the training runs."""
+    keep_every: int = field(default=0, metadata=EXECUTION)
+    """Beside them, those whose step is a multiple of this; 0 is none."""
+    keep_best: int = field(default=0, metadata=EXECUTION)
+    """Beside them, so many with the lowest bits per byte (or loss) on held-out data."""
     validation_batches: int = 8
     """Micro-batches of the validation split behind each validation loss; 0 is none."""
+    sample_every: int = field(default=100, metadata=EXECUTION)
+    """Optimiser steps between completions of the same few holes, which show what is learned; 0 is never."""
+    sample_holes: int = field(default=4, metadata=EXECUTION)
     spike: float = 3.0
     """A batch whose loss is no number, or so many nats above the running mean, is tried again, then skipped."""
+    norm_spike: float = 100.0
+    """The same for a gradient norm so many times the running mean."""
     max_skipped: int = 10
     """Skipped batches after which the run stops."""
     seed: int = 0
@@ -152,6 +169,7 @@ class TrainConfig:
         _check(self.precision in {"auto", "fp32", "bf16"}, f"precision {self.precision!r} is none of auto, fp32, bf16")
         _check(self.launcher in {"ray", "local"}, f"launcher {self.launcher!r} is neither ray nor local")
         _check(self.workers >= 1, "workers must be at least 1")
+        _check(0 <= self.min_workers <= self.workers, "min_workers must lie between 0 and workers")
         _check(self.launcher == "ray" or self.workers == 1, "launcher local is one process: set workers to 1")
         _check(
             self.workers <= self.batch_tokens // self.micro_batch_tokens,
@@ -160,7 +178,11 @@ class TrainConfig:
         _check(0 <= self.decay_share <= 1, "decay_share must lie between 0 and 1")
         _check(self.log_every > 0 and self.checkpoint_every > 0, "log_every and checkpoint_every must be positive")
         _check(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
-        _check(self.spike > 0, "spike must be positive")
+        _check(self.keep_every >= 0 and self.keep_best >= 0, "keep_every and keep_best must not be negative")
+        _check(self.spike > 0 and self.norm_spike > 1, "spike must be positive, norm_spike above 1")
+        _check(self.sample_every >= 0, "sample_every must not be negative")
+        _check(self.sample_holes >= 1, "sample_holes must be at least 1; sample_every=0 shows none")
+        _check(self.max_skipped >= 0, "max_skipped must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

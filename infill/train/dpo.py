@@ -15,11 +15,10 @@ from infill import manifest, model, prompt, storage
 from infill.config import DpoConfig, TrainConfig
 from infill.errors import InputError
 from infill.examples import request_of
-from infill.train import export, history, launch, loop, objectives
+from infill.train import export, history, launch, loop, objectives, samples
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, State, rows_of
 from infill.train.engine import Engine, precision
-from infill.train.held_out import identity
 from infill.train.scorer import Scorer, score
 from infill.train.sft import LEAST_PROMPT, room
 
@@ -35,7 +34,7 @@ def run(config: DpoConfig, preferences: str, sft: str, output: str) -> dict[str,
     Raises InputError without pairs.
     """
     inputs = {"preferences": manifest.digest_of(preferences), "model": manifest.digest_of(sft)}
-    body = functools.partial(_train, config, preferences, sft, output, identity(STAGE, VERSION, config, inputs))
+    body = functools.partial(_train, config, preferences, sft, output, manifest.key(STAGE, VERSION, config, inputs))
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
@@ -70,7 +69,16 @@ def _work(config: DpoConfig, preferences: str, sft: str, output: str, key: str, 
     def open_lane(lane: int, state: State | None) -> ItemLane:
         return ItemLane(pairs, tokens, seed=config.train.seed, lane=lane, lanes=lanes, state=state)
 
-    return loop.Work(objective=objectives.dpo(config.beta, config.sft_weight), open_lane=open_lane, identity=key)
+    def holes() -> list[samples.Hole]:
+        """Of pairs that are trained on: the stage is given no others."""
+        return samples.of_rows(table.slice(0, config.train.sample_holes).to_pylist(), "chosen")
+
+    return loop.Work(
+        objective=objectives.dpo(config.beta, config.sft_weight),
+        open_lane=open_lane,
+        complete=samples.completions(holes, storage.fetch(sft)),
+        identity=key,
+    )
 
 
 class Pairs:

@@ -1,14 +1,11 @@
 """Validation: the loss on data that is never trained on."""
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
-from infill import manifest
 from infill.train.batch import Batch
 from infill.train.engine import Engine
 
@@ -32,9 +29,3 @@ def validation(make: Callable[[], list[Batch]]) -> Callable[[Engine], dict[str, 
         return {**found, "bits_per_byte": loss / math.log(2) / text_bytes} if text_bytes else found
 
     return validate
-
-
-def identity(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
-    """Digest of what decides a training's result: where and by how many workers it is done does not."""
-    train = dataclasses.replace(config.train, workers=1, launcher="ray", max_failures=0, timeout_s=0.0)
-    return manifest.key(stage, version, dataclasses.replace(config, train=train), inputs)

@@ -9,11 +9,11 @@ from typing import Any, Final
 from infill import manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
-from infill.train import export, history, launch, loop, objectives
+from infill.train import export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
-from infill.train.held_out import identity, validation
+from infill.train.held_out import validation
 
 STAGE: Final = "pretrain"
 VERSION: Final = 1
@@ -29,7 +29,8 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
     if config.base_model:
         body = functools.partial(_import, config, output)
     else:
-        body = functools.partial(_train, config, corpus, tokenizer, output, identity(STAGE, VERSION, config, inputs))
+        key = manifest.key(STAGE, VERSION, config, inputs)
+        body = functools.partial(_train, config, corpus, tokenizer, output, key)
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
@@ -89,8 +90,15 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
             pass
         return batches
 
+    def holes() -> list[samples.Hole]:
+        return samples.of_documents(corpus, "validation", config.train.sample_holes, config.train.seed)
+
     return loop.Work(
-        objective=objectives.language_model, open_lane=open_lane, validate=validation(held_out), identity=key
+        objective=objectives.language_model,
+        open_lane=open_lane,
+        validate=validation(held_out),
+        complete=samples.completions(holes, folder),
+        identity=key,
     )
 
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 from infill import manifest, model, prompt, storage
 from infill.config import SftConfig
 from infill.errors import InputError
-from infill.examples import request_of
+from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
-from infill.train import export, history, launch, loop, objectives
+from infill.train import export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, State, rows_of
 from infill.train.engine import Engine
-from infill.train.held_out import identity, validation
+from infill.train.held_out import validation
 
 STAGE: Final = "sft"
 VERSION: Final = 1
@@ -30,7 +30,7 @@ def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, f
     Only the middle and the end of text are predicted. Returns the metrics; raises InputError without examples.
     """
     inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)}
-    body = functools.partial(_train, config, examples, base, output, identity(STAGE, VERSION, config, inputs))
+    body = functools.partial(_train, config, examples, base, output, manifest.key(STAGE, VERSION, config, inputs))
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
@@ -71,8 +71,16 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
         found = [item for index in range(len(others)) if (item := others[index]) is not None]
         return [pack(row, tokens) for row in rows_of(found, tokens)[: config.train.validation_batches]]
 
+    def holes() -> list[samples.Hole]:
+        rows = read_holes(examples, "validation", config.train.sample_holes).to_pylist()
+        return samples.of_rows(rows, "middle")
+
     return loop.Work(
-        objective=objectives.language_model, open_lane=open_lane, validate=validation(held_out), identity=key
+        objective=objectives.language_model,
+        open_lane=open_lane,
+        validate=validation(held_out),
+        complete=samples.completions(holes, folder),
+        identity=key,
     )
 
 
@@ -102,4 +110,6 @@ class Examples:
         if budget < LEAST_PROMPT:
             return None
         rendered = prompt.render(self.fmt, self.encoder.encode, request_of(row), budget=budget)
-        return plain_item([*rendered.ids, *middle], start=len(rendered.ids) - 1, group=row["language"])
+        text_bytes = len(row["middle"].encode("utf-8", "surrogatepass"))
+        ids = [*rendered.ids, *middle]
+        return plain_item(ids, start=len(rendered.ids) - 1, group=row["language"], text_bytes=text_bytes)

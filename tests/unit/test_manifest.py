@@ -1,10 +1,11 @@
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 
 from infill import manifest, storage
+from infill.config import TrainConfig
 from infill.errors import InputError
 
 
@@ -72,6 +73,27 @@ def test_key_follows_config_and_inputs() -> None:
         manifest.key("other", 1, Config(), {}),
     }
     assert len(keys) == 5
+
+
+@dataclass(frozen=True)
+class Nested:
+    inner: Config = field(default_factory=Config)
+    workers: int = field(default=1, metadata={manifest.EXECUTION: True})
+
+
+def test_how_a_stage_is_run_is_no_part_of_its_key(tmp_path: Path) -> None:
+    keys = [manifest.key("toy", 1, Nested(workers=count), {}) for count in (1, 8)]
+    assert keys[0] == keys[1] != manifest.key("toy", 1, Nested(Config(size=2)), {})
+    assert manifest.config_dict(Nested(workers=8)) == {"inner": {"size": 1}, "workers": 8}
+
+
+def test_the_settings_of_execution_are_those_that_change_no_result() -> None:
+    left_out = {item.name for item in fields(TrainConfig) if item.metadata.get(manifest.EXECUTION)}
+    assert left_out == {
+        "keep_best", "keep_checkpoints", "keep_every", "launcher", "max_failures", "min_workers", "recompute",
+        "sample_every", "sample_holes",
+        "sample_every", "sample_holes", "timeout_s", "workers",
+    }  # fmt: skip
 
 
 def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:

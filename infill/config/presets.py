@@ -41,6 +41,8 @@ def debug() -> Preset:
         log_every=2,
         checkpoint_every=4,
         validation_batches=1,
+        sample_every=6,
+        sample_holes=2,
     )
     return Preset(
         corpus=CorpusConfig(validation_share=0.2, test_share=0.2),
@@ -78,6 +80,7 @@ def demo() -> Preset:
         warmup_steps=50,
         log_every=20,
         checkpoint_every=200,
+        sample_every=200,
     )
     return Preset(
         corpus=CorpusConfig(max_total_bytes=80_000_000),
@@ -112,6 +115,7 @@ def small() -> Preset:
         learning_rate=1e-3,
         warmup_steps=200,
         checkpoint_every=250,
+        sample_every=250,
     )
     return Preset(
         corpus=CorpusConfig(),
@@ -136,6 +140,7 @@ def mellum_4b() -> Preset:
         learning_rate=3e-4,
         warmup_steps=2_000,
         checkpoint_every=500,
+        sample_every=500,
         workers=256,
     )
     return replace(

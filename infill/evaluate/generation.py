@@ -64,27 +64,37 @@ class Generator:
 
     def __init__(self, folder: Path) -> None:
         """Load the MODEL FOLDER `folder`. Raises InputError when it is none."""
-        self.encoder: Encoder = load_encoder(folder)
-        self.format: PromptFormat = load_format(folder)
-        self.stop_ids: frozenset[int] = frozenset(self.format.stop_ids)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        encoder, fmt = load_encoder(folder), load_format(folder)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             # fp32 on a CPU, where bf16 is emulated.
-            dtype: Any = "auto" if self.device.type == "cuda" else torch.float32
+            dtype: Any = "auto" if device.type == "cuda" else torch.float32
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
-        if self.encoder.vocab_size > model.config.vocab_size:
+        if encoder.vocab_size > model.config.vocab_size:
             raise InputError(
-                f"the tokenizer in {folder} has {self.encoder.vocab_size} tokens, the model only "
+                f"the tokenizer in {folder} has {encoder.vocab_size} tokens, the model only "
                 f"{model.config.vocab_size}: they do not belong together"
             )
-        self.model: Any = model.to(self.device).eval()
+        self._take(model.to(device).eval(), encoder, fmt)
+
+    @classmethod
+    def of(cls, model: Any, encoder: Encoder, fmt: PromptFormat) -> "Generator":
+        """A generator for the Hugging Face `model` as it stands in memory, on its device."""
+        made = cls.__new__(cls)
+        made._take(model, encoder, fmt)
+        return made
+
+    def _take(self, model: Any, encoder: Encoder, fmt: PromptFormat) -> None:
+        self.model, self.encoder, self.format = model, encoder, fmt
+        self.stop_ids: frozenset[int] = frozenset(fmt.stop_ids)
+        self.device: torch.device = model.device
         small = model.num_parameters() < ONE_THREAD
         self.threads: int = 1 if small else min(torch.get_num_threads(), MAX_THREADS)
         self.context_length: int = int(model.config.max_position_embeddings)
-        self.batch_tokens: int = _batch_tokens(self.model, self.device)
+        self.batch_tokens: int = _batch_tokens(model, self.device)
 
     def generate(
         self,

@@ -106,7 +106,8 @@ class Pairs:
         if budget < LEAST_PROMPT:
             return None
         rendered = prompt.render(self.fmt, self.encoder.encode, request_of(row), budget=budget)
-        return pair_item(rendered.ids, chosen, rejected, numbers=self.numbers.get(index, (0.0, 0.0)))
+        numbers = self.numbers.get(index, (0.0, 0.0))
+        return pair_item(rendered.ids, chosen, rejected, numbers=numbers, name=row["id"])
 
 
 def reference(

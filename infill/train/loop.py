@@ -4,28 +4,37 @@ Pre-training, SFT and DPO are this loop with three objectives. It runs in a plai
 what differs between them is the engine.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 
+from infill import storage
 from infill.config import TrainConfig
 from infill.errors import InputError, TrainingError
-from infill.train import checkpoint
+from infill.train import checkpoint, cost, update
 from infill.train.batch import Batch
 from infill.train.checkpoint import Checkpoint
 from infill.train.data import Loader, OpenLane, State
-from infill.train.engine import Engine
-from infill.train.history import History, Row
+from infill.train.engine import Engine, precision
+from infill.train.history import History, Row, with_margins
 from infill.train.objectives import Objective
+from infill.train.update import Bounds, Outcome
 
 T = TypeVar("T")
 
-MEAN_OVER: float = 50.0
-"""Steps over which the running mean of the loss, against which a spike is judged, forgets."""
+log = logging.getLogger(__name__)
+
+MEAN_OVER: Final = 50.0
+"""Steps over which the running means of loss and norm, against which a spike is judged, forget."""
+LEAST_UPDATES: Final = 3
+"""Before so many updates nothing is a spike."""
+TRIES: Final = 2
+"""Times that a batch is tried before it is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,8 @@ class Work:
     open_lane: OpenLane
     validate: Callable[[Engine], Mapping[str, float]] = lambda _: {}
     """Metrics on held-out data; called by all workers."""
+    complete: Callable[[Engine], Sequence[Mapping[str, Any]]] = lambda _: ()
+    """What the model writes into a few fixed holes, to be shown; called by all workers."""
     identity: str = ""
     """Digest of what the training is made of: a checkpoint of something else is refused."""
 
@@ -49,8 +60,11 @@ class Progress:
     updates: int = 0
     tokens: int = 0
     """Positions that were not padding."""
+    flops: float = 0.0
+    """Floating-point operations, as `cost.step_flops` counts them."""
     mean_loss: float = 0.0
     """Running mean; 0 is none yet."""
+    mean_norm: float = 0.0
     skipped: list[int] = field(default_factory=list)
     """Steps whose batch was given up."""
 
@@ -79,13 +93,18 @@ def train(
     history = History(output, progress.step) if engine.rank == 0 else None
     writer = checkpoint.Writer(output, rank=engine.rank, world=engine.world, keep=config.keep_checkpoints)
     loader = Loader(work.open_lane, config, rank=engine.rank, world=engine.world, states=states)
-    meter = Meter(progress.tokens)
+    meter = Meter(progress)
     try:
         while progress.step < config.steps:
             batches, states = meter.timed("data_wait", loader.next)
-            _take(engine, work.objective, batches, config, progress, meter)
+            _take(engine, work.objective, batches, config, output, progress, meter)
             alive()
-            save = progress.step % config.checkpoint_every == 0 or progress.step == config.steps
+            last = progress.step == config.steps
+            if config.sample_every and (last or progress.step % config.sample_every == 0):
+                shown = meter.timed("samples", lambda: work.complete(engine))
+                if history:
+                    history.show(progress.step, progress.tokens, shown)
+            save = last or progress.step % config.checkpoint_every == 0
             if save or progress.step % config.log_every == 0:
                 held_out = meter.timed("validation", lambda: work.validate(engine)) if save else {}
                 row = meter.row(engine, progress, config, held_out)
@@ -117,72 +136,65 @@ def _take(
     objective: Objective,
     batches: Sequence[Batch],
     config: TrainConfig,
+    output: str,
     progress: Progress,
     meter: "Meter",
 ) -> None:
     """One step on `batches`: tried again if it fails, then given up; the counters follow."""
     batches = [batch.to(engine.device) for batch in batches]
     own = [sum(b.weight for b in batches), sum(b.used for b in batches), sum(len(b.ids) for b in batches)]
-    weight, used, positions = engine.sum(own)
+    weight, used, positions, flops = engine.sum([*own, cost.step_flops(engine.model, batches)])
     rate = learning_rate(config, progress.step)
-    limit = progress.mean_loss + config.spike if progress.updates else float("inf")
+    bounds = _bounds(progress, config)
     progress.step += 1
     progress.tokens += int(used)
+    progress.flops += flops
     meter.add("padding", positions - used, positions)
-    for _ in range(2):
-        loss = _attempt(engine, objective, batches, weight, rate, limit, meter)
-        if loss is not None:
-            progress.updates += 1
-            share = 1 / min(progress.updates, MEAN_OVER)
-            progress.mean_loss += share * (loss - progress.mean_loss)
+    outcomes: list[Outcome] = []
+    while len(outcomes) < TRIES:
+        outcome = update.attempt(engine, objective, batches, weight=weight, rate=rate, bounds=bounds)
+        if not outcome.why:
+            _count(outcome, rate, progress, meter)
             return
+        outcomes.append(outcome)
+        about = {"learning_rate": rate, "mean_loss": progress.mean_loss, "mean_norm": progress.mean_norm}
+        file = update.record(output, engine, progress.step, batches, outcomes, about)
+        log.warning("step %d, try %d: %s; the batch is recorded in %s", progress.step, len(outcomes), outcome.why, file)
     progress.skipped.append(progress.step)
     if len(progress.skipped) > config.max_skipped:
         raise TrainingError(
-            f"the loss was no number, or {config.spike:g} nats above its mean, at steps {progress.skipped}; "
-            "lower the learning rate, or look at the data of these steps"
+            f"{outcomes[-1].why} at step {progress.step}, and steps {progress.skipped} were given up; lower the "
+            f"learning rate, or look at the batches in {storage.join(output, update.FOLDER)}"
         )
 
 
-def _attempt(
-    engine: Engine,
-    objective: Objective,
-    batches: Sequence[Batch],
-    weight: float,
-    rate: float,
-    limit: float,
-    meter: "Meter",
-) -> float | None:
-    """One optimiser step; the mean loss, or None when the weights were left as they were."""
-    results = []
-    for batch in batches:
-        result = objective(engine.score(batch), batch)
-        results.append(result)
-        if batch is batches[-1]:
-            (total,) = engine.sum([float(torch.stack([r.loss.detach() for r in results]).sum())])
-            if not total / weight <= limit:  # a spike, or no number
-                engine.discard()
-                return None
-        engine.backward(result.loss * (engine.world / weight))
-    norm = engine.step(rate)
-    if not norm < float("inf"):
-        return None
-    loss = total / weight
-    meter.add("loss", loss, 1.0)
-    meter.add("grad_norm", norm, 1.0)
+def _bounds(progress: Progress, config: TrainConfig) -> Bounds:
+    """How much loss and norm may be, after a few updates that tell what is usual."""
+    if progress.updates < LEAST_UPDATES:
+        return Bounds(float("inf"), float("inf"))
+    return Bounds(progress.mean_loss + config.spike, progress.mean_norm * config.norm_spike)
+
+
+def _count(outcome: Outcome, rate: float, progress: Progress, meter: "Meter") -> None:
+    """Let the counters follow an update."""
+    progress.updates += 1
+    share = 1 / min(progress.updates, MEAN_OVER)
+    progress.mean_loss += share * (outcome.loss - progress.mean_loss)
+    progress.mean_norm += share * (outcome.norm - progress.mean_norm)
+    meter.add("loss", outcome.loss, 1.0)
+    meter.add("grad_norm", outcome.norm, 1.0)
     meter.add("lr", rate, 1.0)
-    for result in results:
+    for result in outcome.results:
         for name, (part, count) in result.counts.items():
             meter.add(name, part, count, over_workers=True)
-    return loss
 
 
 class Meter:
     """What is logged: means since the last row, and where the time went."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.started = self.row_started = time.monotonic()
-        self.tokens = tokens
+        self.tokens, self.flops = progress.tokens, progress.flops
         self.means: dict[str, list[float | Tensor]] = {}
         self.own: dict[str, list[float | Tensor]] = {}
         """As `means`, of this worker only."""
@@ -206,10 +218,12 @@ class Meter:
         names = engine.union(list(self.own))
         own = engine.sum([float(value) for name in names for value in self.own.get(name, [0.0, 0.0])])
         sums: dict[str, list[float | Tensor]] = {name: [*own[2 * k : 2 * k + 2]] for k, name in enumerate(names)}
-        means = {name: float(total / count) for name, (total, count) in {**self.means, **sums}.items() if count}
+        totals = {**self.means, **with_margins(sums)}
+        means = {name: float(total / count) for name, (total, count) in totals.items() if count}
         now = time.monotonic()
         lap = now - self.row_started
-        rate = (progress.tokens - self.tokens) / (lap - self.seconds.get("validation", 0.0))
+        trained = lap - self.seconds.get("validation", 0.0) - self.seconds.get("samples", 0.0)
+        speed, name = (progress.flops - self.flops) / trained, cost.device_name(engine.device)
         row = {
             "step": progress.step,
             "steps": config.steps,
@@ -217,10 +231,16 @@ class Meter:
             **means,
             **held_out,
             "skipped": len(progress.skipped),
-            "tokens_per_s": round(rate, 1),
+            "flops": progress.flops,
+            "tokens_per_s": round((progress.tokens - self.tokens) / trained, 1),
+            **cost.utilisation(speed, name, engine.world, precision(config, engine.device)),
+            **cost.memory(engine.device),
+            "device": name,
+            "workers": engine.world,
             "seconds": round(now - self.started, 2),
+            "lap_s": round(lap, 3),
             **{f"{name}_share": round(seconds / lap, 4) for name, seconds in self.seconds.items()},
         }
-        self.row_started, self.tokens = now, progress.tokens
+        self.row_started, self.tokens, self.flops = now, progress.tokens, progress.flops
         self.means, self.own, self.seconds = {}, {}, {}
         return row

@@ -1,0 +1,100 @@
+"""What a training costs: its floating-point operations, the share of the hardware that they use, memory, energy.
+
+The one place with figures of hardware. Peaks are those of dense bf16 matrix products (no sparsity), power is the most
+that a board may draw; both are NVIDIA's, from the data sheet that stands beside them.
+"""
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from infill.train.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    bf16_flops: float
+    """Peak of dense bf16 matrix products, a second."""
+    watts: float
+    """Most power of the board."""
+    source: str
+
+
+DEVICES: Final[Mapping[str, Device]] = {
+    "B200": Device(bf16_flops=2.25e15, watts=1_000, source="NVIDIA Blackwell data sheet, HGX B200"),
+    "H200": Device(bf16_flops=989.4e12, watts=700, source="NVIDIA H200 data sheet, SXM"),
+    "H100 PCIe": Device(bf16_flops=756e12, watts=350, source="NVIDIA H100 data sheet, PCIe"),
+    "H100": Device(bf16_flops=989.4e12, watts=700, source="NVIDIA H100 data sheet, SXM"),
+    "A100-SXM": Device(bf16_flops=312e12, watts=400, source="NVIDIA A100 data sheet, SXM"),
+    "A100": Device(bf16_flops=312e12, watts=300, source="NVIDIA A100 data sheet, 80 GB PCIe"),
+    "L40S": Device(bf16_flops=362e12, watts=350, source="NVIDIA L40S data sheet"),
+    "L4": Device(bf16_flops=121e12, watts=72, source="NVIDIA L4 data sheet"),
+    "A10": Device(bf16_flops=125e12, watts=150, source="NVIDIA A10 data sheet"),
+    "RTX 4090": Device(bf16_flops=165.2e12, watts=450, source="NVIDIA Ada architecture white paper, appendix A"),
+}
+"""Part of a device's name, as CUDA tells it -> what it can do; the first that fits holds."""
+
+PUE: Final = 1.56
+"""Energy of a data centre over that of its machines: mean of the Uptime Institute's Global Data Center Survey 2024."""
+
+
+def find_device(name: str) -> Device | None:
+    """What is known of the device of that name."""
+    return next((device for part, device in DEVICES.items() if part in name), None)
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+def step_flops(model: Any, batches: Sequence[Batch]) -> float:
+    """Floating-point operations of a training step of the Hugging Face decoder `model` on `batches`.
+
+    As PaLM counts (arXiv 2204.02311, appendix B), but with what is really done: 6 for each weight of the layers and
+    used position, 6 for each weight of the head and target, and 12 L D for each pair of positions of which one attends
+    to the other (documents do not see each other). Padding and recomputation do not count, nor does the look-up.
+    """
+    settings = model.config
+    embedding = model.get_input_embeddings().weight
+    tied = model.lm_head.weight is embedding
+    head = settings.vocab_size * settings.hidden_size
+    weights = sum(getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters())
+    layers = weights - head * (1 if tied else 2)
+    head_width = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
+    width = settings.num_attention_heads * head_width
+    used, targets = sum(batch.used for batch in batches), sum(len(batch.targets) for batch in batches)
+    pairs = sum(_pairs(batch) for batch in batches)
+    return float(6 * layers * used + 6 * head * targets + 12 * settings.num_hidden_layers * width * pairs)
+
+
+def _pairs(batch: Batch) -> float:
+    """Pairs of positions of which one attends to the other, each with half of itself."""
+    spans = batch.spans[:-1] if batch.used < len(batch.ids) else batch.spans  # the last one is padding
+    return sum(span.length * (span.length / 2 + span.shared) for span in spans)
+
+
+def utilisation(flops_per_s: float, name: str, workers: int, dtype: torch.dtype) -> dict[str, float]:
+    """`mfu`: operations a second over the peak of all devices. Nothing where that is unknown or the type not bf16."""
+    found = find_device(name)
+    if found is None or dtype != torch.bfloat16:
+        return {}
+    return {"mfu": flops_per_s / (found.bf16_flops * workers)}
+
+
+def memory(device: torch.device) -> dict[str, float]:
+    """Most memory so far in MB of 10^6 bytes: this process's, and on a GPU what PyTorch has taken there."""
+    unit = 1 if sys.platform == "darwin" else 1_024
+    found = {"memory_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)}
+    if device.type == "cuda":
+        found["device_memory_peak_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    return found

@@ -1,0 +1,134 @@
+"""Completions of a few fixed holes while a model is trained, so that a person sees it learn.
+
+The holes are of repositories that are not trained on (DPO, which is given pairs only, shows some of these). Greedy
+completions of a handful of short prompts cost about as much as one step, draw no random number and change no weight.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from infill import fim, model, prompt
+from infill.errors import InputError
+from infill.evaluate.generation import Generator
+from infill.examples import request_of
+from infill.prompt import FimRequest
+from infill.train.data import Document, Documents, draw
+from infill.train.engine import Engine
+
+NEW_TOKENS: Final = 32
+PROMPT_TOKENS: Final = 256
+MIDDLE_CHARS: Final = 80
+"""The longest middle of a hole that pre-training shows."""
+TRIED: Final = 64
+"""Documents looked at for a hole before a split is taken to have no more."""
+SHOWN_LINES: Final = 4
+"""Lines that are kept of what stands before and behind a hole."""
+SHOWN_CHARS: Final = 400
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hole:
+    request: FimRequest
+    language: str
+    middle: str
+
+
+def completions(make: Callable[[], Iterable[Hole]], folder: Path) -> Callable[[Engine], list[Row]]:
+    """A function from an engine to what its model writes into the holes of `make`, which is called once.
+
+    `folder` has tokenizer and prompt format. Only the first worker completes; the others get nothing.
+    """
+    made: list[Hole] = []
+
+    def complete(engine: Engine) -> list[Row]:
+        if engine.rank:
+            return []
+        if not made:
+            made.extend(make())
+        with _ordinary_attention(engine.model):
+            return _complete(engine, made, folder)
+
+    return complete
+
+
+def _complete(engine: Engine, holes: list[Hole], folder: Path) -> list[Row]:
+    generator = Generator.of(engine.model, prompt.load_encoder(folder), prompt.load_format(folder))
+    context = model.context_length(engine.model.config)
+    new = min(NEW_TOKENS, context // 4)
+    budget = min(PROMPT_TOKENS, context - new)
+    prompts = [prompt.render(generator.format, generator.encoder.encode, h.request, budget=budget).ids for h in holes]
+    found = generator.generate(prompts, max_new_tokens=new)
+    return [
+        {
+            "hole": number,
+            "language": hole.language,
+            "path": hole.request.path,
+            "before": _end(hole.request.prefix),
+            "expected": hole.middle,
+            "completion": generator.encoder.decode(generation.ids),
+            "finished": generation.finished,
+            "after": _start(hole.request.suffix),
+        }
+        for number, (hole, generation) in enumerate(zip(holes, found, strict=True), 1)
+    ]
+
+
+@contextlib.contextmanager
+def _ordinary_attention(decoder: Any) -> Iterator[None]:
+    """Generation with a cache has one document a row, not many: training's attention does not know that."""
+    trained_with = decoder.config._attn_implementation
+    decoder.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        decoder.config._attn_implementation = trained_with
+
+
+def of_documents(corpus: str, split: str, count: int, seed: int) -> list[Hole]:
+    """One short syntactic hole in each of `count` documents of a split, chosen by hash; fewer where it has no more."""
+    documents = Documents(corpus, split)
+    holes = (hole for document in _shuffled(documents, seed, TRIED * count) for hole in _cut(document, seed))
+    return list(itertools.islice(holes, count))
+
+
+def _shuffled(documents: Documents, seed: int, most: int) -> Iterator[Document]:
+    """At most `most` documents of each shard, by hash."""
+    for shard in range(len(documents.shards)):
+        ranks = [(draw("samples", seed, shard, row), row) for row in range(documents.table(shard).num_rows)]
+        yield from (documents.get(shard, row) for _, row in sorted(ranks)[:most])
+
+
+def _cut(document: Document, seed: int) -> list[Hole]:
+    """One hole; none where the text has none to give, or there is no grammar for its language."""
+    text, settings = document.text, fim.SplitConfig(max_middle_chars=MIDDLE_CHARS)
+    try:
+        drawn = fim.syntactic_holes(text, document.language, settings, seed=seed, epoch=0, document=document.name, n=1)
+    except InputError:
+        return []
+    return [
+        Hole(
+            request=FimRequest(path=document.path, prefix=text[: hole.start], suffix=text[hole.end :]),
+            language=document.language,
+            middle=text[hole.start : hole.end],
+        )
+        for hole in drawn
+    ]
+
+
+def of_rows(rows: Iterable[Mapping[str, Any]], middle: str) -> list[Hole]:
+    """The holes of rows of examples or pairs, whose completion stands in the column `middle`."""
+    return [Hole(request=request_of(row), language=row["language"], middle=row[middle]) for row in rows]
+
+
+def _end(text: str) -> str:
+    return "\n".join(text.split("\n")[-SHOWN_LINES:])[-SHOWN_CHARS:]
+
+
+def _start(text: str) -> str:
+    return "\n".join(text.split("\n")[:SHOWN_LINES])[:SHOWN_CHARS]

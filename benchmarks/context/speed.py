@@ -14,14 +14,14 @@ import numpy as np
 import rank_bm25
 import tantivy
 
-from benchmarks.context.coverage import names
+from benchmarks.context.coverage import PEER_QUERIES, names
 from infill.context import ProjectIndex, Query, exact, rank
 from infill.context.caret import first_lines, last_lines
 from infill.context.similarity import iou, token_set
 
 K: Final = 20
 ROUND_CARET: Final = 10
-"""Lines before and after the caret that are searched for, by us and by the peers."""
+"""Lines before and after the caret that exact search compares: together about a window."""
 EXACT_QUERIES: Final = 20
 SLOW_QUERIES: Final = 10
 """Of the peers that look at every window."""
@@ -30,6 +30,9 @@ SLOW_QUERIES: Final = 10
 class Asked(NamedTuple):
     query: Query
     text: str
+    """The lines round the caret that exact search compares."""
+    longer: str
+    """Those for which BM25 finds most, and the peers are asked."""
 
 
 def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: int = 5) -> list[float]:
@@ -74,7 +77,9 @@ def queries(index: ProjectIndex, count: int) -> list[Asked]:
         at = draw.randrange(len(lines))
         query = Query(path=path, prefix="\n".join(lines[:at]) + "\n", suffix="\n".join(lines[at + 3 :]))
         text = f"{last_lines(query.prefix, ROUND_CARET)}\n{first_lines(query.suffix, ROUND_CARET)}"
-        asked.append(Asked(query, text))
+        before, after = PEER_QUERIES[0]
+        longer = f"{last_lines(query.prefix, before)}\n{first_lines(query.suffix, after)}"
+        asked.append(Asked(query, text, longer))
     return asked
 
 
@@ -132,30 +137,37 @@ def is_exact(index: ProjectIndex, texts: dict[int, str], asked: Sequence[Asked])
 
 
 def peers(texts: Sequence[str], asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
-    """Program -> p50 and p99 of a query for the distinct identifiers of the same text, over the same windows."""
-    held, wanted = [names(text) for text in texts], [list(dict.fromkeys(names(each.text))) for each in asked]
+    """Program -> p50 and p99 of a query, from its text on, over the same windows."""
+    held, wanted = [names(text) for text in texts], [each.longer for each in asked]
     return {
-        "bm25s": percentiles(_bm25s(held, wanted)),
-        "tantivy": percentiles(_tantivy(held, wanted)),
-        "rank_bm25": percentiles(_rank_bm25(held, wanted[:SLOW_QUERIES])),
+        "bm25s": percentiles(milliseconds(_bm25s(held), wanted)),
+        "bm25s_short": percentiles(milliseconds(_bm25s(held), [each.text for each in asked])),
+        "tantivy": percentiles(milliseconds(_tantivy(held), wanted)),
+        "rank_bm25": percentiles(milliseconds(_rank_bm25(held), wanted[:SLOW_QUERIES], warm=1)),
     }
 
 
-def _bm25s(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
+def _distinct(text: str) -> list[str]:
+    return list(dict.fromkeys(names(text)))
+
+
+def _bm25s(held: list[list[str]]) -> Callable[[str], object]:
     search = bm25s.BM25()
     search.index(held, show_progress=False)
-    known = [[name for name in each if name in search.vocab_dict] for each in wanted]
-    return milliseconds(
-        lambda each: search.retrieve([each], k=K, show_progress=False), [each for each in known if each]
-    )
+
+    def query(text: str) -> object:
+        known = [name for name in _distinct(text) if name in search.vocab_dict]
+        return search.retrieve([known], k=K, show_progress=False) if known else None
+
+    return query
 
 
-def _rank_bm25(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
+def _rank_bm25(held: list[list[str]]) -> Callable[[str], object]:
     search = rank_bm25.BM25Okapi(held)
-    return milliseconds(lambda each: np.argpartition(-search.get_scores(each), K)[:K], wanted, warm=1)
+    return lambda text: np.argpartition(-search.get_scores(_distinct(text)), K)[:K]
 
 
-def _tantivy(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
+def _tantivy(held: list[list[str]]) -> Callable[[str], object]:
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("body", tokenizer_name="whitespace", index_option="freq")
     index = tantivy.Index(builder.build())
@@ -167,8 +179,8 @@ def _tantivy(held: list[list[str]], wanted: list[list[str]]) -> list[float]:
     index.reload()
     searcher, schema = index.searcher(), index.schema
 
-    def search(each: list[str]) -> object:
-        terms = [(tantivy.Occur.Should, tantivy.Query.term_query(schema, "body", name)) for name in each]
+    def query(text: str) -> object:
+        terms = [(tantivy.Occur.Should, tantivy.Query.term_query(schema, "body", name)) for name in _distinct(text)]
         return searcher.search(tantivy.Query.boolean_query(terms), K)
 
-    return milliseconds(search, wanted)
+    return query

@@ -13,7 +13,7 @@ gets the term from this block: the block has a predecessor in its file, and that
 from typing import Any
 
 import numpy as np
-from numba import njit
+from infill.context.compiled import njit
 from numpy.typing import NDArray
 
 Array = NDArray[Any]

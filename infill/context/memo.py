@@ -1,7 +1,7 @@
 """Encode a long text that changes little from one time to the next."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
@@ -17,32 +17,41 @@ _PROBE: Final = (
 )
 
 
+_REMEMBERED: Final = 8_192
+"""Pieces and chunks, the latest used, of all prompts with the same tokenizer: some 10 MB."""
+
+
 class Memo:
-    """An `Encode` that remembers the pieces of what it has encoded.
+    """An `Encode` for the texts of one prompt, most of which the prompts before had too.
 
     A text is cut behind letters that a blank or a line feed follows, at most once a line. Byte-level BPE never merges
     across such a place: the patterns that cut a text into words end every word of letters there and look no further
     back. Where each piece ends depends on its own line only, so a change of the text leaves the other pieces as they
-    are. A tokenizer that does not obey encodes whole texts.
+    are. A tokenizer that does not obey encodes whole texts. The lists that come back are shared: not to be changed.
     """
 
-    def __init__(self, encode: Encode, known: Mapping[str, list[int]] | None = None) -> None:
-        self._encode = encode
-        self._known = known or {}
+    def __init__(self, encode: Encode) -> None:
+        self._encode = _remembering(encode)
         self._cuts = _can_be_cut(encode)
-        self.pieces: dict[str, list[int]] = {}
-        """All that was asked for since the memo was made."""
+        self._texts: dict[str, list[int]] = {}
 
     def __call__(self, text: str) -> list[int]:
         """What `encode(text)` gives."""
-        ids: list[int] = []
-        for piece in _pieces(text) if self._cuts else (text,):
-            found = self.pieces.get(piece)
-            if found is None:
-                found = self._known.get(piece)
-                self.pieces[piece] = found = self._encode(piece) if found is None else found
-            ids += found
-        return ids
+        found = self._texts.get(text)
+        if found is None:
+            pieces = _pieces(text) if self._cuts else (text,)
+            self._texts[text] = found = [token for piece in pieces for token in self._encode(piece)]
+        return found
+
+    def chunk(self, text: str) -> list[int]:
+        """The same for a text that comes again as a whole or not at all."""
+        self._texts[text] = found = self._encode(text)
+        return found
+
+
+@lru_cache(maxsize=4)
+def _remembering(encode: Encode) -> Encode:
+    return lru_cache(maxsize=_REMEMBERED)(encode)
 
 
 def _pieces(text: str) -> Iterator[str]:

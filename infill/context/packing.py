@@ -9,8 +9,8 @@ order of the parts and every token are `prompt.render`'s.
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, takewhile
 from typing import Final, NamedTuple
 
 from infill.context.memo import Memo
@@ -65,8 +65,6 @@ class Packed:
     layout: Layout = NOTHING
     fmt: PromptFormat | None = None
     encode: Encode | None = None
-    pieces: dict[str, list[int]] = field(default_factory=dict, repr=False)
-    """The token ids of all text that was looked at."""
 
 
 def pack(
@@ -90,7 +88,7 @@ def pack(
     if previous is not None and holds is not None:
         still = tuple(filter(holds, previous.layout.items))
         previous = replace(previous, layout=previous.layout._replace(items=still))
-    packer = _Packer(fmt, Memo(encode, previous.pieces if previous else None), request, budget, rules)
+    packer = _Packer(fmt, Memo(encode), request, budget, rules)
     layout = packer.layout(previous)
     shown = replace(request, prefix=request.prefix[layout.start :], suffix=layout.suffix, context=layout.items)
     prompt = render(fmt, packer.memo, shown, budget=budget, prefix_share=1.0, suffix_share=1.0)
@@ -101,7 +99,6 @@ def pack(
         layout=layout._replace(items=prompt.items),
         fmt=fmt,
         encode=encode,
-        pieces=packer.memo.pieces,
     )
 
 
@@ -129,7 +126,8 @@ class _Packer:
 
     def item_size(self, item: ContextItem) -> int:
         """Tokens of a context item, as `render` writes it."""
-        return 1 + self.size(f"{item.path}\n") + self.size(item.text.removesuffix("\n") + self.fmt.item_end)
+        heading, text = f"{item.path}\n", item.text.removesuffix("\n") + self.fmt.item_end
+        return 1 + len(self.memo.chunk(heading)) + len(self.memo.chunk(text))
 
     def layout(self, previous: Packed | None) -> Layout:
         """What to show: as before where that is possible and still good."""
@@ -155,23 +153,27 @@ class _Packer:
         if suffix == self.request.suffix:
             return self.size(suffix) <= (1 - self.rules.prefix_share) * self.room
         share = self.rules.suffix_share * self.room
-        return self.request.suffix.startswith(suffix) and share / 2 <= self.size(suffix) <= 2 * share
+        most = max(2 * share, self._suffix_room() + self.slack)
+        return self.request.suffix.startswith(suffix) and share / 2 <= self.size(suffix) <= most
 
-    def _suffix_cut(self) -> str:
-        """The start of the suffix, in whole lines if possible: its share, and what prefix and items cannot use."""
+    def _suffix_room(self) -> int:
+        """Tokens for a new suffix: its share, and what prefix and items cannot use."""
         share = self.rules.suffix_share * self.room
         items = self.room - share - self.rules.prefix_share * self.room if self.candidates else 0
         prefix = self.request.prefix
         needed = self.size(prefix) if len(prefix) <= self.room * CHARS_PER_TOKEN else self.room
-        allowed = int(max(share, self.room - needed - items))
+        return int(max(share, self.room - needed - items))
+
+    def _suffix_cut(self) -> str:
+        """The start of the suffix, in whole lines if possible."""
+        allowed = self._suffix_room()
         text = self.request.suffix[: allowed * CHARS_PER_TOKEN]
-        if self.size(text) <= allowed:
-            return text
         ends = [match.end() for match in _LINE_END.finditer(text)]
-        lines = bisect_right(ends, allowed, key=lambda end: self.size(text[:end]))
-        if lines:
-            return text[: ends[lines - 1]]
-        return text[: bisect_right(range(len(text)), allowed, key=lambda end: self.size(text[:end])) - 1]
+        for places in ([*ends, len(text)], range(1, ends[0] if ends else len(text))):
+            fitting = _fitting(places, allowed, lambda end: self.size(text[:end]))
+            if fitting:
+                return text[: places[fitting - 1]]
+        return ""
 
     def _starts_well(self, start: int, available: int) -> bool:
         """Whether the prefix may start where it did, with so many tokens for it."""
@@ -186,16 +188,13 @@ class _Packer:
     def _prefix_start(self, allowed: int) -> int:
         """Where the prefix starts so that it takes at most `allowed` tokens: at an aligned line if one is near."""
         prefix = self.request.prefix
-        best = None
-        for start in self._aligned_lines(min(self.rules.align_lines, max(allowed // 32, 1))):
-            if len(prefix) - start > allowed * CHARS_PER_TOKEN or self.size(prefix[start:]) > allowed:
-                break
-            best = start
-        if best is not None:
-            return best
-        tail = prefix[max(0, len(prefix) - allowed * CHARS_PER_TOKEN) :]
-        kept = bisect_right(range(len(tail)), allowed, key=lambda count: self.size(tail[len(tail) - count :])) - 1
-        return len(prefix) - max(kept, 0)
+        step, least = min(self.rules.align_lines, max(allowed // 32, 1)), len(prefix) - allowed * CHARS_PER_TOKEN
+        aligned = [*takewhile(lambda start: start >= least, self._aligned_lines(step))]
+        for places in (aligned, range(len(prefix) - 1, max(least, -1), -1)):
+            fitting = _fitting(places, allowed, lambda start: self.size(prefix[start:]))
+            if fitting:
+                return places[fitting - 1]
+        return len(prefix)
 
     def _aligned_lines(self, step: int) -> Iterator[int]:
         """Offsets of the prefix's lines whose number is a multiple of `step`, the last first."""
@@ -238,6 +237,17 @@ class _Packer:
         most = max(worth for worth, _, _ in choices) or 1.0
         price = self.rules.prefill_price / self.budget
         return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
+
+
+def _fitting(places: Sequence[int], allowed: int, size: Callable[[int], int]) -> int:
+    """How many of the places have at most the allowed size, where sizes grow from place to place.
+
+    The end is doubled until it is too far: most of the text is never looked at.
+    """
+    end = 1
+    while end <= len(places) and size(places[end - 1]) <= allowed:
+        end *= 2
+    return bisect_right(places, allowed, lo=end // 2, hi=min(end, len(places)), key=size)
 
 
 def _worths(best_first: Sequence[ContextItem]) -> list[float]:

@@ -177,7 +177,9 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
         table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
     blocks = np.concatenate([spread, defining])
     blocks = blocks[table.relevance[blocks] > 0]
-    return blocks[np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))]
+    order = np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))
+    by_place: Array = blocks[order]
+    return by_place
 
 
 def _most(index: ProjectIndex, share: float) -> int:
@@ -188,7 +190,7 @@ def _most(index: ProjectIndex, share: float) -> int:
 @cache
 def _by_size(power: float) -> "Array":
     """The factor of a window by the number of its identifiers."""
-    factors: "Array" = np.maximum(np.arange(_SIZES), 1.0) ** -power
+    factors: Array = np.maximum(np.arange(_SIZES), 1.0) ** -power
     return factors
 
 

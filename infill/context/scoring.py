@@ -7,7 +7,7 @@ which depends on the history of the index, cannot change a score.
 import math
 
 import numpy as np
-from numba import njit
+from infill.context.compiled import njit
 
 from infill.context.kernels import DEFINED, ONCE, TIMES
 

@@ -170,8 +170,8 @@ def test_rules_are_checked(change: dict[str, float]) -> None:
 def test_a_memo_gives_what_encode_gives(parts: list[str]) -> None:
     text = "".join(parts)
     memo = Memo(ENCODE)
-    assert memo(text) == ENCODE(text)
-    assert Memo(ENCODE, memo.pieces)(text + " a\n") == ENCODE(text + " a\n")
+    assert memo(text) == memo.chunk(text) == ENCODE(text)
+    assert memo(text + " a\n") == ENCODE(text + " a\n")
 
 
 def test_a_memo_encodes_only_what_changed() -> None:
@@ -183,8 +183,11 @@ def test_a_memo_encodes_only_what_changed() -> None:
 
     memo = Memo(counted)
     memo(CODE * 20)
+    memo.chunk(CODE)
     calls.clear()
-    assert Memo(counted, memo.pieces)(CODE * 20 + "x") == ENCODE(CODE * 20 + "x")
+    memo = Memo(counted)
+    assert memo(CODE * 20 + "x") == ENCODE(CODE * 20 + "x")
+    assert memo.chunk(CODE) == ENCODE(CODE)
     assert sum(map(len, calls)) < len(CODE)
 
 

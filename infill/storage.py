@@ -231,6 +231,22 @@ def fetch(uri: str) -> Path:
     return target
 
 
+@contextlib.contextmanager
+def some_files(uri: str, names: Sequence[str]) -> Iterator[Path]:
+    """A local folder with those of the files `names` of the folder `uri` that exist; the others stay where they are.
+
+    Raises InputError when there is no such folder on this machine.
+    """
+    if is_local(uri):
+        yield fetch(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            if exists(join(uri, name)):
+                Path(folder, name).write_bytes(read_bytes(join(uri, name)))
+        yield Path(folder)
+
+
 def upload(local: Path, uri: str) -> None:
     """Copy the files below the folder `local` to `uri`, each whole; `manifest.json`, if there is one, last."""
     files = [path for path in sorted(local.rglob("*")) if path.is_file()]

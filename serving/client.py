@@ -1,6 +1,5 @@
 """Ask a transformer for completions: `infill complete` for one caret, `smoke` for a new deployment."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -14,7 +13,8 @@ from infill import storage
 from infill.context.caret import split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.similarity import path_distance
-from infill.errors import InputError, ServiceError
+from infill.errors import InputError
+from infill.release.smoke import ask
 from serving import local
 
 MAX_CONTEXT_BYTES: Final = 8_000_000
@@ -56,38 +56,6 @@ def complete(
     }
     with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as client:
         return ask(client, body)
-
-
-def ask(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What `complete` returns, for a request body. Raises ServiceError."""
-    started = time.monotonic()
-    try:
-        response = client.post("/v1/completions", json=body)
-    except httpx.TimeoutException as error:
-        raise ServiceError(f"{client.base_url} did not answer within {client.timeout.read:g} s") from error
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise ServiceError(f"no server answers at {client.base_url} ({error}); start one: infill serve") from error
-    latency_ms = (time.monotonic() - started) * 1000
-    try:
-        value = response.json()
-        if response.status_code != httpx.codes.OK:
-            raise ServiceError(f"{client.base_url} answered {response.status_code}: {value['error']['message']}")
-        told = value["infill"]
-        return {
-            "text": value["choices"][0]["text"],
-            "latency_ms": round(latency_ms, 1),
-            "prompt_tokens": told["prompt_tokens"],
-            "context": [_item(item) for item in told["context"]],
-        }
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ServiceError(
-            f"{client.base_url} answered {response.status_code}, but not as an Infill transformer does; check the URL"
-        ) from error
-
-
-def _item(item: Mapping[str, Any]) -> dict[str, Any]:
-    lines = [item["first_line"], item["last_line"]]
-    return {"path": item["path"], "lines": lines, "score": item["score"], "strategy": item["strategy"]}
 
 
 def project_files(root: Path, path: str) -> list[dict[str, str]]:

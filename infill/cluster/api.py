@@ -28,6 +28,8 @@ GROUPS: Final[Mapping[str, str]] = {
     "rayjobs": "/apis/ray.io/v1",
     "inferenceservices": "/apis/serving.kserve.io/v1beta1",
     "servingruntimes": "/apis/serving.kserve.io/v1alpha1",
+    "configmaps": "/api/v1",
+    "services": "/api/v1",
     "pods": "/api/v1",
     "events": "/api/v1",
     "resourcequotas": "/api/v1",
@@ -106,9 +108,10 @@ class Api:
         """
         return self._json("POST", resource, body=body, query={"fieldValidation": "Strict"})
 
-    def merge(self, resource: str, name: str, change: Manifest) -> Manifest:
+    def merge(self, resource: str, name: str, change: Manifest, *, dry_run: bool = False) -> Manifest:
         """The object after a merge patch."""
-        return self._json("PATCH", resource, name, body=change, content=MERGE)
+        query = {"dryRun": "All"} if dry_run else {}
+        return self._json("PATCH", resource, name, body=change, query=query, content=MERGE)
 
     def apply(self, resource: str, name: str, body: Manifest, *, manager: str, dry_run: bool = False) -> Manifest:
         """The object after a server-side apply by that field manager (taking fields over from others)."""

@@ -1,8 +1,6 @@
 """What the transformer can be told, and what it takes from the model's folder and the deployment record."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,7 +89,7 @@ def prepare(config: TransformerConfig) -> Prepared:
     uri = config.model or str(record.get("model_uri", ""))
     if not uri:
         raise InputError(f"{config.deployment} names no model_uri; deploy again")
-    with _light_folder(uri) as folder:
+    with storage.some_files(uri, LIGHT_FILES) as folder:
         fmt, encoder, context = load_format(folder), load_encoder(folder), _context_length(folder)
     wanted = record.get("prompt_format_hash", fmt.hash)
     if wanted != fmt.hash:
@@ -107,19 +105,6 @@ def prepare(config: TransformerConfig) -> Prepared:
             f"of {uri}; set max_prompt_tokens and max_new_tokens"
         )
     return Prepared(fmt=fmt, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
-
-
-@contextmanager
-def _light_folder(uri: str) -> Iterator[Path]:
-    """A local folder with the few small files of `uri`."""
-    if storage.is_local(uri):
-        yield storage.fetch(uri)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for name in LIGHT_FILES:
-            if storage.exists(storage.join(uri, name)):
-                Path(folder, name).write_bytes(storage.read_bytes(storage.join(uri, name)))
-        yield Path(folder)
 
 
 def _context_length(folder: Path) -> int:

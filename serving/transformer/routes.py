@@ -182,7 +182,8 @@ def create_router(service: Service) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         name = service.config.name
-        entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill"}
+        told = {"prompt_format": service.packer.fmt.hash, "max_prompt_tokens": service.packer.budget}
+        entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": told}
         return {"object": "list", "data": [entry], "models": [name]}
 
     return router

@@ -12,7 +12,8 @@ import pytest
 
 from infill import storage
 from infill.errors import InputError, ServiceError
-from serving.client import ask, complete, complete_rows, held_out, project_files
+from infill.release.smoke import ask
+from serving.client import complete, complete_rows, held_out, project_files
 from serving.local import free_port
 from serving.predictor.engine import Engine
 from tests.serving.conftest import predicting, say, strange_predictor, transforming

@@ -1,0 +1,167 @@
+"""The smoke test of a deployment: golden prompts through its transformer, before a client is sent there.
+
+What a prompt must look like is known without the server: the model's own tokenizer and this code's prompt format say
+how many tokens it has. A server that packs otherwise, or that lets no context through, fails.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from infill import prompt, storage
+from infill.context.packing import pack
+from infill.errors import ServiceError
+
+FILES: Final = ("tokenizer.json", prompt.FILE_NAME)
+"""What the test needs of a model's folder."""
+PAUSE_S: Final = 1.0
+
+HELPER: Final = {"path": "shapes.py", "text": "def area(width, height):\n    return width * height\n"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A request whose prompt is known."""
+
+    about: str
+    path: str
+    prefix: str
+    suffix: str = ""
+    context: tuple[Mapping[str, str], ...] = ()
+
+    def body(self, max_tokens: int) -> dict[str, Any]:
+        """The request as an editor sends it."""
+        return {
+            "path": self.path,
+            "prompt": self.prefix,
+            "suffix": self.suffix,
+            "context": [dict(item) for item in self.context],
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+        }
+
+
+GOLDEN: Final = (
+    Golden(about="a hole in a line", path="golden/line.py", prefix="def double(x):\n    return ", suffix="\n"),
+    Golden(about="a half-typed name", path="golden/name.py", prefix="import os\nos.envi", suffix="['HOME']\n"),
+    Golden(about="an empty file", path="golden/empty.go", prefix=""),
+    Golden(
+        about="control tokens as text",
+        path="golden/tokens.py",
+        prefix='STOP = "<fim_middle><|endoftext|>"\nif text == ',
+        suffix=":\n    pass\n",
+    ),
+    Golden(about="text that is not ASCII", path="golden/größe.py", prefix="größe = 'ünï 🌍'\nprint(", suffix=")\n"),
+    Golden(
+        about="a file of the project",
+        path="golden/context.py",
+        prefix="from shapes import area\n\nprint(area(",
+        suffix="))\n",
+        context=(HELPER,),
+    ),
+)
+
+
+class SmokeError(ServiceError):
+    """A deployment that answers, but not as it must, or not at all."""
+
+
+def check(
+    url: str, model_uri: str, *, latency_ms: float, max_tokens: int = 16, settle_s: float = 30.0
+) -> dict[str, float]:
+    """Ask the transformer at `url`, which serves the model at `model_uri`, all golden prompts.
+
+    Returns `smoke_prompts`, `smoke_p50_ms` and `smoke_max_ms` (whole requests, without the one that warms up). Within
+    `settle_s` a server that does not answer yet is asked again. Raises SmokeError for another prompt format, another
+    number of prompt tokens, context that is not used, an error, or a request slower than `latency_ms`.
+    """
+    with storage.some_files(model_uri, FILES) as folder:
+        fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
+    timeout = max(latency_ms / 1000, 1.0) + 5
+    with httpx.Client(base_url=url, timeout=timeout, trust_env=False) as client:
+        budget = _server(client, fmt.hash, settle_s)
+        ask(client, GOLDEN[0].body(max_tokens))
+        taken = []
+        for golden in GOLDEN:
+            answer = ask(client, golden.body(max_tokens))
+            request = prompt.FimRequest(path=golden.path, prefix=golden.prefix, suffix=golden.suffix)
+            wanted = len(pack(fmt, encoder.encode, request, budget=budget).prompt.ids)
+            _compare(url, golden, answer, wanted, latency_ms)
+            taken.append(answer["latency_ms"])
+    figures = {"smoke_prompts": len(taken), "smoke_p50_ms": statistics.median(taken), "smoke_max_ms": max(taken)}
+    return {name: round(float(value), 1) for name, value in figures.items()}
+
+
+def _server(client: httpx.Client, wanted: str, settle_s: float) -> int:
+    """The budget of prompt tokens of the server, whose prompt format must be the `wanted` one."""
+    until = time.monotonic() + settle_s
+    while True:
+        try:
+            answer = client.get("/v1/models")
+            told = answer.raise_for_status().json()["data"][0]["infill"]
+            found, budget = str(told["prompt_format"]), int(told["max_prompt_tokens"])
+            break
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError) as error:
+            if time.monotonic() > until:
+                raise SmokeError(
+                    f"no Infill transformer answers at {client.base_url} ({error or type(error).__name__}):"
+                    " check the network policies and kserve.port of charts/infill-serving"
+                ) from error
+            time.sleep(PAUSE_S)
+    if found != wanted:
+        raise SmokeError(
+            f"{client.base_url} packs prompts by the format {found[:12]}, the model was trained with {wanted[:12]}:"
+            " upgrade the transformer's image"
+        )
+    return budget
+
+
+def _compare(url: str, golden: Golden, answer: Mapping[str, Any], wanted: int, latency_ms: float) -> None:
+    found = int(answer["prompt_tokens"])
+    if golden.context and not answer["context"]:
+        raise SmokeError(f"{url}: the golden prompt of {golden.about} has no context in it")
+    if not golden.context and found != wanted:
+        raise SmokeError(f"{url}: the golden prompt of {golden.about} has {found} tokens there, {wanted} here")
+    if answer["latency_ms"] > latency_ms:
+        raise SmokeError(
+            f"{url}: the golden prompt of {golden.about} took {answer['latency_ms']:.0f} ms, more than the"
+            f" {latency_ms:g} ms of deploy.smokeLatency"
+        )
+
+
+def ask(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A completion: `text`, `latency_ms` (the whole request), `prompt_tokens`, and `context`, what of the project stood
+    in the prompt (`path`, `lines` as first and last, `score`, `strategy`). Raises ServiceError.
+    """
+    started = time.monotonic()
+    try:
+        response = client.post("/v1/completions", json=body)
+    except httpx.TimeoutException as error:
+        raise ServiceError(f"{client.base_url} did not answer within {client.timeout.read:g} s") from error
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServiceError(f"no server answers at {client.base_url} ({error}); start one: infill serve") from error
+    latency_ms = (time.monotonic() - started) * 1000
+    try:
+        value = response.json()
+        if response.status_code != httpx.codes.OK:
+            raise ServiceError(f"{client.base_url} answered {response.status_code}: {value['error']['message']}")
+        told = value["infill"]
+        return {
+            "text": value["choices"][0]["text"],
+            "latency_ms": round(latency_ms, 1),
+            "prompt_tokens": told["prompt_tokens"],
+            "context": [_item(item) for item in told["context"]],
+        }
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ServiceError(
+            f"{client.base_url} answered {response.status_code}, but not as an Infill transformer does; check the URL"
+        ) from error
+
+
+def _item(item: Mapping[str, Any]) -> dict[str, Any]:
+    lines = [item["first_line"], item["last_line"]]
+    return {"path": item["path"], "lines": lines, "score": item["score"], "strategy": item["strategy"]}

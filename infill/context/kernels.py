@@ -13,8 +13,9 @@ gets the term from this block: the block has a predecessor in its file, and that
 from typing import Any
 
 import numpy as np
-from infill.context.compiled import njit
 from numpy.typing import NDArray
+
+from infill.context.compiled import njit
 
 Array = NDArray[Any]
 

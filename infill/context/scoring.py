@@ -7,8 +7,8 @@ which depends on the history of the index, cannot change a score.
 import math
 
 import numpy as np
-from infill.context.compiled import njit
 
+from infill.context.compiled import njit
 from infill.context.kernels import DEFINED, ONCE, TIMES
 
 WEIGHT_UNIT = 1 << 9

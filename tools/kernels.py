@@ -1,0 +1,122 @@
+"""The context engine's inner loops compiled ahead of time, for images without numba: `python -m tools.kernels`.
+
+A small project is indexed and asked in every way, which shows with what types each loop is called; numba compiles the
+loops for these, a C compiler makes an extension module of them, and it goes beside `infill/context/compiled.py`.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from infill.context import Query, compiled, rank, store
+from infill.context.index import ProjectIndex
+from infill.context.strategies import STRATEGIES
+
+CPU: Final = {"x86_64": "x86-64-v2"}.get(platform.machine(), "generic")
+"""What every server of the last fifteen years can run."""
+
+
+def exercise() -> None:
+    """Call every loop with every combination of types that the engine uses."""
+    index = ProjectIndex.from_documents((f"p{number}/m.py", _module(number)) for number in range(8))
+    index.update("p0/m.py", _module(9))
+    index.update("p1/m.py", "")
+    index.update("p2/m.py", "x = 1")
+    index.remove("p3/m.py")
+    index.table.squeeze()
+    with tempfile.TemporaryDirectory() as folder:
+        store.save(index, f"{folder}/index")
+        restored = store.load(f"{folder}/index")
+    for asked in (index, restored or index, ProjectIndex()):
+        for strategy in STRATEGIES:
+            for path in ("p0/m.py", "p0/new.py"):
+                rank(asked, Query(path=path, prefix=_module(4)[:900], suffix=_module(4)[900:]), strategy, 8)
+                rank(asked, Query(path=path, prefix="", suffix=""), strategy, 8)
+
+
+def _module(number: int) -> str:
+    functions = (
+        f"def area_{number}_{each}(width_{each}, height):\n    scale = factor_{each}(width_{each})\n\n"
+        f"    return scale * height + constant_{number}\n\n"
+        for each in range(30)
+    )
+    return "import p1.m\n\n" + "".join(functions)
+
+
+def called(modules: list[ModuleType]) -> Iterator[tuple[str, Any, list[tuple[Any, ...]]]]:
+    """(name, function, argument types of each version) of each loop that Python calls.
+
+    Raises ValueError for one that `exercise` does not reach.
+    """
+    for module in modules:
+        for name, loop in vars(module).items():
+            if getattr(loop, "__module__", "") != module.__name__ or not hasattr(loop, "py_func"):
+                continue
+            if name.startswith("_"):  # only other loops call it
+                continue
+            if not loop.signatures:
+                raise ValueError(f"{module.__name__}.{name} was never called: extend `exercise` in tools/kernels.py")
+            yield f"{module.__name__.rpartition('.')[2]}.{name}", loop.py_func, _merged(loop.signatures)
+
+
+def _merged(signatures: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """One version for all that differ in strides or in being read-only alone: the one that takes every array."""
+    found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for types in signatures:
+        found.setdefault(tuple(getattr(each, "dtype", each) for each in types), []).append(types)
+    return [tuple(max(each, key=_generality) for each in zip(*versions, strict=True)) for versions in found.values()]
+
+
+def _generality(kind: Any) -> tuple[bool, bool]:
+    return getattr(kind, "layout", "C") != "C", not getattr(kind, "mutable", True)
+
+
+def _told(kind: Any) -> str:
+    """A numba type in the words of `compiled`."""
+    from numba import types
+    from numba.np.numpy_support import as_dtype
+
+    if isinstance(kind, types.Array):
+        return f"{as_dtype(kind.dtype).str}{'C' if kind.layout == 'C' else compiled.ANY_STRIDE}"
+    return "float" if isinstance(kind, types.Float) else "int"
+
+
+def build(folder: Path) -> Path:
+    """Compile into `folder`, in place of what was there; the extension module.
+
+    Raises ValueError when a loop was never called, or none is left to compile.
+    """
+    for old in (*folder.glob(f"{compiled.MODULE}.*.so"), folder / compiled.TABLE):
+        old.unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's only way ahead of time is to be replaced one day
+        from numba.pycc.cc import CC
+
+    from infill.context import kernels, scoring
+
+    exercise()
+    compiler: Any = CC(compiled.MODULE)  # type: ignore[no-untyped-call]
+    compiler.output_dir, compiler.target_cpu = str(folder), CPU
+    table: dict[str, list[dict[str, Any]]] = {}
+    for name, function, versions in called([kernels, scoring]):
+        table[name] = []
+        for number, types in enumerate(versions):
+            export = f"{name.replace('.', '_')}_{number}"
+            compiler.export(export, types)(function)
+            table[name].append({"export": export, "types": [_told(kind) for kind in types]})
+    if not table:
+        raise ValueError("the loops in use are compiled already: delete those beside infill/context/compiled.py")
+    compiler.compile()
+    file = folder / compiled.TABLE
+    file.write_text(json.dumps({"source": compiled.source_digest(), "loops": table}, indent=1, sort_keys=True) + "\n")
+    return folder / str(compiler.output_file)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{build(Path(compiled.__file__).parent)}\n")

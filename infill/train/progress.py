@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infill import storage, tracking
 from infill.train import history
@@ -21,17 +21,19 @@ log = logging.getLogger(__name__)
 
 SAY_EVERY_S: Final = 15.0
 """Without a terminal: seconds between two lines."""
-NOT_TRACKED: Final = ("step", "steps", "tokens")
+NOT_TRACKED: Final = ("step", "steps", "tokens", "device", "workers")
+SAMPLES_TABLE: Final = "samples"
+"""Name of the table of completions in MLflow."""
 
 
 class Display:
     """A bar on a terminal, else a line now and then."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, console: Console | None = None) -> None:
         self.label = label
         self.said = time.monotonic()
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        console = console or Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self.bar = (
             Progress(*columns, TextColumn("{task.fields[figures]}"), console=console) if console.is_terminal else None
         )
@@ -40,7 +42,10 @@ class Display:
             self.bar.start()
 
     def show(self, row: Row) -> None:
-        figures = f"loss {row['loss']:.3f}  {row['tokens']:,} tokens  {row['tokens_per_s']:,.0f} tokens/s"
+        figures = (
+            f"loss {row['loss']:.3f}  {row['tokens']:,} tokens  {row['tokens_per_s']:,.0f} tokens/s"
+            f"  {clock(history.seconds_left(row))} left"
+        )
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=row["step"], total=row["steps"], figures=figures)
         elif time.monotonic() - self.said > SAY_EVERY_S or row["step"] == row["steps"]:
@@ -52,6 +57,13 @@ class Display:
             self.bar.stop()
 
 
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: 0:07, 12:05, 3:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @contextlib.contextmanager
 def following(output: str, label: str) -> Iterator[None]:
     """While the block runs, show and track each row that appears in the history of `output`."""
@@ -60,7 +72,7 @@ def following(output: str, label: str) -> Iterator[None]:
     pause = 0.5 if storage.is_local(output) else 15.0
 
     def follow() -> None:
-        seen = 0
+        seen = shown = 0
         while True:
             last = ended.wait(pause)
             rows = [row for row in history.read(output) if row["step"] > seen]
@@ -69,6 +81,10 @@ def following(output: str, label: str) -> Iterator[None]:
                 display.show(row)
                 values = {name: value for name, value in row.items() if name not in NOT_TRACKED}
                 tracking.current().metrics(values, step=row["tokens"])
+            samples = history.read(output, history.SAMPLES_FILE)
+            if len(samples) > shown:
+                shown = len(samples)
+                tracking.current().table(SAMPLES_TABLE, samples)
             if last:
                 return
 

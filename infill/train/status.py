@@ -1,6 +1,8 @@
 """What a training is doing, from its folder alone: `infill train status OUT` on a running or a dead run."""
 
+import fcntl
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from infill import storage
@@ -8,16 +10,18 @@ from infill.errors import InputError
 from infill.train import checkpoint, export, history
 
 SILENT_S: Final = 120.0
-"""A run that has logged nothing for so long, and for three times as long as between its last rows, has stopped."""
+"""A run that nobody can ask has stopped when it has logged nothing for so long, and for three of its pauses."""
 
 
 def status(output: str) -> dict[str, Any]:
-    """State ("finished", "running", "stopped"), figures of the last row, seconds left, and steps of the checkpoints.
+    """State ("starting", "running", "stopped", "finished"), figures of the last row, seconds left, checkpoints' steps.
 
     Raises InputError when there is no training in `output`.
     """
-    rows = history.read(output)
+    rows, held = history.read(output), _held(output)
     if not rows:
+        if held:
+            return {"state": "starting"}
         raise InputError(f"there is no training in {output}: it has no {history.FILE_NAME} yet")
     row = rows[-1]
     names = ("step", "steps", "tokens", "loss", "validation_loss", "bits_per_byte", "tokens_per_s", "skipped")
@@ -26,11 +30,22 @@ def status(output: str) -> dict[str, Any]:
     found["silent_s"] = round(_age(storage.join(output, history.FILE_NAME)), 1)
     if export.finished(output):
         return {"state": "finished", **found}
-    # `seconds` starts again when a run is resumed; a fall between two rows says nothing about their distance.
-    pause = max(0.0, row["seconds"] - rows[-2]["seconds"]) if len(rows) > 1 else 0.0
-    running = found["silent_s"] < max(SILENT_S, 3 * pause)
-    left = (row["steps"] - row["step"]) * row["tokens"] / row["step"] / max(row["tokens_per_s"], 1e-9)
-    return {"state": "running" if running else "stopped", **found, "seconds_left": round(left, 1)}
+    running = found["silent_s"] < max(SILENT_S, 3 * row["lap_s"]) if held is None else held
+    left = round(history.seconds_left(row), 1)
+    return {"state": "running" if running else "stopped", **found, "seconds_left": left}
+
+
+def _held(output: str) -> bool | None:
+    """Whether a process of this machine holds the lock of the stage's folder (`infill.stages`); None: nobody knows."""
+    lock = Path(f"{storage.local_path(output)}.lock") if storage.is_local(output) else None
+    if lock is None or not lock.exists():
+        return None
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _age(uri: str) -> float:

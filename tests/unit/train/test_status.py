@@ -1,14 +1,21 @@
 """What `infill train status` tells of a running, a dead and a finished run."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infill.errors import InputError
 from infill.train import export, history
 from infill.train.status import status
+from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
                 "loss": 3.0,
                 "tokens_per_s": 50.0,
                 "skipped": 0,
-                "seconds": step,
+                "lap_s": 2.0,
             }
         )
     return tmp_path
@@ -48,3 +55,41 @@ def test_a_whole_model_is_finished(folder: Path) -> None:
 def test_a_folder_without_a_training_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no training in"):
         status(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_real_run_is_told_while_it_lives_and_after_it_was_killed(tmp_path: Path) -> None:
+    write_documents(tmp_path / "corpus", tiny_repositories(8))
+    tiny_tokenizer(tmp_path / "tokenizer")
+    words = ["train", "pretrain", "--preset", "debug", "--corpus", str(tmp_path / "corpus")]
+    words += ["--tokenizer", str(tmp_path / "tokenizer"), "--output", str(tmp_path / "out")]
+    words += ["--set", "pretrain.train.launcher=local", "--set", "pretrain.train.steps=100000"]
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    run = subprocess.Popen([sys.executable, "-m", "infill.cli", *words], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        assert told(tmp_path, lambda found: found["state"] == "starting")
+        running = told(tmp_path, lambda found: found["state"] == "running" and found["step"] >= 8)
+        assert running["steps"] == 100_000
+        assert running["seconds_left"] > 0
+        assert running["checkpoints"]
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    words = [sys.executable, "-m", "infill.cli", "train", "status", str(tmp_path / "out")]
+    dead = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    assert dead["state"] == "stopped"
+    assert dead["step"] >= running["step"]
+
+
+def told(folder: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first status that is `wanted`, within a minute."""
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        try:
+            found = status(str(folder / "out"))
+        except InputError:  # it has not come so far as to say that it is there
+            found = {"state": ""}
+        if wanted(found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"it is still {found}")

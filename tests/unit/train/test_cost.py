@@ -1,0 +1,81 @@
+"""What a training costs: operations against a count by hand, and the table of devices."""
+
+import pytest
+import torch
+
+from infill import model
+from infill.config import ModelConfig
+from infill.train import cost
+from infill.train.batch import pack, pair_item, plain_item
+
+VOCABULARY = 64
+
+
+def shape(tie: bool, kv_heads: int = 4) -> ModelConfig:
+    return ModelConfig(
+        layers=2,
+        width=32,
+        mlp_width=64,
+        heads=4,
+        kv_heads=kv_heads,
+        context_length=64,
+        rope_base=1e4,
+        tie_embeddings=tie,
+    )
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_one_whole_document_is_the_formula_of_the_model(tie: bool) -> None:
+    """Where every position is predicted, it is 6 N + 6 L D T for each token."""
+    config, length = shape(tie), 40
+    built = model.build(model.llama_config(config, VOCABULARY))
+    batch = pack([plain_item([1] * length, group="any")], 64)
+    expected = length * model.flops_per_token(config, VOCABULARY, length)
+    unpredicted = 6 * VOCABULARY * config.width  # the last position has no next token
+    assert cost.step_flops(built, [batch]) == pytest.approx(expected - unpredicted)
+
+
+def test_only_what_is_done_is_counted() -> None:
+    built = model.build(model.llama_config(shape(True, kv_heads=2), VOCABULARY))
+    long, short = plain_item([1] * 60, group="any"), plain_item([1] * 30, group="any")
+    apart = cost.step_flops(built, [pack([short, short], 64)])
+    assert apart == cost.step_flops(built, [pack([short], 64), pack([short], 64), pack([], 64)])
+    assert apart < cost.step_flops(built, [pack([long], 64)])  # documents do not see each other
+    masked = plain_item([1] * 60, start=50, group="any")
+    assert cost.step_flops(built, [pack([masked], 64)]) < cost.step_flops(built, [pack([long], 64)])
+
+
+def test_a_shared_prompt_is_counted_once() -> None:
+    built = model.build(model.llama_config(shape(True), VOCABULARY))
+    pair = pair_item([1] * 30, [2] * 10, [3] * 10)
+    two = [plain_item([1] * 30 + [2] * 10, start=29, group="any")] * 2
+    assert cost.step_flops(built, [pack([pair], 128)]) < 0.8 * cost.step_flops(built, [pack(two, 128)])
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+    ],
+)
+def test_devices_are_known_by_their_names(name: str, flops: float) -> None:
+    found = cost.find_device(name)
+    assert found is not None
+    assert found.bf16_flops == flops
+    assert cost.utilisation(flops, name, 2, torch.bfloat16) == {"mfu": pytest.approx(0.5)}
+
+
+def test_no_share_is_told_of_an_unknown_peak() -> None:
+    assert cost.utilisation(1e12, "AMD EPYC 7763", 1, torch.float32) == {}
+    assert cost.utilisation(1e12, "NVIDIA H200", 1, torch.float32) == {}
+
+
+def test_this_machine_has_a_name_and_memory() -> None:
+    device = torch.device("cpu")
+    assert cost.device_name(device)
+    assert 20 < cost.memory(device)["memory_peak_mb"] < 1e6

@@ -191,6 +191,7 @@ def _most(index: ProjectIndex, share: float) -> int:
 def _by_size(power: float) -> "Array":
     """The factor of a window by the number of its identifiers."""
     factors: Array = np.maximum(np.arange(_SIZES), 1.0) ** -power
+    factors[0] = 0  # no window starts there, or none with an identifier
     return factors
 
 

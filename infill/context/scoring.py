@@ -63,31 +63,38 @@ def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-unty
 def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
     """Intersection over union, from the number of terms that each window shares with the `asked` ones.
 
-    `sums` is zero afterwards. The highest score of each stretch goes to `tops`, which are zero before.
+    `sums` is zero afterwards. The highest score of each stretch goes to `tops`.
     """
     sums[0] = 0
-    for window in range(len(scores)):
-        shared = sums[window + 1]
-        sums[window + 1] = 0
-        score = shared / (asked + sizes[window] - shared) if shared and sizes[window] else 0.0
-        scores[window] = score
-        tops[window // STRETCH] = max(tops[window // STRETCH], score)
+    for stretch in range(len(tops)):
+        top = 0.0
+        for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
+            shared = sums[window + 1]
+            sums[window + 1] = 0
+            score = shared / (asked + sizes[window] - shared) if shared and sizes[window] else 0.0
+            scores[window] = score
+            top = max(top, score)
+        tops[stretch] = top
 
 
 @njit(cache=True)
 def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[no-untyped-def]
     """Sum of weights x a factor by the window's size x the prior of its file.
 
-    `sums` is zero afterwards. The highest score of each stretch goes to `tops`, which are zero before.
+    `sums` is zero afterwards. The highest score of each stretch goes to `tops`.
     """
     sums[0] = 0
-    for window in range(len(scores)):
-        total = sums[window + 1]
-        sums[window + 1] = 0
-        size = min(sizes[window], len(by_size) - 1)
-        score = total * by_size[size] * prior[file[window]] if total and size else 0.0
-        scores[window] = score
-        tops[window // STRETCH] = max(tops[window // STRETCH], score)
+    for stretch in range(len(tops)):
+        top = 0.0
+        for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
+            total = sums[window + 1]
+            sums[window + 1] = 0
+            score = 0.0
+            if total:
+                score = total * by_size[min(sizes[window], len(by_size) - 1)] * prior[file[window]]
+            scores[window] = score
+            top = max(top, score)
+        tops[stretch] = top
 
 
 @njit(cache=True)

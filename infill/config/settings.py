@@ -197,6 +197,8 @@ class PretrainConfig:
     """How often a document is read in an epoch, on average, by language or by repository; 1 where nothing is said."""
     base_model: str = ""
     """Start from this Hugging Face folder instead of training: it is imported as it is."""
+    licence: str = "other"
+    """What the model is licensed under, as the Hugging Face hub names it; `other` leaves that to its owner."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.fim_rate <= 1 and 0 <= self.path_rate <= 1, "fim_rate and path_rate lie between 0 and 1")
@@ -318,6 +320,9 @@ class RegisterConfig:
 class DeployConfig:
     max_prompt_tokens: int = 1_024
     max_new_tokens: int = 128
+    release: str = ""
+    """Release of charts/infill-serving to deploy to. Empty is `completions` where stages run on a cluster, elsewhere no
+    cluster: then the deployment record is all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
+if TYPE_CHECKING:  # the table and the estimate of energy are also read where there is no torch
+    import torch
 
-from infill.train.batch import Batch
+    from infill.train.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,18 @@ def find_device(name: str) -> Device | None:
     return next((device for part, device in DEVICES.items() if part in name), None)
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """The device as its maker calls it."""
     if device.type == "cuda":
+        import torch
+
         return str(torch.cuda.get_device_name(device))
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
-def step_flops(model: Any, batches: Sequence[Batch]) -> float:
+def step_flops(model: Any, batches: Sequence["Batch"]) -> float:
     """Floating-point operations of a training step of the Hugging Face decoder `model` on `batches`.
 
     As PaLM counts (arXiv 2204.02311, appendix B), but with what is really done: 6 for each weight of the layers and
@@ -77,24 +80,35 @@ def step_flops(model: Any, batches: Sequence[Batch]) -> float:
     return float(6 * layers * used + 6 * head * targets + 12 * settings.num_hidden_layers * width * pairs)
 
 
-def _pairs(batch: Batch) -> float:
+def _pairs(batch: "Batch") -> float:
     """Pairs of positions of which one attends to the other, each with half of itself."""
     spans = batch.spans[:-1] if batch.used < len(batch.ids) else batch.spans  # the last one is padding
     return sum(span.length * (span.length / 2 + span.shared) for span in spans)
 
 
-def utilisation(flops_per_s: float, name: str, workers: int, dtype: torch.dtype) -> dict[str, float]:
+def utilisation(flops_per_s: float, name: str, workers: int, *, bf16: bool) -> dict[str, float]:
     """`mfu`: operations a second over the peak of all devices. Nothing where that is unknown or the type not bf16."""
     found = find_device(name)
-    if found is None or dtype != torch.bfloat16:
+    if found is None or not bf16:
         return {}
     return {"mfu": flops_per_s / (found.bf16_flops * workers)}
 
 
-def memory(device: torch.device) -> dict[str, float]:
+def memory(device: "torch.device") -> dict[str, float]:
     """Most memory so far in MB of 10^6 bytes: this process's, and on a GPU what PyTorch has taken there."""
     unit = 1 if sys.platform == "darwin" else 1_024
     found = {"memory_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)}
     if device.type == "cuda":
+        import torch
+
         found["device_memory_peak_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     return found
+
+
+def energy_kwh(seconds: float, device: str, workers: int) -> float | None:
+    """The most that `workers` devices use in that time, with what the data centre adds; None where power is unknown.
+
+    Hours x processors x power x PUE (arXiv 2104.10350, section 2), with the board's limit for power.
+    """
+    found = find_device(device)
+    return None if found is None else seconds / 3_600 * workers * found.watts / 1_000 * PUE

@@ -15,7 +15,7 @@ from infill import manifest, model, prompt, storage
 from infill.config import DpoConfig, TrainConfig
 from infill.errors import InputError
 from infill.examples import request_of
-from infill.train import export, history, launch, loop, objectives, samples
+from infill.train import card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, State, rows_of
 from infill.train.engine import Engine, precision
@@ -48,11 +48,13 @@ def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str)
             tokenizer=sft,
             work=functools.partial(_work, config, preferences, sft, output, key),
         )
-        export.write_card(
+        launch.fit(job)
+        inputs = {"preferences": manifest.digest_of(preferences), "model": manifest.digest_of(sft)}
+        card.write(
             output,
+            card.trained(card.of_base(sft), STAGE, output, inputs),
             title="Infill completion model, preference-tuned",
             about="Fine-tuned by Infill to fill syntactic holes, then by direct preference optimisation.",
-            facts=launch.fit(job),
         )
     return history.metrics(output)
 

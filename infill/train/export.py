@@ -1,17 +1,14 @@
-"""The model folder: what transformers, vLLM and llama.cpp's converter load, and the model's card."""
+"""The model folder: what transformers and vLLM load, and from which `gguf` makes a file for llama.cpp."""
 
-import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from infill import prompt, storage
+from infill.train import card
 
-CARD: Final = "README.md"
-"""Written last of the model's files."""
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -49,35 +46,4 @@ def copy_tokenizer(source: str, output: str) -> None:
 
 def finished(output: str) -> bool:
     """Whether the model's files are all there."""
-    return storage.exists(storage.join(output, CARD))
-
-
-def write_card(output: str, *, title: str, about: str, facts: Mapping[str, Any]) -> None:
-    """Write the model card: YAML metadata that the Hugging Face hub reads, `about`, and a table of `facts`."""
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
-    text = f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [code, fill-in-the-middle, infill]
----
-# {title}
-
-{about}
-
-| | |
-| --- | --- |
-{rows}
-
-Prompts must be rendered with `{prompt.FILE_NAME}` of this folder (`infill.prompt.render`). Decode greedily and stop at
-any of the `eos_token_id` of `generation_config.json`. `manifest.json` names every file with its digest, the
-configuration, and the digests of the inputs, from which the data and its licences can be traced.
-"""
-    storage.write_bytes(storage.join(output, CARD), text.encode())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return (
-        f"{value:,}" if isinstance(value, int) else json.dumps(value) if isinstance(value, dict | list) else str(value)
-    )
+    return storage.exists(storage.join(output, card.FILE_NAME))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from infill import manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
-from infill.train import export, history, launch, loop, objectives, samples
+from infill.train import card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
@@ -52,13 +52,15 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             tokenizer=tokenizer,
             work=functools.partial(_work, config, corpus, tokenizer, key),
         )
-        found = launch.fit(job)
-        flops = model.flops_per_token(config.model, vocab_size, config.model.context_length) * found["tokens"]
-        export.write_card(
+        launch.fit(job)
+        inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
+        facts = card.start(corpus, tokenizer, licence=config.licence, parameters=count)
+        card.write(
             output,
+            card.trained(facts, STAGE, output, inputs),
             title="Infill base model",
-            about="Trained from scratch by Infill on whole files, a share of them as suffix, prefix, middle.",
-            facts={"parameters": count, "training FLOPs": flops, **found},
+            about=f"A decoder of {count:,} parameters, trained from scratch by Infill on whole files, of which"
+            f" {config.fim_rate:.0%} stand as suffix, prefix, middle.",
         )
     return {**history.metrics(output), "parameters": float(count)}
 
@@ -119,10 +121,7 @@ def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
     else:  # an older checkpoint, in PyTorch's own format
         export.save(found, config.base_model, output, dtype=found.dtype)
     count = sum(weight.numel() for weight in found.parameters())
-    export.write_card(
-        output,
-        title="Imported base model",
-        about="A published checkpoint, imported by Infill as it was. Its own card and licence apply.",
-        facts={"parameters": count, "source": config.base_model},
-    )
+    facts = {"title": "Imported base model", "about": "A published checkpoint, imported by Infill as it was."}
+    facts |= card.of_base(config.base_model)
+    card.write(output, facts | {"parameters": count}, title=facts["title"], about=facts["about"])
     return {"parameters": float(count)}

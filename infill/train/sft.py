@@ -12,7 +12,7 @@ from infill.config import SftConfig
 from infill.errors import InputError
 from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
-from infill.train import export, history, launch, loop, objectives, samples
+from infill.train import card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, State, rows_of
 from infill.train.engine import Engine
@@ -44,11 +44,13 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
             tokenizer=base,
             work=functools.partial(_work, config, examples, base, key),
         )
-        export.write_card(
+        launch.fit(job)
+        inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)}
+        card.write(
             output,
+            card.trained(card.of_base(base), STAGE, output, inputs),
             title="Infill completion model",
             about="Fine-tuned by Infill to fill syntactic holes, with context from the same repository in the prompt.",
-            facts=launch.fit(job),
         )
     return history.metrics(output)
 

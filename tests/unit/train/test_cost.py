@@ -67,15 +67,20 @@ def test_devices_are_known_by_their_names(name: str, flops: float) -> None:
     found = cost.find_device(name)
     assert found is not None
     assert found.bf16_flops == flops
-    assert cost.utilisation(flops, name, 2, torch.bfloat16) == {"mfu": pytest.approx(0.5)}
+    assert cost.utilisation(flops, name, 2, bf16=True) == {"mfu": pytest.approx(0.5)}
 
 
 def test_no_share_is_told_of_an_unknown_peak() -> None:
-    assert cost.utilisation(1e12, "AMD EPYC 7763", 1, torch.float32) == {}
-    assert cost.utilisation(1e12, "NVIDIA H200", 1, torch.float32) == {}
+    assert cost.utilisation(1e12, "AMD EPYC 7763", 1, bf16=True) == {}
+    assert cost.utilisation(1e12, "NVIDIA H200", 1, bf16=False) == {}
 
 
 def test_this_machine_has_a_name_and_memory() -> None:
     device = torch.device("cpu")
     assert cost.device_name(device)
     assert 20 < cost.memory(device)["memory_peak_mb"] < 1e6
+
+
+def test_energy_is_an_upper_bound_or_unknown() -> None:
+    assert cost.energy_kwh(3_600, "NVIDIA H200", 2) == pytest.approx(2 * 0.7 * cost.PUE)
+    assert cost.energy_kwh(3_600, "AMD EPYC 7763", 2) is None

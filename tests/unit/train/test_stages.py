@@ -22,7 +22,7 @@ LOCAL = {
 }
 MODEL_FILES = {
     "README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors", "prompt_format.json",
-    "tokenizer.json", "history.jsonl",
+    "tokenizer.json", "history.jsonl", "samples.jsonl", "card.json",
 }  # fmt: skip
 
 
@@ -78,7 +78,10 @@ def test_a_model_folder_is_whole_and_loads_in_transformers(root: Path, name: str
     loaded = AutoModelForCausalLM.from_pretrained(folder)
     assert loaded.generation_config.eos_token_id[0] == 0
     assert "infill" not in (folder / "config.json").read_text()
-    assert f"| {'steps'} | 6 |" in (folder / "README.md").read_text()
+    trainings = storage.read_json(str(folder / "card.json"))["trainings"]
+    assert [record["stage"] for record in trainings] == ["pretrain", "sft", "dpo"][: len(trainings)]
+    assert trainings[-1]["stage"] == name
+    assert f"| {name} | 6 |" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["pretrain", "sft", "dpo"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from infill.errors import InputError
-from infill.train import export, history
+from infill.train import card, history
 from infill.train.status import status
 from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
 
@@ -48,7 +48,7 @@ def test_a_silent_one_has_stopped(folder: Path) -> None:
 
 
 def test_a_whole_model_is_finished(folder: Path) -> None:
-    (folder / export.CARD).write_text("# card\n")
+    (folder / card.FILE_NAME).write_text("# card\n")
     assert status(str(folder))["state"] == "finished"
 
 

@@ -1,12 +1,16 @@
 """The errors that a user can do something about.
 
-Each message says what was wrong, where, and what to do. The command line prints it without a traceback and exits with
-2; anything else that is raised is a defect of ours and keeps its traceback.
+Each message says what was wrong, where, and what to do. The command line and the pipeline's steps print it without a
+traceback and exit with the error's `exit_code`; anything else that is raised is a defect of ours and keeps its
+traceback.
 """
 
 
 class InfillError(Exception):
     """Base of all errors whose message is meant for the user."""
+
+    exit_code: int = 2
+    """Of the process that ends for this error."""
 
 
 class InputError(InfillError):
@@ -23,3 +27,10 @@ class ServiceError(InfillError):
 
 class TrainingError(InfillError):
     """A training run cannot go on: it diverged, hangs, or does not fit the machine."""
+
+
+class StoppedError(TrainingError):
+    """A training that was asked to stop has done so, with a checkpoint."""
+
+    exit_code = 128 + 15
+    """As of a process that SIGTERM has ended."""

@@ -33,6 +33,8 @@ class Item:
     """A number per segment that the objective needs: the reference's log-probability."""
     text_bytes: int = 0
     """Bytes of text behind the targets, for bits per byte."""
+    name: str = ""
+    """Where it comes from, for a person who looks at a bad batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class Batch:
     used: int
     """Positions that are not padding."""
     text_bytes: int = 0
+    names: tuple[str, ...] = ()
+    """Where its items come from."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on `device`."""
@@ -108,10 +112,11 @@ def pack(items: Sequence[Item], tokens: int) -> Batch:
         weight=row.weight,
         used=used,
         text_bytes=row.text_bytes,
+        names=tuple(item.name for item in items),
     )
 
 
-def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 0) -> Item:
+def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 0, name: str = "") -> Item:
     """A document of which every token after position `start` is to be predicted: 0 predicts all but the first."""
     picks = list(range(start, len(ids) - 1))
     return Item(
@@ -124,10 +129,13 @@ def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 
         groups=(group,),
         weight=float(len(picks)),
         text_bytes=text_bytes,
+        name=name,
     )
 
 
-def pair_item(prompt: list[int], chosen: list[int], rejected: list[int], *, numbers: tuple[float, ...] = ()) -> Item:
+def pair_item(
+    prompt: list[int], chosen: list[int], rejected: list[int], *, numbers: tuple[float, ...] = (), name: str = ""
+) -> Item:
     """A preference pair behind one prompt: two segments, chosen and rejected.
 
     The prompt's last token stands before both completions, because it predicts the first token of either; the rest of
@@ -147,4 +155,5 @@ def pair_item(prompt: list[int], chosen: list[int], rejected: list[int], *, numb
         groups=("chosen", "rejected"),
         weight=1.0,
         numbers=numbers or (0.0, 0.0),
+        name=name,
     )

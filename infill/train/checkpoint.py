@@ -9,13 +9,15 @@ its shards are there and agree with their digests; no worker waits for another t
 import hashlib
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import safetensors.torch
 from torch import Tensor
 
 from infill import storage
+from infill.config import TrainConfig
 from infill.errors import InfillError
 
 log = logging.getLogger(__name__)
@@ -24,26 +26,59 @@ FOLDER: Final = "scratch/checkpoints"
 """Below a stage's output; scratch is removed when the stage is finished."""
 
 
-class Writer:
-    """Writes one worker's shards in a thread; at most one is on its way."""
+class Keep(NamedTuple):
+    """Which checkpoints are kept; the rest goes as soon as a newer one is whole."""
 
-    def __init__(self, output: str, *, rank: int, world: int, keep: int) -> None:
+    last: int = 1
+    """So many of the newest."""
+    every: int = 0
+    """And those whose step is a multiple of this."""
+    best: int = 0
+    """And so many with the lowest score on held-out data."""
+
+    def of(self, scores: Mapping[int, float | None]) -> set[int]:
+        """The steps to be kept of whole checkpoints, given as step -> score."""
+        newest = sorted(scores, reverse=True)
+        ranked = sorted((score, step) for step, score in scores.items() if score is not None)
+        spaced = {step for step in newest if self.every and step % self.every == 0}
+        return {*newest[: self.last], *spaced, *(step for _, step in ranked[: self.best])}
+
+
+def rule(config: TrainConfig) -> Keep:
+    """What `config` says of keeping."""
+    return Keep(config.keep_checkpoints, config.keep_every, config.keep_best)
+
+
+class Writer:
+    """Writes one worker's shards in a thread; at most one is on its way.
+
+    `after` is the step from which the training goes on: later checkpoints, damaged or never finished, are removed.
+    """
+
+    def __init__(self, output: str, *, rank: int, world: int, keep: Keep, after: int = 0) -> None:
         self.folder = storage.join(output, FOLDER)
         self.rank, self.world, self.keep = rank, world, keep
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        for step in steps(self.folder) if rank == 0 else ():
+            if step > after:
+                storage.remove(_place(self.folder, step))
 
-    def save(self, step: int, tensors: Iterable[tuple[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, tensors: Iterable[tuple[str, Tensor]], state: Mapping[str, Any], score: float | None = None
+    ) -> None:
         """Copy this worker's share of `tensors` and start to write it with `state` (JSON values).
 
-        Raises what writing the one before raised: StorageError when the disk is full.
+        `score` is that on held-out data, lower is better. Raises what writing the one before raised: StorageError when
+        the disk is full.
         """
         mine = {}
         for number, (name, tensor) in enumerate(tensors):
             if number % self.world == self.rank:
                 mine[name] = tensor.to("cpu", copy=True).contiguous()
         self.wait()
-        self._thread = threading.Thread(target=self._work, args=(step, mine, dict(state)), name="infill-checkpoint")
+        record = {"step": step, "shards": self.world, "score": score, "state": dict(state)}
+        self._thread = threading.Thread(target=self._work, args=(step, mine, record), name="infill-checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
@@ -54,28 +89,53 @@ class Writer:
         if self._error is not None:
             raise self._error
 
-    def _work(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _work(self, step: int, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         try:
-            self._write(step, tensors, state)
+            self._write(step, tensors, record)
         except InfillError as error:
             self._error = error
 
-    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        place = storage.join(self.folder, f"step_{step:08d}")
+    def _write(self, step: int, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        place = _place(self.folder, step)
         data = safetensors.torch.save(tensors)
         storage.write_bytes(storage.join(place, f"shard_{self.rank}.safetensors"), data)
         digest = hashlib.sha256(data).hexdigest()
-        record = {"step": step, "shards": self.world, "sha256": digest, "state": state}
-        storage.write_json(storage.join(place, f"shard_{self.rank}.json"), record)
+        storage.write_json(storage.join(place, f"shard_{self.rank}.json"), {**record, "sha256": digest})
         if self.rank == 0:
-            for old in steps(self.folder)[self.keep :]:
-                storage.remove(storage.join(self.folder, f"step_{old:08d}"))
+            prune(self.folder, self.keep)
+
+
+def _place(folder: str, step: int) -> str:
+    return storage.join(folder, f"step_{step:08d}")
+
+
+def _records(folder: str) -> dict[int, set[str]]:
+    """Step -> the names of its shards' records."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for uri in storage.list_files(folder, ".json"):
+        name, file = uri.split("/")[-2:]
+        found[int(name.removeprefix("step_"))].add(file)
+    return found
 
 
 def steps(folder: str) -> list[int]:
     """Steps of the checkpoints in `folder`, whole or not, newest first."""
-    names = {uri.split("/")[-2] for uri in storage.list_files(folder, ".json")}
-    return sorted((int(name.removeprefix("step_")) for name in names), reverse=True)
+    return sorted(_records(folder), reverse=True)
+
+
+def prune(folder: str, keep: Keep) -> None:
+    """Remove what `keep` does not name; never one that may still be the newest whole one."""
+    records = _records(folder)
+    scores: dict[int, float | None] = {}
+    for step, files in records.items():
+        if "shard_0.json" in files:
+            record = storage.read_json(storage.join(_place(folder, step), "shard_0.json"))
+            if {f"shard_{rank}.json" for rank in range(record["shards"])} <= files:
+                scores[step] = record.get("score")
+    kept = keep.of(scores)
+    for step in records:
+        if step not in kept and step < max(scores, default=0):
+            storage.remove(_place(folder, step))
 
 
 class Checkpoint:
@@ -93,7 +153,7 @@ def latest(output: str) -> Checkpoint | None:
     folder = storage.join(output, FOLDER)
     for step in steps(folder):
         try:
-            return _read(storage.join(folder, f"step_{step:08d}"), step)
+            return _read(_place(folder, step), step)
         except (InfillError, ValueError, KeyError) as error:
             log.warning("checkpoint of step %d in %s is passed over: %s", step, folder, error)
     return None

@@ -191,7 +191,8 @@ class TextLane:
         if self.offset + length == len(document.text) and len(ids) < room:
             ids.append(self.fmt.endoftext)
         text_bytes = len(document.text[self.offset : self.offset + length].encode("utf-8", "surrogatepass"))
-        return plain_item(ids, group=f"{document.language}/plain", text_bytes=text_bytes), length
+        name = f"{document.name}@{self.offset}"
+        return plain_item(ids, group=f"{document.language}/plain", text_bytes=text_bytes, name=name), length
 
     def _hole(self, document: Document, room: int) -> tuple[Item, int] | None:
         """A piece cut into three random parts; None where there is no room for that."""
@@ -209,7 +210,7 @@ class TextLane:
             prompt = render(self.fmt, encode, request, budget=room - len(middle))
         except InputError:
             return None
-        return plain_item([*prompt.ids, *middle], group=f"{document.language}/fim"), length
+        return plain_item([*prompt.ids, *middle], group=f"{document.language}/fim", name=name), length
 
 
 def cut(encoder: Encoder, text: str, offset: int, room: int) -> tuple[list[int], int]:

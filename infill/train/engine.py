@@ -30,10 +30,10 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`, which is this worker's share of a mean over all of them."""
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, limit: float = float("inf")) -> float:
         """Clip, update the weights, forget the gradients; the norm before clipping.
 
-        A norm that is no finite number means that the weights were left as they were.
+        A norm that is no finite number, or above `limit`, means that the weights were left as they were.
         """
 
     def discard(self) -> None:
@@ -90,9 +90,9 @@ class PlainEngine:
     def backward(self, loss: Tensor) -> None:
         torch.autograd.backward(loss)
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, limit: float = float("inf")) -> float:
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
-        if norm < float("inf"):
+        if norm <= limit and norm < float("inf"):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()

@@ -5,11 +5,9 @@ last whole checkpoint in the stage's output, whoever wrote it, and however many 
 """
 
 import contextlib
-import faulthandler
 import logging
 import os
 import pickle
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +17,10 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from infill import errors, manifest, storage
+from infill import manifest, storage
 from infill.config import TrainConfig
-from infill.errors import InfillError, ServiceError, TrainingError
-from infill.train import checkpoint, export, history, loop
+from infill.errors import InfillError, ServiceError, StoppedError, TrainingError
+from infill.train import checkpoint, export, history, loop, watch
 from infill.train.batch import Batch
 from infill.train.engine import MOMENTS, Engine, PlainEngine, adamw, load_weights, precision
 from infill.train.progress import following
@@ -32,8 +30,7 @@ log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES: Final = 200_000_000
 """Ray's shared memory where we start it: training puts nothing there."""
-ERROR_FILE: Final = "scratch/error.json"
-"""Below a stage's output: what a worker could not go on for and a new start would not heal."""
+PREEMPTED: Final = "the workers were asked to stop and left a checkpoint"
 FOR_CLUSTERS: Final = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 """Callbacks of Ray Train 2.60 that start an actor each: data sets through Ray Data, and what a lost controller leaves
 behind (on one machine that is freed with the job)."""
@@ -70,20 +67,20 @@ def fit(job: Job) -> dict[str, float]:
 
     Raises TrainingError when the workers fail more often than allowed, and what the loop raises.
     """
-    storage.remove(storage.join(job.output, ERROR_FILE))
     with following(job.output, job.label):
         if job.train.launcher == "local":
             torch.set_num_threads(os.cpu_count() or 1)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            run(job, lambda model: PlainEngine(model, job.train, device))
+            with watch.obedient():
+                run(job, lambda model: PlainEngine(model, job.train, device))
         else:
             _fit_with_ray(job)
     return history.metrics(job.output)
 
 
-def run(job: Job, make_engine: Callable[[Any], Engine]) -> None:
+def run(job: Job, make_engine: Callable[[Any], Engine], rank: int = 0, asked: Callable[[], bool] = watch.asked) -> None:
     """A worker's life: model, last checkpoint, engine, loop, export."""
-    with watched(job.train.timeout_s) as alive:
+    with watch.watched(job.train.timeout_s, job.output, rank) as alive:
         model = without_dropout(job.model())
         resumed = checkpoint.latest(job.output)
         if resumed is not None:
@@ -94,23 +91,9 @@ def run(job: Job, make_engine: Callable[[Any], Engine]) -> None:
         if engine.sum([found])[0] != found * engine.world:
             raise TrainingError("the workers see different checkpoints; do all of them reach the same store?")
         alive()
-        loop.train(engine, job.work(engine), job.train, job.output, resumed, alive)
+        loop.train(engine, job.work(engine), job.train, job.output, resumed, alive, asked)
         if engine.rank == 0:
             export.save(engine.model, job.tokenizer, job.output, dtype=precision(job.train, engine.device))
-
-
-@contextlib.contextmanager
-def watched(timeout_s: float) -> Iterator[Callable[[], None]]:
-    """Within the block, end this process with a traceback when the function given is not called for `timeout_s`."""
-
-    def alive() -> None:
-        faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
-
-    alive()
-    try:
-        yield alive
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def without_dropout(model: Any) -> Any:
@@ -128,28 +111,49 @@ def _fit_with_ray(job: Job) -> None:
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
-    failures: list[Exception] = []
+    failures: list[str] = []
     while len(failures) <= job.train.max_failures:
+        storage.remove(storage.join(job.output, watch.HANG_FILE))
         try:
             with cluster() as resources:
                 _trainer(job, resources).fit()
             return
         except (TrainingFailedError, RayError) as error:
-            _raise_known(job.output)
-            if _is_defect(error):
-                raise
-            failures.append(error)
-            log.warning("%s: the workers were lost (%s)", job.label, _last_line(error))
+            why = reason(error, job.output)
+            log.warning("%s: %s", job.label, why)
+            if why != PREEMPTED:
+                failures.append(why)
     raise TrainingError(
-        f"the training workers were lost {len(failures)} times, at last with: {_last_line(failures[-1])}; "
+        f"the training workers were lost {len(failures)} times, at last with: {failures[-1]}; "
         "run the same command again to go on from the last checkpoint"
     )
+
+
+def reason(error: Exception, output: str) -> str:
+    """Why the workers are gone, when starting them again may help.
+
+    Raises what a worker raised where it would raise it again: an InfillError, or `error` for a defect.
+    """
+    raised = [getattr(cause, "_base_exc", None) for cause in getattr(error, "worker_failures", {}).values()]
+    if any(isinstance(cause, StoppedError) for cause in raised):
+        return PREEMPTED
+    for cause in raised:
+        if isinstance(cause, InfillError):
+            raise cause
+    if raised and all(cause is not None and "onnection" not in str(cause) for cause in raised):
+        raise error  # not the loss of a peer, nor of the worker itself
+    hang = storage.join(output, watch.HANG_FILE)
+    if storage.exists(hang):
+        return str(storage.read_json(hang)["message"])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"the workers were lost ({lines[-1][:500] if lines else type(error).__name__})"
 
 
 def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
     """Ray's trainer of `job`. Starting again after a failure is our affair: it must work after any death, Ray's too."""
     import ray
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     def worker(config: Mapping[str, Any]) -> None:
@@ -158,28 +162,38 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
 
         launch._worker(pickle.loads(config["job"]))
 
-    class OneMachineTrainer(TorchTrainer):
-        """Without the actors that have nothing to do here: each is a process that takes seconds to start."""
+    def obey() -> None:
+        from infill.train import watch
+
+        watch.obey()
+
+    class Obey(WorkerGroupCallback):
+        """Lets the main threads of the workers, which are Ray's, take SIGTERM for a request to stop."""
+
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            worker_group.execute(obey)
+
+    alone = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+
+    class Trainer(TorchTrainer):
+        """On one machine without the actors that have nothing to do there: each takes seconds to start."""
 
         def _create_default_callbacks(self) -> list[Any]:
-            made = super()._create_default_callbacks()  # type: ignore[misc]
-            return [callback for callback in made if type(callback).__name__ not in FOR_CLUSTERS]
+            made = [*super()._create_default_callbacks(), Obey()]  # type: ignore[misc]
+            return [callback for callback in made if not (alone and type(callback).__name__ in FOR_CLUSTERS)]
 
-    workers = job.train.workers
-    if resources.get("CPU", 0) < workers:
-        raise TrainingError(
-            f"{workers} workers need as many CPUs, the Ray cluster has {resources.get('CPU', 0):g}; lower train.workers"
-        )
+    workers, on_gpu = possible(job.train, resources)
     output = os.path.abspath(storage.local_path(job.output)) if storage.is_local(job.output) else job.output
-    alone = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
     if alone:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    return (OneMachineTrainer if alone else TorchTrainer)(
+    return Trainer(
         worker,
         train_loop_config={"job": pickle.dumps(job)},
         torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=resources.get("GPU", 0) >= workers, resources_per_worker={"CPU": 1}
+            num_workers=workers if alone or not job.train.min_workers else (job.train.min_workers, job.train.workers),
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1},
         ),
         run_config=RunConfig(  # type: ignore[arg-type]
             name="ray",
@@ -190,26 +204,20 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
     )
 
 
-def _is_defect(error: Exception) -> bool:
-    """Whether the workers' own code raised, on all of them: the same would happen again."""
-    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+def possible(train: TrainConfig, resources: Mapping[str, float]) -> tuple[int, bool]:
+    """How many workers start with the cluster's `resources`, and whether each has a GPU.
 
-    causes = list(getattr(error, "worker_failures", {}).values())
-    return bool(causes) and all(isinstance(cause, UserExceptionWithTraceback) for cause in causes)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:500] if lines else type(error).__name__
-
-
-def _raise_known(output: str) -> None:
-    """Raise what a worker has left in the error file."""
-    uri = storage.join(output, ERROR_FILE)
-    if storage.exists(uri):
-        value = storage.read_json(uri)
-        kind = getattr(errors, value["type"], TrainingError)
-        raise kind(value["message"])
+    Raises TrainingError when they are fewer than `train` allows.
+    """
+    kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
+    found = int(resources.get(kind, 0))
+    least = train.min_workers or train.workers
+    if found < least:
+        raise TrainingError(
+            f"{least} workers need as many {kind}s, the Ray cluster has {found}; lower train.workers or "
+            "train.min_workers"
+        )
+    return min(train.workers, found), kind == "GPU"
 
 
 @contextlib.contextmanager
@@ -252,12 +260,14 @@ def _worker(job: Job) -> None:
     # Whatever DeepSpeed compiles goes where no other job waits on a lock that a killed one has left.
     with tempfile.TemporaryDirectory(prefix="infill-extensions-", ignore_cleanup_errors=True) as extensions:
         os.environ["TORCH_EXTENSIONS_DIR"] = extensions
-        try:
-            run(job, lambda model: DeepSpeedEngine(model, job.train, device))
-        except InfillError as error:
-            value = {"type": type(error).__name__, "message": str(error)}
-            storage.write_json(storage.join(job.output, ERROR_FILE), value)
-            raise
+        run(job, lambda model: DeepSpeedEngine(model, job.train, device), context.get_world_rank(), _asked)
+
+
+def _asked() -> bool:
+    """Whether this worker's node is being drained (Ray tells the worker), or the worker got SIGTERM."""
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return watch.asked() or get_train_context().preemption_context.preemption_info is not None
 
 
 class DeepSpeedEngine:
@@ -288,6 +298,8 @@ class DeepSpeedEngine:
             },
         )
         self._link_moments()
+        self.norm, self.limit = 0.0, float("inf")
+        self._judge_norms()
         self.rank: int = torch.distributed.get_rank()
         self.world: int = torch.distributed.get_world_size()
 
@@ -297,11 +309,24 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, limit: float = float("inf")) -> float:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.limit = limit
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        return self.norm
+
+    def _judge_norms(self) -> None:
+        """Let DeepSpeed skip an update whose norm is above the limit as it does one that is no number (-1 to it)."""
+        zero = self.engine.optimizer
+        norm_of = zero.scaled_global_norm
+
+        def judged(norm_type: int = 2) -> Tensor:
+            found: Tensor = norm_of(norm_type)
+            self.norm = float(found) if float(found) >= 0 else float("nan")
+            return found if self.norm <= self.limit else torch.full_like(found, -1.0)
+
+        zero.scaled_global_norm = judged
 
     def discard(self) -> None:
         self.engine.zero_grad()

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
-import torch
 from torch import Tensor
 
 from infill import storage
 from infill.config import TrainConfig
-from infill.errors import InputError, TrainingError
+from infill.errors import InputError, StoppedError, TrainingError
 from infill.train import checkpoint, cost, update
 from infill.train.batch import Batch
 from infill.train.checkpoint import Checkpoint
@@ -83,21 +82,23 @@ def train(
     output: str,
     resumed: Checkpoint | None = None,
     alive: Callable[[], None] = lambda: None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Train for `config.steps` steps, or what is left of them after `resumed`; checkpoints and history go to `output`.
 
-    `alive` is called after every step.
-    Raises TrainingError when the loss is no number, or spikes, more often than the configuration allows.
+    `alive` is called after every step. Once `asked` says so on any worker, all of them end with a checkpoint.
+    Raises StoppedError then, and TrainingError when batches are refused more often than the configuration allows.
     """
     progress, states = _restore(engine, work, resumed)
     history = History(output, progress.step) if engine.rank == 0 else None
-    writer = checkpoint.Writer(output, rank=engine.rank, world=engine.world, keep=config.keep_checkpoints)
+    keep = checkpoint.rule(config)
+    writer = checkpoint.Writer(output, rank=engine.rank, world=engine.world, keep=keep, after=progress.step)
     loader = Loader(work.open_lane, config, rank=engine.rank, world=engine.world, states=states)
     meter = Meter(progress)
     try:
         while progress.step < config.steps:
             batches, states = meter.timed("data_wait", loader.next)
-            _take(engine, work.objective, batches, config, output, progress, meter)
+            stop = _take(engine, work.objective, batches, config, output, progress, meter, asked())
             alive()
             last = progress.step == config.steps
             if config.sample_every and (last or progress.step % config.sample_every == 0):
@@ -105,17 +106,25 @@ def train(
                 if history:
                     history.show(progress.step, progress.tokens, shown)
             save = last or progress.step % config.checkpoint_every == 0
+            held_out: Mapping[str, float] = {}
             if save or progress.step % config.log_every == 0:
                 held_out = meter.timed("validation", lambda: work.validate(engine)) if save else {}
                 row = meter.row(engine, progress, config, held_out)
                 if history:
                     history.append(row)
-            if save:
+            if save or stop:
                 state = {**asdict(progress), "lanes": states, "identity": work.identity}
-                meter.timed("checkpoint", lambda: writer.save(progress.step, engine.tensors(), state))  # noqa: B023
+                score = held_out.get("bits_per_byte", held_out.get("validation_loss"))
+                meter.timed("checkpoint", lambda: writer.save(progress.step, engine.tensors(), state, score))  # noqa: B023
+            if stop and not last:
+                break
         writer.wait()
     finally:
         loader.close()
+    if progress.step < config.steps:
+        raise StoppedError(
+            f"the training was asked to stop and did so at step {progress.step}; run it again to go on from there"
+        )
     return progress
 
 
@@ -139,11 +148,15 @@ def _take(
     output: str,
     progress: Progress,
     meter: "Meter",
-) -> None:
-    """One step on `batches`: tried again if it fails, then given up; the counters follow."""
+    asked: bool,
+) -> bool:
+    """One step on `batches`: tried again if it fails, then given up; the counters follow.
+
+    Returns whether any worker was `asked` to stop.
+    """
     batches = [batch.to(engine.device) for batch in batches]
     own = [sum(b.weight for b in batches), sum(b.used for b in batches), sum(len(b.ids) for b in batches)]
-    weight, used, positions, flops = engine.sum([*own, cost.step_flops(engine.model, batches)])
+    weight, used, positions, flops, stop = engine.sum([*own, cost.step_flops(engine.model, batches), float(asked)])
     rate = learning_rate(config, progress.step)
     bounds = _bounds(progress, config)
     progress.step += 1
@@ -155,7 +168,7 @@ def _take(
         outcome = update.attempt(engine, objective, batches, weight=weight, rate=rate, bounds=bounds)
         if not outcome.why:
             _count(outcome, rate, progress, meter)
-            return
+            return stop > 0
         outcomes.append(outcome)
         about = {"learning_rate": rate, "mean_loss": progress.mean_loss, "mean_norm": progress.mean_norm}
         file = update.record(output, engine, progress.step, batches, outcomes, about)
@@ -166,6 +179,7 @@ def _take(
             f"{outcomes[-1].why} at step {progress.step}, and steps {progress.skipped} were given up; lower the "
             f"learning rate, or look at the batches in {storage.join(output, update.FOLDER)}"
         )
+    return stop > 0
 
 
 def _bounds(progress: Progress, config: TrainConfig) -> Bounds:
@@ -233,7 +247,7 @@ class Meter:
             "skipped": len(progress.skipped),
             "flops": progress.flops,
             "tokens_per_s": round((progress.tokens - self.tokens) / trained, 1),
-            **cost.utilisation(speed, name, engine.world, precision(config, engine.device)),
+            **cost.utilisation(speed, name, engine.world, bf16=precision(config, engine.device).itemsize == 2),
             **cost.memory(engine.device),
             "device": name,
             "workers": engine.world,

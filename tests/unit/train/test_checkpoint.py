@@ -1,14 +1,20 @@
 """Checkpoints appear whole, are verified, and are kept by a rule."""
 
 import logging
+import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infill.errors import StorageError
 from infill.train import checkpoint
+from infill.train.checkpoint import Keep
+from tests.unit.train import runs
 
 TENSORS = [
     ("weight/a", torch.arange(6.0).reshape(2, 3)),
@@ -17,11 +23,20 @@ TENSORS = [
 ]
 
 
-def write(output: Path, step: int, world: int = 2, keep: int = 2) -> None:
+TWO = Keep(last=2)
+
+
+def write(
+    output: Path, step: int, world: int = 2, keep: Keep = TWO, score: float | None = None, after: int = 10**6
+) -> None:
     for rank in reversed(range(world)):
-        writer = checkpoint.Writer(str(output), rank=rank, world=world, keep=keep)
-        writer.save(step, TENSORS, {"step": step, "lanes": {str(rank): {"row": rank}}})
+        writer = checkpoint.Writer(str(output), rank=rank, world=world, keep=keep, after=after)
+        writer.save(step, TENSORS, {"step": step, "lanes": {str(rank): {"row": rank}}}, score)
         writer.wait()
+
+
+def kept(output: Path) -> list[int]:
+    return checkpoint.steps(str(output / checkpoint.FOLDER))
 
 
 def test_the_shards_of_all_workers_make_one_checkpoint(tmp_path: Path) -> None:
@@ -64,12 +79,57 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         write(tmp_path, step, world=1)
-    assert checkpoint.steps(str(tmp_path / checkpoint.FOLDER)) == [30, 20]
+    assert kept(tmp_path) == [30, 20]
+
+
+def test_those_of_every_so_many_steps_and_the_best_are_kept_too(tmp_path: Path) -> None:
+    scores = {10: 3.0, 20: 2.0, 30: 2.5, 40: 2.7, 50: 2.6, 60: 2.9}
+    for step, score in scores.items():
+        write(tmp_path, step, world=1, keep=Keep(last=1, every=40, best=2), score=score)
+    assert kept(tmp_path) == [60, 40, 30, 20]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.integers(1, 60), st.none() | st.floats(0, 5), min_size=1),
+    st.builds(Keep, st.integers(1, 3), st.integers(0, 9), st.integers(0, 3)),
+)
+def test_the_rule_keeps_what_it_says(scores: dict[int, float | None], keep: Keep) -> None:
+    found = keep.of(scores)
+    assert max(scores) in found
+    assert found <= set(scores)
+    assert sum(step > min(found) for step in scores) + 1 >= min(keep.last, len(scores))
+    assert all(step in found for step in scores if keep.every and step % keep.every == 0)
+    told = [step for step, score in scores.items() if score is not None]
+    if told and keep.best:
+        assert min(told, key=lambda step: (scores[step], step)) in found
+
+
+def test_the_last_whole_one_outlives_a_newer_one_that_is_not_whole_yet(tmp_path: Path) -> None:
+    """The first worker is done with step 20, and the second is killed before it is."""
+    write(tmp_path, 10, keep=Keep(1))
+    writer = checkpoint.Writer(str(tmp_path), rank=0, world=2, keep=Keep(1), after=10)
+    writer.save(20, TENSORS, {"lanes": {}})
+    writer.wait()
+    assert kept(tmp_path) == [20, 10]
+    found = checkpoint.latest(str(tmp_path))
+    assert found is not None
+    assert found.step == 10
+
+
+def test_what_follows_the_step_that_is_gone_on_from_is_removed(tmp_path: Path) -> None:
+    """Else shards of two runs could make one checkpoint."""
+    write(tmp_path, 10)
+    write(tmp_path, 20)
+    checkpoint.Writer(str(tmp_path), rank=1, world=2, keep=Keep(1), after=10)
+    assert kept(tmp_path) == [20, 10]
+    checkpoint.Writer(str(tmp_path), rank=0, world=2, keep=Keep(1), after=10)
+    assert kept(tmp_path) == [10]
 
 
 def test_a_checkpoint_is_a_copy_of_the_moment(tmp_path: Path) -> None:
     weight = torch.zeros(3)
-    writer = checkpoint.Writer(str(tmp_path), rank=0, world=1, keep=1)
+    writer = checkpoint.Writer(str(tmp_path), rank=0, world=1, keep=Keep())
     writer.save(1, [("weight/a", weight)], {"lanes": {}})
     weight += 1
     writer.wait()
@@ -78,20 +138,24 @@ def test_a_checkpoint_is_a_copy_of_the_moment(tmp_path: Path) -> None:
     assert not found.tensors["weight/a"].any()
 
 
-def test_a_full_disk_stops_the_training_and_keeps_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, 10, world=1)
-    writer = checkpoint.Writer(str(tmp_path), rank=0, world=1, keep=1)
-
-    def full(_uri: str, _data: bytes) -> None:
-        raise StorageError("no space left")
-
-    monkeypatch.setattr("infill.storage.write_bytes", full)
+def fill(folder: Path) -> None:
+    """What a process does in which no file may be longer than one of the checkpoint's shards (its kernel says so)."""
+    writer = checkpoint.Writer(str(folder), rank=0, world=1, keep=Keep(1), after=10)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     writer.save(20, TENSORS, {"lanes": {}})
-    with pytest.raises(StorageError, match="no space left"):
+    try:
         writer.wait()
-    monkeypatch.undo()
+    except StorageError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        (folder / "told").write_text(str(error))
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 10, world=1)
+    assert runs.ended(runs.start(fill, tmp_path)) is not None
+    told = (tmp_path / "told").read_text()
+    assert re.fullmatch(r"cannot write \S+shard_0.safetensors: File too large; check free space and rights", told)
+    assert not list(tmp_path.rglob("*.partial"))
     found = checkpoint.latest(str(tmp_path))
     assert found is not None
     assert found.step == 10

@@ -18,7 +18,7 @@ from infill.train import checkpoint, history, launch, loop, objectives
 from infill.train.data import ItemLane, State
 from infill.train.engine import Engine
 from tests.builders import tiny_tokenizer
-from tests.unit.train.test_loop import Rows
+from tests.unit.train.runs import Rows
 
 TRAIN = TrainConfig(
     steps=12,

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from infill import model
 from infill.config import TrainConfig, debug
-from infill.errors import InputError, TrainingError
-from infill.train import checkpoint, history, loop, objectives
-from infill.train.batch import Batch, Item, plain_item
-from infill.train.data import ItemLane, State, draw
+from infill.errors import InputError, StoppedError, TrainingError
+from infill.train import checkpoint, history, loop, objectives, update
+from infill.train.batch import Batch, Item
+from infill.train.data import ItemLane, State
 from infill.train.engine import PlainEngine, load_weights
 from infill.train.held_out import validation
+from tests.unit.train.runs import Rows
 
 CONFIG = TrainConfig(
     steps=12,
@@ -35,17 +36,6 @@ class Killed(Exception):  # noqa: N818
     """Stands for a kill: what follows it is not run."""
 
 
-class Rows:
-    what = "rows"
-
-    def __len__(self) -> int:
-        return 40
-
-    def __getitem__(self, index: int) -> Item | None:
-        length = int(10 + 30 * draw("length", index))
-        return plain_item([(index + 7 * place) % 50 for place in range(length)], group="ab"[index % 2])
-
-
 def open_lane(number: int, state: State | None) -> ItemLane:
     return ItemLane(Rows(), 128, seed=5, lane=number, lanes=2, state=state)
 
@@ -59,7 +49,11 @@ WORK = loop.Work(
 
 
 def train(
-    output: Path, config: TrainConfig = CONFIG, work: loop.Work = WORK, alive: Callable[[], None] = lambda: None
+    output: Path,
+    config: TrainConfig = CONFIG,
+    work: loop.Work = WORK,
+    alive: Callable[[], None] = lambda: None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tensor]:
     """Train, or go on; the weights."""
     llama = model.build(model.llama_config(debug().pretrain.model, 64), seed=1)
@@ -67,7 +61,7 @@ def train(
     if resumed:
         load_weights(llama, resumed.tensors)
     engine = PlainEngine(llama, config, torch.device("cpu"))
-    loop.train(engine, work, config, str(output), resumed, alive)
+    loop.train(engine, work, config, str(output), resumed, alive, asked)
     return {name: weight.detach() for name, weight in llama.named_parameters()}
 
 
@@ -106,6 +100,20 @@ def test_a_killed_training_ends_with_the_same_bits(
     assert without_times(history.read(str(tmp_path))) == without_times(history.read(str(output)))
 
 
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_of_the_moment(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, Tensor]], step: int
+) -> None:
+    told = iter([*[False] * (step - 1), True])
+    with pytest.raises(StoppedError, match=rf"at step {step}; run it again"):
+        train(tmp_path, asked=lambda: next(told))
+    found = checkpoint.latest(str(tmp_path))
+    assert found is not None
+    assert found.step == step
+    weights = train(tmp_path)
+    assert all(torch.equal(weights[name], weight) for name, weight in undisturbed[1].items())
+
+
 def test_the_history_tells_what_happened(undisturbed: tuple[Path, dict[str, Tensor]]) -> None:
     rows = history.read(str(undisturbed[0]))
     assert [row["step"] for row in rows] == [2, 4, 5, 6, 8, 10, 12]
@@ -130,7 +138,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def poisoned(steps: set[int], value: float) -> Callable[[Tensor, Batch], objectives.Result]:
-    """The objective with its loss replaced at some calls, counted in micro-batches from one."""
+    """The objective with its loss multiplied at some calls, counted in micro-batches from one, two of them a step."""
     calls: Iterator[int] = iter(range(1, 10_000))
 
     def objective(log_probs: Tensor, batch: Batch) -> objectives.Result:
@@ -140,22 +148,56 @@ def poisoned(steps: set[int], value: float) -> Callable[[Tensor, Batch], objecti
     return objective
 
 
+def steep(steps: set[int]) -> Callable[[Tensor, Batch], objectives.Result]:
+    """The objective with a gradient a million times too long at some calls, and the loss that it should have."""
+    calls: Iterator[int] = iter(range(1, 10_000))
+
+    def objective(log_probs: Tensor, batch: Batch) -> objectives.Result:
+        result = objectives.language_model(log_probs, batch)
+        long = 1e6 * (result.loss - result.loss.detach())
+        return result._replace(loss=result.loss + long) if next(calls) in steps else result
+
+    return objective
+
+
+def refused(output: Path) -> dict[str, Any]:
+    """What is recorded of the batches that were refused, by the step."""
+    files = sorted((output / update.FOLDER).glob("*.json"))
+    return {path.name.split("_")[1].lstrip("0"): json.loads(path.read_text()) for path in files}
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 50.0])
-def test_a_bad_batch_is_tried_again(tmp_path: Path, value: float) -> None:
+def test_a_bad_batch_is_recorded_and_tried_again(tmp_path: Path, value: float) -> None:
     train(tmp_path, work=replace(WORK, objective=poisoned({9}, value)))
     assert history.read(str(tmp_path))[-1]["skipped"] == 0
+    (record,) = refused(tmp_path).values()
+    assert (record["step"], len(record["tries"])) == (5, 1)
+    assert record["tries"][0]["why"].startswith("loss ")
+    batch = record["micro_batches"][0]
+    documents = [Rows()[int(name.removeprefix("r"))] for name in batch["documents"]]
+    assert batch["ids"] == [token for item in documents if item for token in item.ids]
 
 
 def test_a_batch_that_stays_bad_is_skipped(tmp_path: Path) -> None:
     weights = train(tmp_path, work=replace(WORK, objective=poisoned({9, 11}, float("nan"))))
     assert history.read(str(tmp_path))[-1]["skipped"] == 1
     assert all(weight.isfinite().all() for weight in weights.values())
+    assert [attempt["why"] for attempt in refused(tmp_path)["5"]["tries"]] == ["loss is no number"] * 2
+
+
+def test_a_gradient_that_is_too_long_is_refused_too(tmp_path: Path) -> None:
+    train(tmp_path, work=replace(WORK, objective=steep({10})))
+    (record,) = refused(tmp_path).values()
+    assert "gradient norm" in record["tries"][0]["why"]
+    assert float(record["tries"][0]["norm"]) > 100 * record["mean_norm"]
+    assert history.read(str(tmp_path))[-1]["skipped"] == 0
 
 
 def test_too_many_bad_batches_end_the_training(tmp_path: Path) -> None:
     work = replace(WORK, objective=poisoned(set(range(9, 999)), float("nan")))
-    with pytest.raises(TrainingError, match=r"at steps \[5, 6, 7\]; lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"at step 7, and steps \[5, 6, 7\] were given up; lower the learning rate"):
         train(tmp_path, replace(CONFIG, max_skipped=2), work)
+    assert list(refused(tmp_path)) == ["5", "6", "7"]
     found = checkpoint.latest(str(tmp_path))
     assert found is not None
     assert all(tensor.isfinite().all() for tensor in found.tensors.values())

@@ -1,0 +1,97 @@
+"""One optimiser step on a batch, refused where its loss or its gradient is no number or far from the usual.
+
+What is refused is recorded: a file for each worker in the output's `logs/` tells which documents, with which tokens,
+gave which loss and norm, so that a person can look at them or run them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from infill import storage
+from infill.train.batch import Batch
+from infill.train.engine import Engine
+from infill.train.objectives import Objective, Result
+
+FOLDER: Final = "logs/refused"
+"""Below a stage's output; logs stay when the stage is finished, and are no part of an artifact's identity."""
+
+
+class Bounds(NamedTuple):
+    """What a step may not exceed."""
+
+    loss: float
+    norm: float
+
+
+class Outcome(NamedTuple):
+    why: str
+    """Why the weights were left as they were; empty when they were updated."""
+    loss: float
+    norm: float
+    """Of the gradient, before clipping; not a number where the loss was refused before there was one."""
+    results: Sequence[Result]
+
+
+def attempt(
+    engine: Engine, objective: Objective, batches: Sequence[Batch], *, weight: float, rate: float, bounds: Bounds
+) -> Outcome:
+    """Try an optimiser step on this worker's `batches`, whose mean is over `weight` on all workers.
+
+    All workers must call it; all get the same `why`, `loss` and `norm`.
+    """
+    results: list[Result] = []
+    loss = float("nan")
+    for batch in batches:
+        results.append(objective(engine.score(batch), batch))
+        if batch is batches[-1]:
+            # Judged before the last backward pass: with a single micro-batch a refused one costs no gradient.
+            (total,) = engine.sum([float(torch.stack([result.loss.detach() for result in results]).sum())])
+            loss = total / weight
+            if why := judge("loss", loss, bounds.loss):
+                engine.discard()
+                return Outcome(why, loss, float("nan"), results)
+        engine.backward(results[-1].loss * (engine.world / weight))
+    norm = engine.step(rate, bounds.norm)
+    return Outcome(judge("gradient norm", norm, bounds.norm), loss, norm, results)
+
+
+def judge(name: str, value: float, bound: float) -> str:
+    """What is wrong with `value`; empty when it is a finite number of at most `bound`."""
+    if value <= bound and value < float("inf"):
+        return ""
+    return f"{name} {value:g} is above {bound:g}" if float("inf") > value > bound else f"{name} is no number"
+
+
+def record(
+    output: str,
+    engine: Engine,
+    step: int,
+    batches: Sequence[Batch],
+    outcomes: Sequence[Outcome],
+    about: Mapping[str, Any],
+) -> str:
+    """Write what was refused at `step` and return the file's URI: one a worker, replaced when it is tried again."""
+    tries = [{"why": outcome.why, "loss": repr(outcome.loss), "norm": repr(outcome.norm)} for outcome in outcomes]
+    value = {
+        "step": step,
+        "rank": engine.rank,
+        "tries": tries,
+        **about,
+        "micro_batches": [
+            {
+                "documents": list(batch.names),
+                "groups": list(batch.groups),
+                "spans": [list(span) for span in batch.spans],
+                "loss": repr(float(result.loss.detach())),
+                "targets": len(batch.targets),
+                "weight": batch.weight,
+                "ids": batch.ids[: batch.used].tolist(),
+            }
+            for batch, result in zip(batches, outcomes[-1].results, strict=True)
+        ],
+    }
+    uri = storage.join(output, FOLDER, f"step_{step:08d}_rank_{engine.rank}.json")
+    storage.write_json(uri, value)
+    return uri

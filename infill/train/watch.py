@@ -1,0 +1,96 @@
+"""What ends a worker before its work is done: a hang, or a request to stop.
+
+Both work in any thread and with any engine; the loop only calls `alive` and asks `asked`.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from infill import storage
+from infill.errors import InfillError
+
+log = logging.getLogger(__name__)
+
+HUNG: Final = 75
+"""Exit status of a process that hung: EX_TEMPFAIL of sysexits.h, "try again"."""
+HANG_FILE: Final = "scratch/hang.json"
+"""Below a stage's output: the sentence for who started the worker. The stacks are in `logs/`."""
+_stop: Final = threading.Event()
+
+
+@contextlib.contextmanager
+def watched(timeout_s: float, output: str, rank: int = 0) -> Iterator[Callable[[], None]]:
+    """Within the block, end this process when the function that it is given is not called for `timeout_s`.
+
+    The stacks of all threads go to `logs/` of `output` first.
+    """
+    called = threading.Event()
+    ended = threading.Event()
+
+    def alive() -> None:
+        called.set()
+        # Where not even the thread below gets to run, or the store does not answer.
+        faulthandler.dump_traceback_later(2 * timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def watch() -> None:
+        while called.wait(timeout_s):
+            called.clear()
+            if ended.is_set():
+                return
+        _end(f"nothing was done for {timeout_s:g} s, which is train.timeout_s", output, rank)
+
+    alive()
+    thread = threading.Thread(target=watch, name="infill-watch", daemon=True)
+    thread.start()
+    try:
+        yield alive
+    finally:
+        ended.set()
+        called.set()
+        faulthandler.cancel_dump_traceback_later()
+        thread.join()
+
+
+def _end(why: str, output: str, rank: int) -> None:
+    file = storage.join(output, "logs", f"hang_rank_{rank}.txt")
+    message = f"worker {rank} of the training hung ({why}); the stacks of its threads are in {file}"
+    with contextlib.suppress(InfillError), tempfile.TemporaryFile() as stacks:
+        faulthandler.dump_traceback(stacks)
+        stacks.seek(0)
+        storage.write_bytes(file, f"{message}\n\n".encode() + stacks.read())
+        storage.write_json(storage.join(output, HANG_FILE), {"message": message})
+    log.error("%s", message)
+    os._exit(HUNG)
+
+
+def asked() -> bool:
+    """Whether this process was asked to stop."""
+    return _stop.is_set()
+
+
+def obey() -> None:
+    """From now on SIGTERM, which announces a preemption, asks for a checkpoint. Only the main thread may call it."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop.set())
+
+
+@contextlib.contextmanager
+def obedient() -> Iterator[None]:
+    """As `obey`, within the block; in another thread than the main one nothing is changed."""
+    _stop.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    obey()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

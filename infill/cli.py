@@ -1,7 +1,7 @@
 """`infill ...`: the composition root. It parses, calls one function, prints one result.
 
 It alone in `infill/` may import components, pipelines and serving, and only inside a command, so that `infill --help`
-is quick. A user's mistake is one sentence and exit code 2.
+is quick. A user's mistake is one sentence and its exit code, in most cases 2.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STAGE_COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code: 0, or 2 for a mistake that the user can mend."""
+    """Run one command; return the exit code: 0, or that of the mistake that the user can mend."""
     # Threads of PyTorch that wait must sleep: where another process uses the cores too, spinning costs a factor of ten.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = options.call(options)
     except InfillError as error:
         print(f"infill: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("infill: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

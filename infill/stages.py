@@ -1,7 +1,8 @@
 """The table of stages, and how one is run: its address in the store, its MLflow run, its manifest.
 
-A KFP step, a RayJob and the command line all come through `execute`. A stage's bytes live at `{store}/{stage}/{key}`;
-what travels between steps is the manifest.
+A step of the pipeline calls `step`, which runs its stage here or, on a cluster, asks for a RayJob; the RayJob's driver
+and the command line call `execute`. A stage's bytes live at `{store}/{stage}/{key}`; what travels between steps is the
+manifest.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import dataclasses
 import fcntl
 import importlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +21,15 @@ from typing import Any, Final
 
 from infill import config as configuration
 from infill import manifest, storage, tracking
+from infill.cluster import settings as cluster_settings
+from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InfillError, InputError
 from infill.manifest import Manifest
 
 RUN_PID: Final = "INFILL_RUN_PID"
 """Process id of the local run that a step belongs to: the step ends itself when that process is gone."""
+RUN: Final = "INFILL_RUN"
+"""Identifier of the pipeline run on a cluster; the same for all its steps and their retries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +174,48 @@ def step(
 ) -> Manifest:
     """What a KFP component's body calls: run a stage and write its manifest to the file `output`.
 
-    `inputs` maps input names to manifest files; `settings` are overrides of the preset (dotted name -> value).
-    A mistake that the user can mend ends the process with one sentence instead of a traceback.
+    `inputs` maps input names to manifest files; `settings` are overrides of the preset (dotted name -> value). Where
+    INFILL_CLUSTER is set, a stage that outgrows one pod runs as a RayJob. A mistake that the user can mend ends the
+    process with one sentence instead of a traceback, and with the error's exit code.
     """
     _end_with_the_run()
-    try:
+    with sentence(label or name):
+        cluster = cluster_settings.read()
+        _join_the_run(preset)
+        if cluster is not None and name in RAY_STAGES:
+            from infill.cluster import stage  # with the kubernetes client
+
+            return stage.run(
+                name,
+                settings=cluster,
+                preset=preset,
+                overrides=settings,
+                store=store,
+                inputs=inputs,
+                output=output,
+                label=label,
+            )
         config = getattr(configuration.resolve(preset, settings), STAGES[name].settings)
         made = execute(name, config, inputs, store, label=label)
-    except InfillError as error:
-        raise SystemExit(f"infill: {name}: {error}") from error
-    storage.write_json(output, dataclasses.asdict(made))
+        storage.write_json(output, dataclasses.asdict(made))
     return made
+
+
+@contextlib.contextmanager
+def sentence(name: str) -> Iterator[None]:
+    """Inside, an InfillError ends the process (SystemExit) with its exit code and its sentence on stderr."""
+    try:
+        yield
+    except InfillError as error:
+        sys.stderr.write(f"infill: {name}: {error}\n")
+        raise SystemExit(error.exit_code) from error
+
+
+def _join_the_run(preset: str) -> None:
+    """On a cluster: the MLflow run that all steps of the pipeline run share, unless the platform has opened one."""
+    run = os.environ.get(RUN, "")
+    if run and not os.environ.get(tracking.PARENT_RUN) and not os.environ.get("MLFLOW_RUN_ID"):
+        os.environ[tracking.PARENT_RUN] = tracking.parent_run(f"infill-{preset}", run)
 
 
 def read_decision(folder: str) -> dict[str, Any]:

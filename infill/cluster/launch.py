@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from types import FrameType
-from typing import Final, TextIO
+from typing import TextIO
 
 from infill.cluster.api import Api, Manifest, RefusedError
 from infill.cluster.failure import Failure, JobFailedError, diagnose, obstacle
@@ -27,10 +27,9 @@ from infill.cluster.job import (
     label_value,
 )
 from infill.cluster.logs import Tail
+from infill.cluster.settings import POLICIES
 from infill.cluster.watch import follow
 from infill.errors import InputError, ServiceError
-
-POLICIES: Final = ("delete", "suspend", "leave")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +57,9 @@ class Interrupted(BaseException):
 
 
 def launch(
-    api: Api, job: StageJob, *, on_stop: str = "delete", out: TextIO = sys.stderr, patience: Patience | None = None
+    api: Api, job: StageJob, *, on_stop: str = "delete", out: TextIO | None = None, patience: Patience | None = None
 ) -> str:
-    """The name of the RayJob once it has succeeded; its log goes to `out`.
+    """The name of the RayJob once it has succeeded; its log goes to `out`, else to stderr.
 
     A job of that name which waits or runs is attached to, one that succeeded counts, one that failed is replaced. On
     SIGTERM the job is deleted, suspended (a later launch resumes it) or left, as `on_stop` says, and SystemExit(143) is
@@ -70,7 +69,7 @@ def launch(
         raise InputError(f"on_stop={on_stop!r} is none of {', '.join(POLICIES)}")
     if on_stop == "suspend" and job.queue:
         raise InputError("on_stop='suspend' does not go with a Kueue queue, which resumes jobs itself: use 'delete'")
-    waits = patience or Patience()
+    waits, out = patience or Patience(), out or sys.stderr
     tail = Tail(api, job.name, out, pause=min(2.0, waits.tick))
     try:
         with _interruptible():

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from infill.cluster.job import Group, Placement, StageJob
-from infill.cluster.launch import POLICIES
 from infill.errors import InputError
 
 VARIABLE: Final = "INFILL_CLUSTER"
+POLICIES: Final = ("delete", "suspend", "leave")
+"""What SIGTERM to a step may do to its RayJob."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,6 @@ from infill.errors import InfillError, InputError
 from infill.manifest import Manifest
 
 REQUEST: Final = "INFILL_STAGE_REQUEST"
-RUN: Final = "INFILL_RUN"
-"""Identifier of the pipeline run; the same for all its steps and their retries."""
 PASSED: Final = ("INFILL_PARENT_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 """What a job's driver must know of the step's environment to log to the same MLflow run."""
 ENTRYPOINT: Final = ("python", "-m", "infill.cluster.stage")
@@ -56,7 +54,7 @@ def run(
     output: str,
     label: str = "",
     api: Api | None = None,
-    out: TextIO = sys.stderr,
+    out: TextIO | None = None,
     patience: Patience | None = None,
 ) -> Manifest:
     """Runs the stage as a RayJob, writes its manifest to the file `output`, and returns it.
@@ -64,9 +62,9 @@ def run(
     `inputs` maps the stage's inputs to their manifests. Raises what `launch` raises, and InputError for a missing
     input, an unknown setting, or a step outside of a pipeline run.
     """
-    identity = os.environ.get(RUN, "")
+    identity = os.environ.get(stages.RUN, "")
     if not identity:
-        raise InputError(f"{RUN} is not set: a stage on the cluster needs the identifier of its pipeline run")
+        raise InputError(f"{stages.RUN} is not set: a stage on the cluster needs the identifier of its pipeline run")
     api = api or connect()
     resolved = configuration.resolve(preset, overrides)
     loaded = {wanted: manifest.load(inputs[wanted]) for wanted in stages.STAGES[name].inputs if wanted in inputs}
@@ -81,7 +79,7 @@ def run(
         stage=name, preset=preset, settings=overrides, store=store, inputs=uris, label=label, result=result
     )
     job = _job(request, settings, identity, key, sizing.groups(preset, resolved, name), api)
-    launch(api, job, on_stop=settings.on_stop, out=out, patience=patience)
+    launch(api, job, on_stop=settings.on_stop, out=out or sys.stderr, patience=patience)
     made = manifest.load(result)
     storage.write_json(output, dataclasses.asdict(made))
     return made

@@ -2,35 +2,31 @@
 
 import io
 import json
-import time
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from infill import manifest, storage
+from infill import manifest, stages
 from infill.cluster import preflight, stage
 from infill.cluster.api import Api
 from infill.cluster.preflight import problems, quantity
 from infill.cluster.settings import VARIABLE, Settings, read
 from infill.errors import InputError
-from tests import builders
 from tests.charts.bundle import render
 from tests.kube.apiserver import Server
 from tests.unit.cluster.conftest import DIGEST, QUICK
-from tests.unit.cluster.kuberay import KubeRay
-from tests.unit.cluster.test_launch import meanwhile
 
 SETTINGS = Settings(image=f"infill/train@{DIGEST}", secrets=("infill-object-store",))
 
 
-def ask(api: Api, tmp_path: Path, inputs: dict[str, str], base: str = "none") -> manifest.Manifest:
-    """Imports a base model as the pretrain stage of a run on the cluster."""
+def ask(api: Api, tmp_path: Path, inputs: dict[str, str]) -> manifest.Manifest:
+    """The pretrain stage of a run on the cluster."""
     return stage.run(
         "pretrain",
         settings=SETTINGS,
         preset="debug",
-        overrides={"pretrain.base_model": base},
+        overrides={},
         store=str(tmp_path / "store"),
         inputs=inputs,
         output=str(tmp_path / "model.json"),
@@ -40,42 +36,11 @@ def ask(api: Api, tmp_path: Path, inputs: dict[str, str], base: str = "none") ->
     )
 
 
-def test_a_stage_runs_in_a_job_and_its_manifest_comes_back(
-    server: Server, api: Api, kuberay: KubeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(stage.RUN, "run-1")
-    monkeypatch.setenv("INFILL_PARENT_RUN_ID", "abc")
-    corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories())
-    tokenizer = builders.tiny_tokenizer(tmp_path / "tokenizer")
-    base = builders.tiny_model(tmp_path / "base")
-    inputs = {"corpus": corpus, "tokenizer": tokenizer}
-
-    def operator() -> None:
-        while not (jobs := api.list("rayjobs")["items"]):
-            time.sleep(0.05)
-        (job,) = jobs
-        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        environment = {each["name"]: each["value"].replace("$$(", "$(") for each in head["env"]}
-        assert environment["INFILL_PARENT_RUN_ID"] == "abc"
-        assert job["spec"]["entrypoint"] == "python -m infill.cluster.stage"
-        code = stage.drive(environment)
-        kuberay.status(job["metadata"]["name"], "Failed" if code else "Complete", "FAILED" if code else "SUCCEEDED")
-
-    with meanwhile(operator):
-        made = ask(api, tmp_path, inputs, base)
-    assert made.stage == "pretrain"
-    assert manifest.load(made.uri).digest == made.digest
-    assert storage.read_json(str(tmp_path / "model.json"))["uri"] == made.uri
-    again = ask(api, tmp_path, inputs, base)
-    assert again == made
-    assert len(api.list("rayjobs")["items"]) == 1
-
-
 def test_a_step_needs_a_run_and_its_inputs(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(stage.RUN, raising=False)
+    monkeypatch.delenv(stages.RUN, raising=False)
     with pytest.raises(InputError, match="INFILL_RUN is not set"):
         ask(api, tmp_path, {})
-    monkeypatch.setenv(stage.RUN, "run-1")
+    monkeypatch.setenv(stages.RUN, "run-1")
     with pytest.raises(InputError, match="needs corpus, tokenizer"):
         ask(api, tmp_path, {})
 

@@ -1,41 +1,94 @@
-"""The deployment record: which immutable model is served. `infill serve` and the cluster's launcher obey it."""
+"""The deploy stage: which immutable model is served. `infill serve` obeys its record; on a cluster, KServe does.
+
+The record is the artifact, and is made once; the cluster is made to agree with it each time the stage runs (`rollout`).
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from infill import manifest, prompt, storage
+from infill.cluster import settings as cluster_settings
 from infill.config import DeployConfig
 from infill.errors import InputError
 from infill.release import registry
+from infill.release.registry import Version
 from infill.release.stage import DECISION_FILE
 
 STAGE: Final = "deploy"
 VERSION: Final = 1
 
 RECORD_FILE: Final = "deployment.json"
+DEFAULT_RELEASE: Final = "completions"
+_FORMAT_FILES: Final = ("tokenizer.json", prompt.FILE_NAME)
 
 
 def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]:
-    """Write deployment.json for the model that `decision` let through.
+    """Write deployment.json for the model that `decision` let through, and deploy it where there is a cluster.
 
     Every file of the model is compared with its manifest, and that with what was evaluated. Raises InputError when the
-    gate refused, or the model is not the evaluated one.
+    gate refused, the model is not the evaluated one, or (on a cluster) another version is the champion by now; and what
+    `rollout.deploy` raises.
     """
+    release = release_of(config)
+    decided = _read(decision)
+    version = _champion_of(decided) if release else None
 
     def body() -> Mapping[str, float]:
-        file = storage.join(decision, DECISION_FILE)
-        decided = storage.read_json(file)
-        if decided["passed"] is not True:
-            raise InputError(f"the gate refused {decided['winner']}, so it is not deployed: {decided['reason']}")
-        record = _record(
-            config, decided["model_uri"], decided["model_digest"], decided["prompt_format_hash"], storage.sha256(file)
-        )
+        sha256 = storage.sha256(storage.join(decision, DECISION_FILE))
+        record = _record(config, decided["model_uri"], decided["model_digest"], decided["prompt_format_hash"], sha256)
         storage.write_json(storage.join(output, RECORD_FILE), record)
         return {"deployed": 1.0}
 
     inputs = {"decision": manifest.digest_of(decision)}
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    metrics = manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    return metrics if version is None else metrics | _roll_out(release, version, output)
+
+
+def champion(config: DeployConfig, name: str, *, store: str) -> dict[str, Any]:
+    """Deploy the champion of the registered model `name`; returns its record, with the `uri` of that in the store.
+
+    Raises InputError when there is no champion or its model is not the evaluated one, and what `rollout.deploy` raises.
+    """
+    version = registry.champion(name)
+    if version is None:
+        raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
+    _check_evaluation(version)
+    output = address(config, version, store)
+    record = _record_of(config, version)
+    storage.write_json(storage.join(output, RECORD_FILE), record)
+    release = release_of(config)
+    figures = _roll_out(release, version, output) if release else {}
+    return {"uri": storage.join(output, RECORD_FILE), **record, **figures}
+
+
+def plan(config: DeployConfig, decision: str, name: str, *, output: str = "", store: str = "") -> str:
+    """What `run` (given a decision) or `champion` (given a name) would do, as text; nothing is changed."""
+    decided = _read(decision) if decision else None
+    version = _champion_of(decided) if decided else registry.champion(name)
+    if version is None:
+        raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
+    _check_evaluation(version)
+    _record_of(config, version)
+    release = release_of(config)
+    target = storage.join(output or address(config, version, store), RECORD_FILE)
+    if not release:
+        return f"{target} would name {version.model_uri} (digest {version.model_digest}); no cluster is configured"
+    from infill.cluster.api import connect
+    from infill.release import rollout
+
+    return rollout.plan(connect(), release, rollout.Target(version=version, record=target))
+
+
+def address(config: DeployConfig, version: Version, store: str) -> str:
+    """Where the record of a registered version goes: a function of what it says."""
+    inputs = {"model": version.model_digest, "decision": version.tags.get(registry.DECISION, "")}
+    return storage.join(store, STAGE, manifest.key(STAGE, VERSION, config, inputs))
+
+
+def release_of(config: DeployConfig) -> str:
+    """The release of charts/infill-serving to deploy to; empty when there is no cluster."""
+    return config.release or (DEFAULT_RELEASE if cluster_settings.read() else "")
 
 
 def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
@@ -47,16 +100,76 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     back = registry.previous(name)
     if back is None:
         raise InputError(f"the registered model {name!r} has no previous version to go back to")
-    record = _record(
-        config,
-        back.model_uri,
-        back.model_digest,
-        back.tags.get(registry.PROMPT_FORMAT, ""),
-        back.tags.get(registry.DECISION, ""),
-    )
+    record = _record_of(config, back)
     registry.rollback(name)
     storage.write_json(storage.join(output, RECORD_FILE), record)
     return record
+
+
+def _read(decision: str) -> dict[str, Any]:
+    """The gate's decision. Raises InputError when it refused."""
+    decided: dict[str, Any] = storage.read_json(storage.join(decision, DECISION_FILE))
+    if decided["passed"] is not True:
+        raise InputError(f"the gate refused {decided['winner']}, so it is not deployed: {decided['reason']}")
+    return decided
+
+
+def _champion_of(decided: Mapping[str, Any]) -> Version:
+    """The champion, which must be the version that the decision registered, with the model that was evaluated."""
+    name, number = decided["registered"]["name"], decided["registered"]["version"]
+    now = registry.champion(name)
+    if now is None or now.version != number:
+        who = "has no champion" if now is None else f"has version {now.version} as its champion"
+        raise InputError(
+            f"the decision is about version {number} of {name}, which by now {who}: deploy that one, or run again"
+        )
+    _check_evaluation(now)
+    return now
+
+
+def _check_evaluation(version: Version) -> None:
+    """Raise InputError unless the version's evaluation is of the version's model, which was not rolled back."""
+    named, tags = f"{version.name} version {version.version}", version.tags
+    if registry.ROLLED_BACK in tags:
+        raise InputError(
+            f"{named} was rolled back on {tags[registry.ROLLED_BACK]}, so it is not deployed; delete its tag"
+            f" {registry.ROLLED_BACK} in MLflow to allow it again"
+        )
+    evaluation = manifest.load(tags.get(registry.EVALUATION_URI, ""))
+    evaluated = storage.read_json(storage.join(evaluation.uri, "record.json"))["model_digest"]
+    model = manifest.digest_of(version.model_uri)
+    same = {"its registration": version.model_digest, "its evaluation": evaluated}
+    for where, digest in same.items():
+        if digest != model:
+            raise InputError(
+                f"{named}: the model at {version.model_uri} has digest {model[:12]}, {where} says {digest[:12]};"
+                " evaluate and register it again"
+            )
+    if evaluation.digest != tags.get(registry.EVALUATION_DIGEST):
+        raise InputError(
+            f"{named}: the evaluation at {evaluation.uri} has digest {evaluation.digest[:12]}, its registration says"
+            f" {tags.get(registry.EVALUATION_DIGEST, '')[:12]}; evaluate and register it again"
+        )
+
+
+def _roll_out(release: str, version: Version, output: str) -> dict[str, float]:
+    """Make the cluster serve the record in `output`."""
+    from infill.cluster.api import connect  # with the kubernetes client
+    from infill.release import rollout
+
+    target = rollout.Target(version=version, record=storage.join(output, RECORD_FILE))
+    return rollout.deploy(connect(), release, target)
+
+
+def _record_of(config: DeployConfig, version: Version) -> dict[str, Any]:
+    tags = version.tags
+    return _record(
+        config,
+        version.model_uri,
+        version.model_digest,
+        tags.get(registry.PROMPT_FORMAT, ""),
+        tags.get(registry.DECISION, ""),
+    )
 
 
 def _record(
@@ -70,7 +183,8 @@ def _record(
             " evaluate and register it again"
         )
     manifest.verify(model)
-    found = prompt.load_format(storage.fetch(model_uri)).hash
+    with storage.some_files(model_uri, _FORMAT_FILES) as folder:
+        found = prompt.load_format(folder).hash
     if found != prompt_format_hash:
         raise InputError(
             f"the prompt format of {model_uri} has hash {found[:12]}, but {prompt_format_hash[:12]} was evaluated;"

@@ -32,6 +32,12 @@ RUN_ID: Final = "infill.run_id"
 STAGE: Final = "infill.stage"
 DECISION: Final = "infill.decision_digest"
 ROLLED_BACK: Final = "infill.rolled_back"
+DEPLOYED: Final = "infill.deployment"
+"""Namespace and InferenceService that serve this version, or served it last."""
+DEPLOYED_AT: Final = "infill.deployed_at"
+DEPLOYED_BEFORE: Final = "infill.deployment_previous"
+FAILED: Final = "infill.deployment_failed"
+"""Why the last deployment of this version failed; empty when it did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +163,15 @@ def promote(version: Version) -> None:
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
 
 
-def set_tag(version: Version, tag: str, value: str) -> None:
-    """Set a tag of a version."""
+def set_tags(version: Version, tags: Mapping[str, str]) -> None:
+    """Set tags of a version."""
     with _registry() as client:
-        client.set_model_version_tag(version.name, version.version, tag, value)
+        for tag, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, tag, value)
 
 
-def rollback(name: str) -> Version:
-    """Make `previous` the champion again and return it.
+def rollback(name: str, to: str = "") -> Version:
+    """Make `previous`, or the version with the number `to`, the champion again and return it.
 
     The version that is left is tagged ROLLED_BACK with the time, and the gate refuses it from then on. There is no
     `previous` afterwards, so a second call does not bring back what was rolled back. Raises InputError when there is no
@@ -172,6 +179,8 @@ def rollback(name: str) -> Version:
     """
     with _registry() as client:
         back, now = _alias(client, name, PREVIOUS), _alias(client, name, CHAMPION)
+        if to:
+            back = client.get_model_version(name, to)
         if back is None or now is None:
             raise InputError(f"the registered model {name!r} has no previous version to go back to")
         if back.version != now.version:  # else a call was killed after the alias had moved

@@ -16,6 +16,7 @@ from infill.metrics import METRICS
 from infill.release import gate, registry
 from infill.release.gate import Decision, Record
 from infill.release.registry import Version
+from infill.train import card
 
 STAGE: Final = "register"
 VERSION: Final = 1
@@ -229,7 +230,11 @@ def _carry_out(
     file = storage.join(output, DECISION_FILE)
     storage.write_json(file, value)
     if version is not None:
-        registry.set_tag(version, registry.DECISION, storage.sha256(file))
+        registry.set_tags(version, {registry.DECISION: storage.sha256(file)})
+        record = storage.read_json(storage.join(evaluation, "record.json"))
+        told = storage.join(output, card.RELEASED_FILE)
+        storage.write_bytes(told, card.complete(value["model_uri"], record, decision.reason).encode())
+        tracking.current().artifact(storage.fetch(told))
     verdict = "passed" if decision.passed else "refused"
     tracking.current().tags({"infill.winner": decision.winner, "infill.gate": verdict})
     won = value["evaluation"].get(decision.winner, {}).get(config.metric, {}).get("value", 0.0)

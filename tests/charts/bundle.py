@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from infill.release import frame, route
+from infill.release.frame import Frame
+from infill.release.route import Route
+from tests.kube.store import merged
 
 Thing = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -95,7 +101,8 @@ def _served(thing: Thing, component: str, bundle: Bundle) -> Pod:
         ]
         runtime = copy.deepcopy(runtimes[0]["spec"]) if runtimes else {"containers": []}
         for container in runtime["containers"]:
-            container["resources"] = spec["model"].get("resources", container.get("resources"))
+            container.update({name: spec["model"][name] for name in ("image", "resources") if name in spec["model"]})
+            container["args"] = [*container.get("args", []), *spec["model"].get("args", [])]  # as KServe does
         for name in ("containers", "volumes"):
             spec[name] = [*runtime.get(name, []), *spec.get(name, [])]
     labels = {**thing["metadata"].get("labels", {}), **spec.get("labels", {})}
@@ -104,19 +111,58 @@ def _served(thing: Thing, component: str, bundle: Bundle) -> Pod:
     return Pod(where=where, labels=labels, spec=spec, replicas=int(spec.get("minReplicas", 1)))
 
 
+def frame_of(thing: Thing) -> Frame | None:
+    """The frame in a ConfigMap of the chart infill-serving; None for any other object."""
+    text = thing.get("data", {}).get(frame.FILE) if thing["kind"] == "ConfigMap" else None
+    return Frame(**json.loads(text)) if text else None
+
+
+MODEL = {
+    "model_uri": "s3://infill/store/dpo/0123456789abcdef",
+    "model_digest": "1" * 64,
+    "deployment": "s3://infill/store/deploy/0123456789abcdef/deployment.json",
+}
+
+
+def deployed(thing: Thing) -> Iterator[Thing]:
+    """What `infill deploy` makes of a frame, for each engine."""
+    found = frame_of(thing)
+    for number, shape in enumerate(found.engines.values() if found else ()):
+        yield frame.fill(shape, {**MODEL, "name": f"{RELEASE}-{number:010}"})
+
+
+def _point(things: list[Thing]) -> None:
+    """Shift the route as `infill deploy` does."""
+    names = [thing["metadata"]["name"] for thing in things if thing["kind"] == "InferenceService"]
+    for number, thing in enumerate(things):
+        if thing["kind"] == "Service" and "selector" not in thing["spec"] and names:
+            things[number] = merged(thing, route.change(Route(active=names[0])))
+
+
 @functools.cache
-def _rendered(chart: str, values: str) -> str:
+def _rendered(chart: str, values: str, *settings: str) -> str:
     """YAML of one combination; each is rendered once per session."""
     command = [str(HELM), "template", RELEASE, str(CHARTS / chart), "--namespace", NAMESPACE]
-    command += ["--values", str(CHARTS / chart / "ci" / f"{values}.yaml")]
+    command += ["--values", str(CHARTS / chart / "ci" / f"{values}.yaml"), *(f"--set={each}" for each in settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def helm(chart: str, values: str, *settings: str) -> list[Thing]:
+    """A fresh copy of what Helm renders, and nothing else."""
+    return [thing for thing in yaml.load_all(_rendered(chart, values, *settings), Loader=yaml.CSafeLoader) if thing]
+
+
 def render(chart: str, values: str) -> Bundle:
-    """A fresh copy of the objects of one combination, with the values that made them."""
-    things = [thing for thing in yaml.load_all(_rendered(chart, values), Loader=yaml.CSafeLoader) if thing]
+    """A fresh copy of the objects of one combination, with the values that made them.
+
+    Where the chart leaves the InferenceService to `infill deploy`, one of each engine is among them, and the Service
+    points to the first: what a namespace holds after deployments.
+    """
+    things = helm(chart, values)
+    things += [service for thing in things for service in deployed(thing)]
+    _point(things)
     defaults = yaml.safe_load((CHARTS / chart / "values.yaml").read_text(encoding="utf-8"))
     given = yaml.safe_load((CHARTS / chart / "ci" / f"{values}.yaml").read_text(encoding="utf-8"))
     return Bundle(things=things, values=merge(defaults, given))

@@ -80,14 +80,15 @@ def resources(bundle: Bundle) -> Iterator[str]:
 
 
 def probes(bundle: Bundle) -> Iterator[str]:
-    """What serves has three probes; a start may take at least half a minute."""
+    """What serves has three probes; a start may take at least half a minute, the loading of a model five."""
     for pod in (each for each in bundle.pods if each.serves):
         for container in pod.spec.get("containers", []):
             for name in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if name not in container:
                     yield f"{pod.where}: container {container['name']} has no {name}"
             start = container.get("startupProbe", {})
-            if start.get("periodSeconds", 10) * start.get("failureThreshold", 3) < 30:
+            least = 300 if pod.labels.get("infill.dev/component") == "predictor" else 30
+            if start.get("periodSeconds", 10) * start.get("failureThreshold", 3) < least:
                 yield f"{pod.where}: container {container['name']} is given too little time to start"
 
 
@@ -186,12 +187,11 @@ def _selectors(thing: Thing) -> Iterator[Mapping[str, Any]]:
 
 
 def references(bundle: Bundle) -> Iterator[str]:
-    """Every referenced account, Secret, ConfigMap, claim and runtime exists or is declared external in the values."""
-    external = bundle.external()
+    """Every referenced account, Secret, ConfigMap, claim, runtime and Service exists or is declared external."""
     for pod in bundle.pods:
-        for kind, name in _references({"serviceAccountName": "default", **pod.spec}):
-            if name not in bundle.names(kind) and name not in external:
-                yield f"{pod.where}: {kind}/{name} does not exist"
+        yield from _missing(bundle, pod.where, _references({"serviceAccountName": "default", **pod.spec}))
+    for thing in bundle.of("Ingress"):
+        yield from _missing(bundle, title(thing), _behind(thing))
     for thing in bundle.of("InferenceService"):
         runtime = thing["spec"]["predictor"].get("model", {}).get("runtime")
         if runtime and runtime not in bundle.names("ServingRuntime"):
@@ -199,6 +199,20 @@ def references(bundle: Bundle) -> Iterator[str]:
     for thing in bundle.of("RoleBinding"):
         if thing["roleRef"]["name"] not in bundle.names(thing["roleRef"]["kind"]):
             yield f"{title(thing)}: {thing['roleRef']['kind']}/{thing['roleRef']['name']} does not exist"
+
+
+def _missing(bundle: Bundle, where: str, wanted: Iterator[tuple[str, str]]) -> Iterator[str]:
+    external = bundle.external()
+    for kind, name in wanted:
+        if name not in bundle.names(kind) and name not in external:
+            yield f"{where}: {kind}/{name} does not exist"
+
+
+def _behind(ingress: Thing) -> Iterator[tuple[str, str]]:
+    """Kind and name of the Secrets and Services that an Ingress names."""
+    yield from (("Secret", each["secretName"]) for each in ingress["spec"].get("tls", []))
+    for rule in ingress["spec"]["rules"]:
+        yield from (("Service", path["backend"]["service"]["name"]) for path in rule["http"]["paths"])
 
 
 NAMED: Final = (
@@ -241,10 +255,15 @@ def ports(bundle: Bundle) -> Iterator[str]:
             if matches(selector, pod.labels) and wanted not in _ports(pod):
                 yield f"{where}: {pod.where} has no port {wanted}"
     named = {port["name"] for service in bundle.of("Service") for port in service["spec"]["ports"]}
-    for thing in bundle.of("ServiceMonitor"):
-        for endpoint in thing["spec"]["endpoints"]:
-            if endpoint["port"] not in named:
-                yield f"{title(thing)}: no Service has a port {endpoint['port']}"
+    asked = {
+        (title(thing), each["port"]) for thing in bundle.of("ServiceMonitor") for each in thing["spec"]["endpoints"]
+    }
+    for thing in bundle.of("Ingress"):
+        for rule in thing["spec"]["rules"]:
+            asked |= {(title(thing), path["backend"]["service"]["port"]["name"]) for path in rule["http"]["paths"]}
+    for where, port in sorted(asked):
+        if port not in named:
+            yield f"{where}: no Service has a port {port}"
 
 
 Asked = tuple[str, Mapping[str, Any], str | int]
@@ -340,11 +359,41 @@ def mlflow_hosts(bundle: Bundle) -> Iterator[str]:
         variables = {each["name"]: each.get("value", "") for each in pod.spec["containers"][0]["env"]}
         allowed = variables.get("MLFLOW_SERVER_ALLOWED_HOSTS", "").split(",")
         for service in bundle.of("Service"):
-            if matches({"matchLabels": service["spec"]["selector"]}, pod.labels):
+            if matches({"matchLabels": service["spec"].get("selector", {"": ""})}, pod.labels):
                 name = service["metadata"]["name"]
                 for host in (f"{name}:5000", f"{name}.ml:5000", f"{name}.ml.svc.cluster.local:5000"):
                     if host not in allowed:
                         yield f"{pod.where}: refuses the host {host}"
+
+
+def one_model(bundle: Bundle) -> Iterator[str]:
+    """What clients reach is the transformer of one InferenceService, never a bare predictor, which would not pack."""
+    for thing in bundle.of("Service"):
+        selector = thing["spec"].get("selector", {})
+        found = [pod for pod in bundle.pods if selector and matches({"matchLabels": selector}, pod.labels)]
+        served = {pod.labels.get("serving.kserve.io/inferenceservice") for pod in found} - {None}
+        bare = [pod.where for pod in found if pod.labels.get("infill.dev/component") == "predictor"]
+        if bare:
+            yield f"{title(thing)}: reaches {', '.join(bare)}"
+        if len(served) > 1:
+            yield f"{title(thing)}: reaches {len(served)} InferenceServices"
+
+
+def apart(bundle: Bundle) -> Iterator[str]:
+    """Two InferenceServices of a release share nothing that a change of one would change in the other."""
+    for thing in bundle.of("InferenceService"):
+        name, spec = thing["metadata"]["name"], thing["spec"]
+        notes = thing["metadata"].get("annotations", {})
+        if notes.get("serving.kserve.io/deploymentMode") != "Standard":
+            yield f"{title(thing)}: not in Standard mode"
+        hosts = [each for each in spec["transformer"]["containers"][0]["args"] if each.startswith("--predictor_host=")]
+        if [each.startswith(f"--predictor_host={name}-predictor.") for each in hosts] != [True]:
+            yield f"{title(thing)}: its transformer asks another predictor"
+        if "image" not in spec["predictor"]["model"]:
+            yield f"{title(thing)}: the predictor's image is the runtime's, which an upgrade changes under it"
+        for metric in spec["predictor"].get("autoScaling", {}).get("metrics", []):
+            if f'pod=~"{name}-predictor-' not in metric["external"]["metric"]["query"]:
+                yield f"{title(thing)}: is scaled by the load of others"
 
 
 def names(bundle: Bundle) -> Iterator[str]:
@@ -374,5 +423,7 @@ RULES: tuple[Rule, ...] = (
     budgets,
     mounts,
     mlflow_hosts,
+    one_model,
+    apart,
     names,
 )

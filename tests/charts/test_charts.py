@@ -12,8 +12,24 @@ import pytest
 import yaml
 
 from infill.cluster.job import build
+from infill.cluster.preflight import DEPLOY_RIGHTS, RIGHTS
+from infill.release.frame import fill
 from tests.charts import policies, schemas
-from tests.charts.bundle import CASES, CHARTS, HELM, ROOT, Bundle, Thing, merge, render, title
+from tests.charts.bundle import (
+    CASES,
+    CHARTS,
+    HELM,
+    MODEL,
+    RELEASE,
+    ROOT,
+    Bundle,
+    Thing,
+    frame_of,
+    helm,
+    merge,
+    render,
+    title,
+)
 from tests.charts.policies import Rule
 from tests.unit.cluster.test_job import JOB, OWNER
 
@@ -63,8 +79,14 @@ def test_rayjobs_obey_the_same_rules() -> None:
 # -- Values: unknown ones and nonsense are refused ---------------------------------------------------------------------
 
 
-def test_vllm_needs_its_image() -> None:
-    assert "images.vllm" in refused("infill-serving", "predictor.engine=vllm")
+@pytest.mark.parametrize("engine", ["vllm", "auto"])
+def test_vllm_needs_its_image(engine: str) -> None:
+    assert "images.vllm" in refused("infill-serving", f"predictor.engine={engine}")
+
+
+def test_the_engine_of_a_model_that_helm_deploys_must_be_said() -> None:
+    image = f"images.vllm=vllm@sha256:{'1' * 64}"
+    assert "say embedded or vllm" in refused("infill-serving", "predictor.engine=auto", "model.uri=s3://a/b", image)
 
 
 def refused(chart: str, *settings: str) -> str:
@@ -96,7 +118,10 @@ def refused(chart: str, *settings: str) -> str:
         ("infill-platform", "kueue.enabled=true"),
         ("infill-platform", "objectStore.store="),
         ("infill-serving", "predictor.engine=triton"),
-        ("infill-serving", "model.uri="),
+        ("infill-serving", "model.uri=folder"),
+        ("infill-serving", "deploy.readySeconds=0"),
+        ("infill-serving", "route.host=UPPER"),
+        ("infill-serving", "predictor.embedded.arg=--x"),
         ("infill-serving", "autoscaling.kind=keda"),
         ("infill-serving", "transformer.minReplicas=0"),
         ("infill-serving", "images.transformer=infill-transformer:0.1.0"),
@@ -122,9 +147,43 @@ def test_schema_and_values_name_the_same_things(chart: str) -> None:
     compare(schema, values, chart)
 
 
+# -- What the chart renders and what `infill deploy` makes of it ------------------------------------------------------
+
+
+def test_deploy_fills_in_what_helm_would_have_rendered() -> None:
+    """The chart's one template, used both ways, gives the same InferenceService."""
+    uris = [f"model.uri={MODEL['model_uri']}", f"model.digest={MODEL['model_digest']}"]
+    rendered = helm("infill-serving", "default-values", *uris, f"model.deployment={MODEL['deployment']}")
+    (helms,) = (each for each in rendered if each["kind"] == "InferenceService")
+    (frame,) = filter(None, map(frame_of, helm("infill-serving", "default-values")))
+    ours = fill(frame.engines["embedded"], {**MODEL, "name": RELEASE})
+    assert ours["metadata"]["labels"].pop("app.kubernetes.io/managed-by") == "infill"
+    assert helms["metadata"]["labels"].pop("app.kubernetes.io/managed-by") == "Helm"
+    assert ours == helms
+    assert "${" not in json.dumps(ours)
+
+
+def test_an_upgrade_does_not_move_the_route() -> None:
+    (service,) = (each for each in helm("infill-serving", "default-values") if each["kind"] == "Service")
+    assert "selector" not in service["spec"]
+
+
+def test_the_roles_give_the_rights_that_the_code_asks_for_and_no_more() -> None:
+    roles = render("infill-platform", "default-values").of("Role")
+    given = {
+        (resource, verb)
+        for role in roles
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert given - {("resourcequotas", "list")} == {*RIGHTS, *DEPLOY_RIGHTS}
+
+
 # -- Each rule refuses a manifest that is broken in its way ------------------------------------------------------------
 
 PLATFORM, SERVING = ("infill-platform", "postgresql-values"), ("infill-serving", "vllm-values")
+AUTO = ("infill-serving", "auto-values")
 
 
 def thing(bundle: Bundle, kind: str, part: str = "") -> Thing:
@@ -187,6 +246,12 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
     ),
     (policies.probes, SERVING, "no-startup", lambda b: runtime(b).pop("startupProbe")),
     (policies.probes, SERVING, "too-short", lambda b: runtime(b)["startupProbe"].update(failureThreshold=2)),
+    (
+        policies.probes,
+        SERVING,
+        "too-short-for-a-model",
+        lambda b: runtime(b)["startupProbe"].update(failureThreshold=12),
+    ),
     (policies.probes, PLATFORM, "no-liveness", lambda b: mlflow(b)["containers"][0].pop("livenessProbe")),
     (policies.digests, PLATFORM, "tag", lambda b: mlflow(b)["containers"][0].update(image="infill-pipeline:0.1.0")),
     (policies.no_secrets, PLATFORM, "secret", lambda b: add(b, "Secret", "s", stringData={"a": "b"})),
@@ -309,6 +374,59 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
         SERVING,
         "not-mounted",
         lambda b: transformer(b)["volumes"].append({"name": "x", "emptyDir": {"sizeLimit": "1Gi"}}),
+    ),
+    (
+        policies.references,
+        AUTO,
+        "ingress",
+        lambda b: thing(b, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(name="x"),
+    ),
+    (policies.references, AUTO, "certificate", lambda b: thing(b, "Ingress")["spec"]["tls"][0].update(secretName="x")),
+    (
+        policies.ports,
+        AUTO,
+        "ingress",
+        lambda b: thing(b, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(
+            port={"name": "x"}
+        ),
+    ),
+    (
+        policies.one_model,
+        AUTO,
+        "bare-predictor",
+        lambda b: thing(b, "Service")["spec"]["selector"].pop("infill.dev/component"),
+    ),
+    (
+        policies.one_model,
+        AUTO,
+        "both",
+        lambda b: thing(b, "Service")["spec"]["selector"].pop("serving.kserve.io/inferenceservice"),
+    ),
+    (
+        policies.apart,
+        AUTO,
+        "another-predictor",
+        lambda b: thing(b, "InferenceService", "1")["metadata"].update(name="infill-9"),
+    ),
+    (
+        policies.apart,
+        AUTO,
+        "image-of-the-runtime",
+        lambda b: thing(b, "InferenceService")["spec"]["predictor"]["model"].pop("image"),
+    ),
+    (
+        policies.apart,
+        AUTO,
+        "scaled-by-all",
+        lambda b: thing(b, "InferenceService")["spec"]["predictor"]["autoScaling"]["metrics"][0]["external"][
+            "metric"
+        ].update(query="sum(infill_predictor_queue_length)"),
+    ),
+    (
+        policies.apart,
+        AUTO,
+        "knative",
+        lambda b: thing(b, "InferenceService")["metadata"]["annotations"].pop("serving.kserve.io/deploymentMode"),
     ),
     (policies.mlflow_hosts, PLATFORM, "no-list", lambda b: mlflow(b)["containers"][0]["env"].pop(0)),
     (policies.names, PLATFORM, "twice", lambda b: b.things.append(copy.deepcopy(b.things[0]))),

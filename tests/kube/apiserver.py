@@ -199,13 +199,15 @@ class Handler(BaseHTTPRequestHandler):
         if verb == "create":
             key = (key[0], key[1], self.body["metadata"]["name"])
             self._admit(key[0], self.body, create=True)
-            return 201, store.create(key, self.body)
+            return 201, self.body if query.get("dryRun") == "All" else store.create(key, self.body)
         if self.headers["Content-Type"] == "application/apply-patch+yaml" and key not in store.things:
             self._admit(key[0], self.body, create=True)
-            return 201, store.create(key, self.body)
+            return (201, self.body) if "dryRun" in query else (201, store.create(key, self.body))
         new = self.body if verb == "update" else merged(store.get(key), self.body)
         if not sub:
             self._admit(key[0], new, create=False)
+        if "dryRun" in query:
+            return 200, new
         return 200, store.replace(key, new, status=sub == "status")
 
     def _admit(self, resource: str, thing: Thing, *, create: bool) -> None:

@@ -48,14 +48,6 @@ envFrom:
   - secretRef: {name: {{ .Values.objectStore.secretName }}}
 {{- end }}
 
-{{- define "infill.modelArgs" -}}
-- --model={{ .Values.model.uri }}
-- --name={{ .Values.model.name }}
-{{- with .Values.model.deployment }}
-- --deployment={{ . }}
-{{- end }}
-{{- end }}
-
 {{- define "infill.probes" -}}
 startupProbe:
   httpGet: {path: {{ .path }}, port: 8080}
@@ -77,9 +69,19 @@ minReplicas: {{ .component.minReplicas }}
 maxReplicas: {{ max .component.minReplicas .component.maxReplicas }}
 {{- end }}
 
-{{- define "infill.checkScaling" -}}
+{{- define "infill.engines" -}}
+{{- eq .Values.predictor.engine "auto" | ternary (list "embedded" "vllm") (list .Values.predictor.engine) | toYaml }}
+{{- end }}
+
+{{- define "infill.check" -}}
+{{- if gt (len .Release.Name) 40 }}
+{{- fail "the release's name is longer than 40 characters: Services are named after it" }}
+{{- end }}
 {{- if and (eq .Values.autoscaling.kind "keda") (not (and .Values.monitoring.enabled .Values.monitoring.predictor)) }}
 {{- fail "autoscaling.kind keda reads the predictor's metrics from Prometheus: set monitoring.enabled and monitoring.predictor" }}
+{{- end }}
+{{- if and .Values.model.uri (eq .Values.predictor.engine "auto") }}
+{{- fail "predictor.engine auto is chosen by `infill deploy`: with model.uri say embedded or vllm" }}
 {{- end }}
 {{- end }}
 

@@ -14,6 +14,7 @@ from infill.errors import InputError, ServiceError
 from infill.evaluate import stage as evaluate
 from infill.release import registry, stage
 from infill.release.gate import STAGES
+from infill.train import card
 from tests.builders import tiny_model, tiny_repositories, tiny_tokenizer, write_documents
 from tests.unit.release import parts
 
@@ -64,12 +65,13 @@ def test_the_first_winner_becomes_the_champion_and_a_repeated_run_does_nothing(m
     assert champion.model_uri == run.models["sft"]
     assert champion.tags[registry.PROMPT_FORMAT] == decision["prompt_format_hash"]
     assert champion.tags[registry.DECISION] == storage.sha256(f"{run.output}/decision.json")
+    assert decision["reason"] in (Path(run.output) / card.RELEASED_FILE).read_text()
     before = manifest.load(run.output)
     assert run.register() == decision
     assert manifest.load(run.output) == before
 
 
-@pytest.mark.parametrize("step", ["promote", "set_tag"])
+@pytest.mark.parametrize("step", ["promote", "set_tags"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_killed_and_repeated_it_ends_as_if_undisturbed(
     mlflow_store: Path, monkeypatch: pytest.MonkeyPatch, step: str, done: bool

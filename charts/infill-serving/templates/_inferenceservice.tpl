@@ -1,0 +1,126 @@
+{{/*
+The one home of the InferenceService's shape. Takes root, engine, manager, and what belongs to one model: name, uri,
+digest, deployment. With those as `${...}` it is the template that `infill deploy` fills in.
+*/}}
+{{- define "infill.inferenceservice" -}}
+{{- $values := .root.Values }}
+{{- $release := .root.Release.Name }}
+{{- $namespace := .root.Release.Namespace }}
+{{- $engine := index $values.predictor .engine }}
+{{- $image := eq .engine "vllm" | ternary $values.images.vllm $values.images.predictor }}
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: {{ .name | quote }}
+  labels: {{- set (include "infill.labels" .root | fromYaml) "app.kubernetes.io/managed-by" .manager | toYaml | nindent 4 }}
+  annotations:
+    serving.kserve.io/deploymentMode: Standard
+    serving.kserve.io/autoscalerClass: {{ $values.autoscaling.kind }}
+    infill.dev/model-uri: {{ .uri | quote }}
+    infill.dev/model-digest: {{ .digest | quote }}
+    infill.dev/deployment: {{ .deployment | quote }}
+spec:
+  predictor:
+    {{- include "infill.scaling" (dict "component" $values.predictor) | nindent 4 }}
+    {{- if eq $values.autoscaling.kind "hpa" }}
+    scaleMetric: cpu
+    scaleTarget: {{ $values.autoscaling.target }}
+    {{- else if eq $values.autoscaling.kind "keda" }}
+    autoScaling:
+      metrics:
+        - type: External
+          external:
+            metric:
+              backend: prometheus
+              serverAddress: {{ $values.autoscaling.prometheus }}
+              # Of this InferenceService alone: the one that served before it is still there.
+              query: >-
+                sum({{ eq .engine "vllm" | ternary "vllm:num_requests_waiting" "infill_predictor_queue_length" -}}
+                {namespace="{{ $namespace }}", pod=~"{{ .name }}-predictor-.*"})
+            target: {type: Value, value: {{ $values.autoscaling.target | quote }}}
+    {{- end }}
+    labels:
+      app.kubernetes.io/instance: {{ $release }}
+      infill.dev/component: predictor
+    serviceAccountName: {{ $release }}
+    automountServiceAccountToken: false
+    enableServiceLinks: false
+    terminationGracePeriodSeconds: 90
+    {{- include "infill.pullSecrets" .root | nindent 4 }}
+    securityContext: {{- include "infill.podSecurity" . | nindent 6 }}
+    {{- with $engine.nodeSelector }}
+    nodeSelector: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $engine.tolerations }}
+    tolerations: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $values.predictor.priorityClass }}
+    priorityClassName: {{ . }}
+    {{- end }}
+    model:
+      modelFormat: {name: infill, version: "1"}
+      runtime: {{ $release }}-{{ .engine }}
+      # Here and not only in the runtime: an upgrade of the chart must not change what serves.
+      image: {{ $image }}
+      {{- if eq .engine "vllm" }}
+      storageUri: {{ .uri | quote }}
+      {{- end }}
+      {{- /* KServe appends these to the runtime's own arguments. */}}
+      {{- $arguments := $engine.args }}
+      {{- if eq .engine "embedded" }}
+      {{- $arguments = concat (include "infill.modelArgs" . | fromYamlArray) $engine.args }}
+      {{- end }}
+      {{- with $arguments }}
+      args: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      resources: {{- toYaml $engine.resources | nindent 8 }}
+  transformer:
+    {{- include "infill.scaling" (dict "component" $values.transformer) | nindent 4 }}
+    {{- if eq $values.autoscaling.kind "hpa" }}
+    scaleMetric: cpu
+    scaleTarget: {{ $values.autoscaling.target }}
+    {{- end }}
+    labels:
+      app.kubernetes.io/instance: {{ $release }}
+      infill.dev/component: transformer
+    serviceAccountName: {{ $release }}
+    automountServiceAccountToken: false
+    enableServiceLinks: false
+    terminationGracePeriodSeconds: 90
+    {{- include "infill.pullSecrets" .root | nindent 4 }}
+    securityContext: {{- include "infill.podSecurity" . | nindent 6 }}
+    containers:
+      - name: kserve-container
+        image: {{ required "images.transformer: name the image with its digest" $values.images.transformer }}
+        command: [python, -m, serving.transformer]
+        args:
+          {{- include "infill.modelArgs" . | nindent 10 }}
+          - --model_name={{ $values.model.name }}
+          - --upstream_name={{ $values.model.name }}
+          - {{ printf "--predictor_host=%s-predictor.%s:%v" .name $namespace $values.kserve.port | quote }}
+          - --enable_grpc=false
+          {{- with $values.transformer.args }}
+          {{- toYaml . | nindent 10 }}
+          {{- end }}
+        {{- include "infill.environment" .root | nindent 8 }}
+        ports:
+          - {name: http1, containerPort: 8080, protocol: TCP}
+        {{- include "infill.probes" (dict "path" "/v2/health/ready" "live" "/v2/health/live" "seconds" $values.transformer.startSeconds) | nindent 8 }}
+        resources: {{- toYaml $values.transformer.resources | nindent 10 }}
+        securityContext: {{- include "infill.containerSecurity" . | nindent 10 }}
+        volumeMounts:
+          - {name: tmp, mountPath: /tmp}
+          - {name: cache, mountPath: /cache}
+    volumes:
+      - name: tmp
+        emptyDir: {sizeLimit: 256Mi}
+      - name: cache
+        emptyDir: {sizeLimit: 512Mi}
+{{- end }}
+
+{{- define "infill.modelArgs" -}}
+- {{ printf "--model=%s" .uri | quote }}
+{{- with .deployment }}
+- {{ printf "--deployment=%s" . | quote }}
+{{- end }}
+{{- end }}

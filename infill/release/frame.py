@@ -1,0 +1,107 @@
+"""The shape of an InferenceService, as the chart infill-serving renders it, with one model filled in.
+
+The chart is the shape's one home: images, probes, resources and scaling stand in its values and nowhere here. It leaves
+the shape in a ConfigMap, with `${...}` where a model's names belong; filling them in needs no Helm.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill import manifest
+from infill.cluster.api import Api, Manifest
+from infill.errors import InputError
+
+FILE: Final = "frame.json"
+GIB: Final = 2**30
+
+RELEASE_LABEL: Final = "app.kubernetes.io/instance"
+MANAGER_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "infill"
+"""Label and field manager of what `infill deploy` makes: it removes nothing that is not its own."""
+DIGEST: Final = "infill.dev/model-digest"
+URI: Final = "infill.dev/model-uri"
+DEPLOYMENT: Final = "infill.dev/deployment"
+"""Annotations of an InferenceService: which model it serves, and by which deployment record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What a release of charts/infill-serving says about InferenceServices."""
+
+    release: str
+    service: str
+    """The Service that clients use; its selector names the active InferenceService."""
+    url: str
+    """Address of the transformer of the InferenceService `${name}`."""
+    ready_seconds: int
+    smoke_latency_ms: int
+    embedded_max_gib: float
+    """Weights up to which the embedded predictor serves, where there is a choice."""
+    engines: Mapping[str, Manifest]
+    """`embedded` and `vllm`, as far as the release offers them -> the InferenceService with placeholders."""
+
+    def address(self, name: str) -> str:
+        """Base URL of the transformer of the InferenceService `name`."""
+        return self.url.replace("${name}", name)
+
+    def engine(self, weights: int) -> str:
+        """Which predictor serves weights of so many bytes."""
+        if len(self.engines) == 1:
+            return next(iter(self.engines))
+        return "embedded" if weights <= self.embedded_max_gib * GIB else "vllm"
+
+
+def read(api: Api, release: str) -> Frame:
+    """The frame of a release. Raises InputError when there is none in the namespace, or one of another version."""
+    name = f"{release}-deploy"
+    found = api.get("configmaps", name)
+    if found is None:
+        raise InputError(
+            f"namespace {api.namespace} has no ConfigMap {name}: install charts/infill-serving there as release"
+            f" {release} with model.uri empty, or name another release in deploy.release"
+        )
+    try:
+        value = json.loads(found["data"][FILE])
+        frame = Frame(**value)
+        if not frame.engines or {field.name for field in dataclasses.fields(Frame)} != set(value):
+            raise ValueError("it offers no engine")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"ConfigMap {name} is of another version of charts/infill-serving ({error}): upgrade that release"
+        ) from error
+    return frame
+
+
+def weights(model_uri: str) -> int:
+    """Bytes of the weights in a model's folder, by its manifest."""
+    files = manifest.load(model_uri).files
+    return sum(int(entry["bytes"]) for name, entry in files.items() if name.endswith(".safetensors"))
+
+
+def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deployment: str) -> Manifest:
+    """The InferenceService of a model, its name the release's with ten digits of a hash over all the rest.
+
+    So the same model in the same shape has the same name, and whatever is changed (a model, an image, a limit) is a
+    second InferenceService, never a change of the one that serves.
+    """
+    shape = frame.engines[frame.engine(weights(model_uri))]
+    body = fill(shape, {"model_uri": model_uri, "model_digest": model_digest, "deployment": deployment})
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:10]
+    result: Manifest = fill(body, {"name": f"{frame.release}-{digest}"})
+    return result
+
+
+def fill(value: Any, names: Mapping[str, str]) -> Any:
+    """`value` with `${name}` replaced in each of its strings."""
+    if isinstance(value, dict):
+        return {key: fill(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, names) for item in value]
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace("${" + name + "}", text)
+    return value

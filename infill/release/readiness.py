@@ -1,0 +1,175 @@
+"""Waiting until an InferenceService is ready, and why it is not.
+
+`obstacle` is a pure function of dicts that the API server gave; `wait` asks for them.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from infill.cluster import failure
+from infill.cluster.api import Api, RefusedError, UnreachableError
+from infill.cluster.watch import follow
+from infill.errors import ServiceError
+
+Manifest = Mapping[str, Any]
+
+POD_LABEL: Final = "serving.kserve.io/inferenceservice"
+STORAGE: Final = "storage-initializer"
+"""KServe's init container that fetches `storageUri`."""
+CRASHES: Final = 2
+"""Restarts after which a container is taken to crash each time."""
+LOG_LINES: Final = 10
+
+SENTENCES: Final[Mapping[str, str]] = {
+    "image": "an image cannot be pulled ({detail}): check its name and digest, and the pull secret",
+    "quota": "the namespace's quota is full ({detail}): two InferenceServices run during a deployment; raise the quota"
+    " or make them smaller",
+    "storage": "the model cannot be fetched ({detail}): check its URI, the object store's Secret and the network"
+    " policies",
+    "crash": "a container ends again and again ({detail})",
+    "invalid": "KServe refuses it ({detail}): check the version of KServe, and upgrade charts/infill-serving",
+    "gone": "it was deleted by someone else",
+    "unschedulable": "no node takes it ({detail}): check free nodes, GPUs, node selector and tolerations",
+    "deadline": "it is not ready after {seconds} s ({detail}): raise deploy.readySeconds, or see `kubectl describe`",
+}
+"""Kind of obstacle -> what was wrong and what to do; `detail` is the cluster's own words."""
+WAITED_FOR: Final = ("unschedulable",)
+"""Kinds that may go away by waiting (a cluster that grows): they end the deployment only at its deadline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Seconds."""
+
+    tick: int = 5
+    """Between two looks at the pods when nothing changes."""
+    grace: float = 40.0
+    """For an obstacle to go away by itself."""
+    outage: float = 600.0
+    """For the API server to come back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Obstacle:
+    kind: str
+    detail: str = ""
+    pod: str = ""
+    """Whose container's last lines help."""
+    container: str = ""
+
+
+class NotReadyError(ServiceError):
+    """An InferenceService that did not become ready; `kind` is one of SENTENCES."""
+
+    def __init__(self, name: str, kind: str, sentence: str) -> None:
+        super().__init__(f"InferenceService {name}: {sentence}")
+        self.kind = kind
+
+
+def ready(service: Manifest) -> bool:
+    """Whether KServe says so of the object as it is now, not as it was before the last change."""
+    status = service.get("status") or {}
+    seen = status.get("observedGeneration", 0)
+    current = not seen or seen >= service["metadata"].get("generation", 0)
+    return current and any(
+        each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or ()
+    )
+
+
+def wait(api: Api, name: str, *, seconds: float, patience: Patience | None = None) -> None:
+    """Return when the InferenceService is ready. Raises NotReadyError, saying why, when it is not or will not be."""
+    waits = patience or Patience()
+    began, since, last = time.monotonic(), 0.0, Obstacle(kind="deadline")
+    for service in follow(api, "inferenceservices", name, tick=waits.tick, outage=waits.outage):
+        if service is None:
+            raise _error(api, name, Obstacle(kind="gone"), seconds)
+        if ready(service):
+            return
+        found = obstacle(service, _pods(api, name), _events(api, name))
+        now = time.monotonic()
+        since = (since or now) if found and found.kind not in WAITED_FOR else 0.0
+        last = found or Obstacle(kind="deadline", detail=_conditions(service))
+        if (since and now - since >= waits.grace) or now - began >= seconds:
+            raise _error(api, name, last, seconds)
+    raise AssertionError("the watch does not end by itself")
+
+
+def obstacle(service: Manifest, pods: Iterable[Manifest], events: Iterable[Manifest]) -> Obstacle | None:
+    """What keeps an InferenceService from becoming ready, the cause before its effects; None when nothing is known."""
+    pods = list(pods)
+    model = (service.get("status") or {}).get("modelStatus") or {}
+    if model.get("transitionStatus") == "InvalidSpec":
+        told = model.get("lastFailureInfo") or {}
+        return Obstacle(kind="invalid", detail=_short(f"{told.get('reason', '')} {told.get('message', '')}"))
+    blocked = failure.obstacle({}, pods, events)
+    if blocked is not None:
+        return Obstacle(kind=blocked.kind, detail=blocked.detail)
+    return next(_crashes(pods), None) or next(_unschedulable(pods), None)
+
+
+def _crashes(pods: Iterable[Manifest]) -> Iterator[Obstacle]:
+    for pod in pods:
+        status, name = pod.get("status") or {}, pod["metadata"]["name"]
+        for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            ended = (each.get("lastState") or {}).get("terminated") or (each.get("state") or {}).get("terminated") or {}
+            waiting = (each.get("state") or {}).get("waiting") or {}
+            again = waiting.get("reason") == "CrashLoopBackOff" or int(each.get("restartCount", 0)) >= CRASHES
+            if not again or not ended.get("exitCode", 1):
+                continue
+            why = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', 'unknown')}"
+            told = " ".join(filter(None, [why, str(ended.get("message", ""))]))
+            kind = "storage" if each["name"] == STORAGE else "crash"
+            detail = _short(f"{each['name']} of pod {name}: {told}")
+            yield Obstacle(kind=kind, detail=detail, pod=name, container=each["name"])
+
+
+def _unschedulable(pods: Iterable[Manifest]) -> Iterator[Obstacle]:
+    for pod in pods:
+        for each in (pod.get("status") or {}).get("conditions") or ():
+            if each.get("type") == "PodScheduled" and each.get("reason") == "Unschedulable":
+                detail = f"pod {pod['metadata']['name']}: {each.get('message', 'unschedulable')}"
+                yield Obstacle(kind="unschedulable", detail=_short(detail))
+
+
+def _conditions(service: Manifest) -> str:
+    """What KServe says is not yet so."""
+    conditions = (service.get("status") or {}).get("conditions") or ()
+    waiting = [
+        f"{each.get('type')}: {each.get('message') or each.get('reason') or each.get('status')}"
+        for each in conditions
+        if each.get("status") != "True"
+    ]
+    return _short("; ".join(waiting)) or "KServe says nothing about it: is its controller running?"
+
+
+def _pods(api: Api, name: str) -> list[Manifest]:
+    return list(api.list("pods", labels=f"{POD_LABEL}={name}")["items"])
+
+
+def _events(api: Api, name: str) -> list[Manifest]:
+    """Pods that were refused: an event of their ReplicaSet, whose name begins with ours."""
+    found = api.list("events", fields="reason=FailedCreate")["items"]
+    return [event for event in found if str(event.get("involvedObject", {}).get("name", "")).startswith(f"{name}-")]
+
+
+def _error(api: Api, name: str, found: Obstacle, seconds: float) -> NotReadyError:
+    sentence = SENTENCES[found.kind].format(detail=found.detail, seconds=f"{seconds:g}")
+    lines = _last_lines(api, found) if found.pod else []
+    return NotReadyError(name, found.kind, "\n".join([sentence, *(f"  | {line}" for line in lines)]))
+
+
+def _last_lines(api: Api, found: Obstacle) -> list[str]:
+    """What the container said before it ended; nothing when the log is gone."""
+    query = {"container": found.container, "previous": "true", "tailLines": str(LOG_LINES)}
+    try:
+        said = list(api.log(found.pod, query=query, timeout=api.timeout))
+    except (RefusedError, UnreachableError):
+        return []
+    return [line.decode("utf-8", "replace").rstrip() for line in said[-LOG_LINES:]]
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 400 else f"{text[:400]}..."

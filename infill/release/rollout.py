@@ -1,0 +1,249 @@
+"""A model to KServe: a second InferenceService beside the first, tested, then the route; and back.
+
+What serves is decided by one field, the selector of a Service, so there is no half-way state for clients. Every step
+may be repeated after a kill: the InferenceService's name is a function of what it is made of, the route says what
+served before it, and what is already so is left.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from infill import storage
+from infill.cluster.api import Api, Manifest, RefusedError
+from infill.cluster.preflight import DEPLOY_RIGHTS
+from infill.errors import InfillError, InputError, ServiceError
+from infill.release import frame as frames
+from infill.release import readiness, registry, smoke
+from infill.release import route as routes
+from infill.release.frame import Frame
+from infill.release.readiness import Patience
+from infill.release.registry import Version
+from infill.release.route import Route
+
+ROLLBACK_S: Final = 30.0
+"""The previous InferenceService is up already; so long it may take to say so."""
+QUIET: Final = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "namespace")
+"""Metadata that the API server adds and that says nothing about a change."""
+
+
+class DeployError(ServiceError):
+    """A model that was not deployed; what served before serves on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is to be served."""
+
+    version: Version
+    record: str
+    """URI of the deployment record, which the servers obey."""
+
+
+def deploy(api: Api, release: str, target: Target, *, patience: Patience | None = None) -> dict[str, float]:
+    """Serve `target` from the release of charts/infill-serving; return the figures of its smoke test.
+
+    Afterwards the Service points to an InferenceService of this model, the one before it stands by for `rollback`,
+    older ones are gone, and the model's version in MLflow says so. Raises DeployError when the new one is not ready in
+    time or fails its smoke test: it is removed then, and nothing has changed for clients. Raises InputError for a
+    namespace without the chart, RefusedError for one without KServe or without the rights.
+    """
+    frame, seen = _look(api, release)
+    body = _body(frame, target)
+    name = body["metadata"]["name"]
+    if seen.active == name and api.get("inferenceservices", name) is not None:
+        wanted = seen
+    else:
+        wanted = _replace(api, frame, seen, body, target, patience)
+    removed = _sweep(api, frame, wanted)
+    _tell(api, target.version, wanted)
+    return {**wanted.smoke, "removed": float(len(removed))}
+
+
+def rollback(api: Api, release: str, name: str, *, patience: Patience | None = None) -> dict[str, Any]:
+    """Point the Service back to the InferenceService before this one, and make its model the champion of `name` again.
+
+    Returns `active` (the InferenceService), `model_uri`, `model_digest`, `left` and `version` (of `name` in MLflow,
+    empty when that model was never registered). The one that is left stays until the next deployment, to be looked at.
+    Raises InputError when there is none before it, NotReadyError when that one is not ready: nothing has changed then.
+    A call that was killed between route and registry is ended by the next.
+    """
+    frame, seen = _look(api, release)
+    wanted = Route(active=seen.previous, left=seen.active)
+    if not seen.previous:
+        if not seen.left or not _unfinished(api, seen, name):
+            raise InputError(f"Service {frame.service} knows no InferenceService to go back to")
+        wanted = seen
+    service = api.get("inferenceservices", wanted.active)
+    if service is None:
+        raise InputError(f"InferenceService {wanted.active}, which served before, is gone: deploy its model again")
+    if wanted != seen:
+        readiness.wait(api, wanted.active, seconds=ROLLBACK_S, patience=patience)
+        routes.shift(api, frame.service, seen, wanted)
+    notes = service["metadata"]["annotations"]
+    back = registry.find(name, notes[frames.DIGEST])
+    if back is not None:
+        now = registry.champion(name)
+        if now is not None and now.version != back.version:
+            registry.rollback(name, to=back.version)
+        _tell(api, back, wanted)
+    return {
+        "active": wanted.active,
+        "model_uri": notes[frames.URI],
+        "model_digest": notes[frames.DIGEST],
+        "left": wanted.left,
+        "version": "" if back is None else back.version,
+    }
+
+
+def plan(api: Api, release: str, target: Target) -> str:
+    """What `deploy` would do, as text: the manifests, how they differ from what is live, and what would be removed.
+
+    The API server checks both in a dry run; nothing is changed.
+    """
+    import yaml
+
+    frame, seen = _look(api, release)
+    body = _body(frame, target)
+    name = body["metadata"]["name"]
+    wanted = seen if seen.active == name else Route(active=name, previous=seen.active)
+    live = api.get("inferenceservices", name) or (seen.active and api.get("inferenceservices", seen.active)) or {}
+    made = api.apply("inferenceservices", name, body, manager=frames.MANAGER, dry_run=True)
+    _, service = routes.read(api, frame.service)
+    patch = routes.change(wanted)
+    shifted = api.merge("services", frame.service, patch, dry_run=True) if wanted != seen else service
+    patch = {"apiVersion": "v1", "kind": "Service", **patch, "metadata": {"name": frame.service, **patch["metadata"]}}
+    removed = [each for each in _old(api, frame, wanted) if each != name]
+    parts = [
+        "# InferenceService, and the change of the Service that clients use",
+        yaml.safe_dump_all([body, patch], sort_keys=False).rstrip(),
+        "# Against what is live",
+        *_diff(yaml.safe_dump, live, made),
+        *_diff(yaml.safe_dump, service, shifted),
+        f"# Would be removed: {', '.join(removed) or 'nothing'}",
+    ]
+    return "\n".join(parts)
+
+
+def _diff(dump: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The lines of a unified diff without what the API server adds."""
+    before, after = _shown(old), _shown(new)
+    names = [f"{each['kind']}/{each['metadata']['name']}" if each else "nothing" for each in (before, after)]
+    texts = [dump(each).splitlines() if each else [] for each in (before, after)]
+    lines = list(difflib.unified_diff(texts[0], texts[1], names[0], names[1], lineterm=""))
+    return lines or [f"# {names[1]}: no change"]
+
+
+def _shown(thing: Mapping[str, Any]) -> dict[str, Any]:
+    if not thing:
+        return {}
+    metadata = {key: value for key, value in thing["metadata"].items() if key not in QUIET}
+    return {key: value for key, value in thing.items() if key != "status"} | {"metadata": metadata}
+
+
+def _look(api: Api, release: str) -> tuple[Frame, Route]:
+    """What there is, before anything is touched. Raises when something that is needed is not there, or not allowed."""
+    api.list("inferenceservices")  # says that KServe is missing, or that we may not
+    denied = [f"{verb} {resource}" for resource, verb in DEPLOY_RIGHTS if not api.review(verb, resource)]
+    if denied:
+        raise InputError(
+            f"our account may not {', '.join(denied)} in namespace {api.namespace}: install charts/infill-platform"
+            " there, with our account in pipeline.serviceAccounts"
+        )
+    frame = frames.read(api, release)
+    return frame, routes.read(api, frame.service)[0]
+
+
+def _body(frame: Frame, target: Target) -> Manifest:
+    version = target.version
+    if storage.is_local(version.model_uri):
+        raise InputError(
+            f"the model lies at {version.model_uri}, which no pod of the cluster sees: run the pipeline with a store in"
+            " an object store"
+        )
+    return frames.inference_service(
+        frame, model_uri=version.model_uri, model_digest=version.model_digest, deployment=target.record
+    )
+
+
+def _replace(api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience | None) -> Route:
+    """The route to the InferenceService `body`, which was made, became ready and passed its smoke test."""
+    name = body["metadata"]["name"]
+    try:
+        _apply(api, name, body)
+        readiness.wait(api, name, seconds=frame.ready_seconds, patience=patience)
+        figures = smoke.check(frame.address(name), target.version.model_uri, latency_ms=frame.smoke_latency_ms)
+        previous = seen.previous if seen.active == name else seen.active
+        wanted = Route(active=name, previous=previous, smoke=figures)
+        routes.shift(api, frame.service, seen, wanted)
+        return wanted
+    except InfillError as error:
+        raise _give_up(api, frame, name, target, error) from error
+
+
+def _apply(api: Api, name: str, body: Manifest) -> None:
+    try:
+        api.apply("inferenceservices", name, body, manager=frames.MANAGER)
+    except RefusedError as error:
+        if "exceeded quota" in error.message:
+            sentence = readiness.SENTENCES["quota"].format(detail=error.message)
+            raise readiness.NotReadyError(name, "quota", sentence) from error
+        raise
+
+
+def _give_up(api: Api, frame: Frame, name: str, target: Target, error: InfillError) -> DeployError:
+    """Remove what was begun, unless it is part of the route, and tell the model's version; returns what to raise."""
+    try:
+        now, _ = routes.read(api, frame.service)
+        gone = name not in (now.active, now.previous) and api.delete("inferenceservices", name)
+        serves = f"{now.active} serves on" if now.active else f"Service {frame.service} still points to nothing"
+        end = f"{name} is removed, {serves}" if gone else serves
+    except ServiceError as other:
+        end = f"{name} could not be removed ({other})"
+    version = target.version
+    sentence = f"{error}\n{version.name} version {version.version} is not deployed: {end}"
+    try:
+        registry.set_tags(version, {registry.FAILED: sentence[:5000]})
+    except ServiceError:
+        sentence += "; MLflow could not be told"
+    return DeployError(sentence)
+
+
+def _old(api: Api, frame: Frame, wanted: Route) -> list[str]:
+    """InferenceServices of ours that neither serve nor stand by; not those that began after the active one."""
+    labels = f"{frames.RELEASE_LABEL}={frame.release},{frames.MANAGER_LABEL}={frames.MANAGER}"
+    items = api.list("inferenceservices", labels=labels)["items"]
+    found = {str(each["metadata"]["name"]): each["metadata"] for each in items}
+    until = str(found.get(wanted.active, {}).get("creationTimestamp", "9"))
+    kept = (wanted.active, wanted.previous)
+    return sorted(name for name, each in found.items() if name not in kept and str(each["creationTimestamp"]) <= until)
+
+
+def _sweep(api: Api, frame: Frame, wanted: Route) -> list[str]:
+    return [name for name in _old(api, frame, wanted) if api.delete("inferenceservices", name)]
+
+
+def _tell(api: Api, version: Version, route: Route) -> None:
+    """Record on the model's version where and how it is served."""
+    tags = {
+        registry.DEPLOYED: f"{api.namespace}/{route.active}",
+        registry.DEPLOYED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
+        registry.DEPLOYED_BEFORE: route.previous or "none",
+        registry.FAILED: "",
+    }
+    tags |= {f"infill.{name}": f"{value:g}" for name, value in route.smoke.items()}
+    if version.tags.get(registry.DEPLOYED) == tags[registry.DEPLOYED]:
+        del tags[registry.DEPLOYED_AT]
+    registry.set_tags(version, tags)
+
+
+def _unfinished(api: Api, seen: Route, name: str) -> bool:
+    """Whether a rollback was killed after the route had moved: the champion is still the model that was left."""
+    left, now = api.get("inferenceservices", seen.left), registry.champion(name)
+    back = api.get("inferenceservices", seen.active)
+    if left is None or back is None or now is None:
+        return False
+    digests = [str(each["metadata"]["annotations"][frames.DIGEST]) for each in (left, back)]
+    return digests[0] == now.model_digest != digests[1]

@@ -1,0 +1,129 @@
+"""What KServe and Kubernetes do to an InferenceService, written through the API as they do it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from infill.cluster.api import MERGE, Api
+from tests.kube.apiserver import Server
+from tests.unit.cluster.kuberay import KubeRay
+
+Behaviour = Callable[["KServe", str], None]
+
+
+class KServe:
+    """Treats each new InferenceService as `behaviour` says; `running` makes it do so by itself."""
+
+    def __init__(self, api: Api, behaviour: Behaviour) -> None:
+        self.api = api
+        self.behaviour = behaviour
+        self.seen: list[str] = []
+        """Names in the order in which they came."""
+
+    @contextmanager
+    def running(self, server: Server) -> Iterator["KServe"]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(server, stop))
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            with server.store.changed:
+                server.store.changed.notify_all()
+            thread.join()
+
+    def _run(self, server: Server, stop: threading.Event) -> None:
+        while not stop.is_set():
+            with server.store.changed:
+                names = {key[2] for key in server.store.things if key[0] == "inferenceservices"}
+                new = sorted(names - set(self.seen))
+                if not new:
+                    server.store.changed.wait(0.5)
+            for name in new:
+                self.seen.append(name)
+                self.behaviour(self, name)
+
+    def status(self, name: str, **status: Any) -> None:
+        path = f"/apis/serving.kserve.io/v1beta1/namespaces/{self.api.namespace}/inferenceservices/{name}/status"
+        self.api._request("PATCH", path, body={"status": status}, content=MERGE)
+
+    def pod(self, name: str, **status: Any) -> str:
+        """A pod of the predictor of the InferenceService `name`; returns its own name."""
+        pod = f"{name}-predictor-1"
+        labels = {"serving.kserve.io/inferenceservice": name}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": pod, "labels": labels},
+            "spec": {"containers": [{"name": "kserve-container", "image": "example/none"}]},
+            "status": status,
+        }
+        self.api.create("pods", body)
+        return pod
+
+    def event(self, name: str, message: str) -> None:
+        """A pod of `name` could not be created."""
+        KubeRay(self.api).event(f"{name}-predictor-5f", "ReplicaSet", "FailedCreate", message)
+
+
+def becomes_ready(kserve: KServe, name: str) -> None:
+    kserve.status(name, conditions=[{"type": "Ready", "status": "True"}])
+
+
+def says_nothing(_kserve: KServe, _name: str) -> None:
+    pass
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    """The status of a container that waits."""
+    return {
+        "name": "kserve-container",
+        "image": "example/none",
+        "restartCount": 0,
+        "state": {"waiting": {"reason": reason, "message": message}},
+        **more,
+    }
+
+
+def cannot_pull(kserve: KServe, name: str) -> None:
+    kserve.pod(name, phase="Pending", containerStatuses=[waiting("ImagePullBackOff", "not found")])
+
+
+def crashes(kserve: KServe, name: str) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 2}}
+    kserve.pod(name, containerStatuses=[waiting("CrashLoopBackOff", restartCount=4, lastState=ended)])
+
+
+def cannot_fetch(kserve: KServe, name: str) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 1, "message": "403 Forbidden: bucket infill"}}
+    one = waiting("CrashLoopBackOff", restartCount=3, lastState=ended, name="storage-initializer")
+    kserve.pod(name, initContainerStatuses=[one], containerStatuses=[waiting("PodInitializing")])
+
+
+def finds_no_node(kserve: KServe, name: str) -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    kserve.pod(
+        name,
+        phase="Pending",
+        conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}],
+    )
+
+
+def exceeds_quota(kserve: KServe, name: str) -> None:
+    kserve.event(name, 'pods "x" is forbidden: exceeded quota: infill, requested: requests.cpu=2')
+
+
+def is_refused(kserve: KServe, name: str) -> None:
+    told = {"reason": "RuntimeNotRecognized", "message": "no ServingRuntime infill-embedded"}
+    kserve.status(name, modelStatus={"transitionStatus": "InvalidSpec", "lastFailureInfo": told})
+
+
+def is_deleted(kserve: KServe, name: str) -> None:
+    kserve.api.delete("inferenceservices", name)
+
+
+def goes_on_loading(kserve: KServe, name: str) -> None:
+    condition = {"type": "PredictorReady", "status": "False", "message": "Deployment is not available"}
+    kserve.status(name, conditions=[condition])

@@ -33,7 +33,7 @@ from infill.fim import Hole, SplitConfig, syntactic_holes
 from infill.prompt import ContextItem, Encode, FimRequest, load_encoder
 
 STAGE: Final = "examples"
-VERSION: Final = 1
+VERSION: Final = 2
 log: Final = logging.getLogger(__name__)
 
 SPLITS: Final = ("train", "validation", "test")
@@ -322,7 +322,7 @@ def _row(
     if repository.split == "train":
         names, shares = zip(*config.strategies, strict=True)
         strategy = random.Random(f"{config.seed}/{name}").choices(names, shares)[0]
-    items = retrieve(index, request, strategy=strategy, k=config.context_items)
+    items = _within(config.context_chars, retrieve(index, request, strategy=strategy, k=config.context_items))
     return {
         "id": name,
         "repo": repository.name,
@@ -338,6 +338,17 @@ def _row(
         "strategy": strategy,
         "context": [vars(item) for item in items],
     }
+
+
+def _within(chars: int, items: Sequence[ContextItem]) -> Iterator[ContextItem]:
+    """The last items, which are the best, whose texts together have at most so many characters; a longer one is passed
+    over."""
+    kept = []
+    for item in reversed(items):
+        if len(item.text) <= chars:
+            chars -= len(item.text)
+            kept.append(item)
+    return reversed(kept)
 
 
 def _count(row: Mapping[str, Any], counts: dict[str, Counter[str]], *, alone: bool) -> None:

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.context.projects import Project
-from infill.context import ContextItem, ProjectIndex, Query, rank
+from infill.context import CANDIDATES, ContextItem, ProjectIndex, Query, rank
 from infill.context.memo import Memo
 from infill.context.similarity import IDENTIFIER
 
 BUDGET: Final = 4_096
-CANDIDATES: Final = 64
 COMMON: Final = 0.02
 MAX_LINES: Final = 8
 PEER_WINDOW, PEER_STEP = 40, 20

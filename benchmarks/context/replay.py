@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.context.coverage import Hole, coverage, names
 from benchmarks.context.projects import Project
@@ -12,7 +12,6 @@ from infill.context.packing import Packed, pack
 from infill.prompt import Encode, FimRequest, infill_format
 
 STEPS, CHARS = 40, 3
-CANDIDATES: Final = 64
 
 
 class Step(NamedTuple):
@@ -54,5 +53,5 @@ def _request(index: ProjectIndex, hole: Hole, typed: int) -> FimRequest:
     """The request after so many characters of the hidden lines, with its candidates."""
     path, prefix, suffix = hole.query.path, hole.query.prefix + hole.middle[:typed], hole.query.suffix
     request = FimRequest(path=path, prefix=prefix, suffix=suffix)
-    context = retrieve(index, request, strategy="infill", k=CANDIDATES)
+    context = retrieve(index, request)
     return FimRequest(path=path, prefix=prefix, suffix=suffix, context=context)

@@ -48,7 +48,7 @@ def debug() -> Preset:
         corpus=CorpusConfig(validation_share=0.2, test_share=0.2),
         tokenizer=TokenizerConfig(vocab_size=512),
         pretrain=PretrainConfig(model=model, train=train),
-        examples=ExamplesConfig(holes=64, validation_holes=8, test_holes=8),
+        examples=ExamplesConfig(holes=64, validation_holes=8, test_holes=8, context_chars=1_024),
         sft=SftConfig(train=replace(train, learning_rate=5e-4)),
         preferences=PreferencesConfig(
             holes=8, temperatures=(0.5, 1.0), max_new_tokens=24, min_margin=0.01, max_prompt_tokens=192
@@ -86,7 +86,7 @@ def demo() -> Preset:
         corpus=CorpusConfig(max_total_bytes=80_000_000),
         tokenizer=TokenizerConfig(vocab_size=4_096, max_bytes=20_000_000),
         pretrain=PretrainConfig(model=model, train=train),
-        examples=ExamplesConfig(holes=1_000, validation_holes=50, test_holes=120),
+        examples=ExamplesConfig(holes=1_000, validation_holes=50, test_holes=120, context_chars=4_096),
         sft=SftConfig(train=replace(train, steps=240, learning_rate=1e-3, warmup_steps=10)),
         preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
         dpo=DpoConfig(train=replace(train, steps=60, learning_rate=1e-4, warmup_steps=5)),
@@ -121,7 +121,7 @@ def small() -> Preset:
         corpus=CorpusConfig(),
         tokenizer=TokenizerConfig(),
         pretrain=PretrainConfig(model=model, train=train),
-        examples=ExamplesConfig(holes=200_000, validation_holes=500, test_holes=1_000),
+        examples=ExamplesConfig(holes=200_000, validation_holes=500, test_holes=1_000, context_chars=16_384),
         sft=SftConfig(train=replace(train, steps=800, learning_rate=2e-4, warmup_steps=50)),
         preferences=PreferencesConfig(holes=4_000, max_prompt_tokens=3_584),
         dpo=DpoConfig(train=replace(train, steps=200, learning_rate=5e-6, warmup_steps=20)),

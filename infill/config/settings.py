@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from infill.context import CANDIDATES
+
 EXECUTION: Final[Mapping[str, bool]] = {"execution": True}
 """Metadata of a field that says where or how fast a stage runs, not what it makes: no part of an artifact's key."""
 
@@ -217,18 +219,28 @@ class ExamplesConfig:
     test_holes: int = 200
     max_middle_chars: int = 700
     """The longest middle (Mellum: 700 characters)."""
-    strategies: tuple[tuple[str, float], ...] = (("iou", 0.3), ("path_distance", 0.3), ("rag", 0.3), ("none", 0.1))
-    """Context strategies of the train split with their probabilities; the paper's mixture is unknown, this is ours."""
+    strategies: tuple[tuple[str, float], ...] = (
+        ("infill", 0.4),
+        ("rag", 0.2),
+        ("iou", 0.15),
+        ("path_distance", 0.15),
+        ("none", 0.1),
+    )
+    """Context strategies of the train split with their probabilities: what is served, the paper's three, and nothing.
+    The paper's own mixture is unknown."""
     evaluation_strategy: str = "infill"
     """Context strategy of the validation and test splits."""
-    context_items: int = 8
+    context_items: int = CANDIDATES
     """Candidates a hole keeps; how many enter the prompt is the budget's affair."""
+    context_chars: int = 32_768
+    """Text of a hole's candidates in all, at most: what the context length can hold."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check(self.holes > 0, "examples.holes must be positive")
         _check(self.validation_holes >= 0 and self.test_holes >= 0, "examples: held-out holes must not be negative")
         _check(self.max_middle_chars > 0, "examples.max_middle_chars must be positive")
+        _check(min(self.context_items, self.context_chars) >= 0, "examples: context limits must not be negative")
         shares = [share for _, share in self.strategies]
         _check(min(shares, default=-1) >= 0 and sum(shares) > 0, "examples.strategies must give probabilities")
 

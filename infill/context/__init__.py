@@ -3,16 +3,21 @@
 `retrieve` ranks, `packing.pack` fits the ranked items into a budget of tokens.
 """
 
+from typing import Final
+
 from infill.context.caret import Query
 from infill.context.index import ProjectIndex
 from infill.context.strategies import rank
 from infill.prompt import ContextItem, FimRequest
 
-__all__ = ["ContextItem", "ProjectIndex", "Query", "rank", "retrieve"]
+CANDIDATES: Final = 64
+"""Items, each of some ten lines, that packing may choose from: more than 8,192 tokens hold beside the current file."""
+
+__all__ = ["CANDIDATES", "ContextItem", "ProjectIndex", "Query", "rank", "retrieve"]
 
 
 def retrieve(
-    index: ProjectIndex, request: FimRequest, *, strategy: str = "infill", k: int = 8
+    index: ProjectIndex, request: FimRequest, *, strategy: str = "infill", k: int = CANDIDATES
 ) -> tuple[ContextItem, ...]:
     """At most `k` items for the caret of `request` in prompt order, the best last; never from the current file."""
     query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix)

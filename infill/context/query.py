@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +17,6 @@ from infill.context.caret import split_at
 from infill.context.packing import pack
 from infill.errors import InputError
 from infill.prompt import FimRequest, infill_format, load_encoder, load_format
-
-CANDIDATES: Final = 64
 
 Result = TypeVar("Result")
 
@@ -49,7 +47,7 @@ def inspect(
     request = FimRequest(path=Path(path).as_posix(), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
     retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
-    context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, k=CANDIDATES))
+    context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy))
     asked = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)
     packed, pack_ms = _timed(lambda: pack(fmt, encode, asked, budget=budget))
     return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infill import storage
+from infill.context import CANDIDATES
 from infill.context.strategies import STRATEGIES
 from infill.errors import InputError
 from infill.prompt import FILE_NAME, Encoder, PromptFormat, load_encoder, load_format
@@ -35,7 +36,7 @@ class TransformerConfig:
     """Default and upper bound of `max_tokens`; 0 takes the deployment's, else 128 or a quarter of the context."""
     strategy: str = "infill"
     """Context strategy."""
-    context_items: int = 64
+    context_items: int = CANDIDATES
     """Candidates that packing may choose from, each of some ten lines."""
     connect_s: float = 2.0
     """Time to reach the predictor."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from infill import examples, storage
 from infill.config import ExamplesConfig
 from infill.errors import InfillError, InputError
+from infill.prompt import ContextItem
 from tests import builders
 
 CONFIG = ExamplesConfig(holes=40, validation_holes=6, test_holes=6)
@@ -52,12 +53,19 @@ def test_held_out_splits_come_from_held_out_repositories_only(made: Path) -> Non
 def test_context_comes_from_the_same_repository_and_another_file(made: Path) -> None:
     repositories = builders.tiny_repositories()
     rows = storage.read_table(str(made / "examples" / "train.parquet")).to_pylist()
-    assert {row["strategy"] for row in rows} == {"iou", "path_distance", "rag", "none"}
+    assert {row["strategy"] for row in rows} == {name for name, _ in ExamplesConfig().strategies}
     for row in rows:
         assert bool(row["context"]) == (row["strategy"] != "none")
         for item in row["context"]:
             assert item["path"] != row["path"]
             assert item["text"] in repositories[row["repo"]][item["path"]]
+
+
+def test_items_are_kept_from_the_best_on_while_there_is_room() -> None:
+    items = [ContextItem(path=f"{size}.py", text="x" * size) for size in (5, 2, 90, 3)]
+    assert [item.path for item in examples._within(9, items)] == ["2.py", "3.py"]
+    assert [*examples._within(100, items)] == items
+    assert [*examples._within(0, items)] == []
 
 
 def test_evaluation_holes_use_the_evaluation_strategy(made: Path) -> None:

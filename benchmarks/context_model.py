@@ -1,0 +1,123 @@
+"""Does the context help the model? Held-out holes with the engine's context, with the paper's `rag`, and with none.
+
+    python -m benchmarks.context_model --out DIR [--stage sft] [--holes N] [--quick]
+
+DIR is the folder of a run (`infill run --out DIR`). Told for each strategy: the metrics of the pipeline's evaluation,
+and bits per byte of the true middle; for the engine's context over each other one the paired difference. Intervals are
+for 95 % confidence.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.nn.functional import log_softmax
+
+from infill import examples, manifest, metrics, storage
+from infill.config import EvaluateConfig, ExamplesConfig
+from infill.errors import InputError
+from infill.evaluate.generation import Generator
+from infill.evaluate.stage import column, evaluate_model
+from infill.evaluate.statistics import paired_interval
+from infill.examples import read_holes, request_of
+from infill.prompt import render
+
+STRATEGIES: Final = ("infill", "rag", "none")
+QUICK: Final = 20
+"""Holes of a quick run."""
+RESAMPLES: Final = 2_000
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.context_model", description="Context and the model.")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of a finished run")
+    parser.add_argument("--stage", default="sft", choices=("pretrain", "sft", "dpo"), help="which of its models")
+    parser.add_argument("--holes", type=int, default=400, metavar="N")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")
+    options = parser.parse_args(arguments)
+    corpus, tokenizer, model = (_newest(options.out, stage) for stage in ("corpus", "tokenizer", options.stage))
+    config = ExamplesConfig(holes=1, validation_holes=0, test_holes=QUICK if options.quick else options.holes)
+    found = {
+        strategy: _measure(replace(config, evaluation_strategy=strategy), corpus, tokenizer, model)
+        for strategy in STRATEGIES
+    }
+    ours = found["infill"]
+    print(
+        json.dumps(
+            {
+                "model": manifest.load(model).digest,
+                "holes": len(ours["bits_per_byte"]),
+                "values": {
+                    strategy: {name: round(sum(each) / len(each), 4) for name, each in values.items()}
+                    for strategy, values in found.items()
+                },
+                "gain": {other: _gains(ours, found[other]) for other in STRATEGIES if other != "infill"},
+            }
+        )
+    )
+
+
+def _newest(out: Path, stage: str) -> str:
+    """The folder that `stage` wrote last in the store of a run."""
+    written = sorted((out / "store" / stage).glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not written:
+        raise InputError(f"{out} holds no finished stage {stage}; run `infill run --out {out}` first")
+    return str(written[-1].parent)
+
+
+def _measure(config: ExamplesConfig, corpus: str, tokenizer: str, model: str) -> dict[str, list[float]]:
+    """Metric -> its value for each hole, in the order of the holes, which is the same for every strategy."""
+    settings = EvaluateConfig(**_deployed(model))
+    with tempfile.TemporaryDirectory() as folder:
+        examples.run(config, corpus, tokenizer, output=folder)
+        holes = read_holes(folder, "test", config.test_holes)
+    results = evaluate_model(settings, holes, model).results
+    order = sorted(range(len(results)), key=column(results, "id").__getitem__)
+    values = {name: column(results, name) for name in metrics.METRICS}
+    values["bits_per_byte"] = bits_per_byte(Generator(storage.fetch(model)), holes.to_pylist(), settings)
+    values["prompt_tokens"] = column(results, "prompt_tokens")
+    return {name: [float(each[number]) for number in order] for name, each in values.items()}
+
+
+def _deployed(model: str) -> dict[str, int]:
+    """Budgets that leave the model room for the middle."""
+    context = int(storage.read_json(storage.join(model, "config.json"))["max_position_embeddings"])
+    return {"max_prompt_tokens": context * 3 // 4, "max_new_tokens": context // 16}
+
+
+def bits_per_byte(generator: Generator, holes: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[float]:
+    """Of each hole's true middle and its end, given its prompt: -log2 p / bytes."""
+    found = []
+    for hole in holes:
+        encode = generator.encoder.encode
+        prompt = render(generator.format, encode, request_of(hole), budget=config.max_prompt_tokens).ids
+        room = generator.context_length - len(prompt) - 1
+        middle = [*encode(hole["middle"])[:room], generator.format.endoftext]
+        with torch.inference_mode():
+            logits = (
+                generator.model(torch.tensor([prompt + middle], device=generator.device))
+                .logits[0, len(prompt) - 1 : -1]
+                .float()
+            )
+        picked = log_softmax(logits, -1).gather(1, torch.tensor(middle, device=generator.device)[:, None]).sum()
+        found.append(-float(picked) / math.log(2) / max(len(hole["middle"].encode()), 1))
+    return found
+
+
+def _gains(ours: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Metric -> our value less the other's, hole by hole."""
+    found = {}
+    for name in ours:
+        value, low, high = paired_interval(ours[name], other[name], resamples=RESAMPLES, seed=0)
+        found[name] = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+    return found
+
+
+if __name__ == "__main__":
+    main()

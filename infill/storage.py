@@ -1,10 +1,12 @@
 """Files in the store, addressed by URI: a local path or anything that fsspec knows (`s3://`, `gs://`, `memory://`).
 
 A file appears whole or not at all. On a local disk it is written to a temporary name in the same folder, synced and
-renamed; an object store publishes an object only when its upload has ended.
+renamed. An object store publishes an object only when its upload has ended, and needs no second name; what a killed
+process has sent of a large one is never seen, and goes when the bucket's rule for unfinished uploads says so.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,15 +14,27 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infill.errors import InputError, StorageError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 CHUNK_BYTES: Final = 1 << 20
+IN_MEMORY: Final = 64 << 20
+_LAST: Final = "manifest.json"
+"""Its presence says that a folder is whole: it comes last and goes first."""
+_REMOTE: Final[dict[str, Any]] = {"use_listings_cache": False}
+"""Another process may have written what we are about to look for."""
+_S3: Final[dict[str, Any]] = {
+    "config_kwargs": {"connect_timeout": 3, "read_timeout": 20, "retries": {"max_attempts": 2}}
+}
+"""An address where nobody answers is a sentence within a minute: three attempts, and s3fs makes five of each."""
+_CLIENTS: Final = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
+"""Packages whose errors are those of an object store."""
 
 
 def is_local(uri: str) -> bool:
@@ -33,8 +47,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Raises StorageError when the protocol is unknown or its package is not installed.
     """
+    protocol = "" if is_local(uri) else uri.partition("://")[0]
+    options = (_REMOTE if protocol else {}) | (_S3 if protocol in ("s3", "s3a") else {})
     try:
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = fsspec.core.url_to_fs(uri, **options)
     except (ValueError, ImportError) as error:
         raise StorageError(f"cannot open {uri}: {error}; install the fsspec package for this protocol") from error
     return fs, str(path)
@@ -57,9 +73,14 @@ def _errors(doing: str, uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"cannot {doing} {uri}: there is no such file") from error
-    except OSError as error:
-        raise StorageError(f"cannot {doing} {uri}: {error.strerror or error}; check free space and rights") from error
+        missing = "file" if is_local(uri) else "file or bucket"
+        raise InputError(f"cannot {doing} {uri}: there is no such {missing}") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
+        told = getattr(error, "strerror", None) or str(error)
+        check = "free space and rights" if is_local(uri) else "the store's address, the credentials and their rights"
+        raise StorageError(f"cannot {doing} {uri}: {told}; check {check}") from error
 
 
 def exists(uri: str) -> bool:
@@ -95,27 +116,50 @@ def read_bytes(uri: str) -> bytes:
 @contextlib.contextmanager
 def open_write(uri: str) -> Iterator[BinaryIO]:
     """A binary file that appears at `uri` when the block ends well, and not at all when it raises."""
-    with _errors("write", uri):
-        if not is_local(uri):
-            fs, path = filesystem(uri)
-            with fs.transaction, fs.open(path, "wb") as remote:
-                yield remote
-            return
-        target = local_path(uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        sync_folder(target.parent)
+    with _errors("write", uri), _renamed(local_path(uri)) if is_local(uri) else _uploaded(uri) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _renamed(target: Path) -> Iterator[BinaryIO]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _uploaded(uri: str) -> Iterator[BinaryIO]:
+    """Sent in parts while it is written where the store is an object store, else at once when it is whole.
+
+    fsspec's own transactions are of no use: all threads share the one of a file system.
+    """
+    fs, path = filesystem(uri)
+    if not fs.async_impl:
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as spooled:
+            yield cast(BinaryIO, spooled)
+            spooled.seek(0)
+            fs.pipe_file(path, spooled.read())
+        return
+    file = fs.open(path, "wb")
+    try:
+        yield file
+    except BaseException:
+        file.forced = True  # close() shall not send the rest and publish it
+        file.close()
+        file.discard()
+        raise
+    file.close()
 
 
 def sync_folder(folder: Path) -> None:
@@ -148,11 +192,14 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
     """The parquet file at `uri`, or all those below it in the order of their names.
 
     Raises InputError when there is none, or one is damaged.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     files = [uri] if uri.endswith(".parquet") else list_files(uri, ".parquet")
     if not files:
         raise InputError(f"there is no parquet file in {uri}; run the stage that writes it first")
@@ -168,8 +215,10 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def write_table(uri: str, table: pa.Table) -> None:
+def write_table(uri: str, table: "pa.Table") -> None:
     """Write one whole parquet file, compressed with zstd."""
+    import pyarrow.parquet as pq
+
     with open_write(uri) as file:
         pq.write_table(table, file, compression="zstd")
 
@@ -200,10 +249,11 @@ def fingerprint(uri: str) -> str:
 
 
 def remove(uri: str) -> None:
-    """Remove a file or a folder with all that is in it; a missing one is fine."""
+    """Remove a file or a folder with all that is in it, its manifest first; a missing one is fine."""
     fs, path = filesystem(uri)
-    with _errors("remove", uri), contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+    for name in (f"{path.rstrip('/')}/{_LAST}", path):
+        with _errors("remove", uri), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            fs.rm(name, recursive=True)
 
 
 def fetch(uri: str) -> Path:
@@ -224,10 +274,13 @@ def fetch(uri: str) -> Path:
         target = cache / fingerprint(uri)[:24] / PurePosixPath(path).name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(dir=target.parent)) / target.name
-            fs.get(path, str(partial), recursive=True)
-            os.replace(partial, target)
-            partial.parent.rmdir()
+            with tempfile.TemporaryDirectory(dir=target.parent) as partial:
+                fs.get(path, f"{partial}/{target.name}", recursive=True)
+                try:
+                    os.replace(Path(partial) / target.name, target)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was quicker
+                        raise
     return target
 
 
@@ -250,6 +303,6 @@ def some_files(uri: str, names: Sequence[str]) -> Iterator[Path]:
 def upload(local: Path, uri: str) -> None:
     """Copy the files below the folder `local` to `uri`, each whole; `manifest.json`, if there is one, last."""
     files = [path for path in sorted(local.rglob("*")) if path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == "manifest.json"):
+    for path in sorted(files, key=lambda path: path.name == _LAST):
         with path.open("rb") as source, open_write(join(uri, path.relative_to(local).as_posix())) as target:
             shutil.copyfileobj(source, target, CHUNK_BYTES)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ("tests.mlflow_store",)
+pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 
 # As in `infill.cli.main`: before PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

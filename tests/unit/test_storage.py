@@ -9,8 +9,10 @@ from infill import storage
 from infill.errors import InputError, StorageError
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/some/prefix"
     return str(tmp_path) if request.param == "local" else f"memory://{tmp_path}"
 
 

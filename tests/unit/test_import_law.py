@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "kfp", "mlflow", "kserve", "kubernetes", "transformers", "deepspeed")
+NOT_SERVING = ("license_expression", "numba", "pyarrow", "rapidfuzz", "rich", "sacrebleu")
+"""Of the extras `jit` and `stages`."""
 LIGHT = ("prompt", "syntax", "fim", "context", "metrics", "config", "manifest", "storage", "errors")
 ALLOWED = {
     "kfp": ("components/", "pipelines/"),
@@ -61,9 +63,15 @@ def test_block_works() -> None:
     assert import_blocked("import torch", HEAVY).returncode != 0
 
 
-def test_transformer_imports_without_torch() -> None:
-    blocked = tuple(name for name in HEAVY if name not in ("kserve", "kubernetes"))
-    done = import_blocked("import serving.transformer.server", blocked)
+def test_transformer_imports_what_its_image_holds() -> None:
+    blocked = tuple(name for name in (*HEAVY, *NOT_SERVING) if name not in ("kserve", "kubernetes"))
+    done = import_blocked("import serving.transformer.server, infill.context.store", blocked)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predictor_imports_what_its_image_holds() -> None:
+    blocked = tuple(name for name in (*HEAVY, *NOT_SERVING) if name not in ("torch", "transformers"))
+    done = import_blocked("import serving.predictor.app, serving.predictor.__main__", blocked)
     assert done.returncode == 0, done.stderr
 
 

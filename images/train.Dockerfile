@@ -13,7 +13,7 @@ RUN python3.11 -m venv /opt/infill
 RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     --mount=type=bind,source=requirements,target=/requirements \
     /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
-        --constraint "/requirements/${TORCH}.txt" 'infill[pipeline,train,tracking]' \
+        --constraint "/requirements/${TORCH}.txt" 'infill[pipeline,stages,store,tracking,train]' \
     && /opt/infill/bin/pip uninstall --yes --quiet pip \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
     && python3.11 -m compileall -q --invalidation-mode unchecked-hash -x 'py312' /opt/infill/lib

@@ -1,4 +1,4 @@
-# KServe's transformer: packs the project's files into the prompt. No torch.
+# KServe's transformer: packs the project's files into the prompt. No torch, no numba: the wheel holds the compiled loops.
 # Build from the repository's root, after `images/wheels.sh`: docker build -f images/transformer.Dockerfile .
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -13,13 +13,11 @@ RUN python3.11 -m venv /opt/infill
 RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     --mount=type=bind,source=requirements,target=/requirements \
     /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
-        --constraint "/requirements/${TORCH}.txt" 'infill[transformer]' \
-    # What the command line, the evaluator and the KServe client import, and this server does not.
-    && /opt/infill/bin/pip uninstall --yes --quiet \
-        grpcio-tools hf-xet huggingface-hub license-expression lxml pillow rapidfuzz regex sacrebleu \
+        --constraint "/requirements/${TORCH}.txt" 'infill[store,transformer]' \
+    # What KServe's client and the tokenizers' downloads would need, and this server does not.
+    && /opt/infill/bin/pip uninstall --yes --quiet grpcio-tools hf-xet huggingface-hub pillow \
     && /opt/infill/bin/pip uninstall --yes --quiet pip setuptools \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
-    && rm -f /opt/infill/lib/python3.11/site-packages/pyarrow/{libarrow_flight,_flight}* \
     && python3.11 -m compileall -q --invalidation-mode unchecked-hash -x 'py312' /opt/infill/lib
 
 FROM ${BASE_IMAGE}

@@ -8,24 +8,32 @@ target=dist/wheels/$torch
 lock=requirements/$torch.txt
 tools=dist/.wheels
 test -x .venv/bin/python || { echo "images/wheels.sh: run make setup first" >&2; exit 1; }
+command -v "${CC:-cc}" >/dev/null || { echo "images/wheels.sh: install a C compiler (apt-get install gcc)" >&2; exit 1; }
+python=$PWD/.venv/bin/python
 mkdir -p "$target"
 test -x "$tools/bin/pip" || "${PYTHON:-python3.11}" -m venv "$tools"
+wheel() { "$tools/bin/pip" --python "$python" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$new" "$@"; }
+new=$(mktemp -d "$target.XXXXXX")
+source=$(mktemp -d)
+trap 'rm -rf "$new" "$source"' EXIT
 
 export DS_BUILD_OPS=0
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 # DeepSpeed comes as source and is built against the torch of the environment; the same holds for our own wheel.
-rm -f "$target"/infill-*.whl
-if ! compgen -G "$target/deepspeed-*.whl" >/dev/null; then
-    "$tools/bin/pip" --python .venv/bin/python wheel --quiet --no-deps --no-build-isolation --wheel-dir "$target" \
-        "$(grep '^deepspeed==' "$lock")"
-fi
-# Ours is made of the commit that the images' label names, not of what the working tree happens to hold.
-source=$(mktemp -d)
-trap 'rm -rf "$source"' EXIT
+deepspeed=$(grep '^deepspeed==' "$lock")
+cp "$target/${deepspeed/==/-}"-*.whl "$new" 2>/dev/null || wheel "$deepspeed"
+# Ours is made of the commit that the images' label names, not of what the working tree happens to hold. It carries the
+# context engine's inner loops, compiled for this platform, so that no image needs numba.
 git archive HEAD | tar -x -C "$source"
-"$tools/bin/pip" --python .venv/bin/python wheel --quiet --no-deps --no-build-isolation --wheel-dir "$target" "$source"
-"$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$target" --wheel-dir "$target" --constraint "$lock" \
-    'infill[pipeline,tracking,train,transformer,predictor]'
-(cd "$target" && sha256sum -- *.whl >SHA256SUMS)
+(cd "$source" && NUMBA_CACHE_DIR="$source/.numba" "$python" -m tools.kernels)
+platform=$("$python" -c 'import sysconfig; print(sysconfig.get_platform().replace("-", "_"))')
+wheel --config-settings="--build-option=--plat-name=$platform" "$source"
+# What was fetched before is taken from there, and what the lock no longer names goes.
+"$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$new" --find-links "$target" --wheel-dir "$new" \
+    --constraint "$lock" 'infill[pipeline,predictor,server,stages,store,tracking,train,transformer]'
+(cd "$new" && sha256sum -- *.whl >SHA256SUMS)
+chmod 755 "$new"
+rm -rf "$target"
+mv "$new" "$target"
 du -sh "$target"

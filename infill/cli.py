@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_stages(commands)
     _add_tools(commands)
+    _add_export(commands)
     _add_serving(commands)
     _add_pipeline(commands)
     return parser
@@ -233,6 +234,25 @@ def _query(options: argparse.Namespace) -> None:
         as_json=options.json or not sys.stdout.isatty(),
         tokenizer=options.tokenizer,
     )
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser("export", help="models for other programs: see infill export --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    about = "write a model folder as one GGUF file for llama.cpp"
+    gguf = _command(export, "gguf", _gguf, about, "infill export gguf out/model --to model.gguf --type q8_0")
+    gguf.add_argument("model", metavar="MODEL", help="a model folder")
+    gguf.add_argument("--to", type=Path, required=True, metavar="FILE")
+    gguf.add_argument(
+        "--type", default="", metavar="TYPE", help="f32, f16, bf16 or q8_0; default: as the folder's weights"
+    )
+
+
+def _gguf(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.train.gguf import export
+
+    return export(options.model, options.to, options.type)
 
 
 def _add_serving(commands: Commands) -> None:

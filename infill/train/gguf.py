@@ -1,0 +1,232 @@
+"""A model folder as one GGUF file for llama.cpp, written with llama.cpp's own Python library (`gguf`).
+
+llama.cpp's converter knows a tokenizer's pre-tokenizer by a hash over what it makes of a sample text, hence by its
+vocabulary, and refuses one that was trained yesterday. Here it is known by its rules. Otherwise the file is the one
+that the converter writes: the same tensors under the same names (`tests.e2e.llama_cpp` compares them).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from infill import prompt, storage
+from infill.errors import InputError
+from infill.tokenizer import PATTERN
+from infill.train import card
+
+TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, gguf.LlamaFileType]]] = {
+    "f32": (GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
+    "f16": (GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}
+"""What matrices are stored as; vectors are always fp32."""
+
+BYTE_LEVEL: Final = {"type": "ByteLevel", "add_prefix_space": False}
+PRE_TOKENIZERS: Final[tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]] = (
+    ("qwen2", ({"type": "Split", "pattern": {"Regex": PATTERN}, "invert": False}, {**BYTE_LEVEL, "use_regex": False})),
+    ("starcoder", ({"type": "Digits", "individual_digits": True}, {**BYTE_LEVEL, "use_regex": True})),
+    ("gpt-2", ({**BYTE_LEVEL, "use_regex": True},)),
+)
+"""llama.cpp's name of a pre-tokenizer (llama-vocab.cpp) -> its steps in `tokenizer.json`. Ours is Qwen2's."""
+
+FIM_KEYS: Final = {
+    "fim_prefix": gguf.Keys.Tokenizer.FIM_PRE_ID,
+    "fim_suffix": gguf.Keys.Tokenizer.FIM_SUF_ID,
+    "fim_middle": gguf.Keys.Tokenizer.FIM_MID_ID,
+    "fim_pad": gguf.Keys.Tokenizer.FIM_PAD_ID,
+    "filename": gguf.Keys.Tokenizer.FIM_SEP_ID,
+}
+
+
+def export(model: str, target: Path, kind: str = "") -> dict[str, Any]:
+    """Write the model folder `model` as the GGUF file `target`; return its size and what is in it.
+
+    `kind` is one of TYPES, by default that of the folder's weights. The file appears whole. Raises InputError for a
+    model or a tokenizer that llama.cpp would read otherwise than we do.
+    """
+    folder = storage.fetch(model)
+    config = _config(folder)
+    tensors = _Tensors(folder)
+    kind = kind or tensors.kind
+    if kind not in TYPES:
+        raise InputError(f"there is no GGUF type {kind!r}; choose one of {', '.join(TYPES)}")
+    part = target.with_name(f".{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(part, "llama")
+    try:
+        _write_settings(writer, config, kind)
+        facts = {"title": folder.name, **card.of_base(model)}
+        writer.add_name(facts["title"])
+        writer.add_license(facts["licence"])
+        pre = _write_tokenizer(writer, config, folder)
+        _write_tensors(writer, config, tensors, TYPES[kind][0])
+        os.replace(part, target)
+    finally:
+        writer.close()
+        part.unlink(missing_ok=True)
+    return {"file": str(target), "bytes": target.stat().st_size, "type": kind, "tensors": len(tensors), "pre": pre}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.exists():
+        raise InputError(f"{folder} is no model folder: it has no config.json")
+    config: dict[str, Any] = json.loads(file.read_text())
+    rope = config.get("rope_parameters") or {
+        "rope_theta": config.get("rope_theta"),
+        **(config.get("rope_scaling") or {}),
+    }
+    plain = rope.get("rope_type", "default") == "default" and not config.get("attention_bias")
+    if config.get("model_type") != "llama" or not plain or config.get("mlp_bias"):
+        raise InputError(
+            f"{folder} holds a {config.get('model_type')} that is not a plain Llama; "
+            "llama.cpp's own convert_hf_to_gguf.py knows published architectures"
+        )
+    return {**config, "rope_theta": rope["rope_theta"]}
+
+
+class _Tensors:
+    """The weights of a folder, read one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files: dict[str, Path] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, "pt") as file:
+                self.files |= dict.fromkeys(file.keys(), path)
+        if not self.files:
+            raise InputError(f"{folder} has no weights as safetensors; save it with transformers again")
+        dtype = self[next(iter(self.files))].dtype
+        self.kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}.get(dtype, str(dtype))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        with safe_open(self.files[name], "pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+            return tensor
+
+
+def _write_settings(writer: GGUFWriter, config: Mapping[str, Any], kind: str) -> None:
+    heads = config["num_attention_heads"]
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_rope_dimension_count(width)
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(TYPES[kind][1])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path) -> str:
+    """Vocabulary, merges and special tokens; returns llama.cpp's name of the pre-tokenizer."""
+    fmt, tokenizer = prompt.load_format(folder), json.loads((folder / "tokenizer.json").read_text())
+    words, pre = tokenizer["model"], pre_tokenizer(tokenizer)
+    tokens = {number: (token, TokenType.NORMAL) for token, number in words["vocab"].items()}
+    for added in tokenizer["added_tokens"]:
+        tokens[added["id"]] = added["content"], TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+    unused = {number: (f"[PAD{number}]", TokenType.UNUSED) for number in range(config["vocab_size"])}
+    table = [(unused | tokens)[number] for number in range(config["vocab_size"])]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([token for token, _ in table])
+    writer.add_token_types([kind for _, kind in table])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in words["merges"]])
+    writer.add_bos_token_id(fmt.endoftext)  # never put in, but without it llama.cpp takes the id 11
+    writer.add_eos_token_id(fmt.endoftext)
+    writer.add_pad_token_id(fmt.fim_pad)
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+    for role, key in FIM_KEYS.items():
+        writer.add_uint32(key, getattr(fmt, role))
+    return pre
+
+
+def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
+    """llama.cpp's name of the rules by which this `tokenizer.json` cuts text before it merges.
+
+    Raises InputError for rules that have no name there, and for a tokenizer that is no byte-level BPE.
+    """
+    found = tokenizer["pre_tokenizer"] or {}
+    steps = found["pretokenizers"] if found.get("type") == "Sequence" else [found]
+    words = tokenizer["model"]
+    if words["type"] == "BPE" and tokenizer["normalizer"] is None and not words.get("byte_fallback"):
+        for name, rules in PRE_TOKENIZERS:
+            if len(steps) == len(rules) and all(
+                rule.items() <= step.items() for rule, step in zip(rules, steps, strict=True)
+            ):
+                return name
+    raise InputError(
+        f"the tokenizer cuts text by rules that have no name in llama.cpp as far as we know "
+        f"({', '.join(name for name, _ in PRE_TOKENIZERS)}); llama.cpp's convert_hf_to_gguf.py may know it"
+    )
+
+
+def _write_tensors(
+    writer: GGUFWriter, config: Mapping[str, Any], tensors: _Tensors, kind: GGMLQuantizationType
+) -> None:
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    heads = config["num_attention_heads"]
+    rotated = {"q_proj": heads, "k_proj": config.get("num_key_value_heads") or heads}
+    kinds: dict[str, GGMLQuantizationType] = {}
+    for name in tensors:
+        tensor, new = tensors[name], names.get_name(name, try_suffixes=(".weight",))
+        if new is None:
+            raise InputError(f"the weight {name} has no place in a Llama of llama.cpp")
+        kinds[name] = _kind(tensor, kind)
+        shape = tuple(tensor.shape)
+        dtype, size = _layout(kinds[name], shape)
+        stored = gguf.quant_shape_to_byte_shape(shape, kinds[name]) if dtype == np.uint8 else shape
+        writer.add_tensor_info(new, stored, np.dtype(dtype), size, kinds[name])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name in tensors:
+        values: NDArray[np.float32] = tensors[name].float().numpy()
+        count = rotated.get(name.split(".")[-2])
+        writer.write_tensor_data(gguf.quantize(permuted(values, count) if count else values, kinds[name]))
+
+
+def _kind(tensor: torch.Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+    """What a tensor is stored as: rows that a type with blocks cannot hold are F16, as the converter has it."""
+    if tensor.dim() == 1:
+        return GGMLQuantizationType.F32
+    block, _ = gguf.GGML_QUANT_SIZES[wanted]
+    return GGMLQuantizationType.F16 if tensor.shape[-1] % block else wanted
+
+
+def _layout(kind: GGMLQuantizationType, shape: tuple[int, ...]) -> tuple[type[np.generic], int]:
+    """The type of the array that `gguf.quantize` makes of a tensor, and its bytes."""
+    whole: dict[GGMLQuantizationType, type[np.generic]] = {
+        GGMLQuantizationType.F32: np.float32,
+        GGMLQuantizationType.F16: np.float16,
+    }
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return whole.get(kind, np.uint8), int(np.prod(shape)) // block * size
+
+
+def permuted(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Rows of a query or key projection in llama.cpp's order: it rotates neighbours, transformers the two halves."""
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))

@@ -42,6 +42,8 @@ class Found:
     preferences: Mapping[str, Any]
     histories: Mapping[str, list[dict[str, Any]]]
     """Training -> the rows of its history.jsonl; empty where a base model was imported."""
+    learning: Mapping[str, list[dict[str, Any]]]
+    """Training -> the rows of its samples.jsonl: completions of fixed holes over tokens seen."""
     records: Mapping[str, Mapping[str, Any]]
     """Model -> its evaluation's record.json."""
     decision: Mapping[str, Any]
@@ -59,7 +61,8 @@ def read(artifacts: Artifacts) -> Found:
     evaluations = {name: artifacts[f"evaluate-{name}"] for name in MODELS}
     return Found(
         **reports,
-        histories={name: _history(artifacts[name]) for name in TRAINED},
+        histories={name: _rows(artifacts[name], "history.jsonl") for name in TRAINED},
+        learning={name: _rows(artifacts[name], "samples.jsonl") for name in TRAINED},
         records={name: storage.read_json(storage.join(uri, "record.json")) for name, uri in evaluations.items()},
         decision=decision,
         stages={name: manifest.load(uri) for name, uri in artifacts.items()},
@@ -67,8 +70,8 @@ def read(artifacts: Artifacts) -> Found:
     )
 
 
-def _history(uri: str) -> list[dict[str, Any]]:
-    file = storage.join(uri, "history.jsonl")
+def _rows(uri: str, name: str) -> list[dict[str, Any]]:
+    file = storage.join(uri, name)
     if not storage.exists(file):
         return []
     return [json.loads(line) for line in storage.read_bytes(file).decode().splitlines()]

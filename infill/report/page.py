@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from infill import tracking
 from infill.metrics import METRICS
-from infill.report import charts
+from infill.report import charts, learning
 from infill.report.found import MODELS, Found, Sample
 
 ROWS: Final = 12
@@ -29,6 +29,7 @@ body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 68rem; color: var
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { margin: 0; font-size: 1.9rem; letter-spacing: -0.02em; }
 h2 { margin: 3rem 0 0.4rem; font-size: 1.2rem; }
+h3 { margin: 1.4rem 0 0.2rem; font-size: 1rem; }
 p { margin: 0.3rem 0 0.8rem; max-width: 62rem; }
 .soft { color: var(--soft); }
 .verdict { margin: 1.4rem 0; padding: 0.9rem 1.2rem; border-left: 5px solid; border-radius: 4px;
@@ -79,6 +80,7 @@ def render(title: str, found: Found, run_id: str) -> str:
         _head(title, found),
         _evaluation(found),
         _training(found),
+        learning.section(found.learning),
         _corpus(found),
         _tokenizer(found),
         _data(found),

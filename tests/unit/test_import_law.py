@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "kfp", "mlflow", "kserve", "kubernetes", "transformers", "deepspeed")
 NOT_SERVING = ("license_expression", "numba", "pyarrow", "rapidfuzz", "rich", "sacrebleu")
 """Of the extras `jit` and `stages`."""
-LIGHT = ("prompt", "syntax", "fim", "context", "metrics", "config", "manifest", "storage", "errors")
+LIGHT = ("prompt", "syntax", "fim", "context", "metrics", "config", "manifest", "storage", "errors", "train.card")
 ALLOWED = {
     "kfp": ("components/", "pipelines/"),
     "kserve": ("serving/transformer/",),

@@ -29,7 +29,7 @@ def write(folder: Path, *, imported: bool = False, passed: bool = True) -> dict[
         f"evaluate-{name}": {"record.json": _record(name), "results.parquet": _results(name)} for name in QUALITY
     }
     corpus, tokenizer = _artifact(folder, "corpus", {"report.json": _corpus()}), _tokenizer(folder)
-    base = {} if imported else {"history.jsonl": _history(4.8, 2.1)}
+    base = {} if imported else {"history.jsonl": _history(4.8, 2.1), "samples.jsonl": _samples()}
     return {
         "corpus": corpus,
         "tokenizer": tokenizer,
@@ -94,6 +94,35 @@ def _history(first: float, last: float) -> str:
         loss = last + (first - last) * math.exp(-step / 12) + 0.04 * math.sin(step * 2.3)
         row = {"step": step, "tokens": step * 20_480, "loss": loss, "lr": 0.001}
         rows.append(row | ({"validation_loss": loss + 0.05} if step % 15 == 0 else {}))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _samples() -> str:
+    """Two holes at eight times; one of them tries to write into the page."""
+    written = [
+        "",
+        "re",
+        "return",
+        "return self",
+        HOSTILE,
+        "return self.size",
+        "return size",
+        "return self.size * scale",
+    ]
+    rows = [
+        {
+            "step": step,
+            "tokens": 20_480 * step,
+            "hole": hole,
+            "path": "shapes/area.py",
+            "before": "    def area(self):\n        ",
+            "expected": "return self.size * scale",
+            "completion": completion,
+            "after": "\n",
+        }
+        for step, completion in enumerate(written, 1)
+        for hole in (1, 2)
+    ]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from infill import report, storage, tracking
 from infill.config import ReportConfig
-from infill.report import charts, found, page
+from infill.report import charts, found, learning, page
 from tests.unit.report import pipeline
 
 
@@ -89,9 +89,19 @@ def test_page_tells_what_a_reader_asks_first(written: tuple[str, dict[str, Any]]
     assert "<i class=soft>(nothing)</i>" in html
 
 
+def test_page_shows_how_completions_changed(written: tuple[str, dict[str, Any]]) -> None:
+    html, _ = written
+    part = html[html.index("Learning to complete") : html.index("<h2>Corpus")]
+    assert part.count("<article>") == learning.HOLES
+    assert part.index("20.5k tokens") < part.index("164k tokens")  # the first and the last time
+    assert part.count(" tokens</small>") == learning.HOLES * learning.TIMES
+    assert "<mark>return self.size * scale</mark>" in part
+
+
 def test_refused_run_with_an_imported_base_has_a_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     html, summary = _write(tmp_path, imported=True, passed=False)
+    assert "Learning to complete" not in html
     assert "sft was refused by the gate" in html
     assert "champion before" in html
     assert summary["stages"]["pretrain"].keys() == {"seconds"}

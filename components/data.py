@@ -6,11 +6,17 @@ Each output is a stage's manifest, a few KB; the bytes stay in the store.
 
 from kfp import dsl
 
-from components.images import image
+from components.images import step as image_of
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
-def corpus(preset: str, settings: dict[str, object], store: str, corpus: dsl.Output[dsl.Dataset]) -> None:
+@dsl.component(base_image=image_of("corpus"), install_kfp_package=False)
+def corpus(
+    preset: str,
+    settings: dict[str, object],
+    store: str,
+    content: str,  # noqa: ARG001 - the digest of the sources; KFP's cache would not know that they have changed
+    corpus: dsl.Output[dsl.Dataset],
+) -> None:
     """Read the sources and keep what may be trained on."""
     from infill.stages import step
 
@@ -18,11 +24,12 @@ def corpus(preset: str, settings: dict[str, object], store: str, corpus: dsl.Out
     corpus.metadata.update(made.metrics)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("tokenizer"), install_kfp_package=False)
 def tokenizer(
     preset: str,
     settings: dict[str, object],
     store: str,
+    content: str,  # noqa: ARG001 - as above, of the base model
     corpus: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Output[dsl.Artifact],
 ) -> None:
@@ -34,7 +41,7 @@ def tokenizer(
     tokenizer.metadata.update(made.metrics)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("examples"), install_kfp_package=False)
 def examples(
     preset: str,
     settings: dict[str, object],

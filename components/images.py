@@ -1,16 +1,20 @@
 """The images that components run in, and the one place where their names stand.
 
 `INFILL_IMAGES` may point to a JSON file {"train": "registry/infill-train@sha256:...", ...}, as `make images` writes it;
-it is read when the pipeline is compiled.
+it is read when the pipeline is compiled. KFP's cache key holds the reference: by digest, a changed image is a miss.
 """
 
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from infill import __version__
+from infill.cluster.sizing import RAY_STAGES
 
-NAMES = ("pipeline", "train", "transformer", "predictor")
+NAMES: Final = ("pipeline", "train", "transformer", "predictor")
+IN_PROCESS: Final = "INFILL_IN_PROCESS"
+"""Environment variable: "1" where the compiled pipeline is to run without KubeRay, as under KFP's Docker runner."""
 
 
 def image(name: str) -> str:
@@ -20,3 +24,8 @@ def image(name: str) -> str:
     if file := os.environ.get("INFILL_IMAGES"):
         return str(json.loads(Path(file).read_text())[name])
     return f"infill-{name}:{__version__}"
+
+
+def step(stage: str) -> str:
+    """The image of a stage's step: `pipeline`, or `train` where the step itself does what else a RayJob does."""
+    return image("train" if stage in RAY_STAGES and os.environ.get(IN_PROCESS) == "1" else "pipeline")

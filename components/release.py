@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.images import step as image_of
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("register"), install_kfp_package=False)
 def register(
     preset: str,
     settings: dict[str, object],
@@ -29,7 +29,7 @@ def register(
     return bool(read_decision(made.uri)["passed"])
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("deploy"), install_kfp_package=False)
 def deploy(
     preset: str,
     settings: dict[str, object],
@@ -44,7 +44,7 @@ def deploy(
     step("deploy", preset=preset, settings=settings, store=store, inputs=inputs, output=deployment.path)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("report"), install_kfp_package=False)
 def report(
     preset: str,
     settings: dict[str, object],

@@ -2,14 +2,15 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.images import step as image_of
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("pretrain"), install_kfp_package=False)
 def pretrain(
     preset: str,
     settings: dict[str, object],
     store: str,
+    content: str,  # noqa: ARG001 - the digest of the base model, for KFP's cache
     corpus: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
@@ -22,7 +23,7 @@ def pretrain(
     model.metadata.update(made.metrics)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("sft"), install_kfp_package=False)
 def sft(
     preset: str,
     settings: dict[str, object],
@@ -39,7 +40,7 @@ def sft(
     model.metadata.update(made.metrics)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("preferences"), install_kfp_package=False)
 def preferences(
     preset: str,
     settings: dict[str, object],
@@ -56,7 +57,7 @@ def preferences(
     preferences.metadata.update(made.metrics)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("dpo"), install_kfp_package=False)
 def dpo(
     preset: str,
     settings: dict[str, object],
@@ -73,7 +74,7 @@ def dpo(
     model.metadata.update(made.metrics)
 
 
-@dsl.component(base_image=image("train"), install_kfp_package=False)
+@dsl.component(base_image=image_of("evaluate"), install_kfp_package=False)
 def evaluate(
     preset: str,
     settings: dict[str, object],

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from infill import model
-from infill.cluster.sizing import gpus
-from infill.config import PRESETS, TrainConfig
+from infill.cluster.sizing import PEAK, TRAINING_STAGES, UTILISATION, flops, gpus, trainer
+from infill.config import PRESETS
 
 GUIDE: Final = Path(__file__).parents[1] / "docs" / "operator-guide.md"
 BEGIN: Final = "<!-- python -m deploy.sizing -->"
 END: Final = "<!-- end -->"
-PEAK: Final = 989e12
-"""Dense bf16 FLOP/s of an H100 or H200 (NVIDIA's data sheets)."""
-UTILISATION: Final = 0.35
-"""Share of the peak that training is taken to reach: an assumption, to be replaced by your first run's tokens/s."""
 SIZED: Final = ("small", "mellum_4b", "mellum_4b_gqa")
 GIB: Final = 2.0**30
 
@@ -27,17 +23,15 @@ def row(preset: str, stage: str) -> list[str]:
     """One line: what a training stage of a preset needs."""
     config = PRESETS[preset]()
     architecture, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
-    train: TrainConfig = getattr(config, stage).train
+    train = trainer(config, stage)
     count = gpus(preset, config, stage)
     tokens = float(train.steps) * train.batch_tokens
-    passes = 4 / 3 if stage == "dpo" else 1  # the reference's forward pass is a third of a step
-    flops = passes * tokens * model.flops_per_token(architecture, vocabulary, architecture.context_length)
     memory = model.training_bytes(
         architecture, vocabulary, micro_batch_tokens=train.micro_batch_tokens, itemsize=2, workers=train.workers
     )
     weights = model.parameters(architecture, vocabulary)
     stored = weights * (2 + model.ADAM_BYTES * train.keep_checkpoints) / GIB
-    hours = flops / (PEAK * UTILISATION * count) / 3_600
+    hours = flops(config, stage) / (PEAK * UTILISATION * count) / 3_600
     cells: list[Any] = [
         f"`{preset}`",
         stage,
@@ -54,7 +48,7 @@ def row(preset: str, stage: str) -> list[str]:
 def table() -> str:
     """The Markdown between the marks."""
     head = ["preset", "stage", "GPUs", "tokens (10^9)", "GiB a GPU", "GiB stored", "hours", "GPU-hours"]
-    rows = [row(preset, stage) for preset in SIZED for stage in ("pretrain", "sft", "dpo")]
+    rows = [row(preset, stage) for preset in SIZED for stage in TRAINING_STAGES]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

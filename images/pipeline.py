@@ -8,14 +8,16 @@ OUT must be writable for user 1000, or new. Prints the summary as JSON.
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from kfp import components, local
 
-from infill import manifest, storage, tracking
-from pipelines.full import compile_pipeline
+from components.images import IN_PROCESS
+from infill import storage, tracking
+from pipelines.local import report_of
 
 USER = 1000
 TMPFS = f"uid={USER},gid={USER},exec"
@@ -29,6 +31,9 @@ def main() -> int:
     given = parser.parse_args()
     out = given.out.resolve()
     shutil.copytree(given.repositories, out / "repositories", dirs_exist_ok=True)
+    os.environ[IN_PROCESS] = "1"  # each step does its stage's work itself
+    from pipelines.full import compile_pipeline
+
     compile_pipeline(out / "pipeline.yaml")
     environment = {"MLFLOW_TRACKING_URI": tracking.local_store(str(out)), "INFILL_IMAGE": "docker"}
     (out / "workspace").mkdir(exist_ok=True)
@@ -50,8 +55,8 @@ def main() -> int:
     )
     pipeline = components.load_component_from_file(str(out / "pipeline.yaml"))
     settings = {"corpus.sources": [f"dir:{out / 'repositories'}"]}
-    task = pipeline(store=str(out / "store"), preset="debug", settings=settings)
-    made = manifest.load(task.output.path)
+    pipeline(store=str(out / "store"), preset="debug", settings=settings)
+    made = report_of(out)
     sys.stdout.write(json.dumps(storage.read_json(storage.join(made.uri, "summary.json"))) + "\n")
     return 0
 

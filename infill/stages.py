@@ -112,7 +112,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         module="infill.release.deploy",
         settings="deploy",
         inputs=("decision",),
-        about="write the deployment record that `infill serve` obeys",
+        about="write the deployment record that `infill serve` obeys; on a cluster, put the model behind KServe",
     ),
     "report": Stage(
         module="infill.report",
@@ -209,6 +209,23 @@ def sentence(name: str) -> Iterator[None]:
     except InfillError as error:
         sys.stderr.write(f"infill: {name}: {error}\n")
         raise SystemExit(error.exit_code) from error
+
+
+def finish(state: str) -> None:
+    """What the pipeline's exit handler calls: sweep what is left of the run, and end its MLflow run.
+
+    `state` is the run's, as KFP names it. On one machine there is nothing to do.
+    """
+    with sentence("finish"):
+        run = os.environ.get(RUN, "")
+        if not run or cluster_settings.read() is None:
+            return
+        from infill.cluster import api, launch  # with the kubernetes client
+
+        for name in launch.sweep(api.connect(), run):
+            sys.stderr.write(f"[infill] deleted RayJob {name}, which had not ended\n")
+        if not os.environ.get("MLFLOW_RUN_ID"):
+            tracking.end_run(tracking.parent_run("infill", run), "FINISHED" if state == "SUCCEEDED" else "FAILED")
 
 
 def _join_the_run(preset: str) -> None:

@@ -386,6 +386,14 @@ def parent_run(name: str, key: str, *, tags: Mapping[str, str] | None = None, co
     return str(run.info.run_id)
 
 
+def end_run(run_id: str, status: str) -> None:
+    """Give an existing run its final status, FINISHED or FAILED; nothing when `run_id` is ""."""
+    if run_id and tracking_uri():
+        mlflow = client()
+        with _service_errors():
+            mlflow.set_terminated(run_id, status)
+
+
 @contextlib.contextmanager
 def open_run(run_id: str) -> Iterator[Tracker]:
     """A tracker of an existing run, which is ended when the block ends; of nothing when `run_id` is ""."""

@@ -1,28 +1,40 @@
-"""The whole pipeline: train, release, report. The same compiled file runs on a laptop and on a cluster."""
+"""The whole pipeline: preflight, train, release, report, clean-up. One compiled file for laptop and cluster."""
 
 from pathlib import Path
 
 from kfp import compiler, dsl
 
+from components.around import finish, preflight
 from components.release import report
+from pipelines.cluster import on_cluster
 from pipelines.release import release
 from pipelines.train import train
 
 
 @dsl.pipeline(name="infill", description="from code to a registered completion model")
-def infill(store: str, preset: str = "demo", settings: dict[str, object] = {}) -> dsl.Artifact:  # noqa: B006
-    """Train, release, report.
+def infill(
+    store: str,
+    preset: str = "demo",
+    settings: dict[str, object] = {},  # noqa: B006
+    budget: float = 24.0,
+) -> None:
+    """Train, release, report; nothing of it starts before the preflight is content, and nothing is left behind.
 
     Args:
         store: folder or object-store prefix for the bytes of all artifacts.
         preset: debug, demo, small, mellum_4b or mellum_4b_gqa.
         settings: what differs from the preset, as {"pretrain.train.steps": 100, "sources": ["dir:/code"]}.
+        budget: GPU-hours; a run that is estimated to take more is refused.
     """
     run = {"preset": preset, "settings": settings, "store": store}
-    trained = train(**run).outputs
-    names = ("base", "sft", "dpo", "evaluation_base", "evaluation_sft", "evaluation_dpo", "examples")
-    decision = release(**run, **{name: trained[name] for name in names}).output
-    return report(**run, **trained, decision=decision).output
+    # KFP allows no output from within an exit handler: `pipelines.local.report_of` finds the report instead.
+    last = on_cluster(finish()).set_caching_options(enable_caching=False)
+    with dsl.ExitHandler(last, name="run"):
+        checked = on_cluster(preflight(**run, budget=budget), retries=0).set_caching_options(enable_caching=False)
+        trained = train(**run, content=checked.output).outputs
+        names = ("base", "sft", "dpo", "evaluation_base", "evaluation_sft", "evaluation_dpo", "examples")
+        decision = release(**run, **{name: trained[name] for name in names}).output
+        on_cluster(report(**run, **trained, decision=decision))
 
 
 def compile_pipeline(file: Path) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from infill import config as configuration
 from infill import manifest, storage, tracking
 from infill.errors import InfillError, InputError
@@ -87,17 +89,32 @@ def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> ma
         pipeline_root=str(out / "kfp"),
         workspace_root=str(out / "kfp" / "workspace"),
     )
-    pipeline = components.load_component_from_file(str(compiled))
+    pipeline = components.load_component_from_text(without_retries(compiled.read_text(encoding="utf-8")))
     log = out / "run.log"
     with contextlib.closing(Console(log, sys.stderr)) as console:
         try:
             with contextlib.redirect_stdout(console), warnings.catch_warnings():
                 # It warns of each setting that only a cluster heeds, once a task.
                 warnings.filterwarnings("ignore", module=r"kfp\.local")
-                task = pipeline(**arguments)
+                pipeline(**arguments)
         except RuntimeError as error:
             raise InfillError(console.error or f"a step failed, see the end of {log}: {error}") from error
-    return manifest.load(task.output.path)
+    return report_of(out / "kfp")
+
+
+def without_retries(compiled: str) -> str:
+    """The compiled pipeline with no step retried: on one machine a step fails for a reason that stays."""
+    documents = list(yaml.safe_load_all(compiled))
+    for component in (documents[0]["root"], *documents[0]["components"].values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(documents)
+
+
+def report_of(root: Path) -> manifest.Manifest:
+    """The manifest of the report of the newest run below KFP's local root."""
+    found = max(root.glob("*/report/report"), key=lambda path: path.stat().st_mtime)
+    return manifest.load(str(found))
 
 
 def deployment_of(out: Path) -> str:

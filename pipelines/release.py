@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from components import release as components
+from pipelines.cluster import on_cluster
 
 
 @dsl.pipeline(name="infill-release", description="gate, registry, deployment record")
@@ -20,17 +21,19 @@ def release(
 ) -> dsl.Artifact:
     """Register the winner and, when the gate lets it through, deploy it; the output is the gate's decision."""
     run = {"preset": preset, "settings": settings, "store": store}
-    gate = components.register(
-        **run,
-        examples=examples,
-        model_base=base,
-        model_sft=sft,
-        model_dpo=dpo,
-        evaluation_base=evaluation_base,
-        evaluation_sft=evaluation_sft,
-        evaluation_dpo=evaluation_dpo,
+    gate = on_cluster(
+        components.register(
+            **run,
+            examples=examples,
+            model_base=base,
+            model_sft=sft,
+            model_dpo=dpo,
+            evaluation_base=evaluation_base,
+            evaluation_sft=evaluation_sft,
+            evaluation_dpo=evaluation_dpo,
+        )
     )
     # A KFP condition is substituted as text and evaluated: only booleans and numbers are safe in it.
     with dsl.If(gate.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
-        components.deploy(**run, decision=gate.outputs["decision"])
+        on_cluster(components.deploy(**run, decision=gate.outputs["decision"]))
     return gate.outputs["decision"]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from kfp import dsl
 
 from components import data, training
+from pipelines.cluster import on_cluster
 
 
 class Trained(NamedTuple):
@@ -25,18 +26,18 @@ class Trained(NamedTuple):
 @dsl.pipeline(
     name="infill-train", description="corpus, tokenizer, base model, SFT, DPO, and an evaluation of each model"
 )
-def train(preset: str, settings: dict[str, object], store: str) -> Trained:
+def train(preset: str, settings: dict[str, object], store: str, content: str) -> Trained:
     """Corpus, tokenizer, pre-training, examples, SFT, preferences, DPO, three evaluations."""
     run = {"preset": preset, "settings": settings, "store": store}
-    corpus = data.corpus(**run).output
-    tokenizer = data.tokenizer(**run, corpus=corpus).output
-    base = training.pretrain(**run, corpus=corpus, tokenizer=tokenizer).output
-    examples = data.examples(**run, corpus=corpus, tokenizer=tokenizer).output
-    sft = training.sft(**run, examples=examples, base=base).output
-    preferences = training.preferences(**run, examples=examples, model=sft).output
-    dpo = training.dpo(**run, preferences=preferences, sft=sft).output
+    corpus = on_cluster(data.corpus(**run, content=content)).output
+    tokenizer = on_cluster(data.tokenizer(**run, content=content, corpus=corpus)).output
+    base = on_cluster(training.pretrain(**run, content=content, corpus=corpus, tokenizer=tokenizer)).output
+    examples = on_cluster(data.examples(**run, corpus=corpus, tokenizer=tokenizer)).output
+    sft = on_cluster(training.sft(**run, examples=examples, base=base)).output
+    preferences = on_cluster(training.preferences(**run, examples=examples, model=sft)).output
+    dpo = on_cluster(training.dpo(**run, preferences=preferences, sft=sft)).output
     evaluations = {
-        name: training.evaluate(**run, name=name, examples=examples, model=model)
+        name: on_cluster(training.evaluate(**run, name=name, examples=examples, model=model))
         .set_display_name(f"evaluate-{name}")
         .output
         for name, model in (("base", base), ("sft", sft), ("dpo", dpo))

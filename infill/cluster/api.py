@@ -102,11 +102,14 @@ class Api:
         """The list with `items` and `metadata.resourceVersion`."""
         return self._json("GET", resource, query={"labelSelector": labels, "fieldSelector": fields})
 
-    def create(self, resource: str, body: Manifest) -> Manifest:
-        """The object as stored; unknown fields are refused. Raises RefusedError with status 409 when the name is taken:
-        also when an earlier attempt of this request had come through after all.
+    def create(self, resource: str, body: Manifest, *, dry_run: bool = False) -> Manifest:
+        """The object as stored; unknown fields are refused. With `dry_run` all is checked and nothing is stored.
+
+        Raises RefusedError with status 409 when the name is taken: also when an earlier attempt of this request had
+        come through after all.
         """
-        return self._json("POST", resource, body=body, query={"fieldValidation": "Strict"})
+        query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        return self._json("POST", resource, body=body, query=query)
 
     def merge(self, resource: str, name: str, change: Manifest, *, dry_run: bool = False) -> Manifest:
         """The object after a merge patch."""

@@ -107,7 +107,7 @@ class JobFailedError(ServiceError):
 
 def obstacle(job: Manifest, pods: Iterable[Manifest], events: Iterable[Manifest]) -> Failure | None:
     """What keeps the job from starting and will not go away by waiting: an image that is not there, a full quota."""
-    for name, reason, message in _waiting(pods):
+    for name, reason, message in waiting(pods):
         if reason in IMAGE_WAITS:
             return Failure(kind="image", detail=_short(f"{reason} in pod {name}: {message}"))
     for message in (*_conditions(job), *(str(event.get("message", "")) for event in events)):
@@ -144,7 +144,7 @@ def _containers(pod: Manifest) -> Iterator[Manifest]:
     yield from status.get("containerStatuses") or ()
 
 
-def _waiting(pods: Iterable[Manifest]) -> Iterator[tuple[str, str, str]]:
+def waiting(pods: Iterable[Manifest]) -> Iterator[tuple[str, str, str]]:
     """Pod, reason and message of each container that waits."""
     for pod in pods:
         for container in _containers(pod):

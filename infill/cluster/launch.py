@@ -85,9 +85,12 @@ def launch(
 
 
 def sweep(api: Api, run: str) -> list[str]:
-    """Deletes every RayJob of the pipeline run, clusters and pods with them; returns their names, sorted."""
+    """Deletes every RayJob of the pipeline run that has not ended, its cluster and pods with it; returns their names.
+
+    One that has ended holds nothing any more but its story; it goes with the run's workflow, which owns it.
+    """
     found = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
-    names = sorted(str(item["metadata"]["name"]) for item in found)
+    names = sorted(str(item["metadata"]["name"]) for item in found if _state(item) not in ("Complete", "Failed"))
     return [name for name in names if api.delete("rayjobs", name)]
 
 

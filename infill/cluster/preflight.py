@@ -1,4 +1,4 @@
-"""Before anything expensive: is there a cluster, does it have what we need, may we, is there room, would it take our jobs?
+"""Before anything expensive: is there a cluster with what we need, may we, is there room, would it take our jobs?
 
 All of it is asked of the API server; nothing is made.
 """
@@ -110,13 +110,12 @@ def _amounts(pod: Mapping[str, Any]) -> dict[str, float]:
 def _images(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
     """Images of ours that some pod of the namespace waits for in vain."""
     ours = {
-        body["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
-        for body in bodies
+        body["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["image"] for body in bodies
     }
     stuck = [each for each in waiting(_readable(api, "pods")) if each[1] in IMAGE_WAITS]
     for image in sorted(ours):
         if pod := next((name for name, _, message in stuck if image in message), None):
-            yield f"image {image} cannot be pulled (pod {pod} waits for it): check its name and digest, and the pull secret"
+            yield f"image {image} cannot be pulled (pod {pod} waits for it): check its digest and the pull secret"
 
 
 def _refused(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:

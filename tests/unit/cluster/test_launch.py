@@ -288,17 +288,21 @@ def test_policies_that_cannot_work_are_refused(api: Api, job: StageJob) -> None:
         Patience(tick=0)
 
 
-def test_sweep_deletes_what_is_left_of_one_run(api: Api, job: StageJob) -> None:
+def test_sweep_deletes_what_is_left_of_one_run(api: Api, kuberay: KubeRay, job: StageJob) -> None:
     mine = [replace(job, stage=stage) for stage in ("sft", "dpo")]
-    other = replace(job, run=f"{job.run}-other")
-    for each in (*mine, other):
+    other, ended = replace(job, run=f"{job.run}-other"), replace(job, stage="corpus")
+    for each in (*mine, other, ended):
         api.create("rayjobs", build(each))
+    kuberay.status(mine[0].name, "Running", "RUNNING")
+    kuberay.status(ended.name, "Complete", "SUCCEEDED")
     try:
         assert sweep(api, job.run) == sorted(each.name for each in mine)
         assert sweep(api, job.run) == []
         assert api.get("rayjobs", other.name) is not None
+        assert api.get("rayjobs", ended.name) is not None
     finally:
-        api.delete("rayjobs", other.name)
+        for each in (other, ended):
+            api.delete("rayjobs", each.name)
 
 
 def test_the_owner_is_the_workflow_of_the_step(server: Server, api: Api) -> None:

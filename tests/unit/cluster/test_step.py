@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from infill import manifest, stages, tracking
-from infill.cluster import stage
+from infill import config, manifest, stages, tracking
+from infill.cluster import sizing, stage
 from infill.cluster.api import Api
+from infill.cluster.job import build
 from infill.cluster.settings import VARIABLE
 from tests import builders
 from tests.kube.apiserver import Server
@@ -144,3 +145,29 @@ def test_steps_of_a_run_share_one_mlflow_run(
     experiment = client.get_run(parent).info.experiment_id
     nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert len(nested) == 2
+
+
+@pytest.mark.parametrize(("state", "status"), [("SUCCEEDED", "FINISHED"), ("FAILED", "FAILED")])
+def test_the_last_step_sweeps_and_ends_the_run(
+    mlflow_store: Path,
+    step: Callable[..., manifest.Manifest],
+    api: Api,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    status: str,
+) -> None:
+    from mlflow import MlflowClient
+
+    groups = sizing.groups("debug", config.debug(), "sft")
+    job = SETTINGS.job(run="run-1", stage="sft", config_hash="0", entrypoint=("true",), env={}, groups=groups)
+    api.create("rayjobs", build(job))
+    parent = tracking.parent_run("infill-debug", "run-1")
+    stages.finish(state)
+    assert api.list("rayjobs")["items"] == []
+    assert f"deleted RayJob {job.name}" in capsys.readouterr().err
+    assert MlflowClient(tracking.tracking_uri()).get_run(parent).info.status == status
+
+
+def test_on_one_machine_the_last_step_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    stages.finish("FAILED")

@@ -1,0 +1,99 @@
+"""What a step gets on a cluster: room, settings, secrets, a place, retries. A laptop's runner heeds none of it.
+
+The names are those of charts/infill-platform. `INFILL_VALUES` may point to the values (YAML) that the chart was
+installed with; it is read when the pipeline is compiled.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from kfp import dsl, kubernetes
+
+from infill.cluster import settings as cluster_settings
+from infill.cluster.sizing import RAY_STAGES
+from infill.errors import InputError
+from infill.stages import RUN, STAGES
+
+VALUES: Final = "INFILL_VALUES"
+CONFIG_MAPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "infill-environment": ("INFILL_STORE", "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
+    "infill-cluster": (cluster_settings.VARIABLE,),
+}
+"""Of the chart -> keys, each an environment variable. All are optional: preflight tells what is missing in a sentence,
+a pod that cannot start would tell nobody."""
+CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
+"""KFP's own label of every pod of a run. As a parameter the run's id would make each run miss KFP's cache."""
+USER: Final = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Requests and limits of a step's pod."""
+
+    cpu: tuple[str, str]
+    memory: tuple[str, str]
+
+
+WAITS: Final = Room(cpu=("200m", "1"), memory=("1Gi", "2Gi"))
+"""For steps that ask for something and wait."""
+WORKS: Final = Room(cpu=("1", "4"), memory=("2Gi", "8Gi"))
+"""For stages that run in the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What the chart's values say about pods."""
+
+    secret: str = "infill-object-store"
+    pull_secrets: tuple[str, ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+
+
+@cache
+def place() -> Place:
+    """The place that the values name, else the chart's defaults. Raises InputError for values that are none."""
+    file = os.environ.get(VALUES, "")
+    if not file:
+        return Place()
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        jobs = values.get("jobs") or {}
+        return Place(
+            secret=(values.get("objectStore") or {}).get("secretName", Place.secret),
+            pull_secrets=tuple(values.get("imagePullSecrets") or ()),
+            node_selector=dict(jobs.get("nodeSelector") or {}),
+            tolerations=tuple(jobs.get("tolerations") or ()),
+        )
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{file} holds no values of charts/infill-platform ({error}): name the right file") from error
+
+
+def on_cluster(task: dsl.PipelineTask, *, retries: int = 2) -> dsl.PipelineTask:
+    """The same task, which a cluster now knows how to run."""
+    where, name = place(), task.component_spec.name
+    room = WORKS if name in STAGES and name not in RAY_STAGES else WAITS
+    task.set_cpu_request(room.cpu[0]).set_cpu_limit(room.cpu[1])
+    task.set_memory_request(room.memory[0]).set_memory_limit(room.memory[1])
+    if retries:
+        # KubeRay retries a stage by itself; this is for the step: a node that goes away, an API server that is updated.
+        task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+    for config_map, keys in CONFIG_MAPS.items():
+        kubernetes.use_config_map_as_env(task, config_map, {key: key for key in keys}, optional=True)
+    kubernetes.use_secret_as_env(task, where.secret, {key: key for key in CREDENTIALS}, optional=True)
+    kubernetes.use_field_path_as_env(task, RUN, RUN_LABEL)
+    kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="1Gi")
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    for key, value in where.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    if where.tolerations:
+        kubernetes.add_toleration_json(task, [dict(toleration) for toleration in where.tolerations])
+    if where.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(where.pull_secrets))
+    return task

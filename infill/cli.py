@@ -26,7 +26,6 @@ STAGE_COMMANDS = {
     ("preferences", "build"): "preferences",
     ("evaluate",): "evaluate",
     ("register",): "register",
-    ("deploy",): "deploy",
     ("report",): "report",
 }
 """Words of a command -> the stage that it runs."""
@@ -63,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tools(commands)
     _add_export(commands)
     _add_serving(commands)
+    _add_release(commands)
     _add_pipeline(commands)
     return parser
 
@@ -155,12 +155,16 @@ def _add_stages(commands: Commands) -> None:
         for wanted in stage.inputs:
             flag = f"--{wanted.replace('_', '-')}"
             parser.add_argument(flag, required=True, metavar="URI", help=f"the finished {wanted} artifact")
-        target = parser.add_mutually_exclusive_group(required=True)
-        target.add_argument("--store", default="", metavar="URI", help="put the result at its address in this store")
-        target.add_argument("--output", default="", metavar="URI", help="put the result into this folder")
+        _target_options(parser)
     about = "tell how far a training is, or where it ended, from its output folder"
     status = _command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
     status.add_argument("output", metavar="OUT", help="the training's output folder")
+
+
+def _target_options(parser: argparse.ArgumentParser) -> None:
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--store", default="", metavar="URI", help="put the result at its address in this store")
+    target.add_argument("--output", default="", metavar="URI", help="put the result into this folder")
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
@@ -212,6 +216,9 @@ def _add_tools(commands: Commands) -> None:
     query.add_argument("--strategy", default="infill", help="default: %(default)s")
     query.add_argument("--budget", type=int, default=4_096, help="tokens; default: %(default)s")
     query.add_argument("--tokenizer", default=None, metavar="URI", help="a model or tokenizer folder")
+    query.add_argument(
+        "--recent", action="append", default=[], metavar="PATH", help="a file opened lately, the latest first; repeat it"
+    )
     query.add_argument("--json", action="store_true", help="JSON even on a terminal")
 
 
@@ -233,6 +240,7 @@ def _query(options: argparse.Namespace) -> None:
         budget=options.budget,
         as_json=options.json or not sys.stdout.isatty(),
         tokenizer=options.tokenizer,
+        recent=tuple(options.recent),
     )
 
 
@@ -277,38 +285,6 @@ def _add_serving(commands: Commands) -> None:
     _caret(complete)
     complete.add_argument("--max-tokens", type=int, default=64, help="default: %(default)s")
 
-    smoke = _command(
-        commands,
-        "smoke",
-        _smoke,
-        "serve a deployment and complete at carets in files that the model was not trained on",
-        "infill smoke --out out/demo",
-    )
-    smoke.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of a run")
-    smoke.add_argument("--n", type=int, default=3, help="carets; default: %(default)s")
-
-    rollback = _command(
-        commands,
-        "rollback",
-        _rollback,
-        "make the previous version of the registered model the one that is served",
-        "infill rollback --out out/demo",
-    )
-    rollback.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of a run")
-    rollback.add_argument("--name", default="infill", help="registered model in MLflow; default: %(default)s")
-
-
-def _rollback(options: argparse.Namespace) -> dict[str, Any]:
-    from infill import storage, tracking
-    from infill.release import deploy
-    from pipelines import local
-
-    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(options.out)))
-    served = storage.read_json(local.deployment_of(options.out))
-    limits = {name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")}
-    target = options.out.resolve() / "store" / "deploy" / f"rollback-{time.time_ns()}"
-    return deploy.rollback(config.DeployConfig(**limits), options.name, output=str(target))
-
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
@@ -336,11 +312,97 @@ def _complete(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def _add_release(commands: Commands) -> None:
+    from infill.stages import STAGES
+
+    deploy = _command(
+        commands,
+        "deploy",
+        _deploy,
+        STAGES["deploy"].about,
+        "infill deploy --champion infill --store s3://bucket/infill --release completions --dry-run",
+    )
+    _settings_options(deploy)
+    which = deploy.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--decision", default="", metavar="URI", help="the gate's decision, as the register stage wrote it"
+    )
+    which.add_argument("--champion", default="", metavar="NAME", help="the champion of this registered model in MLflow")
+    _target_options(deploy)
+    deploy.add_argument("--release", default="", help="deploy to this release of charts/infill-serving (KUBECONFIG)")
+    deploy.add_argument("--dry-run", action="store_true", help="print manifests and differences, change nothing")
+
+    smoke = _command(
+        commands,
+        "smoke",
+        _smoke,
+        "serve a deployment and complete at carets in files that the model was not trained on, or test a server",
+        "infill smoke --out out/demo",
+    )
+    what = smoke.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path, metavar="DIR", help="the folder of a run")
+    what.add_argument("--url", default="", help="a transformer that runs; it is asked the golden prompts of --model")
+    smoke.add_argument("--model", default="", metavar="URI", help="the model that runs at --url")
+    smoke.add_argument("--latency", type=float, default=10_000.0, metavar="MS", help="with --url; default: %(default)s")
+    smoke.add_argument("--n", type=int, default=3, help="carets, with --out; default: %(default)s")
+
+    rollback = _command(
+        commands,
+        "rollback",
+        _rollback,
+        "make the previous version of the registered model the one that is served",
+        "infill rollback --out out/demo",
+    )
+    where = rollback.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, metavar="DIR", help="the folder of a run on this machine")
+    where.add_argument("--release", default="", help="a release of charts/infill-serving on the cluster of KUBECONFIG")
+    rollback.add_argument("--name", default="infill", help="registered model in MLflow; default: %(default)s")
+
+
+def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:
+    from infill import stages
+    from infill.release import deploy
+
+    options.set += [f"deploy.release={options.release}"] if options.release else []
+    options.stage = "deploy"
+    settings = config.resolve(options.preset, _settings(options)).deploy
+    target = {"output": options.output, "store": options.store}
+    if not options.dry_run:
+        return _stage(options) if options.decision else deploy.champion(settings, options.champion, **target)
+    if options.decision and not options.output:
+        target["output"] = stages.address("deploy", settings, {"decision": options.decision}, options.store)
+    print(deploy.plan(settings, options.decision, options.champion, **target))
+    return None
+
+
 def _smoke(options: argparse.Namespace) -> dict[str, Any]:
+    if options.url:
+        from infill.release import smoke as golden
+
+        if not options.model:
+            raise InputError("--url needs --model: the model's tokenizer says what the prompts must look like")
+        return {**golden.check(options.url, options.model, latency_ms=options.latency, settle_s=0.0)}
     from pipelines import local
     from serving.client import smoke
 
     return smoke(local.deployment_of(options.out), local.examples_of(options.out), n=options.n)
+
+
+def _rollback(options: argparse.Namespace) -> dict[str, Any]:
+    if options.release:
+        from infill.cluster.api import connect
+        from infill.release import rollout
+
+        return rollout.rollback(connect(), options.release, options.name)
+    from infill import storage, tracking
+    from infill.release import deploy
+    from pipelines import local
+
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(options.out)))
+    served = storage.read_json(local.deployment_of(options.out))
+    limits = {name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")}
+    target = options.out.resolve() / "store" / "deploy" / f"rollback-{time.time_ns()}"
+    return deploy.rollback(config.DeployConfig(**limits), options.name, output=str(target))
 
 
 def _add_pipeline(commands: Commands) -> None:

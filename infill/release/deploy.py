@@ -45,8 +45,10 @@ def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]
     return metrics if version is None else metrics | _roll_out(release, version, output)
 
 
-def champion(config: DeployConfig, name: str, *, store: str) -> dict[str, Any]:
-    """Deploy the champion of the registered model `name`; returns its record, with the `uri` of that in the store.
+def champion(config: DeployConfig, name: str, *, output: str = "", store: str = "") -> dict[str, Any]:
+    """Deploy the champion of the registered model `name`; returns its record, and as `uri` where that is.
+
+    The record goes into the folder `output`, by default to its address in the store.
 
     Raises InputError when there is no champion or its model is not the evaluated one, and what `rollout.deploy` raises.
     """
@@ -54,7 +56,7 @@ def champion(config: DeployConfig, name: str, *, store: str) -> dict[str, Any]:
     if version is None:
         raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
     _check_evaluation(version)
-    output = address(config, version, store)
+    output = output or address(config, version, store)
     record = _record_of(config, version)
     storage.write_json(storage.join(output, RECORD_FILE), record)
     release = release_of(config)

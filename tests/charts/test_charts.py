@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from infill.cluster import preflight
 from infill.cluster.job import build
-from infill.cluster.preflight import DEPLOY_RIGHTS, RIGHTS
+from infill.release import rollout
 from infill.release.frame import fill
 from tests.charts import policies, schemas
 from tests.charts.bundle import (
@@ -177,7 +178,7 @@ def test_the_roles_give_the_rights_that_the_code_asks_for_and_no_more() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert given - {("resourcequotas", "list")} == {*RIGHTS, *DEPLOY_RIGHTS}
+    assert given - {("resourcequotas", "list")} == {*preflight.RIGHTS, *preflight.DEPLOY_RIGHTS, *rollout.RIGHTS}
 
 
 # -- Each rule refuses a manifest that is broken in its way ------------------------------------------------------------

@@ -1,0 +1,118 @@
+"""A namespace to deploy to: the API server of the tests, KServe's part, the chart's objects, a real transformer."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infill import manifest, prompt, storage
+from infill.cluster.api import Api
+from infill.config import DeployConfig, RegisterConfig
+from infill.release import deploy, frame, registry, route, stage
+from infill.release.gate import STAGES
+from infill.release.route import Route
+from serving.predictor.engine import Engine
+from tests.charts.bundle import helm
+from tests.kube.apiserver import Server
+from tests.serving.conftest import engine, model, predicting, transforming
+from tests.unit.cluster.conftest import api, server
+from tests.unit.release import kserve, parts
+from tests.unit.release.kserve import KServe
+
+__all__ = ["Namespace", "Trained", "api", "engine", "model", "namespace", "server", "url"]
+
+RELEASE = "infill"
+CONFIG = DeployConfig(max_prompt_tokens=200, max_new_tokens=16, release=RELEASE)
+
+
+@pytest.fixture(scope="session")
+def url(model: Path, engine: Engine) -> Iterator[str]:
+    """The transformer and the predictor of a tiny model: what every InferenceService of these tests answers with."""
+    with predicting(model, engine) as predictor, transforming(model, predictor, max_prompt_tokens=200) as (front, _):
+        yield front
+
+
+@dataclass(frozen=True, kw_only=True)
+class Namespace:
+    api: Api
+    server: Server
+    kserve: KServe
+
+    @property
+    def route(self) -> Route:
+        return route.read(self.api, f"{RELEASE}-active")[0]
+
+    @property
+    def services(self) -> dict[str, str]:
+        """InferenceService -> the URI of its model."""
+        items = self.api.list("inferenceservices")["items"]
+        return {each["metadata"]["name"]: each["metadata"]["annotations"][frame.URI] for each in items}
+
+    def change_frame(self, **changes: Any) -> None:
+        """Upgrade the chart with other values."""
+        found = self.api.get("configmaps", f"{RELEASE}-deploy")
+        assert found is not None
+        value = json.loads(found["data"][frame.FILE]) | changes
+        self.api.merge("configmaps", f"{RELEASE}-deploy", {"data": {frame.FILE: json.dumps(value)}})
+
+
+@pytest.fixture
+def namespace(server: Server, api: Api, url: str) -> Iterator[Namespace]:
+    """A namespace with the chart installed and KServe running; nothing is deployed yet."""
+    with KServe(api, kserve.becomes_ready).running(server) as actor:
+        made = Namespace(api=api, server=server, kserve=actor)
+        for thing in helm("infill-serving", "auto-values"):
+            if thing["kind"] in ("ConfigMap", "Service"):
+                api.create(f"{thing['kind'].lower()}s", thing)
+        made.change_frame(url=url, ready_seconds=0, smoke_latency_ms=20_000)
+        yield made
+
+
+class Trained:
+    """Three models of a run in an object store, all with the files of `model`, evaluated and put before the gate."""
+
+    def __init__(self, folder: Path, model: Path, label: str, score: float = 0.5) -> None:
+        store = f"memory://{folder.name}"
+        self.models = {name: upload(model, f"{store}/{label}-{name}", folder) for name in STAGES}
+        scores = dict(zip(STAGES, (0.1, score, 0.2), strict=True))
+        self.evaluations = {
+            name: parts.evaluation(folder / f"{label}-eval-{name}", uri, [scores[name]] * 20)
+            for name, uri in self.models.items()
+        }
+        self.decision = str(folder / f"{label}-decision")
+        examples = parts.model(folder / "examples")
+        config = RegisterConfig(bootstrap=50)
+        stage.run(config, examples, *self.models.values(), *self.evaluations.values(), output=self.decision)
+        self.output = f"{store}/{label}-deploy"
+        self.uri = self.models["sft"]
+
+    def deploy(self) -> dict[str, float]:
+        return deploy.run(CONFIG, self.decision, output=self.output)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What MLflow says about the winner."""
+        version = registry.find("infill", manifest.digest_of(self.uri))
+        assert version is not None
+        return version.tags
+
+
+def upload(model: Path, uri: str, scratch: Path) -> str:
+    """A copy of the model's files at `uri` under a manifest of its own; its digest differs by the URI."""
+    copy = scratch / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    names = ("config.json", "model.safetensors", "tokenizer.json", prompt.FILE_NAME)
+    copy.mkdir()
+    for name in names:
+        shutil.copy(model / name, copy)
+
+    def body() -> Mapping[str, float]:
+        storage.upload(copy, uri)
+        return {}
+
+    manifest.once(stage="sft", version=1, config=CONFIG, inputs={"label": uri}, output=uri, body=body)
+    return uri

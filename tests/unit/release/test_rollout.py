@@ -1,0 +1,433 @@
+"""Tests of deployments to KServe: what serves, what is left behind, what MLflow is told; and each way to fail."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infill import manifest, storage
+from infill.cluster.api import Api, RefusedError
+from infill.errors import InfillError, InputError, ServiceError
+from infill.release import deploy, frame, readiness, registry, rollout, route, smoke
+from infill.release.readiness import Patience
+from infill.release.rollout import DeployError
+from tests.kube.apiserver import Fault
+from tests.unit.release import kserve
+from tests.unit.release.cluster import CONFIG, Namespace, Trained, api, engine, model, namespace, server, url
+
+__all__ = ["api", "engine", "model", "namespace", "server", "url"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Obstacles are believed at once, and the pods are looked at each second."""
+    monkeypatch.setattr(readiness, "Patience", lambda: Patience(tick=1, grace=0.0, outage=5.0))
+
+
+def test_the_first_deployment_serves_and_is_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    run = Trained(mlflow_store, model, "one")
+    figures = run.deploy()
+    assert figures["deployed"] == 1.0
+    assert figures["smoke_prompts"] == len(smoke.GOLDEN)
+    (name,) = namespace.services
+    assert namespace.services == {name: run.uri}
+    assert (namespace.route.active, namespace.route.previous) == (name, "")
+    assert run.tags[registry.DEPLOYED] == f"{namespace.api.namespace}/{name}"
+    assert run.tags[registry.DEPLOYED_BEFORE] == "none"
+    assert float(run.tags["infill.smoke_max_ms"]) >= float(run.tags["infill.smoke_p50_ms"]) > 0
+    served = namespace.api.get("inferenceservices", name)
+    assert served is not None
+    assert served["metadata"]["annotations"][frame.DIGEST] == manifest.digest_of(run.uri)
+    record = served["metadata"]["annotations"][frame.DEPLOYMENT]
+    assert storage.read_json(record)["model_uri"] == run.uri
+
+
+def test_deployments_follow_each_other_and_go_back(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    runs = [Trained(mlflow_store, model, "one", 0.5)]
+    runs[0].deploy()
+    names = [namespace.route.active]
+    for label, score in (("two", 0.6), ("three", 0.7)):
+        runs.append(Trained(mlflow_store, model, label, score))
+        runs[-1].deploy()
+        names.append(namespace.route.active)
+    first, second, third = names
+    assert set(namespace.services) == {second, third}, "the previous one stands by, older ones are gone"
+    assert runs[2].tags[registry.DEPLOYED_BEFORE] == second
+
+    back = rollout.rollback(namespace.api, "infill", "infill")
+    assert (back["active"], back["left"], back["model_uri"]) == (second, third, runs[1].uri)
+    assert (namespace.route.active, namespace.route.previous) == (second, "")
+    assert registry.ROLLED_BACK in runs[2].tags
+    champion = registry.champion("infill")
+    assert champion is not None
+    assert champion.model_uri == runs[1].uri
+    with pytest.raises(InputError, match="no InferenceService to go back to"):
+        rollout.rollback(namespace.api, "infill", "infill")
+    with pytest.raises(InputError, match="which by now has version 2 as its champion"):
+        runs[2].deploy()
+    assert namespace.route.active == second
+
+    assert runs[1].deploy()["removed"] == 0.0, "what serves already is left as it is"
+    assert set(namespace.services) == {second, third}
+    assert first not in namespace.kserve.seen[1:]
+
+
+def test_a_changed_chart_is_a_new_inference_service(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    run = Trained(mlflow_store, model, "one")
+    run.deploy()
+    first = namespace.route.active
+    engines = json.loads((namespace.api.get("configmaps", "infill-deploy") or {})["data"][frame.FILE])["engines"]
+    engines["embedded"]["spec"]["transformer"]["containers"][0]["resources"]["limits"]["cpu"] = "3"
+    namespace.change_frame(engines=engines)
+    run.deploy()
+    assert namespace.route.active != first
+    assert namespace.route.previous == first
+    rollout.rollback(namespace.api, "infill", "infill")
+    assert namespace.route.active == first
+    assert registry.ROLLED_BACK not in run.tags, "the same model serves: there is nothing wrong with it"
+
+
+@pytest.mark.parametrize(("gib", "predictor"), [(1.0, "embedded"), (0.0, "vllm")])
+def test_the_engine_follows_the_size_of_the_weights(
+    namespace: Namespace, mlflow_store: Path, model: Path, gib: float, predictor: str
+) -> None:
+    namespace.change_frame(embedded_max_gib=gib)
+    Trained(mlflow_store, model, "one").deploy()
+    served = namespace.api.get("inferenceservices", namespace.route.active)
+    assert served is not None
+    assert served["spec"]["predictor"]["model"]["runtime"] == f"infill-{predictor}"
+
+
+# -- What fails leaves the old one serving -----------------------------------------------------------------------------
+
+
+def fails(namespace: Namespace, mlflow_store: Path, model: Path, sentence: str, kind: type[InfillError]) -> Trained:
+    """A second deployment fails with that sentence; clients and MLflow see what they must."""
+    second = Trained(mlflow_store, model, "two", 0.6)
+    before, services = namespace.route, namespace.services
+    with pytest.raises(kind, match=sentence):
+        second.deploy()
+    assert (namespace.route, namespace.services) == (before, services), "nothing half-made is left"
+    return second
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"smoke_latency_ms": 0}, r"took \d+ ms, more than the 0 ms of deploy.smokeLatency"),
+        ({"url": "http://127.0.0.1:9"}, "no Infill transformer answers"),
+    ],
+    ids=["slow", "unreachable"],
+)
+def test_a_failed_smoke_test_leaves_the_old_one(
+    namespace: Namespace, mlflow_store: Path, model: Path, change: dict[str, Any], sentence: str, quick_smoke: None
+) -> None:
+    Trained(mlflow_store, model, "one").deploy()
+    namespace.change_frame(**change)
+    run = fails(
+        namespace, mlflow_store, model, rf"(?s){sentence}.*is removed, {namespace.route.active} serves on", DeployError
+    )
+    assert "is not deployed" in run.tags[registry.FAILED]
+    assert registry.DEPLOYED not in run.tags
+
+
+@pytest.fixture
+def quick_smoke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transformer that does not answer at once is given up."""
+    check = smoke.check
+    monkeypatch.setattr(smoke, "check", lambda *given, **named: check(*given, **named, settle_s=0.0))
+
+
+def test_what_does_not_become_ready_is_removed_and_can_be_deployed_later(
+    namespace: Namespace, mlflow_store: Path, model: Path
+) -> None:
+    Trained(mlflow_store, model, "one").deploy()
+    namespace.kserve.behaviour = kserve.cannot_pull
+    run = fails(namespace, mlflow_store, model, "an image cannot be pulled .*check its name and digest", DeployError)
+    assert "an image cannot be pulled" in run.tags[registry.FAILED]
+    namespace.kserve.behaviour = kserve.becomes_ready
+    namespace.kserve.seen.clear()
+    for pod in namespace.api.list("pods")["items"]:
+        namespace.api.delete("pods", pod["metadata"]["name"])
+    run.deploy()
+    assert namespace.services[namespace.route.active] == run.uri
+    assert run.tags[registry.FAILED] == ""
+
+
+def test_the_first_deployment_that_fails_leaves_nothing(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    namespace.kserve.behaviour = kserve.crashes
+    namespace.server.logs.clear()
+    namespace.server.faults.append(Fault("GET", "/log", status=404, times=9))
+    fails(namespace, mlflow_store, model, "still points to nothing", DeployError)
+
+
+def test_a_full_quota_is_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    namespace.server.quota["inferenceservices"] = 0
+    fails(namespace, mlflow_store, model, r"the namespace's quota is full .*exceeded quota", DeployError)
+
+
+def forbid(namespace: Namespace) -> None:
+    namespace.server.forbidden.add(("patch", "services"))
+
+
+def uninstall(namespace: Namespace) -> None:
+    namespace.server.installed.discard("inferenceservices")
+
+
+def without_chart(namespace: Namespace) -> None:
+    namespace.api.delete("configmaps", "infill-deploy")
+
+
+def old_chart(namespace: Namespace) -> None:
+    namespace.change_frame(engines={})
+
+
+def without_service(namespace: Namespace) -> None:
+    namespace.api.delete("services", "infill-active")
+
+
+def wrong_token(namespace: Namespace) -> None:
+    namespace.server.token = "another"
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (uninstall, "knows no inferenceservices .*install KServe"),
+        (forbid, r"our account may not patch services in namespace ml: install charts/infill-platform"),
+        (without_chart, "has no ConfigMap infill-deploy: install charts/infill-serving there as release infill"),
+        (old_chart, "of another version of charts/infill-serving"),
+        (without_service, "has no Service infill-active"),
+        (wrong_token, "refuses our token"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_cluster_that_cannot_take_it_is_told_before_anything_is_made(
+    namespace: Namespace, mlflow_store: Path, model: Path, damage: Callable[[Namespace], None], sentence: str
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    damage(namespace)
+    with pytest.raises(InfillError, match=sentence):
+        run.deploy()
+    assert [method for method, path in namespace.server.requests if "inferenceservices/" in path] == []
+
+
+def test_a_model_on_a_disk_is_not_deployed(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    version = registry.Version(name="infill", version="1", model_uri=str(model), model_digest="", tags={})
+    with pytest.raises(InputError, match="which no pod of the cluster sees"):
+        rollout.deploy(namespace.api, "infill", rollout.Target(version=version, record="memory://record"))
+
+
+# -- Kills and conflicts -----------------------------------------------------------------------------------------------
+
+STEPS: list[tuple[Any, str]] = [
+    (Api, "apply"),
+    (readiness, "wait"),
+    (smoke, "check"),
+    (route, "shift"),
+    (Api, "delete"),
+    (registry, "set_tags"),
+]
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("home", "step"), STEPS, ids=[step for _, step in STEPS])
+def test_killed_and_repeated_it_ends_as_if_undisturbed(
+    namespace: Namespace, mlflow_store: Path, model: Path, home: Any, step: str, done: bool
+) -> None:
+    version = registry.register("infill", model_uri="", tags={registry.MODEL_DIGEST: "0"})
+    targets = []
+    for label in ("one", "two", "three"):
+        uri = model_at(mlflow_store, model, label)
+        made = registry.Version(name="infill", version=version.version, model_uri=uri, model_digest=label, tags={})
+        targets.append(rollout.Target(version=made, record=f"{uri}/deployment.json"))
+    for target in targets[:2]:
+        rollout.deploy(namespace.api, "infill", target)
+    second = namespace.route.active
+    real = getattr(home, step)
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        if done:
+            real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollout.deploy(namespace.api, "infill", targets[2])
+    assert namespace.services[namespace.route.active] in (targets[1].version.model_uri, targets[2].version.model_uri)
+    rollout.deploy(namespace.api, "infill", targets[2])
+    third = namespace.route.active
+    assert namespace.route == route.Route(active=third, previous=second, smoke=namespace.route.smoke)
+    assert namespace.route.smoke["smoke_prompts"] == len(smoke.GOLDEN)
+    assert set(namespace.services) == {second, third}
+    told = registry.find("infill", "0")
+    assert told is not None
+    assert told.tags[registry.DEPLOYED] == f"ml/{third}"
+
+
+def model_at(folder: Path, model: Path, label: str) -> str:
+    from tests.unit.release.cluster import upload
+
+    return upload(model, f"memory://{folder.name}/{label}", folder)
+
+
+@pytest.mark.parametrize("step", ["shift", "find", "rollback", "set_tags"])
+def test_a_rollback_that_was_killed_is_ended_by_the_next(
+    namespace: Namespace, mlflow_store: Path, model: Path, step: str
+) -> None:
+    runs = [Trained(mlflow_store, model, label, score) for label, score in (("one", 0.5), ("two", 0.6))]
+    for number, run in enumerate(runs, start=1):
+        version = registry.find("infill", manifest.digest_of(run.uri))
+        assert version is not None
+        assert version.version == str(number)
+        rollout.deploy(namespace.api, "infill", rollout.Target(version=version, record="memory://record"))
+    first = namespace.route.previous
+    home: Any = route if step == "shift" else registry
+    real = getattr(home, step)
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        if step != "find":
+            real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollout.rollback(namespace.api, "infill", "infill")
+    assert namespace.route.active == first
+    if step in ("shift", "find"):
+        assert rollout.rollback(namespace.api, "infill", "infill")["active"] == first
+    champion = registry.champion("infill")
+    assert champion is not None
+    assert champion.model_uri == runs[0].uri
+    assert registry.ROLLED_BACK in runs[1].tags
+
+
+def test_a_previous_one_that_is_not_ready_is_not_gone_back_to(
+    namespace: Namespace, mlflow_store: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label, score in (("one", 0.5), ("two", 0.6)):
+        Trained(mlflow_store, model, label, score).deploy()
+    before = namespace.route
+    namespace.kserve.status(before.previous, conditions=[{"type": "Ready", "status": "False", "message": "no pods"}])
+    monkeypatch.setattr(rollout, "ROLLBACK_S", 0.0)
+    with pytest.raises(ServiceError, match="is not ready after 0 s"):
+        rollout.rollback(namespace.api, "infill", "infill")
+    namespace.api.delete("inferenceservices", before.previous)
+    with pytest.raises(InputError, match="which served before, is gone: deploy its model again"):
+        rollout.rollback(namespace.api, "infill", "infill")
+    assert namespace.route == before
+
+
+def test_another_change_of_the_service_is_no_obstacle(namespace: Namespace) -> None:
+    namespace.server.faults.append(Fault("PATCH", "/services/", status=409))
+    route.shift(namespace.api, "infill-active", route.Route(), route.Route(active="green"))
+    assert namespace.route.active == "green"
+
+
+def test_a_route_that_somebody_else_has_moved_is_left_alone(
+    namespace: Namespace, mlflow_store: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    check = smoke.check
+
+    def meanwhile(*given: Any, **named: Any) -> dict[str, float]:
+        namespace.api.merge("services", "infill-active", route.change(route.Route(active="theirs")))
+        return check(*given, **named)
+
+    monkeypatch.setattr(smoke, "check", meanwhile)
+    with pytest.raises(DeployError, match=r"(?s)was pointed to theirs by someone else.*is removed, theirs serves on"):
+        run.deploy()
+    assert namespace.services == {}
+
+
+def test_a_shift_whose_answer_is_lost_counts(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    real = Api.merge
+
+    def lost(self: Api, resource: str, name: str, body: dict[str, Any], **named: Any) -> dict[str, Any]:
+        real(self, resource, name, body, **named)
+        if resource == "services":
+            raise RefusedError(409, "the object has been modified")
+        return {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Api, "merge", lost)
+        Trained(mlflow_store, model, "one").deploy()
+    assert namespace.route.active in namespace.services
+
+
+# -- What must agree before anything is made ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["model", "record", "evaluation", "rolled back"])
+def test_what_was_not_evaluated_is_not_deployed(
+    namespace: Namespace, mlflow_store: Path, model: Path, what: str
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    evaluation = run.evaluations["sft"]
+    if what == "model":
+        storage.write_bytes(f"{run.uri}/manifest.json", storage.read_bytes(f"{run.models['dpo']}/manifest.json"))
+    elif what == "record":
+        value = storage.read_json(f"{evaluation}/record.json") | {"model_digest": "f" * 64}
+        storage.write_json(f"{evaluation}/record.json", value)
+    elif what == "evaluation":
+        other = storage.read_json(f"{run.evaluations['dpo']}/manifest.json")
+        storage.write_json(f"{evaluation}/manifest.json", other | {"uri": evaluation})
+    else:
+        version = registry.champion("infill")
+        assert version is not None
+        registry.set_tags(version, {registry.ROLLED_BACK: "today"})
+    with pytest.raises(InputError, match=r"evaluate and register it again|was rolled back on today"):
+        run.deploy()
+    assert namespace.services == {}
+    assert not storage.exists(run.output)
+
+
+# -- The command line's ways -------------------------------------------------------------------------------------------
+
+
+def test_the_champion_can_be_deployed_by_its_alias(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    store = f"memory://{mlflow_store.name}/store"
+    with pytest.raises(InputError, match="has no champion"):
+        deploy.champion(CONFIG, "infill", store=store)
+    run = Trained(mlflow_store, model, "one")
+    made = deploy.champion(CONFIG, "infill", store=store)
+    assert (made["model_uri"], made["smoke_prompts"]) == (run.uri, len(smoke.GOLDEN))
+    assert storage.read_json(made["uri"])["model_digest"] == manifest.digest_of(run.uri)
+    name = namespace.route.active
+    assert deploy.champion(CONFIG, "infill", store=store)["uri"] == made["uri"]
+    assert namespace.route.active == name
+
+
+def test_a_dry_run_shows_manifests_and_differences_and_changes_nothing(
+    namespace: Namespace, mlflow_store: Path, model: Path
+) -> None:
+    first = Trained(mlflow_store, model, "one")
+    text = deploy.plan(CONFIG, first.decision, "infill", output=first.output)
+    assert f"infill.dev/model-uri: {first.uri}" in text
+    assert "+++ InferenceService/infill-" in text
+    assert "# Would be removed: nothing" in text
+    assert (namespace.services, namespace.route.active) == ({}, "")
+    assert not storage.exists(first.output)
+    first.deploy()
+    second = Trained(mlflow_store, model, "two", 0.6)
+    before = namespace.route
+    lines = deploy.plan(CONFIG, second.decision, "infill", output=second.output).splitlines()
+    assert f"-    infill.dev/model-uri: {first.uri}" in lines
+    assert f"+    infill.dev/model-uri: {second.uri}" in lines
+    assert f"-    serving.kserve.io/inferenceservice: {before.active}" in lines
+    assert namespace.route == before
+    second.deploy()
+    assert "# InferenceService/" + namespace.route.active + ": no change" in deploy.plan(
+        CONFIG, second.decision, "infill", output=second.output
+    )
+
+
+def test_a_dry_run_on_one_machine_says_what_would_be_recorded(mlflow_store: Path, model: Path) -> None:
+    run = Trained(mlflow_store, model, "one")
+    text = deploy.plan(type(CONFIG)(), run.decision, "", output=run.output)
+    assert f"{run.output}/deployment.json would name {run.uri}" in text
+    assert not storage.exists(run.output)

@@ -4,7 +4,7 @@ A configuration is a frozen, keyword-only dataclass (`settings`), a preset a fun
 `resolve` applies what the user sets.
 """
 
-from infill.config.presets import PRESETS, debug, demo, mellum_4b, mellum_4b_gqa, small
+from infill.config.presets import PRESETS, base, debug, demo, mellum_4b, mellum_4b_gqa, small
 from infill.config.resolve import parse_settings, resolve
 from infill.config.settings import (
     PERMISSIVE_LICENCES,
@@ -41,6 +41,7 @@ __all__ = [
     "SftConfig",
     "TokenizerConfig",
     "TrainConfig",
+    "base",
     "debug",
     "demo",
     "mellum_4b",

@@ -96,6 +96,46 @@ def demo() -> Preset:
     )
 
 
+def base() -> Preset:
+    """About 11M parameters: one GPU, minutes. The base model that `make demo` starts from where it is shipped.
+
+    With its tokenizer it takes at most 25 MB in bf16 (a test holds it), so that it can stand in a repository. Its
+    configuration is recorded here; README.md has the command.
+    """
+    model = ModelConfig(
+        layers=10,
+        width=256,
+        mlp_width=688,
+        heads=8,
+        kv_heads=2,
+        context_length=2_048,
+        rope_base=10_000.0,
+        tie_embeddings=True,
+    )
+    train = TrainConfig(
+        steps=4_000,  # 524M positions, six or seven epochs of the installed packages: up to four are nearly as good as
+        batch_tokens=131_072,  # new data, and more still help (arXiv 2305.16264)
+        micro_batch_tokens=65_536,
+        learning_rate=2e-3,
+        warmup_steps=200,
+        log_every=20,
+        checkpoint_every=500,
+        sample_every=250,
+    )
+    return Preset(
+        corpus=CorpusConfig(),
+        tokenizer=TokenizerConfig(vocab_size=16_384),
+        pretrain=PretrainConfig(model=model, train=train, licence="apache-2.0"),
+        examples=ExamplesConfig(holes=40_000, validation_holes=200, test_holes=500),
+        sft=SftConfig(train=replace(train, steps=600, learning_rate=5e-4, warmup_steps=20)),
+        preferences=PreferencesConfig(holes=2_000, max_prompt_tokens=1_792),
+        dpo=DpoConfig(train=replace(train, steps=100, learning_rate=2e-5, warmup_steps=10), max_prompt_tokens=1_792),
+        evaluate=EvaluateConfig(holes=500, max_prompt_tokens=1_792),
+        register=RegisterConfig(),
+        deploy=DeployConfig(max_prompt_tokens=1_792),
+    )
+
+
 def small() -> Preset:
     """About 160M parameters: one GPU, about an hour."""
     model = ModelConfig(
@@ -169,6 +209,7 @@ def mellum_4b_gqa() -> Preset:
 PRESETS: Final[Mapping[str, Callable[[], Preset]]] = {
     "debug": debug,
     "demo": demo,
+    "base": base,
     "small": small,
     "mellum_4b": mellum_4b,
     "mellum_4b_gqa": mellum_4b_gqa,

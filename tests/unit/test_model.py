@@ -24,6 +24,14 @@ def test_the_count_is_that_of_the_model_that_is_built(preset: str) -> None:
     assert sum(weight.numel() for weight in built.parameters()) == model.parameters(settings.pretrain.model, vocab_size)
 
 
+def test_the_base_that_may_be_shipped_is_small() -> None:
+    """At most 12M parameters, and in bf16 with its tokenizer (0.47 MB, docs/log.md) and card at most 25 MB."""
+    preset = config.base()
+    count = model.parameters(preset.pretrain.model, preset.tokenizer.vocab_size)
+    assert count <= 12_000_000
+    assert 2 * count + 1_000_000 <= 25_000_000
+
+
 def test_costs_of_mellum() -> None:
     assert model.cache_bytes_per_token(ModelConfig()) == 368_640
     # 6 x 3.566e9 matrix weights + 6 x 30 x 3,072 x 8,192 of attention

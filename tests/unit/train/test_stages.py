@@ -1,6 +1,7 @@
 """The stages pretrain, sft and dpo, one after the other in this process, and imported base models."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from infill import config, examples, manifest, prompt, storage
+from infill import config, examples, manifest, prompt, storage, tokenizer
 from infill.config import Preset
 from infill.errors import InputError
-from infill.train import dpo, history, pretrain, sft
+from infill.train import card, dpo, history, pretrain, sft
 from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
 
 LOCAL = {
@@ -164,6 +165,23 @@ def test_a_published_base_is_imported_and_fine_tuned(
     assert prompt.load_format(tmp_path / "model").name == family
     sft.run(preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
     assert prompt.load_format(tmp_path / "sft").name == family
+
+
+def test_a_base_of_our_own_starts_another_run(root: Path, tmp_path: Path, preset: Preset) -> None:
+    """What `infill run --base-model` does first: its tokenizer, its weights, its card with what it is made of."""
+    base = shutil.copytree(root / "pretrain", tmp_path / "base")
+    short = config.resolve("debug", {**LOCAL, "base_model": str(base)})
+    tokenizer.run(short.tokenizer, str(root / "corpus"), str(tmp_path / "tokenizer"))
+    assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    pretrain.run(short.pretrain, str(root / "corpus"), str(tmp_path / "tokenizer"), str(tmp_path / "model"))
+    for name in ("model.safetensors", "prompt_format.json", "config.json", "generation_config.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (base / name).read_bytes()
+    facts = [storage.read_json(str(folder / card.FACTS_FILE)) for folder in (base, tmp_path / "model")]
+    assert facts[0] == facts[1]
+    sft.run(preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
+    told = (tmp_path / "sft" / card.FILE_NAME).read_text()
+    assert "| pretrain | 6 |" in told
+    assert "| sft | 6 |" in told
 
 
 def test_a_base_without_infilling_tokens_is_refused(root: Path, tmp_path: Path, preset: Preset) -> None:

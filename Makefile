@@ -7,6 +7,8 @@ SHELL := /bin/bash
 TORCH ?= cpu
 PYTHON ?= python3.11
 OUT ?= out/demo
+# The base model that the demo starts from, where there is one.
+BASE ?= $(wildcard models/base)
 UV_VERSION := 0.13.9
 
 BIN := .venv/bin
@@ -47,9 +49,16 @@ lock: setup ## resolve the dependencies again into requirements/
 	echo torch==2.13.0 | UV_FIND_LINKS= $(LOCK) requirements/cuda.txt
 
 .PHONY: demo
-demo: setup ## train, evaluate, register and serve a tiny model on the installed packages
-	$(BIN)/infill run --preset demo --out $(OUT)
+demo: setup ## train, evaluate, register and serve a tiny model on the installed packages (BASE= trains it from scratch)
+	$(BIN)/infill run --preset demo $(if $(BASE),--base-model $(BASE)) --out $(OUT)
 	$(BIN)/infill smoke --out $(OUT)
+
+.PHONY: base
+base: setup ## train the base model that the demo may start from into models/base (TORCH=cuda: minutes on one GPU)
+	$(BIN)/infill corpus build --preset base --output out/base/corpus
+	$(BIN)/infill tokenizer train --preset base --corpus out/base/corpus --output out/base/tokenizer
+	$(BIN)/infill train pretrain --preset base --set pretrain.train.launcher=local \
+		--corpus out/base/corpus --tokenizer out/base/tokenizer --output models/base
 
 .PHONY: test
 test: setup ## run all tests

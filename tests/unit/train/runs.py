@@ -87,7 +87,7 @@ def same_bits(first: Path, second: Path) -> bool:
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
     """A process that calls `target`, which must be importable, and leads its own session."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.unit.train.runs", "deepspeed"])
+    context.set_forkserver_preload(["tests.unit.train.preload"])
     process = context.Process(target=_lead, args=(target, arguments))
     process.start()
     return process

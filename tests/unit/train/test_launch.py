@@ -1,113 +1,52 @@
-"""Training through Ray Train and DeepSpeed: the same maths, and any death is survived."""
+"""Training with DeepSpeed and through Ray Train: the same maths, and any death is survived."""
 
 import functools
+import logging
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 
-from infill import model
-from infill.config import TrainConfig, debug
-from infill.errors import ServiceError, TrainingError
-from infill.train import checkpoint, history, launch, loop, objectives
-from infill.train.data import ItemLane, State
-from infill.train.engine import Engine
-from tests.builders import tiny_tokenizer
-from tests.unit.train.runs import Rows
+from infill import storage
+from infill.errors import InputError, ServiceError, StoppedError, TrainingError
+from infill.train import checkpoint, history, launch, objectives, update, watch
+from infill.train.batch import Batch
+from tests.unit.train import runs
+from tests.unit.train.runs import TRAIN, job, same_bits, weights
 
-TRAIN = TrainConfig(
-    steps=12,
-    batch_tokens=6 * 128,
-    micro_batch_tokens=128,
-    learning_rate=3e-3,
-    warmup_steps=2,
-    log_every=2,
-    checkpoint_every=4,
-    keep_checkpoints=9,
-    workers=2,
-    max_failures=1,
-    timeout_s=120,
-)
-
-
-def new_model() -> Any:
-    return model.build(model.llama_config(debug().pretrain.model, 512), seed=1)
-
-
-def work(deaths: str, engine: Engine) -> loop.Work:
-    """Batches; where there is a folder `deaths`, the last worker is killed once, in the middle."""
-
-    def open_lane(number: int, state: State | None) -> ItemLane:
-        return ItemLane(Rows(), 128, seed=5, lane=number, lanes=6, state=state)
-
-    def objective(log_probs: torch.Tensor, batch: Any) -> objectives.Result:
-        mark = Path(deaths) / "dead"
-        steps = len(list(Path(deaths).glob("call_*"))) if deaths else 0
-        if deaths and engine.rank == engine.world - 1 and not mark.exists():
-            (Path(deaths) / f"call_{steps}").touch()
-            if steps == 20:
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return objectives.language_model(log_probs, batch)
-
-    return loop.Work(objective=objective, open_lane=open_lane, identity="this")
-
-
-def job(folder: Path, *, train: TrainConfig = TRAIN, deaths: str = "") -> launch.Job:
-    return launch.Job(
-        label="test",
-        train=train,
-        output=str(folder / "out"),
-        model=new_model,
-        tokenizer=tiny_tokenizer(folder / "tokenizer"),
-        work=functools.partial(work, deaths),
-    )
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(folder / "out" / "model.safetensors")
+KEPT = replace(TRAIN, keep_checkpoints=9)
 
 
 @pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> Path:
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed training by two DeepSpeed workers."""
     folder = tmp_path_factory.mktemp("two_workers")
-    launch.fit(job(folder))
+    assert [runs.ended(process) for process in runs.group(job(folder, KEPT), folder / "met")] == [0, 0]
     return folder
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_killed_changes_no_bit(tmp_path: Path, two_workers: Path) -> None:
-    deaths = tmp_path / "deaths"
-    deaths.mkdir()
-    launch.fit(job(tmp_path, deaths=str(deaths)))
-    assert (deaths / "dead").exists()
-    expected, found = weights(two_workers), weights(tmp_path)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def continued(folder: Path, source: Path, train: TrainConfig) -> list[history.Row]:
-    """The history of a training that goes on from step 8 of `source`."""
-    at = Path(checkpoint.FOLDER) / "step_00000008"
-    shutil.copytree(source / "out" / at, folder / "out" / at)
-    shutil.copy(source / "out" / history.FILE_NAME, folder / "out")
-    launch.fit(job(folder, train=train))
-    return history.read(str(folder / "out"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "launcher"), [(1, "local"), (3, "ray")])
 def test_other_workers_go_on_where_two_have_stopped(
     tmp_path: Path, two_workers: Path, workers: int, launcher: str
 ) -> None:
-    from dataclasses import replace
-
-    found = continued(tmp_path, two_workers, replace(TRAIN, workers=workers, launcher=launcher))
-    expected = history.read(str(two_workers / "out"))
+    """One plain process, or three DeepSpeed workers, go on from step 8: the checkpoint is for any number and engine."""
+    made = job(tmp_path, replace(KEPT, workers=workers, launcher=launcher))
+    at = Path(checkpoint.FOLDER) / "step_00000008"
+    shutil.copytree(two_workers / "out" / at, tmp_path / "out" / at)
+    shutil.copy(two_workers / "out" / history.FILE_NAME, tmp_path / "out")
+    group = [runs.start(launch.fit, made)] if launcher == "local" else runs.group(made, tmp_path / "met")
+    assert [runs.ended(process) for process in group] == [0] * workers
+    found, expected = history.read(str(tmp_path / "out")), history.read(str(two_workers / "out"))
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     for row, other in zip(found, expected, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], abs=1e-3)
@@ -116,22 +55,168 @@ def test_other_workers_go_on_where_two_have_stopped(
         torch.testing.assert_close(weights(tmp_path)[name], weight, atol=1e-4, rtol=1e-3)
 
 
+def bad_once(log_probs: torch.Tensor, batch: Batch) -> objectives.Result:
+    """No number in the 20th micro-batch of a worker, a gradient far too long in the 32nd: in the middle of steps."""
+    bad_once.calls += 1  # type: ignore[attr-defined]
+    result = objectives.language_model(log_probs, batch)
+    if bad_once.calls == 20:  # type: ignore[attr-defined]
+        return result._replace(loss=result.loss * float("nan"))
+    if bad_once.calls == 32:  # type: ignore[attr-defined]
+        return result._replace(loss=result.loss + 1e6 * (result.loss - result.loss.detach()))
+    return result
+
+
+bad_once.calls = 0  # type: ignore[attr-defined]
+
+
+def test_deepspeed_forgets_a_refused_batch_and_takes_it_again(tmp_path: Path, two_workers: Path) -> None:
+    group = runs.group(job(tmp_path, objective=bad_once), tmp_path / "met")
+    assert [runs.ended(process) for process in group] == [0, 0]
+    assert len(list((tmp_path / "out" / update.FOLDER).glob("*_rank_*.json"))) == 4
+    assert same_bits(two_workers, tmp_path)
+
+
+class Steps:
+    """Steps that a training has made, read from its history."""
+
+    def __init__(self, folder: Path) -> None:
+        self.output = str(folder / "out")
+
+    def wait(self, steps: int, seconds: float = 250) -> None:
+        end = time.monotonic() + seconds
+        while not any(row["step"] >= steps for row in history.read(self.output)):
+            assert time.monotonic() < end, "the training does not go on"
+            time.sleep(0.02)
+
+
+def note_pid(folder: Path, log_probs: torch.Tensor, batch: Batch) -> objectives.Result:
+    """The objective of a training whose workers tell who they are, and take their time so that they can be killed."""
+    (folder / "pids" / f"{os.getpid()}").touch()
+    time.sleep(0.05)
+    return objectives.language_model(log_probs, batch)
+
+
+def driver(folder: Path) -> subprocess.Popen[bytes]:
+    """The training's driver in a process of its own, which leads its own session."""
+    code = (
+        "import pathlib, sys; from tests.unit.train import test_launch as made; "
+        "made.launch.fit(made.slow(pathlib.Path(sys.argv[1])))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True)
+
+
+def slow(folder: Path) -> launch.Job:
+    (folder / "pids").mkdir(exist_ok=True)
+    return job(folder, replace(TRAIN, log_every=1), functools.partial(note_pid, folder))
+
+
+def workers(folder: Path) -> list[int]:
+    """The living workers of the training."""
+    return [int(path.name) for path in (folder / "pids").iterdir() if Path(f"/proc/{path.name}").exists()]
+
+
+def controllers() -> list[int]:
+    """The living controllers of Ray Train."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"TrainController" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
 @pytest.mark.slow
-def test_a_workers_error_is_told_as_it_is(tmp_path: Path, ray_address: str) -> None:
-    bad = functools.partial(launch.Job, label="test", train=TRAIN, output=str(tmp_path / "out"), tokenizer="")
-    with pytest.raises(TrainingError, match="this cannot go on"):
-        launch.fit(bad(model=raises, work=functools.partial(work, "")))
+@pytest.mark.timeout(900)  # four starts of Ray Train's workers; 50 s on two cores that do nothing else
+def test_ray_survives_the_death_of_driver_worker_and_controller(
+    tmp_path: Path, two_workers: Path, ray_address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One after the other, each at a random moment of what is left; at last a worker is asked to go."""
+    draw = random.Random(7)
+    seen = Steps(tmp_path)
+    process = driver(tmp_path)
+    try:
+        seen.wait(draw.randint(1, 3))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    while workers(tmp_path):  # Ray ends what a dead driver has started
+        time.sleep(0.1)
+    for path in (tmp_path / "pids").iterdir():
+        path.unlink()
+    killed: list[int] = []
+
+    def murder() -> None:
+        deaths = (workers, signal.SIGKILL), (lambda _: controllers(), signal.SIGKILL), (workers, signal.SIGTERM)
+        for number, (victims, death) in enumerate(deaths):
+            seen.wait(draw.randint(2, 3) + 3 * number)
+            time.sleep(draw.uniform(0, 0.1))
+            killed.append(draw.choice(victims(tmp_path)))
+            os.kill(killed[-1], death)
+
+    murderer = threading.Thread(target=murder)
+    murderer.start()
+    with caplog.at_level(logging.WARNING, launch.log.name):
+        launch.fit(slow(tmp_path))
+    murderer.join()
+    assert len(killed) == 3
+    assert len([line for line in caplog.messages if "were lost" in line]) == 2
+    assert caplog.messages[-1] == f"test: {launch.PREEMPTED}"
+    assert same_bits(two_workers, tmp_path)
 
 
 def raises() -> Any:
-    raise TrainingError("this cannot go on")
+    raise InputError("this cannot go on")
 
 
-def test_more_workers_than_cpus_are_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
+@pytest.mark.slow
+def test_a_workers_error_is_told_as_it_is(tmp_path: Path, ray_address: str) -> None:
+    with pytest.raises(InputError, match="this cannot go on"):
+        launch.fit(replace(job(tmp_path, replace(TRAIN, workers=1)), model=raises))
 
-    with pytest.raises(TrainingError, match=r"2 workers need as many CPUs, the Ray cluster has 1"):
-        launch._trainer(job(tmp_path, train=replace(TRAIN, workers=2)), {"CPU": 1.0})
+
+class Failed(Exception):  # noqa: N818
+    """What Ray Train raises, as far as we look at it."""
+
+    def __init__(self, *causes: Exception) -> None:
+        super().__init__("training failed\nno more is known")
+        self.worker_failures = dict(enumerate(causes))
+
+
+def test_what_a_new_start_would_not_heal_is_raised(tmp_path: Path) -> None:
+    lost = RuntimeError("Connection closed by peer [127.0.0.1]")
+    with pytest.raises(InputError, match="bad data"):
+        launch.reason(Failed(lost, InputError("bad data")), str(tmp_path))
+    with pytest.raises(Failed):
+        launch.reason(Failed(ZeroDivisionError()), str(tmp_path))
+    assert launch.reason(Failed(lost), str(tmp_path)) == "the workers were lost (no more is known)"
+    assert launch.reason(Failed(lost, StoppedError("asked")), str(tmp_path)) == launch.PREEMPTED
+    storage.write_json(str(tmp_path / watch.HANG_FILE), {"message": "worker 1 of the training hung"})
+    assert launch.reason(Failed(), str(tmp_path)) == "worker 1 of the training hung"
+
+
+@pytest.mark.parametrize(
+    ("resources", "least", "expected"),
+    [
+        ({"CPU": 4.0}, 0, (3, False)),
+        ({"CPU": 8.0, "GPU": 3.0}, 0, (3, True)),
+        ({"CPU": 8.0, "GPU": 2.0}, 1, (2, True)),
+        ({"CPU": 2.0}, 2, (2, False)),
+    ],
+)
+def test_as_many_workers_start_as_there_is_room_for(
+    resources: dict[str, float], least: int, expected: tuple[int, bool]
+) -> None:
+    assert launch.possible(replace(TRAIN, workers=3, min_workers=least), resources) == expected
+
+
+@pytest.mark.parametrize(
+    ("least", "told"), [(0, "3 workers need as many GPUs, the Ray cluster has 1"), (2, "2 workers")]
+)
+def test_fewer_workers_than_allowed_are_refused(least: int, told: str) -> None:
+    with pytest.raises(TrainingError, match=told):
+        launch.possible(replace(TRAIN, workers=3, min_workers=least), {"CPU": 8.0, "GPU": 1.0})
 
 
 def test_a_ray_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,11 @@ def _add_tools(commands: Commands) -> None:
     query.add_argument("--budget", type=int, default=4_096, help="tokens; default: %(default)s")
     query.add_argument("--tokenizer", default=None, metavar="URI", help="a model or tokenizer folder")
     query.add_argument(
-        "--recent", action="append", default=[], metavar="PATH", help="a file opened lately, the latest first; repeat it"
+        "--recent",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a file opened lately; repeat it, the latest first",
     )
     query.add_argument("--json", action="store_true", help="JSON even on a terminal")
 

@@ -17,8 +17,16 @@ __all__ = ["CANDIDATES", "ContextItem", "ProjectIndex", "Query", "rank", "retrie
 
 
 def retrieve(
-    index: ProjectIndex, request: FimRequest, *, strategy: str = "infill", k: int = CANDIDATES
+    index: ProjectIndex,
+    request: FimRequest,
+    *,
+    strategy: str = "infill",
+    k: int = CANDIDATES,
+    recent: tuple[str, ...] = (),
 ) -> tuple[ContextItem, ...]:
-    """At most `k` items for the caret of `request` in prompt order, the best last; never from the current file."""
-    query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix)
+    """At most `k` items for the caret of `request` in prompt order, the best last; never from the current file.
+
+    `recent` are the files that were opened or edited lately, the latest first.
+    """
+    query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix, recent=recent)
     return tuple(reversed(rank(index, query, strategy, k)))

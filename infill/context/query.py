@@ -22,14 +22,23 @@ Result = TypeVar("Result")
 
 
 def query_repository(
-    repo: str, path: str, line: int, column: int, *, strategy: str, budget: int, as_json: bool, tokenizer: str | None
+    repo: str,
+    path: str,
+    line: int,
+    column: int,
+    *,
+    strategy: str,
+    budget: int,
+    as_json: bool,
+    tokenizer: str | None,
+    recent: tuple[str, ...] = (),
 ) -> None:
     """Print the packed context for a caret (line and column from 1) as a table, or as one JSON object.
 
     `tokenizer` is the URI of a model or tokenizer folder; without one, three bytes count as a token. Raises InputError
     when the repository, the file, the caret, the strategy or the tokenizer does not exist.
     """
-    told = inspect(repo, path, line, column, strategy=strategy, budget=budget, tokenizer=tokenizer)
+    told = inspect(repo, path, line, column, strategy=strategy, budget=budget, tokenizer=tokenizer, recent=recent)
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
     else:
@@ -37,7 +46,15 @@ def query_repository(
 
 
 def inspect(
-    repo: str, path: str, line: int, column: int, *, strategy: str, budget: int, tokenizer: str | None
+    repo: str,
+    path: str,
+    line: int,
+    column: int,
+    *,
+    strategy: str,
+    budget: int,
+    tokenizer: str | None,
+    recent: tuple[str, ...],
 ) -> dict[str, Any]:
     """The packed `items` in prompt order with text and provenance, the prompt's size, times, and what is left out."""
     folder = storage.fetch(tokenizer) if tokenizer else None
@@ -47,7 +64,7 @@ def inspect(
     request = FimRequest(path=Path(path).as_posix(), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
     retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
-    context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy))
+    context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, recent=recent))
     asked = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)
     packed, pack_ms = _timed(lambda: pack(fmt, encode, asked, budget=budget))
     return {

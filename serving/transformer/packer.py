@@ -107,7 +107,9 @@ class Packer:
         if request.documents:
             key = request.project or _fingerprint(request.documents)
             with self.projects.project(key, request.documents) as index:
-                items = retrieve(index, request.fim, strategy=self.strategy, k=self.context_items)
+                items = retrieve(
+                    *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
+                )
                 packed = self._pack(request, items, index.holds)
         else:
             packed = self._pack(request, (), lambda _: False)

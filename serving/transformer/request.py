@@ -11,6 +11,7 @@ UNTITLED: Final = "untitled"
 """The path of a file without one: each file in the training data had a path."""
 MAX_PATH_CHARS: Final = 4_096
 MAX_DOCUMENTS: Final = 20_000
+MAX_RECENT: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class CompletionRequest:
     """The caret; its context is still empty."""
     documents: tuple[tuple[str, str], ...]
     """Path and text of the project's other files."""
+    recent: tuple[str, ...] = ()
+    """Paths of files that were opened or edited lately, the latest first."""
     session: str
     """Whose prompts follow each other; empty when the client does not say."""
     project: str = ""
@@ -36,6 +39,8 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
             suffix=read_text(body, "suffix"),
         ),
         documents=_documents(body),
+        recent=_recent(body),
+        project=read_text(body, "project", limit=512),
         session=read_text(body, "session", limit=512) or read_text(body, "user", limit=512),
         sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
     )
@@ -66,3 +71,8 @@ def _documents(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     what = 'objects {"path": string, "text": string}'
     documents = read_list(body, "context", _is_document, what, MAX_DOCUMENTS)
     return tuple((_path(clean(each["path"]), "context"), clean(each["text"])) for each in documents)
+
+
+def _recent(body: Mapping[str, Any]) -> tuple[str, ...]:
+    paths = read_list(body, "recent", lambda item: isinstance(item, str), "paths", MAX_RECENT)
+    return tuple(_path(clean(path), "recent") for path in paths)

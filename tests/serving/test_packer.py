@@ -1,7 +1,6 @@
 """Projects are indexed once and brought up to date; memory is bounded; sessions do not mix."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,10 +84,12 @@ def packer(model: Path) -> Packer:
     return build_packer(config, prepare(config))
 
 
-def request(files: Files = FILES, session: str = "", prompt: str = "x = be") -> CompletionRequest:
+def request(
+    files: Files = FILES, session: str = "", prompt: str = "x = be", recent: tuple[str, ...] = ()
+) -> CompletionRequest:
     context = [{"path": path, "text": text} for path, text in files]
-    completion = read_request({"path": "c.py", "prompt": prompt, "session": session, "context": context}, 16)
-    return replace(completion, project=session)
+    fields = {"path": "c.py", "prompt": prompt, "session": session, "project": session, "context": context}
+    return read_request(fields | {"recent": list(recent)}, 16)
 
 
 def test_a_session_never_sees_text_that_its_request_does_not_hold(packer: Packer) -> None:
@@ -97,6 +98,13 @@ def test_a_session_never_sees_text_that_its_request_does_not_hold(packer: Packer
     assert {item.path for item in items} <= {"z.py"}
     items = packer.pack(request(session="shared", files=())).prompt.items
     assert items == ()
+
+
+def test_of_two_like_files_the_one_opened_lately_stands_nearer_to_the_caret(packer: Packer) -> None:
+    files = tuple((path, f"def beta():\n    return {path[0]}{path[0]}\n") for path in ("a.py", "b.py"))
+    for latest in ("a.py", "b.py"):
+        items = packer.pack(request(files, prompt="x = beta(", recent=(f"./{latest}", "gone.py"))).prompt.items
+        assert items[-1].path == latest
 
 
 def test_text_that_changed_is_packed_as_it_is_now(packer: Packer) -> None:

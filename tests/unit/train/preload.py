@@ -1,5 +1,6 @@
-"""What the server that `runs` forks processes from has loaded."""
+"""What the server that `runs` forks processes from has loaded: that module, with PyTorch, and DeepSpeed."""
 
-from tests.unit.train import runs
+import tests.unit.train.runs  # noqa: F401 (for its imports)
+from infill.train import launch
 
-runs.launch.load_deepspeed()
+launch.load_deepspeed()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the images of dist/images.json as the charts do: read-only, as user 1000, without rights; the transformer and the
-# predictor against each other on a private network, with the model folder $1. Prints the completion.
+# predictor against each other on a private network, with the model folder $1. Prints sizes, times and the completion.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 docker=${DOCKER:-docker}
@@ -19,15 +19,30 @@ cleanup() {
     "$docker" network rm "$network" >/dev/null
 }
 
+for name in pipeline train transformer predictor; do
+    printf '%-12s %5d MB\n' "$name" $(($("$docker" inspect --format '{{.Size}}' "$(image $name)") / 1000000))
+done
+most=500
+test $(($("$docker" inspect --format '{{.Size}}' "$(image transformer)") / 1000000)) -lt $most || {
+    echo "images/check.sh: the transformer is not below $most MB" >&2
+    exit 1
+}
 for name in pipeline train; do
     "$docker" run --rm --network none "${hardened[@]}" "$(image $name)" infill --version
 done
-"$docker" run --rm --network none "${hardened[@]}" "$(image train)" python -c 'import deepspeed, ray, torch, transformers'
-"$docker" run --rm --network none "${hardened[@]}" "$(image pipeline)" python -c 'import kfp, kubernetes, mlflow'
-if "$docker" run --rm --network none --entrypoint python "$(image transformer)" -c 'import torch' 2>/dev/null; then
-    echo "images/check.sh: the transformer holds torch" >&2
-    exit 1
-fi
+holds() { # image, modules
+    "$docker" run --rm --network none "${hardened[@]}" --entrypoint python "$(image "$1")" -c "import $2"
+}
+holds train 'boto3, deepspeed, ray, s3fs, torch, transformers'
+holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs'
+holds transformer 'infill.context.kernels, infill.context.scoring, s3fs'
+holds predictor 's3fs'
+for module in torch numba pyarrow; do
+    if holds transformer $module 2>/dev/null; then
+        echo "images/check.sh: the transformer holds $module" >&2
+        exit 1
+    fi
+done
 
 "$docker" network create --internal "$network" >/dev/null
 trap cleanup EXIT
@@ -42,12 +57,21 @@ start transformer "$(image transformer)" --model=/model --predictor_host=predict
 ask() { # Python that runs inside the transformer's container
     "$docker" exec "$network-transformer" python -c "$1"
 }
+started=$SECONDS
 for _ in $(seq 120); do
     ask 'import urllib.request as u; u.urlopen("http://localhost:8080/v2/health/ready"); u.urlopen("http://predictor:8080/v2/health/ready")' \
         2>/dev/null && break
     sleep 1
 done
-ask 'import json, urllib.request as u
-body = {"prompt": "def area(width, height):\n    return ", "suffix": "\n", "path": "a.py", "max_tokens": 8}
-request = u.Request("http://localhost:8080/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"})
-print(u.urlopen(request).read().decode())'
+echo "both ready after $((SECONDS - started)) s"
+# Another file that defines what the caret needs: the first request has an index to make and a ranking to run.
+ask 'import json, time, urllib.request as u
+files = [{"path": "b.py", "text": "def area(width, height):\n    return width * height\n" * 40}]
+body = {"prompt": "from b import area\n\nprint(area(", "suffix": "))\n", "path": "a.py", "max_tokens": 8, "context": files}
+for attempt in ("first", "second"):
+    request = u.Request("http://localhost:8080/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"})
+    started = time.perf_counter()
+    answer = json.loads(u.urlopen(request).read())
+    print(f"{attempt} completion: {time.perf_counter() - started:.2f} s")
+print(json.dumps(answer))
+assert answer["infill"]["context"], "nothing of b.py is in the prompt"'

@@ -297,14 +297,15 @@ def _ports(pod: Pod) -> set[str | int]:
 
 
 def network(bundle: Bundle) -> Iterator[str]:
-    """Where network policies are on, every pod has one for what comes in, and nothing comes in from everywhere."""
+    """Where network policies are on, every pod has one each way, and nothing comes in from everywhere."""
     policies = bundle.of("NetworkPolicy")
     if not bundle.values.get("networkPolicy", {}).get("enabled", True):
         return
     for pod in bundle.pods:
         own = [each for each in policies if matches(each["spec"]["podSelector"], pod.labels)]
-        if not any("Ingress" in each["spec"]["policyTypes"] for each in own):
-            yield f"{pod.where}: no network policy for what comes in"
+        for direction in ("Ingress", "Egress"):
+            if not any(direction in each["spec"]["policyTypes"] for each in own):
+                yield f"{pod.where}: no network policy for its {direction.lower()}"
     for policy in policies:
         for rule in policy["spec"].get("ingress", []):
             if not rule.get("from"):

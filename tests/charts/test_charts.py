@@ -367,6 +367,12 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
         "predictor-open-to-the-namespace",
         lambda b: thing(b, "NetworkPolicy", "predictor")["spec"]["ingress"][0]["from"].append({"podSelector": {}}),
     ),
+    (
+        policies.network,
+        SERVING,
+        "predictor-may-call-out",
+        lambda b: thing(b, "NetworkPolicy", "predictor")["spec"]["policyTypes"].remove("Egress"),
+    ),
     (policies.budgets, SERVING, "missing", lambda b: remove(b, "PodDisruptionBudget", "")),
     (policies.budgets, PLATFORM, "useless", lambda b: thing(b, "Deployment")["spec"].update(replicas=1)),
     (policies.mounts, PLATFORM, "no-volume", lambda b: mlflow(b)["volumes"].pop()),

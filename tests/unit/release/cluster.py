@@ -68,7 +68,7 @@ def namespace(server: Server, api: Api, url: str) -> Iterator[Namespace]:
         for thing in helm("infill-serving", "auto-values"):
             if thing["kind"] in ("ConfigMap", "Service"):
                 api.create(f"{thing['kind'].lower()}s", thing)
-        made.change_frame(url=url, ready_seconds=0, smoke_latency_ms=20_000)
+        made.change_frame(url=url, ready_seconds=60, smoke_latency_ms=60_000)
         yield made
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infill import manifest, storage
+from infill import cli, manifest, storage
 from infill.cluster.api import Api, RefusedError
 from infill.errors import InfillError, InputError, ServiceError
 from infill.release import deploy, frame, readiness, registry, rollout, route, smoke
@@ -15,7 +15,7 @@ from infill.release.readiness import Patience
 from infill.release.rollout import DeployError
 from tests.kube.apiserver import Fault
 from tests.unit.release import kserve
-from tests.unit.release.cluster import CONFIG, Namespace, Trained, api, engine, model, namespace, server, url
+from tests.unit.release.cluster import CONFIG, Namespace, Trained, api, engine, model, namespace, server, upload, url
 
 __all__ = ["api", "engine", "model", "namespace", "server", "url"]
 
@@ -239,11 +239,12 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
 ) -> None:
     version = registry.register("infill", model_uri="", tags={registry.MODEL_DIGEST: "0"})
     targets = []
-    for label in ("one", "two", "three"):
-        uri = model_at(mlflow_store, model, label)
+    for label in ("one", "two", "three") if step == "delete" else ("two", "three"):
+        uri = upload(model, f"memory://{mlflow_store.name}/{label}", mlflow_store)
         made = registry.Version(name="infill", version=version.version, model_uri=uri, model_digest=label, tags={})
         targets.append(rollout.Target(version=made, record=f"{uri}/deployment.json"))
-    for target in targets[:2]:
+    *before, last = targets
+    for target in before:
         rollout.deploy(namespace.api, "infill", target)
     second = namespace.route.active
     real = getattr(home, step)
@@ -256,9 +257,9 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(home, step, killed)
         with pytest.raises(KeyboardInterrupt):
-            rollout.deploy(namespace.api, "infill", targets[2])
-    assert namespace.services[namespace.route.active] in (targets[1].version.model_uri, targets[2].version.model_uri)
-    rollout.deploy(namespace.api, "infill", targets[2])
+            rollout.deploy(namespace.api, "infill", last)
+    assert namespace.services[namespace.route.active] in (before[-1].version.model_uri, last.version.model_uri)
+    rollout.deploy(namespace.api, "infill", last)
     third = namespace.route.active
     assert namespace.route == route.Route(active=third, previous=second, smoke=namespace.route.smoke)
     assert namespace.route.smoke["smoke_prompts"] == len(smoke.GOLDEN)
@@ -266,12 +267,6 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     told = registry.find("infill", "0")
     assert told is not None
     assert told.tags[registry.DEPLOYED] == f"ml/{third}"
-
-
-def model_at(folder: Path, model: Path, label: str) -> str:
-    from tests.unit.release.cluster import upload
-
-    return upload(model, f"memory://{folder.name}/{label}", folder)
 
 
 @pytest.mark.parametrize("step", ["shift", "find", "rollback", "set_tags"])
@@ -431,3 +426,27 @@ def test_a_dry_run_on_one_machine_says_what_would_be_recorded(mlflow_store: Path
     text = deploy.plan(type(CONFIG)(), run.decision, "", output=run.output)
     assert f"{run.output}/deployment.json would name {run.uri}" in text
     assert not storage.exists(run.output)
+
+
+def test_the_command_line_deploys_tests_and_goes_back(
+    namespace: Namespace, mlflow_store: Path, model: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    for label, score in (("one", 0.5), ("two", 0.6)):
+        run = Trained(mlflow_store, model, label, score)
+        command = ["deploy", "--preset", "debug", "--decision", run.decision, "--output", run.output]
+        assert cli.main([*command, "--release", "infill", "--dry-run"]) == 0
+        assert f"infill.dev/model-uri: {run.uri}" in capsys.readouterr().out
+        assert cli.main([*command, "--release", "infill"]) == 0
+        assert json.loads(capsys.readouterr().out)["uri"] == run.output
+    second = namespace.route.active
+    assert cli.main(["smoke", "--url", url, "--model", str(model)]) == 0
+    assert json.loads(capsys.readouterr().out)["smoke_prompts"] == len(smoke.GOLDEN)
+    assert cli.main(["smoke", "--url", url]) == 2
+    assert "--url needs --model" in capsys.readouterr().err
+    assert cli.main(["rollback", "--release", "infill"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == second
+    assert cli.main(["rollback", "--release", "infill"]) == 2
+    assert "knows no InferenceService to go back to" in capsys.readouterr().err
+    store = ["--preset", "debug", "--champion", "infill", "--store", f"memory://{mlflow_store.name}/store"]
+    assert cli.main(["deploy", *store, "--release", "other"]) == 2
+    assert "has no ConfigMap other-deploy" in capsys.readouterr().err

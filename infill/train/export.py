@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+import transformers
 
 from infill import prompt, storage
 from infill.train import card
@@ -24,6 +25,7 @@ TOKENIZER_FILES: Final = (
 def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
     """Write the Hugging Face `model` with its weights as `dtype`, and the tokenizer of the folder `source`."""
     fmt = prompt.load_format(storage.fetch(source))
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.generation_config.eos_token_id = list(fmt.stop_ids)
     model.generation_config.pad_token_id = fmt.fim_pad
     with tempfile.TemporaryDirectory() as folder:

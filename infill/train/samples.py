@@ -6,6 +6,7 @@ completions of a handful of short prompts cost about as much as one step, draw n
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ MIDDLE_CHARS: Final = 80
 """The longest middle of a hole that pre-training shows."""
 TRIED: Final = 64
 """Documents looked at for a hole before a split is taken to have no more."""
+SHARDS: Final = 8
+"""Shards of the corpus that are looked into."""
 SHOWN_LINES: Final = 4
 """Lines that are kept of what stands before and behind a hole."""
 SHOWN_CHARS: Final = 400
@@ -98,10 +101,15 @@ def of_documents(corpus: str, split: str, count: int, seed: int) -> list[Hole]:
 
 
 def _shuffled(documents: Documents, seed: int, most: int) -> Iterator[Document]:
-    """At most `most` documents of each shard, by hash."""
-    for shard in range(len(documents.shards)):
-        ranks = [(draw("samples", seed, shard, row), row) for row in range(documents.table(shard).num_rows)]
-        yield from (documents.get(shard, row) for _, row in sorted(ranks)[:most])
+    """At most `most` documents of the first shards by hash, one of each repository before the second of any."""
+    places: list[tuple[int, float, int, int]] = []
+    for shard in range(min(SHARDS, len(documents.shards))):
+        met = Counter[str]()
+        repos = [str(repo) for repo in documents.table(shard)["repo"].to_pylist()]
+        for rank, row in sorted((draw("samples", seed, shard, row), row) for row in range(len(repos))):
+            places.append((met[repos[row]], rank, shard, row))
+            met[repos[row]] += 1
+    yield from (documents.get(shard, row) for _, _, shard, row in sorted(places)[:most])
 
 
 def _cut(document: Document, seed: int) -> list[Hole]:

@@ -53,6 +53,14 @@ def test_holes_are_of_the_held_out_split_and_can_be_put_together_again(root: Pat
         assert 0 < len(hole.middle) <= samples.MIDDLE_CHARS
 
 
+def test_no_repository_comes_twice_before_each_came_once(tmp_path: Path) -> None:
+    repositories = tiny_repositories(8, files=8)
+    write_documents(tmp_path / "corpus", repositories, dict.fromkeys(repositories, "validation"))
+    found = samples.of_documents(str(tmp_path / "corpus"), "validation", 8, seed=0)
+    texts = [hole.request.prefix + hole.middle + hole.request.suffix for hole in found]
+    assert len({text.split(" of ")[1].split(":")[0] for text in texts}) == 8
+
+
 def test_a_split_without_text_shows_nothing(root: Path, tmp_path: Path) -> None:
     write_documents(tmp_path / "corpus", {"only": {"a.py": "x = 1\n"}}, {"only": "train"})
     assert samples.of_documents(str(tmp_path / "corpus"), "validation", 3, seed=0) == []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infill import __version__, config
+from infill.cli_options import Commands, command, settings_of, settings_options
 from infill.errors import InfillError, InputError
 
 STAGE_COMMANDS = {
@@ -67,61 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands = Any  # argparse's own type of a group of sub-parsers is private
-
-
-def _command(commands: Commands, name: str, call: Any, about: str, example: str = "") -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        epilog=f"example: {example}" if example else None,
-    )
-    parser.set_defaults(call=call)
-    return parser
-
-
-def _settings_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="demo", choices=config.PRESETS, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, help="seed of every stage")
-    parser.add_argument(
-        "--source", action="append", metavar="URI", help="dir:/path or packages: (may be repeated; default: packages:)"
-    )
-    parser.add_argument(
-        "--base-model", metavar="URI", help="start from this Hugging Face folder instead of training from scratch"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
-    )
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the options of a command stand for. Folders are made absolute: steps run elsewhere."""
-    short: dict[str, Any] = {}
-    if options.source:
-        short["sources"] = [_absolute_source(source) for source in options.source]
-    if options.base_model:
-        remote = "://" in options.base_model
-        short["base_model"] = options.base_model if remote else str(Path(options.base_model).resolve())
-    if options.seed is not None:
-        short["seed"] = options.seed
-    return short | config.parse_settings(options.set)
-
-
-def _absolute_source(source: str) -> str:
-    kind, _, path = source.partition(":")
-    return f"dir:{Path(path).resolve()}" if kind == "dir" and "://" not in path else source
-
-
 def _add_run(commands: Commands) -> None:
-    run = _command(
+    run = command(
         commands,
         "run",
         _run,
         "run the whole pipeline on this machine; the last line is a JSON summary",
         "infill run --preset debug --source dir:~/code --out out/debug",
     )
-    _settings_options(run)
+    settings_options(run)
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="store, MLflow and report go here")
 
 
@@ -131,7 +86,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from pipelines import local
     from pipelines.summary import show
 
-    summary = local.run(options.preset, _settings(options), options.out)
+    summary = local.run(options.preset, settings_of(options), options.out)
     show(summary, options.out, Console())
     return summary
 
@@ -149,15 +104,15 @@ def _add_stages(commands: Commands) -> None:
                 parser = commands.add_parser(words[0], help=f"{words[0]}: see infill {words[0]} --help")
                 groups[words[0]] = parser.add_subparsers(metavar="COMMAND", required=True)
             group = groups[words[0]]
-        parser = _command(group, words[-1], _stage, stage.about)
+        parser = command(group, words[-1], _stage, stage.about)
         parser.set_defaults(stage=name)
-        _settings_options(parser)
+        settings_options(parser)
         for wanted in stage.inputs:
             flag = f"--{wanted.replace('_', '-')}"
             parser.add_argument(flag, required=True, metavar="URI", help=f"the finished {wanted} artifact")
         _target_options(parser)
     about = "tell how far a training is, or where it ended, from its output folder"
-    status = _command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
+    status = command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
     status.add_argument("output", metavar="OUT", help="the training's output folder")
 
 
@@ -177,7 +132,7 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
     from infill.stages import STAGES, execute
 
     stage = STAGES[options.stage]
-    preset = config.resolve(options.preset, _settings(options))
+    preset = config.resolve(options.preset, settings_of(options))
     inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
     made = execute(options.stage, getattr(preset, stage.settings), inputs, options.store, output=options.output)
     return {"uri": made.uri, "digest": made.digest, "seconds": made.seconds, "metrics": made.metrics}
@@ -194,7 +149,7 @@ def _add_tools(commands: Commands) -> None:
     fim = commands.add_parser("fim", help="holes in a file: see infill fim --help").add_subparsers(
         metavar="COMMAND", required=True
     )
-    split = _command(
+    split = command(
         fim, "split", _split, "cut syntactic holes into a file", "infill fim split infill/prompt.py --n 3 --seed 1"
     )
     split.add_argument("file", type=Path)
@@ -205,7 +160,7 @@ def _add_tools(commands: Commands) -> None:
     context = commands.add_parser("context", help="project context: see infill context --help").add_subparsers(
         metavar="COMMAND", required=True
     )
-    query = _command(
+    query = command(
         context,
         "query",
         _query,
@@ -253,7 +208,7 @@ def _add_export(commands: Commands) -> None:
         metavar="COMMAND", required=True
     )
     about = "write a model folder as one GGUF file for llama.cpp"
-    gguf = _command(export, "gguf", _gguf, about, "infill export gguf out/model --to model.gguf --type q8_0")
+    gguf = command(export, "gguf", _gguf, about, "infill export gguf out/model --to model.gguf --type q8_0")
     gguf.add_argument("model", metavar="MODEL", help="a model folder")
     gguf.add_argument("--to", type=Path, required=True, metavar="FILE")
     gguf.add_argument(
@@ -268,7 +223,7 @@ def _gguf(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_serving(commands: Commands) -> None:
-    serve = _command(
+    serve = command(
         commands,
         "serve",
         _serve,
@@ -278,7 +233,7 @@ def _add_serving(commands: Commands) -> None:
     _model_options(serve)
     serve.add_argument("--port", type=int, default=8_080, help="of the transformer; default: %(default)s")
 
-    complete = _command(
+    complete = command(
         commands,
         "complete",
         _complete,
@@ -319,14 +274,14 @@ def _complete(options: argparse.Namespace) -> dict[str, Any]:
 def _add_release(commands: Commands) -> None:
     from infill.stages import STAGES
 
-    deploy = _command(
+    deploy = command(
         commands,
         "deploy",
         _deploy,
         STAGES["deploy"].about,
         "infill deploy --champion infill --store s3://bucket/infill --release completions --dry-run",
     )
-    _settings_options(deploy)
+    settings_options(deploy)
     which = deploy.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--decision", default="", metavar="URI", help="the gate's decision, as the register stage wrote it"
@@ -336,7 +291,7 @@ def _add_release(commands: Commands) -> None:
     deploy.add_argument("--release", default="", help="deploy to this release of charts/infill-serving (KUBECONFIG)")
     deploy.add_argument("--dry-run", action="store_true", help="print manifests and differences, change nothing")
 
-    smoke = _command(
+    smoke = command(
         commands,
         "smoke",
         _smoke,
@@ -350,7 +305,7 @@ def _add_release(commands: Commands) -> None:
     smoke.add_argument("--latency", type=float, default=10_000.0, metavar="MS", help="with --url; default: %(default)s")
     smoke.add_argument("--n", type=int, default=3, help="carets, with --out; default: %(default)s")
 
-    rollback = _command(
+    rollback = command(
         commands,
         "rollback",
         _rollback,
@@ -369,7 +324,7 @@ def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:
 
     options.set += [f"deploy.release={options.release}"] if options.release else []
     options.stage = "deploy"
-    settings = config.resolve(options.preset, _settings(options)).deploy
+    settings = config.resolve(options.preset, settings_of(options)).deploy
     target = {"output": options.output, "store": options.store}
     if not options.dry_run:
         return _stage(options) if options.decision else deploy.champion(settings, options.champion, **target)
@@ -410,40 +365,9 @@ def _rollback(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_pipeline(commands: Commands) -> None:
-    pipeline = commands.add_parser("pipeline", help="the KFP pipeline: see infill pipeline --help").add_subparsers(
-        metavar="COMMAND", required=True
-    )
-    compiled = _command(
-        pipeline, "compile", _compile, "compile the pipeline", "infill pipeline compile --to infill.yaml"
-    )
-    compiled.add_argument("--to", type=Path, default=Path("out/pipeline.yaml"), metavar="FILE")
+    from pipelines import command as pipeline
 
-    submit = _command(
-        pipeline,
-        "submit",
-        _submit,
-        "submit the pipeline to Kubeflow Pipelines",
-        "infill pipeline submit --host http://localhost:8888 --store s3://bucket/infill --preset small",
-    )
-    submit.add_argument("--host", required=True, metavar="URL", help="the KFP API; its token in KFP_TOKEN")
-    submit.add_argument("--store", required=True, metavar="URI", help="object-store prefix for all artifacts")
-    _settings_options(submit)
-
-
-def _compile(options: argparse.Namespace) -> dict[str, str]:
-    from pipelines.full import compile_pipeline
-
-    compile_pipeline(options.to)
-    return {"pipeline": str(options.to)}
-
-
-def _submit(options: argparse.Namespace) -> dict[str, str]:
-    from pipelines.submit import submit
-
-    config.resolve(options.preset, _settings(options))
-    if "://" not in options.store:
-        raise InputError(f"--store {options.store} is a folder of this machine; a cluster needs s3:// or the like")
-    return submit(options.host, options.store, options.preset, _settings(options))
+    pipeline.add(commands)
 
 
 if __name__ == "__main__":

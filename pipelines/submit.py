@@ -1,34 +1,71 @@
-"""Submitting the compiled pipeline to Kubeflow Pipelines."""
+"""Start a run of the pipeline on Kubeflow Pipelines: upload the compiled pipeline unless it is there, then run it."""
 
-import os
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from infill.errors import ServiceError
-from pipelines.full import compile_pipeline
+import yaml
+
+from infill import config
+from infill.errors import InputError
+from pipelines.full import compile_pipeline, infill
+from pipelines.service import Service
+
+PIPELINE: Final = infill.name
+EXPERIMENT: Final = "infill"
+PARAMETERS: Final = tuple(infill.component_spec.inputs)
 
 
-def submit(host: str, store: str, preset: str, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Start a run of the pipeline on the KFP at `host`; return its id and URL.
+def read_parameters(file: Path) -> dict[str, Any]:
+    """The run's parameters in a YAML or JSON file. Raises InputError for a file that holds something else."""
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} holds no parameters ({error}); write YAML, as: preset: small") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{file} holds no parameters; write one a line, as: preset: small")
+    return check(given)
 
-    The token, if the endpoint wants one, is read from KFP_TOKEN. Raises ServiceError when the API refuses the run.
+
+def check(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, if the pipeline knows them and the preset knows the settings. Raises InputError otherwise."""
+    if unknown := sorted(set(parameters) - set(PARAMETERS)):
+        raise InputError(f"the pipeline has no parameter {unknown[0]!r}; it has {', '.join(PARAMETERS)}")
+    settings = parameters.get("settings") or {}
+    if not isinstance(settings, Mapping):
+        raise InputError(f"settings wants names and values, not {settings!r}")
+    config.resolve(str(parameters.get("preset", "demo")), settings)
+    if "store" in parameters and "://" not in str(parameters["store"]):
+        raise InputError(f"store {parameters['store']} is a folder of this machine; a cluster needs s3:// or the like")
+    return dict(parameters)
+
+
+def submit(service: Service, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
+    """Start a run; return its `run` (id), its `url`, and the `version` of the `pipeline`, "uploaded" or "reused".
+
+    The version's name holds the digest of its content, so an unchanged pipeline is uploaded once.
     """
-    from kfp import Client
-    from kfp_server_api import ApiException
-    from urllib3.exceptions import HTTPError
-
+    checked = check(parameters)
+    if "store" not in checked:
+        raise InputError("the run has no store: name an object-store prefix, as --store s3://bucket/infill")
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         compile_pipeline(compiled)
-        try:
-            client = Client(host=host, existing_token=os.environ.get("KFP_TOKEN"))
-            run = client.create_run_from_pipeline_package(
-                str(compiled),
-                arguments={"store": store, "preset": preset, "settings": dict(settings)},
-                run_name=f"infill-{preset}",
-            )
-        except (ApiException, HTTPError, OSError, RuntimeError) as error:
-            raise ServiceError(f"Kubeflow Pipelines at {host} did not take the run: {error}") from error
-    return {"run": str(run.run_id), "url": f"{host.rstrip('/')}/#/runs/details/{run.run_id}"}
+        name = f"{PIPELINE}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:16]}"
+        pipeline = service.pipeline(PIPELINE)
+        version, uploaded = service.version(pipeline, name, compiled)
+    made = service.start(
+        {
+            "display_name": f"infill-{checked.get('preset', 'demo')}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            "experiment_id": service.experiment(EXPERIMENT),
+            "pipeline_version_reference": {"pipeline_id": pipeline, "pipeline_version_id": version},
+            "runtime_config": {"parameters": json.loads(json.dumps(checked))},
+            "service_account": service_account,
+        }
+    )
+    run = str(made["run_id"])
+    return {"run": run, "url": service.page(run), "version": name, "pipeline": "uploaded" if uploaded else "reused"}

@@ -28,6 +28,9 @@ COMMANDS = [
     "rollback",
     "pipeline compile",
     "pipeline submit",
+    "pipeline status",
+    "pipeline logs",
+    "pipeline cancel",
 ]
 
 
@@ -62,7 +65,7 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     options = cli._parser().parse_args(
         ["run", "--out", "x", "--source", "dir:code", "--source", "packages:", "--base-model", "m", "--seed", "3"]
     )
-    assert cli._settings(options) == {
+    assert cli.settings_of(options) == {
         "sources": [f"dir:{tmp_path}/code", "packages:"],
         "base_model": f"{tmp_path}/m",
         "seed": 3,

@@ -1,0 +1,242 @@
+"""Follow a run on Kubeflow Pipelines: a live table of its steps, then how it ended."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from infill import tracking
+from infill.errors import InputError, ServiceError
+from infill.stages import STAGES
+from pipelines.full import infill
+from pipelines.service import PASSING, RefusedError, Service, Thing, UnreachableError
+
+ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+COLOURS: Final[Mapping[str, str]] = {
+    "SUCCEEDED": "green",
+    "CACHED": "green",
+    "RUNNING": "yellow",
+    "FAILED": "red",
+    "CANCELED": "red",
+}
+DRIVER: Final = "-driver"
+"""How KFP ends the names of pods that prepare a step."""
+
+
+class RunFailedError(ServiceError):
+    """The run ended otherwise than in success."""
+
+    exit_code = 1
+
+
+class LeftError(ServiceError):
+    """The user stopped watching; the run goes on."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    name: str
+    state: str = ""
+    """KFP's state; empty before it has begun."""
+    started: datetime | None = None
+    ended: datetime | None = None
+    error: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it has taken so far, or took."""
+        if self.started is None:
+            return None
+        return max(0.0, ((self.ended or datetime.now(UTC)) - self.started).total_seconds())
+
+
+def step_names() -> dict[str, str]:
+    """KFP's name of each step's task -> ours, in the order in which they run."""
+    spec = infill.pipeline_spec
+    found = {
+        key: task.task_info.name
+        for part in (spec.root, *spec.components.values())
+        for key, task in part.dag.tasks.items()
+        if spec.components[task.component_ref.name].executor_label
+    }
+    order = ["preflight", *STAGES, "finish"]
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[1].split("-")[0]), item[1])))
+
+
+def steps(run: Thing, names: Mapping[str, str]) -> list[Step]:
+    """The steps of a run as KFP tells them, those that have not begun included; of repeated tasks the newest."""
+    details = sorted(_details(run), key=lambda task: str(task.get("create_time") or ""))
+    newest = {str(task.get("display_name")): task for task in details}
+    return [_step(newest.get(key, {}), name) for key, name in names.items()]
+
+
+def _details(run: Thing) -> list[Thing]:
+    return list((run.get("run_details") or {}).get("task_details") or ())
+
+
+def _step(task: Thing, name: str) -> Step:
+    return Step(
+        name=name,
+        state=str(task.get("state") or ""),
+        started=_time(task.get("start_time")),
+        ended=_time(task.get("end_time")),
+        error=str((task.get("error") or {}).get("message") or ""),
+    )
+
+
+def _time(text: Any) -> datetime | None:
+    """KFP's RFC 3339 time; it writes the year 1970 for a time that has not come."""
+    if not text:
+        return None
+    found = datetime.fromisoformat(str(text))
+    return found if found.year > 1970 else None
+
+
+def table(run: Thing, found: list[Step]) -> Table:
+    """Steps, states and times."""
+    made = Table("step", "state", "time", title=f"{run.get('display_name', '')}: {run.get('state') or 'PENDING'}")
+    for step in found:
+        colour = COLOURS.get(step.state, "")
+        seconds = step.seconds
+        made.add_row(step.name, f"[{colour}]{step.state}[/]" if colour else step.state, _span(seconds))
+    return made
+
+
+def _span(seconds: float | None) -> str:
+    """Hours, minutes and seconds."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def follow(
+    service: Service, identity: str, console: Console, *, pause: float = 5.0, outage: float = 600.0
+) -> dict[str, Any]:
+    """Show the run until it has ended; return its `run`, `state`, `url` and the seconds of each step.
+
+    On a terminal the table is live, elsewhere each change is a line. KFP may be gone for `outage` seconds. Raises
+    RunFailedError when the run did not succeed.
+    """
+    names = step_names()
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    told: dict[str, str] = {}
+    try:
+        if live:
+            live.start()
+        for run in _states(service, identity, pause, outage):
+            found = steps(run, names)
+            if live:
+                live.update(table(run, found), refresh=True)
+            else:
+                _tell(found, told, console)
+    except KeyboardInterrupt:
+        raise LeftError(
+            f"the run goes on; see infill pipeline status {identity}, or stop it by infill pipeline cancel {identity}"
+        ) from None
+    finally:
+        if live:
+            live.stop()
+    return outcome(service, run, found)
+
+
+def status(service: Service, identity: str, console: Console) -> dict[str, Any]:
+    """Show the run as it is now; return its `run`, `state`, `url` and the state of each step that has begun."""
+    run = service.run(identity)
+    found = steps(run, step_names())
+    console.print(table(run, found))
+    states = {step.name: step.state for step in found if step.state}
+    return {"run": identity, "state": run.get("state"), "url": service.page(identity), "steps": states}
+
+
+def _states(service: Service, identity: str, pause: float, outage: float) -> Iterator[Thing]:
+    """The run, again and again, until it has ended."""
+    broken = 0.0
+    while True:
+        try:
+            run = service.run(identity)
+            broken = 0.0
+            yield run
+            if run.get("state") in ENDED:
+                return
+        except ServiceError as error:
+            passing = isinstance(error, UnreachableError) or (
+                isinstance(error, RefusedError) and error.status in PASSING
+            )
+            broken = broken or time.monotonic()
+            if not passing or time.monotonic() - broken > outage:
+                raise
+        time.sleep(pause)
+
+
+def _tell(found: list[Step], told: dict[str, str], console: Console) -> None:
+    for step in found:
+        if step.state and told.get(step.name) != step.state:
+            told[step.name] = step.state
+            console.print(f"{step.name}: {step.state} {_span(step.seconds)}".rstrip(), highlight=False)
+
+
+def outcome(service: Service, run: Thing, found: list[Step]) -> dict[str, Any]:
+    """The result of a run that has ended. Raises RunFailedError unless it succeeded."""
+    identity, state = str(run["run_id"]), str(run.get("state"))
+    if state != "SUCCEEDED":
+        failed = next((step for step in found if step.state == "FAILED"), None)
+        why = f"step {failed.name} failed{f' ({failed.error})' if failed.error else ''}" if failed else _reason(run)
+        look = f"; see infill pipeline logs {identity} {failed.name}" if failed else ""
+        raise RunFailedError(f"run {identity} ended as {state}: {why}{look}, or {service.page(identity)}")
+    times = {step.name: round(step.seconds or 0.0, 1) for step in found if step.state}
+    links = {"url": service.page(identity), "mlflow": mlflow_page(run)}
+    return {"run": identity, "state": state, **links, "steps": times}
+
+
+def mlflow_page(run: Thing) -> str:
+    """The address of the run in MLflow: what KFP's own plug-in says, else what the MLflow of the environment knows."""
+    for plugin in (run.get("plugins_output") or {}).values():
+        for entry in (plugin.get("entries") or {}).values():
+            if str(entry.get("value", "")).startswith("http"):
+                return str(entry["value"])
+    return tracking.run_page(str(run["run_id"]))
+
+
+def _reason(run: Thing) -> str:
+    return str((run.get("error") or {}).get("message") or "KFP gives no reason")
+
+
+def logs(service: Service, identity: str, step: str, *, follow: bool) -> Iterator[str]:
+    """The lines of a step's pods. Raises InputError for a step that has no pod."""
+    names = step_names()
+    keys = {key for key, name in names.items() if name == step}
+    if not keys:
+        raise InputError(f"the pipeline has no step {step!r}; it has {', '.join(names.values())}")
+    pods = list(_pods(_details(service.run(identity)), keys))
+    if not pods:
+        raise InputError(f"step {step} of run {identity} has no pod: it has not begun, or KFP's cache had its result")
+    for pod in pods:
+        yield from service.log(identity, pod, follow=follow)
+
+
+def _pods(details: list[Thing], keys: set[str]) -> Iterator[str]:
+    """Pods of the tasks with those names and of all tasks below them, without KFP's own drivers."""
+    below: dict[str, list[Thing]] = {}
+    for task in details:
+        below.setdefault(str(task.get("parent_task_id") or ""), []).append(task)
+    waiting = [task for task in details if task.get("display_name") in keys]
+    seen: set[str] = set()
+    while waiting:
+        task = waiting.pop(0)
+        waiting += below.get(str(task.get("task_id") or "-"), [])
+        names = [task.get("pod_name"), *(child.get("pod_name") for child in task.get("child_tasks") or ())]
+        if str(task.get("display_name")).endswith(DRIVER):
+            continue
+        for name in names:
+            if name and name not in seen and DRIVER not in name:
+                seen.add(name)
+                yield name

@@ -64,14 +64,15 @@ for _ in $(seq 120); do
     sleep 1
 done
 echo "both ready after $((SECONDS - started)) s"
-# Another file that defines what the caret needs: the first request has an index to make and a ranking to run.
+# Files, one of which defines what the caret needs: the first request has an index to make and a ranking to run.
 ask 'import json, time, urllib.request as u
-files = [{"path": "b.py", "text": "def area(width, height):\n    return width * height\n" * 40}]
-body = {"prompt": "from b import area\n\nprint(area(", "suffix": "))\n", "path": "a.py", "max_tokens": 8, "context": files}
+files = [{"path": f"other_{n}.py", "text": f"def other_{n}(thing_{n}):\n    return thing_{n} + {n}\n"} for n in range(20)]
+files.append({"path": "shapes.py", "text": "def area(width, height):\n    return width * height\n"})
+body = {"prompt": "from shapes import area\n\nprint(area(", "suffix": "))\n", "path": "a.py", "max_tokens": 8, "context": files}
 for attempt in ("first", "second"):
     request = u.Request("http://localhost:8080/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"})
     started = time.perf_counter()
     answer = json.loads(u.urlopen(request).read())
     print(f"{attempt} completion: {time.perf_counter() - started:.2f} s")
 print(json.dumps(answer))
-assert answer["infill"]["context"], "nothing of b.py is in the prompt"'
+assert any(item["path"] == "shapes.py" for item in answer["infill"]["context"]), "shapes.py is not in the prompt"'

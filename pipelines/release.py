@@ -19,7 +19,10 @@ def release(
     evaluation_sft: dsl.Input[dsl.Artifact],
     evaluation_dpo: dsl.Input[dsl.Artifact],
 ) -> dsl.Artifact:
-    """Register the winner and, when the gate lets it through, deploy it; the output is the gate's decision."""
+    """Register the winner and, when the gate lets it through, deploy it; the output is the gate's decision.
+
+    KFP's cache knows neither the registry's champion nor what serves: they run each time and find their work done.
+    """
     run = {"preset": preset, "settings": settings, "store": store}
     gate = on_cluster(
         components.register(
@@ -32,8 +35,9 @@ def release(
             evaluation_sft=evaluation_sft,
             evaluation_dpo=evaluation_dpo,
         )
-    )
+    ).set_caching_options(enable_caching=False)
     # A KFP condition is substituted as text and evaluated: only booleans and numbers are safe in it.
     with dsl.If(gate.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
-        on_cluster(components.deploy(**run, decision=gate.outputs["decision"]))
+        deployed = on_cluster(components.deploy(**run, decision=gate.outputs["decision"]))
+        deployed.set_caching_options(enable_caching=False)
     return gate.outputs["decision"]

@@ -78,8 +78,12 @@ def ratio(ours: Turn, theirs: Turn, rounds: int) -> float:
     return round(statistics.median(mine / other for mine, other in pairs), 3)
 
 
+def settings() -> Any:
+    return model.llama_config(SHAPE, VOCABULARY)
+
+
 def llama() -> Any:
-    return model.build(model.llama_config(SHAPE, VOCABULARY), seed=0)
+    return model.build(settings(), seed=0)
 
 
 def tokens(length: int, *key: object) -> list[int]:
@@ -315,7 +319,13 @@ def ray_vs_torchrun(rounds: int) -> float:
             output = f"{folder}/out"
             launch.fit(
                 launch.Job(
-                    label="ray", train=TWO, output=output, model=llama, tokenizer=tokenizer_folder, work=fixed_work
+                    label="pretrain",
+                    train=TWO,
+                    output=output,
+                    settings=settings,
+                    model=llama,
+                    tokenizer=tokenizer_folder,
+                    work=fixed_work,
                 )
             )
             return steady(history.read(output))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # the counts are also read where there is no torch: the pipel
 
 ADAM_BYTES: Final = 16
 """Bytes a parameter: weight, gradient and two moments, each in fp32."""
+LOGITS: Final = {"cpu": 1 << 26, "cuda": 1 << 31}
+"""Most logits that training keeps for the backward pass; beyond that they are made again, chunk by chunk."""
+PROCESS_BYTES: Final = 0.6e9
+"""A training process without model and data."""
 
 
 def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None = None) -> "LlamaConfig":
@@ -53,6 +57,19 @@ def build(config: "LlamaConfig", *, seed: int = 0, device: str = "cpu") -> "Llam
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
+
+
+def load_config(folder: Path) -> "PretrainedConfig":
+    """The configuration of the decoder in `folder`. Raises InputError when there is none."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} is no model folder: it has no config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    except Exception as error:  # as in `load`
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(f"the configuration in {folder} cannot be read ({first}); fetch or train it again") from error
 
 
 def load(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
@@ -109,14 +126,29 @@ def cache_bytes_per_token(config: ModelConfig, itemsize: int = 2) -> int:
 
 
 def training_bytes(
-    config: ModelConfig, vocab_size: int, *, micro_batch_tokens: int, itemsize: int, workers: int
+    config: ModelConfig,
+    vocab_size: int,
+    *,
+    micro_batch_tokens: int,
+    itemsize: int,
+    workers: int,
+    recompute: bool = False,
+    sharded: bool = True,
+    most_logits: int = LOGITS["cuda"],
 ) -> float:
-    """An estimate of the bytes that one worker needs to train.
+    """An estimate of the bytes that one worker needs to train; docs/log.md has it beside measured peaks.
 
-    Weights and gradients are whole on each worker, the moments are split (ZeRO-1). Activations are those that Llama's
-    backward pass keeps without recomputation: about 16 D + 4 MLP numbers per layer and token.
+    - Weights and gradients are whole on each worker, the moments are split (ZeRO-1). DeepSpeed (`sharded`) keeps its
+      share of weights and gradients once more, in one piece.
+    - Activations are those that Llama's backward pass keeps: about 16 D + 4 MLP numbers per layer and token; with
+      `recompute` one layer's, and D per layer.
+    - Of the logits, at most `most_logits` at a time, three copies in fp32: themselves, their softmax, its gradient.
+    - PROCESS_BYTES for Python, its packages and the device's libraries.
     """
     count = parameters(config, vocab_size)
-    state = count * (ADAM_BYTES / 2 + ADAM_BYTES / 2 / workers + (itemsize if itemsize < 4 else 0))
+    half = ADAM_BYTES / 2
+    state = count * (half + half / workers + (half / workers if sharded else 0) + (itemsize if itemsize < 4 else 0))
     layer = (16 * config.width + 4 * config.mlp_width) * itemsize
-    return state + micro_batch_tokens * config.layers * layer
+    kept = layer + config.layers * config.width * itemsize if recompute else config.layers * layer
+    logits = min(micro_batch_tokens * vocab_size, most_logits) * (12 + (itemsize if itemsize < 4 else 0))
+    return PROCESS_BYTES + state + micro_batch_tokens * kept + logits

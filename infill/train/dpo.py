@@ -44,6 +44,7 @@ def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str)
             label="dpo",
             train=config.train,
             output=output,
+            settings=functools.partial(model.load_config, storage.fetch(sft)),
             model=functools.partial(model.load, storage.fetch(sft)),
             tokenizer=sft,
             work=functools.partial(_work, config, preferences, sft, output, key),

@@ -78,7 +78,7 @@ class PlainEngine:
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         self.device = device
         self.model = model.to(device)
-        self.scorer = Scorer(self.model)
+        self.scorer = Scorer(self.model, recompute=config.recompute)
         self.dtype = precision(config, device)
         self.max_grad_norm = config.max_grad_norm
         self.optimizer = adamw(self.model, config, device)

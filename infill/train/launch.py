@@ -12,16 +12,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.distributed
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from infill import manifest, storage
 from infill.config import TrainConfig
 from infill.errors import InfillError, ServiceError, StoppedError, TrainingError
-from infill.train import checkpoint, export, history, loop, watch
+from infill.train import checkpoint, export, history, loop, memory, watch
 from infill.train.batch import Batch
 from infill.train.engine import MOMENTS, Engine, PlainEngine, adamw, load_weights, precision
 from infill.train.progress import following
@@ -56,6 +57,8 @@ class Job:
     label: str
     train: TrainConfig
     output: str
+    settings: Callable[[], PretrainedConfig]
+    """The Hugging Face configuration of the model, from which the memory that it needs is estimated."""
     model: Callable[[], Any]
     """Makes the Hugging Face model that training starts from."""
     tokenizer: str
@@ -73,21 +76,38 @@ def fit(job: Job) -> dict[str, float]:
             torch.set_num_threads(os.cpu_count() or 1)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             with watch.obedient():
-                run(job, lambda model: PlainEngine(model, job.train, device))
+                run(job, PlainEngine, device, Place())
         else:
             _fit_with_ray(job)
     return history.metrics(job.output)
 
 
-def run(job: Job, make_engine: Callable[[Any], Engine], rank: int = 0, asked: Callable[[], bool] = watch.asked) -> None:
-    """A worker's life: model, last checkpoint, engine, loop, export."""
-    with watch.watched(job.train.timeout_s, job.output, rank) as alive:
+class Place(NamedTuple):
+    """Where a worker stands."""
+
+    rank: int = 0
+    workers: int = 1
+    sharing: int = 1
+    """Workers that share this one's device or machine."""
+
+
+def run(
+    job: Job,
+    engine_of: Callable[[Any, TrainConfig, torch.device], Engine],
+    device: torch.device,
+    place: Place,
+    asked: Callable[[], bool] = watch.asked,
+) -> None:
+    """A worker's life: memory, model, last checkpoint, engine, loop, export."""
+    with watch.watched(job.train.timeout_s, job.output, place.rank) as alive:
+        free = memory.available(device, place.sharing)
+        memory.check(job.label, job.settings(), job.train, device, place.workers, free)
         model = without_dropout(job.model())
         resumed = checkpoint.latest(job.output)
         if resumed is not None:
             load_weights(model, resumed.tensors)
             log.info("%s goes on from step %d", job.label, resumed.step)
-        engine = make_engine(model)
+        engine = engine_of(model, job.train, device)
         found = resumed.step if resumed else 0
         if engine.sum([found])[0] != found * engine.world:
             raise TrainingError("the workers see different checkpoints; do all of them reach the same store?")
@@ -159,6 +179,7 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
     import ray
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     def worker(config: Mapping[str, Any]) -> None:
@@ -178,6 +199,15 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
         def after_worker_group_start(self, worker_group: Any) -> None:
             worker_group.execute(obey)
 
+    class NobodyAsked(FixedScalingPolicy):
+        """Asks no autoscaler for what one machine has or has not."""
+
+        def after_controller_start(self, *_: Any) -> None:
+            pass
+
+        def _maybe_send_resource_request(self) -> None:
+            pass
+
     alone = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
 
     class Trainer(TorchTrainer):
@@ -186,6 +216,11 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
         def _create_default_callbacks(self) -> list[Any]:
             made = [*super()._create_default_callbacks(), Obey()]  # type: ignore[misc]
             return [callback for callback in made if not (alone and type(callback).__name__ in FOR_CLUSTERS)]
+
+        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+            if alone:
+                arguments["scaling_policy"] = NobodyAsked(self.scaling_config)  # type: ignore[arg-type]
+            return super()._initialize_and_run_controller(**arguments)  # type: ignore[misc]
 
     workers, on_gpu = possible(job.train, resources)
     output = os.path.abspath(storage.local_path(job.output)) if storage.is_local(job.output) else job.output
@@ -265,7 +300,9 @@ def _worker(job: Job) -> None:
     # Whatever DeepSpeed compiles goes where no other job waits on a lock that a killed one has left.
     with tempfile.TemporaryDirectory(prefix="infill-extensions-", ignore_cleanup_errors=True) as extensions:
         os.environ["TORCH_EXTENSIONS_DIR"] = extensions
-        run(job, lambda model: DeepSpeedEngine(model, job.train, device), context.get_world_rank(), _asked)
+        sharing = 1 if device.type == "cuda" else context.get_local_world_size()
+        place = Place(context.get_world_rank(), context.get_world_size(), sharing)
+        run(job, DeepSpeedEngine, device, place, _asked)
 
 
 def _asked() -> bool:
@@ -303,7 +340,7 @@ class DeepSpeedEngine:
         self.names = [name for name, _ in model.named_parameters()]
         self.weights = [weight for _, weight in model.named_parameters()]
         self.engine, *_ = deepspeed.initialize(
-            model=Scorer(self.model),
+            model=Scorer(self.model, recompute=config.recompute),
             optimizer=adamw(self.model, config, device),
             config={
                 "train_micro_batch_size_per_gpu": 1,

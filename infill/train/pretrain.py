@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from transformers import LlamaConfig
+
 from infill import manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
@@ -48,6 +50,7 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             label="pretrain",
             train=config.train,
             output=output,
+            settings=functools.partial(_settings, config, folder),
             model=functools.partial(_new_model, config, folder),
             tokenizer=tokenizer,
             work=functools.partial(_work, config, corpus, tokenizer, key),
@@ -65,10 +68,12 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
     return {**history.metrics(output), "parameters": float(count)}
 
 
+def _settings(config: PretrainConfig, tokenizer: Path) -> LlamaConfig:
+    return model.llama_config(config.model, prompt.load_encoder(tokenizer).vocab_size, prompt.load_format(tokenizer))
+
+
 def _new_model(config: PretrainConfig, tokenizer: Path) -> Any:
-    vocab_size = prompt.load_encoder(tokenizer).vocab_size
-    settings = model.llama_config(config.model, vocab_size, prompt.load_format(tokenizer))
-    return model.build(settings, seed=config.train.seed)
+    return model.build(_settings(config, tokenizer), seed=config.train.seed)
 
 
 def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine: Engine) -> loop.Work:

@@ -4,19 +4,17 @@ T = positions, N = targets, D = width, V = vocabulary
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from infill.model import LOGITS
 from infill.train import attention
 from infill.train.attention import Span
 from infill.train.batch import Batch
-
-LOGITS: Final = {"cpu": 1 << 26, "cuda": 1 << 31}
-"""Most logits that are kept for the backward pass; beyond that they are made again, chunk by chunk."""
 
 
 class Scorer(nn.Module):
@@ -25,9 +23,12 @@ class Scorer(nn.Module):
     The language-model head is applied to the positions that have a target and no others: in SFT that is one in ten.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, recompute: bool = False) -> None:
         super().__init__()
         self.model = model
+        if recompute:
+            model.train()  # transformers recomputes in this mode alone; there is no dropout that it would switch on
+            model.activation_checkpointing_enable({"use_reentrant": False})
         model.config._attn_implementation = attention.NAME
         on_gpu = model.device.type == "cuda"
         self.decoder: Any = torch.compile(model.model) if on_gpu else model.model

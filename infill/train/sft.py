@@ -40,6 +40,7 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
             label="sft",
             train=config.train,
             output=output,
+            settings=functools.partial(model.load_config, storage.fetch(base)),
             model=functools.partial(model.load, storage.fetch(base)),
             tokenizer=base,
             work=functools.partial(_work, config, examples, base, key),

@@ -14,6 +14,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from transformers import LlamaConfig
 
 from infill import model
 from infill.config import TrainConfig, debug
@@ -51,8 +52,12 @@ class Rows:
         )
 
 
+def settings() -> LlamaConfig:
+    return model.llama_config(debug().pretrain.model, 512)
+
+
 def new_model() -> Any:
-    return model.build(model.llama_config(debug().pretrain.model, 512), seed=1)
+    return model.build(settings(), seed=1)
 
 
 def work(objective: objectives.Objective, _engine: Engine) -> loop.Work:
@@ -69,6 +74,7 @@ def job(
         label="test",
         train=train,
         output=str(folder / "out"),
+        settings=settings,
         model=new_model,
         tokenizer=tiny_tokenizer(folder / "tokenizer"),
         work=functools.partial(work, objective),
@@ -120,8 +126,7 @@ def rank(made: launch.Job, number: int, rendezvous: Path) -> None:
     world = made.train.workers
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(world), LOCAL_SIZE=str(world))
-    device = torch.device("cpu")
-    launch.run(made, lambda found: launch.DeepSpeedEngine(found, made.train, device), number)
+    launch.run(made, launch.DeepSpeedEngine, torch.device("cpu"), launch.Place(number, world, world))
     torch.distributed.destroy_process_group()
 
 

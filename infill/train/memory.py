@@ -1,0 +1,96 @@
+"""Whether a training fits into memory, told before it starts."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import PretrainedConfig
+
+from infill import model
+from infill.config import PRESETS, ModelConfig, TrainConfig
+from infill.errors import TrainingError
+from infill.train.engine import precision
+
+GROUP: Final = Path("/sys/fs/cgroup")
+"""Where Linux tells what this container may use."""
+BIG: Final = ("mellum_4b", "mellum_4b_gqa", "small", "demo", "debug")
+"""Presets, the largest first."""
+
+
+def available(device: torch.device, sharing: int = 1) -> float:
+    """Bytes that are free on `device`, for each of `sharing` workers."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0]) / sharing
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = {name: float(rest.split()[0]) * 1_024 for name, _, rest in (line.partition(":") for line in lines)}
+    return min(fields["MemAvailable"], _left_in_group()) / sharing
+
+
+def _left_in_group() -> float:
+    """What the container's limit leaves; infinite without one."""
+    limit, used = GROUP / "memory.max", GROUP / "memory.current"
+    if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
+        return float("inf")
+    return float(limit.read_text()) - float(used.read_text())
+
+
+def shape_of(settings: PretrainedConfig) -> tuple[ModelConfig, int]:
+    """Shape and vocabulary of a Hugging Face decoder that is built like Llama."""
+    shape = ModelConfig(
+        layers=settings.num_hidden_layers,
+        width=settings.hidden_size,
+        mlp_width=settings.intermediate_size,
+        heads=settings.num_attention_heads,
+        kv_heads=getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads,
+        context_length=settings.max_position_embeddings,
+        tie_embeddings=bool(getattr(settings, "tie_word_embeddings", False)),
+    )
+    return shape, settings.vocab_size
+
+
+def needed(shape: ModelConfig, vocab_size: int, train: TrainConfig, device: torch.device, workers: int) -> float:
+    """Bytes that a worker is going to need for `train`."""
+    return model.training_bytes(
+        shape,
+        vocab_size,
+        micro_batch_tokens=train.micro_batch_tokens,
+        itemsize=precision(train, device).itemsize,
+        workers=workers,
+        recompute=train.recompute,
+        sharded=train.launcher == "ray",
+        most_logits=model.LOGITS["cuda" if device.type == "cuda" else "cpu"],
+    )
+
+
+def check(
+    stage: str, settings: PretrainedConfig, train: TrainConfig, device: torch.device, workers: int, free: float
+) -> None:
+    """Raise TrainingError when a worker has less than it needs free, with what would fit there."""
+    shape, vocab_size = shape_of(settings)
+    wanted = needed(shape, vocab_size, train, device, workers)
+    if wanted <= free:
+        return
+    where = "the GPU" if device.type == "cuda" else "this machine"
+    raise TrainingError(
+        f"{stage} needs about {_gb(wanted)} for each worker, {where} has {_gb(free)} left for it; "
+        f"{_advice(stage, train, free, device, lambda changed: needed(shape, vocab_size, changed, device, workers))}"
+    )
+
+
+def _advice(stage: str, train: TrainConfig, free: float, device: torch.device, cost: Any) -> str:
+    from dataclasses import replace
+
+    leaner = replace(train, recompute=True)
+    if not train.recompute and cost(leaner) <= free:
+        return f"set {stage}.train.recompute=true, which brings it down to {_gb(cost(leaner))}"
+    for name in BIG:
+        preset = PRESETS[name]()
+        own: TrainConfig = replace(getattr(preset, stage).train, launcher=train.launcher, workers=1, min_workers=0)
+        size = needed(preset.pretrain.model, preset.tokenizer.vocab_size, own, device, 1)
+        if size <= free:
+            return f"the preset {name} would fit with {_gb(size)}, or lower {stage}.train.micro_batch_tokens"
+    return "no preset would fit"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"

@@ -32,6 +32,11 @@ wheel --config-settings="--build-option=--plat-name=$platform" "$source"
 # What was fetched before is taken from there, and what the lock no longer names goes.
 "$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$new" --find-links "$target" --wheel-dir "$new" \
     --constraint "$lock" 'infill[pipeline,predictor,server,stages,store,tracking,train,transformer]'
+# A folder of CPU wheels in pip's settings satisfies the CUDA lock's torch too.
+if [ "$torch" != cpu ] && compgen -G "$new/torch-*+cpu*" >/dev/null; then
+    echo "images/wheels.sh: pip found PyTorch's CPU build for TORCH=$torch: take it out of its find-links" >&2
+    exit 1
+fi
 (cd "$new" && sha256sum -- *.whl >SHA256SUMS)
 chmod 755 "$new"
 rm -rf "$target"

@@ -9,7 +9,6 @@ import numpy as np
 
 from infill.context.files import LeftOut, Limits, Stamp, read, sources
 from infill.context.layout import Layout
-from infill.context.similarity import token_set
 from infill.prompt import ContextItem, Encode
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class ProjectIndex:
         """What the index does not hold, and why."""
         self.stamps: dict[str, Stamp] = {}
         """Of the files that came from a folder: what they looked like when they were read."""
-        self._token_sets: dict[str, list[frozenset[bytes | int]]] = {}
+        self._token_sets: dict[str, tuple[Array, Array]] = {}
         self.free_numbers: list[int] = []
         self._layout: Layout | None = None
 
@@ -150,20 +149,31 @@ class ProjectIndex:
         """Blocks of a window: one or two."""
         return min(self.files[self.paths[self.table.file[window]]].span.blocks, 2)
 
-    def token_set(self, data: bytes) -> frozenset[bytes | int]:
-        """The distinct BPE tokens of a text, or its identifiers when the index has no tokenizer."""
-        if self.encode is None:
-            return frozenset(token_set(data))
-        return frozenset(self.encode(data.decode(errors="replace")))
+    def token_set(self, data: bytes) -> "Array":
+        """The distinct BPE tokens of a text, sorted; hashes of its identifiers when the index has no tokenizer."""
+        if self.encode is not None:
+            return np.unique(np.array(self.encode(data.decode(errors="replace")), np.int32))
+        from infill.context import kernels
 
-    def window_token_sets(self, path: str) -> list[frozenset[bytes | int]]:
-        """`token_set` of each window of a file, each block read once, and kept until the file changes."""
+        return np.unique(kernels.occurrences(*self.table.lexer(data))[1])
+
+    def window_ious(self, path: str, wanted: "Array") -> "Array":
+        """Of each window of a file the IoU of its `token_set` with the set `wanted`."""
+        sets, ends = self._window_sets(path)
+        shared = np.diff(np.append(0, np.isin(sets, wanted).cumsum())[ends])
+        ious: Array = shared / np.maximum(np.diff(ends) + len(wanted) - shared, 1)
+        return ious
+
+    def _window_sets(self, path: str) -> tuple["Array", "Array"]:
+        """The `token_set` of each window one behind the other, and where each ends, a 0 before; kept until the file
+        changes."""
         file = self.files[path]
         if path not in self._token_sets:
             table, (first, count) = self.table, file.span
             bounds = [(int(table.byte[block]), int(table.size[block])) for block in range(first, first + count)]
             blocks = [self.token_set(file.data[start : start + size]) for start, size in bounds]
-            self._token_sets[path] = [a | b for a, b in pairwise(blocks)] if count > 1 else blocks
+            sets = [np.union1d(a, b) for a, b in pairwise(blocks)] if count > 1 else blocks
+            self._token_sets[path] = np.concatenate([*sets, self.token_set(b"")]), np.cumsum([0, *map(len, sets)])
         return self._token_sets[path]
 
     def idf(self, terms: "Array") -> "Array":

@@ -65,8 +65,7 @@ def _rag(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
     wanted = index.token_set(_round_caret(query, CARET_LINES, CARET_LINES).encode(errors="replace"))
     hits = []
     for path in dict.fromkeys([*recent, *_nearest(index, query, NEAREST_FILES)]):
-        for window, tokens in zip(index.windows(path), index.window_token_sets(path), strict=True):
-            score = iou(wanted, tokens)
+        for window, score in zip(index.windows(path), index.window_ious(path, wanted).tolist(), strict=True):
             if score > 0:
                 hits.append((-score, path, window))
     return _windows(index, (exact.Hit(window, -score) for score, _, window in sorted(hits)), k, "rag")

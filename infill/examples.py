@@ -131,7 +131,7 @@ def survey(documents: str) -> list[Repository]:
     """
     found: dict[str, Repository] = {}
     for file in storage.list_files(documents, ".parquet"):
-        with _parquet(file) as reader:
+        with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
                 _survey_group(reader, Place(file, group), found)
     return list(found.values())
@@ -266,7 +266,7 @@ def load(shard: Sequence[Repository]) -> dict[str, list[Document]]:
     names = pa.array([repository.name for repository in shard], pa.string())
     documents: dict[str, list[Document]] = {repository.name: [] for repository in shard}
     for place in sorted({place for repository in shard for place in repository.places}):
-        with _parquet(place.file) as reader:
+        with open_parquet(place.file) as reader:
             rows = reader.read_row_group(place.row_group, columns=["repo", "path", "language", "content"])
         for row in rows.filter(pc.is_in(rows["repo"], value_set=names)).to_pylist():
             documents[row["repo"]].append(Document(row["path"], row["language"], row["content"]))
@@ -415,7 +415,7 @@ def read_holes(examples: str, split: str, limit: int) -> pa.Table:
     Reads the ids first and then only the row groups that are needed.
     """
     file = storage.join(examples, "examples", f"{split}.parquet")
-    with _parquet(file) as reader:
+    with open_parquet(file) as reader:
         ids = reader.read(columns=["id"])["id"].combine_chunks()
         chosen = ids.take(pc.sort_indices(ids)[:limit])
         parts = [SCHEMA.empty_table()]
@@ -451,13 +451,13 @@ def write_rows(uri: str, rows: Iterable[Mapping[str, Any] | pa.Table]) -> None:
 
 def _tables(files: Iterable[str]) -> Iterator[pa.Table]:
     for file in files:
-        with _parquet(file) as reader:
+        with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
                 yield reader.read_row_group(group)
 
 
 @contextmanager
-def _parquet(uri: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     """The parquet file at `uri`, open for reading. Raises InputError when it is missing or damaged."""
     fs, path = storage.filesystem(uri)
     try:

@@ -101,7 +101,8 @@ def test_another_prompt_format_fails(model: Path, told: Answer, sentence: str) -
 
 def test_a_server_that_comes_late_is_waited_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoke, "PAUSE_S", 0.01)
-    app, refused = imitation(model, lambda _: None), []
+    app = imitation(model, lambda _: None)
+    refused: list[str] = []
 
     @app.middleware("http")
     async def late(request: Request, call_next: Any) -> Any:
@@ -116,5 +117,5 @@ def test_a_server_that_comes_late_is_waited_for(model: Path, monkeypatch: pytest
 
 
 def test_a_server_that_does_not_come_is_told(model: Path) -> None:
-    with pytest.raises(SmokeError, match="no Infill transformer answers .*check the network policies"):
+    with pytest.raises(SmokeError, match=r"no Infill transformer answers .*check the network policies"):
         check(f"http://127.0.0.1:{free_port()}", str(model), latency_ms=1.0, settle_s=0.0)

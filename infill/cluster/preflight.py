@@ -19,7 +19,15 @@ RIGHTS: Final = (
     ("events", "list"),
 )
 """What infill.cluster does; the role infill-launcher of charts/infill-platform."""
-DEPLOY_RIGHTS: Final = tuple(("inferenceservices", verb) for verb in ("create", "get", "list", "watch", "patch"))
+DEPLOY_RIGHTS: Final = (
+    *(("inferenceservices", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")),
+    *(("services", verb) for verb in ("get", "patch")),
+    ("configmaps", "get"),
+    ("pods", "list"),
+    ("pods/log", "get"),
+    ("events", "list"),
+)
+"""What infill.release does; the roles infill-deployer and infill-launcher."""
 FACTORS: Final = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
@@ -50,9 +58,8 @@ def _missing(api: Api, deploys: bool) -> Iterator[str]:
 
 
 def _rights(api: Api, deploys: bool) -> Iterator[str]:
-    denied = [
-        f"{verb} {name}" for name, verb in (*RIGHTS, *(DEPLOY_RIGHTS if deploys else ())) if not api.review(verb, name)
-    ]
+    wanted = dict.fromkeys((*RIGHTS, *(DEPLOY_RIGHTS if deploys else ())))
+    denied = [f"{verb} {name}" for name, verb in wanted if not api.review(verb, name)]
     if denied:
         yield (
             f"our account may not {', '.join(denied)} in namespace {api.namespace}: install charts/infill-platform "

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from infill import storage
 from infill.cluster.api import Api, Manifest, RefusedError
+from infill.cluster.preflight import DEPLOY_RIGHTS
 from infill.errors import InfillError, InputError, ServiceError
 from infill.release import frame as frames
 from infill.release import readiness, registry, smoke
@@ -22,15 +23,6 @@ from infill.release.readiness import Patience
 from infill.release.registry import Version
 from infill.release.route import Route
 
-RIGHTS: Final = (
-    *(("inferenceservices", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")),
-    *(("services", verb) for verb in ("get", "patch")),
-    ("configmaps", "get"),
-    ("pods", "list"),
-    ("pods/log", "get"),
-    ("events", "list"),
-)
-"""What this package does on a cluster; the roles infill-deployer and infill-launcher of charts/infill-platform."""
 ROLLBACK_S: Final = 30.0
 """The previous InferenceService is up already; so long it may take to say so."""
 QUIET: Final = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "namespace")
@@ -154,7 +146,7 @@ def _shown(thing: Mapping[str, Any]) -> dict[str, Any]:
 def _look(api: Api, release: str) -> tuple[Frame, Route]:
     """What there is, before anything is touched. Raises when something that is needed is not there, or not allowed."""
     api.list("inferenceservices")  # says that KServe is missing, or that we may not
-    denied = [f"{verb} {resource}" for resource, verb in RIGHTS if not api.review(verb, resource)]
+    denied = [f"{verb} {resource}" for resource, verb in DEPLOY_RIGHTS if not api.review(verb, resource)]
     if denied:
         raise InputError(
             f"our account may not {', '.join(denied)} in namespace {api.namespace}: install charts/infill-platform"

@@ -13,7 +13,6 @@ import yaml
 
 from infill.cluster import preflight
 from infill.cluster.job import build
-from infill.release import rollout
 from infill.release.frame import fill
 from tests.charts import policies, schemas
 from tests.charts.bundle import (
@@ -178,7 +177,7 @@ def test_the_roles_give_the_rights_that_the_code_asks_for_and_no_more() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert given - {("resourcequotas", "list")} == {*preflight.RIGHTS, *preflight.DEPLOY_RIGHTS, *rollout.RIGHTS}
+    assert given - {("resourcequotas", "list")} == {*preflight.RIGHTS, *preflight.DEPLOY_RIGHTS}
 
 
 # -- Each rule refuses a manifest that is broken in its way ------------------------------------------------------------

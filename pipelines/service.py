@@ -167,7 +167,9 @@ def connect(host: str, namespace: str = "") -> Service:
             client = kfp.Client(host=host, existing_token=os.environ.get(TOKEN) or None, namespace=namespace or "-")
         except Exception as error:  # whatever a login of the SDK raises
             raise ServiceError(f"no client for Kubeflow Pipelines at {host}: {_first(error)}") from error
-    return Service(host=client._existing_config.host, client=client._run_api.api_client, namespace=namespace)
+    api = client._run_api.api_client
+    api.rest_client.pool_manager.connection_pool_kw["retries"] = False  # attempts are counted here, not in urllib3
+    return Service(host=client._existing_config.host, client=api, namespace=namespace)
 
 
 @contextlib.contextmanager

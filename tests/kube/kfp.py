@@ -1,0 +1,200 @@
+"""An HTTP server for tests that speaks the part of Kubeflow Pipelines' REST API (v2beta1) which we use.
+
+Lists with filters, multipart uploads, runs whose states the test sets, terminate, pod logs, tokens. `faults` makes it
+misbehave on purpose.
+"""
+
+import email.parser
+import email.policy
+import json
+import re
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.kube.apiserver import Fault
+from tests.kube.store import Thing, now
+
+
+class Refused(Exception):  # noqa: N818 - an HTTP answer
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Kfp:
+    """The server's state; start it with `running()`."""
+
+    token: str = ""
+    """The token to ask for; empty lets everybody in."""
+    pipelines: dict[str, Thing] = field(default_factory=dict)
+    versions: dict[str, Thing] = field(default_factory=dict)
+    uploads: list[str] = field(default_factory=list)
+    """The content of each uploaded file."""
+    experiments: dict[str, Thing] = field(default_factory=dict)
+    runs: dict[str, Thing] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
+    """Pod -> its log."""
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    login_page: bool = False
+    """Answer everything with HTML, as a proxy that wants a password does."""
+    url: str = ""
+
+    @contextmanager
+    def running(self) -> Iterator["Kfp"]:
+        http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"kfp": self}))
+        http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{http.server_address[1]}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield self
+        finally:
+            http.shutdown()
+            http.server_close()
+            thread.join()
+
+    def set(self, run: str, state: str, **tasks: str) -> None:
+        """The run's state and those of its tasks; KFP's own name of a task, with _ for -."""
+        details = [_task(name.replace("_", "-"), task) for name, task in tasks.items()]
+        self.runs[run] |= {"state": state, "run_details": {"task_details": details}}
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times > 0 and fault.method == method and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
+        return None
+
+    # -- The API ------------------------------------------------------------------------------------------------------
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Thing:
+        table = (
+            ("GET", r"/healthz", lambda: {"multi_user": False}),
+            ("GET", r"/pipelines", lambda: _listed("pipelines", self.pipelines, query)),
+            ("POST", r"/pipelines", lambda: _made(self.pipelines, "pipeline_id", body)),
+            ("POST", r"/pipelines/upload_version", lambda: self._upload(query, body)),
+            ("GET", r"/pipelines/([^/]+)/versions", lambda name: self._versions(name, query)),
+            ("GET", r"/experiments", lambda: _listed("experiments", self.experiments, query)),
+            ("POST", r"/experiments", lambda: _made(self.experiments, "experiment_id", body)),
+            ("POST", r"/runs", lambda: self._run(body)),
+            ("GET", r"/runs/([^/:]+)", lambda name: _found(self.runs, name)),
+            ("POST", r"/runs/([^/:]+):terminate", self._terminate),
+        )
+        for verb, pattern, call in table:
+            found = re.fullmatch(f"/apis/v2beta1{pattern}", path)
+            if verb == method and found:
+                return dict(call(*found.groups()))
+        raise Refused(404, f"Not Found: {path}")
+
+    def _upload(self, query: dict[str, str], body: str) -> Thing:
+        _found(self.pipelines, query["pipelineid"])
+        self.uploads.append(body)
+        if [each for each in self.versions.values() if each["display_name"] == query["name"]]:
+            raise Refused(409, f"Already exist error: a pipeline version named {query['name']}")
+        version = {"display_name": query["name"], "pipeline_id": query["pipelineid"]}
+        return _made(self.versions, "pipeline_version_id", version)
+
+    def _versions(self, pipeline: str, query: dict[str, str]) -> Thing:
+        mine = {name: each for name, each in self.versions.items() if each["pipeline_id"] == pipeline}
+        return _listed("pipeline_versions", mine, query)
+
+    def _run(self, body: Thing) -> Thing:
+        _found(self.versions, body["pipeline_version_reference"]["pipeline_version_id"])
+        _found(self.experiments, body["experiment_id"])
+        return _made(self.runs, "run_id", {**body, "state": "PENDING"})
+
+    def _terminate(self, name: str) -> Thing:
+        _found(self.runs, name)["state"] = "CANCELING"
+        return {}
+
+
+def _task(name: str, state: str) -> Thing:
+    identity = f"task-{name}"
+    started = {"start_time": "2026-11-22T20:00:00Z"} if state != "PENDING" else {"start_time": "1970-01-01T00:00:00Z"}
+    ended = {"end_time": "2026-11-22T20:01:05Z"} if state not in ("PENDING", "RUNNING") else {}
+    return {"task_id": identity, "display_name": name, "state": state, "create_time": now(), **started, **ended}
+
+
+def _made(things: dict[str, Thing], key: str, body: Thing) -> Thing:
+    identity = str(uuid.uuid4())
+    things[identity] = {**body, key: identity, "created_at": now()}
+    return things[identity]
+
+
+def _found(things: dict[str, Thing], name: str) -> Thing:
+    if name not in things:
+        raise Refused(404, f"ResourceNotFoundError: {name} not found")
+    return things[name]
+
+
+def _listed(name: str, things: dict[str, Thing], query: dict[str, str]) -> Thing:
+    found = list(things.values())
+    for predicate in json.loads(query.get("filter", "{}")).get("predicates", ()):
+        assert predicate["operation"] == "EQUALS"
+        found = [each for each in found if each.get(predicate["key"]) == predicate["stringValue"]]
+    return {name: found[: int(query.get("page_size", 10))], "total_size": len(found)} if found else {}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    kfp: Kfp
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.kfp.requests.append((self.command, self.path))
+        fault = self.kfp.fault(self.command, self.path)
+        if fault and fault.wait:
+            threading.Event().wait(fault.wait)
+        if fault and fault.drop:
+            self.close_connection = True
+            return None
+        try:
+            if self.kfp.login_page:
+                return self._send(200, b"<html>Please log in</html>", "text/html")
+            if self.kfp.token and self.headers.get("Authorization") != f"Bearer {self.kfp.token}":
+                raise Refused(401, "Unauthorized")
+            if fault and fault.status:
+                raise Refused(fault.status, "made up by the test")
+            if pod := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", url.path):
+                if pod[1] not in self.kfp.logs:
+                    raise Refused(404, f"pods {pod[1]} not found")
+                return self._send(200, self.kfp.logs[pod[1]].encode(), "text/plain")
+            answer = self.kfp.answer(self.command, url.path, dict(parse_qsl(url.query)), self._body(data))
+            return self._send(200, json.dumps(answer).encode())
+        except Refused as refused:
+            return self._send(refused.code, json.dumps({"message": str(refused), "code": 5}).encode())
+
+    do_POST = do_GET  # noqa: N815 - http.server's name
+
+    def _body(self, data: bytes) -> Any:
+        """JSON, or the content of the one file of a multipart body."""
+        kind = self.headers.get("Content-Type", "")
+        if not kind.startswith("multipart/"):
+            return json.loads(data) if data else {}
+        head = f"Content-Type: {kind}\r\n\r\n".encode()
+        message = email.parser.BytesParser(policy=email.policy.default).parsebytes(head + data)
+        (part,) = message.iter_parts()
+        assert part.get_param("name", header="content-disposition") == "uploadfile"
+        payload = part.get_payload(decode=True)
+        assert isinstance(payload, bytes)
+        return payload.decode()
+
+    def _send(self, code: int, data: bytes, kind: str = "application/json") -> None:
+        with suppress(OSError):
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)

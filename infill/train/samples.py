@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from infill import fim, model, prompt
 from infill.errors import InputError
 from infill.evaluate.generation import Generator
@@ -84,11 +86,15 @@ def _complete(engine: Engine, holes: list[Hole], folder: Path) -> list[Row]:
 
 @contextlib.contextmanager
 def _ordinary_attention(decoder: Any) -> Iterator[None]:
-    """Generation with a cache has one document a row, not many: training's attention does not know that."""
+    """Generation with a cache has one document a row, not many: training's attention does not know that.
+
+    What is compiled for training stays as it is: prompts of every length would have it compiled again and again.
+    """
     trained_with = decoder.config._attn_implementation
     decoder.config._attn_implementation = "sdpa"
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         decoder.config._attn_implementation = trained_with
 

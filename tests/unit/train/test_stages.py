@@ -92,9 +92,16 @@ def test_the_loss_falls(root: Path, name: str) -> None:
     assert metrics["steps"] == 6
 
 
+@pytest.mark.parametrize("name", ["pretrain", "sft"])
+def test_there_is_little_padding(root: Path, name: str) -> None:
+    assert manifest.load(str(root / name)).metrics["filled"] >= 0.98
+
+
 def test_validation_and_preferences_are_reported(root: Path) -> None:
+    groups = {"loss/python", "loss/fim", "loss/plain", "loss/python/fim", "loss/python/plain"}
+    assert groups <= set(history.read(str(root / "pretrain"))[-1])
     assert {"bits_per_byte", "validation_loss", "parameters"} <= set(manifest.load(str(root / "pretrain")).metrics)
-    assert "validation_loss" in manifest.load(str(root / "sft")).metrics
+    assert {"bits_per_byte", "validation_loss"} <= set(manifest.load(str(root / "sft")).metrics)
     assert {"accuracy", "margin"} <= set(manifest.load(str(root / "dpo")).metrics)
     first = history.read(str(root / "dpo"))[0]
     assert first["loss"] == pytest.approx(0.693, abs=0.05)  # log 2: the model is the reference
@@ -115,12 +122,21 @@ def test_a_stage_killed_before_its_manifest_only_writes_that(root: Path, preset:
 
 
 def test_the_reference_is_computed_once(root: Path, tmp_path: Path, preset: Preset) -> None:
-    """Where a killed run has left it, it is used as it is: here with a reference that loves the rejected ones."""
-    table = storage.read_table(str(root / "dpo" / dpo.REFERENCE_FILE)).to_pydict()
+    """Another run on the same pairs takes what the first has left: here a reference that loves the rejected ones."""
+    (file,) = (root / dpo.REFERENCES).iterdir()
+    table = storage.read_table(str(file)).to_pydict()
     table["rejected"] = [value + 1_000 for value in table["rejected"]]
-    storage.write_table(str(tmp_path / "out" / dpo.REFERENCE_FILE), pa.table(table))
-    dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(tmp_path / "out"))
+    storage.write_table(str(tmp_path / dpo.REFERENCES / file.name), pa.table(table))
+    other = replace(preset.dpo, beta=0.2)
+    dpo.run(other, str(root / "pairs"), str(root / "sft"), str(tmp_path / "out"))
     assert history.read(str(tmp_path / "out"))[0]["loss"] < 1e-3
+
+
+def test_another_model_has_another_reference(root: Path, tmp_path: Path, preset: Preset) -> None:
+    shutil.copytree(root / dpo.REFERENCES, tmp_path / dpo.REFERENCES)
+    dpo.run(preset.dpo, str(root / "pairs"), str(root / "pretrain"), str(tmp_path / "out"))
+    assert len(list((tmp_path / dpo.REFERENCES).iterdir())) == 2
+    assert history.read(str(tmp_path / "out"))[0]["loss"] == pytest.approx(0.693, abs=0.05)
 
 
 def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset: Preset) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from infill import manifest
 from infill.cluster.api import Api, Manifest
+from infill.cluster.preflight import quantity
 from infill.errors import InputError
 
 FILE: Final = "frame.json"
@@ -86,9 +87,18 @@ def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deploy
     """The InferenceService of a model, its name the release's with ten digits of a hash over all the rest.
 
     So the same model in the same shape has the same name, and whatever is changed (a model, an image, a limit) is a
-    second InferenceService, never a change of the one that serves.
+    second InferenceService, never a change of the one that serves. Raises InputError for weights that do not fit into
+    the predictor's memory.
     """
-    shape = frame.engines[frame.engine(weights(model_uri))]
+    size = weights(model_uri)
+    engine = frame.engine(size)
+    shape = frame.engines[engine]
+    room = quantity(shape["spec"]["predictor"]["model"]["resources"]["limits"]["memory"])
+    if size > room:
+        raise InputError(
+            f"the weights of {model_uri} take {size / GIB:.1f} GiB, the predictor has {room / GIB:.1f}: raise"
+            f" predictor.{engine}.resources of release {frame.release}"
+        )
     body = fill(shape, {"model_uri": model_uri, "model_digest": model_digest, "deployment": deployment})
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:10]
     result: Manifest = fill(body, {"name": f"{frame.release}-{digest}"})

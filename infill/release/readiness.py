@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,8 +78,18 @@ def ready(service: Manifest) -> bool:
     )
 
 
-def wait(api: Api, name: str, *, seconds: float, patience: Patience | None = None) -> None:
-    """Return when the InferenceService is ready. Raises NotReadyError, saying why, when it is not or will not be."""
+def wait(
+    api: Api,
+    name: str,
+    *,
+    seconds: float,
+    patience: Patience | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Return when the InferenceService is ready. Raises NotReadyError, saying why, when it is not or will not be.
+
+    What it waits for goes to `say`, each time that this changes.
+    """
     waits = patience or Patience()
     began, since, last = time.monotonic(), 0.0, Obstacle(kind="deadline")
     for service in follow(api, "inferenceservices", name, tick=waits.tick, outage=waits.outage):
@@ -90,7 +100,9 @@ def wait(api: Api, name: str, *, seconds: float, patience: Patience | None = Non
         found = obstacle(service, _pods(api, name), _events(api, name))
         now = time.monotonic()
         since = (since or now) if found and found.kind not in WAITED_FOR else 0.0
-        last = found or Obstacle(kind="deadline", detail=_conditions(service))
+        before, last = last, found or Obstacle(kind="deadline", detail=_conditions(service))
+        if last != before:
+            say(f"InferenceService {name} is not ready yet: {last.detail}")
         if (since and now - since >= waits.grace) or now - began >= seconds:
             raise _error(api, name, last, seconds)
     raise AssertionError("the watch does not end by itself")

@@ -6,7 +6,8 @@ served before it, and what is already so is left.
 """
 
 import difflib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,6 +30,14 @@ QUIET: Final = ("managedFields", "resourceVersion", "uid", "generation", "creati
 """Metadata that the API server adds and that says nothing about a change."""
 
 
+Say = Callable[[str], None]
+
+
+def _stderr(line: str) -> None:
+    sys.stderr.write(f"[infill] {line}\n")
+    sys.stderr.flush()
+
+
 class DeployError(ServiceError):
     """A model that was not deployed; what served before serves on."""
 
@@ -42,7 +51,9 @@ class Target:
     """URI of the deployment record, which the servers obey."""
 
 
-def deploy(api: Api, release: str, target: Target, *, patience: Patience | None = None) -> dict[str, float]:
+def deploy(
+    api: Api, release: str, target: Target, *, patience: Patience | None = None, say: Say = _stderr
+) -> dict[str, float]:
     """Serve `target` from the release of charts/infill-serving; return the figures of its smoke test.
 
     Afterwards the Service points to an InferenceService of this model, the one before it stands by for `rollback`,
@@ -55,9 +66,13 @@ def deploy(api: Api, release: str, target: Target, *, patience: Patience | None 
     name = body["metadata"]["name"]
     if seen.active == name and api.get("inferenceservices", name) is not None:
         wanted = seen
+        say(f"InferenceService {name} serves this model already")
     else:
-        wanted = _replace(api, frame, seen, body, target, patience)
+        wanted = _replace(api, frame, seen, body, target, patience, say)
+        say(f"Service {frame.service} points to {name}; before: {wanted.previous or 'nothing'}")
     removed = _sweep(api, frame, wanted)
+    if removed:
+        say(f"removed {', '.join(removed)}")
     _tell(api, target.version, wanted)
     return {**wanted.smoke, "removed": float(len(removed))}
 
@@ -168,12 +183,16 @@ def _body(frame: Frame, target: Target) -> Manifest:
     )
 
 
-def _replace(api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience | None) -> Route:
+def _replace(
+    api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience | None, say: Say
+) -> Route:
     """The route to the InferenceService `body`, which was made, became ready and passed its smoke test."""
     name = body["metadata"]["name"]
     try:
         _apply(api, name, body)
-        readiness.wait(api, name, seconds=frame.ready_seconds, patience=patience)
+        say(f"InferenceService {name} is applied; it may take {frame.ready_seconds} s to become ready")
+        readiness.wait(api, name, seconds=frame.ready_seconds, patience=patience, say=say)
+        say(f"InferenceService {name} is ready; {len(smoke.GOLDEN)} golden prompts at {frame.address(name)}")
         figures = smoke.check(frame.address(name), target.version.model_uri, latency_ms=frame.smoke_latency_ms)
         previous = seen.previous if seen.active == name else seen.active
         wanted = Route(active=name, previous=previous, smoke=figures)

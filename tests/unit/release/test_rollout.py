@@ -26,9 +26,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "Patience", lambda: Patience(tick=1, grace=0.0, outage=5.0))
 
 
-def test_the_first_deployment_serves_and_is_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+def test_the_first_deployment_serves_and_is_told(
+    namespace: Namespace, mlflow_store: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Trained(mlflow_store, model, "one")
     figures = run.deploy()
+    said = capsys.readouterr().err
+    assert [word for word in ("is applied", "is ready", "points to", "removed") if word in said] == [
+        "is applied",
+        "is ready",
+        "points to",
+    ]
     assert figures["deployed"] == 1.0
     assert figures["smoke_prompts"] == len(smoke.GOLDEN)
     (name,) = namespace.services
@@ -98,6 +106,17 @@ def test_the_engine_follows_the_size_of_the_weights(
     served = namespace.api.get("inferenceservices", namespace.route.active)
     assert served is not None
     assert served["spec"]["predictor"]["model"]["runtime"] == f"infill-{predictor}"
+
+
+def test_weights_that_do_not_fit_are_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    engines = json.loads((namespace.api.get("configmaps", "infill-deploy") or {})["data"][frame.FILE])["engines"]
+    engines["embedded"]["spec"]["predictor"]["model"]["resources"]["limits"]["memory"] = "1k"
+    namespace.change_frame(engines=engines)
+    with pytest.raises(
+        InputError, match=r"the predictor has 0.0: raise predictor.embedded.resources of release infill"
+    ):
+        Trained(mlflow_store, model, "one").deploy()
+    assert namespace.services == {}
 
 
 # -- What fails leaves the old one serving -----------------------------------------------------------------------------

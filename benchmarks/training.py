@@ -38,7 +38,7 @@ from infill.config import ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
 from infill.train import history, launch, loop, objectives
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
-from infill.train.data import ItemLane, State, TextLane, draw
+from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
 
 VOCABULARY: Final = 4_096
@@ -195,7 +195,7 @@ def examples() -> list[tuple[list[int], list[int]]]:
     return [(tokens(before, "p", k), tokens(after, "m", k)) for k, (before, after) in enumerate(sizes)]
 
 
-class Holes:
+class Holes(Listed):
     """The same as our items."""
 
     what = "examples"
@@ -292,7 +292,7 @@ TWO: Final = TrainConfig(
 )
 
 
-class Fixed:
+class Fixed(Listed):
     what = "sequences"
 
     def __len__(self) -> int:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_BYTES: Final = 1 << 20
+ROW_GROUP: Final = 1_024
+"""Rows of a parquet file's row group."""
 IN_MEMORY: Final = 64 << 20
 _LAST: Final = "manifest.json"
 """Its presence says that a folder is whole: it comes last and goes first."""
@@ -216,11 +218,11 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
 
 
 def write_table(uri: str, table: "pa.Table") -> None:
-    """Write one whole parquet file, compressed with zstd."""
+    """Write one whole parquet file, compressed with zstd, in row groups that a reader may take one by one."""
     import pyarrow.parquet as pq
 
     with open_write(uri) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def sha256(uri: str) -> str:

@@ -9,13 +9,14 @@ import functools
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from infill import fim, storage
 from infill.config import PretrainConfig, TrainConfig
@@ -34,6 +35,10 @@ LEAST_HOLE: Final = 16
 """A shorter piece of a file is not cut into three."""
 LOOK_AHEAD: Final = 64
 """Rendered examples among which the one that fits best is chosen."""
+CUTS: Final = 4
+"""Examples that are tried to be cut for what is left of a row."""
+SHORT: Final = 128
+"""Positions into which another example hardly fits."""
 
 
 class Lane(Protocol):
@@ -231,6 +236,10 @@ def cut(encoder: Encoder, text: str, offset: int, room: int) -> tuple[list[int],
     return ids[:room], len(window)  # a tokenizer that does not give back its text: the rest of the window is left out
 
 
+Order = Sequence[int] | NDArray[np.int64]
+"""Numbers of items in the order in which they are read."""
+
+
 class Items(Protocol):
     """Examples or pairs by number, rendered when they are needed."""
 
@@ -242,9 +251,28 @@ class Items(Protocol):
     def __getitem__(self, index: int) -> Item | None:
         """None for one that has no room in the context."""
 
+    def order(self, *key: object) -> Order:
+        """A permutation of all numbers that depends on `key` alone."""
+
+    def cut(self, index: int, room: int) -> Item | None:
+        """One that fits into `room` tokens; None where what there is to learn would suffer."""
+
+
+class Listed:
+    """Items of which any is at hand as quickly as any other, and none is cut."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def order(self, *key: object) -> Order:
+        return order(len(self), *key)
+
+    def cut(self, _index: int, _room: int) -> Item | None:
+        return None
+
 
 class ItemLane:
-    """Whole examples, packed so that a row has little padding: the oldest first, then whatever fits best."""
+    """Examples, packed so that a row has little padding: the oldest first, then whatever fits best, then one cut."""
 
     def __init__(
         self, items: Items, tokens: int, *, seed: int, lane: int, lanes: int, state: State | None = None
@@ -255,7 +283,7 @@ class ItemLane:
         self.waiting: list[tuple[int, Item]] = []
         for index in start["waiting"]:
             self._admit(index)
-        self._orders = functools.lru_cache(maxsize=2)(order)
+        self._orders = functools.lru_cache(maxsize=2)(items.order)
 
     @property
     def state(self) -> State:
@@ -265,25 +293,41 @@ class ItemLane:
         self._refill()
         row = [self.waiting.pop(0)[1]]
         room = self.tokens - len(row[0].ids)
-        while True:
-            fitting = [
-                (len(item.ids), -number) for number, (_, item) in enumerate(self.waiting) if len(item.ids) <= room
-            ]
-            if not fitting:
-                return pack(row, self.tokens)
-            length, number = max(fitting)
-            row.append(self.waiting.pop(-number)[1])
-            room -= length
+        while (found := self._best(room)) is not None:
+            row.append(found)
+            room -= len(found.ids)
             self._refill()
+        return pack(row, self.tokens)
+
+    def _best(self, room: int) -> Item | None:
+        """What comes next into a row with so much room, taken out of the queue; None when nothing fits.
+
+        That is the longest waiting item, unless it would leave an end that is too long to lie idle and too short for
+        another one; then rather one of the oldest, cut for all of the room or for half of it.
+        """
+        fitting = [(len(item.ids), -number) for number, (_, item) in enumerate(self.waiting) if len(item.ids) <= room]
+        good = [(length, number) for length, number in fitting if self._leaves(room - length)]
+        for target in () if good else (room, room // 2):
+            for number, (index, _) in enumerate(self.waiting[:CUTS]):
+                item = self.items.cut(index, target)
+                if item is not None and self._leaves(room - len(item.ids)):
+                    del self.waiting[number]
+                    return item
+        chosen = max(good or fitting, default=None)
+        return None if chosen is None else self.waiting.pop(-chosen[1])[1]
+
+    def _leaves(self, room: int) -> bool:
+        """Whether so much may be left: next to nothing, or enough for another one."""
+        return room <= self.tokens // 128 or room >= SHORT
 
     def _refill(self) -> None:
         idle = 0
         while len(self.waiting) < LOOK_AHEAD:
-            places = self._orders(len(self.items), self.seed, self.epoch)
+            places = self._orders(self.seed, self.epoch)
             mine = places[(self.lane + self.epoch) % self.lanes :: self.lanes]
             if self.place < len(mine):
                 self.place += 1
-                idle = 0 if self._admit(mine[self.place - 1]) else idle
+                idle = 0 if self._admit(int(mine[self.place - 1])) else idle
                 continue
             self.epoch, self.place, idle = self.epoch + 1, 0, idle + 1
             if idle > self.lanes:
@@ -357,14 +401,15 @@ class Loader:
             return
 
 
-def rows_of(items: Sequence[Item], tokens: int) -> list[list[Item]]:
+def rows_of(items: Iterable[Item], tokens: int) -> Iterator[list[Item]]:
     """All `items` once, in order, in rows of at most `tokens`."""
-    rows: list[list[Item]] = []
-    room = 0
+    row: list[Item] = []
+    room = tokens
     for item in items:
-        if len(item.ids) > room:
-            rows.append([])
-            room = tokens
-        rows[-1].append(item)
+        if len(item.ids) > room and row:
+            yield row
+            row, room = [], tokens
+        row.append(item)
         room -= len(item.ids)
-    return rows
+    if row:
+        yield row

@@ -1,12 +1,15 @@
 """The DPO stage: prefer the chosen completion over the rejected one, without straying far from the SFT model.
 
-The reference's log-probabilities are computed once, before the first step, and kept in the stage's folder.
+The reference's log-probabilities are computed once, before the first step, and kept for all runs on the same pairs.
 """
 
 import functools
-from collections.abc import Mapping
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import torch
@@ -15,16 +18,21 @@ from infill import manifest, model, prompt, storage
 from infill.config import DpoConfig, TrainConfig
 from infill.errors import InputError
 from infill.examples import request_of
-from infill.train import card, export, history, launch, loop, objectives, samples
+from infill.train import card, export, history, launch, loop, objectives, samples, watch
 from infill.train.batch import Item, pack, pair_item
-from infill.train.data import ItemLane, State, rows_of
+from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine, precision
+from infill.train.rows import Rows
 from infill.train.scorer import Scorer, score
 from infill.train.sft import LEAST_PROMPT, room
 
+log = logging.getLogger(__name__)
+
 STAGE: Final = "dpo"
-VERSION: Final = 1
-REFERENCE_FILE: Final = "reference.parquet"
+VERSION: Final = 2
+REFERENCES: Final = "references"
+"""The folder beside the stage's outputs with the reference's log-probabilities."""
+NAMES: Final = ("pair", "chosen", "rejected")
 
 
 def run(config: DpoConfig, preferences: str, sft: str, output: str) -> dict[str, float]:
@@ -62,10 +70,13 @@ def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str)
 
 def _work(config: DpoConfig, preferences: str, sft: str, output: str, key: str, engine: Engine) -> loop.Work:
     tokens, lanes = config.train.micro_batch_tokens, config.train.batch_tokens // config.train.micro_batch_tokens
-    table = storage.read_table(storage.join(preferences, "pairs.parquet"))
+    rows, folder = Rows(storage.join(preferences, "pairs.parquet")), storage.fetch(sft)
     context = room(engine, tokens)
-    pairs = Pairs(table, storage.fetch(sft), context=context, budget=config.max_prompt_tokens, tokens=tokens)
-    pairs.numbers = reference(engine, pairs, storage.fetch(sft), output, config.train)
+    pairs = Pairs(rows, folder, context=context, budget=config.max_prompt_tokens, tokens=tokens)
+    digests = manifest.digest_of(sft), manifest.digest_of(preferences)
+    pairs.numbers = reference(
+        engine, pairs, folder, reference_file(output, pairs, digests, config, engine), config.train
+    )
     if not pairs.numbers:
         raise InputError(f"{preferences} has no pair that fits a context of {context} tokens; sample more holes")
 
@@ -74,7 +85,7 @@ def _work(config: DpoConfig, preferences: str, sft: str, output: str, key: str, 
 
     def holes() -> list[samples.Hole]:
         """Of pairs that are trained on: the stage is given no others."""
-        return samples.of_rows(table.slice(0, config.train.sample_holes).to_pylist(), "chosen")
+        return samples.of_rows([rows[index] for index in range(min(len(rows), config.train.sample_holes))], "chosen")
 
     return loop.Work(
         objective=objectives.dpo(config.beta, config.sft_weight),
@@ -89,17 +100,23 @@ class Pairs:
 
     what = "pairs"
 
-    def __init__(self, table: pa.Table, folder: Path, *, context: int, budget: int, tokens: int) -> None:
-        self.table, self.context, self.budget, self.tokens = table, context, budget, tokens
+    def __init__(self, rows: Rows, folder: Path, *, context: int, budget: int, tokens: int) -> None:
+        self.rows, self.context, self.budget, self.tokens = rows, context, budget, tokens
         self.encoder, self.fmt = prompt.load_encoder(folder), prompt.load_format(folder)
         self.numbers: dict[int, tuple[float, float]] = {}
         """Pair -> the reference's log-probability of its two completions."""
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self.rows)
+
+    def order(self, *key: object) -> Order:
+        return self.rows.order(*key)
+
+    def cut(self, _index: int, _room: int) -> None:
+        """None: the reference has judged the whole prompt."""
 
     def __getitem__(self, index: int) -> Item | None:
-        row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
+        row = self.rows[index]
         chosen = [*self.encoder.encode(row["chosen"]), self.fmt.endoftext]
         rejected = self.encoder.encode(row["rejected"])
         if row["rejected_finished"] or not rejected:  # else it ran into the limit: no stop there to be unlearned
@@ -113,39 +130,61 @@ class Pairs:
         return pair_item(rendered.ids, chosen, rejected, numbers=numbers, name=row["id"])
 
 
+def reference_file(output: str, pairs: Pairs, digests: Sequence[str], config: DpoConfig, engine: Engine) -> str:
+    """Where the reference's log-probabilities are kept: beside the outputs, by all that they follow from.
+
+    So a resumed run finds them, and another one with another learning rate or beta too.
+    """
+    made_of = {
+        "digests": digests,
+        "format": pairs.fmt.to_json(),
+        "room": [pairs.context, pairs.budget, pairs.tokens],
+        "dtype": str(precision(config.train, engine.device)),
+        "version": VERSION,
+    }
+    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:24]
+    return storage.join(output.rstrip("/").rpartition("/")[0] or ".", REFERENCES, f"{name}.parquet")
+
+
 def reference(
-    engine: Engine, pairs: Pairs, folder: Path, output: str, config: TrainConfig
+    engine: Engine, pairs: Pairs, folder: Path, file: str, config: TrainConfig
 ) -> dict[int, tuple[float, float]]:
     """Log-probabilities of both completions of each pair under the model in `folder`, by the pair's number.
 
-    They are read from `output` where a killed run has left them; else each worker computes its share.
+    They are read from `file` where an earlier run has left them; else each worker computes its share.
     """
-    file = storage.join(output, REFERENCE_FILE)
-    if not storage.exists(file):
+    if engine.sum([float(storage.exists(file))])[0] < engine.world:  # as one: what follows is for all or none
         sums = _log_probs(engine, pairs, folder, config)
         if engine.rank == 0:
-            names = ("pair", "chosen", "rejected")
-            storage.write_table(file, pa.table(dict(zip(names, sums, strict=True))))
-        return {int(pair): (chosen, rejected) for pair, chosen, rejected in zip(*sums, strict=True)}
-    columns = storage.read_table(file).to_pydict()
-    return {
-        pair: (chosen, rejected)
-        for pair, chosen, rejected in zip(columns["pair"], columns["chosen"], columns["rejected"], strict=True)
-    }
+            storage.write_table(file, pa.table(dict(zip(NAMES, sums, strict=True))))
+    else:
+        log.info("the reference's log-probabilities are those of %s", file)
+        kept = storage.read_table(file).to_pydict()
+        sums = tuple(kept[name] for name in NAMES)
+    return {int(pair): (chosen, rejected) for pair, chosen, rejected in zip(*sums, strict=True)}
 
 
 def _log_probs(engine: Engine, pairs: Pairs, folder: Path, config: TrainConfig) -> tuple[list[float], ...]:
     """Number, chosen and rejected log-probability of each pair that has room."""
-    found = [(index, item) for index in range(len(pairs)) if (item := pairs[index]) is not None]
     dtype = precision(config, engine.device)
     scorer = Scorer(launch.without_dropout(model.load(folder)).to(engine.device))
-    chosen, rejected = [0.0] * len(found), [0.0] * len(found)
-    place = 0
-    for number, rows in enumerate(rows_of([item for _, item in found], config.micro_batch_tokens)):
+    indices: list[int] = []
+    chosen: list[float] = []
+    rejected: list[float] = []
+
+    def fitting() -> Iterator[Item]:
+        for index in range(len(pairs)):
+            if (item := pairs[index]) is not None:
+                indices.append(index)
+                yield item
+
+    for number, rows in enumerate(rows_of(fitting(), config.micro_batch_tokens)):
+        sums = [0.0] * (2 * len(rows))
         if number % engine.world == engine.rank:
             batch = pack(rows, config.micro_batch_tokens).to(engine.device)
             with torch.no_grad(), torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
                 sums = objectives.segment_sums(score(scorer, batch), batch).tolist()
-            chosen[place : place + len(rows)], rejected[place : place + len(rows)] = sums[0::2], sums[1::2]
-        place += len(rows)
-    return [float(index) for index, _ in found], engine.sum(chosen), engine.sum(rejected)
+        chosen += sums[0::2]
+        rejected += sums[1::2]
+        watch.alive()
+    return [float(index) for index in indices], engine.sum(chosen), engine.sum(rejected)

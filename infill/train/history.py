@@ -70,8 +70,12 @@ def with_margins(sums: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
 
 
 def metrics(output: str) -> dict[str, float]:
-    """What a stage reports of its history: the first and the last loss, steps, tokens, and the last validation."""
+    """What a stage reports of its history: the first and the last loss, steps, tokens, and the last validation.
+
+    `filled` is the share of all positions that were not padding.
+    """
     rows = read(output)
+    starts = [0, *(row["step"] for row in rows)]
     found = {
         "loss_first": rows[0]["loss"],
         "loss_last": rows[-1]["loss"],
@@ -79,6 +83,7 @@ def metrics(output: str) -> dict[str, float]:
         "tokens": rows[-1]["tokens"],
         "flops": rows[-1]["flops"],
         "skipped": rows[-1]["skipped"],
+        "filled": 1 - sum(r["padding"] * (r["step"] - s) for r, s in zip(rows, starts, strict=False)) / starts[-1],
     }
     for name in ("validation_loss", "bits_per_byte", "accuracy", "margin"):
         values = [row[name] for row in rows if name in row]

@@ -99,7 +99,7 @@ def run(
     asked: Callable[[], bool] = watch.asked,
 ) -> None:
     """A worker's life: memory, model, last checkpoint, engine, loop, export."""
-    with watch.watched(job.train.timeout_s, job.output, place.rank) as alive:
+    with watch.watched(job.train.timeout_s, job.output, place.rank):
         free = memory.available(device, place.sharing)
         memory.check(job.label, job.settings(), job.train, device, place.workers, free)
         model = without_dropout(job.model())
@@ -111,8 +111,8 @@ def run(
         found = resumed.step if resumed else 0
         if engine.sum([found])[0] != found * engine.world:
             raise TrainingError("the workers see different checkpoints; do all of them reach the same store?")
-        alive()
-        loop.train(engine, job.work(engine), job.train, job.output, resumed, alive, asked)
+        watch.alive()
+        loop.train(engine, job.work(engine), job.train, job.output, resumed, watch.alive, asked)
         if engine.rank == 0:
             export.save(engine.model, job.tokenizer, job.output, dtype=precision(job.train, engine.device))
 

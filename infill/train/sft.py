@@ -1,11 +1,10 @@
 """The SFT stage: fine-tune on the middle of each hole, given its context, suffix and prefix."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import pyarrow as pa
+from typing import Final
 
 from infill import manifest, model, prompt, storage
 from infill.config import SftConfig
@@ -14,14 +13,17 @@ from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
 from infill.train import card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch, Item, pack, plain_item
-from infill.train.data import ItemLane, State, rows_of
+from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine
 from infill.train.held_out import validation
+from infill.train.rows import Rows
 
 STAGE: Final = "sft"
-VERSION: Final = 1
+VERSION: Final = 2
 LEAST_PROMPT: Final = 32
 """An example whose middle leaves less room than this for its prompt is passed over."""
+LEAST_CUT: Final = 64
+"""The shortest prompt of an example that is cut to fill a row."""
 
 
 def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, float]:
@@ -59,20 +61,20 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
 def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine) -> loop.Work:
     folder = storage.fetch(base)
     context = room(engine, config.train.micro_batch_tokens)
-    table = storage.read_table(storage.join(examples, "examples", "train.parquet"))
-    if not table.num_rows:
+    rows = Rows(storage.join(examples, "examples", "train.parquet"))
+    if not len(rows):
         raise InputError(f"{examples} has no examples in its train split; add sources to the corpus")
-    items = Examples(table, folder, context=context, budget=config.max_prompt_tokens)
+    items = Examples(rows, folder, context=context, budget=config.max_prompt_tokens)
     tokens, lanes = config.train.micro_batch_tokens, config.train.batch_tokens // config.train.micro_batch_tokens
 
     def open_lane(lane: int, state: State | None) -> ItemLane:
         return ItemLane(items, tokens, seed=config.train.seed, lane=lane, lanes=lanes, state=state)
 
     def held_out() -> list[Batch]:
-        rows = storage.read_table(storage.join(examples, "examples", "validation.parquet"))
-        others = Examples(rows, folder, context=context, budget=config.max_prompt_tokens)
-        found = [item for index in range(len(others)) if (item := others[index]) is not None]
-        return [pack(row, tokens) for row in rows_of(found, tokens)[: config.train.validation_batches]]
+        held = Rows(storage.join(examples, "examples", "validation.parquet"))
+        others = Examples(held, folder, context=context, budget=config.max_prompt_tokens)
+        found = (item for index in range(len(others)) if (item := others[index]) is not None)
+        return [pack(row, tokens) for row in itertools.islice(rows_of(found, tokens), config.train.validation_batches)]
 
     def holes() -> list[samples.Hole]:
         rows = read_holes(examples, "validation", config.train.sample_holes).to_pylist()
@@ -97,22 +99,36 @@ class Examples:
 
     what = "examples"
 
-    def __init__(self, table: pa.Table, folder: Path, *, context: int, budget: int) -> None:
-        self.table, self.context = table, context
+    def __init__(self, rows: Rows, folder: Path, *, context: int, budget: int) -> None:
+        self.rows, self.context = rows, context
         self.budget = budget or context
         self.encoder: Encoder = prompt.load_encoder(folder)
         self.fmt: PromptFormat = prompt.load_format(folder)
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Item | None:
-        row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
+        return self._render(index, self.context, LEAST_PROMPT)
+
+    def order(self, *key: object) -> Order:
+        return self.rows.order(*key)
+
+    def cut(self, index: int, room: int) -> Item | None:
+        """The example with less context and less of its file: a row is filled, and prompts of all lengths are seen."""
+        return self._render(index, room, LEAST_CUT)
+
+    def _render(self, index: int, room: int, least: int) -> Item | None:
+        row = self.rows[index]
         middle = [*self.encoder.encode(row["middle"]), self.fmt.endoftext]
-        budget = min(self.budget, self.context - len(middle))
-        if budget < LEAST_PROMPT:
+        budget = min(self.budget, room - len(middle))
+        if budget < least:
             return None
         rendered = prompt.render(self.fmt, self.encoder.encode, request_of(row), budget=budget)
-        text_bytes = len(row["middle"].encode("utf-8", "surrogatepass"))
-        ids = [*rendered.ids, *middle]
-        return plain_item(ids, start=len(rendered.ids) - 1, group=row["language"], text_bytes=text_bytes)
+        return plain_item(
+            [*rendered.ids, *middle],
+            start=len(rendered.ids) - 1,
+            group=row["language"],
+            text_bytes=len(row["middle"].encode("utf-8", "surrogatepass")),
+            name=row["id"],
+        )

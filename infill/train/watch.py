@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from infill import storage
@@ -24,37 +24,44 @@ HUNG: Final = 75
 HANG_FILE: Final = "scratch/hang.json"
 """Below a stage's output: the sentence for who started the worker. The stacks are in `logs/`."""
 _stop: Final = threading.Event()
+_called: Final = threading.Event()
+_timeout_s = 0.0
+"""Of the watch that is on, else 0; a process has one at most."""
+
+
+def alive() -> None:
+    """Tell the watch, if one is on, that work goes on."""
+    _called.set()
+    if _timeout_s:  # where not even the watch's thread gets to run, or the store does not answer
+        faulthandler.dump_traceback_later(2 * _timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 @contextlib.contextmanager
-def watched(timeout_s: float, output: str, rank: int = 0) -> Iterator[Callable[[], None]]:
-    """Within the block, end this process when the function that it is given is not called for `timeout_s`.
+def watched(timeout_s: float, output: str, rank: int = 0) -> Iterator[None]:
+    """Within the block, end this process when `alive` is not called for `timeout_s`.
 
     The stacks of all threads go to `logs/` of `output` first.
     """
-    called = threading.Event()
+    global _timeout_s  # noqa: PLW0603
     ended = threading.Event()
 
-    def alive() -> None:
-        called.set()
-        # Where not even the thread below gets to run, or the store does not answer.
-        faulthandler.dump_traceback_later(2 * timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
-
     def watch() -> None:
-        while called.wait(timeout_s):
-            called.clear()
+        while _called.wait(timeout_s):
+            _called.clear()
             if ended.is_set():
                 return
         _end(f"nothing was done for {timeout_s:g} s, which is train.timeout_s", output, rank)
 
+    _timeout_s = timeout_s
     alive()
     thread = threading.Thread(target=watch, name="infill-watch", daemon=True)
     thread.start()
     try:
-        yield alive
+        yield
     finally:
         ended.set()
-        called.set()
+        _timeout_s = 0.0
+        _called.set()
         faulthandler.cancel_dump_traceback_later()
         thread.join()
 

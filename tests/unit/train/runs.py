@@ -20,7 +20,7 @@ from infill import model
 from infill.config import TrainConfig, debug
 from infill.train import launch, loop, objectives
 from infill.train.batch import Item, plain_item
-from infill.train.data import ItemLane, State, draw
+from infill.train.data import ItemLane, Listed, State, draw
 from infill.train.engine import Engine
 from tests.builders import tiny_tokenizer
 
@@ -39,7 +39,7 @@ TRAIN = TrainConfig(
 )
 
 
-class Rows:
+class Rows(Listed):
     what = "rows"
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from infill import prompt
 from infill.config import PretrainConfig, TrainConfig, debug
 from infill.errors import InputError
 from infill.train.batch import Batch, Item, pack, plain_item
-from infill.train.data import Documents, ItemLane, Loader, State, TextLane, cut, draw, rows_of
+from infill.train.data import Documents, ItemLane, Listed, Loader, State, TextLane, cut, draw, rows_of
 from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
 
 CONFIG = replace(debug().pretrain, fim_rate=0.5)
@@ -126,7 +126,7 @@ def test_cutting_never_splits_a_character(encoder: prompt.Encoder, room: int) ->
         assert all(found == expected for found, expected in pieces)
 
 
-class Numbers:
+class Numbers(Listed):
     """Items of known lengths."""
 
     what = "numbers"

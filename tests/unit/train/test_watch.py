@@ -36,10 +36,10 @@ def test_a_hang_ends_the_process_with_its_stacks_as_the_reason(
 
 def test_what_calls_in_time_is_left_alone(tmp_path: Path) -> None:
     before = threading.active_count()
-    with watch.watched(0.5, str(tmp_path)) as alive:
-        for _ in range(8):
+    with watch.watched(1.0, str(tmp_path)):
+        for _ in range(12):
             time.sleep(0.1)
-            alive()
+            watch.alive()
     assert threading.active_count() == before
     assert not list(tmp_path.iterdir())
 

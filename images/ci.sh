@@ -1,34 +1,41 @@
 #!/usr/bin/env bash
-# Builds the four images and runs them on a bare Debian: the whole `debug` pipeline in containers, then the transformer
-# and the predictor against each other. Needs root; makes its base image with debootstrap, since it may pull nothing.
-# INSTALL=1 installs Docker, debootstrap and a C compiler from Debian when they are missing. Exits with 77 and a sentence
-# where this machine cannot do it. Keeps Docker's data in DATA_ROOT when that is given.
+# Builds the four images and runs them: the whole `debug` pipeline in containers, then the transformer and the predictor
+# against each other. With BASE_IMAGE and a Docker that runs it needs no more than `make wheels` does. Otherwise it starts
+# dockerd by hand and makes a base with debootstrap, for which it must be root on Debian; INSTALL=1 installs both when they
+# are missing. Exits with 77 and a sentence where this machine cannot do it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "images/ci.sh: SKIPPED, images neither built nor run: $1" >&2; exit 77; }
 step() { echo "== $1 (after $SECONDS s)"; }
-base=infill-base:bookworm
-packages=python3.11,python3.11-venv,python3-minimal,ca-certificates
-test "$(id -u)" = 0 || skip "root is needed for dockerd and debootstrap"
-test "$(uname -s)" = Linux || skip "debootstrap runs on Linux only"
+packages=python3,python3-distutils,python3.11-venv,ca-certificates
+root() { test "$(id -u)" = 0 || skip "root is needed to $1"; }
 
 missing=()
-command -v debootstrap >/dev/null || missing+=(debootstrap)
-command -v dockerd >/dev/null || missing+=(docker.io)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
+if ! "${DOCKER:-docker}" info >/dev/null 2>&1; then
+    root "start dockerd"
+    command -v dockerd >/dev/null || missing+=(docker.io)
+fi
+if [ -z "${BASE_IMAGE:-}" ]; then
+    root "make a base image with debootstrap (or set BASE_IMAGE)"
+    command -v debootstrap >/dev/null || missing+=(debootstrap)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     test "${INSTALL:-}" = 1 || skip "not installed: ${missing[*]} (INSTALL=1 installs them)"
     command -v apt-get >/dev/null || skip "not installed: ${missing[*]}, and there is no apt-get"
+    root "install ${missing[*]}"
     step "installing ${missing[*]}"
     apt-get update --quiet=2 || skip "Debian's packages cannot be reached"
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null
 fi
 # Debian's own client builds with BuildKit; another one earlier in PATH needs a plug-in for that.
-export DOCKER=${DOCKER:-/usr/bin/docker}
-test -x "$DOCKER" || DOCKER=docker
+if [ -z "${DOCKER:-}" ]; then
+    DOCKER=docker
+    docker buildx version >/dev/null 2>&1 || DOCKER=/usr/bin/docker
+fi
+export DOCKER
 
 work=$(mktemp -d)
-data=${DATA_ROOT:-$work/docker}
 daemon=
 cleanup() {
     if [ -n "$daemon" ]; then
@@ -40,7 +47,7 @@ cleanup() {
 trap cleanup EXIT
 if ! "$DOCKER" info >/dev/null 2>&1; then
     step "starting dockerd"
-    dockerd --data-root "$data" --exec-root "$work/exec" --pidfile "$work/pid" >"$work/dockerd.log" 2>&1 &
+    dockerd --data-root "${DATA_ROOT:-$work/docker}" --exec-root "$work/exec" --pidfile "$work/pid" >"$work/dockerd.log" 2>&1 &
     daemon=$!
     for _ in $(seq 60); do
         "$DOCKER" info >/dev/null 2>&1 && break
@@ -49,11 +56,12 @@ if ! "$DOCKER" info >/dev/null 2>&1; then
     done
 fi
 
-if ! "$DOCKER" image inspect "$base" >/dev/null 2>&1; then
+base=${BASE_IMAGE:-infill-base:bookworm}
+if [ -z "${BASE_IMAGE:-}" ] && ! "$DOCKER" image inspect "$base" >/dev/null 2>&1; then
     step "making the base image"
     debootstrap --variant=minbase --include="$packages" bookworm "$work/base" ${MIRROR:+"$MIRROR"} >"$work/base.log" \
         || { tail -5 "$work/base.log" >&2; skip "debootstrap cannot make a base image"; }
-    rm -rf "$work/base/var/cache/apt/archives"/*.deb "$work/base/var/lib/apt/lists"/* "$work/base/usr/share/doc"
+    rm -rf "$work/base/var/cache/apt/archives"/*.deb "$work/base/var/lib/apt/lists"/* "$work/base"/usr/share/{doc,info,locale,man}
     tar -C "$work/base" -c . | "$DOCKER" import - "$base" >/dev/null
 fi
 

@@ -17,7 +17,6 @@ from kfp import components, local
 
 from components.images import IN_PROCESS
 from infill import storage, tracking
-from pipelines.local import report_of
 
 USER = 1000
 TMPFS = f"uid={USER},gid={USER},exec"
@@ -32,7 +31,8 @@ def main() -> int:
     out = given.out.resolve()
     shutil.copytree(given.repositories, out / "repositories", dirs_exist_ok=True)
     os.environ[IN_PROCESS] = "1"  # each step does its stage's work itself
-    from pipelines.full import compile_pipeline
+    from pipelines.full import compile_pipeline  # which names the images when it is imported
+    from pipelines.local import report_of
 
     compile_pipeline(out / "pipeline.yaml")
     environment = {"MLFLOW_TRACKING_URI": tracking.local_store(str(out)), "INFILL_IMAGE": "docker"}

@@ -84,7 +84,9 @@ class PlainEngine:
         self.optimizer = adamw(self.model, config, device)
 
     def score(self, batch: Batch) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        if self.dtype == torch.float32:
+            return score(self.scorer, batch)
+        with torch.autocast(self.device.type, self.dtype):
             return score(self.scorer, batch)
 
     def backward(self, loss: Tensor) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from infill import model
-from infill.config import ModelConfig
-from infill.train import cost
+from infill.config import PRESETS, ModelConfig, TrainConfig
+from infill.train import cost, objectives
 from infill.train.batch import pack, pair_item, plain_item
+from infill.train.engine import PlainEngine
 
 VOCABULARY = 64
 
@@ -84,3 +85,31 @@ def test_this_machine_has_a_name_and_memory() -> None:
 def test_energy_is_an_upper_bound_or_unknown() -> None:
     assert cost.energy_kwh(3_600, "NVIDIA H200", 2) == pytest.approx(2 * 0.7 * cost.PUE)
     assert cost.energy_kwh(3_600, "AMD EPYC 7763", 2) is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "rows", "billions"),
+    [("mellum_4b", 98_304, 4.02), ("mellum_4b", 49_152, 3.72), ("mellum_4b_gqa", 49_152, 3.25)],
+)
+def test_mellum_takes_a_step_on_the_meta_device(preset: str, rows: int, billions: float) -> None:
+    """Forward, backward and update of the published model on 2,048 positions: what is counted is what is estimated."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape, tokens = PRESETS[preset]().pretrain.model, 2_048
+    built = model.build(model.llama_config(shape, rows), device="meta")
+    engine = PlainEngine(built, TrainConfig(launcher="local", precision="fp32"), torch.device("meta"))
+    engine.scorer.max_logits = model.LOGITS["cuda"]  # as on a GPU, where so few are not made twice
+    batch = pack([plain_item([1] * tokens, group="any")], tokens).to(torch.device("meta"))
+    with FlopCounterMode(display=False) as counter:
+        engine.backward(objectives.language_model(engine.score(batch), batch).loss / batch.weight)
+    engine.optimizer.step()
+    state = [value for kept in engine.optimizer.state.values() for value in kept.values() if value.numel() > 1]
+    weights = list(built.parameters())
+    count = sum(weight.numel() for weight in weights)
+    assert round(count / 1e9, 2) == billions
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *gradients, *state])
+    assert held == model.ADAM_BYTES * count
+    # The counter takes attention as if it were not causal: 12 L D T instead of 6.
+    estimate = model.flops_per_token(shape, rows, tokens) * tokens + 6 * shape.layers * shape.width * tokens**2
+    assert counter.get_total_flops() == pytest.approx(estimate, rel=0.002)

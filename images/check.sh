@@ -34,7 +34,14 @@ holds() { # image, modules
     "$docker" run --rm --network none "${hardened[@]}" --entrypoint python "$(image "$1")" -c "import $2"
 }
 holds train 'boto3, deepspeed, ray, s3fs, torch, transformers'
-holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs'
+holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs, infill.cluster.stage'
+# What a step does itself on a cluster must need neither torch nor Ray.
+"$docker" run --rm --network none "${hardened[@]}" "$(image pipeline)" python -c '
+import importlib
+from infill.cluster.sizing import RAY_STAGES
+from infill.stages import STAGES
+for name in sorted(STAGES.keys() - set(RAY_STAGES)):
+    importlib.import_module(STAGES[name].module)'
 holds transformer 'infill.context.kernels, infill.context.scoring, s3fs'
 holds predictor 's3fs'
 for module in torch numba pyarrow; do

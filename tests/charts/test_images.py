@@ -126,7 +126,7 @@ def test_images_in_ci_say_that_they_were_skipped(tmp_path: Path) -> None:
     (tools / "id").chmod(0o755)
     for who, why in (
         ("1000", "root is needed"),
-        ("0", "not installed: debootstrap docker.io gcc libc6-dev (INSTALL=1"),
+        ("0", "not installed: gcc libc6-dev docker.io debootstrap (INSTALL=1"),
     ):
         done = subprocess.run(
             [ROOT / "images/ci.sh"], env={"PATH": str(tools), "WHO": who}, capture_output=True, text=True, check=False

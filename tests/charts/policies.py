@@ -369,6 +369,9 @@ def mlflow_hosts(bundle: Bundle) -> Iterator[str]:
 
 def one_model(bundle: Bundle) -> Iterator[str]:
     """What clients reach is the transformer of one InferenceService, never a bare predictor, which would not pack."""
+    for thing in bundle.of("InferenceService"):
+        if thing["metadata"]["labels"].get("networking.kserve.io/visibility") != "cluster-local":
+            yield f"{title(thing)}: KServe gives it and its predictor routes of their own"
     for thing in bundle.of("Service"):
         selector = thing["spec"].get("selector", {})
         found = [pod for pod in bundle.pods if selector and matches({"matchLabels": selector}, pod.labels)]

@@ -409,6 +409,12 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
         lambda b: thing(b, "Service")["spec"]["selector"].pop("serving.kserve.io/inferenceservice"),
     ),
     (
+        policies.one_model,
+        AUTO,
+        "routes-of-kserve",
+        lambda b: thing(b, "InferenceService")["metadata"]["labels"].pop("networking.kserve.io/visibility"),
+    ),
+    (
         policies.apart,
         AUTO,
         "another-predictor",

@@ -13,6 +13,8 @@ kind: InferenceService
 metadata:
   name: {{ .name | quote }}
   labels: {{- set (include "infill.labels" .root | fromYaml) "app.kubernetes.io/managed-by" .manager | toYaml | nindent 4 }}
+    # No Ingress or HTTPRoute of KServe's own: it would lead clients past the route, one of them to the bare predictor.
+    networking.kserve.io/visibility: cluster-local
   annotations:
     serving.kserve.io/deploymentMode: Standard
     serving.kserve.io/autoscalerClass: {{ $values.autoscaling.kind }}

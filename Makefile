@@ -106,7 +106,11 @@ kind-up: ## make a kind cluster with everything in it, versions from deploy/kind
 	deploy/kind/up.sh
 
 .PHONY: kind-test
-kind-test: ## submit the debug pipeline to the kind cluster and say what held
+kind-test: setup ## run the debug pipeline on the kind cluster, roll back, and say what does not hold
+	KIND=1 deploy/kind/test.sh
+
+.PHONY: cluster-test
+cluster-test: setup ## the same on the cluster that KUBECONFIG names (NAMESPACE, STORE, KFP_HOST)
 	deploy/kind/test.sh
 
 .PHONY: kind-down

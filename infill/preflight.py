@@ -149,7 +149,13 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
         )
         for stage in sizing.RAY_STAGES
     ]
-    yield from preflight.problems(api.connect(), jobs)
+    connected = api.connect()
+    if found := preflight.problems(connected, jobs):
+        yield from found
+        return
+    from infill.release import deploy, frame
+
+    frame.read(connected, deploy.release_of(config.deploy))
 
 
 def _content(config: Preset) -> str:

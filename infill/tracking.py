@@ -386,22 +386,28 @@ def parent_run(name: str, key: str, *, tags: Mapping[str, str] | None = None, co
     return str(run.info.run_id)
 
 
+def run_of(key: str) -> "Run | None":
+    """The MLflow run of the pipeline run `key`; None when there is none. Raises ServiceError when MLflow is gone."""
+    mlflow = client()
+    with _service_errors():
+        experiment = mlflow.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+        if experiment is None:
+            return None
+        wanted = f"tags.`{KEY_TAG}` = '{_hash(key)}'"
+        return next(iter(mlflow.search_runs([experiment.experiment_id], wanted, max_results=1)), None)
+
+
 def run_page(key: str) -> str:
     """The address, for a browser, of the pipeline run `key` on the MLflow server; "" when it cannot be told."""
     uri = tracking_uri()
     if not uri.startswith("http"):
         return ""
     try:
-        mlflow = client()
-        with _service_errors():
-            experiment = mlflow.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
-            home = str(experiment.experiment_id) if experiment else ""
-            wanted = f"tags.`{KEY_TAG}` = '{_hash(key)}'"
-            found = mlflow.search_runs([home], wanted, max_results=1) if home else []
+        run = run_of(key)
     except ServiceError as error:
         log.warning("%s", error)
         return ""
-    return f"{uri.rstrip('/')}/#/experiments/{home}/runs/{found[0].info.run_id}" if found else ""
+    return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else ""
 
 
 def end_run(run_id: str, status: str) -> None:

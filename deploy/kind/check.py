@@ -1,11 +1,13 @@
-"""What the `debug` pipeline must have left behind on a cluster; `make kind-test` and `make cluster-test` run it.
+"""What two runs of the pipeline must have left behind on a cluster; deploy/kind/test.sh asks it step by step.
 
-`submit` starts the pipeline and waits; `assert` looks at RayJobs, MLflow, the InferenceService and a completion, and
-prints one line for each thing that does not hold.
+`assert` looks at a run's RayJobs, its MLflow run, the registered model, the deployment, and a completion through it;
+`rollback` goes back to the deployment before and looks whether all of that agrees. Each prints one line for each thing
+that does not hold, and exits with 1 then.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -13,54 +15,63 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from infill import tracking
 from infill.cluster.api import Api, connect
-from infill.cluster.job import RUN_LABEL, STAGE_LABEL
+from infill.cluster.job import RUN_LABEL, STAGE_LABEL, label_value
 from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InfillError, ServiceError
+from infill.release import frame, readiness, registry, rollout, route
 
 PROMPT = {"prompt": "def area(width, height):\n    return ", "suffix": "\n", "path": "a.py", "max_tokens": 8}
 
 
-def rayjobs(api: Api, run: str = "") -> Iterator[str]:
-    """Every Ray stage had a job that succeeded, and its cluster is gone."""
-    found = api.list("rayjobs", labels=f"{RUN_LABEL}={run}" if run else "app.kubernetes.io/managed-by=infill")["items"]
-    stages = {item["metadata"]["labels"][STAGE_LABEL].partition("-")[0]: item for item in found}
-    for stage in RAY_STAGES:
-        status = stages.get(stage, {}).get("status", {})
-        if stage not in stages:
-            yield f"stage {stage}: no RayJob"
+def rayjobs(api: Api, run: str, stages: Sequence[str] = RAY_STAGES) -> Iterator[str]:
+    """Every one of those stages had a job in that run that succeeded, and no cluster of the run is left."""
+    found = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
+    of_stage = {item["metadata"]["labels"][STAGE_LABEL].partition("-")[0]: item for item in found}
+    for stage in stages:
+        status = of_stage.get(stage, {}).get("status", {})
+        if stage not in of_stage:
+            yield f"stage {stage}: no RayJob of run {run}"
         elif (status.get("jobDeploymentStatus"), status.get("jobStatus")) != ("Complete", "SUCCEEDED"):
-            yield f"stage {stage}: RayJob {stages[stage]['metadata']['name']} is {status or 'not started'}"
-    for pod in api.list("pods", labels="infill.dev/role=worker")["items"]:
+            yield f"stage {stage}: RayJob {of_stage[stage]['metadata']['name']} is {status or 'not started'}"
+    for pod in api.list("pods", labels=f"{RUN_LABEL}={label_value(run)},infill.dev/role=worker")["items"]:
         if pod.get("status", {}).get("phase") == "Running":
             yield f"pod {pod['metadata']['name']} of a Ray cluster still runs"
 
 
-def inferenceservice(api: Api, name: str) -> Iterator[str]:
-    """It is ready and says which model it serves."""
-    found = api.get("inferenceservices", name)
-    if found is None:
-        yield f"InferenceService {name} does not exist"
+def mlflow(run: str, stages: Sequence[str] = RAY_STAGES) -> Iterator[str]:
+    """The MLflow run of that pipeline run is finished; each of those stages, and register, has one nested in it."""
+    parent = tracking.run_of(run)
+    if parent is None:
+        yield f"MLflow at {tracking.tracking_uri()} has no run of pipeline run {run}"
         return
-    conditions = {each["type"]: each["status"] for each in found.get("status", {}).get("conditions", [])}
-    if conditions.get("Ready") != "True":
-        yield f"InferenceService {name} is not ready: {conditions}"
-    if not found["metadata"].get("annotations", {}).get("infill.dev/model-digest"):
-        yield f"InferenceService {name} does not say the digest of its model"
+    if parent.info.status != "FINISHED":
+        yield f"the MLflow run of pipeline run {run} is {parent.info.status}"
+    inside = f"tags.`{tracking.PARENT_TAG}` = '{parent.info.run_id}'"
+    nested = tracking.client().search_runs([parent.info.experiment_id], inside)
+    logged = {str(each.info.run_name).partition("-")[0] for each in nested}
+    for stage in (*stages, "register"):
+        if stage not in logged:
+            yield f"MLflow has no run of stage {stage}"
 
 
-def mlflow(url: str, model: str) -> Iterator[str]:
-    """A finished run is there, and a registered version that carries the champion alias."""
-    runs = ask(f"{url}/api/2.0/mlflow/experiments/search", {"max_results": 10}).get("experiments", [])
-    if not [each for each in runs if each.get("name") != "Default"]:
-        yield f"MLflow at {url} has no experiment of ours"
-    try:
-        found = ask(f"{url}/api/2.0/mlflow/registered-models/get?name={model}").get("registered_model", {})
-    except ServiceError as error:
-        yield f"model {model} is not registered: {error}"
+def deployment(api: Api, release: str, model: str) -> Iterator[str]:
+    """The Service points to an InferenceService that is ready and serves the champion."""
+    champion = registry.champion(model)
+    if champion is None:
+        yield f"model {model} is not registered, or has no champion"
         return
-    if "champion" not in [each["alias"] for each in found.get("aliases", [])]:
-        yield f"model {model} has no champion"
+    active = route.read(api, frame.read(api, release).service)[0].active
+    service = api.get("inferenceservices", active) if active else None
+    if service is None:
+        yield f"release {release} serves nothing"
+        return
+    if not readiness.ready(service):
+        yield f"InferenceService {active} is not ready: {service.get('status', {}).get('conditions')}"
+    serves = service["metadata"].get("annotations", {}).get(frame.DIGEST)
+    if serves != champion.model_digest:
+        yield f"InferenceService {active} serves {serves}, the champion (version {champion.version}) is another model"
 
 
 def completion(url: str) -> Iterator[str]:
@@ -72,10 +83,9 @@ def completion(url: str) -> Iterator[str]:
         yield f"{url} does not say what it packed: the answer is not the transformer's"
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """The JSON answer. Raises ServiceError when there is none."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return dict(json.loads(response.read()))
@@ -86,55 +96,69 @@ def ask(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
 def settled(check: Callable[[], Iterator[str]], seconds: float, pause: float = 5.0) -> list[str]:
     """The problems that are left when the check holds or the time is over."""
     until = time.monotonic() + seconds
-    while (left := list(check())) and time.monotonic() < until:
+    while True:
+        try:
+            left = list(check())
+        except ServiceError as error:
+            left = [str(error)]
+        if not left or time.monotonic() >= until:
+            return left
         time.sleep(pause)
-    return left
 
 
-def submit(host: str, store: str) -> int:
-    """Runs the `debug` pipeline and waits for it; 1 unless it succeeded."""
-    from kfp import Client
+def look(given: argparse.Namespace) -> list[str]:
+    """What of a run does not hold."""
+    api = connect(given.namespace)
 
-    from pipelines.submit import submit as start
+    def everything() -> Iterator[str]:
+        yield from rayjobs(api, given.run, given.stages) if given.run else ()
+        yield from mlflow(given.run, given.stages) if given.run else ()
+        yield from deployment(api, given.release, given.model)
+        yield from completion(given.url) if given.url else ()
 
-    made = start(host, store, "debug", {})
-    done = Client(host=host).wait_for_run_completion(made["run"], timeout=3_600)
-    sys.stdout.write(f"run {made['run']}: {done.state}\n")
-    return 0 if str(done.state) == "SUCCEEDED" else 1
+    return settled(everything, given.wait)
+
+
+def roll_back(given: argparse.Namespace) -> list[str]:
+    """What does not hold after a rollback; that it went back to another model is one of the things."""
+    api = connect(given.namespace)
+    before = route.read(api, frame.read(api, given.release).service)[0]
+    made = rollout.rollback(api, given.release, given.model)
+
+    def everything() -> Iterator[str]:
+        if made["active"] != before.previous or made["left"] != before.active:
+            yield f"the rollback went to {made['active']}, before the deployment {before.previous} served"
+        yield from deployment(api, given.release, given.model)
+
+    return settled(everything, given.wait)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything holds, 1 with one line for each thing that does not."""
     parser = argparse.ArgumentParser(prog="python -m deploy.kind.check", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("submit", help="run the debug pipeline and wait")
-    run.add_argument("--host", required=True, help="URL of the KFP API")
-    run.add_argument("--store", required=True, help="prefix of the artifacts")
-    look = commands.add_parser("assert", help="look at what the run left behind")
-    look.add_argument("--namespace", default="")
-    look.add_argument("--mlflow", default="", help="URL of MLflow; without it MLflow is not looked at")
-    look.add_argument("--url", default="", help="URL of the transformer; without it no completion is asked for")
-    look.add_argument("--service", default="infill", help="the InferenceService")
-    look.add_argument("--wait", type=float, default=600.0, help="seconds that things may take to settle")
+    commands = parser.add_subparsers(required=True)
+    for name, call, about in (
+        ("assert", look, "look at what a run left behind"),
+        ("rollback", roll_back, "go back to the deployment before, and look"),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.set_defaults(call=call)
+        command.add_argument("--namespace", default="")
+        command.add_argument("--mlflow", required=True, help="URL of MLflow")
+        command.add_argument("--model", default="infill", help="registered model")
+        command.add_argument("--release", default="completions", help="of charts/infill-serving")
+        command.add_argument("--wait", type=float, default=600.0, help="seconds that things may take to settle")
+        if name == "assert":
+            command.add_argument("--run", default="", help="id of the pipeline run; without it only what serves")
+            command.add_argument("--stages", nargs="*", default=RAY_STAGES, help="that ran in it as RayJobs")
+            command.add_argument("--url", default="", help="URL of the transformer; without it no completion")
     given = parser.parse_args(arguments)
+    os.environ["MLFLOW_TRACKING_URI"] = given.mlflow
     try:
-        return submit(given.host, given.store) if given.command == "submit" else look_at(given)
+        left = given.call(given)
     except InfillError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-
-
-def look_at(given: argparse.Namespace) -> int:
-    """Prints what does not hold; 1 when there is something."""
-    api = connect(given.namespace)
-
-    def everything() -> Iterator[str]:
-        yield from rayjobs(api)
-        yield from inferenceservice(api, given.service)
-        yield from mlflow(given.mlflow, "infill") if given.mlflow else ()
-        yield from completion(given.url) if given.url else ()
-
-    left = settled(everything, given.wait)
     sys.stdout.writelines(f"{problem}\n" for problem in left)
     return 1 if left else 0
 

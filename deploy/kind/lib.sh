@@ -25,7 +25,3 @@ need() {
         }
     done
 }
-
-image() { # name -> reference in dist/images.json
-    test -n "${DRY_RUN:-}" || sed -n "s/^  \"$1\": \"\(.*\)\".*/\1/p" "$root/dist/images.json"
-}

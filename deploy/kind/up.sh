@@ -41,5 +41,6 @@ run kubectl wait pods --all --namespace kubeflow --for condition=Ready --timeout
 # KFP's own object store serves as ours; its credentials stay in the cluster.
 run "$here/object-store-secret.sh"
 run "$helm" upgrade --install infill "$root/charts/infill-platform" --namespace "$namespace" \
-    --values "$here/platform-values.yaml" --set "images.pipeline=$(image pipeline)" --set "images.train=$(image train)" \
-    --wait
+    --values "$here/platform-values.yaml" --values "$root/dist/platform-images.json" --wait
+run "$helm" upgrade --install completions "$root/charts/infill-serving" --namespace "$namespace" \
+    --values "$here/serving-values.yaml" --values "$root/dist/serving-images.json" --wait

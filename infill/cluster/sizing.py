@@ -46,11 +46,6 @@ SHAPES: Final[Mapping[str, Shape]] = {
         head=Group(cpu=4, memory_gib=16),
         gpu=Group(cpu=8, memory_gib=32, gpus=1, disk_gib=20),
     ),
-    "base": Shape(
-        head=Group(cpu=4, memory_gib=16),
-        data=Group(replicas=2, cpu=8, memory_gib=32, disk_gib=20),
-        gpu=Group(cpu=8, memory_gib=64, gpus=1, disk_gib=20),
-    ),
     "small": Shape(
         head=Group(cpu=4, memory_gib=16),
         data=Group(replicas=4, cpu=8, memory_gib=32, disk_gib=50),

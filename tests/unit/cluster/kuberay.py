@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infill.cluster.api import MERGE, Api
-from infill.cluster.job import JOB_LABEL, ROLE_LABEL, SUBMITTER
+from infill.cluster.job import JOB_LABEL, ROLE_LABEL, RUN_LABEL, SUBMITTER
 
 
 class KubeRay:
@@ -17,7 +17,7 @@ class KubeRay:
         path = f"/apis/ray.io/v1/namespaces/{self.api.namespace}/rayjobs/{name}/status"
         self.api._request("PATCH", path, body={"status": status}, content=MERGE)
 
-    def pod(self, job: str, name: str, role: str, phase: str = "Running", **status: Any) -> None:
+    def pod(self, job: str, name: str, role: str, phase: str = "Running", run: str = "", **status: Any) -> None:
         """A pod as KubeRay makes it from our template (labels kept), in that phase."""
         container = {"name": SUBMITTER if role == "submitter" else f"ray-{role}", "image": "example/none"}
         owner = self.api.get("rayjobs", job)
@@ -28,7 +28,7 @@ class KubeRay:
             "kind": "Pod",
             "metadata": {
                 "name": name,
-                "labels": {JOB_LABEL: job, ROLE_LABEL: role},
+                "labels": {JOB_LABEL: job, ROLE_LABEL: role, RUN_LABEL: run},
                 "ownerReferences": [reference],
             },
             "spec": {"containers": [container]},

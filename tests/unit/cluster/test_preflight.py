@@ -17,6 +17,7 @@ from infill.cluster.api import MERGE, Api
 from infill.cluster.preflight import demand, problems, quantity
 from infill.cluster.settings import VARIABLE
 from infill.errors import InputError
+from tests.charts.bundle import helm
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.kuberay import KubeRay
 from tests.unit.cluster.test_stage import SETTINGS
@@ -139,7 +140,10 @@ def check(mlflow_store: Path, tmp_path: Path) -> Check:
 
 @pytest.fixture
 def on_cluster(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of a step's pod, with a store that outlives it."""
+    """The environment of a step's pod, in a namespace with infill-serving."""
+    (settings,) = (thing for thing in helm("infill-serving", "default-values") if thing["kind"] == "ConfigMap")
+    settings["metadata"]["name"] = "completions-deploy"
+    api.create("configmaps", settings)
     monkeypatch.setenv(VARIABLE, json.dumps(dataclasses.asdict(SETTINGS)))
     monkeypatch.setenv(stages.RUN, "run-1")
     monkeypatch.setenv(preflight.IN_A_POD, "10.0.0.1")
@@ -186,8 +190,9 @@ def test_a_run_over_budget_is_refused(check: Check) -> None:
         (lambda server: setattr(server, "token", "another"), "the API server refuses our token (401): renew it"),
         (lambda server: server.forbidden.add(("create", "rayjobs")), "may not create rayjobs in namespace ml: install"),
         (lambda server: server.quota.update(rayjobs=0), "exceeded quota"),
+        (lambda server: server.store.things.clear(), "no ConfigMap completions-deploy: install charts/infill-serving"),
     ],
-    ids=["KubeRay", "KServe", "token", "rights", "quota"],
+    ids=["KubeRay", "KServe", "token", "rights", "quota", "serving"],
 )
 def test_a_cluster_that_is_not_ready_is_one_sentence(
     check: Check, on_cluster: None, server: Server, api: Api, change: Callable[[Server], None], sentence: str
@@ -199,7 +204,7 @@ def test_a_cluster_that_is_not_ready_is_one_sentence(
     assert time.monotonic() - started < 60
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert not [key for key in server.store.things if key[0] != "resourcequotas"]  # nothing half-made
+    assert not [key for key in server.store.things if key[0] != "configmaps"]  # nothing half-made
 
 
 def test_everything_that_is_amiss_is_told_at_once(

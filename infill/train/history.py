@@ -6,6 +6,8 @@ for the times).
 """
 
 import json
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +15,10 @@ from infill import storage
 
 FILE_NAME: Final = "history.jsonl"
 SAMPLES_FILE: Final = "samples.jsonl"
+WRITE_EVERY_S: Final = 15.0
+"""Least time between two writes of a file to an object store ..."""
+WRITE_SHARE: Final = 0.01
+"""... which may take this share of the time: the whole file is written each time."""
 Row = dict[str, Any]
 
 
@@ -25,14 +31,46 @@ def read(output: str, name: str = FILE_NAME) -> list[Row]:
     return [json.loads(line) for line in lines]
 
 
-class History:
-    """Appends rows on a local disk; in an object store, which cannot append, the whole file is written each time."""
+class Tail:
+    """The rows of a growing file, without reading again what was read; from the start where it was rewritten."""
 
-    def __init__(self, output: str, step: int) -> None:
-        self.output = output
-        self.rows: dict[str, list[Row]] = {}
-        for name in (FILE_NAME, SAMPLES_FILE):
-            self.rows[name] = [row for row in read(output, name) if row["step"] <= step]
+    def __init__(self, output: str, name: str = FILE_NAME) -> None:
+        self.uri = storage.join(output, name)
+        self.read = 0
+        """Bytes of whole lines."""
+
+    def new(self) -> list[Row]:
+        """Rows that were not there before; after a rewrite all of them come again."""
+        if not storage.exists(self.uri):
+            return []
+        fs, path = storage.filesystem(self.uri)
+        size = fs.size(path)
+        if size == self.read:
+            return []
+        start = self.read if size > self.read else 0
+        whole, end, _ = fs.cat_file(path, start=start).rpartition(b"\n")
+        try:
+            rows = [json.loads(line) for line in whole.split(b"\n") if line]
+        except ValueError:
+            if not start:
+                raise
+            self.read = 0  # it was rewritten, and we began in the middle of a line
+            return self.new()
+        self.read = start + len(whole) + len(end)
+        return rows
+
+
+class History:
+    """Appends rows on a local disk; an object store cannot append, so there the whole file is written now and then."""
+
+    def __init__(self, output: str, step: int, *, writes: bool = True) -> None:
+        """Go on behind `step`. Of several workers one `writes`; the others' rows are its own again."""
+        self.output, self.writes = output, writes
+        self.lines: dict[str, list[str]] = {}
+        self.waiting: set[str] = set()
+        self.next_write = 0.0
+        for name in (FILE_NAME, SAMPLES_FILE) if writes else ():
+            self.lines[name] = [json.dumps(row) + "\n" for row in read(output, name) if row["step"] <= step]
             if storage.exists(storage.join(output, name)):
                 self._write(name)
 
@@ -44,18 +82,33 @@ class History:
         """Log completions of the fixed holes."""
         self._add(SAMPLES_FILE, [{"step": step, "tokens": tokens, **sample} for sample in samples])
 
-    def _add(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.rows[name] += map(dict, rows)
-        uri = storage.join(self.output, name)
-        if not storage.is_local(uri) or not storage.exists(uri):
+    def flush(self) -> None:
+        """Return when all that was logged is in the store; a checkpoint must not be ahead of its history."""
+        for name in self.waiting:
             self._write(name)
+        self.waiting.clear()
+
+    def _add(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not self.writes:
             return
-        with storage.local_path(uri).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        new = [json.dumps(row) + "\n" for row in rows]
+        self.lines[name] += new
+        uri = storage.join(self.output, name)
+        if not storage.is_local(uri):
+            self.waiting.add(name)
+            started = time.monotonic()
+            if started >= self.next_write:
+                self.flush()
+                took = time.monotonic() - started
+                self.next_write = time.monotonic() + max(WRITE_EVERY_S, took / WRITE_SHARE)
+        elif storage.exists(uri):
+            with storage.local_path(uri).open("a", encoding="utf-8") as file:
+                file.writelines(new)
+        else:
+            self._write(name)
 
     def _write(self, name: str) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in self.rows[name])
-        storage.write_bytes(storage.join(self.output, name), text.encode())
+        storage.write_bytes(storage.join(self.output, name), "".join(self.lines[name]).encode())
 
 
 def with_margins(sums: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
@@ -76,9 +129,10 @@ def metrics(output: str) -> dict[str, float]:
     """
     rows = read(output)
     starts = [0, *(row["step"] for row in rows)]
+    losses = [row["loss"] for row in rows if "loss" in row] or [math.nan]
     found = {
-        "loss_first": rows[0]["loss"],
-        "loss_last": rows[-1]["loss"],
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
         "steps": rows[-1]["step"],
         "tokens": rows[-1]["tokens"],
         "flops": rows[-1]["flops"],

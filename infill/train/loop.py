@@ -90,7 +90,7 @@ def train(
     Raises StoppedError then, and TrainingError when batches are refused more often than the configuration allows.
     """
     progress, states = _restore(engine, work, resumed)
-    history = History(output, progress.step) if engine.rank == 0 else None
+    history = History(output, progress.step, writes=engine.rank == 0)
     keep = checkpoint.rule(config)
     writer = checkpoint.Writer(output, rank=engine.rank, world=engine.world, keep=keep, after=progress.step)
     loader = Loader(work.open_lane, config, rank=engine.rank, world=engine.world, states=states)
@@ -103,16 +103,14 @@ def train(
             last = progress.step == config.steps
             if config.sample_every and (last or progress.step % config.sample_every == 0):
                 shown = meter.timed("samples", lambda: work.complete(engine))
-                if history:
-                    history.show(progress.step, progress.tokens, shown)
+                history.show(progress.step, progress.tokens, shown)
             save = last or progress.step % config.checkpoint_every == 0
             held_out: Mapping[str, float] = {}
             if save or progress.step % config.log_every == 0:
                 held_out = meter.timed("validation", lambda: work.validate(engine)) if save else {}
-                row = meter.row(engine, progress, config, held_out)
-                if history:
-                    history.append(row)
+                history.append(meter.row(engine, progress, config, held_out))
             if save or stop:
+                history.flush()
                 state = {**asdict(progress), "lanes": states, "identity": work.identity}
                 score = held_out.get("bits_per_byte", held_out.get("validation_loss"))
                 meter.timed("checkpoint", lambda: writer.save(progress.step, engine.tensors(), state, score))  # noqa: B023
@@ -121,6 +119,7 @@ def train(
         writer.wait()
     finally:
         loader.close()
+        history.flush()
     if progress.step < config.steps:
         raise StoppedError(
             f"the training was asked to stop and did so at step {progress.step}; run it again to go on from there"
@@ -214,7 +213,7 @@ class Meter:
         """As `means`, of this worker only."""
         self.seconds: dict[str, float] = {}
 
-    def add(self, name: str, total: float | Tensor, count: float, *, over_workers: bool = False) -> None:
+    def add(self, name: str, total: float | Tensor, count: float | Tensor, *, over_workers: bool = False) -> None:
         """Add a sum of `count` things to the mean `name`; what is this worker's alone is summed `over_workers`."""
         kept = (self.own if over_workers else self.means).setdefault(name, [0.0, 0.0])
         kept[0] = kept[0] + total

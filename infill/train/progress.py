@@ -43,7 +43,7 @@ class Display:
 
     def show(self, row: Row) -> None:
         figures = (
-            f"loss {row['loss']:.3f}  {row['tokens']:,} tokens  {row['tokens_per_s']:,.0f} tokens/s"
+            f"loss {row.get('loss', float('nan')):.3f}  {row['tokens']:,} tokens  {row['tokens_per_s']:,.0f} tokens/s"
             f"  {clock(history.seconds_left(row))} left"
         )
         if self.bar is not None and self.task is not None:
@@ -73,18 +73,18 @@ def following(output: str, label: str) -> Iterator[None]:
 
     def follow() -> None:
         seen = shown = 0
+        rows, samples = history.Tail(output), history.Tail(output, history.SAMPLES_FILE)
         while True:
             last = ended.wait(pause)
-            rows = [row for row in history.read(output) if row["step"] > seen]
-            for row in rows:
+            for row in (row for row in rows.new() if row["step"] > seen):  # after a restart some come again
                 seen = row["step"]
                 display.show(row)
                 values = {name: value for name, value in row.items() if name not in NOT_TRACKED}
                 tracking.current().metrics(values, step=row["tokens"])
-            samples = history.read(output, history.SAMPLES_FILE)
-            if len(samples) > shown:
-                shown = len(samples)
-                tracking.current().table(SAMPLES_TABLE, samples)
+            new = samples.new()
+            if new and new[-1]["step"] > shown:
+                shown = new[-1]["step"]
+                tracking.current().table(SAMPLES_TABLE, history.read(output, history.SAMPLES_FILE))
             if last:
                 return
 

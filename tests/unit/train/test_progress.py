@@ -67,12 +67,34 @@ def test_a_resumed_training_forgets_what_it_did_after_its_checkpoint(tmp_path: P
     assert [line["step"] for line in history.read(output, history.SAMPLES_FILE)] == [2, 2, 4, 4]
 
 
-def test_a_store_that_cannot_append_has_every_row() -> None:
+def test_a_store_that_cannot_append_has_every_row_at_a_checkpoint() -> None:
     output = "memory://history/out"
     written = history.History(output, 0)
-    written.append(row(2))
-    written.append(row(4))
-    assert [line["step"] for line in history.read(output)] == [2, 4]
+    for step in (2, 4, 6):
+        written.append(row(step))
+        written.show(step, 1_000, [{"hole": 1}])
+    assert [line["step"] for line in history.read(output)] == [2]  # it is not written each time
+    written.flush()
+    assert [line["step"] for line in history.read(output)] == [2, 4, 6]
+    assert [line["step"] for line in history.read(output, history.SAMPLES_FILE)] == [2, 4, 6]
+    storage.remove(output)
+
+
+@pytest.mark.parametrize("where", ["memory://tail/out", "local"])
+def test_a_growing_file_is_read_piece_by_piece(tmp_path: Path, where: str) -> None:
+    output = str(tmp_path) if where == "local" else where
+    tail, file = history.Tail(output), storage.join(output, history.FILE_NAME)
+    assert tail.new() == []
+    lines = [json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in range(1, 9)]
+    found = []
+    for text in (lines[0], "".join(lines[:3]) + lines[3][:5], "".join(lines[:4]), "".join(lines[:4])):
+        storage.write_bytes(file, text.encode())
+        found.append([line["step"] for line in tail.new()])
+    assert found == [[1], [2, 3], [4], []]
+    storage.write_bytes(file, (lines[0] + lines[6]).encode())  # a resumed training has dropped some
+    assert [line["step"] for line in tail.new()] == [1, 7]
+    storage.write_bytes(file, (lines[2] + "".join(lines)).encode())  # and one that grew in between
+    assert [line["step"] for line in tail.new()] == [3, *range(1, 9)]
     storage.remove(output)
 
 

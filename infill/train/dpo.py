@@ -24,7 +24,7 @@ from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine, precision
 from infill.train.rows import Rows
 from infill.train.scorer import Scorer, score
-from infill.train.sft import LEAST_PROMPT, room
+from infill.train.sft import LEAST_PROMPT, room, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str)
             label="dpo",
             train=config.train,
             output=output,
-            settings=functools.partial(model.load_config, storage.fetch(sft)),
+            settings=functools.partial(settings_of, storage.fetch(sft)),
             model=functools.partial(model.load, storage.fetch(sft)),
             tokenizer=sft,
             work=functools.partial(_work, config, preferences, sft, output, key),

@@ -19,8 +19,8 @@ from infill.train.batch import Batch
 class Result(NamedTuple):
     loss: Tensor
     """Sum over the batch; the loop divides by the weight of the whole step."""
-    counts: Mapping[str, tuple[Tensor, float]]
-    """What to log: a sum, and the number that it is to be divided by."""
+    counts: Mapping[str, tuple[Tensor, float | Tensor]]
+    """What to log: a sum, and the number that it is to be divided by. They stay on their device: no step waits."""
 
 
 Objective = Callable[[Tensor, Batch], Result]
@@ -35,8 +35,8 @@ def language_model(log_probs: Tensor, batch: Batch) -> Result:
     names = sorted(set(batch.groups))
     group = torch.tensor([names.index(name) for name in batch.groups], device=log_probs.device)[batch.segments]
     sums = torch.zeros(len(names), device=log_probs.device).index_add_(0, group, -log_probs.detach().float())
-    sizes = torch.bincount(group, minlength=len(names)).tolist()
-    return Result(loss, {f"loss/{name}": (sums[k], float(sizes[k])) for k, name in enumerate(names)})
+    sizes = torch.zeros_like(sums).index_add_(0, group, torch.ones_like(sums[group]))
+    return Result(loss, {f"loss/{name}": (sums[k], sizes[k]) for k, name in enumerate(names)})
 
 
 def dpo(beta: float, sft_weight: float = 0.0) -> Objective:

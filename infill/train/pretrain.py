@@ -1,16 +1,19 @@
 """The pre-training stage: a base model from scratch, or a published one imported as it is."""
 
 import functools
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from transformers import LlamaConfig
 
 from infill import manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
+from infill.prompt import Encoder
 from infill.train import card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
@@ -19,6 +22,8 @@ from infill.train.held_out import validation
 
 STAGE: Final = "pretrain"
 VERSION: Final = 1
+MOST_CHARS: Final = 16
+"""So many characters for each token of a batch are enough of any text, whatever the tokenizer."""
 
 
 def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
@@ -46,6 +51,7 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
     vocab_size = prompt.load_encoder(folder).vocab_size
     count = model.parameters(config.model, vocab_size)
     if not export.finished(output):
+        check_size(corpus, config.train.batch_tokens, prompt.load_encoder(folder))
         job = launch.Job(
             label="pretrain",
             train=config.train,
@@ -66,6 +72,26 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             f" {config.fim_rate:.0%} stand as suffix, prefix, middle.",
         )
     return {**history.metrics(output), "parameters": float(count)}
+
+
+def check_size(corpus: str, batch_tokens: int, encoder: Encoder) -> None:
+    """Raise InputError when the train split of `corpus` has fewer tokens than a batch: each would be the same text.
+
+    Reads no more than it needs to know.
+    """
+    documents, found, read = Documents(corpus, "train"), 0, 0
+    texts = (
+        str(text) for shard in range(len(documents.shards)) for text in documents.table(shard)["content"].to_pylist()
+    )
+    for text in texts:
+        read += len(text)
+        found += len(encoder.encode(text)) if read < batch_tokens * MOST_CHARS else batch_tokens
+        if found >= batch_tokens:
+            return
+    raise InputError(
+        f"the train split of {corpus} has {found:,} tokens, a batch takes {batch_tokens:,}; add sources or lower "
+        "pretrain.train.batch_tokens"
+    )
 
 
 def _settings(config: PretrainConfig, tokenizer: Path) -> LlamaConfig:
@@ -114,14 +140,16 @@ def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
     folder = storage.fetch(config.base_model)
     prompt.load_format(folder)
     rows = prompt.load_encoder(folder).vocab_size
-    found = model.load(folder)
+    dtype = model.load_config(folder).dtype
+    found = model.load(folder, dtype if isinstance(dtype, torch.dtype) else None)  # in no more memory than it needs
     embedded = found.get_input_embeddings().num_embeddings
     if embedded < rows:
         raise InputError(f"{folder} embeds {embedded} tokens, its tokenizer has {rows}; they do not belong together")
     weights = sorted(folder.glob("*.safetensors*"))
     if weights:
         for path in [folder / "config.json", *folder.glob("generation_config.json"), *weights]:
-            storage.write_bytes(storage.join(output, path.name), path.read_bytes())
+            with path.open("rb") as source, storage.open_write(storage.join(output, path.name)) as target:
+                shutil.copyfileobj(source, target, storage.CHUNK_BYTES)
         export.copy_tokenizer(config.base_model, output)
     else:  # an older checkpoint, in PyTorch's own format
         export.save(found, config.base_model, output, dtype=found.dtype)

@@ -32,6 +32,8 @@ class Scorer(nn.Module):
         model.config._attn_implementation = attention.NAME
         on_gpu = model.device.type == "cuda"
         self.decoder: Any = torch.compile(model.model) if on_gpu else model.model
+        # One kernel for softmax and loss, for any number of targets.
+        self.log_probs: Any = torch.compile(self._log_probs, dynamic=True) if on_gpu else self._log_probs
         self.max_logits = LOGITS[model.device.type if on_gpu else "cpu"]
 
     def forward(self, ids: Tensor, positions: Tensor, picks: Tensor, targets: Tensor, spans: Sequence[Span]) -> Tensor:
@@ -47,9 +49,10 @@ class Scorer(nn.Module):
         vocabulary = self.model.config.vocab_size
         chunk = max(1, self.max_logits // vocabulary)
         if len(picks) <= chunk:
-            return self._log_probs(hidden, targets)
+            found: Tensor = self.log_probs(hidden, targets)
+            return found
         parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
-        kept = [checkpoint(self._log_probs, part, target, use_reentrant=False) for part, target in parts]
+        kept = [checkpoint(self.log_probs, part, target, use_reentrant=False) for part, target in parts]
         return torch.cat(kept)
 
     def _log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from transformers import PretrainedConfig
+
 from infill import manifest, model, prompt, storage
 from infill.config import SftConfig
 from infill.errors import InputError
@@ -42,7 +44,7 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
             label="sft",
             train=config.train,
             output=output,
-            settings=functools.partial(model.load_config, storage.fetch(base)),
+            settings=functools.partial(settings_of, storage.fetch(base)),
             model=functools.partial(model.load, storage.fetch(base)),
             tokenizer=base,
             work=functools.partial(_work, config, examples, base, key),
@@ -87,6 +89,17 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
         complete=samples.completions(holes, folder),
         identity=key,
     )
+
+
+def settings_of(folder: Path) -> PretrainedConfig:
+    """The configuration of the model in `folder`. Raises InputError when its tokenizer has more ids than it embeds."""
+    settings, rows = model.load_config(folder), prompt.load_encoder(folder).vocab_size
+    if settings.vocab_size < rows:
+        raise InputError(
+            f"the model in {folder} embeds {settings.vocab_size} tokens, its tokenizer has {rows}; they do not belong "
+            "together: fetch or train it again"
+        )
+    return settings
 
 
 def room(engine: Engine, micro_batch_tokens: int) -> int:

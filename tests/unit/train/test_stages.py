@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from infill import config, examples, manifest, prompt, storage, tokenizer
@@ -146,6 +147,35 @@ def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset
     )
     with pytest.raises(InputError, match="has no examples in its train split"):
         sft.run(preset.sft, empty, str(root / "pretrain"), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo"])
+def test_a_tokenizer_of_another_model_is_refused(root: Path, tmp_path: Path, preset: Preset, name: str) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(root / "sft", base)
+    (base / "tokenizer.json").unlink()
+    tiny_tokenizer(tmp_path / "larger", 600)
+    shutil.copy(tmp_path / "larger" / "tokenizer.json", base)
+    run, data = (sft.run, "examples") if name == "sft" else (dpo.run, "pairs")
+    with pytest.raises(InputError, match=r"embeds 512 tokens, its tokenizer has \d+; they do not belong together"):
+        run(getattr(preset, name), str(root / data), str(base), str(tmp_path / "out"))
+
+
+def test_a_corpus_smaller_than_a_batch_is_refused(root: Path, tmp_path: Path, preset: Preset) -> None:
+    corpus = write_documents(tmp_path / "corpus", {"only": {"a.py": "x = 1\n"}}, {"only": "train"})
+    with pytest.raises(InputError, match=r"has \d tokens, a batch takes 1,024; add sources or lower pretrain.train"):
+        pretrain.run(preset.pretrain, corpus, str(root / "tokenizer"), str(tmp_path / "out"))
+
+
+def test_a_large_corpus_is_not_read_to_its_end(root: Path, tmp_path: Path) -> None:
+    encoder = prompt.load_encoder(root / "tokenizer")
+    (tmp_path / "documents").mkdir()
+    text = {"repo": "r", "path": "p", "language": "python", "content": "x = 1\n" * 50, "split": "train"}
+    pq.write_table(pa.Table.from_pylist([text]), tmp_path / "documents" / "part-0.parquet")
+    (tmp_path / "documents" / "part-1.parquet").write_bytes(b"damaged")
+    pretrain.check_size(str(tmp_path), 16, encoder)
+    with pytest.raises(InputError, match="damaged"):
+        pretrain.check_size(str(tmp_path), 10_000, encoder)
 
 
 def published(folder: Path, family: str, model_type: str, tokens: Mapping[str, str]) -> Path:

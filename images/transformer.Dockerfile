@@ -17,6 +17,8 @@ RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     # What KServe's client and the tokenizers' downloads would need, and this server does not.
     && /opt/infill/bin/pip uninstall --yes --quiet grpcio-tools hf-xet huggingface-hub pillow \
     && /opt/infill/bin/pip uninstall --yes --quiet pip setuptools \
+    # The compiled loops want a C library no older than that of the machine where `images/wheels.sh` ran.
+    && /opt/infill/bin/python -B -c 'import infill.context.kernels, infill.context.scoring' \
     && find /opt/infill/lib -type d -name tests -prune -exec rm -rf {} + \
     && python3.11 -m compileall -q --invalidation-mode unchecked-hash -x 'py312' /opt/infill/lib
 

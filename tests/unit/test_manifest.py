@@ -91,7 +91,6 @@ def test_the_settings_of_execution_are_those_that_change_no_result() -> None:
     left_out = {item.name for item in fields(TrainConfig) if item.metadata.get(manifest.EXECUTION)}
     assert left_out == {
         "keep_best", "keep_checkpoints", "keep_every", "launcher", "max_failures", "min_workers", "recompute",
-        "sample_every", "sample_holes",
         "sample_every", "sample_holes", "timeout_s", "workers",
     }  # fmt: skip
 

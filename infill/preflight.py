@@ -146,6 +146,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
             entrypoint=("true",),
             env={},
             groups=sizing.groups(preset, config, stage),
+            driver_gpus=sizing.driver_gpus(preset, config, stage),
         )
         for stage in sizing.RAY_STAGES
     ]

@@ -27,6 +27,8 @@ CONFIG_MAPS: Final[Mapping[str, tuple[str, ...]]] = {
 """Of the chart -> keys, each an environment variable. All are optional: preflight tells what is missing in a sentence,
 a pod that cannot start would tell nobody."""
 CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+LOGIN: Final = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""Keys of the Secrets, each an environment variable. They are optional too: a cluster may have other ways to log in."""
 RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
 """KFP's own label of every pod of a run. As a parameter the run's id would make each run miss KFP's cache."""
 USER: Final = 1_000
@@ -51,9 +53,11 @@ class Place:
     """What the chart's values say about pods."""
 
     secret: str = "infill-object-store"
+    login: str = "infill-mlflow-client"
     pull_secrets: tuple[str, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+    claims: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -67,9 +71,11 @@ def place() -> Place:
         jobs = values.get("jobs") or {}
         return Place(
             secret=(values.get("objectStore") or {}).get("secretName", Place.secret),
+            login=((values.get("mlflow") or {}).get("auth") or {}).get("clientSecret", Place.login),
             pull_secrets=tuple(values.get("imagePullSecrets") or ()),
             node_selector=dict(jobs.get("nodeSelector") or {}),
             tolerations=tuple(jobs.get("tolerations") or ()),
+            claims=dict(jobs.get("claims") or {}),
         )
     except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{file} holds no values of charts/infill-platform ({error}): name the right file") from error
@@ -84,14 +90,17 @@ def on_cluster(task: dsl.PipelineTask, *, retries: int = 2) -> dsl.PipelineTask:
     if retries:
         # KubeRay retries a stage by itself; this is for the step: a node that goes away, an API server that is updated.
         task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
-    for config_map, keys in CONFIG_MAPS.items():
-        kubernetes.use_config_map_as_env(task, config_map, {key: key for key in keys}, optional=True)
-    kubernetes.use_secret_as_env(task, where.secret, {key: key for key in CREDENTIALS}, optional=True)
+    for config_map, names in CONFIG_MAPS.items():
+        kubernetes.use_config_map_as_env(task, config_map, {key: key for key in names}, optional=True)
+    for secret, keys in ((where.secret, CREDENTIALS), (where.login, LOGIN)):
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
     kubernetes.use_field_path_as_env(task, RUN, RUN_LABEL)
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="1Gi")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     for key, value in where.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
+    for claim, path in where.claims.items():
+        kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
     if where.tolerations:
         kubernetes.add_toleration_json(task, [dict(toleration) for toleration in where.tolerations])
     if where.pull_secrets:

@@ -94,6 +94,8 @@ class Placement:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, str], ...] = ()
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """PersistentVolumeClaim -> where it is mounted, read-only: sources, base models."""
     gpu_resource: str = "nvidia.com/gpu"
     priority_class: str = ""
 
@@ -110,6 +112,8 @@ class StageJob:
     entrypoint: tuple[str, ...]
     """Words of the driver's command. They pass two shells on their way to the head: only plain characters are allowed,
     anything else travels as an environment variable."""
+    driver_gpus: int = 0
+    """GPUs that the driver itself works with; it runs on a worker then, not on the head."""
     placement: Placement
     head: Group = field(default_factory=Group)
     workers: tuple[Group, ...] = ()
@@ -136,6 +140,8 @@ class StageJob:
         _check(not odd, f"entrypoint words {odd} hold characters that a shell reads: pass them in placement.env")
         _check(self.head.memory_gib >= 4, "the head needs at least 4 GiB: with 2 its probes fail (kuberay#2305)")
         _check(min(self.pre_running_deadline, self.active_deadline) > 0, "both deadlines must be positive")
+        most = max((group.gpus for group in self.workers), default=0)
+        _check(0 <= self.driver_gpus <= most, f"the driver wants {self.driver_gpus} GPUs, a worker has {most}")
         _check(self.retries >= 0 and self.ttl >= 0, "retries and ttl must not be negative")
 
     @property
@@ -192,6 +198,8 @@ def build(job: StageJob) -> Manifest:
             "workerGroupSpecs": [_workers(job, labels, number, group) for number, group in enumerate(job.workers)],
         },
     }
+    if job.driver_gpus:
+        spec["entrypointNumGpus"] = job.driver_gpus
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
 
 
@@ -246,7 +254,13 @@ def _container(job: StageJob, group: Group, name: str) -> Manifest:
         "envFrom": sources,
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
         "securityContext": dict(RESTRICTED_CONTAINER),
-        "volumeMounts": [{"name": key, "mountPath": path} for key, path in mounts.items()],
+        "volumeMounts": [
+            *({"name": key, "mountPath": path} for key, path in mounts.items()),
+            *(
+                {"name": f"claim-{number}", "mountPath": path, "readOnly": True}
+                for number, path in enumerate(place.claims.values())
+            ),
+        ],
     }
 
 
@@ -269,6 +283,10 @@ def _pod(job: StageJob, group: Group, container: Manifest, labels: Mapping[str, 
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{group.shared_memory_gib}Gi"}},
             {"name": "tmp", "emptyDir": dict(disk)},
             {"name": "cache", "emptyDir": dict(disk)},
+            *(
+                {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+                for number, claim in enumerate(place.claims)
+            ),
         ],
     }
     if place.priority_class:

@@ -29,6 +29,7 @@ class Settings:
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
     gpu_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tolerations: tuple[Mapping[str, str], ...] = ()
+    claims: Mapping[str, str] = dataclasses.field(default_factory=dict)
     gpu_resource: str = "nvidia.com/gpu"
     priority_class: str = ""
     workload_priority: str = ""
@@ -53,6 +54,7 @@ class Settings:
         entrypoint: tuple[str, ...],
         env: Mapping[str, str],
         groups: tuple[Group, tuple[Group, ...]],
+        driver_gpus: int = 0,
         owner: Mapping[str, Any] | None = None,
     ) -> StageJob:
         """A job under these settings; `groups` is the head and the workers (see `sizing.groups`)."""
@@ -65,6 +67,7 @@ class Settings:
             placement=Placement(env=env, **{name: getattr(self, name) for name in shared}),
             head=groups[0],
             workers=groups[1],
+            driver_gpus=driver_gpus,
             pre_running_deadline=self.pre_running_deadline,
             active_deadline=self.active_deadline,
             retries=self.retries,

@@ -35,8 +35,6 @@ class Shape:
     """Pods for stages of CPU work."""
     gpu: Group | None = None
     """A whole GPU node; `replicas` is ignored, `gpus` is how many one node has."""
-    generation_gpus: int = 1
-    """GPUs for stages that only generate."""
 
 
 SHAPES: Final[Mapping[str, Shape]] = {
@@ -55,7 +53,6 @@ SHAPES: Final[Mapping[str, Shape]] = {
         head=Group(cpu=16, memory_gib=64, disk_gib=50),
         data=Group(replicas=64, cpu=16, memory_gib=64, disk_gib=200),
         gpu=Group(cpu=96, memory_gib=1_024, gpus=8, disk_gib=400),
-        generation_gpus=8,
     ),
 }
 
@@ -80,7 +77,18 @@ def gpus(preset: str, config: Preset, stage: str) -> int:
     shape = SHAPES.get(preset.removesuffix("_gqa"))
     if shape is None or shape.gpu is None or stage not in GPU_STAGES:
         return 0
-    return trainer(config, stage).workers if stage in TRAINING_STAGES else shape.generation_gpus
+    return trainer(config, stage).workers if stage in TRAINING_STAGES else 1
+
+
+def driver_gpus(preset: str, config: Preset, stage: str) -> int:
+    """GPUs for the driver of a stage that generates: it does that itself, where trainings have workers."""
+    return 0 if stage in TRAINING_STAGES else gpus(preset, config, stage)
+
+
+def on_ray(preset: str, stage: str) -> dict[str, object]:
+    """Settings that make a stage use the pods that `groups` gives it; none of them changes what the stage makes."""
+    shape = SHAPES.get(preset.removesuffix("_gqa"))
+    return {"corpus.runtime": "ray"} if stage == "corpus" and shape is not None and shape.data else {}
 
 
 def trainer(config: Preset, stage: str) -> TrainConfig:

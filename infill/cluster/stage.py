@@ -17,7 +17,6 @@ from infill import config as configuration
 from infill import manifest, stages, storage
 from infill.cluster import sizing
 from infill.cluster.api import Api, connect
-from infill.cluster.job import StageJob
 from infill.cluster.launch import Patience, launch, owner_of
 from infill.cluster.settings import Settings
 from infill.errors import InfillError, InputError
@@ -66,6 +65,7 @@ def run(
     if not identity:
         raise InputError(f"{stages.RUN} is not set: a stage on the cluster needs the identifier of its pipeline run")
     api = api or connect()
+    overrides = {**overrides, **sizing.on_ray(preset, name)}
     resolved = configuration.resolve(preset, overrides)
     loaded = {wanted: manifest.load(inputs[wanted]) for wanted in stages.STAGES[name].inputs if wanted in inputs}
     if missing := [wanted for wanted in stages.STAGES[name].inputs if wanted not in loaded]:
@@ -78,28 +78,30 @@ def run(
     request = Request(
         stage=name, preset=preset, settings=overrides, store=store, inputs=uris, label=label, result=result
     )
-    job = _job(request, settings, identity, key, sizing.groups(preset, resolved, name), api)
+    job = settings.job(
+        run=identity,
+        stage=label or name,
+        config_hash=key,
+        entrypoint=ENTRYPOINT,
+        env=_environment(request),
+        groups=sizing.groups(preset, resolved, name),
+        driver_gpus=sizing.driver_gpus(preset, resolved, name),
+        owner=_owner(api),
+    )
     launch(api, job, on_stop=settings.on_stop, out=out or sys.stderr, patience=patience)
     made = manifest.load(result)
     storage.write_json(output, dataclasses.asdict(made))
     return made
 
 
-def _job(
-    request: Request, settings: Settings, identity: str, key: str, groups: tuple[Any, tuple[Any, ...]], api: Api
-) -> StageJob:
+def _environment(request: Request) -> dict[str, str]:
     env = {name: os.environ[name] for name in PASSED if name in os.environ}
-    env[REQUEST] = json.dumps(dataclasses.asdict(request))
+    return env | {REQUEST: json.dumps(dataclasses.asdict(request))}
+
+
+def _owner(api: Api) -> Mapping[str, Any] | None:
     pod = os.environ.get("HOSTNAME", "")
-    return settings.job(
-        run=identity,
-        stage=request.label or request.stage,
-        config_hash=key,
-        entrypoint=ENTRYPOINT,
-        env=env,
-        groups=groups,
-        owner=owner_of(api, pod) if pod else None,
-    )
+    return owner_of(api, pod) if pod else None
 
 
 def _digest(value: Any) -> str:

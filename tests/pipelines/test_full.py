@@ -85,8 +85,8 @@ def test_every_step_has_its_settings_secrets_and_room(spec: Any, pods: dict[str,
     }
     for name, pod in pods.items():
         assert [each["configMapName"] for each in pod["configMapAsEnv"]] == ["infill-environment", "infill-cluster"]
-        (secret,) = pod["secretAsEnv"]
-        assert secret["secretName"] == "infill-object-store"
+        assert [each["secretName"] for each in pod["secretAsEnv"]] == ["infill-object-store", "infill-mlflow-client"]
+        assert all(each["optional"] for each in (*pod["secretAsEnv"], *pod["configMapAsEnv"]))
         assert pod["fieldPathAsEnv"] == [{"name": "INFILL_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}]
         assert pod["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
         assert pod["securityContext"]["runAsNonRoot"]
@@ -147,7 +147,11 @@ def test_values_and_images_of_the_installation_are_heeded(tmp_path: Path) -> Non
     values = {
         "imagePullSecrets": ["registry"],
         "objectStore": {"secretName": "team-bucket"},
-        "jobs": {"nodeSelector": {"pool": "ml"}, "tolerations": [{"key": "ml", "operator": "Exists"}]},
+        "jobs": {
+            "nodeSelector": {"pool": "ml"},
+            "tolerations": [{"key": "ml", "operator": "Exists"}],
+            "claims": {"code": "/sources"},
+        },
     }
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
     files = {"INFILL_IMAGES": str(tmp_path / "images.json"), "INFILL_VALUES": str(tmp_path / "values.yaml")}
@@ -157,6 +161,8 @@ def test_values_and_images_of_the_installation_are_heeded(tmp_path: Path) -> Non
         assert [each["secretName"] for each in pod["imagePullSecret"]] == ["registry"]
         assert pod["secretAsEnv"][0]["secretName"] == "team-bucket"
         assert pod["nodeSelector"]["labels"] == {"pool": "ml"}
+        (claim,) = pod["pvcMount"]
+        assert (claim["constant"], claim["mountPath"]) == ("code", "/sources")
         assert pod["tolerations"] == [{"key": "ml", "operator": "Exists"}]
 
 

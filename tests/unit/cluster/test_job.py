@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infill import manifest
 from infill.cluster.job import RUN_LABEL, Group, Placement, StageJob, build, job_name, label_value
-from infill.cluster.sizing import RAY_STAGES, SHAPES, gpus, groups
-from infill.config import PRESETS
+from infill.cluster.sizing import RAY_STAGES, SHAPES, driver_gpus, gpus, groups, on_ray
+from infill.config import PRESETS, resolve
 from infill.errors import InputError
 from tests.kube import crds
 from tests.unit.cluster.conftest import DIGEST
@@ -60,10 +61,37 @@ def test_names_differ_by_run_stage_and_configuration() -> None:
 def test_every_preset_and_stage_passes_the_crd(preset: str, stage: str) -> None:
     config = PRESETS[preset]()
     head, workers = groups(preset, config, stage)
-    body = build(replace(JOB, stage=stage, head=head, workers=workers, queue="team", owner=OWNER))
+    driver = driver_gpus(preset, config, stage)
+    body = build(replace(JOB, stage=stage, head=head, workers=workers, driver_gpus=driver, queue="team", owner=OWNER))
     assert crds.problems(body) == []
     wanted = sum(group.replicas * group.gpus for group in workers)
     assert wanted == gpus(preset, config, stage)
+    generates = stage in ("preferences", "evaluate")
+    assert body["spec"].get("entrypointNumGpus", 0) == driver == (1 if generates and wanted else 0)
+
+
+def test_work_goes_to_the_pods_that_are_there() -> None:
+    assert on_ray("small", "corpus") == {"corpus.runtime": "ray"}
+    assert on_ray("debug", "corpus") == on_ray("small", "pretrain") == {}
+    here, there = resolve("small").corpus, resolve("small", on_ray("small", "corpus")).corpus
+    assert (here.runtime, there.runtime) == ("local", "ray")
+    assert manifest.key("corpus", 1, here, {}) == manifest.key("corpus", 1, there, {}), "the same artifact"
+
+
+def test_claims_are_mounted_read_only_everywhere() -> None:
+    place = replace(JOB.placement, claims={"team.code": "/sources", "models": "/models"})
+    body = build(replace(JOB, placement=place, workers=(Group(),)))
+    assert crds.problems(body) == []
+    for pod in pods(body):
+        volumes = {each["name"]: each.get("persistentVolumeClaim") for each in pod["spec"]["volumes"]}
+        mounts = {each["mountPath"]: each for each in pod["spec"]["containers"][0]["volumeMounts"]}
+        assert volumes[mounts["/sources"]["name"]] == {"claimName": "team.code", "readOnly": True}
+        assert mounts["/models"]["readOnly"] is True
+
+
+def test_a_driver_cannot_have_more_gpus_than_a_worker() -> None:
+    with pytest.raises(ValueError, match="the driver wants 2 GPUs, a worker has 1"):
+        replace(JOB, workers=(Group(gpus=1),), driver_gpus=2)
 
 
 def test_the_crd_refuses_what_it_does_not_know() -> None:

@@ -137,7 +137,9 @@ def _check_evaluation(version: Version) -> None:
             f"{named} was rolled back on {tags[registry.ROLLED_BACK]}, so it is not deployed; delete its tag"
             f" {registry.ROLLED_BACK} in MLflow to allow it again"
         )
-    evaluation = manifest.load(tags.get(registry.EVALUATION_URI, ""))
+    if not tags.get(registry.EVALUATION_URI):
+        raise InputError(f"{named} has no evaluation, so it is not deployed; evaluate and register it again")
+    evaluation = manifest.load(tags[registry.EVALUATION_URI])
     evaluated = storage.read_json(storage.join(evaluation.uri, "record.json"))["model_digest"]
     model = manifest.digest_of(version.model_uri)
     same = {"its registration": version.model_digest, "its evaluation": evaluated}

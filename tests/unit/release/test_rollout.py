@@ -403,6 +403,13 @@ def test_what_was_not_evaluated_is_not_deployed(
 # -- The command line's ways -------------------------------------------------------------------------------------------
 
 
+def test_a_version_without_an_evaluation_is_not_deployed(mlflow_store: Path, model: Path) -> None:
+    tags = {registry.MODEL_DIGEST: manifest.digest_of(str(model))}
+    registry.promote(registry.register("infill", model_uri=str(model), tags=tags))
+    with pytest.raises(InputError, match="infill version 1 has no evaluation"):
+        deploy.champion(CONFIG, "infill", output=str(mlflow_store / "record"))
+
+
 def test_the_champion_can_be_deployed_by_its_alias(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     store = f"memory://{mlflow_store.name}/store"
     with pytest.raises(InputError, match="has no champion"):

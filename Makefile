@@ -122,6 +122,8 @@ pipeline-compile: setup ## compile the pipeline to out/pipeline.yaml
 	$(BIN)/infill pipeline compile --to out/pipeline.yaml
 
 .PHONY: pipeline-submit
-pipeline-submit: setup ## submit the pipeline (KFP_HOST, STORE, PRESET; the token in KFP_TOKEN)
-	@test -n "$(KFP_HOST)" -a -n "$(STORE)" || { echo "make: set KFP_HOST (URL of the KFP API) and STORE (s3://...)" >&2; exit 1; }
-	$(BIN)/infill pipeline submit --host $(KFP_HOST) --store $(STORE) --preset $(or $(PRESET),debug)
+pipeline-submit: setup ## run the pipeline on KFP and follow it (KFP_HOST; STORE, PRESET or PARAMETERS=FILE; VALUES=FILE; the token in KFP_TOKEN)
+	@test -n "$(KFP_HOST)" -a -n "$(STORE)$(PARAMETERS)" || { echo "make: set KFP_HOST (URL of the KFP API) and STORE (s3://...) or PARAMETERS" >&2; exit 1; }
+	$(BIN)/infill pipeline submit --host $(KFP_HOST) $(if $(STORE),--store $(STORE)) $(if $(PRESET),--preset $(PRESET)) \
+		$(if $(PARAMETERS),--parameters $(PARAMETERS)) $(if $(VALUES),--values $(VALUES)) \
+		$(if $(wildcard dist/images.json),--images dist/images.json)

@@ -35,10 +35,15 @@ def test_images_are_multi_stage_locked_and_without_root(path: Path) -> None:
     assert "org.opencontainers.image.revision" in text
 
 
-@pytest.mark.parametrize("script", ["up.sh", "test.sh", "down.sh"])
+@pytest.mark.parametrize("script", ["up.sh", "test.sh", "down.sh", "crds.sh FOLDER"])
 def test_kind_scripts_print_what_they_would_do(script: str) -> None:
+    name, *words = script.split()
     done = subprocess.run(
-        [ROOT / "deploy/kind" / script], env=os.environ | {"DRY_RUN": "1"}, capture_output=True, text=True, check=False
+        [ROOT / "deploy/kind" / name, *words],
+        env=os.environ | {"DRY_RUN": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "+ " in done.stderr

@@ -1,6 +1,7 @@
 """The report as one HTML file that needs no other: styles inside, plots as data, every text escaped."""
 
 import base64
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from string import Template
@@ -15,6 +16,8 @@ ROWS: Final = 12
 """Rows of a table of shares; the rest is one row."""
 SHOWN_CHARS: Final = 1_200
 CONTEXT_LINES: Final = 5
+SPEED: Final = ("hardware", "tokens", "operations", "tokens/s", "MFU", "waiting for data", "peak memory")
+"""What is told of each training; rates are medians over its logged steps."""
 
 _PAGE: Final = Template("""<!doctype html>
 <html lang="en">
@@ -177,8 +180,33 @@ def _training(found: Found) -> str:
             '<p class="soft">Losses of different trainings are not comparable: pre-training predicts whole files, SFT'
             " the middle of a hole, and DPO's loss starts at ln 2 = 0.693.</p>",
             _image(charts.losses(found), "loss of the three trainings over tokens seen"),
+            _table(
+                ["training", *SPEED], [_speed(name, rows) for name, rows in found.histories.items() if rows], numbers=()
+            ),
         ]
     )
+
+
+def _speed(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A training's last row and medians as a row of a table; what was not logged stays empty."""
+    last = rows[-1]
+
+    def median(figure: str, shape: str) -> str:
+        values = [row[figure] for row in rows if figure in row]
+        return format(statistics.median(values), shape) if values else ""
+
+    flops, memory = last.get("flops"), last.get("device_memory_peak_mb", last.get("memory_peak_mb"))
+    cells = [
+        name,
+        f"{last.get('workers', '')} x {last.get('device', '')}".strip(" x"),
+        charts.short(last["tokens"]),
+        "" if flops is None else f"{flops:.3g}",
+        median("tokens_per_s", ",.0f"),
+        median("mfu", ".1%"),
+        median("data_wait_share", ".2%"),
+        "" if memory is None else size(1e6 * memory),
+    ]
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _corpus(found: Found) -> str:

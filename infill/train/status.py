@@ -24,7 +24,7 @@ def status(output: str) -> dict[str, Any]:
             return {"state": "starting"}
         raise InputError(f"there is no training in {output}: it has no {history.FILE_NAME} yet")
     row = rows[-1]
-    names = ("step", "steps", "tokens", "loss", "validation_loss", "bits_per_byte", "tokens_per_s", "skipped")
+    names = ("step", "steps", "tokens", "loss", "validation_loss", "bits_per_byte", "tokens_per_s", "mfu", "skipped")
     found = {name: row[name] for name in names if name in row}
     found["checkpoints"] = checkpoint.steps(storage.join(output, checkpoint.FOLDER))
     found["silent_s"] = round(_age(storage.join(output, history.FILE_NAME)), 1)

@@ -92,7 +92,9 @@ def _history(first: float, last: float) -> str:
     rows = []
     for step in range(1, 61):
         loss = last + (first - last) * math.exp(-step / 12) + 0.04 * math.sin(step * 2.3)
-        row = {"step": step, "tokens": step * 20_480, "loss": loss, "lr": 0.001}
+        speed = {"tokens_per_s": 5_000.0 + step, "data_wait_share": 0.004, "flops": 1e9 * step, "memory_peak_mb": 812.0}
+        where = {"device": "NVIDIA <H200>", "workers": 2, "mfu": 0.451}
+        row = {"step": step, "tokens": step * 20_480, "loss": loss, "lr": 0.001, **speed, **where}
         rows.append(row | ({"validation_loss": loss + 0.05} if step % 15 == 0 else {}))
     return "".join(json.dumps(row) + "\n" for row in rows)
 

@@ -89,6 +89,12 @@ def test_page_tells_what_a_reader_asks_first(written: tuple[str, dict[str, Any]]
     assert "<i class=soft>(nothing)</i>" in html
 
 
+def test_page_tells_what_the_trainings_cost(written: tuple[str, dict[str, Any]]) -> None:
+    html, _ = written
+    cells = ["2 x NVIDIA &lt;H200&gt;", "1.23M", "6e+10", "5,030", "45.1%", "0.40%", "812.0 MB"]
+    assert html.count("".join(f"<td>{cell}</td>" for cell in cells)) == 3
+
+
 def test_page_shows_how_completions_changed(written: tuple[str, dict[str, Any]]) -> None:
     html, _ = written
     part = html[html.index("Learning to complete") : html.index("<h2>Corpus")]

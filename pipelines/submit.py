@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import yaml
 
+from components.images import image
 from infill import config
 from infill.errors import InputError
 from pipelines.full import compile_pipeline, infill
@@ -52,6 +53,11 @@ def submit(service: Service, parameters: Mapping[str, Any], *, service_account: 
     checked = check(parameters)
     if "store" not in checked:
         raise InputError("the run has no store: name an object-store prefix, as --store s3://bucket/infill")
+    if "@sha256:" not in image("pipeline"):
+        raise InputError(
+            f"the images have no digests ({image('pipeline')}), so a cluster could run others than it has cached: push "
+            "them by REGISTRY=... images/build.sh, and give --images dist/images.json"
+        )
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         compile_pipeline(compiled)

@@ -119,14 +119,20 @@ def _span(seconds: float | None) -> str:
 
 
 def follow(
-    service: Service, identity: str, console: Console, *, pause: float = 5.0, outage: float = 600.0
+    service: Service,
+    identity: str,
+    console: Console,
+    *,
+    pause: float = 5.0,
+    outage: float = 600.0,
+    patience: float = 60.0,
 ) -> dict[str, Any]:
-    """Show the run until it has ended; return its `run`, `state`, `url` and the seconds of each step.
+    """Show the run until it has ended; return its `run`, `state`, `url`, `mlflow` and the seconds of each step.
 
-    On a terminal the table is live, elsewhere each change is a line. KFP may be gone for `outage` seconds. Raises
-    RunFailedError when the run did not succeed.
+    On a terminal the table is live, elsewhere each change is a line. KFP may be gone for `outage` seconds; when no step
+    begins within `patience` seconds, that is told. Raises RunFailedError when the run did not succeed.
     """
-    names = step_names()
+    names, begun, hinted = step_names(), time.monotonic(), False
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     told: dict[str, str] = {}
     try:
@@ -138,6 +144,15 @@ def follow(
                 live.update(table(run, found), refresh=True)
             else:
                 _tell(found, told, console)
+            waits = not hinted and not any(step.state not in ("", "PENDING") for step in found)
+            if waits and time.monotonic() - begun > patience:
+                hinted = True
+                console.print(
+                    f"no step has begun for {patience:.0f} s: is its image there, is there room? "
+                    f"kubectl get pods --selector pipeline/runid={identity}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
     except KeyboardInterrupt:
         raise LeftError(
             f"the run goes on; see infill pipeline status {identity}, or stop it by infill pipeline cancel {identity}"

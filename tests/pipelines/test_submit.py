@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from components.images import NAMES
 from infill import cli, tracking
 from infill.errors import InputError, ServiceError
 from pipelines import service, submit, watch
@@ -25,10 +26,13 @@ TASKS = {key.replace("-", "_"): "SUCCEEDED" for key in watch.step_names()}
 
 
 @pytest.fixture
-def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kfp]:
+def kfp(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kfp]:
     """A KFP without users; KFP_HOST names it. Following asks quickly."""
     for name in ("KFP_TOKEN", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+    images = tmp_path_factory.mktemp("images") / "images.json"
+    images.write_text(json.dumps({name: f"registry.example/infill-{name}@sha256:{'1' * 64}" for name in NAMES}))
+    monkeypatch.setenv("INFILL_IMAGES", str(images))
     with Kfp().running() as started:
         monkeypatch.setenv("KFP_HOST", started.url)
         yield started
@@ -253,6 +257,27 @@ def test_on_a_terminal_the_table_lives(kfp: Kfp) -> None:
         watch.follow(service.connect(kfp.url), name, console, pause=0.05)
     assert "RUNNING" in screen.getvalue()
     assert "evaluate-dpo" in screen.getvalue()
+
+
+def test_a_run_that_does_not_begin_is_told(kfp: Kfp) -> None:
+    name, screen = start(kfp), io.StringIO()
+
+    def later(run: str) -> None:
+        time.sleep(0.5)
+        kfp.set(run, "SUCCEEDED", **TASKS)
+
+    with meanwhile(kfp, later):
+        watch.follow(service.connect(kfp.url), name, Console(file=screen), pause=0.05, patience=0.2)
+    assert screen.getvalue().count("no step has begun for 0 s: is its image there") == 1
+
+
+def test_images_without_digests_are_refused(
+    kfp: Kfp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("INFILL_IMAGES")
+    assert run("submit", *STORE) == 2
+    assert "the images have no digests (infill-pipeline:" in capsys.readouterr().err
+    assert kfp.requests == []
 
 
 def test_leaving_does_not_stop_the_run(kfp: Kfp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def problems(api: Api, jobs: Sequence[StageJob] = (), *, deploys: bool = True) -
 
     Images are judged by what the API server shows: pods that wait for one of ours.
     """
-    bodies = [build(job) for job in jobs]
+    shapes = {(job.head, job.workers, job.driver_gpus): job for job in reversed(jobs)}
+    bodies = [build(job) for job in reversed(shapes.values())]  # jobs of one shape share their fate
     try:
         api.reachable()
         found = [*_missing(api, deploys), *_rights(api, deploys), *_quota(api, bodies), *_images(api, bodies)]

@@ -1,5 +1,6 @@
 """Whether a training fits into memory, told before it starts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,6 @@ from infill.train.engine import precision
 
 GROUP: Final = Path("/sys/fs/cgroup")
 """Where Linux tells what this container may use."""
-BIG: Final = ("mellum_4b", "mellum_4b_gqa", "small", "demo", "debug")
-"""Presets, the largest first."""
 
 
 def available(device: torch.device, sharing: int = 1) -> float:
@@ -78,13 +77,16 @@ def check(
 
 
 def _advice(stage: str, train: TrainConfig, free: float, device: torch.device, cost: Any) -> str:
-    from dataclasses import replace
-
     leaner = replace(train, recompute=True)
     if not train.recompute and cost(leaner) <= free:
         return f"set {stage}.train.recompute=true, which brings it down to {_gb(cost(leaner))}"
-    for name in BIG:
-        preset = PRESETS[name]()
+    presets = {name: make() for name, make in PRESETS.items()}
+
+    def size_of(name: str) -> int:
+        return model.parameters(presets[name].pretrain.model, presets[name].tokenizer.vocab_size)
+
+    for name in sorted(presets, key=size_of, reverse=True):
+        preset = presets[name]
         own: TrainConfig = replace(getattr(preset, stage).train, launcher=train.launcher, workers=1, min_workers=0)
         size = needed(preset.pretrain.model, preset.tokenizer.vocab_size, own, device, 1)
         if size <= free:

@@ -29,7 +29,11 @@ def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
     model.generation_config.eos_token_id = list(fmt.stop_ids)
     model.generation_config.pad_token_id = fmt.fim_pad
     with tempfile.TemporaryDirectory() as folder:
-        state = {name: weight.detach().to("cpu", dtype) for name, weight in model.state_dict().items()}
+        kept: dict[int, torch.Tensor] = {}  # tied weights stay one tensor, which is written once
+        state = {
+            name: kept.setdefault(weight.data_ptr(), weight.detach().to("cpu", dtype))
+            for name, weight in model.state_dict().items()
+        }
         model.config.dtype = dtype
         model.save_pretrained(folder, state_dict=state)
         for path in sorted(Path(folder).iterdir()):

@@ -27,6 +27,7 @@ from infill.prompt import render
 from infill.train.gguf import export
 
 PROMPTS = 10
+PROMPT_TOKENS = 512
 NEW_TOKENS = 64
 
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     generator = Generator(options.model)
     rows = read_holes(options.examples, "test", PROMPTS).to_pylist()
-    budget = generator.context_length - NEW_TOKENS
+    budget = min(PROMPT_TOKENS, generator.context_length - NEW_TOKENS)
     prompts = [render(generator.format, generator.encoder.encode, request_of(row), budget=budget).ids for row in rows]
     expected = [found.ids for found in generator.generate(prompts, max_new_tokens=NEW_TOKENS)]
     texts = [text for row in rows for text in (row["prefix"], row["middle"], row["suffix"], *_odd(row))]

@@ -78,6 +78,7 @@ def _add_run(commands: Commands) -> None:
     )
     settings_options(run)
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="store, MLflow and report go here")
+    run.add_argument("--budget", type=float, metavar="HOURS", help="GPU-hours; a run that would take more is refused")
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from pipelines import local
     from pipelines.summary import show
 
-    summary = local.run(options.preset, settings_of(options), options.out)
+    summary = local.run(options.preset, settings_of(options), options.out, budget=options.budget)
     show(summary, options.out, Console())
     return summary
 

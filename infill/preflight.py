@@ -99,8 +99,8 @@ def _budget(preset: str, config: Preset, budget: float) -> Iterator[str]:
     if total > budget:
         most = max(hours, key=lambda name: hours[name])
         yield (
-            f"the run would take about {total:,.0f} GPU-hours ({most} alone {hours[most]:,.0f}), the budget is "
-            f"{budget:,.0f}: raise the parameter budget, or choose a smaller preset"
+            f"the run would take about {total:,.1f} GPU-hours ({most} alone {hours[most]:,.1f}), the budget is "
+            f"{budget:,.1f}: raise the parameter budget, or choose a smaller preset"
         )
 
 

@@ -27,19 +27,22 @@ OBJECT_STORE_BYTES: Final = 200_000_000
 """Ray's shared memory: the stages pass file names through it, not data."""
 
 
-def run(preset: str, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:
     """Run the whole pipeline with everything below `out`; return the run's summary (the report's `summary.json`).
 
-    Run again with the same arguments, it goes on where it was killed. Raises InfillError when a step fails.
+    `budget` (GPU-hours) goes before the pipeline's own default. Run again with the same arguments, it goes on where it
+    was killed. Raises InfillError when a step fails.
     """
     configuration.resolve(preset, settings)  # a user's mistake is told before anything is started
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)
-    store = str(out / "store")
+    arguments: dict[str, Any] = {"store": str(out / "store"), "preset": preset, "settings": dict(settings)}
+    if budget is not None:
+        arguments["budget"] = budget
     with _environment(out, preset, settings), _ray():
-        made = _run_compiled(compiled, {"store": store, "preset": preset, "settings": dict(settings)}, out)
+        made = _run_compiled(compiled, arguments, out)
         summary: dict[str, Any] = storage.read_json(storage.join(made.uri, "summary.json"))
     return summary
 

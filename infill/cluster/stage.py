@@ -83,7 +83,7 @@ def run(
         stage=label or name,
         config_hash=key,
         entrypoint=ENTRYPOINT,
-        env=_environment(request),
+        env=_environment(request) | {"INFILL_IMAGE": settings.image},
         groups=sizing.groups(preset, resolved, name),
         driver_gpus=sizing.driver_gpus(preset, resolved, name),
         owner=_owner(api),

@@ -54,6 +54,7 @@ def operate(api: Api, kuberay: KubeRay) -> Callable[[], None]:
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
         environment = {each["name"]: each["value"].replace("$$(", "$(") for each in head["env"]}
         assert environment["INFILL_PARENT_RUN_ID"] == "abc"
+        assert environment["INFILL_IMAGE"] == SETTINGS.image
         assert job["spec"]["entrypoint"] == "python -m infill.cluster.stage"
         code = stage.drive(environment)
         kuberay.status(job["metadata"]["name"], "Failed" if code else "Complete", "FAILED" if code else "SUCCEEDED")

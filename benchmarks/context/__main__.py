@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = _speed(options.repo or Path(sysconfig.get_paths()["purelib"]), chunks, 50 if options.quick else 500)
     found = _projects(options)
     encode = _tokenizer(text for project in found.values() for text in project.values())
-    result |= _quality(found, encode, holes=40 if options.quick else 400, sessions=1 if options.quick else 5)
+    result |= _quality(found, encode, holes=40 if options.quick else 400, sessions=1 if options.quick else 20)
     print(json.dumps(result))
 
 

@@ -28,7 +28,7 @@ class Rules:
     """The prefix starts at a multiple of so many lines, or of fewer when the budget is small."""
     slack: float = 1 / 32
     """Share of the budget that a new layout leaves free, so that typing does not soon change it."""
-    prefill_price: float = 0.5
+    prefill_price: float = 0.6
     """Items are replaced when the share of the candidates' score that this wins is more than this price times the share
     of the budget that is to be computed again."""
 
@@ -215,27 +215,27 @@ class _Packer:
             return ()
         best_first = self.candidates[::-1]
         worths, sizes = _worths(best_first), [self.item_size(item) for item in best_first]
-        shown = [
-            next((number for number, item in enumerate(old) if _shows(item, each)), len(old)) for each in best_first
-        ]
+        shown = [_shown(old, item) for item in best_first]
         choices = []
         for count, taken in enumerate(accumulate(map(self.item_size, old), initial=0)):
             if taken > left:
                 break
             room, worth, new = left - taken - self.slack, 0.0, []
             if count == len(old):
-                kept = sum(value for number, value in zip(shown, worths, strict=True) if number < count)
+                kept = sum(
+                    value * share for (number, share), value in zip(shown, worths, strict=True) if number < count
+                )
                 choices.append((kept, 0, old))
             for number, value in enumerate(worths):
-                if shown[number] < count:
-                    worth += value
+                if shown[number][0] < count:
+                    worth += value * shown[number][1]
                 elif sizes[number] <= room:
                     worth, room = worth + value, room - sizes[number]
                     new.append(number)
             computed = frame + sum(sizes[number] for number in new)
             choices.append((worth, computed, (*old[:count], *(best_first[number] for number in reversed(new)))))
         most = max(worth for worth, _, _ in choices) or 1.0
-        price = self.rules.prefill_price / self.budget
+        price = self.rules.prefill_price / self.budget if old else 0.0
         return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
 
 
@@ -256,9 +256,15 @@ def _worths(best_first: Sequence[ContextItem]) -> list[float]:
     return scores if all(score > 0 for score in scores) else [1 / (place + 1) for place in range(len(scores))]
 
 
-def _shows(item: ContextItem, other: ContextItem) -> bool:
-    """Whether `item` holds half of the other's lines or more."""
-    if item.path != other.path:
-        return False
-    lines = set(other.text.splitlines())
-    return 2 * len(lines & set(item.text.splitlines())) >= len(lines)
+def _shown(items: Sequence[ContextItem], other: ContextItem) -> tuple[int, float]:
+    """Number of the first item that holds half of the other's lines or more, and the share of them that it holds.
+
+    The number of items and 0 where there is none.
+    """
+    for number, item in enumerate(items):
+        if item.path == other.path:
+            lines = set(other.text.splitlines())
+            share = len(lines & set(item.text.splitlines())) / max(len(lines), 1)
+            if share >= 0.5:
+                return number, share
+    return len(items), 0.0

@@ -110,6 +110,23 @@ def test_an_item_is_replaced_only_when_that_pays() -> None:
     assert set(pack(FMT, ENCODE, request(CODE, "\n", new), previous=packed, budget=700).prompt.items) >= set(new)
 
 
+def test_the_first_items_cost_nothing_whatever_the_price() -> None:
+    items = tuple(item(number) for number in range(4))
+    packed = pack(FMT, ENCODE, request(CODE, "\n", items), budget=700, rules=Rules(prefill_price=100.0))
+    assert packed.prompt.items == items
+
+
+def test_half_of_an_item_counts_half() -> None:
+    whole = item(1)
+    half = replace(whole, text="".join(whole.text.splitlines(keepends=True)[: whole.text.count("\n") // 2]))
+    for old, kept in ((whole, True), (half, False)):
+        packed = pack(FMT, ENCODE, request(CODE, "\n", (old,)), budget=700)
+        again = pack(
+            *(FMT, ENCODE, request(CODE, "\n", (whole,))), previous=packed, budget=700, rules=Rules(prefill_price=0.1)
+        )
+        assert (again.prompt.items == (old,)) is kept
+
+
 def test_an_item_that_changed_since_or_became_the_current_file_is_dropped() -> None:
     index = ProjectIndex.from_documents([(item(1).path, item(1).text), (item(2).path, "changed\n")])
     packed = pack(FMT, ENCODE, request(CODE, "\n", (item(2), item(1))), budget=2_048)

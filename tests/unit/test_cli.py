@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from infill import cli
+from infill import cli, cli_options
 from tests.builders import tiny_repositories, write_documents
 
 COMMANDS = [
@@ -65,7 +65,7 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     options = cli._parser().parse_args(
         ["run", "--out", "x", "--source", "dir:code", "--source", "packages:", "--base-model", "m", "--seed", "3"]
     )
-    assert cli.settings_of(options) == {
+    assert cli_options.settings_of(options) == {
         "sources": [f"dir:{tmp_path}/code", "packages:"],
         "base_model": f"{tmp_path}/m",
         "seed": 3,

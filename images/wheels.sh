@@ -29,9 +29,12 @@ git archive HEAD | tar -x -C "$source"
 (cd "$source" && NUMBA_CACHE_DIR="$source/.numba" "$python" -m tools.kernels)
 platform=$("$python" -c 'import sysconfig; print(sysconfig.get_platform().replace("-", "_"))')
 wheel --config-settings="--build-option=--plat-name=$platform" "$source"
-# What was fetched before is taken from there, and what the lock no longer names goes.
-"$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$new" --find-links "$target" --wheel-dir "$new" \
-    --constraint "$lock" 'infill[pipeline,predictor,server,stages,store,tracking,train,transformer]'
+# What was fetched before is taken from there, without an index if that is everything; what the lock no longer names goes.
+fetch() {
+    "$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$new" --find-links "$target" --wheel-dir "$new" \
+        --constraint "$lock" "$@" 'infill[pipeline,predictor,server,stages,store,tracking,train,transformer]'
+}
+fetch --no-index 2>/dev/null || fetch
 # A folder of CPU wheels in pip's settings satisfies the CUDA lock's torch too.
 if [ "$torch" != cpu ] && compgen -G "$new/torch-*+cpu*" >/dev/null; then
     echo "images/wheels.sh: pip found PyTorch's CPU build for TORCH=$torch: take it out of its find-links" >&2

@@ -177,9 +177,7 @@ def reason(error: Exception, output: str) -> str:
 def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
     """Ray's trainer of `job`. Starting again after a failure is our affair: it must work after any death, Ray's too."""
     import ray
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     def worker(config: Mapping[str, Any]) -> None:
@@ -187,6 +185,35 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
         from infill.train import launch  # noqa: PLW0406 (in another process)
 
         launch._worker(pickle.loads(config["job"]))
+
+    alone = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+    workers, on_gpu = possible(job.train, resources)
+    output = os.path.abspath(storage.local_path(job.output)) if storage.is_local(job.output) else job.output
+    if alone:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    return _trainer_class(alone)(
+        worker,
+        train_loop_config={"job": pickle.dumps(job)},
+        torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
+        scaling_config=ScalingConfig(
+            num_workers=workers if alone or not job.train.min_workers else (job.train.min_workers, job.train.workers),
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1},
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=storage.join(output, manifest.SCRATCH),
+            failure_config=FailureConfig(max_failures=0),
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        ),
+    )
+
+
+def _trainer_class(alone: bool) -> Any:
+    """Ray's trainer as we use it, on one machine (`alone`) or on several."""
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
     def obey() -> None:
         from infill.train import watch
@@ -208,8 +235,6 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
         def _maybe_send_resource_request(self) -> None:
             pass
 
-    alone = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
-
     class Trainer(TorchTrainer):
         """On one machine without the actors that have nothing to do there: each takes seconds to start."""
 
@@ -222,26 +247,7 @@ def _trainer(job: Job, resources: Mapping[str, float]) -> Any:
                 arguments["scaling_policy"] = NobodyAsked(self.scaling_config)  # type: ignore[arg-type]
             return super()._initialize_and_run_controller(**arguments)  # type: ignore[misc]
 
-    workers, on_gpu = possible(job.train, resources)
-    output = os.path.abspath(storage.local_path(job.output)) if storage.is_local(job.output) else job.output
-    if alone:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    return Trainer(
-        worker,
-        train_loop_config={"job": pickle.dumps(job)},
-        torch_config=TorchConfig(timeout_s=int(job.train.timeout_s)),
-        scaling_config=ScalingConfig(
-            num_workers=workers if alone or not job.train.min_workers else (job.train.min_workers, job.train.workers),
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": 1},
-        ),
-        run_config=RunConfig(  # type: ignore[arg-type]
-            name="ray",
-            storage_path=storage.join(output, manifest.SCRATCH),
-            failure_config=FailureConfig(max_failures=0),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        ),
-    )
+    return Trainer
 
 
 def possible(train: TrainConfig, resources: Mapping[str, float]) -> tuple[int, bool]:

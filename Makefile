@@ -96,6 +96,10 @@ wheels: setup ## fill dist/wheels, from which the images (and air-gapped users) 
 images: wheels ## build the four images (BASE_IMAGE, TORCH, REGISTRY)
 	images/build.sh
 
+.PHONY: images-test
+images-test: setup ## build the images on a bare Debian and run the debug pipeline and serving in them (INSTALL=1 installs Docker)
+	images/ci.sh
+
 .PHONY: charts
 charts: setup ## write the charts' READMEs from their values, then render, validate and police every chart
 	$(BIN)/python charts/readme.py

@@ -62,7 +62,7 @@ base: setup ## train the base model that the demo may start from into models/bas
 
 .PHONY: test
 test: setup ## run all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: setup ## format, lint and types, without changing anything

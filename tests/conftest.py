@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 
@@ -12,6 +13,10 @@ pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Tiny models lose more by waiting for a second thread than it gives them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How quickly a busy machine draws its inputs says nothing about the code.
+settings.register_profile("infill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("infill")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

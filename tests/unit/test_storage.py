@@ -1,5 +1,5 @@
 import os
-import stat
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,12 +91,22 @@ def test_unknown_protocol_is_refused() -> None:
         storage.read_bytes("nosuch://bucket/file")
 
 
-def test_full_disk_is_a_sentence(tmp_path: Path) -> None:
-    device = Path("/dev/full")
-    if not (device.exists() and stat.S_ISCHR(os.stat(device).st_mode)):
-        pytest.skip("this system has no /dev/full")
-    with pytest.raises(StorageError, match="No space left"), storage._errors("write", str(tmp_path)):
-        device.write_bytes(b"x" * 10_000)
+def test_a_write_that_finds_no_room_is_a_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
+    """The kernel refuses to let a file grow beyond a limit: what a full disk does, without filling one."""
+    uri = str(tmp_path / "file")
+    storage.write_bytes(uri, b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*file: File too large; check free space"):
+            storage.write_bytes(uri, b"x" * 100_000)
+        with pytest.raises(StorageError, match="check free space"):
+            storage.write_table(str(tmp_path / "table.parquet"), pa.table({"text": [os.urandom(100_000)]}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert storage.read_bytes(uri) == b"old"
+    assert storage.list_files(str(tmp_path)) == [uri]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_remote_folder_is_fetched_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from infill import fim, syntax
+from infill.context.caret import read_source
 from infill.errors import InputError
 
 _CONTEXT_LINES: Final = 3
@@ -44,12 +45,7 @@ def _read(path: str) -> tuple[str, str]:
     language = syntax.language_of(path)
     if language is None:
         raise InputError(f"{path}: no grammar for this kind of file; there are some for {', '.join(syntax.LANGUAGES)}")
-    try:
-        return Path(path).read_bytes().decode("utf-8"), language
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): convert it first") from error
+    return read_source(Path(path)), language
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

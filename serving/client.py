@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infill import storage
-from infill.context.caret import split_at
+from infill.context.caret import read_source, split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.similarity import path_distance
 from infill.errors import InputError
@@ -43,7 +43,7 @@ def complete(
     exist, ServiceError when the server is gone, slow or refuses.
     """
     root = Path(repo)
-    text = _read(root / path)
+    text = read_source(root / path)
     prefix, suffix = split_at(text, line, column)
     body = {
         "path": path,
@@ -71,15 +71,6 @@ def project_files(root: Path, path: str) -> list[dict[str, str]]:
             found.append({"path": source.path, "text": content[0].decode(errors="replace")})
             room -= len(content[0])
     return found
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no text in UTF-8") from error
 
 
 def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:

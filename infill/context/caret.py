@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from infill.errors import InputError
@@ -57,6 +58,16 @@ def imports(prefix: str) -> str:
             lines.append(head[head.rfind("\n", 0, place) + 1 : end])
             place = head.find(part, end)
     return "\n".join(lines)
+
+
+def read_source(file: Path) -> str:
+    """The text of a file that a user named, its line ends as they are. Raises InputError when it is none in UTF-8."""
+    try:
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 (byte {error.start}): convert it first") from error
 
 
 def split_at(text: str, line: int, column: int) -> tuple[str, str]:

@@ -13,9 +13,8 @@ from rich.text import Text
 
 from infill import storage
 from infill.context import ProjectIndex, retrieve
-from infill.context.caret import split_at
+from infill.context.caret import read_source, split_at
 from infill.context.packing import pack
-from infill.errors import InputError
 from infill.prompt import FimRequest, infill_format, load_encoder, load_format
 
 Result = TypeVar("Result")
@@ -60,7 +59,7 @@ def inspect(
     folder = storage.fetch(tokenizer) if tokenizer else None
     encode = load_encoder(folder).encode if folder else _thirds
     fmt = load_format(folder) if folder else infill_format()
-    prefix, suffix = split_at(_read(Path(repo) / path), line, column)
+    prefix, suffix = split_at(read_source(Path(repo) / path), line, column)
     request = FimRequest(path=Path(path).as_posix(), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
     retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
@@ -88,15 +87,6 @@ def inspect(
 def _thirds(text: str) -> list[int]:
     """As many numbers as a tokenizer would give, or somewhat more."""
     return list(text.encode(errors="replace")[::3])
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 (byte {error.start}): convert it first") from error
 
 
 def _timed(body: Callable[[], Result]) -> tuple[Result, float]:

@@ -33,7 +33,7 @@ def test_the_projects_files_are_sent_the_nearest_first(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_completed_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         complete("http://127.0.0.1:1", str(tmp_path), "none.py", 1, 1)
     (tmp_path / "a.py").write_text("abc\n")
     with pytest.raises(InputError, match="no line 3"):

@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is loaded, as in infill.cli
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before PyTorch is loaded, as in infill.cli
 
 import torch
 

@@ -34,8 +34,9 @@ STAGE_COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, or that of the mistake that the user can mend."""
-    # Threads of PyTorch that wait must sleep: where another process uses the cores too, spinning costs a factor of ten.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads of PyTorch that wait may spin for some microseconds and must then sleep: where another process uses the
+    # cores too, spinning as long as OpenMP does by default costs a factor of ten (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     options = _parser().parse_args(arguments)
     try:
         result = options.call(options)

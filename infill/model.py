@@ -21,6 +21,8 @@ ADAM_BYTES: Final = 16
 """Bytes a parameter: weight, gradient and two moments, each in fp32."""
 LOGITS: Final = {"cpu": 1 << 26, "cuda": 1 << 31}
 """Most logits that training keeps for the backward pass; beyond that they are made again, chunk by chunk."""
+LOGIT_BYTES: Final = {"cpu": 4, "cuda": 12}
+"""Bytes of fp32 that each takes: on a GPU itself, its softmax and its gradient; on a CPU they share their memory."""
 PROCESS_BYTES: Final = 0.6e9
 """A training process without model and data."""
 
@@ -134,7 +136,7 @@ def training_bytes(
     workers: int,
     recompute: bool = False,
     sharded: bool = True,
-    most_logits: int = LOGITS["cuda"],
+    device: str = "cuda",
 ) -> float:
     """An estimate of the bytes that one worker needs to train; docs/log.md has it beside measured peaks.
 
@@ -142,7 +144,7 @@ def training_bytes(
       share of weights and gradients once more, in one piece.
     - Activations are those that Llama's backward pass keeps: about 16 D + 4 MLP numbers per layer and token; with
       `recompute` one layer's, and D per layer.
-    - Of the logits, at most `most_logits` at a time, three copies in fp32: themselves, their softmax, its gradient.
+    - Of the logits, at most LOGITS at a time, each LOGIT_BYTES, and in the type of the products if that is shorter.
     - PROCESS_BYTES for Python, its packages and the device's libraries.
     """
     count = parameters(config, vocab_size)
@@ -150,5 +152,6 @@ def training_bytes(
     state = count * (half + half / workers + (half / workers if sharded else 0) + (itemsize if itemsize < 4 else 0))
     layer = (16 * config.width + 4 * config.mlp_width) * itemsize
     kept = layer + config.layers * config.width * itemsize if recompute else config.layers * layer
-    logits = min(micro_batch_tokens * vocab_size, most_logits) * (12 + (itemsize if itemsize < 4 else 0))
+    logit_bytes = LOGIT_BYTES[device] + (itemsize if itemsize < 4 else 0)
+    logits = min(micro_batch_tokens * vocab_size, LOGITS[device]) * logit_bytes
     return PROCESS_BYTES + state + micro_batch_tokens * kept + logits

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 
 # As in `infill.cli.main`: before PyTorch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tiny models lose more by waiting for a second thread than it gives them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

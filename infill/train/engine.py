@@ -59,14 +59,15 @@ def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
 
 
-def adamw(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with decay on matrices only."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=device.type == "cuda")
+    fused = weights[0].device.type != "meta"  # where counts are taken, and there is no such kernel
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
 
 
 class PlainEngine:
@@ -81,7 +82,7 @@ class PlainEngine:
         self.scorer = Scorer(self.model, recompute=config.recompute)
         self.dtype = precision(config, device)
         self.max_grad_norm = config.max_grad_norm
-        self.optimizer = adamw(self.model, config, device)
+        self.optimizer = adamw(self.model, config)
 
     def score(self, batch: Batch) -> Tensor:
         if self.dtype == torch.float32:

@@ -37,11 +37,11 @@ FOR_CLUSTERS: Final = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 """Callbacks of Ray Train 2.60 that start an actor each: data sets through Ray Data, and what a lost controller leaves
 behind (on one machine that is freed with the job)."""
 WORKER_ENVIRONMENT: Final = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
 }
-"""A thread that waits for another must sleep: on cores that something else uses too, spinning costs a factor of ten.
+"""A thread that waits must soon sleep: on cores that something else uses too, spinning costs a factor of ten.
 And memory that a step has used stays for the next: handing it back to the system costs 8 % of a step on a CPU."""
 RAY_SETTINGS: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, paid at the start and the end of every training
@@ -347,7 +347,7 @@ class DeepSpeedEngine:
         self.weights = [weight for _, weight in model.named_parameters()]
         self.engine, *_ = deepspeed.initialize(
             model=Scorer(self.model, recompute=config.recompute),
-            optimizer=adamw(self.model, config, device),
+            optimizer=adamw(self.model, config),
             config={
                 "train_micro_batch_size_per_gpu": 1,
                 "managed_gradient_accumulation": False,

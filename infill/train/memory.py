@@ -57,7 +57,7 @@ def needed(shape: ModelConfig, vocab_size: int, train: TrainConfig, device: torc
         workers=workers,
         recompute=train.recompute,
         sharded=train.launcher == "ray",
-        most_logits=model.LOGITS["cuda" if device.type == "cuda" else "cpu"],
+        device="cuda" if device.type == "cuda" else "cpu",
     )
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from infill import model
 from infill.config import ModelConfig
 from infill.train import attention
 from infill.train.attention import Span
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
-from infill.train.scorer import Scorer, score
+from infill.train.scorer import InPlaceLogProbs, Scorer, score
 
 VOCABULARY = 64
 
@@ -104,6 +105,23 @@ def test_chunks_of_logits_change_neither_scores_nor_gradients() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         gradients.append([weight.grad for weight in scorer.parameters()])
     torch.testing.assert_close(*gradients)
+
+
+def test_log_probabilities_in_place_are_those_of_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, targets, upstream = torch.randn(40, 96), torch.randint(96, (40,)), torch.randn(40)
+    theirs = logits.clone().requires_grad_()
+    expected = -cross_entropy(theirs, targets, reduction="none")
+    expected.backward(upstream)  # type: ignore[no-untyped-call]
+    ours = logits.clone().requires_grad_()
+    found = InPlaceLogProbs.apply(ours * 1.0, targets)  # type: ignore[no-untyped-call]
+    found.backward(upstream, retain_graph=True)
+    assert torch.equal(found, expected)
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-6)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.backward(upstream)
 
 
 def test_a_blank_batch_gives_a_zero_gradient() -> None:

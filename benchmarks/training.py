@@ -49,8 +49,8 @@ SHAPE: Final = ModelConfig(
 TRAIN: Final = TrainConfig(batch_tokens=2_048, micro_batch_tokens=2_048, launcher="local")
 ROWS: Final = 8
 """Sequences in a batch of TRAIN."""
-STEPS: Final = 4
-"""Steps of each turn."""
+STEPS: Final = 8
+"""Steps of each turn that are timed, after one that is not."""
 Turn = Callable[[], float]
 """Runs for a while and returns its throughput."""
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description="Speed of the training engine.")
     parser.add_argument("--quick", action="store_true", help="one round, and no ray_vs_torchrun")
     parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="these figures alone")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default 7)")
     options = parser.parse_args(arguments)
     names = options.only or [name for name in COMPARISONS if not (options.quick and name == "ray_vs_torchrun")]
     found: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}
@@ -99,12 +99,22 @@ def our_steps(batch: Batch, objective: objectives.Objective, count: float) -> Tu
     """Throughput of our engine on `batch`, which holds `count` of what is counted."""
     engine = PlainEngine(llama(), TRAIN, torch.device("cpu"))
 
+    def step() -> None:
+        result = objective(engine.score(batch), batch)
+        engine.backward(result.loss / batch.weight)
+        engine.step(1e-4)
+
+    return timed(step, count)
+
+
+def timed(step: Callable[[], None], count: float) -> Turn:
+    """A turn of STEPS steps, each of which takes `count`."""
+
     def turn() -> float:
+        step()
         started = time.perf_counter()
         for _ in range(STEPS):
-            result = objective(engine.score(batch), batch)
-            engine.backward(result.loss / batch.weight)
-            engine.step(1e-4)
+            step()
         return STEPS * count / (time.perf_counter() - started)
 
     return turn
@@ -117,16 +127,13 @@ def step_vs_torch(rounds: int) -> float:
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4)
     ids = torch.tensor(sequences())
 
-    def turn() -> float:
-        started = time.perf_counter()
-        for _ in range(STEPS):
-            theirs(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        return STEPS * 2_048 / (time.perf_counter() - started)
+    def step() -> None:
+        theirs(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return ratio(ours, turn, rounds)
+    return ratio(ours, timed(step, 2_048), rounds)
 
 
 class Stopwatch:

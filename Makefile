@@ -61,8 +61,12 @@ base: setup ## train the base model that the demo may start from into models/bas
 		--corpus out/base/corpus --tokenizer out/base/tokenizer --output models/base
 
 .PHONY: test
-test: setup ## run all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup ## run all tests but the few that take minutes each
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not long"
+
+.PHONY: test-long
+test-long: setup ## run those: training on a Ray whose nodes go, hang, are killed
+	$(BIN)/python -m pytest -m long
 
 .PHONY: check
 check: setup ## format, lint and types, without changing anything

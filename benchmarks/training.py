@@ -33,7 +33,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before PyTorch is loaded, as 
 
 import torch
 
-from infill import model
+from infill import model, ray_session
 from infill.config import ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
 from infill.train import history, launch, loop, objectives
@@ -343,7 +343,7 @@ def ray_vs_torchrun(rounds: int) -> float:
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         return float(done.stdout.strip().splitlines()[-1])
 
-    with launch.cluster():
+    with ray_session.session():
         pairs = [(ours(), theirs()) for _ in range(min(rounds, 3))]
     for mine, other in pairs:
         print(f"  ours {mine:.5g}, theirs {other:.5g}")

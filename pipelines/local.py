@@ -6,25 +6,21 @@ KFP makes a new folder for each run; the store, addressed by what made the bytes
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from infill import config as configuration
-from infill import manifest, storage, tracking
+from infill import manifest, ray_session, storage, tracking
 from infill.errors import InfillError, InputError
 from infill.stages import RUN_PID
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
-
-OBJECT_STORE_BYTES: Final = 200_000_000
-"""Ray's shared memory: the stages pass file names through it, not data."""
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:
@@ -66,21 +62,12 @@ def _ray() -> Iterator[None]:
     if "RAY_ADDRESS" in os.environ:
         yield
         return
-    import ray
-
-    ray.init(
-        num_cpus=os.cpu_count(),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    try:
-        yield
-    finally:
-        del os.environ["RAY_ADDRESS"]
-        ray.shutdown()
+    with ray_session.session():
+        os.environ["RAY_ADDRESS"] = ray_session.address()
+        try:
+            yield
+        finally:
+            del os.environ["RAY_ADDRESS"]
 
 
 def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> manifest.Manifest:

@@ -30,6 +30,7 @@ def ray_address() -> Iterator[str]:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=4,  # of two cores: three workers must find room
         object_store_memory=100_000_000,
         include_dashboard=False,

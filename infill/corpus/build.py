@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from infill import manifest, storage
+from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
 from infill.corpus import datasheet, decide, quality, shards, sources, splits
 from infill.corpus.quality import Removal
@@ -28,8 +28,6 @@ VERSION: Final = 1
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
-OBJECT_STORE_BYTES: Final = 200_000_000
-"""For a Ray of our own: only lists of files pass through it."""
 Mapper = Callable[[Callable[[Any], int], Sequence[Any]], Iterator[int]]
 """Applies a function to each item and gives back the results as they come."""
 
@@ -155,27 +153,12 @@ def _threads() -> Iterator[Mapper]:
 
 @contextlib.contextmanager
 def _ray() -> Iterator[Mapper]:
-    """Ray Data on the Ray that this process is connected to, else on RAY_ADDRESS, else on one that ends with the block.
+    """Ray Data.
 
     The workers must see the sources and the output under the same names as this process.
     """
-    import ray
-
-    mine = not ray.is_initialized()
-    if mine and os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
-    elif mine:
-        ray.init(
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    try:
+    with ray_session.session():
         yield _map_on_ray
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 def _map_on_ray(function: Callable[[Any], int], items: Sequence[Any]) -> Iterator[int]:

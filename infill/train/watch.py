@@ -78,6 +78,11 @@ def _end(why: str, output: str, rank: int) -> None:
     os._exit(HUNG)
 
 
+def ask() -> None:
+    """Ask this process to stop."""
+    _stop.set()
+
+
 def asked() -> bool:
     """Whether this process was asked to stop."""
     return _stop.is_set()
@@ -85,7 +90,7 @@ def asked() -> bool:
 
 def obey() -> None:
     """From now on SIGTERM, which announces a preemption, asks for a checkpoint. Only the main thread may call it."""
-    signal.signal(signal.SIGTERM, lambda *_: _stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: ask())
 
 
 @contextlib.contextmanager

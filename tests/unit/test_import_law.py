@@ -17,8 +17,8 @@ ALLOWED = {
     "kfp": ("components/", "pipelines/"),
     "kserve": ("serving/transformer/",),
     "kubernetes": ("infill/cluster/", "infill/release/"),
-    "deepspeed": ("infill/train/launch.py",),
-    "ray": ("infill/corpus/build.py", "infill/preferences/", "infill/train/launch.py", "pipelines/local.py"),
+    "deepspeed": ("infill/train/zero.py",),
+    "ray": ("infill/corpus/build.py", "infill/ray_session.py", "infill/train/workers.py"),
     "mlflow": ("infill/tracking.py", "infill/release/registry.py"),
 }
 

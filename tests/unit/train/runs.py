@@ -22,6 +22,7 @@ from infill.train import launch, loop, objectives
 from infill.train.batch import Item, plain_item
 from infill.train.data import ItemLane, Listed, State, draw
 from infill.train.engine import Engine
+from infill.train.zero import DeepSpeedEngine
 from tests.builders import tiny_tokenizer
 
 LANES = 6
@@ -126,7 +127,7 @@ def rank(made: launch.Job, number: int, rendezvous: Path) -> None:
     world = made.train.workers
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(world), LOCAL_SIZE=str(world))
-    launch.run(made, launch.DeepSpeedEngine, torch.device("cpu"), launch.Place(number, world, world))
+    launch.run(made, DeepSpeedEngine, torch.device("cpu"), launch.Place(number, world, world))
     torch.distributed.destroy_process_group()
 
 

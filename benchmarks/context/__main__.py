@@ -70,22 +70,29 @@ def _tokenizer(texts: Iterable[str]) -> Encode:
 def _speed(root: Path, chunks: int, count: int) -> dict[str, Any]:
     index, seconds, size = speed.build(projects.files(root), chunks)
     asked = speed.queries(index, count)
-    times = speed.measure(index, asked)
+    ours = speed.ours(index)
+    for body in ours.values():
+        speed.milliseconds(body, asked)
     memory = speed.memory_mb()
-    updates = speed.update_times(index, count)
     texts = speed.window_texts(index)
     exact, brute = speed.is_exact(index, texts, asked[: speed.EXACT_QUERIES])
+    peers = speed.peers(list(texts.values()))
+    turns = speed.measure(ours | peers, asked)
+    times = {name: speed.percentiles(np.concatenate(each)) for name, each in turns.items()}
+    slow = {"brute_force": brute, "rank_bm25": speed.slow_peer(list(texts.values()), asked)}
+    updates = speed.update_times(index, count)
     print(f"{len(index)} files, {size / 1e6:.1f} MB of {root}: {index.table.live_blocks} chunks", file=sys.stderr)
     return {
         "chunks": index.table.live_blocks,
         "mb": round(size / 1e6, 2),
         "exact": exact,
-        "query_ms": times,
+        "query_ms": {name: times[name] for name in ours},
+        "over_bm25s": {name: speed.ratio(turns[name], turns["bm25s"]) for name in ours},
         "build_s_per_24mb": round(seconds / size * 24e6, 3),
         "update_ms": round(float(np.percentile(updates, 95)), 3),
         "update_p50_p99_ms": speed.percentiles(updates),
         "memory_mb": memory,
-        "peers": {"brute_force": speed.percentiles(brute)} | speed.peers(list(texts.values()), asked),
+        "peers": {name: times[name] for name in peers} | {name: speed.percentiles(slow[name]) for name in slow},
     }
 
 

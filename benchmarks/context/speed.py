@@ -6,13 +6,14 @@ Times are processor time of this process, so that other load on the machine does
 import random
 import resource
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import bm25s
 import numpy as np
 import rank_bm25
 import tantivy
+from numpy.typing import ArrayLike
 
 from benchmarks.context.coverage import PEER_QUERIES, names
 from infill.context import ProjectIndex, Query, exact, rank
@@ -24,7 +25,9 @@ ROUND_CARET: Final = 10
 """Lines before and after the caret that exact search compares: together about a window."""
 EXACT_QUERIES: Final = 20
 SLOW_QUERIES: Final = 10
-"""Of the peers that look at every window."""
+"""Of the peer that looks at every window."""
+TURNS: Final = 5
+"""Programs take turns, all queries each, so that what else the machine does counts against all of them."""
 
 
 class Asked(NamedTuple):
@@ -33,6 +36,10 @@ class Asked(NamedTuple):
     """The lines round the caret that exact search compares."""
     longer: str
     """Those for which BM25 finds most, and the peers are asked."""
+
+
+Body = Callable[[Asked], object]
+"""Answers one query."""
 
 
 def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: int = 5) -> list[float]:
@@ -47,7 +54,7 @@ def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: 
     return times
 
 
-def percentiles(times: Sequence[float]) -> dict[str, float]:
+def percentiles(times: ArrayLike) -> dict[str, float]:
     """p50 and p99."""
     return {f"p{share}": round(float(np.percentile(times, share)), 3) for share in (50, 99)}
 
@@ -94,15 +101,26 @@ def update_times(index: ProjectIndex, count: int) -> list[float]:
     return milliseconds(lambda each: index.update(*each), changed, warm=0)
 
 
-def measure(index: ProjectIndex, asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
-    """Strategy -> p50 and p99 of a query."""
-    ours: dict[str, Callable[[Asked], object]] = {
+def ours(index: ProjectIndex) -> dict[str, Body]:
+    """Strategy -> a query of it."""
+    return {
         "iou_exact": lambda each: exact.top_iou(index, each.text, K, without=each.query.path),
         "iou_lines": lambda each: exact.top_iou(index, each.text, K, kind="lines", without=each.query.path),
         "bm25": lambda each: exact.top_bm25(index, each.text, K, without=each.query.path),
         "default": lambda each: rank(index, each.query, "infill", K),
     }
-    return {name: percentiles(milliseconds(body, asked)) for name, body in ours.items()}
+
+
+def measure(bodies: Mapping[str, Body], asked: Sequence[Asked]) -> dict[str, list[list[float]]]:
+    """Name -> the times of all queries in each of its turns."""
+    turns = [{name: milliseconds(body, asked) for name, body in bodies.items()} for _ in range(TURNS)]
+    return {name: [turn[name] for turn in turns] for name in bodies}
+
+
+def ratio(mine: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
+    """The median of the ratios of the medians of two programs' turns; below one, the first is faster."""
+    pairs = zip(mine, theirs, strict=True)
+    return round(float(np.median([np.median(each) / np.median(other) for each, other in pairs])), 3)
 
 
 def memory_mb() -> float:
@@ -136,15 +154,24 @@ def is_exact(index: ProjectIndex, texts: dict[int, str], asked: Sequence[Asked])
     return same, times
 
 
-def peers(texts: Sequence[str], asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
-    """Program -> p50 and p99 of a query, from its text on, over the same windows."""
-    held, wanted = [names(text) for text in texts], [each.longer for each in asked]
+def peers(texts: Sequence[str]) -> dict[str, Body]:
+    """Program -> a query of it, from the text on, over the same windows.
+
+    They are asked for the lines for which BM25 finds most; bm25s for the shorter text of exact search too.
+    """
+    held = [names(text) for text in texts]
+    search, searcher = _bm25s(held), _tantivy(held)
     return {
-        "bm25s": percentiles(milliseconds(_bm25s(held), wanted)),
-        "bm25s_short": percentiles(milliseconds(_bm25s(held), [each.text for each in asked])),
-        "tantivy": percentiles(milliseconds(_tantivy(held), wanted)),
-        "rank_bm25": percentiles(milliseconds(_rank_bm25(held), wanted[:SLOW_QUERIES], warm=1)),
+        "bm25s": lambda each: search(each.longer),
+        "bm25s_short": lambda each: search(each.text),
+        "tantivy": lambda each: searcher(each.longer),
     }
+
+
+def slow_peer(texts: Sequence[str], asked: Sequence[Asked]) -> list[float]:
+    """The times of rank-bm25, which looks at every window, for a few queries."""
+    search = _rank_bm25([names(text) for text in texts])
+    return milliseconds(search, [each.longer for each in asked[:SLOW_QUERIES]], warm=1)
 
 
 def _distinct(text: str) -> list[str]:

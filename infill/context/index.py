@@ -126,10 +126,10 @@ class ProjectIndex:
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """The text of `count` neighbouring blocks of a file from number `first` on, with where it stands."""
-        table, path = self.table, self.paths[self.table.file[first]]
-        begin, last = int(table.byte[first]), first + count - 1
-        text = self.files[path].data[begin : int(table.byte[last] + table.size[last])].decode(errors="replace")
-        line = int(table.line[first]) + 1
+        table, path = self.table, self.paths[self.table.file.item(first)]
+        begin, last = table.byte.item(first), first + count - 1
+        text = self.files[path].data[begin : table.byte.item(last) + table.size.item(last)].decode(errors="replace")
+        line = table.line.item(first) + 1
         lines = text.count("\n") + (not text.endswith("\n"))
         return ContextItem(
             path=path, text=text, first_line=line, last_line=line + lines - 1, score=score, strategy=strategy

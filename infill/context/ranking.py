@@ -40,6 +40,8 @@ class Weights:
     asking: float = 0.1
     """An identifier or line in more than this share of the blocks (and more than 10) does not ask."""
     idf_power: float = 2.0
+    least: float = 0.04
+    """What asks for less than this share of the most is passed over."""
     size_power: float = 0.5
     """A window's sum is divided by this power of its distinct identifiers."""
     near: float = 0.25
@@ -75,7 +77,7 @@ BYTES_PER_TOKEN: Final = 3.6
 _FEW: Final = 10
 """Nothing is common in so few blocks."""
 _SIZES: Final = 4_096
-"""Windows of more identifiers than this count as having so many."""
+"""Windows of more identifiers, or blocks of more tokens, count as having so many."""
 _DEFINERS: Final = 2
 """A name that more blocks define tells little."""
 _COMMON_DEFINED: Final = 200
@@ -103,14 +105,13 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
     seen, imported = _seen(index, query), imports(query.prefix)
     blocks = _relevant(index, query, seen, imported, weights)
     merits = table.relevance[blocks] ** weights.relevance_power
-    scoring.expect(
+    expected = scoring.expect(
         *(blocks, table.relevance, weights.half * scoring.RELEVANCE_UNIT, _most(index, weights.common)),
-        *(table.term_starts, table.tokens, table.terms, table.lengths, table.expected, table.worth),
+        *(seen.terms, weights.known, table.term_starts, table.tokens, table.terms, table.lengths, table.local),
     )
-    table.worth[seen.terms] *= weights.known
     chosen, gains = scoring.choose(
-        *(blocks, table.file, merits, table.size[blocks] / BYTES_PER_TOKEN, weights.heading_tokens),
-        *(weights.cost_power, k, table.term_starts, table.tokens, table.terms, table.worth),
+        *(blocks, table.file, merits, table.size, BYTES_PER_TOKEN, weights.heading_tokens),
+        *(_by_size(weights.cost_power), k, *expected),
     )
     return _items(index, blocks[chosen], gains)
 
@@ -132,20 +133,19 @@ def _ask(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: 
     before, after = last_lines(query.prefix, weights.lines_before), first_lines(query.suffix, weights.lines_after)
     whole, _, lines = kernels.whole_lines(*table.lexer(f"{before}\n{after}".encode(errors="replace")))
     names, _, _ = kernels.occurrences(*table.lexer(imported.encode(errors="replace")))
-    near = slice(
-        *np.searchsorted(seen.lines, (seen.caret - weights.lines_before, seen.caret + weights.lines_after + 2))
-    )
-    terms = np.concatenate([seen.terms[near], whole, names])
-    # Lines from the caret; one that stands behind it is negative. For an import nothing but its weight counts.
-    away = np.concatenate([seen.caret - seen.lines[near], before.count("\n") - lines, np.zeros(len(names), np.int64)])
-    scale = np.repeat(
-        [1.0, weights.whole_line, weights.imported_name], [near.stop - near.start, len(whole), len(names)]
-    )
+    near = _near(seen, weights.lines_before, weights.lines_after + 1)
     asked: tuple[Array, Array] = scoring.ask(
-        *(terms, away, scale, weights.after, weights.decay_lines, weights.idf_power, _most(index, weights.asking)),
-        *(table.live_blocks, table.lengths, table.worth),
+        *(seen.terms[near], seen.caret - seen.lines[near], whole, before.count("\n") - lines, names),
+        *(np.array([1.0, weights.whole_line, weights.imported_name]), weights.after, weights.decay_lines),
+        *(weights.idf_power, weights.least, _most(index, weights.asking)),
+        *(table.live_blocks, table.lengths, table.local),
     )
     return asked
+
+
+def _near(seen: Seen, before: int, after: int) -> slice:
+    """The identifiers of so many lines before the caret's and after it."""
+    return slice(*np.searchsorted(seen.lines, (seen.caret - before, seen.caret + after + 1)))
 
 
 def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> "Array":
@@ -162,16 +162,12 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
     scores, tops = table.scores[:end], np.zeros(end // scoring.STRETCH + 1)
     scoring.weighted(table.sums, table.window_tokens, _by_size(weights.size_power), table.file, prior, scores, tops)
     best = scoring.best(scores, tops, weights.windows)
-    shares = (scores[best] / scores[best].max(initial=0)) ** weights.sharpness * scoring.RELEVANCE_UNIT
-    near = (seen.lines >= seen.caret - weights.definition_lines) & (
-        seen.lines <= seen.caret + 1 + weights.definition_lines // 2
-    )
-    names = np.unique(seen.terms[near])
+    near = _near(seen, weights.definition_lines, weights.definition_lines // 2 + 1)
     defining = scoring.add_definitions(
-        *(names[table.lengths[names] <= _COMMON_DEFINED], _DEFINERS, table.starts, table.lengths),
+        *(np.unique(seen.terms[near]), _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),
         *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance),
     )
-    spread = scoring.spread(best, shares.astype(np.int64), table.file, end, table.relevance)
+    spread = scoring.spread(best, scores, weights.sharpness, table.file, end, table.relevance)
     current = index.files.get(query.path)
     if current is not None:
         table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
@@ -189,7 +185,7 @@ def _most(index: ProjectIndex, share: float) -> int:
 
 @cache
 def _by_size(power: float) -> "Array":
-    """The factor of a window by the number of its identifiers."""
+    """The factor of a window by the number of its identifiers, or of a block by its tokens: size**-power."""
     factors: Array = np.maximum(np.arange(_SIZES), 1.0) ** -power
     factors[0] = 0  # no window starts there, or none with an identifier
     return factors
@@ -212,16 +208,17 @@ def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -
 
 def _items(index: ProjectIndex, blocks: "Array", gains: "Array") -> list[ContextItem]:
     """Neighbouring blocks become one item, which stands where the first of them was chosen and has all their gains."""
-    gain = dict(zip(blocks.tolist(), gains.tolist(), strict=True))
-    file = index.table.file
+    numbers = blocks.tolist()
+    gain = dict(zip(numbers, gains.tolist(), strict=True))
+    file = dict(zip(numbers, index.table.file[blocks].tolist(), strict=True))
     items = []
-    for block in blocks.tolist():
+    for block in numbers:
         if block not in gain:
             continue
         first = last = block
-        while first - 1 in gain and file[first - 1] == file[block]:
+        while file.get(first - 1) == file[block]:
             first -= 1
-        while last + 1 in gain and file[last + 1] == file[block]:
+        while file.get(last + 1) == file[block]:
             last += 1
         score = sum(gain.pop(each) for each in range(first, last + 1))
         items.append(index.item(first, last - first + 1, score=score, strategy="infill"))

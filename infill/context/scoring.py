@@ -19,32 +19,49 @@ STRETCH = 64
 
 
 @njit(cache=True)
-def ask(terms, away, scale, after, decay, power, most, blocks, lengths, weight):  # type: ignore[no-untyped-def]
+def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
     """Distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
 
-    An occurrence so many lines `away` from the caret (negative: behind it, where all weigh `after` as much) weighs
-    scale * e**(-|lines| / decay). Terms of more than `most` of the `blocks` are passed over, and negative ones.
-    `weight` is scratch.
+    Asked are identifiers (`terms`, so many lines `away` from the caret; negative: behind it), lines (`whole`, likewise)
+    and imported `names`. An occurrence weighs scale * e**(-|lines| / decay) with the `scale` of its kind, and `after`
+    as much behind the caret; of imports nothing but the scale counts. Passed over are negative terms, those of none or
+    of more than `most` of the `blocks`, and those that ask for less than the share `least` of the most. `local` is
+    scratch, zero before and after.
     """
-    distinct, count = np.empty(len(terms), np.int64), 0
-    for term in terms:
-        if term >= 0 and lengths[term] <= most:
-            weight[term] = -1.0
-    for number in range(len(terms)):
-        term = terms[number]
-        if term < 0 or lengths[term] > most:
+    room = len(terms) + len(whole) + len(names)
+    distinct, weights, count = np.empty(room, np.int64), np.empty(room), 0
+    for number in range(room):
+        if number < len(terms):
+            term, lines, value = terms[number], away[number], scale[0]
+        elif number < len(terms) + len(whole):
+            term, lines, value = whole[number - len(terms)], whole_away[number - len(terms)], scale[1]
+        else:
+            term, lines, value = names[number - len(terms) - len(whole)], 0, scale[2]
+        if term < 0 or not 0 < lengths[term] <= most:
             continue
-        if weight[term] < 0:
-            distinct[count] = term
+        value *= math.exp(-max(lines, -1 - lines) / decay)
+        if lines < 0:
+            value *= after
+        own = local[term]
+        if own == 0:
+            distinct[count], weights[count] = term, value
             count += 1
-        value = scale[number] * math.exp(-max(away[number], -1 - away[number]) / decay)
-        weight[term] = max(weight[term], value if away[number] >= 0 else value * after)
-    asked = np.empty(count, np.int32)
+            local[term] = count
+        else:
+            weights[own - 1] = max(weights[own - 1], value)
+    asked, highest = np.empty(count, np.int32), 0
     for number in range(count):
-        term = distinct[number]
-        idf = math.log1p((blocks - lengths[term] + 0.5) / (lengths[term] + 0.5))
-        asked[number] = int(weight[term] * idf**power * WEIGHT_UNIT)
-    return distinct[:count], asked
+        length = lengths[distinct[number]]
+        idf = math.log1p((blocks - length + 0.5) / (length + 0.5))
+        asked[number] = int(weights[number] * idf**power * WEIGHT_UNIT)
+        local[distinct[number]] = 0
+        highest = max(highest, asked[number])
+    kept = 0
+    for number in range(count):
+        if asked[number] >= least * highest:
+            distinct[kept], asked[kept] = distinct[number], asked[number]
+            kept += 1
+    return distinct[:kept], asked[:kept]
 
 
 @njit(cache=True)
@@ -89,9 +106,8 @@ def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[n
         for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
             total = sums[window + 1]
             sums[window + 1] = 0
-            score = 0.0
-            if total:
-                score = total * by_size[min(sizes[window], len(by_size) - 1)] * prior[file[window]]
+            # Without a look at whether it is zero, which no processor can predict.
+            score = total * by_size[min(sizes[window], len(by_size) - 1)] * prior[file[window]]
             scores[window] = score
             top = max(top, score)
         tops[stretch] = top
@@ -172,17 +188,19 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 
 
 @njit(cache=True)
-def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
-    """Share `amount` among the blocks that define a term, for each of `terms` that at most `most` blocks define.
+def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
+    """Share `amount` among the blocks that define a name, for each of the distinct `names` that at most `most` blocks
+    define; those that stand in more than `longest` blocks are not looked up.
 
     Returns the blocks that had no relevance before.
     """
-    blocks, count = np.empty(most * len(terms), np.int64), 0
-    for term in terms:
+    blocks, count = np.empty(most * len(names), np.int64), 0
+    for term in names:
         end = starts[term] + lengths[term]
         definitions = 0
-        for place in range(starts[term], end):
-            definitions += (notes[place] & DEFINED) > 0
+        if lengths[term] <= longest:
+            for place in range(starts[term], end):
+                definitions += (notes[place] & DEFINED) > 0
         if not 0 < definitions <= most:
             continue
         for place in range(starts[term], end):
@@ -196,49 +214,69 @@ def add_definitions(terms, most, starts, lengths, pool, notes, amount, relevance
 
 
 @njit(cache=True)
-def spread(windows, shares, file, end, relevance):  # type: ignore[no-untyped-def]
-    """Add the share of each window to the relevance of its two blocks; the blocks that had none before."""
-    blocks, count = np.empty(2 * len(windows), np.int64), 0
-    for number in range(len(windows)):
-        window = windows[number]
+def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
+    """Add to the relevance of each window's two blocks its score by the best one's to the power of `sharpness`; the
+    blocks that had none before."""
+    blocks, count, top = np.empty(2 * len(windows), np.int64), 0, 0.0
+    for window in windows:
+        top = max(top, scores[window])
+    for window in windows:
+        share = int((scores[window] / top) ** sharpness * RELEVANCE_UNIT)
         for block in (window, window + 1):
             if block < end and file[block] == file[window]:
-                if not relevance[block] and shares[number]:
+                if not relevance[block] and share:
                     blocks[count] = block
                     count += 1
-                relevance[block] += shares[number]
+                relevance[block] += share
     return blocks[:count]
 
 
 @njit(cache=True)
-def expect(blocks, relevance, half, common, term_starts, tokens, terms, lengths, expected, worth):  # type: ignore[no-untyped-def]
-    """The worth of each identifier of `blocks`: how much it is to be expected where the caret stands.
+def expect(blocks, relevance, half, common, seen, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
+    """The identifiers of `blocks` and how much each is to be expected where the caret stands: (ends, names, worth).
 
-    It is sum / (sum + half) with the sum of the relevance of the blocks that hold it, and 0 if more than `common`
-    blocks of the project do. `expected` is scratch, zero before and after; `relevance` is zero afterwards.
+    Block i has names[ends[i] : ends[i + 1]], which are numbers in `worth`: so what follows looks at some thousand
+    identifiers side by side, not at all of the project's. Worth is sum / (sum + half) with the sum of the relevance of
+    the blocks that hold it; `known` as much for one of the `seen` terms; 0 if more than `common` blocks of the project
+    do. `local` is scratch, zero before and after; `relevance` is zero afterwards.
     """
-    room = 0
-    for block in blocks:
-        room += tokens[block]
-    distinct, count = np.empty(room, np.int32), 0
-    for block in blocks:
-        for entry in range(term_starts[block], term_starts[block] + tokens[block]):
+    ends = np.zeros(len(blocks) + 1, np.int64)
+    for number in range(len(blocks)):
+        ends[number + 1] = ends[number] + tokens[blocks[number]]
+    names, count = np.empty(ends[-1], np.int32), 0
+    distinct, sums = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int64)
+    for number in range(len(blocks)):
+        block = blocks[number]
+        entry = term_starts[block]
+        for place in range(ends[number], ends[number + 1]):
             term = terms[entry]
-            if not expected[term]:
-                distinct[count] = term
+            entry += 1
+            own = local[term]
+            if own == 0:
+                distinct[count], sums[count] = term, 0
                 count += 1
-            expected[term] += relevance[block]
+                own = count
+                local[term] = own
+            sums[own - 1] += relevance[block]
+            names[place] = own - 1
         relevance[block] = 0
+    worth = np.empty(count)
+    for number in range(count):
+        worth[number] = sums[number] / (sums[number] + half) if lengths[distinct[number]] <= common else 0.0
+    for term in seen:
+        if local[term]:
+            worth[local[term] - 1] *= known
+            local[term] = 0  # once is enough
     for term in distinct[:count]:
-        worth[term] = expected[term] / (expected[term] + half) if lengths[term] <= common else 0.0
-        expected[term] = 0
+        local[term] = 0
+    return ends, names, worth
 
 
 @njit(cache=True)
-def _gain(block, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
+def _gain(number, ends, names, worth):  # type: ignore[no-untyped-def]
     gain = 0.0
-    for entry in range(term_starts[block], term_starts[block] + tokens[block]):
-        gain += worth[terms[entry]]
+    for name in names[ends[number] : ends[number + 1]]:
+        gain += worth[name]
     return gain
 
 
@@ -256,44 +294,60 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _take(first, blocks, file, ratios, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
+def _take(first, blocks, file, ratios, ends, names, worth):  # type: ignore[no-untyped-def]
     """Nobody gains from the identifiers of a chosen block any more; its neighbours have become cheaper."""
-    block = blocks[first]
-    for entry in range(term_starts[block], term_starts[block] + tokens[block]):
-        worth[terms[entry]] = 0
+    for name in names[ends[first] : ends[first + 1]]:
+        worth[name] = 0
     ratios[first] = 0
     for near in (first - 1, first + 1):
-        if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(block, blocks[near], file):
+        if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(blocks[first], blocks[near], file):
             ratios[near] = np.inf
 
 
 @njit(cache=True)
-def choose(blocks, file, merits, costs, heading, power, k, term_starts, tokens, terms, worth):  # type: ignore[no-untyped-def]
-    """Greedily the blocks with the highest merit x gain / cost**power: positions in `blocks`, and their gains.
+def _highest(values):  # type: ignore[no-untyped-def]
+    """The position of the first highest of some values, none of which is negative.
+
+    As integers, which order like the numbers whose bits they are, many are compared at once.
+    """
+    bits, highest = values.view(np.int64), np.int64(0)
+    for value in bits:
+        highest = max(highest, value)
+    for number in range(len(bits)):
+        if bits[number] == highest:
+            return number
+    return 0
+
+
+@njit(cache=True)
+def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, names, worth):  # type: ignore[no-untyped-def]
+    """Greedily the blocks with the highest merit x gain x by_cost[cost]: positions in `blocks`, and their gains.
 
     A block gains the worth of the identifiers that no chosen block has; theirs becomes 0 in `worth`. It costs its
-    tokens, and a `heading` unless it continues a chosen one. Gains only fall, so a bound is renewed when it comes first
-    (lazy greedy, Minoux 1978). Neighbours in a file stand side by side in `blocks`. Ends after `k` blocks, or when
-    nothing gains.
+    tokens, of `per_token` bytes each, and a `heading` unless it continues a chosen one. Gains only fall, so a bound is
+    renewed when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of `expect`.
+    Neighbours in a file stand side by side in `blocks`. Ends after `k` blocks, or when nothing gains.
     """
     size = len(blocks)
     ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
     for number in range(size):
-        gains[number] = _gain(blocks[number], term_starts, tokens, terms, worth)
-        ratios[number] = merits[number] * gains[number] / (costs[number] + heading) ** power
+        gains[number] = _gain(number, ends, names, worth)
+        cost = min(int(sizes[blocks[number]] / per_token) + heading, len(by_cost) - 1)
+        ratios[number] = merits[number] * gains[number] * by_cost[cost]
     chosen = np.empty(min(k, size), np.int64)
     count = 0
     while count < len(chosen):
-        first = np.argmax(ratios)
+        first = _highest(ratios)
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:
             taken[first] = True
             chosen[count] = first
             count += 1
-            _take(first, blocks, file, ratios, term_starts, tokens, terms, worth)
+            _take(first, blocks, file, ratios, ends, names, worth)
             continue
-        cost = costs[first] + (0 if _beside_taken(first, blocks, file, taken) else heading)
-        gains[first] = _gain(blocks[first], term_starts, tokens, terms, worth)
-        ratios[first], fresh[first] = merits[first] * gains[first] / cost**power, count
+        cost = int(sizes[blocks[first]] / per_token) + (0 if _beside_taken(first, blocks, file, taken) else heading)
+        gains[first] = _gain(first, ends, names, worth)
+        ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
+        fresh[first] = count
     return chosen[:count], gains[chosen[:count]]

@@ -21,7 +21,7 @@ _GARBAGE: Final = 0.5
 """Share of unused places at which a pool is squeezed."""
 
 _BY_TERM: Final = {"hashes": "u8", "starts": "i8", "lengths": "i4", "rooms": "i4"}
-_TERM_SCRATCH: Final = {"seen": "i8", "place": "i4", "expected": "i8", "worth": "f8"}
+_TERM_SCRATCH: Final = {"seen": "i8", "place": "i4", "local": "i4"}
 _BY_BLOCK: Final = {
     "file": "i4",
     "line": "i4",
@@ -54,8 +54,8 @@ class Table:
     where its entries start, how many there are and how many of them, the first, are identifiers; occurrences of
     identifiers; distinct identifiers and lines of the window that it starts (0 where there is none).
     By entry: the term, and the place of the posting in its list.
-    Scratch of queries, which own no memory of their own: `expected`, `sums` and `relevance` are zero between two of
-    them, `worth` and `scores` are not.
+    Scratch of queries, which own no memory of their own: `local` (by term, its number within a query), `sums` and
+    `relevance` are zero between two of them, `scores` is not.
     """
 
     hashes: Array
@@ -64,8 +64,7 @@ class Table:
     rooms: Array
     seen: Array
     place: Array
-    expected: Array
-    worth: Array
+    local: Array
     file: Array
     line: Array
     byte: Array

@@ -138,7 +138,8 @@ class TrainConfig:
     min_workers: int = field(default=0, metadata=EXECUTION)
     """Go on with fewer workers, down to so many, where the cluster has no more; 0 insists on `workers`."""
     max_failures: int = field(default=3, metadata=EXECUTION)
-    """Times that lost workers are started again from the last checkpoint before the run is given up."""
+    """Times that lost workers are started again from the same checkpoint before the run is given up: of nodes that go
+    now and then a training of weeks sees many."""
     timeout_s: float = field(default=600.0, metadata=EXECUTION)
     """A worker that has not started, or not ended a step, after so many seconds is ended with its stacks as reason."""
     log_every: int = 10

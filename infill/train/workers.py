@@ -16,7 +16,7 @@ import torch
 from infill import manifest, ray_session, storage
 from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
-from infill.train import watch
+from infill.train import checkpoint, watch
 from infill.train.launch import Job, Place, run
 from infill.train.zero import DeepSpeedEngine
 
@@ -43,15 +43,15 @@ RAY_SETTINGS: Final = {
 def fit(job: Job) -> None:
     """Train until the weights stand in `job.output`.
 
-    Raises TrainingError when the workers fail more often than allowed, and what a worker raised.
+    Raises TrainingError when the workers fail more often than allowed between two checkpoints, and what one raised.
     """
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
-    failures: list[str] = []
-    while len(failures) <= job.train.max_failures:
+    losses, reached, why = 0, -1, ""
+    while losses <= job.train.max_failures:
         storage.remove(storage.join(job.output, watch.HANG_FILE))
         try:
             with ray_session.session():
@@ -61,10 +61,11 @@ def fit(job: Job) -> None:
             why = reason(error, job.output)
             log.warning("%s: %s", job.label, why)
             if why != PREEMPTED:
-                failures.append(why)
+                step = max(checkpoint.steps(storage.join(job.output, checkpoint.FOLDER)), default=0)
+                losses, reached = (losses + 1, reached) if step <= reached else (1, step)
     raise TrainingError(
-        f"the training workers were lost {len(failures)} times, at last with: {failures[-1]}; "
-        "run the same command again to go on from the last checkpoint"
+        f"the training workers were lost {losses} times without a new checkpoint, at last with: {why}; "
+        "run the same command again to go on from the last one"
     )
 
 
@@ -199,30 +200,25 @@ def _trainer_class(alone: bool, patience_s: float) -> Any:
 def room(train: TrainConfig) -> tuple[int, int, bool]:
     """Nodes of the cluster that stay, how many workers start on them, and whether each has a GPU.
 
-    Lost nodes are replaced in minutes, so a cluster that is not ours is given `train.timeout_s` to have enough.
-    Raises TrainingError when it has not.
+    Lost nodes are replaced in minutes, so a cluster of several is given `train.timeout_s` to have room for the least
+    number of workers. Raises TrainingError when it has not.
     """
-    end = time.monotonic() + (train.timeout_s if os.environ.get("RAY_ADDRESS") else 0.0)
+    import ray
+    from ray._private.state import state
+
+    end = time.monotonic() + train.timeout_s
     while True:
-        nodes = _staying()
+        known = ray.nodes()  # type: ignore[no-untyped-call]
+        leaving = state.get_draining_nodes()
+        nodes = [node["Resources"] for node in known if node["Alive"] and node["NodeID"] not in leaving]
         resources = {kind: sum(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
         try:
             return len(nodes), *possible(train, resources)
         except TrainingError as error:
-            if time.monotonic() >= end:
+            if len(known) == 1 or time.monotonic() >= end:
                 raise
             log.info("waiting for nodes: %s", error)
         time.sleep(2)
-
-
-def _staying() -> list[Mapping[str, float]]:
-    """The resources of each node that lives and is not about to go."""
-    import ray
-    from ray._private.state import state
-
-    leaving = state.get_draining_nodes()
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
 
 
 def possible(train: TrainConfig, resources: Mapping[str, int]) -> tuple[int, bool]:

@@ -108,7 +108,7 @@ def driver(folder: Path) -> subprocess.Popen[bytes]:
 
 def slow(folder: Path) -> launch.Job:
     (folder / "pids").mkdir(exist_ok=True)
-    return job(folder, replace(TRAIN, log_every=1), functools.partial(note_pid, folder))
+    return job(folder, replace(TRAIN, log_every=1, max_failures=1), functools.partial(note_pid, folder))
 
 
 def living(folder: Path) -> list[int]:
@@ -185,6 +185,16 @@ def raises() -> Any:
 def test_a_workers_error_is_told_as_it_is(tmp_path: Path, ray_address: str) -> None:
     with pytest.raises(InputError, match="this cannot go on"):
         launch.fit(replace(job(tmp_path, replace(TRAIN, workers=1)), model=raises))
+
+
+@pytest.mark.slow
+def test_one_node_is_not_waited_for(ray_address: str) -> None:
+    """It becomes no larger: the four processors of this Ray are for three workers, and for no nine."""
+    assert workers.room(replace(TRAIN, workers=3)) == (1, 3, False)
+    started = time.monotonic()
+    with pytest.raises(TrainingError, match="9 workers need as many CPUs, the Ray cluster has 4"):
+        workers.room(replace(TRAIN, workers=9, batch_tokens=9 * 128, micro_batch_tokens=128))
+    assert time.monotonic() - started < TRAIN.timeout_s / 2
 
 
 class Failed(Exception):  # noqa: N818

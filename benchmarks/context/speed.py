@@ -13,7 +13,7 @@ import bm25s
 import numpy as np
 import rank_bm25
 import tantivy
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from benchmarks.context.coverage import PEER_QUERIES, names
 from infill.context import ProjectIndex, Query, exact, rank
@@ -54,7 +54,7 @@ def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: 
     return times
 
 
-def percentiles(times: ArrayLike) -> dict[str, float]:
+def percentiles(times: "Sequence[float] | NDArray[np.float64]") -> dict[str, float]:
     """p50 and p99."""
     return {f"p{share}": round(float(np.percentile(times, share)), 3) for share in (50, 99)}
 

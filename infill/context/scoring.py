@@ -332,7 +332,7 @@ def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, na
     ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
     for number in range(size):
         gains[number] = _gain(number, ends, names, worth)
-        cost = min(int(sizes[blocks[number]] / per_token) + heading, len(by_cost) - 1)
+        cost = min(1 + int(sizes[blocks[number]] / per_token) + heading, len(by_cost) - 1)
         ratios[number] = merits[number] * gains[number] * by_cost[cost]
     chosen = np.empty(min(k, size), np.int64)
     count = 0
@@ -346,7 +346,7 @@ def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, na
             count += 1
             _take(first, blocks, file, ratios, ends, names, worth)
             continue
-        cost = int(sizes[blocks[first]] / per_token) + (0 if _beside_taken(first, blocks, file, taken) else heading)
+        cost = 1 + int(sizes[blocks[first]] / per_token) + (0 if _beside_taken(first, blocks, file, taken) else heading)
         gains[first] = _gain(first, ends, names, worth)
         ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
         fresh[first] = count

@@ -1,6 +1,7 @@
 """The training engine beside its peers: the same model, the same data, runs that take turns, medians of ratios.
 
     python -m benchmarks.training [--quick] [--only NAME ...] [--rounds N]
+    python -m benchmarks.training --device cuda [--presets NAME ...]     # the presets' rate and MFU, `rates.py`
 
 Ratios are throughput, ours over theirs; above one we are faster.
 
@@ -33,10 +34,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before PyTorch is loaded, as 
 
 import torch
 
+from benchmarks import rates
 from infill import model, ray_session
-from infill.config import ModelConfig, PretrainConfig, TrainConfig
+from infill.config import PRESETS, ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
-from infill.train import history, launch, loop, objectives
+from infill.train import cost, history, launch, loop, objectives
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
@@ -60,7 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one round, and no ray_vs_torchrun")
     parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="these figures alone")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default 7)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the presets' speed and MFU")
+    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), help="their speed alone, on the device")
     options = parser.parse_args(arguments)
+    if options.presets or options.device == "cuda":
+        device = torch.device(options.device)
+        rated = rates.measure(options.presets or ["small", "mellum_4b"], device)
+        print(json.dumps({"device": cost.device_name(device), **rated}))
+        return
     names = options.only or [name for name in COMPARISONS if not (options.quick and name == "ray_vs_torchrun")]
     found: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}
     for name in names:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks import rates
 from infill import model
 from infill.config import PRESETS, ModelConfig, TrainConfig
 from infill.train import cost, objectives
@@ -113,3 +114,14 @@ def test_mellum_takes_a_step_on_the_meta_device(preset: str, rows: int, billions
     # The counter takes attention as if it were not causal: 12 L D T instead of 6.
     estimate = model.flops_per_token(shape, rows, tokens) * tokens + 6 * shape.layers * shape.width * tokens**2
     assert counter.get_total_flops() == pytest.approx(estimate, rel=0.002)
+
+
+def test_the_rates_of_a_preset_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that is a command of the benchmarks; here its device is given a peak, so that there is an MFU."""
+    monkeypatch.setattr(cost, "DEVICES", {"": cost.Device(bf16_flops=1e12, watts=1, source="this test")})
+    monkeypatch.setattr(rates, "precision", lambda *_: torch.bfloat16)
+    found = rates.measure(["debug"], torch.device("cpu"))
+    assert found["peak"] == "1e+12 FLOP/s in bf16, this test"
+    assert found["tokens_per_s"]["debug"] > 0
+    assert 0 < found["mfu"]["debug"] < 1
+    assert found["sft_vs_pretrain"]["debug"] > 0

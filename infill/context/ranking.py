@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Found on five projects, checked on six others; the benchmark `context` measures them, docs/log.md tells how."""
+    """Found on four projects, checked on six others; the benchmark `context` measures them, docs/log.md tells how."""
 
     lines_before: int = 60
     lines_after: int = 40
@@ -41,7 +41,7 @@ class Weights:
     """An identifier or line in more than this share of the blocks (and more than 10) does not ask."""
     idf_power: float = 2.0
     least: float = 0.04
-    """What asks for less than this share of the most is passed over."""
+    """What asks for less than this share of the most is passed over: for speed, coverage hardly knows it."""
     size_power: float = 0.5
     """A window's sum is divided by this power of its distinct identifiers."""
     near: float = 0.25

@@ -1,6 +1,6 @@
 """The Ray that stages work on."""
 
-from typing import Any
+import socket
 
 import pytest
 
@@ -11,12 +11,10 @@ from infill.errors import ServiceError
 def test_a_ray_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-    def refuse(**_: Any) -> None:
-        raise ConnectionError
-
-    monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(ServiceError, match="there is no Ray at RAY_ADDRESS"), ray_session.session():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # another test of this process may be connected
+    with pytest.raises(ServiceError, match=f"there is no Ray at RAY_ADDRESS=127.0.0.1:{port}"), ray_session.session():
         pass

@@ -26,7 +26,6 @@ from infill.evaluate.generation import Generator
 from infill.evaluate.stage import column, evaluate_model
 from infill.evaluate.statistics import paired_interval
 from infill.examples import read_holes, request_of
-from infill.prompt import render
 
 STRATEGIES: Final = ("infill", "rag", "none")
 QUICK: Final = 20
@@ -96,7 +95,7 @@ def bits_per_byte(generator: Generator, holes: Sequence[Mapping[str, Any]], conf
     found = []
     for hole in holes:
         encode = generator.encoder.encode
-        prompt = render(generator.format, encode, request_of(hole), budget=config.max_prompt_tokens).ids
+        prompt = generator.prompt(request_of(hole), config.max_prompt_tokens)
         room = generator.context_length - len(prompt) - 1
         middle = [*encode(hole["middle"])[:room], generator.format.endoftext]
         with torch.inference_mode():

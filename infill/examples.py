@@ -33,7 +33,7 @@ from infill.fim import Hole, SplitConfig, syntactic_holes
 from infill.prompt import ContextItem, Encode, FimRequest, load_encoder
 
 STAGE: Final = "examples"
-VERSION: Final = 2
+VERSION: Final = 3
 log: Final = logging.getLogger(__name__)
 
 SPLITS: Final = ("train", "validation", "test")
@@ -53,7 +53,7 @@ CONTEXT: Final = pa.list_(
             ("text", pa.string()),
             ("first_line", pa.int32()),
             ("last_line", pa.int32()),
-            ("score", pa.float32()),
+            ("score", pa.float64()),
             ("strategy", pa.string()),
         ]
     )
@@ -288,9 +288,13 @@ def cut(
         left = quota
         for place, document in enumerate(candidates):
             wanted = math.ceil(left / (len(candidates) - place))
-            for hole in _holes(config, repository.name, document, wanted):
-                left -= 1
-                row = _row(config, repository, document, hole, index)
+            holes = _holes(config, repository.name, document, wanted)
+            left -= len(holes)
+            if not holes:
+                continue
+            with index.without(document.path):
+                rows = [_row(config, repository, document, hole, index) for hole in holes]
+            for row in rows:
                 _count(row, counts, alone=len(documents) == 1)
                 yield row
 

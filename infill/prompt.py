@@ -3,7 +3,8 @@
     ( <filename>{path}\\n{content}\\n )*  <filename>{path}\\n<fim_suffix>{suffix}<fim_prefix>{prefix}<fim_middle>
 
 That is Infill's own format and Mellum's (model card of Mellum-4b-base). The formats of published base models are other
-values of the same data type. Pre-training, SFT, DPO, evaluation and serving all call `render`.
+values of the same data type. Pre-training renders whole pieces of files; SFT, DPO, evaluation and serving render what
+`infill.context.packing.pack` shows of a request within a budget.
 
 Text is never parsed for special tokens: an `Encoder` has none in its vocabulary, control tokens enter as ids only.
 """
@@ -37,11 +38,6 @@ RESERVED_TOKENS: Final = (
     *(f"<reserved_{number}>" for number in range(6, 32)),
 )
 """The first ids of our tokenizer, in order (Mellum's first six, then a block kept for later)."""
-
-CHARS_PER_TOKEN: Final = 16
-"""Text beyond this many characters per token of its room is cut before it is encoded, so that 10 MB cost nothing."""
-MAX_PATH_SHARE: Final = 0.25
-"""A path longer than this share of the budget keeps its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,61 +247,38 @@ class FimRequest:
 class Prompt:
     ids: list[int]
     items: tuple[ContextItem, ...]
-    """The context items that found room, in prompt order."""
+    """The context items in it, in prompt order."""
     prefix_tokens: int
     suffix_tokens: int
 
 
-def render(
-    fmt: PromptFormat,
-    encode: Encode,
-    request: FimRequest,
-    *,
-    budget: int,
-    prefix_share: float = 0.5,
-    suffix_share: float = 0.25,
-) -> Prompt:
-    """The prompt of `request` as token ids, at most `budget` of them, ending where the model starts to write.
+def render(fmt: PromptFormat, encode: Encode, request: FimRequest, *, path_tokens: int | None = None) -> Prompt:
+    """Return the prompt of `request` as token ids, all of it, ending where the model starts to write.
 
-    Room goes to the path, the prefix (its end is kept), the suffix (its start is kept) and the context items from the
-    last to the first, each whole or not at all. While there are context items, prefix and suffix are held to their
-    shares of the room behind the path; what the items leave goes back to the prefix, then to the suffix.
-    Path, prefix, suffix and each item are encoded separately, so that the caret may split a token.
-    Raises InputError when not even the control tokens fit.
+    What of a request is shown within a budget is decided by `infill.context.packing.pack`. Path, prefix, suffix and
+    each item are encoded separately, so that the caret may split a token. At most `path_tokens` tokens of the current
+    file's path are kept, its last ones.
     """
-    path = encode(f"{request.path}\n")[-max(int(budget * MAX_PATH_SHARE), 1) :]
-    room = budget - len(path) - 4  # the file token and the three of the hole
-    if room < 0:
-        raise InputError(f"a budget of {budget} tokens has no room for a prompt; allow at least {4 + len(path)}")
-    prefix = encode(_end(request.prefix, room))
-    suffix = encode(_start(request.suffix, room))
-    shares = (prefix_share, suffix_share) if request.context else (1.0, 1.0)
-    kept_prefix = min(len(prefix), int(room * shares[0]))
-    kept_suffix = min(len(suffix), int(room * shares[1]), room - kept_prefix)
-    context, items = _fit_items(fmt, encode, request.context, room - kept_prefix - kept_suffix)
-    left = room - len(context)
-    kept_prefix = min(len(prefix), left - kept_suffix)
-    kept_suffix = min(len(suffix), left - kept_prefix)
-    parts = {"prefix": prefix[len(prefix) - kept_prefix :], "suffix": suffix[:kept_suffix]}
+    path = encode(f"{request.path}\n")
+    path = path[max(0, len(path) - path_tokens) :] if path_tokens is not None else path
+    context = [token for item in request.context for token in _item(fmt, encode, item)]
+    prefix, suffix = encode(request.prefix), encode(request.suffix)
     return Prompt(
-        ids=[*context, *_hole(fmt, path, **parts)], items=items, prefix_tokens=kept_prefix, suffix_tokens=kept_suffix
+        ids=[*context, *_hole(fmt, path, prefix, suffix)],
+        items=request.context,
+        prefix_tokens=len(prefix),
+        suffix_tokens=len(suffix),
     )
 
 
-def _fit_items(
-    fmt: PromptFormat, encode: Encode, items: tuple[ContextItem, ...], room: int
-) -> tuple[list[int], tuple[ContextItem, ...]]:
-    """Ids and items, in prompt order, of those that fit into `room` tokens when the last ones choose first."""
-    kept: list[tuple[ContextItem, list[int]]] = []
-    for item in reversed(items):
-        if len(item.text) > room * CHARS_PER_TOKEN:
-            continue
-        ids = [fmt.filename, *encode(f"{item.path}\n"), *encode(item.text.removesuffix("\n") + fmt.item_end)]
-        if len(ids) <= room:
-            kept.append((item, ids))
-            room -= len(ids)
-    kept.reverse()
-    return [token for _, ids in kept for token in ids], tuple(item for item, _ in kept)
+def item_texts(fmt: PromptFormat, item: ContextItem) -> tuple[str, str]:
+    """Return the two texts of a context item that follow its file token; they are encoded separately."""
+    return f"{item.path}\n", item.text.removesuffix("\n") + fmt.item_end
+
+
+def _item(fmt: PromptFormat, encode: Encode, item: ContextItem) -> list[int]:
+    heading, text = item_texts(fmt, item)
+    return [fmt.filename, *encode(heading), *encode(text)]
 
 
 def _hole(fmt: PromptFormat, path: list[int], prefix: list[int], suffix: list[int]) -> list[int]:
@@ -314,16 +287,3 @@ def _hole(fmt: PromptFormat, path: list[int], prefix: list[int], suffix: list[in
     if fmt.order == "spm":
         return [*before, fmt.fim_suffix, *suffix, fmt.fim_prefix, *inside, *prefix, fmt.fim_middle]
     return [*before, fmt.fim_prefix, *inside, *prefix, fmt.fim_suffix, *suffix, fmt.fim_middle]
-
-
-def _end(text: str, room: int) -> str:
-    """The end of `text` that may fill `room` tokens, from the start of a line where there is one."""
-    limit = room * CHARS_PER_TOKEN
-    if len(text) <= limit:
-        return text
-    cut = text[len(text) - limit :]
-    return cut[cut.find("\n", 0, limit // 2) + 1 :]
-
-
-def _start(text: str, room: int) -> str:
-    return text[: room * CHARS_PER_TOKEN]

@@ -1,6 +1,7 @@
 """The files of a project with an inverted index over them, kept up to date one file at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -119,6 +120,20 @@ class ProjectIndex:
             self.paths[file.number] = ""
             self.free_numbers.append(file.number)
             self._layout = None
+
+    @contextmanager
+    def without(self, path: str) -> Iterator[None]:
+        """Inside, the index does not hold `path`: the current file, which the request itself shows.
+
+        Else its frequencies would count what stands in the hole, which no request holds when the model is served.
+        """
+        file = self.files.get(path)
+        self.remove(path)
+        try:
+            yield
+        finally:
+            if file is not None:
+                self.update(path, file.data)
 
     def text(self, path: str) -> str:
         """The text of a file."""

@@ -1,5 +1,8 @@
 """From ranked items to a prompt within a budget of tokens, so that the next prompt can reuse this one's KV cache.
 
+`pack` is the one layout of prompts: SFT, DPO, preferences, evaluation, the gate and serving call it, so that a model is
+trained and judged on what it is served. Without a previous prompt it depends on the request and the budget alone.
+
 A server keeps the keys and values of a prompt up to the first token that differs from the session's last prompt. So
 what was packed last is kept while it serves: the suffix ends at the same place, the prefix starts at the same one (an
 aligned line), and the context items stay unless what others would win pays for the tokens to be computed again. The
@@ -14,15 +17,22 @@ from itertools import accumulate, takewhile
 from typing import Final, NamedTuple
 
 from infill.context.memo import Memo
-from infill.prompt import CHARS_PER_TOKEN, MAX_PATH_SHARE, ContextItem, Encode, FimRequest, Prompt, PromptFormat, render
+from infill.errors import InputError
+from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat, item_texts, render
 
+CHARS_PER_TOKEN: Final = 16
+"""Text beyond this many characters per token of its room is cut before it is encoded, so that 10 MB cost nothing."""
+MAX_PATH_SHARE: Final = 0.25
+"""A path longer than this share of the budget keeps its end."""
+CONTROL_TOKENS: Final = 4
+"""The current file's token and the three of the hole."""
 _LINE_END: Final = re.compile(r"\n")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     prefix_share: float = 0.5
-    """Of the room behind the path, as in `prompt.render`; more when the other parts leave some."""
+    """Of the room after the path, while there are context items; more when the other parts leave some."""
     suffix_share: float = 0.25
     align_lines: int = 40
     """The prefix starts at a multiple of so many lines, or of fewer when the budget is small."""
@@ -77,7 +87,7 @@ def pack(
     holds: Callable[[ContextItem], bool] | None = None,
     rules: Rules = RULES,
 ) -> Packed:
-    """The prompt of `request`, at most `budget` tokens; its context holds the candidates, the best last.
+    """Return the prompt of `request`, at most `budget` tokens; its context holds the candidates, the best last.
 
     `previous` is what was packed before in the same editor session; an item of it for which `holds` is false has
     changed since (`ProjectIndex.holds`) and is not kept. Raises InputError when the budget is too small for the control
@@ -91,7 +101,7 @@ def pack(
     packer = _Packer(fmt, Memo(encode), request, budget, rules)
     layout = packer.layout(previous)
     shown = replace(request, prefix=request.prefix[layout.start :], suffix=layout.suffix, context=layout.items)
-    prompt = render(fmt, packer.memo, shown, budget=budget, prefix_share=1.0, suffix_share=1.0)
+    prompt = render(fmt, packer.memo, shown, path_tokens=packer.path_tokens)
     return Packed(
         prompt=prompt,
         why_empty=None if prompt.items else _why_empty(request, packer.candidates),
@@ -116,8 +126,13 @@ class _Packer:
     def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: Rules) -> None:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
         self.candidates = tuple(item for item in request.context if item.path != request.path)
-        path = min(self.size(f"{request.path}\n"), max(int(budget * MAX_PATH_SHARE), 1))  # `render` keeps its end
-        self.room = max(0, budget - path - 4)
+        self.path_tokens = max(int(budget * MAX_PATH_SHARE), 1)
+        path = min(self.size(f"{request.path}\n"), self.path_tokens)
+        self.room = budget - path - CONTROL_TOKENS
+        if self.room < 0:
+            raise InputError(
+                f"a budget of {budget} tokens has no room for a prompt; allow at least {CONTROL_TOKENS + path}"
+            )
         self.slack = int(rules.slack * self.room)
 
     def size(self, text: str) -> int:
@@ -125,8 +140,10 @@ class _Packer:
         return len(self.memo(text))
 
     def item_size(self, item: ContextItem) -> int:
-        """Tokens of a context item, as `render` writes it."""
-        heading, text = f"{item.path}\n", item.text.removesuffix("\n") + self.fmt.item_end
+        """Tokens of a context item, as `render` writes it; more than the room for a text too long to be encoded."""
+        heading, text = item_texts(self.fmt, item)
+        if len(text) > self.room * CHARS_PER_TOKEN:
+            return self.room + 1
         return 1 + len(self.memo.chunk(heading)) + len(self.memo.chunk(text))
 
     def layout(self, previous: Packed | None) -> Layout:

@@ -62,8 +62,9 @@ def inspect(
     prefix, suffix = split_at(read_source(Path(repo) / path), line, column)
     request = FimRequest(path=Path(path).as_posix(), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
-    retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
-    context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, recent=recent))
+    with index.without(request.path):
+        retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
+        context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, recent=recent))
     asked = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)
     packed, pack_ms = _timed(lambda: pack(fmt, encode, asked, budget=budget))
     return {

@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from infill.context.packing import pack
 from infill.errors import InputError
-from infill.prompt import Encoder, PromptFormat, load_encoder, load_format
+from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format
 
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
@@ -95,6 +96,10 @@ class Generator:
         self.threads: int = 1 if small else min(torch.get_num_threads(), MAX_THREADS)
         self.context_length: int = int(model.config.max_position_embeddings)
         self.batch_tokens: int = _batch_tokens(model, self.device)
+
+    def prompt(self, request: FimRequest, budget: int) -> list[int]:
+        """Return the token ids of `request` within `budget` tokens, laid out as serving lays them out."""
+        return pack(self.format, self.encoder.encode, request, budget=budget).prompt.ids
 
     def generate(
         self,

@@ -16,7 +16,7 @@ from infill.errors import InputError
 from infill.evaluate import sandbox
 from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.statistics import wilson
-from infill.prompt import FimRequest, render
+from infill.prompt import FimRequest
 
 FOLDER: Final = "INFILL_BENCH_DIR"
 """Environment variable with the folder of the data."""
@@ -92,13 +92,7 @@ def evaluate(
     tasks = load(name, limit)
     budget = generator.context_length - max_new_tokens
     prompts = [
-        render(
-            generator.format,
-            generator.encoder.encode,
-            FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix),
-            budget=budget,
-        ).ids
-        for task in tasks
+        generator.prompt(FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix), budget) for task in tasks
     ]
     generations = generator.generate(prompts, max_new_tokens=max_new_tokens)
     return judge(tasks, generations, generator.encoder.decode, name, seconds)

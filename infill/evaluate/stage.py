@@ -17,10 +17,9 @@ from infill.evaluate import plots
 from infill.evaluate.generation import Generator
 from infill.evaluate.statistics import interval
 from infill.examples import read_holes, request_of
-from infill.prompt import render
 
 STAGE: Final = "evaluate"
-VERSION: Final = 1
+VERSION: Final = 2
 CHUNK_HOLES: Final = 256
 """Holes between two points at which a killed run can go on."""
 log: Final = logging.getLogger(__name__)
@@ -93,10 +92,7 @@ def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch:
 
 def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The completion of each hole with its metrics: the rows of `results.parquet`."""
-    prompts = [
-        render(generator.format, generator.encoder.encode, request_of(hole), budget=config.max_prompt_tokens).ids
-        for hole in holes
-    ]
+    prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
     generations = generator.generate(prompts, max_new_tokens=config.max_new_tokens, seed=config.seed)
     results = []
     for hole, prompt, generation in zip(holes, prompts, generations, strict=True):

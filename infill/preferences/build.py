@@ -23,7 +23,7 @@ from infill.preferences.llm import KEY, LlmJudge
 from infill.preferences.pairs import Pair, echo, pairs
 
 STAGE: Final = "preferences"
-VERSION: Final = 1
+VERSION: Final = 2
 
 CHUNK_HOLES: Final = 32
 """Holes between two points at which a killed run can go on."""

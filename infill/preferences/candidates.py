@@ -7,7 +7,6 @@ from typing import Any
 from infill.config import PreferencesConfig
 from infill.evaluate.generation import Generator
 from infill.examples import request_of
-from infill.prompt import render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +26,7 @@ def sample(
     `config.samples` are drawn per temperature; equal texts count once.
     """
     temperatures = [heat for heat in sorted(config.temperatures) for _ in range(config.samples)]
-    prompts = [
-        render(generator.format, generator.encoder.encode, request_of(hole), budget=config.max_prompt_tokens).ids
-        for hole in holes
-    ]
+    prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
     generations = generator.generate(
         [prompt for prompt in prompts for _ in temperatures],
         max_new_tokens=config.max_new_tokens,

@@ -211,9 +211,8 @@ class TextLane:
         start, end = fim.random_span(text, seed=self.config.train.seed, epoch=self.walk.state["epoch"], document=name)
         middle = [*encode(text[start:end]), self.fmt.endoftext]
         request = FimRequest(path=document.path, prefix=text[:start], suffix=text[end:])
-        try:
-            prompt = render(self.fmt, encode, request, budget=room - len(middle))
-        except InputError:
+        prompt = render(self.fmt, encode, request)
+        if len(prompt.ids) + len(middle) > room:
             return None
         return plain_item([*prompt.ids, *middle], group=f"{document.language}/fim", name=name), length
 

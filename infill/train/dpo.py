@@ -16,6 +16,7 @@ import torch
 
 from infill import manifest, model, prompt, storage
 from infill.config import DpoConfig, TrainConfig
+from infill.context import packing
 from infill.errors import InputError
 from infill.examples import request_of
 from infill.train import card, export, history, launch, loop, objectives, samples, watch
@@ -29,7 +30,7 @@ from infill.train.sft import LEAST_PROMPT, room, settings_of
 log = logging.getLogger(__name__)
 
 STAGE: Final = "dpo"
-VERSION: Final = 2
+VERSION: Final = 3
 REFERENCES: Final = "references"
 """The folder beside the stage's outputs with the reference's log-probabilities."""
 NAMES: Final = ("pair", "chosen", "rejected")
@@ -125,7 +126,7 @@ class Pairs:
         budget = min(self.budget, self.context - longest, self.tokens - len(chosen) - len(rejected) - 1)
         if budget < LEAST_PROMPT:
             return None
-        rendered = prompt.render(self.fmt, self.encoder.encode, request_of(row), budget=budget)
+        rendered = packing.pack(self.fmt, self.encoder.encode, request_of(row), budget=budget).prompt
         numbers = self.numbers.get(index, (0.0, 0.0))
         return pair_item(rendered.ids, chosen, rejected, numbers=numbers, name=row["id"])
 

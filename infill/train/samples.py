@@ -67,7 +67,7 @@ def _complete(engine: Engine, holes: list[Hole], folder: Path) -> list[Row]:
     context = model.context_length(engine.model.config)
     new = min(NEW_TOKENS, context // 4)
     budget = min(PROMPT_TOKENS, context - new)
-    prompts = [prompt.render(generator.format, generator.encoder.encode, h.request, budget=budget).ids for h in holes]
+    prompts = [generator.prompt(hole.request, budget) for hole in holes]
     found = generator.generate(prompts, max_new_tokens=new)
     return [
         {

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 
 from infill import manifest, model, prompt, storage
 from infill.config import SftConfig
+from infill.context import packing
 from infill.errors import InputError
 from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
@@ -21,11 +22,13 @@ from infill.train.held_out import validation
 from infill.train.rows import Rows
 
 STAGE: Final = "sft"
-VERSION: Final = 2
+VERSION: Final = 3
 LEAST_PROMPT: Final = 32
 """An example whose middle leaves less room than this for its prompt is passed over."""
 LEAST_CUT: Final = 64
 """The shortest prompt of an example that is cut to fill a row."""
+WITHOUT_SLACK: Final = packing.Rules(slack=0.0)
+"""The layout of a cut example: nobody goes on typing in it, and the row is to be filled."""
 
 
 def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, float]:
@@ -122,22 +125,22 @@ class Examples:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Item | None:
-        return self._render(index, self.context, LEAST_PROMPT)
+        return self._render(index, self.context, LEAST_PROMPT, packing.RULES)
 
     def order(self, *key: object) -> Order:
         return self.rows.order(*key)
 
     def cut(self, index: int, room: int) -> Item | None:
         """The example with less context and less of its file: a row is filled, and prompts of all lengths are seen."""
-        return self._render(index, room, LEAST_CUT)
+        return self._render(index, room, LEAST_CUT, WITHOUT_SLACK)
 
-    def _render(self, index: int, room: int, least: int) -> Item | None:
+    def _render(self, index: int, room: int, least: int, rules: packing.Rules) -> Item | None:
         row = self.rows[index]
         middle = [*self.encoder.encode(row["middle"]), self.fmt.endoftext]
         budget = min(self.budget, room - len(middle))
         if budget < least:
             return None
-        rendered = prompt.render(self.fmt, self.encoder.encode, request_of(row), budget=budget)
+        rendered = packing.pack(self.fmt, self.encoder.encode, request_of(row), budget=budget, rules=rules).prompt
         return plain_item(
             [*rendered.ids, *middle],
             start=len(rendered.ids) - 1,

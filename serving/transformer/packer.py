@@ -106,7 +106,8 @@ class Packer:
         """The prompt of `request` within the budget, holding no text that the request does not hold."""
         if request.documents:
             key = request.project or _fingerprint(request.documents)
-            with self.projects.project(key, request.documents) as index:
+            others = tuple((path, text) for path, text in request.documents if path != request.fim.path)
+            with self.projects.project(key, others) as index:
                 items = retrieve(
                     *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )

@@ -23,7 +23,6 @@ import numpy as np
 
 from infill.evaluate.generation import Generator
 from infill.examples import read_holes, request_of
-from infill.prompt import render
 from infill.train.gguf import export
 
 PROMPTS = 10
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     generator = Generator(options.model)
     rows = read_holes(options.examples, "test", PROMPTS).to_pylist()
     budget = min(PROMPT_TOKENS, generator.context_length - NEW_TOKENS)
-    prompts = [render(generator.format, generator.encoder.encode, request_of(row), budget=budget).ids for row in rows]
+    prompts = [generator.prompt(request_of(row), budget) for row in rows]
     expected = [found.ids for found in generator.generate(prompts, max_new_tokens=NEW_TOKENS)]
     texts = [text for row in rows for text in (row["prefix"], row["middle"], row["suffix"], *_odd(row))]
     with tempfile.TemporaryDirectory() as name:

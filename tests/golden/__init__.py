@@ -1,6 +1,6 @@
 """Golden files: what one version of Infill promises the next. A change to them is a visible diff.
 
-`python -m tests.golden` writes `prompts.jsonl` again, after a deliberate change of the prompt format's version.
+`python -m tests.golden` writes `prompts.jsonl` again, after a deliberate change of the prompt format or of the layout.
 """
 
 import json

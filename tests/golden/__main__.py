@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict
 
-from infill.prompt import ContextItem, FimRequest, render
+from infill.context.packing import pack
+from infill.prompt import ContextItem, FimRequest
 from tests.golden import ENCODER, FORMATS, PROMPTS
 
 LONG = "".join(f"value_{number} = compute({number})\n" for number in range(60))
@@ -25,6 +26,6 @@ with PROMPTS.open("w") as file:
     for name, fmt in FORMATS.items():
         for request in REQUESTS:
             for budget in (64, 256):
-                ids = render(fmt, ENCODER.encode, request, budget=budget).ids
+                ids = pack(fmt, ENCODER.encode, request, budget=budget).prompt.ids
                 case = {"format": name, "budget": budget, "request": asdict(request), "ids": ids}
                 file.write(json.dumps(case) + "\n")

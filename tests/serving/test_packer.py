@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex
-from infill.context.packing import Packed
-from infill.prompt import FimRequest, Prompt, render
+from infill.context.packing import Packed, pack
+from infill.prompt import Prompt
 from serving.predictor.cache import common_prefix
 from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.packer import Packer, ProjectCache, Sessions
@@ -124,34 +124,16 @@ def test_one_session_in_many_threads(packer: Packer) -> None:
             assert set(paths) <= {path for path, _ in files}
 
 
-def is_whole(case: dict[str, Any]) -> bool:
-    """Whether a golden prompt shows its file whole and holds no context: there packing decides nothing."""
-    return not case["request"]["context"] and len(case["ids"]) < 0.9 * case["budget"]
-
-
-@pytest.mark.parametrize("case", [case for case in golden.cases() if is_whole(case)], ids=lambda case: case["format"])
+@pytest.mark.parametrize("case", list(golden.cases()), ids=lambda case: f"{case['format']}-{case['budget']}")
 def test_golden_prompts(case: dict[str, Any]) -> None:
-    """What the transformer renders is, byte for byte, what training and evaluation render."""
-    packer = golden_packer(case)
-    fields = case["request"]
+    """What the transformer sends for a file is, id by id, what training and evaluation see."""
+    fields = {**case["request"], "context": ()}
     body = {"path": fields["path"], "prompt": fields["prefix"], "suffix": fields["suffix"]}
-    assert packer.pack(read_request(body, 16)).prompt.ids == case["ids"]
-
-
-@pytest.mark.parametrize("case", list(golden.cases()), ids=lambda case: case["format"])
-def test_prompts_that_packing_cuts_are_rendered_by_the_same_function(case: dict[str, Any]) -> None:
-    packer = golden_packer(case)
-    fields = case["request"]
-    context = [{"path": item["path"], "text": item["text"]} for item in fields["context"]]
-    body = {"path": fields["path"], "prompt": fields["prefix"], "suffix": fields["suffix"], "context": context}
-    packed = packer.pack(read_request(body, 16))
-    layout = packed.layout
-    shown = FimRequest(
-        path=fields["path"], prefix=fields["prefix"][layout.start :], suffix=layout.suffix, context=layout.items
-    )
-    expected = render(packer.fmt, packer.encode, shown, budget=case["budget"], prefix_share=1.0, suffix_share=1.0)
-    assert packed.prompt.ids == expected.ids
-    assert len(packed.prompt.ids) <= case["budget"]
+    ids = golden_packer(case).pack(read_request(body, 16)).prompt.ids
+    fmt, request = golden.FORMATS[case["format"]], golden.request_of(fields)
+    assert ids == pack(fmt, golden.ENCODER.encode, request, budget=case["budget"]).prompt.ids
+    if not case["request"]["context"]:
+        assert ids == case["ids"]
 
 
 def golden_packer(case: dict[str, Any]) -> Packer:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infill.context.packing import pack
 from infill.errors import InputError
 from infill.prompt import (
     FAMILIES,
@@ -33,8 +34,8 @@ requests = st.builds(FimRequest, path=texts, prefix=texts, suffix=texts, context
 @pytest.mark.parametrize("case", list(golden.cases()), ids=lambda case: f"{case['format']}-{case['budget']}")
 def test_golden_prompts(case: dict[str, Any]) -> None:
     request = golden.request_of(case["request"])
-    prompt = render(golden.FORMATS[case["format"]], golden.ENCODER.encode, request, budget=case["budget"])
-    assert prompt.ids == case["ids"]
+    packed = pack(golden.FORMATS[case["format"]], golden.ENCODER.encode, request, budget=case["budget"])
+    assert packed.prompt.ids == case["ids"]
 
 
 @given(texts)
@@ -47,12 +48,12 @@ def test_text_is_never_parsed_for_control_tokens(text: str) -> None:
 @given(requests, st.integers(60, 300))
 def test_never_over_the_budget(request: FimRequest, budget: int) -> None:
     for fmt in golden.FORMATS.values():
-        assert len(render(fmt, golden.ENCODER.encode, request, budget=budget).ids) <= budget
+        assert len(pack(fmt, golden.ENCODER.encode, request, budget=budget).prompt.ids) <= budget
 
 
-@given(requests, st.integers(60, 300))
-def test_control_tokens_stand_where_the_format_puts_them(request: FimRequest, budget: int) -> None:
-    prompt = render(FMT, golden.ENCODER.encode, request, budget=budget)
+@given(requests)
+def test_control_tokens_stand_where_the_format_puts_them(request: FimRequest) -> None:
+    prompt = render(FMT, golden.ENCODER.encode, request)
     control = [token for token in prompt.ids if token in CONTROL]
     files = [FMT.filename] * (len(prompt.items) + 1)
     assert control == [*files, FMT.fim_suffix, FMT.fim_prefix, FMT.fim_middle]
@@ -60,8 +61,8 @@ def test_control_tokens_stand_where_the_format_puts_them(request: FimRequest, bu
 
 
 @given(requests)
-def test_everything_fits_into_a_large_budget(request: FimRequest) -> None:
-    prompt = render(FMT, golden.ENCODER.encode, request, budget=100_000)
+def test_everything_is_rendered_in_order(request: FimRequest) -> None:
+    prompt = render(FMT, golden.ENCODER.encode, request)
     assert prompt.items == request.context
     encode = golden.ENCODER.encode
     expected: list[int] = []
@@ -71,54 +72,12 @@ def test_everything_fits_into_a_large_budget(request: FimRequest) -> None:
     assert prompt.ids == [*expected, FMT.fim_prefix, *encode(request.prefix), FMT.fim_middle]
 
 
-def test_prefix_keeps_its_end_and_suffix_its_start() -> None:
-    request = FimRequest(path="a", prefix="start " * 500 + "END", suffix="START" + " end" * 500)
-    prompt = render(FMT, golden.ENCODER.encode, request, budget=100)
-    assert len(prompt.ids) == 100
-    text = golden.ENCODER.decode(prompt.ids)
-    assert text.endswith("END")
-    psm = render(golden.FORMATS["qwen2.5-coder"], golden.ENCODER.encode, request, budget=100)
-    assert golden.ENCODER.decode(psm.ids[: psm.ids.index(3)]).endswith("END")
-
-
-def test_last_item_is_the_first_to_get_room() -> None:
-    big = ContextItem(path="big.py", text="x = 1\n" * 13)
-    small = ContextItem(path="small.py", text="y = 2\n")
-    request = FimRequest(path="a.py", prefix="z", suffix="", context=(small, big))
-    kept = [item.path for item in render(FMT, golden.ENCODER.encode, request, budget=80).items]
-    assert kept == ["big.py"]
-    both = render(FMT, golden.ENCODER.encode, request, budget=200)
-    assert [item.path for item in both.items] == ["small.py", "big.py"]
-
-
-def test_item_is_whole_or_not_there() -> None:
-    item = ContextItem(path="b.py", text="x = 1\n" * 100)
-    prompt = render(FMT, golden.ENCODER.encode, FimRequest(path="a", prefix="", suffix="", context=(item,)), budget=90)
-    assert prompt.items == ()
-    assert prompt.ids.count(FMT.filename) == 1
-
-
-def test_huge_text_is_cut_before_it_is_encoded() -> None:
-    seen: list[int] = []
-
-    def encode(text: str) -> list[int]:
-        seen.append(len(text))
-        return golden.ENCODER.encode(text)
-
-    huge = "word " * 2_000_000
-    item = ContextItem(path="b", text=huge)
-    render(FMT, encode, FimRequest(path="a", prefix=huge, suffix=huge, context=(item,)), budget=200)
-    assert max(seen) <= 200 * 16
-
-
-def test_one_long_line_keeps_its_end() -> None:
-    request = FimRequest(path="a", prefix="x" * 1_000_000 + "\nEND", suffix="")
-    assert render(FMT, golden.ENCODER.encode, request, budget=64).prefix_tokens > 40
-
-
-def test_budget_without_room_is_refused() -> None:
-    with pytest.raises(InputError, match="no room for a prompt"):
-        render(FMT, golden.ENCODER.encode, FimRequest(path="a", prefix="", suffix=""), budget=4)
+@given(texts, st.integers(1, 20))
+def test_a_long_path_keeps_its_end(path: str, path_tokens: int) -> None:
+    whole = golden.ENCODER.encode(f"{path}\n")
+    request = FimRequest(path=path, prefix="x", suffix="")
+    ids = render(FMT, golden.ENCODER.encode, request, path_tokens=path_tokens).ids
+    assert ids[1 : ids.index(FMT.fim_suffix)] == whole[-path_tokens:]
 
 
 def test_format_travels_as_json() -> None:

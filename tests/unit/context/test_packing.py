@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infill.context import ProjectIndex
 from infill.context.memo import Memo
-from infill.context.packing import Packed, Rules, pack
+from infill.context.packing import CHARS_PER_TOKEN, Packed, Rules, pack
 from infill.errors import InputError
 from infill.prompt import ContextItem, FimRequest, render
 from tests import golden
@@ -67,7 +67,7 @@ def test_the_ids_are_those_of_render(asked: FimRequest, budget: int) -> None:
     packed = pack(FMT, ENCODE, asked, budget=budget)
     layout = packed.layout
     shown = replace(asked, prefix=asked.prefix[layout.start :], suffix=layout.suffix, context=layout.items)
-    assert packed.prompt == render(FMT, ENCODE, shown, budget=budget, prefix_share=1.0, suffix_share=1.0)
+    assert packed.prompt == render(FMT, ENCODE, shown, path_tokens=budget // 4)
     assert asked.suffix.startswith(layout.suffix)
 
 
@@ -143,7 +143,7 @@ def test_another_format_or_tokenizer_does_not_reuse_anything() -> None:
     other = golden.FORMATS["starcoder2"]
     assert (
         pack(other, ENCODE, request("ab"), previous=packed, budget=64).prompt.ids
-        == render(other, ENCODE, request("ab"), budget=64).ids
+        == render(other, ENCODE, request("ab")).ids
     )
 
 
@@ -160,6 +160,41 @@ def test_an_empty_context_says_why(items: tuple[ContextItem, ...], why: str) -> 
 def test_a_budget_without_room_is_an_error() -> None:
     with pytest.raises(InputError, match="budget"):
         pack(FMT, ENCODE, request(CODE), budget=3)
+
+
+def test_the_prefix_keeps_its_end_and_the_suffix_its_start() -> None:
+    asked = FimRequest(path="a", prefix="start " * 500 + "END", suffix="START" + " end" * 500)
+    for fmt in golden.FORMATS.values():
+        ids = pack(fmt, ENCODE, asked, budget=100).prompt.ids
+        assert 90 <= len(ids) <= 100
+        prefix = ids[
+            ids.index(fmt.fim_prefix) + 1 : ids.index(fmt.fim_middle if fmt.order == "spm" else fmt.fim_suffix)
+        ]
+        suffix = ids[
+            ids.index(fmt.fim_suffix) + 1 : ids.index(fmt.fim_prefix if fmt.order == "spm" else fmt.fim_middle)
+        ]
+        assert ENCODE("END") == prefix[-len(ENCODE("END")) :]
+        assert golden.ENCODER.decode(suffix).startswith("START")
+
+
+def test_the_best_item_is_the_first_to_get_room() -> None:
+    big, small = ContextItem(path="big.py", text="x = 1\n" * 13), ContextItem(path="small.py", text="y = 2\n")
+    asked = FimRequest(path="a.py", prefix="z", suffix="", context=(small, big))
+    assert [each.path for each in pack(FMT, ENCODE, asked, budget=80).prompt.items] == ["big.py"]
+    assert [each.path for each in pack(FMT, ENCODE, asked, budget=200).prompt.items] == ["small.py", "big.py"]
+
+
+def test_no_huge_text_is_encoded() -> None:
+    lengths: list[int] = []
+
+    def encode(text: str) -> list[int]:
+        lengths.append(len(text))
+        return ENCODE(text)
+
+    huge = "word " * 2_000_000
+    context = (ContextItem(path="b", text=huge), ContextItem(path="c", text=huge[:3_000]))
+    pack(FMT, encode, FimRequest(path="a", prefix=huge, suffix=huge, context=context), budget=200)
+    assert max(lengths) <= 200 * CHARS_PER_TOKEN
 
 
 def test_a_huge_line_and_a_huge_file_are_cut_quickly() -> None:

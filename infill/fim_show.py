@@ -17,10 +17,11 @@ _CONTEXT_LINES: Final = 3
 
 
 def split_file(path: str, *, n: int, seed: int, as_json: bool) -> None:
-    """Writes at most `n` syntactic holes of the file at `path` to stdout, in the order of the file.
+    """Write at most `n` syntactic holes of the file at `path` to stdout, in the order of the file.
 
-    As JSON lines, or for people if stdout is a terminal and `as_json` is false. Raises InputError where the file cannot
-    be read, is not UTF-8, or is in a language without a grammar, and for an `n` below 1.
+    As JSON lines, or for people if stdout is a terminal and `as_json` is false. Says on stderr why there are fewer.
+    Raises InputError where the file cannot be read, is not UTF-8, or is in a language without a grammar, and for an `n`
+    below 1.
     """
     if n < 1:
         raise InputError(f"{n} holes cannot be cut: give --n a number of at least 1")
@@ -28,6 +29,20 @@ def split_file(path: str, *, n: int, seed: int, as_json: bool) -> None:
     holes = fim.syntactic_holes(text, language, fim.SplitConfig(), seed=seed, epoch=0, document=Path(path).name, n=n)
     holes.sort(key=lambda hole: (hole.start, hole.end))
     show_holes(path, text, holes, as_json=as_json or not sys.stdout.isatty(), stream=sys.stdout)
+    if len(holes) < n:
+        sys.stderr.write(f"infill: {path}: {len(holes)} of {n} holes: {_why_fewer(text, language)}\n")
+
+
+def _why_fewer(text: str, language: str) -> str:
+    """Return why a text has fewer holes than were asked for."""
+    limit = fim.SplitConfig().max_file_chars
+    if not text.strip():
+        return "the file is blank"
+    if len(text) > limit:
+        return f"the file has {len(text):,} characters, the limit is {limit:,}"
+    if not fim.is_sound(text, language):
+        return f"parts of the file are not valid {language}, and no hole is cut there"
+    return "the file is too short for more"
 
 
 def show_holes(path: str, text: str, holes: Iterable[fim.Hole], *, as_json: bool, stream: TextIO) -> None:

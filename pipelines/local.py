@@ -108,16 +108,27 @@ def report_of(root: Path) -> manifest.Manifest:
 
 
 def deployment_of(out: Path) -> str:
-    """The newest deployment record below a run's folder. Raises InputError when the gate let nothing through."""
+    """Return the newest deployment record below a run's folder. Raise InputError when there is none, with the cause."""
     records = sorted((out / "store" / "deploy").glob("*/deployment.json"), key=lambda path: path.stat().st_mtime)
     if not records:
-        raise InputError(f"{out} has no deployment: the gate let no model through; see the report there")
+        raise InputError(_why_not_deployed(out))
     return str(records[-1])
 
 
+def _why_not_deployed(out: Path) -> str:
+    """Return why the folder `out` holds no deployed model, as a sentence for the user."""
+    if not out.exists():
+        return f"there is no folder {out}: name the --out of a finished infill run"
+    if not (out / "store").is_dir():
+        return f"{out} is not the folder of a run: it has no store; name the --out of an infill run"
+    if any((out / "store" / "register").glob("*/manifest.json")):
+        return f"{out} has no deployment: the gate let no model through; see the report there"
+    return f"{out} has no deployment: the run has not come as far as the gate; go on with infill run --out {out}"
+
+
 def examples_of(out: Path) -> str:
-    """The newest examples below a run's folder. Raises InputError when there are none."""
-    found = sorted((out / "store" / "examples").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    """Return the newest examples below a run's folder. Raise InputError when there are none."""
+    manifests = sorted((out / "store" / "examples").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
         raise InputError(f"{out} has no examples; run the pipeline first: infill run --out {out}")
-    return str(found[-1].parent)
+    return str(manifests[-1].parent)

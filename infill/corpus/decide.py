@@ -38,7 +38,7 @@ class Decision:
 
 def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     """Copies and splits of the candidates in `count` shards below `scratch`."""
-    copies = dedup.exact_copies(row["sha256"] for row in _rows(scratch, count, ["sha256"]))
+    copies = dedup.exact_copies(row["copy_digest"] for row in _rows(scratch, count, ["copy_digest"]))
     wanted = set(copies.values())
     names: dict[int, str] = {}
     repositories: dict[str, bool] = {}

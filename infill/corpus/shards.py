@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import language, licences, quality
+from infill.corpus import dedup, language, licences, quality
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
 
@@ -28,8 +28,12 @@ def _strings(*names: str) -> "list[pa.Field[Any]]":
 
 
 CANDIDATES: Final = pa.schema(
-    [*_strings("repo", "path", "language", "licence", "content", "sha256"), pa.field("bytes", pa.int64())]
+    [
+        *_strings("repo", "path", "language", "licence", "content", "sha256", "copy_digest"),
+        pa.field("bytes", pa.int64()),
+    ]
 )
+"""Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`)."""
 DOCUMENTS: Final = pa.schema(_strings("repo", "path", "language", "licence", "content", "sha256", "split"))
 REMOVED: Final = pa.schema(
     [*_strings("repo", "path", "licence"), pa.field("bytes", pa.int64()), *_strings("reason", "detail")]
@@ -153,6 +157,7 @@ def _candidates(documents: Sequence[Document]) -> pa.Table:
         "licence": [document.licence for document in documents],
         "content": pa.array(contents, pa.binary()).cast(pa.string()),
         "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
+        "copy_digest": [dedup.digest(document.content) for document in documents],
         "bytes": [len(content) for content in contents],
     }
     return pa.table(columns, schema=CANDIDATES)
@@ -189,7 +194,9 @@ def finish(verdict: Verdict, scratch: str, output: str) -> int:
             splits = verdict.splits[first : first + group.num_rows]
             details = [verdict.details.get(row, "") for row in range(first, first + group.num_rows)]
             kept = pa.array([bool(split) for split in splits], pa.bool_())
-            documents = group.drop_columns(["bytes"]).append_column("split", pa.array(splits, pa.string()))
+            documents = group.drop_columns(["bytes", "copy_digest"]).append_column(
+                "split", pa.array(splits, pa.string())
+            )
             writer.write_table(documents.filter(kept).cast(DOCUMENTS))
             copies.append(_copies(group, details))
             first += group.num_rows

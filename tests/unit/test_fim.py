@@ -372,3 +372,26 @@ def test_file_that_cannot_be_shown(tmp_path: Path, name: str, content: bytes | N
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         fim_show.split_file(str(tmp_path / name), n=n, seed=0, as_json=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "0 of 5 holes: the file is blank"),
+        (" \n\n", "0 of 5 holes: the file is blank"),
+        ("x", "holes: the file is too short for more"),
+        ("def (:\n", "holes: parts of the file are not valid python"),
+    ],
+)
+def test_fewer_holes_than_asked_for_have_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, why: str
+) -> None:
+    (tmp_path / "a.py").write_text(content)
+    fim_show.split_file(str(tmp_path / "a.py"), n=5, seed=0, as_json=True)
+    assert why in capsys.readouterr().err
+
+
+def test_all_the_holes_asked_for_need_no_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.py").write_text(SAMPLES["python"])
+    fim_show.split_file(str(tmp_path / "a.py"), n=3, seed=0, as_json=True)
+    assert capsys.readouterr().err == ""

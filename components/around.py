@@ -6,7 +6,7 @@ from components.images import image
 
 
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
-def preflight(preset: str, settings: dict[str, object], store: str, budget: float) -> str:
+def preflight(preset: str, settings: str, store: str, budget: float) -> str:
     """Refuse a run that would fail later or cost more GPU-hours than `budget`; returns the digest of what it reads."""
     from infill.preflight import check
     from infill.stages import sentence

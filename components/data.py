@@ -12,7 +12,7 @@ from components.images import step as image_of
 @dsl.component(base_image=image_of("corpus"), install_kfp_package=False)
 def corpus(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     content: str,  # noqa: ARG001 - the digest of the sources; KFP's cache would not know that they have changed
     corpus: dsl.Output[dsl.Dataset],
@@ -27,7 +27,7 @@ def corpus(
 @dsl.component(base_image=image_of("tokenizer"), install_kfp_package=False)
 def tokenizer(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     content: str,  # noqa: ARG001 - as above, of the base model
     corpus: dsl.Input[dsl.Dataset],
@@ -44,7 +44,7 @@ def tokenizer(
 @dsl.component(base_image=image_of("examples"), install_kfp_package=False)
 def examples(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     corpus: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],

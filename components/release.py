@@ -8,7 +8,7 @@ from components.images import step as image_of
 @dsl.component(base_image=image_of("register"), install_kfp_package=False)
 def register(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     examples: dsl.Input[dsl.Dataset],
     model_base: dsl.Input[dsl.Model],
@@ -32,7 +32,7 @@ def register(
 @dsl.component(base_image=image_of("deploy"), install_kfp_package=False)
 def deploy(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     decision: dsl.Input[dsl.Artifact],
     deployment: dsl.Output[dsl.Artifact],
@@ -47,7 +47,7 @@ def deploy(
 @dsl.component(base_image=image_of("report"), install_kfp_package=False)
 def report(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     corpus: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],

@@ -8,7 +8,7 @@ from components.images import step as image_of
 @dsl.component(base_image=image_of("pretrain"), install_kfp_package=False)
 def pretrain(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     content: str,  # noqa: ARG001 - the digest of the base model, for KFP's cache
     corpus: dsl.Input[dsl.Dataset],
@@ -26,7 +26,7 @@ def pretrain(
 @dsl.component(base_image=image_of("sft"), install_kfp_package=False)
 def sft(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     examples: dsl.Input[dsl.Dataset],
     base: dsl.Input[dsl.Model],
@@ -43,7 +43,7 @@ def sft(
 @dsl.component(base_image=image_of("preferences"), install_kfp_package=False)
 def preferences(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     examples: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
@@ -60,7 +60,7 @@ def preferences(
 @dsl.component(base_image=image_of("dpo"), install_kfp_package=False)
 def dpo(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     preferences: dsl.Input[dsl.Dataset],
     sft: dsl.Input[dsl.Model],
@@ -77,7 +77,7 @@ def dpo(
 @dsl.component(base_image=image_of("evaluate"), install_kfp_package=False)
 def evaluate(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     name: str,
     examples: dsl.Input[dsl.Dataset],

@@ -17,6 +17,7 @@ from kfp import components, local
 
 from components.images import IN_PROCESS
 from infill import storage, tracking
+from infill.config import to_text
 
 USER = 1000
 TMPFS = f"uid={USER},gid={USER},exec"
@@ -55,7 +56,7 @@ def main() -> int:
     )
     pipeline = components.load_component_from_file(str(out / "pipeline.yaml"))
     settings = {"corpus.sources": [f"dir:{out / 'repositories'}"]}
-    pipeline(store=str(out / "store"), preset="debug", settings=settings)
+    pipeline(store=str(out / "store"), preset="debug", settings=to_text(settings))
     made = report_of(out)
     sys.stdout.write(json.dumps(storage.read_json(storage.join(made.uri, "summary.json"))) + "\n")
     return 0

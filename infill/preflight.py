@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from infill import config as configuration
 from infill import stages, storage, tracking
@@ -29,13 +29,13 @@ IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"
 log = logging.getLogger(__name__)
 
 
-def check(*, preset: str, settings: Mapping[str, Any], store: str, budget: float) -> str:
+def check(*, preset: str, settings: str, store: str, budget: float) -> str:
     """The digest of what the run reads from outside (sources, base model), once nothing speaks against the run.
 
     `budget` is in GPU-hours. Raises InputError with one sentence for each thing that is amiss; otherwise the run's
     MLflow run is opened.
     """
-    config = configuration.resolve(preset, settings)
+    config = configuration.resolve(preset, configuration.from_text(settings))
     checks: dict[str, Callable[[], Iterator[str]]] = {
         "the GPU-hours": lambda: _budget(preset, config, budget),
         "the store": lambda: _store(store),

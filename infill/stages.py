@@ -166,7 +166,7 @@ def step(
     name: str,
     *,
     preset: str,
-    settings: Mapping[str, Any],
+    settings: str,
     store: str,
     inputs: Mapping[str, str],
     output: str,
@@ -174,7 +174,7 @@ def step(
 ) -> Manifest:
     """What a KFP component's body calls: run a stage and write its manifest to the file `output`.
 
-    `inputs` maps input names to manifest files; `settings` are overrides of the preset (dotted name -> value). Where
+    `inputs` maps input names to manifest files; `settings` are overrides of the preset (`config.to_text`). Where
     INFILL_CLUSTER is set, a stage that outgrows one pod runs as a RayJob. A mistake that the user can mend ends the
     process with one sentence instead of a traceback, and with the error's exit code.
     """
@@ -189,13 +189,13 @@ def step(
                 name,
                 settings=cluster,
                 preset=preset,
-                overrides=settings,
+                overrides=configuration.from_text(settings),
                 store=store,
                 inputs=inputs,
                 output=output,
                 label=label,
             )
-        config = getattr(configuration.resolve(preset, settings), STAGES[name].settings)
+        config = getattr(configuration.resolve(preset, configuration.from_text(settings)), STAGES[name].settings)
         made = execute(name, config, inputs, store, label=label)
         storage.write_json(output, dataclasses.asdict(made))
     return made

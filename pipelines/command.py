@@ -87,7 +87,7 @@ def _submit(options: argparse.Namespace) -> dict[str, Any]:
     parameters = submit.read_parameters(options.parameters) if options.parameters else {}
     given = {"preset": options.preset, "store": options.store, "budget": options.budget}
     parameters |= {name: value for name, value in given.items() if value is not None}
-    parameters["settings"] = {**(parameters.get("settings") or {}), **settings_of(options)}
+    parameters["settings"] = {**submit.settings_in(parameters), **settings_of(options)}
     kfp = service.connect(options.host, options.namespace)
     made = submit.submit(kfp, parameters, service_account=options.service_account)
     console = Console(stderr=True)

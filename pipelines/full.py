@@ -15,7 +15,7 @@ from pipelines.train import train
 def infill(
     store: str,
     preset: str = "demo",
-    settings: dict[str, object] = {},  # noqa: B006
+    settings: str = "{}",
     budget: float = 24.0,
 ) -> None:
     """Train, release, report; nothing of it starts before the preflight is content, and nothing is left behind.
@@ -23,7 +23,8 @@ def infill(
     Args:
         store: folder or object-store prefix for the bytes of all artifacts.
         preset: debug, demo, small, mellum_4b or mellum_4b_gqa.
-        settings: what differs from the preset, as {"pretrain.train.steps": 100, "sources": ["dir:/code"]}.
+        settings: what differs from the preset, as the text of a JSON object: {"pretrain.train.steps": 100}. A
+            parameter of type dict would turn each of its integers into a float on its way.
         budget: GPU-hours; a run that is estimated to take more is refused.
     """
     run = {"preset": preset, "settings": settings, "store": store}

@@ -34,7 +34,11 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     out.mkdir(parents=True, exist_ok=True)
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)
-    arguments: dict[str, Any] = {"store": str(out / "store"), "preset": preset, "settings": dict(settings)}
+    arguments: dict[str, Any] = {
+        "store": str(out / "store"),
+        "preset": preset,
+        "settings": configuration.to_text(settings),
+    }
     if budget is not None:
         arguments["budget"] = budget
     with _environment(out, preset, settings), _ray():

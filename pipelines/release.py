@@ -9,7 +9,7 @@ from pipelines.cluster import on_cluster
 @dsl.pipeline(name="infill-release", description="gate, registry, deployment record")
 def release(
     preset: str,
-    settings: dict[str, object],
+    settings: str,
     store: str,
     examples: dsl.Input[dsl.Dataset],
     base: dsl.Input[dsl.Model],

@@ -36,13 +36,23 @@ def check(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, if the pipeline knows them and the preset knows the settings. Raises InputError otherwise."""
     if unknown := sorted(set(parameters) - set(PARAMETERS)):
         raise InputError(f"the pipeline has no parameter {unknown[0]!r}; it has {', '.join(PARAMETERS)}")
-    settings = parameters.get("settings") or {}
-    if not isinstance(settings, Mapping):
-        raise InputError(f"settings wants names and values, not {settings!r}")
-    config.resolve(str(parameters.get("preset", "demo")), settings)
+    config.resolve(str(parameters.get("preset", "demo")), settings_in(parameters))
     if "store" in parameters and "://" not in str(parameters["store"]):
         raise InputError(f"store {parameters['store']} is a folder of this machine; a cluster needs s3:// or the like")
     return dict(parameters)
+
+
+def settings_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings among a run's parameters: names and values, or the JSON text as which they travel.
+
+    Raises InputError for anything else.
+    """
+    settings = parameters.get("settings") or {}
+    if isinstance(settings, str):
+        return config.from_text(settings)
+    if not isinstance(settings, Mapping):
+        raise InputError(f"settings must be names and values, as {{sft.train.steps: 10}}, got {settings!r}")
+    return dict(settings)
 
 
 def submit(service: Service, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
@@ -51,6 +61,8 @@ def submit(service: Service, parameters: Mapping[str, Any], *, service_account: 
     The version's name holds the digest of its content, so an unchanged pipeline is uploaded once.
     """
     checked = check(parameters)
+    if settings := settings_in(checked):
+        checked["settings"] = config.to_text(settings)
     if "store" not in checked:
         raise InputError("the run has no store: name an object-store prefix, as --store s3://bucket/infill")
     if "@sha256:" not in image("pipeline"):

@@ -26,7 +26,7 @@ class Trained(NamedTuple):
 @dsl.pipeline(
     name="infill-train", description="corpus, tokenizer, base model, SFT, DPO, and an evaluation of each model"
 )
-def train(preset: str, settings: dict[str, object], store: str, content: str) -> Trained:
+def train(preset: str, settings: str, store: str, content: str) -> Trained:
     """Corpus, tokenizer, pre-training, examples, SFT, preferences, DPO, three evaluations."""
     run = {"preset": preset, "settings": settings, "store": store}
     corpus = on_cluster(data.corpus(**run, content=content)).output

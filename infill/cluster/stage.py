@@ -96,7 +96,7 @@ def run(
 
 def _environment(request: Request) -> dict[str, str]:
     env = {name: os.environ[name] for name in PASSED if name in os.environ}
-    return env | {REQUEST: json.dumps(dataclasses.asdict(request))}
+    return env | {REQUEST: configuration.to_text(dataclasses.asdict(request))}
 
 
 def _owner(api: Api) -> Mapping[str, Any] | None:

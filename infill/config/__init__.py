@@ -5,7 +5,7 @@ A configuration is a frozen, keyword-only dataclass (`settings`), a preset a fun
 """
 
 from infill.config.presets import PRESETS, base, debug, demo, mellum_4b, mellum_4b_gqa, small
-from infill.config.resolve import parse_settings, resolve
+from infill.config.resolve import from_text, parse_settings, resolve, to_text
 from infill.config.settings import (
     PERMISSIVE_LICENCES,
     CorpusConfig,
@@ -44,9 +44,11 @@ __all__ = [
     "base",
     "debug",
     "demo",
+    "from_text",
     "mellum_4b",
     "mellum_4b_gqa",
     "parse_settings",
     "resolve",
     "small",
+    "to_text",
 ]

@@ -1,31 +1,49 @@
-"""A preset with the user's settings applied ("pretrain.train.steps=10"), each with the type of the field."""
+"""A preset with the user's settings applied ("pretrain.train.steps=10"), each with the type of the field.
+
+Settings travel between processes as the text of a JSON object (`to_text`, `from_text`), so that an integer arrives as
+one: KFP's parameters of type dict are protobuf Structs, in which every number is a float.
+"""
 
 import dataclasses
+import difflib
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from infill.config.presets import PRESETS
 from infill.config.settings import Preset
 from infill.errors import InputError
 
+SHORT_NAMES: Final = ("sources", "base_model", "seed")
+"""Settings that stand for several fields."""
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_INTERPRETED: Final = str.maketrans({char: f"\\u{ord(char):04x}" for char in "{}$/"})
+"""Characters that a transport may give a meaning of its own: KFP fills in `{{$...}}` and mount paths, Kubernetes
+`$(NAME)`, shells `$name`."""
+_KINDS: Final[Mapping[Any, str]] = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
+
 
 def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> Preset:
-    """The preset of that name with `settings` applied: dotted field name -> JSON value.
+    """Return the preset of that name with `settings` applied: dotted field name -> JSON value.
 
     Three short names stand for several fields: `sources`, `base_model` and `seed`.
     Raises InputError for a preset or a field that does not exist, and for a value of the wrong type.
     """
     if preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     resolved = PRESETS[preset]()
     short = {
         "sources": ["corpus.sources"],
         "base_model": ["tokenizer.base_model", "pretrain.base_model"],
         "seed": [name for name in _field_names(resolved) if name.endswith(".seed")],
     }
+    known = [*SHORT_NAMES, *_field_names(resolved)]
     for name, value in (settings or {}).items():
+        if name not in known:
+            raise InputError(_unknown(name, known))
         for field_name in short.get(name, [name]):
             resolved = _override(resolved, field_name.split("."), value, field_name)
     return resolved
@@ -41,51 +59,85 @@ def _field_names(config: Any, prefix: str = "") -> list[str]:
     return names
 
 
+def _unknown(name: str, known: Sequence[str]) -> str:
+    """Return what to tell a user who named a setting that does not exist."""
+    below = [each for each in known if each.startswith(f"{name}.")]
+    if below:
+        return f"{name!r} is a group of settings; set one of {', '.join(below)}"
+    group, _, rest = name.partition(".")
+    related = [each for each in known if rest and each.startswith(f"{group}.") and each.endswith(f".{rest}")]
+    near = related or difflib.get_close_matches(name, known, n=1)
+    groups = dict.fromkeys(each.partition(".")[0] for each in known)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"settings begin with {', '.join(groups)}"
+    return f"unknown setting {name!r}; {hint}"
+
+
 def _override(config: Any, path: list[str], value: Any, name: str) -> Any:
-    """`config` (a dataclass) with the field at `path` replaced by `value`."""
-    types = get_type_hints(type(config))
+    """Return `config` (a dataclass) with the field at `path` replaced by `value`."""
     head, rest = path[0], path[1:]
-    if head not in types:
-        raise InputError(f"there is no setting {name!r}: {type(config).__name__} has {', '.join(types)}")
-    if rest and not dataclasses.is_dataclass(types[head]):
-        raise InputError(f"there is no setting {name!r}: {head} has no parts")
-    new = _override(getattr(config, head), rest, value, name) if rest else _convert(types[head], value, name)
+    kind = get_type_hints(type(config))[head]
+    new = _override(getattr(config, head), rest, value, name) if rest else _convert(kind, value, name)
     try:
         return replace(config, **{head: new})
     except ValueError as error:
-        raise InputError(f"{name}={value!r}: {error}") from error
+        raise InputError(f"{name} must not be {json.dumps(value, ensure_ascii=False)}: {error}") from error
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
-    """`value` (as JSON gives it) as the type of a field: str, bool, int, float, or nested tuples of these."""
+    """Return `value` (as JSON gives it) as the type of a field: str, bool, int, float, or nested tuples of these."""
+    shown = json.dumps(value, ensure_ascii=False)
     if get_origin(kind) is tuple:
         members = get_args(kind)
         if not isinstance(value, list | tuple):
-            raise InputError(f"{name} wants a list, not {value!r}")
+            raise InputError(f"{name} must be a list, as {_example(kind)}, got {shown}")
         if len(members) == 2 and members[1] is Ellipsis:
             return tuple(_convert(members[0], item, name) for item in value)
         if len(value) != len(members):
-            raise InputError(f"{name} wants {len(members)} values, not {value!r}")
+            raise InputError(f"{name} must have {len(members)} values, as {_example(kind)}, got {shown}")
         return tuple(_convert(member, item, name) for member, item in zip(members, value, strict=True))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
-    if kind not in (str, bool, int, float) or type(value) is not kind:
-        raise InputError(f"{name} wants {getattr(kind, '__name__', kind)}, not {value!r}")
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise InputError(f"{name} must be {_KINDS[kind]}, got {shown}")
     return value
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`["pretrain.train.steps=10", "register.name=team"]` as a mapping; a value that is no JSON is taken as a string.
+def _example(kind: Any) -> str:
+    """Return a value of the type of a field, as one writes it on the command line."""
+    if get_origin(kind) is not tuple:
+        return {str: '"text"', bool: "true", int: "1", float: "0.5"}[kind]
+    members = [member for member in get_args(kind) if member is not Ellipsis]
+    return f"[{', '.join(map(_example, members))}]"
 
-    Raises InputError for a setting without an equals sign.
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return `["pretrain.train.steps=10", "register.name=team"]` as a mapping; a value that is not JSON is a string.
+
+    Raises InputError for a setting without a name or an equals sign.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"{setting!r} is no setting: write NAME=VALUE, for example pretrain.train.steps=10")
+        if not equals or not name.strip():
+            raise InputError(f"a setting must be NAME=VALUE, as pretrain.train.steps=10, got {setting!r}")
         try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = text
+            values[name.strip()] = json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
+            values[name.strip()] = text
     return values
+
+
+def to_text(settings: Mapping[str, Any]) -> str:
+    """Return settings as the text of a JSON object that no transport changes."""
+    return _STRING.sub(lambda match: match[0].translate(_INTERPRETED), json.dumps(settings))
+
+
+def from_text(text: str) -> dict[str, Any]:
+    """Return the settings in the text of a JSON object; empty text holds none. Raises InputError for anything else."""
+    try:
+        settings = json.loads(text or "{}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f'settings must be a JSON object, as {{"sft.train.steps": 10}}, got {text!r}') from error
+    if not isinstance(settings, dict):
+        raise InputError(f'settings must be a JSON object, as {{"sft.train.steps": 10}}, got {text!r}')
+    return settings

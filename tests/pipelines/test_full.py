@@ -57,7 +57,7 @@ def test_parameters_are_frozen(spec: Any) -> None:
     assert {name: value["parameterType"] for name, value in parameters.items()} == {
         "budget": "NUMBER_DOUBLE",
         "preset": "STRING",
-        "settings": "STRUCT",
+        "settings": "STRING",
         "store": "STRING",
     }
 

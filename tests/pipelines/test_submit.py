@@ -85,7 +85,7 @@ def test_a_run_is_started_followed_and_told(kfp: Kfp, quick: None, capsys: pytes
     assert made["runtime_config"]["parameters"] == {
         "preset": "debug",
         "store": "s3://bucket/infill",
-        "settings": {"sft.train.steps": 3},
+        "settings": '{"sft.train.steps": 3}',
         "budget": 2.0,
     }
     summary = json.loads(told.out.splitlines()[-1])
@@ -113,8 +113,11 @@ def test_parameters_come_from_a_file_and_options_go_before_them(kfp: Kfp, tmp_pa
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(given))
     assert run("submit", "--parameters", str(tmp_path / "run.yaml"), "--seed", "7", "--no-wait") == 0
     (made,) = kfp.runs.values()
-    expected = {**given, "settings": {"seed": 7, "sft.train.steps": 9}}
+    expected = {**given, "settings": '{"seed": 7, "sft.train.steps": 9}'}
     assert made["runtime_config"]["parameters"] == expected
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(expected))  # as a run's page shows them
+    assert run("submit", "--parameters", str(tmp_path / "run.yaml"), "--no-wait") == 0
+    assert [made["runtime_config"]["parameters"] for made in kfp.runs.values()] == [expected, expected]
 
 
 @pytest.mark.parametrize(
@@ -123,9 +126,9 @@ def test_parameters_come_from_a_file_and_options_go_before_them(kfp: Kfp, tmp_pa
         ("- 1", "holds no parameters"),
         ("{", "holds no parameters"),
         ("colour: red", "has no parameter 'colour'; it has store, preset, settings, budget"),
-        ("settings: [1]", "settings wants names and values"),
-        ("settings: {a.b: 1}", "there is no setting 'a.b'"),
-        ("preset: none", "there is no preset"),
+        ("settings: [1]", "settings must be names and values"),
+        ("settings: {a.b: 1}", "unknown setting 'a.b'"),
+        ("preset: none", "unknown preset"),
         ("preset: debug", "the run has no store"),
         ("store: /tmp/x", "a folder of this machine"),
     ],

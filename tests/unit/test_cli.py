@@ -46,7 +46,7 @@ def test_user_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(["corpus", "build", "--set", "corpus.colour=1", "--output", str(tmp_path)]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("infill: there is no setting 'corpus.colour'")
+    assert told.err.startswith("infill: unknown setting 'corpus.colour'")
     assert told.err.count("\n") == 1
 
 

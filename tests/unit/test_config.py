@@ -1,6 +1,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infill import config
 from infill.errors import InputError
@@ -35,13 +37,22 @@ def test_short_names_stand_for_several_fields() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nothing.there": 1}, "no setting 'nothing.there'"),
-        ({"pretrain.steps": 1}, "no setting 'pretrain.steps'"),
-        ({"corpus.seed.x": 1}, "seed has no parts"),
-        ({"corpus.seed": "1"}, "wants int"),
-        ({"corpus.seed": True}, "wants int"),
-        ({"corpus.sources": "dir:/x"}, "wants a list"),
-        ({"pretrain.train.betas": [0.9]}, "wants 2 values"),
+        ({"nothing.there": 1}, "unknown setting 'nothing.there'; settings begin with sources"),
+        ({"sft.train.step": 1}, "unknown setting 'sft.train.step'; did you mean 'sft.train.steps'?"),
+        ({"pretrain.steps": 1}, "unknown setting 'pretrain.steps'; did you mean 'pretrain.train.steps'"),
+        ({"sead": 1}, "did you mean 'seed'?"),
+        ({"corpus.seed.x": 1}, "did you mean 'corpus.seed'"),
+        ({"sft.train": 1}, "'sft.train' is a group of settings; set one of sft.train.steps, "),
+        ({"corpus.seed": "1"}, 'corpus.seed must be an integer, got "1"'),
+        ({"corpus.seed": True}, "must be an integer, got true"),
+        ({"corpus.seed": 16.0}, "must be an integer, got 16.0"),
+        ({"corpus.seed": None}, "must be an integer, got null"),
+        ({"register.name": 5}, "must be a string, got 5"),
+        ({"corpus.validation_share": float("nan")}, "must be a number, got NaN"),
+        ({"corpus.validation_share": 10**400}, "must be a number, got 1000"),
+        ({"corpus.sources": "dir:/x"}, r'must be a list, as \["text"\], got "dir:/x"'),
+        ({"corpus.sources": {"dir": 1}}, "must be a list"),
+        ({"pretrain.train.betas": [0.9]}, r"must have 2 values, as \[0.5, 0.5\], got \[0.9\]"),
         ({"pretrain.train.steps": 0}, "must be positive"),
         ({"corpus.sources": []}, "is empty"),
         ({"tokenizer.vocab_size": 100}, "at least 288"),
@@ -61,5 +72,38 @@ def test_unknown_preset_names_the_others() -> None:
 def test_settings_of_the_command_line() -> None:
     parsed = config.parse_settings(["a.b=10", "c=text", 'd=["x"]', "e=a=b"])
     assert parsed == {"a.b": 10, "c": "text", "d": ["x"], "e": "a=b"}
-    with pytest.raises(InputError, match="NAME=VALUE"):
-        config.parse_settings(["steps"])
+    for wrong in ("steps", "=1", " =1"):
+        with pytest.raises(InputError, match="NAME=VALUE"):
+            config.parse_settings([wrong])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=9), json_values, max_size=4))
+def test_settings_travel_as_text_that_nothing_on_the_way_changes(settings: dict[str, Any]) -> None:
+    """Types arrive exactly; no placeholder of KFP, of Kubernetes or of a shell stands in a string."""
+    text = config.to_text(settings)
+    arrived = config.from_text(text)
+    assert arrived == settings
+    assert repr(arrived) == repr(settings)
+    assert text.isascii()
+    assert "$" not in text
+    assert "/" not in text
+
+
+@pytest.mark.parametrize("text", ["{{$.pipeline_root}}", "$(HOME)", "/kfp-workspace/x", '"$HOME"', "😀 \u2028 é"])
+def test_what_a_transport_interprets_is_escaped(text: str) -> None:
+    travelling = config.to_text({"sources": [text]})
+    assert not any(sign in travelling for sign in ("{{", "$", "/"))
+    assert config.from_text(travelling) == {"sources": [text]}
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "3", '"x"', "nonsense", "[" * 100_000])
+def test_text_that_holds_no_settings_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="settings must be a JSON object"):
+        config.from_text(text)

@@ -44,7 +44,7 @@ def test_step_writes_the_manifest(tmp_path: Path) -> None:
     made = stages.step(
         "tokenizer",
         preset="debug",
-        settings={"tokenizer.vocab_size": 400},
+        settings='{"tokenizer.vocab_size": 400}',
         store=str(tmp_path / "store"),
         inputs={"corpus": corpus},
         output=output,

@@ -133,7 +133,7 @@ def check(mlflow_store: Path, tmp_path: Path) -> Check:
     def call(*, preset: str = "debug", budget: float = 1.0, store: str = "", **settings: Any) -> str:
         chosen = {"sources": [f"dir:{code}"], **settings}
         place = store or str(tmp_path / "store")
-        return preflight.check(preset=preset, settings=chosen, store=place, budget=budget)
+        return preflight.check(preset=preset, settings=config.to_text(chosen), store=place, budget=budget)
 
     return call
 

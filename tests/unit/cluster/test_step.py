@@ -32,7 +32,9 @@ def step(server: Server, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def call(name: str, inputs: dict[str, str], **settings: Any) -> manifest.Manifest:
         output = str(tmp_path / f"{name}.json")
         store = str(tmp_path / "store")
-        return stages.step(name, preset="debug", settings=settings, store=store, inputs=inputs, output=output)
+        return stages.step(
+            name, preset="debug", settings=config.to_text(settings), store=store, inputs=inputs, output=output
+        )
 
     return call
 

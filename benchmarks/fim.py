@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from infill import fim, syntax
+from infill.text import DecodeError, read_text
 
 BYTES_PER_HOLE: Final = 500
 MAX_HOLES: Final = 64
@@ -86,11 +87,11 @@ def _read(path: str, languages: Sequence[str]) -> File | None:
         return None
     if not os.path.isfile(path) or not 0 < os.path.getsize(path) <= MAX_FILE_BYTES:
         return None
-    source = Path(path).read_bytes()
     try:
-        return File(path, language, source, source.decode("utf-8"))
-    except UnicodeDecodeError:
+        content = read_text(path)
+    except DecodeError:
         return None
+    return File(path, language, content.encode(), content)
 
 
 def _measure(file: File) -> Measured:

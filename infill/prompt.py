@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from tokenizers import Tokenizer
 
 from infill.errors import InputError
+from infill.text import read_text
 
 Encode = Callable[[str], list[int]]
 """Text to token ids, never parsing special tokens."""
@@ -161,7 +162,7 @@ def load_format(folder: Path) -> PromptFormat:
     """The format of the model or tokenizer in `folder`: its `prompt_format.json`, else what its tokenizer tells."""
     if (folder / FILE_NAME).exists():
         try:
-            value = json.loads((folder / FILE_NAME).read_text())
+            value = json.loads(read_text(folder / FILE_NAME))
         except ValueError as error:
             raise InputError(f"{folder / FILE_NAME} is not valid JSON: {error}") from error
         return PromptFormat.from_json(value)
@@ -171,7 +172,7 @@ def load_format(folder: Path) -> PromptFormat:
 def _tokenizer_json(folder: Path) -> dict[str, Any]:
     file = folder / "tokenizer.json"
     try:
-        value: dict[str, Any] = json.loads(file.read_text())
+        value: dict[str, Any] = json.loads(read_text(file))
     except FileNotFoundError as error:
         raise InputError(f"{folder} has no tokenizer.json; save the checkpoint with its fast tokenizer") from error
     except ValueError as error:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -18,6 +17,7 @@ from infill.cluster import settings as cluster_settings
 from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InputError
 from infill.stages import RUN, STAGES
+from infill.text import read_text
 
 VALUES: Final = "INFILL_VALUES"
 CONFIG_MAPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -67,7 +67,7 @@ def place() -> Place:
     if not file:
         return Place()
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(read_text(file)) or {}
         jobs = values.get("jobs") or {}
         return Place(
             secret=(values.get("objectStore") or {}).get("secretName", Place.secret),

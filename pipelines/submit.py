@@ -13,6 +13,7 @@ import yaml
 from components.images import image
 from infill import config
 from infill.errors import InputError
+from infill.text import DecodeError, read_text
 from pipelines.full import compile_pipeline, infill
 from pipelines.service import Service
 
@@ -24,8 +25,8 @@ PARAMETERS: Final = tuple(infill.component_spec.inputs)
 def read_parameters(file: Path) -> dict[str, Any]:
     """The run's parameters in a YAML or JSON file. Raises InputError for a file that holds something else."""
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = yaml.safe_load(read_text(file))
+    except (OSError, DecodeError, yaml.YAMLError) as error:
         raise InputError(f"{file} holds no parameters ({error}); write YAML, as: preset: small") from error
     if not isinstance(given, dict):
         raise InputError(f"{file} holds no parameters; write one a line, as: preset: small")

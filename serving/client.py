@@ -68,7 +68,7 @@ def project_files(root: Path, path: str) -> list[dict[str, str]]:
             continue
         content = read(root, source, LIMITS)
         if not isinstance(content, str):  # else it says why the file is no source
-            found.append({"path": source.path, "text": content[0].decode(errors="replace")})
+            found.append({"path": source.path, "text": content[0].decode()})
             room -= len(content[0])
     return found
 

@@ -82,4 +82,4 @@ def files(root: Path) -> Iterator[tuple[str, str]]:
     for source in sources(root, limits, left_out):
         found = read(root, source, limits)
         if not isinstance(found, str):
-            yield source.path, found[0].decode(errors="replace")
+            yield source.path, found[0].decode()

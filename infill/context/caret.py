@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from infill.errors import InputError
+from infill.text import DecodeError, read_text
 
 _IMPORT: Final = re.compile(
     r"\n[ \t]*(?=[ifpur#])"  # spares most lines the alternatives
@@ -61,13 +62,16 @@ def imports(prefix: str) -> str:
 
 
 def read_source(file: Path) -> str:
-    """The text of a file that a user named, its line ends as they are. Raises InputError when it is none in UTF-8."""
+    """Return the text of a file that a user named, without a byte order mark and with its line ends as they are.
+
+    Raises InputError when it cannot be read or is not text.
+    """
     try:
-        return file.read_bytes().decode()
+        return read_text(file)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 (byte {error.start}): convert it first") from error
+    except DecodeError as error:
+        raise InputError(f"{file} is {error}: save it as UTF-8 first") from error
 
 
 def split_at(text: str, line: int, column: int) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from pathspec import GitIgnoreSpec
 
 from infill.errors import InputError
+from infill.text import DecodeError, read_text, to_utf8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def sources(root: Path, limits: Limits, left_out: LeftOut) -> Iterator[Source]:
 
 
 def read(root: Path, source: Source, limits: Limits) -> tuple[bytes, Stamp] | str:
-    """The text of a file and its stamp from before the reading, or why it is left out.
+    """Return the text of a file as UTF-8 and its stamp from before the reading, or why it is left out.
 
     A file that changes while it is read gives what was read, at most the limit; its stamp then differs from what the
     next look finds, so it is read again.
@@ -139,6 +140,10 @@ def read(root: Path, source: Source, limits: Limits) -> tuple[bytes, Stamp] | st
         return f"cannot be read: {error.strerror}"
     if len(data) > limits.file_bytes:
         return f"larger than {limits.file_bytes:,} bytes"
+    try:
+        data = to_utf8(data)
+    except DecodeError:
+        return "binary" if b"\0" in data[:_NUL_HEAD] else "not UTF-8, nor UTF-16 with a byte order mark"
     return refusal(source.path, data) or (data, stamp)
 
 
@@ -205,7 +210,7 @@ def _walk(root: Path, left_out: LeftOut) -> Iterator[tuple[os.DirEntry[str], str
 
 def _rules(file: Path, folder: str, outer: Rules) -> Rules:
     try:
-        lines = file.read_bytes().decode(errors="replace").splitlines()
+        lines = [line.removesuffix("\r") for line in read_text(file, "surrogateescape").split("\n")]
     except OSError:
         return outer
     try:

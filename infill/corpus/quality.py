@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from infill.config import CorpusConfig
 from infill.corpus import language, licences
 from infill.corpus.sources import SourceFile
+from infill.text import DecodeError, decode
 
 GENERATED_CHARS: Final = 1_500
 """The mark of a generated file is looked for in this much of it."""
@@ -119,12 +120,11 @@ def read_text(root: str, file: SourceFile) -> str | Removal:
         return Removal("unreadable", error.strerror or "")
     if len(data) > file.size:
         return Removal("unreadable", "the file grew while it was read")
-    if b"\0" in data:
-        return Removal("binary", "it holds a zero byte")
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return Removal("invalid_utf8", f"{error.reason} at byte {error.start}")
+        text = decode(data)
+    except DecodeError as error:
+        return Removal("binary", "it holds a zero byte") if b"\0" in data else Removal("invalid_utf8", str(error))
+    return Removal("binary", "it holds a zero byte") if "\0" in text else text
 
 
 def _licence(document: Document, config: CorpusConfig) -> Removal | None:

@@ -25,6 +25,7 @@ import pathspec
 
 from infill.corpus import licences
 from infill.errors import InputError
+from infill.text import decode
 
 IGNORED: Final = frozenset(
     {".git", ".hg", ".svn", ".bzr", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".DS_Store"}
@@ -236,7 +237,7 @@ def _text(root: Path, path: str) -> str:
         if not file.is_relative_to(root) or not file.is_file():
             return ""
         with file.open("rb") as handle:
-            return handle.read(MAX_LICENCE_BYTES).decode("utf-8", "replace")
+            return decode(handle.read(MAX_LICENCE_BYTES), "replace")
     except (OSError, RuntimeError):  # RuntimeError: a loop of links
         return ""
 

@@ -1,5 +1,6 @@
 """Which files a repository gives: git's rules, and everything strange that a folder can hold."""
 
+import codecs
 import os
 import subprocess
 from pathlib import Path
@@ -132,3 +133,23 @@ def test_no_folder_is_an_error(tmp_path: Path) -> None:
 def test_limits_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
         Limits(files=0)
+
+
+def test_byte_order_mark_hides_nothing_and_enters_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {"secret.py": "KEY = 1\n", "local.py": "KEY = 2\n", "sub/own.py": "x\n"})
+    (tmp_path / ".gitignore").write_bytes(codecs.BOM_UTF8 + b"secret.py\r\n")
+    (tmp_path / ".git" / "info").mkdir(parents=True)
+    (tmp_path / ".git" / "info" / "exclude").write_bytes("local.py\r\n".encode("utf-16"))
+    (tmp_path / "sub" / ".gitignore").write_bytes(codecs.BOM_UTF16_BE + "own.py\n".encode("utf-16-be"))
+    (tmp_path / "marked.py").write_bytes(codecs.BOM_UTF8 + b"alpha = 1\r\n")
+    (tmp_path / "wide.py").write_bytes("beta = '\u00e9'\n".encode("utf-16"))
+    index = ProjectIndex.from_repository(tmp_path)
+    kept = {path: index.text(path) for path in index.files if path.endswith(".py")}
+    assert kept == {"marked.py": "alpha = 1\r\n", "wide.py": "beta = '\u00e9'\n"}
+
+
+def test_what_is_not_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "latin.py").write_bytes("s = 'naïve'\n".encode("latin-1"))
+    (tmp_path / "unmarked.py").write_bytes("x = 1\n".encode("utf-16-le"))
+    index = ProjectIndex.from_repository(tmp_path)
+    assert index.left_out.counts == {"not UTF-8, nor UTF-16 with a byte order mark": 1, "binary": 1}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from infill.context.caret import read_source, split_at
 from infill.context.query import query_repository
 from infill.errors import InputError
 from tests import golden
@@ -40,6 +41,12 @@ def test_one_json_object_with_times_and_provenance(
         lines = (repo / item["path"]).read_text().split("\n")[item["first_line"] - 1 : item["last_line"]]
         assert item["text"].removesuffix("\n") == "\n".join(lines)
         assert item["strategy"] == "infill"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_mark_is_no_column(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.py").write_bytes("alpha = beta\r\n".encode(encoding))
+    assert split_at(read_source(tmp_path / "a.py"), 1, 6) == ("alpha", " = beta\r\n")
 
 
 def test_a_table_for_people(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,9 @@ def test_only_chosen_languages() -> None:
         (b"\x7fELF\0\0", "binary"),
         ("é".encode()[:1], "invalid_utf8"),
         ("naïve".encode("latin-1"), "invalid_utf8"),
-        ("x = 1".encode("utf-16"), "binary"),
+        ("x = 1\r\n".encode("utf-16"), "x = 1\r\n"),
+        ("x = 1".encode("utf-16-le"), "binary"),
+        (b"\xff\xfe\0\0", "binary"),
     ],
 )
 def test_bytes_become_text_or_a_reason(tmp_path: Path, data: bytes, expected: str) -> None:

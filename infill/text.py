@@ -1,0 +1,90 @@
+"""Text that others wrote: how its bytes become characters, and where its lines end.
+
+**Encodings.** A text file is UTF-8, with or without a byte order mark, or UTF-16 with one. The mark is not part of the
+text. Anything else is refused with a reason where the characters matter (source code: a wrong guess would be trained on
+and shown to the model), and read leniently where the ASCII in it says enough (licences, build files, `.gitignore`).
+
+**Lines** end in LF, CR LF or a lone CR, as in editors, the Language Server Protocol and server-sent events. Nothing
+else ends a line: `str.splitlines` also cuts at form feeds, U+0085, U+2028 and others that may stand inside a line of
+code. Files are read as bytes, because reading in text mode rewrites CR LF and CR.
+"""
+
+import codecs
+import re
+from pathlib import Path
+from typing import Final, Literal
+
+_UTF16: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_LINE_END: Final = re.compile(r"\r\n?|\n")
+_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+
+Errors = Literal["strict", "replace", "surrogateescape"]
+
+
+class DecodeError(ValueError):
+    """The bytes are not text in an encoding that we read; the message is the reason."""
+
+
+def decode(data: bytes, errors: Errors = "strict") -> str:
+    """Return the characters of a text file, without its byte order mark and with its line ends as they are.
+
+    `errors` says what happens to bytes that are not UTF-8: "strict" raises DecodeError, "replace" puts U+FFFD in their
+    place, "surrogateescape" keeps them as file names do (`os.fsdecode`).
+    """
+    encoding = _UTF16.get(data[:2])
+    try:
+        if encoding is None:
+            return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
+        return data[2:].decode(encoding, "strict" if errors == "strict" else "replace")
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding is None else "UTF-16"
+        mark = len(codecs.BOM_UTF8) * data.startswith(codecs.BOM_UTF8) if encoding is None else 2
+        raise DecodeError(f"not {name} (byte {mark + error.start})") from error
+
+
+def to_utf8(data: bytes) -> bytes:
+    """Return a text file as UTF-8 without a byte order mark. Raises DecodeError as `decode` does."""
+    text = decode(data)  # also proves that the bytes are UTF-8
+    if data[:2] in _UTF16:
+        return text.encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def read_text(file: str | Path, errors: Errors = "strict") -> str:
+    """Return the text of a whole file. Raises OSError, and DecodeError as `decode` does."""
+    return decode(Path(file).read_bytes(), errors)
+
+
+def split_lines(text: str, *, keepends: bool = False) -> list[str]:
+    """Return the lines of `text`; a line end at the very end starts no further line.
+
+    With `keepends` each line keeps its line end, so that joining the lines gives `text` again.
+    """
+    if keepends:
+        return _LINE.findall(text)
+    parts = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return parts if parts[-1] else parts[:-1]
+
+
+def line_starts(text: str) -> list[int]:
+    """Return the offset of each line as an editor numbers them: a line end always starts another, even at the end."""
+    return [0, *(match.end() for match in _LINE_END.finditer(text))]
+
+
+class LineBuffer:
+    """Cuts a text that arrives in pieces into lines, without their ends."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, piece: str) -> list[str]:
+        """Return the lines that `piece` completes. A CR at its end waits for the LF that may follow."""
+        text = self._rest + piece
+        end = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
+        self._rest = text[end:]
+        return split_lines(text[:end])
+
+    def close(self) -> list[str]:
+        """Return the line that the stream ended in, if it holds anything."""
+        text, self._rest = self._rest, ""
+        return split_lines(text)

@@ -50,8 +50,8 @@ lock: setup ## resolve the dependencies again into requirements/
 
 .PHONY: demo
 demo: setup ## train, evaluate, register and serve a tiny model on the installed packages (BASE= trains it from scratch)
-	$(BIN)/infill run --preset demo $(if $(BASE),--base-model $(BASE)) --out $(OUT)
-	$(BIN)/infill smoke --out $(OUT)
+	$(BIN)/infill run --preset demo $(if $(BASE),--base-model "$(BASE)") --out "$(OUT)"
+	$(BIN)/infill smoke --out "$(OUT)"
 
 .PHONY: base
 base: setup ## train the base model that the demo may start from into models/base (TORCH=cuda: minutes on one GPU)
@@ -82,7 +82,7 @@ format: setup ## format the code
 
 .PHONY: serve
 serve: setup ## serve the model that the demo deployed (OUT=folder of the run)
-	$(BIN)/infill serve --out $(OUT)
+	$(BIN)/infill serve --out "$(OUT)"
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## open MLflow on the demo's runs (OUT=folder of the run)
@@ -132,6 +132,6 @@ pipeline-compile: setup ## compile the pipeline to out/pipeline.yaml
 .PHONY: pipeline-submit
 pipeline-submit: setup ## run the pipeline on KFP and follow it (KFP_HOST; STORE, PRESET or PARAMETERS=FILE; VALUES=FILE; the token in KFP_TOKEN)
 	@test -n "$(KFP_HOST)" -a -n "$(STORE)$(PARAMETERS)" || { echo "make: set KFP_HOST (URL of the KFP API) and STORE (s3://...) or PARAMETERS" >&2; exit 1; }
-	$(BIN)/infill pipeline submit --host $(KFP_HOST) $(if $(STORE),--store $(STORE)) $(if $(PRESET),--preset $(PRESET)) \
-		$(if $(PARAMETERS),--parameters $(PARAMETERS)) $(if $(VALUES),--values $(VALUES)) \
+	$(BIN)/infill pipeline submit --host $(KFP_HOST) $(if $(STORE),--store "$(STORE)") $(if $(PRESET),--preset $(PRESET)) \
+		$(if $(PARAMETERS),--parameters "$(PARAMETERS)") $(if $(VALUES),--values "$(VALUES)") \
 		$(if $(wildcard dist/images.json),--images dist/images.json)

@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from infill import examples, manifest, metrics, storage
+from infill.cli_options import absolute_path
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate.generation import Generator
@@ -35,7 +36,7 @@ RESAMPLES: Final = 2_000
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.context_model", description="Context and the model.")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of a finished run")
+    parser.add_argument("--out", required=True, type=absolute_path, metavar="DIR", help="folder of a finished run")
     parser.add_argument("--stage", default="sft", choices=("pretrain", "sft", "dpo"), help="which of its models")
     parser.add_argument("--holes", type=int, default=400, metavar="N")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")

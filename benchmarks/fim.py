@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from infill import fim, syntax
+from infill.cli_options import absolute_path
 from infill.text import DecodeError, read_text
 
 BYTES_PER_HOLE: Final = 500
@@ -47,7 +48,9 @@ class Measured(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fim", description="Speed of the FIM splitter.")
     parser.add_argument("--quick", action="store_true", help="2 MB of source in place of 20")
-    parser.add_argument("--repo", type=Path, metavar="DIR", help="this folder in place of the installed packages")
+    parser.add_argument(
+        "--repo", type=absolute_path, metavar="DIR", help="this folder in place of the installed packages"
+    )
     options = parser.parse_args(arguments)
     folder = options.repo or Path(sysconfig.get_paths()["purelib"])
     languages = syntax.LANGUAGES if options.repo else ("python",)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from infill import storage
+from infill.cli_options import absolute_uri
 from infill.evaluate import humaneval
 from infill.evaluate.generation import Generator
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.humaneval", description="HumanEval-Infilling, executed."
     )
-    parser.add_argument("--model", required=True, metavar="URI", help="folder of the model")
+    parser.add_argument("--model", type=absolute_uri, required=True, metavar="URI", help="folder of the model")
     parser.add_argument("--set", default="single-line", choices=humaneval.SETS)
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="N tasks, spread over the set; 0 is all")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")

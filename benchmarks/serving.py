@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 import infill
+from infill.cli_options import absolute_path, absolute_uri
 from serving import local
 from serving.client import project_files
 from serving.transformer.config import TransformerConfig, prepare
@@ -39,8 +40,10 @@ DIRECT = {"max_tokens": 1, "temperature": 0, "ignore_eos": True}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="Overhead of the transformer.")
     parser.add_argument("--quick", action="store_true", help="10 steps in place of 100")
-    parser.add_argument("--model", default="", metavar="URI", help="this model folder in place of a tiny one")
-    parser.add_argument("--repo", type=Path, default=Path(infill.__file__).parent, metavar="DIR", help="the project")
+    parser.add_argument("--model", type=absolute_uri, metavar="URI", help="this model folder in place of a tiny one")
+    parser.add_argument(
+        "--repo", type=absolute_path, default=Path(infill.__file__).parent, metavar="DIR", help="the project"
+    )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or tiny_model(Path(folder) / "model", context_length=CONTEXT_LENGTH)

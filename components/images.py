@@ -6,10 +6,9 @@ it is read when the pipeline is compiled. KFP's cache key holds the reference: b
 
 import json
 import os
-from pathlib import Path
 from typing import Final
 
-from infill import __version__
+from infill import __version__, storage
 from infill.cluster.sizing import RAY_STAGES
 
 NAMES: Final = ("pipeline", "train", "transformer", "predictor")
@@ -22,7 +21,7 @@ def image(name: str) -> str:
     if name not in NAMES:
         raise ValueError(f"there is no image {name!r}; there are {', '.join(NAMES)}")
     if file := os.environ.get("INFILL_IMAGES"):
-        return str(json.loads(Path(file).read_text())[name])
+        return str(json.loads(storage.local_path(file).read_text(encoding="utf-8"))[name])
     return f"infill-{name}:{__version__}"
 
 

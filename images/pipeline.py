@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 import sys
-from pathlib import Path
 
 from kfp import components, local
 
 from components.images import IN_PROCESS
 from infill import storage, tracking
+from infill.cli_options import absolute_path
 from infill.config import to_text
 
 USER = 1000
@@ -26,10 +26,10 @@ TMPFS = f"uid={USER},gid={USER},exec"
 def main() -> int:
     """0 when every step succeeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--repositories", type=Path, required=True, help="folder with one folder a repository")
+    parser.add_argument("out", type=absolute_path)
+    parser.add_argument("--repositories", type=absolute_path, required=True, help="folder with one folder a repository")
     given = parser.parse_args()
-    out = given.out.resolve()
+    out = given.out
     shutil.copytree(given.repositories, out / "repositories", dirs_exist_ok=True)
     os.environ[IN_PROCESS] = "1"  # each step does its stage's work itself
     from pipelines.full import compile_pipeline  # which names the images when it is imported

@@ -10,11 +10,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from infill import __version__, config
-from infill.cli_options import Commands, command, settings_of, settings_options
+from infill.cli_options import (
+    Commands,
+    absolute_path,
+    absolute_uri,
+    command,
+    expanded_path,
+    settings_of,
+    settings_options,
+)
 from infill.errors import InfillError, InputError
 
 STAGE_COMMANDS = {
@@ -78,7 +85,7 @@ def _add_run(commands: Commands) -> None:
         "infill run --preset debug --source dir:~/code --out out/debug",
     )
     settings_options(run)
-    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="store, MLflow and report go here")
+    run.add_argument("--out", type=absolute_path, required=True, metavar="DIR", help="store, MLflow and report go here")
     run.add_argument("--budget", type=float, metavar="HOURS", help="GPU-hours; a run that would take more is refused")
 
 
@@ -111,17 +118,19 @@ def _add_stages(commands: Commands) -> None:
         settings_options(parser)
         for wanted in stage.inputs:
             flag = f"--{wanted.replace('_', '-')}"
-            parser.add_argument(flag, required=True, metavar="URI", help=f"the finished {wanted} artifact")
+            parser.add_argument(
+                flag, type=absolute_uri, required=True, metavar="URI", help=f"the finished {wanted} artifact"
+            )
         _target_options(parser)
     about = "tell how far a training is, or where it ended, from its output folder"
     status = command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
-    status.add_argument("output", metavar="OUT", help="the training's output folder")
+    status.add_argument("output", type=absolute_uri, metavar="OUT", help="the training's output folder")
 
 
 def _target_options(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--store", default="", metavar="URI", help="put the result at its address in this store")
-    target.add_argument("--output", default="", metavar="URI", help="put the result into this folder")
+    target.add_argument("--store", type=absolute_uri, metavar="URI", help="put the result at its address in this store")
+    target.add_argument("--output", type=absolute_uri, metavar="URI", help="put the result into this folder")
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
@@ -136,13 +145,15 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
     stage = STAGES[options.stage]
     preset = config.resolve(options.preset, settings_of(options))
     inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
-    made = execute(options.stage, getattr(preset, stage.settings), inputs, options.store, output=options.output)
+    made = execute(
+        options.stage, getattr(preset, stage.settings), inputs, options.store or "", output=options.output or ""
+    )
     return {"uri": made.uri, "digest": made.digest, "seconds": made.seconds, "metrics": made.metrics}
 
 
 def _caret(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repo", type=Path, required=True, metavar="DIR", help="the project's folder")
-    parser.add_argument("--path", required=True, help="the current file, relative to the project")
+    parser.add_argument("--repo", type=absolute_path, required=True, metavar="DIR", help="the project's folder")
+    parser.add_argument("--path", type=expanded_path, required=True, help="the current file, relative to the project")
     parser.add_argument("--line", type=int, required=True, metavar="L", help="line of the caret, from 1")
     parser.add_argument("--column", type=int, required=True, metavar="C", help="column of the caret, from 1")
 
@@ -154,7 +165,7 @@ def _add_tools(commands: Commands) -> None:
     split = command(
         fim, "split", _split, "cut syntactic holes into a file", "infill fim split infill/prompt.py --n 3 --seed 1"
     )
-    split.add_argument("file", type=Path)
+    split.add_argument("file", type=expanded_path, metavar="FILE")
     split.add_argument("--n", type=int, default=5, help="holes; default: %(default)s")
     split.add_argument("--seed", type=int, default=0)
     split.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
@@ -172,9 +183,10 @@ def _add_tools(commands: Commands) -> None:
     _caret(query)
     query.add_argument("--strategy", default="infill", help="default: %(default)s")
     query.add_argument("--budget", type=int, default=4_096, help="tokens; default: %(default)s")
-    query.add_argument("--tokenizer", default=None, metavar="URI", help="a model or tokenizer folder")
+    query.add_argument("--tokenizer", type=absolute_uri, metavar="URI", help="a model or tokenizer folder")
     query.add_argument(
         "--recent",
+        type=expanded_path,
         action="append",
         default=[],
         metavar="PATH",
@@ -186,7 +198,7 @@ def _add_tools(commands: Commands) -> None:
 def _split(options: argparse.Namespace) -> None:
     from infill.fim_show import split_file
 
-    split_file(str(options.file), n=options.n, seed=options.seed, as_json=options.json or not sys.stdout.isatty())
+    split_file(options.file, n=options.n, seed=options.seed, as_json=options.json or not sys.stdout.isatty())
 
 
 def _query(options: argparse.Namespace) -> None:
@@ -211,8 +223,8 @@ def _add_export(commands: Commands) -> None:
     )
     about = "write a model folder as one GGUF file for llama.cpp"
     gguf = command(export, "gguf", _gguf, about, "infill export gguf out/model --to model.gguf --type q8_0")
-    gguf.add_argument("model", metavar="MODEL", help="a model folder")
-    gguf.add_argument("--to", type=Path, required=True, metavar="FILE")
+    gguf.add_argument("model", type=absolute_uri, metavar="MODEL", help="a model folder")
+    gguf.add_argument("--to", type=absolute_path, required=True, metavar="FILE")
     gguf.add_argument(
         "--type", default="", metavar="TYPE", help="f32, f16, bf16 or q8_0; default: as the folder's weights"
     )
@@ -249,8 +261,10 @@ def _add_serving(commands: Commands) -> None:
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", metavar="URI", help="a model folder, or a deployment record (.json)")
-    which.add_argument("--out", type=Path, metavar="DIR", help="the deployed model of this run")
+    which.add_argument(
+        "--model", type=absolute_uri, metavar="URI", help="a model folder, or a deployment record (.json)"
+    )
+    which.add_argument("--out", type=absolute_path, metavar="DIR", help="the deployed model of this run")
 
 
 def _model(options: argparse.Namespace) -> str:
@@ -286,7 +300,7 @@ def _add_release(commands: Commands) -> None:
     settings_options(deploy)
     which = deploy.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--decision", default="", metavar="URI", help="the gate's decision, as the register stage wrote it"
+        "--decision", type=absolute_uri, metavar="URI", help="the gate's decision, as the register stage wrote it"
     )
     which.add_argument("--champion", default="", metavar="NAME", help="the champion of this registered model in MLflow")
     _target_options(deploy)
@@ -301,9 +315,9 @@ def _add_release(commands: Commands) -> None:
         "infill smoke --out out/demo",
     )
     what = smoke.add_mutually_exclusive_group(required=True)
-    what.add_argument("--out", type=Path, metavar="DIR", help="the folder of a run")
+    what.add_argument("--out", type=absolute_path, metavar="DIR", help="the folder of a run")
     what.add_argument("--url", default="", help="a transformer that runs; it is asked the golden prompts of --model")
-    smoke.add_argument("--model", default="", metavar="URI", help="the model that runs at --url")
+    smoke.add_argument("--model", type=absolute_uri, metavar="URI", help="the model that runs at --url")
     smoke.add_argument("--latency", type=float, default=10_000.0, metavar="MS", help="with --url; default: %(default)s")
     smoke.add_argument("--n", type=int, default=3, help="carets, with --out; default: %(default)s")
 
@@ -315,7 +329,7 @@ def _add_release(commands: Commands) -> None:
         "infill rollback --out out/demo",
     )
     where = rollback.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, metavar="DIR", help="the folder of a run on this machine")
+    where.add_argument("--out", type=absolute_path, metavar="DIR", help="the folder of a run on this machine")
     where.add_argument("--release", default="", help="a release of charts/infill-serving on the cluster of KUBECONFIG")
     rollback.add_argument("--name", default="infill", help="registered model in MLflow; default: %(default)s")
 
@@ -327,12 +341,12 @@ def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:
     options.set += [f"deploy.release={options.release}"] if options.release else []
     options.stage = "deploy"
     settings = config.resolve(options.preset, settings_of(options)).deploy
-    target = {"output": options.output, "store": options.store}
+    target = {"output": options.output or "", "store": options.store or ""}
     if not options.dry_run:
         return _stage(options) if options.decision else deploy.champion(settings, options.champion, **target)
     if options.decision and not options.output:
-        target["output"] = stages.address("deploy", settings, {"decision": options.decision}, options.store)
-    print(deploy.plan(settings, options.decision, options.champion, **target))
+        target["output"] = stages.address("deploy", settings, {"decision": options.decision}, target["store"])
+    print(deploy.plan(settings, options.decision or "", options.champion, **target))
     return None
 
 
@@ -362,7 +376,7 @@ def _rollback(options: argparse.Namespace) -> dict[str, Any]:
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(options.out)))
     served = storage.read_json(local.deployment_of(options.out))
     limits = {name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")}
-    target = options.out.resolve() / "store" / "deploy" / f"rollback-{time.time_ns()}"
+    target = options.out / "store" / "deploy" / f"rollback-{time.time_ns()}"
     return deploy.rollback(config.DeployConfig(**limits), options.name, output=str(target))
 
 

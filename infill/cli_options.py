@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from infill import config
+from infill import config, storage
+from infill.errors import InfillError
 
 Commands = Any  # argparse's own type of a group of sub-parsers is private
 
@@ -21,15 +22,59 @@ def command(commands: Commands, name: str, call: Any, about: str, example: str =
     return parser
 
 
+def absolute_uri(text: str) -> str:
+    """Return an option's path or URI made absolute: the type of every option that names a place."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path or URI must not be empty")
+    try:
+        return storage.absolute(text)
+    except InfillError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def optional_uri(text: str) -> str:
+    """As `absolute_uri`, where an empty value says that there is none."""
+    return absolute_uri(text) if text else ""
+
+
+def absolute_path(text: str) -> Path:
+    """As `absolute_uri`, for a place that must be on this machine."""
+    place = absolute_uri(text)
+    if not storage.is_local(place):
+        raise argparse.ArgumentTypeError(f"{text} is not on this machine; name a local path")
+    return Path(place)
+
+
+def expanded_path(text: str) -> str:
+    """As `absolute_path`, but leave a relative path alone: it starts at a project's folder, or is shown again."""
+    place = str(absolute_path(text))
+    return place if text.startswith("~") or text.lower().startswith("file:") else text
+
+
+def absolute_source(text: str) -> str:
+    """Return a source of code (`dir:PATH`, `packages:`) with its path made absolute."""
+    try:
+        return config.absolute_source(text)
+    except InfillError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo") -> None:
     """Add the options that `settings_of` reads."""
     parser.add_argument("--preset", default=preset, choices=config.PRESETS, help=f"default: {preset or 'demo'}")
     parser.add_argument("--seed", type=int, help="seed of every stage")
     parser.add_argument(
-        "--source", action="append", metavar="URI", help="dir:/path or packages: (may be repeated; default: packages:)"
+        "--source",
+        type=absolute_source,
+        action="append",
+        metavar="URI",
+        help="dir:/path or packages: (may be repeated; default: packages:)",
     )
     parser.add_argument(
-        "--base-model", metavar="URI", help="start from this Hugging Face folder instead of training from scratch"
+        "--base-model",
+        type=absolute_uri,
+        metavar="URI",
+        help="start from this Hugging Face folder instead of training from scratch",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
@@ -37,18 +82,12 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the options of a command stand for. Folders are made absolute: steps run elsewhere."""
+    """Return the settings that the options of a command stand for. Paths in them are absolute: steps run elsewhere."""
     short: dict[str, Any] = {}
     if options.source:
-        short["sources"] = [_absolute_source(source) for source in options.source]
+        short["sources"] = options.source
     if options.base_model:
-        remote = "://" in options.base_model
-        short["base_model"] = options.base_model if remote else str(Path(options.base_model).resolve())
+        short["base_model"] = options.base_model
     if options.seed is not None:
         short["seed"] = options.seed
-    return short | config.parse_settings(options.set)
-
-
-def _absolute_source(source: str) -> str:
-    kind, _, path = source.partition(":")
-    return f"dir:{Path(path).resolve()}" if kind == "dir" and "://" not in path else source
+    return short | config.absolute_settings(config.parse_settings(options.set))

@@ -10,11 +10,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from urllib.parse import unquote
 
 import fsspec
 
@@ -23,6 +25,8 @@ from infill.errors import InputError, StorageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LOCATION: Final[Mapping[str, bool]] = {"location": True}
+"""Metadata of a dataclass field that holds paths or URIs: what a user gives for it goes through `absolute`."""
 CHUNK_BYTES: Final = 1 << 20
 ROW_GROUP: Final = 1_024
 """Rows of a parquet file's row group."""
@@ -35,13 +39,15 @@ _S3: Final[dict[str, Any]] = {
     "config_kwargs": {"connect_timeout": 3, "read_timeout": 20, "retries": {"max_attempts": 2}}
 }
 """An address where nobody answers is a sentence within a minute: three attempts, and s3fs makes five of each."""
+_REMOTE_SCHEME: Final = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
+_FILE_URI: Final = re.compile(r"file:(?://([^/]*))?(/.*|$)", re.IGNORECASE | re.DOTALL)
 _CLIENTS: Final = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
 """Packages whose errors are those of an object store."""
 
 
 def is_local(uri: str) -> bool:
-    """Whether `uri` names a file of this machine: a plain path or `file://`."""
-    return "://" not in uri or uri.startswith("file://")
+    """Whether `uri` names a file of this machine: a plain path or a `file:` URI."""
+    return _REMOTE_SCHEME.match(uri) is None
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -49,8 +55,9 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Raises StorageError when the protocol is unknown or its package is not installed.
     """
-    protocol = "" if is_local(uri) else uri.partition("://")[0]
-    options = (_REMOTE if protocol else {}) | (_S3 if protocol in ("s3", "s3a") else {})
+    if is_local(uri):
+        return fsspec.filesystem("file"), str(local_path(uri))
+    options = _REMOTE | (_S3 if uri.partition("://")[0] in ("s3", "s3a") else {})
     try:
         fs, path = fsspec.core.url_to_fs(uri, **options)
     except (ValueError, ImportError) as error:
@@ -64,10 +71,42 @@ def join(uri: str, *parts: str) -> str:
 
 
 def local_path(uri: str) -> Path:
-    """The path of a local URI. Raises StorageError for a remote one."""
+    """Return the absolute path of a local URI, with `~` expanded and the escapes of a `file:` URI decoded.
+
+    Raises StorageError for a remote URI, InputError for a user, a host or a character that does not exist.
+    """
     if not is_local(uri):
         raise StorageError(f"{uri} is not on this machine")
-    return Path(uri.removeprefix("file://"))
+    path = _path_in(uri)
+    if "\0" in path:
+        raise InputError(f"{uri!r} is not a path: it contains a null character")
+    expanded = os.path.expanduser(path)  # pathlib would expand ./~ too
+    if path.startswith("~") and expanded == path:
+        user = path.partition("/")[0]
+        raise InputError(f"cannot expand {uri}: no home directory for {user}; write ./{user} for that name")
+    return Path(expanded).absolute()
+
+
+def _path_in(uri: str) -> str:
+    """Return the path in a `file:` URI (RFC 8089), decoded; any other text as it is."""
+    match = _FILE_URI.match(uri)
+    if match is None:
+        return uri
+    host, path = (unquote(part or "", errors="surrogateescape") for part in match.groups())
+    if host.startswith("~"):
+        return host + path
+    if host.lower() not in ("", "localhost"):
+        raise InputError(f"{uri} names the host {host}; write file:///path for a file of this machine")
+    return path[1:] if path.startswith("/~") else path
+
+
+def absolute(uri: str) -> str:
+    """Return what a user gave as a path or URI so that it means the same in every process and folder.
+
+    A local one becomes an absolute path without links, from the working directory and with `~` expanded; a remote one
+    is left alone. Every option, setting and environment variable that names a place goes through here.
+    """
+    return str(local_path(uri).resolve()) if is_local(uri) else uri
 
 
 @contextlib.contextmanager
@@ -100,12 +139,15 @@ def is_file(uri: str) -> bool:
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
-    """URIs of all files below the folder `uri` whose name ends in `suffix`, sorted; empty when there is no folder."""
+    """URIs of all files below the folder `uri` whose name ends in `suffix`, sorted; empty when there is no folder.
+
+    Those of local files are absolute paths.
+    """
     fs, path = filesystem(uri)
     with _errors("list", uri):
         found = fs.find(path) if fs.exists(path) else []
-    root = path.rstrip("/")
-    return sorted(join(uri, str(name)[len(root) :]) for name in found if str(name).endswith(suffix))
+    root, folder = path.rstrip("/"), path if is_local(uri) else uri
+    return sorted(join(folder, str(name)[len(root) :]) for name in found if str(name).endswith(suffix))
 
 
 def read_bytes(uri: str) -> bytes:

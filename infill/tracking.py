@@ -75,8 +75,10 @@ def local_store(out: str) -> str:
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or "" when nothing is tracked."""
-    return os.environ.get("MLFLOW_TRACKING_URI", "")
+    """Return MLFLOW_TRACKING_URI, its file made absolute if it is a database's; "" when nothing is tracked."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    database = database_file(uri)
+    return uri if database is None else f"sqlite:///{database}"
 
 
 def mask(text: str) -> str:
@@ -323,8 +325,9 @@ def _service_errors() -> Iterator[None]:
 
 
 def database_file(uri: str) -> Path | None:
-    """The file of a sqlite tracking URI; None for a server."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """Return the file of a sqlite tracking URI as an absolute path; None for a server and a database in memory."""
+    file = uri.removeprefix("sqlite:///")
+    return None if file == uri or file.startswith((":", "file:")) else storage.local_path(file)
 
 
 def _experiment(mlflow: "MlflowClient") -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 from kfp import dsl, kubernetes
 
+from infill import storage
 from infill.cluster import settings as cluster_settings
 from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InputError
@@ -67,7 +68,7 @@ def place() -> Place:
     if not file:
         return Place()
     try:
-        values = yaml.safe_load(read_text(file)) or {}
+        values = yaml.safe_load(read_text(storage.local_path(file))) or {}
         jobs = values.get("jobs") or {}
         return Place(
             secret=(values.get("objectStore") or {}).get("secretName", Place.secret),

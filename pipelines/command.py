@@ -3,10 +3,9 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-from infill.cli_options import Commands, command, settings_of, settings_options
+from infill.cli_options import Commands, absolute_path, absolute_uri, command, settings_of, settings_options
 from infill.errors import InputError
 
 
@@ -18,7 +17,7 @@ def add(commands: Commands) -> None:
     compiled = command(
         pipeline, "compile", _compile, "compile the pipeline", "infill pipeline compile --to infill.yaml"
     )
-    compiled.add_argument("--to", type=Path, default=Path("out/pipeline.yaml"), metavar="FILE")
+    compiled.add_argument("--to", type=absolute_path, default="out/pipeline.yaml", metavar="FILE")
     _platform_options(compiled)
 
     submit = command(
@@ -28,8 +27,10 @@ def add(commands: Commands) -> None:
         "run the pipeline on Kubeflow Pipelines and follow it to its end",
         "infill pipeline submit --host http://localhost:8888 --store s3://bucket/infill --preset small",
     )
-    submit.add_argument("--parameters", type=Path, metavar="FILE", help="parameters as YAML; options go before them")
-    submit.add_argument("--store", metavar="URI", help="object-store prefix for all artifacts")
+    submit.add_argument(
+        "--parameters", type=absolute_path, metavar="FILE", help="parameters as YAML; options go before them"
+    )
+    submit.add_argument("--store", type=absolute_uri, metavar="URI", help="object-store prefix for all artifacts")
     submit.add_argument(
         "--budget", type=float, metavar="HOURS", help="GPU-hours; a run that would take more is refused"
     )
@@ -55,19 +56,22 @@ def add(commands: Commands) -> None:
 
 def _platform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--images", metavar="FILE", help="images by digest, as dist/images.json (default: INFILL_IMAGES)"
+        "--images",
+        type=absolute_path,
+        metavar="FILE",
+        help="images by digest, as dist/images.json (default: INFILL_IMAGES)",
     )
     about = "the values that charts/infill-platform was installed with (default: INFILL_VALUES)"
-    parser.add_argument("--values", metavar="FILE", help=about)
+    parser.add_argument("--values", type=absolute_path, metavar="FILE", help=about)
 
 
 def _platform(options: argparse.Namespace) -> None:
     """Tell the modules that define the pipeline, which read them when they are imported."""
     for name, file in (("INFILL_IMAGES", options.images), ("INFILL_VALUES", options.values)):
         if file:
-            if not Path(file).is_file():
+            if not file.is_file():
                 raise InputError(f"there is no file {file}")
-            os.environ[name] = file
+            os.environ[name] = str(file)
 
 
 def _compile(options: argparse.Namespace) -> dict[str, str]:

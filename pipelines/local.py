@@ -29,8 +29,9 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     `budget` (GPU-hours) goes before the pipeline's own default. Run again with the same arguments, it goes on where it
     was killed. Raises InfillError when a step fails.
     """
+    settings = configuration.absolute_settings(settings)
     configuration.resolve(preset, settings)  # a user's mistake is told before anything is started
-    out = out.resolve()
+    out = Path(storage.absolute(str(out)))
     out.mkdir(parents=True, exist_ok=True)
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)
@@ -50,7 +51,8 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
 @contextlib.contextmanager
 def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterator[None]:
     """What the steps, which are processes of their own, read from their environment; the run's parent in MLflow."""
-    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(out)))
+    # The steps may run in another folder, so a relative path in the user's own URI is made absolute too.
+    os.environ["MLFLOW_TRACKING_URI"] = tracking.tracking_uri() or tracking.local_store(str(out))
     key = hashlib.sha256(json.dumps([str(out), preset, settings], sort_keys=True).encode()).hexdigest()[:16]
     resolved = configuration.resolve(preset, settings)
     parent = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset}, config=resolved)

@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from benchmarks.context import coverage, projects, replay, speed
+from infill.cli_options import absolute_path
 from infill.prompt import Encode
 from infill.tokenizer import PATTERN
 
@@ -30,7 +31,7 @@ KV_BUDGET, PACK_BUDGET = 6_144, 8_192
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.context", description="Context engine and its peers.")
     parser.add_argument("--quick", action="store_true", help="two packages, 40 holes, 3,000 chunks")
-    parser.add_argument("--repo", type=Path, metavar="DIR", help="measure on this folder")
+    parser.add_argument("--repo", type=absolute_path, metavar="DIR", help="measure on this folder")
     parser.add_argument("--chunks", type=int, default=0, metavar="N", help="size of the index; default: 30,000")
     options = parser.parse_args(arguments)
     chunks = options.chunks or (3_000 if options.quick else 30_000)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _projects(options: argparse.Namespace) -> dict[str, projects.Project]:
     if options.repo:
-        return {options.repo.resolve().name: dict(projects.files(options.repo))}
+        return {options.repo.name: dict(projects.files(options.repo))}
     packages = (*projects.TUNED, *projects.CHECKED)
     return {
         each.name: projects.fetch(each) for each in (packages[2:3] + packages[-3:-2] if options.quick else packages)

@@ -5,7 +5,14 @@ A configuration is a frozen, keyword-only dataclass (`settings`), a preset a fun
 """
 
 from infill.config.presets import PRESETS, base, debug, demo, mellum_4b, mellum_4b_gqa, small
-from infill.config.resolve import from_text, parse_settings, resolve, to_text
+from infill.config.resolve import (
+    absolute_settings,
+    absolute_source,
+    from_text,
+    parse_settings,
+    resolve,
+    to_text,
+)
 from infill.config.settings import (
     PERMISSIVE_LICENCES,
     CorpusConfig,
@@ -41,6 +48,8 @@ __all__ = [
     "SftConfig",
     "TokenizerConfig",
     "TrainConfig",
+    "absolute_settings",
+    "absolute_source",
     "base",
     "debug",
     "demo",

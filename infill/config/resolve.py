@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+from infill import storage
 from infill.config.presets import PRESETS
 from infill.config.settings import Preset
 from infill.errors import InputError
 
-SHORT_NAMES: Final = ("sources", "base_model", "seed")
-"""Settings that stand for several fields."""
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _INTERPRETED: Final = str.maketrans({char: f"\\u{ord(char):04x}" for char in "{}$/"})
 """Characters that a transport may give a meaning of its own: KFP fills in `{{$...}}` and mount paths, Kubernetes
@@ -35,18 +34,61 @@ def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> Preset:
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     resolved = PRESETS[preset]()
-    short = {
-        "sources": ["corpus.sources"],
-        "base_model": ["tokenizer.base_model", "pretrain.base_model"],
-        "seed": [name for name in _field_names(resolved) if name.endswith(".seed")],
-    }
-    known = [*SHORT_NAMES, *_field_names(resolved)]
+    short = _short_names(resolved)
+    known = [*short, *_field_names(resolved)]
     for name, value in (settings or {}).items():
         if name not in known:
             raise InputError(_unknown(name, known))
         for field_name in short.get(name, [name]):
             resolved = _override(resolved, field_name.split("."), value, field_name)
     return resolved
+
+
+def _short_names(preset: Preset) -> dict[str, list[str]]:
+    """Short name -> the settings that it stands for."""
+    return {
+        "sources": ["corpus.sources"],
+        "base_model": ["tokenizer.base_model", "pretrain.base_model"],
+        "seed": [name for name in _field_names(preset) if name.endswith(".seed")],
+    }
+
+
+def absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `settings` with the paths in them made absolute, for a stage that runs in another folder.
+
+    Which settings are paths, their fields say (`storage.LOCATION`). Values of a wrong type are left to `resolve`.
+    """
+    preset = PRESETS["demo"]()
+    places = set(_location_names(preset))
+    short = _short_names(preset)
+    return {
+        name: _absolute(value) if places.intersection(short.get(name, [name])) else value
+        for name, value in settings.items()
+    }
+
+
+def _location_names(config: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the settings below a dataclass that hold paths, URIs or sources."""
+    names: list[str] = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            names += _location_names(value, f"{prefix}{item.name}.")
+        elif "location" in item.metadata:
+            names.append(f"{prefix}{item.name}")
+    return names
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [absolute_source(item) if isinstance(item, str) else item for item in value]
+    return storage.absolute(value) if isinstance(value, str) and value else value
+
+
+def absolute_source(source: str) -> str:
+    """Return a source of code with its path made absolute: `dir:~/code` as `dir:/home/me/code`."""
+    kind, _, place = source.partition(":")
+    return f"dir:{storage.absolute(place)}" if kind == "dir" and place else source
 
 
 def _field_names(config: Any, prefix: str = "") -> list[str]:

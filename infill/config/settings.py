@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from infill.context import CANDIDATES
+from infill.storage import LOCATION
 
 EXECUTION: Final[Mapping[str, bool]] = {"execution": True}
 """Metadata of a field that says where or how fast a stage runs, not what it makes: no part of an artifact's key."""
@@ -34,7 +35,7 @@ def _check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    sources: tuple[str, ...] = ("packages:",)
+    sources: tuple[str, ...] = field(default=("packages:",), metadata=LOCATION)
     """Where the code comes from: `dir:/path` (a folder of repositories) or `packages:` (installed distributions)."""
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
@@ -79,7 +80,7 @@ class TokenizerConfig:
     """Entries including the 32 reserved special tokens. Mellum and StarCoder: 49,152."""
     max_bytes: int = 100_000_000
     """Train on a sample of at most this many bytes of the train split."""
-    base_model: str = ""
+    base_model: str = field(default="", metadata=LOCATION)
     """Take tokenizer and FIM tokens from this Hugging Face folder instead of training one."""
     seed: int = 0
 
@@ -198,7 +199,7 @@ class PretrainConfig:
     """Share of the other files that start with their path (StarCoder2, arXiv 2402.19173: half)."""
     mixture: tuple[tuple[str, float], ...] = ()
     """How often a document is read in an epoch, on average, by language or by repository; 1 where nothing is said."""
-    base_model: str = ""
+    base_model: str = field(default="", metadata=LOCATION)
     """Start from this Hugging Face folder instead of training: it is imported as it is."""
     licence: str = "other"
     """What the model is licensed under, as the Hugging Face hub names it; `other` leaves that to its owner."""

@@ -23,6 +23,7 @@ from typing import Final
 
 import pathspec
 
+from infill import storage
 from infill.corpus import licences
 from infill.errors import InputError
 from infill.text import decode
@@ -96,7 +97,7 @@ def _folder_of(source: str) -> Path | None:
         return None
     if kind != "dir" or not place:
         raise InputError(f"{source!r} is no source: write dir:/path/to/folder, or packages: for the installed packages")
-    folder = Path(place).expanduser()
+    folder = storage.local_path(place)
     if not folder.is_dir():
         raise InputError(f"{source} is no folder; give the folder that holds the repositories")
     return folder.resolve()

@@ -9,9 +9,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
+from infill import storage
 from infill.errors import InputError
 from infill.evaluate import sandbox
 from infill.evaluate.generation import Generation, Generator
@@ -55,7 +55,7 @@ def load(name: str, limit: int = 0) -> list[Task]:
     folder = os.environ.get(FOLDER)
     if not folder:
         raise InputError(f"set {FOLDER} to the folder with the files of github.com/openai/human-eval-infilling")
-    file = Path(folder) / SETS[name]
+    file = storage.local_path(folder) / SETS[name]
     try:
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             tasks = [Task(**json.loads(line)) for line in lines]

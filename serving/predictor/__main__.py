@@ -5,8 +5,10 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from infill import storage
+from infill.cli_options import optional_uri
 from infill.errors import InfillError
 from serving.predictor.config import PredictorConfig
 
@@ -16,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m serving.predictor", description="Serve one model.")
     for field in dataclasses.fields(PredictorConfig):
         required = field.default is dataclasses.MISSING
-        kind = str if required else type(field.default)
+        kind: Any = optional_uri if "location" in field.metadata else field.type
         name = f"--{field.name.replace('_', '-')}"
         parser.add_argument(name, dest=field.name, type=kind, required=required, default=field.default)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")

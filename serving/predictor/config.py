@@ -1,13 +1,15 @@
 """What the predictor can be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from infill.storage import LOCATION
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
-    model: str
+    model: str = field(metadata=LOCATION)
     """URI of the model folder."""
-    deployment: str = ""
+    deployment: str = field(default="", metadata=LOCATION)
     """URI of a deployment record: the model must then have the digest that stands in it."""
     name: str = "infill"
     """What the model is called in answers."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from infill.cli_options import optional_uri
 from infill.errors import InfillError
 from serving.transformer.config import TransformerConfig, prepare
 
@@ -47,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for field in dataclasses.fields(TransformerConfig):
         option = KSERVE_NAMES.get(field.name, field.name)
-        parser.add_argument(f"--{option}", dest=field.name, type=type(field.default), default=field.default)
-    parser.add_argument("--tokenizer", default="", help="another name for --model")
+        kind: Any = optional_uri if "location" in field.metadata else field.type
+        parser.add_argument(f"--{option}", dest=field.name, type=kind, default=field.default)
+    parser.add_argument("--tokenizer", type=optional_uri, default="", help="another name for --model")
     parser.add_argument("--predictor_host", default="", help="host[:port] of the predictor, as KServe gives it")
     parser.add_argument("--predictor_use_ssl", default="false", choices=("true", "false", "True", "False"))
     parser.add_argument("--workers", help="ignored: one process holds the projects and sessions")

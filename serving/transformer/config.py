@@ -1,7 +1,7 @@
 """What the transformer can be told, and what it takes from the model's folder and the deployment record."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,9 @@ MAX_NEW_TOKENS: Final = 128
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    model: str = ""
+    model: str = field(default="", metadata=storage.LOCATION)
     """URI of the model's (or its tokenizer's) folder; empty takes the deployment's."""
-    deployment: str = ""
+    deployment: str = field(default="", metadata=storage.LOCATION)
     """URI of the deployment record, if there is one: its limits and its prompt format's hash are obeyed."""
     predictor: str = "http://127.0.0.1:8081"
     """Base URL of the predictor."""

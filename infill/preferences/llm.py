@@ -1,11 +1,12 @@
 """The judge behind an OpenAI-compatible URL."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 import httpx
@@ -22,6 +23,9 @@ LONGEST_WAIT: Final = 30.0
 """Seconds between two attempts, at most."""
 PREFIX_CHARS: Final = 4_000
 SUFFIX_CHARS: Final = 1_500
+DECODER: Final = json.JSONDecoder()
+THOUGHTS_END: Final = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNORECASE)
+"""Tag with which models that reason aloud end their thoughts. Templates often swallow the opening one."""
 
 INSTRUCTION: Final = """You judge completions of source code in an editor. A part of a file is missing: you see what \
 stands before and after the gap, what the author wrote there, and {count} candidates. Judge each candidate by whether \
@@ -118,20 +122,39 @@ def messages(hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[d
 
 
 def parse(answer: str, count: int) -> list[Verdict] | None:
-    """The verdicts in a judge's answer; None unless there are `count` of them with scores between 0 and 1."""
-    found = re.search(r"\{.*\}", answer, re.DOTALL)
-    try:
-        verdicts = json.loads(found.group())["verdicts"] if found else None
-        if not isinstance(verdicts, list) or len(verdicts) != count:
-            return None
-        return [_verdict(item) for item in verdicts]
-    except (ValueError, KeyError, TypeError):
-        return None
+    """Return the last `count` verdicts that the answer states as a JSON object, or None if it states none.
+
+    A model may think aloud, in prose or in <think> tags, and may wrap its answer in a code fence: whatever is not such
+    an object is skipped, and what it considers before a closing </think> is not its answer.
+    """
+    stated = list(_stated(answer, count))
+    ends = (
+        tag.end()
+        for tag in THOUGHTS_END.finditer(answer)
+        if not any(start <= tag.start() < end for start, end, _ in stated)  # else a reason speaks of the tag
+    )
+    thoughts = max(ends, default=0)
+    return next((verdicts for start, _, verdicts in reversed(stated) if start >= thoughts), None)
+
+
+def _stated(answer: str, count: int) -> Iterator[tuple[int, int, list[Verdict]]]:
+    """Yield start, end and verdicts of each JSON object in `answer` with `count` valid verdicts, outermost first."""
+    place = answer.find("{")
+    while place >= 0:
+        end = place + 1
+        # Text that is not JSON, another shape, a score that is not a score, or nesting too deep to parse.
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            value, after = DECODER.raw_decode(answer, place)
+            verdicts = [_verdict(item) for item in value["verdicts"]]
+            if len(verdicts) == count:
+                yield place, after, verdicts
+                end = after
+        place = answer.find("{", end)
 
 
 def _verdict(item: Mapping[str, Any]) -> Verdict:
     score = item["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise ValueError(f"no score: {score!r}")
+        raise ValueError(f"score must be a number from 0 to 1, got {score!r}")
     reason = " ".join(str(item.get("reason", "")).split())[:200]
     return Verdict(score=float(score), defects=(reason,) if reason and score < 0.5 else ())

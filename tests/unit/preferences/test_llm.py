@@ -3,6 +3,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infill.errors import ServiceError
 from infill.preferences import llm
@@ -48,6 +50,56 @@ def test_nonsense_costs_the_hole_and_nothing_else(content: str) -> None:
     with serve(completion(content)) as server:
         assert _judge(server) is None
     assert len(server.requests) == 1
+
+
+OTHER = json.dumps({"verdicts": [{"score": 0}, {"score": 0}]})
+EXPECTED = [Verdict(score=1.0), Verdict(score=0.1, defects=("a stub",))]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        f"```json\n{GOOD}\n```",
+        f"<think>Candidate 1 closes the {{ brace; {{1: 2}} is a dict.</think>\n{GOOD}",
+        f"<think>First I thought {OTHER}</think>{GOOD}",
+        f"no opening tag {OTHER} </think> {GOOD}",
+        f"{{ x = 1; }} is what it writes.\n{GOOD}\nI hope {{that}} helps {{",
+        f"{OTHER} No, wait: {GOOD}",
+        f'{{"result": {GOOD}}}',
+        f'{GOOD[:-1]}, "draft": {OTHER}}}',
+        f"{GOOD}\n{{}}",
+        '{"a":' * 5_000 + GOOD,
+    ],
+)
+def test_the_last_verdicts_count_whatever_stands_around_them(content: str) -> None:
+    assert llm.parse(content, 2) == EXPECTED
+
+
+def test_a_verdict_may_speak_of_braces_and_tags() -> None:
+    said = {"verdicts": [{"score": 0, "reason": "leaves } and </think> {"}, {"score": 1, "reason": '{"verdicts": []}'}]}
+    judged = llm.parse(json.dumps(said), 2)
+    assert judged == [Verdict(score=0.0, defects=("leaves } and </think> {",)), Verdict(score=1.0)]
+
+
+def test_what_a_model_only_considered_is_no_verdict() -> None:
+    assert llm.parse(f"<think>perhaps {GOOD}</think> I cannot judge this.", 2) is None
+
+
+PROSE = st.text(st.sampled_from('{}[]:,"\\` 01ab\n<>/é'), max_size=60)
+
+
+@given(before=PROSE, after=PROSE, scores=st.lists(st.floats(0, 1), min_size=1, max_size=4), reason=PROSE)
+def test_prose_around_a_verdict_never_hides_it(before: str, after: str, scores: list[float], reason: str) -> None:
+    said = json.dumps({"verdicts": [{"score": score, "reason": reason} for score in scores]})
+    judged = llm.parse(f"{before}\n{said}\n{after}", len(scores))
+    assert judged is not None
+    assert [verdict.score for verdict in judged] == scores
+
+
+@given(answer=st.text() | PROSE, count=st.integers(1, 3))
+def test_any_answer_can_be_read(answer: str, count: int) -> None:
+    assert llm.parse(answer, count) is None
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ and bits per byte of the true middle; for the engine's context over each other o
 for 95 % confidence.
 """
 
-import argparse
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +19,8 @@ from typing import Any, Final
 import torch
 from torch.nn.functional import log_softmax
 
-from infill import examples, manifest, metrics, storage
-from infill.cli_options import absolute_path
+from infill import entry, examples, manifest, metrics, storage
+from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate.generation import Generator
@@ -35,10 +35,10 @@ RESAMPLES: Final = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.context_model", description="Context and the model.")
-    parser.add_argument("--out", required=True, type=absolute_path, metavar="DIR", help="folder of a finished run")
+    parser = entry.Parser(prog="python -m benchmarks.context_model", description="Context and the model.")
+    parser.add_argument("--out", required=True, type=input_folder, metavar="DIR", help="folder of a finished run")
     parser.add_argument("--stage", default="sft", choices=("pretrain", "sft", "dpo"), help="which of its models")
-    parser.add_argument("--holes", type=int, default=400, metavar="N")
+    parser.add_argument("--holes", type=integer("the number of holes", 1), default=400, metavar="N")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")
     options = parser.parse_args(arguments)
     corpus, tokenizer, model = (_newest(options.out, stage) for stage in ("corpus", "tokenizer", options.stage))
@@ -120,4 +120,4 @@ def _gains(ours: Mapping[str, list[float]], other: Mapping[str, list[float]]) ->
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run("python -m benchmarks.context_model", main))

@@ -7,10 +7,10 @@ is counted is the processor time of this process. A file gets one hole per 500 b
 most 64.
 """
 
-import argparse
 import json
 import os
 import random
+import sys
 import sysconfig
 import time
 from collections import Counter
@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from infill import fim, syntax
-from infill.cli_options import absolute_path
+from infill import entry, fim, syntax
+from infill.cli_options import input_folder
 from infill.text import DecodeError, read_text
 
 BYTES_PER_HOLE: Final = 500
@@ -46,10 +46,10 @@ class Measured(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fim", description="Speed of the FIM splitter.")
+    parser = entry.Parser(prog="python -m benchmarks.fim", description="Speed of the FIM splitter.")
     parser.add_argument("--quick", action="store_true", help="2 MB of source in place of 20")
     parser.add_argument(
-        "--repo", type=absolute_path, metavar="DIR", help="this folder in place of the installed packages"
+        "--repo", type=input_folder, metavar="DIR", help="this folder in place of the installed packages"
     )
     options = parser.parse_args(arguments)
     folder = options.repo or Path(sysconfig.get_paths()["purelib"])
@@ -132,4 +132,4 @@ def _summary(files: Sequence[File], measured: Sequence[Measured]) -> dict[str, o
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run("python -m benchmarks.fim", main))

@@ -6,13 +6,13 @@ DIR holds the files of github.com/openai/human-eval-infilling. Completions are g
 as it is and cut where an editor would cut it, with 95 % intervals.
 """
 
-import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import Final
 
-from infill import storage
-from infill.cli_options import absolute_uri
+from infill import entry, storage
+from infill.cli_options import absolute_uri, integer
 from infill.evaluate import humaneval
 from infill.evaluate.generation import Generator
 
@@ -21,13 +21,17 @@ QUICK: Final = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.humaneval", description="HumanEval-Infilling, executed."
-    )
+    parser = entry.Parser(prog="python -m benchmarks.humaneval", description="HumanEval-Infilling, executed.")
     parser.add_argument("--model", type=absolute_uri, required=True, metavar="URI", help="folder of the model")
     parser.add_argument("--set", default="single-line", choices=humaneval.SETS)
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="N tasks, spread over the set; 0 is all")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    parser.add_argument(
+        "--limit",
+        type=integer("the number of tasks", 0),
+        default=0,
+        metavar="N",
+        help="N tasks, spread over the set; 0 is all",
+    )
+    parser.add_argument("--max-new-tokens", type=integer("the number of tokens", 1), default=128, metavar="N")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} tasks")
     options = parser.parse_args(arguments)
     result = humaneval.evaluate(
@@ -42,4 +46,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run("python -m benchmarks.humaneval", main))

@@ -9,7 +9,6 @@ HTTP, JSON, indexing, ranking, packing and tokenising. The model is tiny unless 
 drowned in the forward pass.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -22,7 +21,9 @@ from typing import Any
 import httpx
 
 import infill
-from infill.cli_options import absolute_path, absolute_uri
+from infill import entry
+from infill.cli_options import absolute_uri, input_folder
+from infill.errors import InputError
 from serving import local
 from serving.client import project_files
 from serving.transformer.config import TransformerConfig, prepare
@@ -38,11 +39,11 @@ DIRECT = {"max_tokens": 1, "temperature": 0, "ignore_eos": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="Overhead of the transformer.")
+    parser = entry.Parser(prog="python -m benchmarks.serving", description="Overhead of the transformer.")
     parser.add_argument("--quick", action="store_true", help="10 steps in place of 100")
     parser.add_argument("--model", type=absolute_uri, metavar="URI", help="this model folder in place of a tiny one")
     parser.add_argument(
-        "--repo", type=absolute_path, default=Path(infill.__file__).parent, metavar="DIR", help="the project"
+        "--repo", type=input_folder, default=Path(infill.__file__).parent, metavar="DIR", help="the project"
     )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +89,9 @@ def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
 
 def _bodies(repo: Path, steps: int) -> list[dict[str, Any]]:
     """The requests of a typing session in the largest file of the project, from its middle on."""
-    largest = max(repo.rglob("*.py"), key=lambda file: file.stat().st_size)
+    largest = max(repo.rglob("*.py"), key=lambda file: file.stat().st_size, default=None)
+    if largest is None:
+        raise InputError(f"{repo} holds no Python file to type in: give --repo another folder")
     path, text = largest.relative_to(repo).as_posix(), largest.read_text(encoding="utf-8")
     context = project_files(repo, path)
     suffix = text[len(text) * 2 // 3 :]
@@ -130,4 +133,4 @@ def _log(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run("python -m benchmarks.serving", main))

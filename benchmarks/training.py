@@ -14,7 +14,6 @@ Ratios are throughput, ours over theirs; above one we are faster.
 - data_wait: share of the time that our loop waits for data, which it tokenises while it trains.
 """
 
-import argparse
 import contextlib
 import functools
 import io
@@ -35,7 +34,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before PyTorch is loaded, as 
 import torch
 
 from benchmarks import rates
-from infill import model, ray_session
+from infill import entry, model, ray_session
+from infill.cli_options import integer
 from infill.config import PRESETS, ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
 from infill.train import cost, history, launch, loop, objectives
@@ -58,13 +58,17 @@ Turn = Callable[[], float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description="Speed of the training engine.")
+    parser = entry.Parser(prog="python -m benchmarks.training", description="Speed of the training engine.")
     parser.add_argument("--quick", action="store_true", help="one round, and no ray_vs_torchrun")
     parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="these figures alone")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default 7)")
+    parser.add_argument(
+        "--rounds", type=integer("the number of rounds", 1), default=7, help="turns of each side (default 7)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the presets' speed and MFU")
     parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), help="their speed alone, on the device")
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: PyTorch sees no CUDA device on this machine")
     if options.presets or options.device == "cuda":
         device = torch.device(options.device)
         rated = rates.measure(options.presets or ["small", "mellum_4b"], device)

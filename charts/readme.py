@@ -3,7 +3,6 @@
 In values.yaml a line `# -- text` documents the value under it.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from infill import entry
 
 CHARTS = Path(__file__).parent
 COMMENT = re.compile(r"^(?P<indent> *)# -- (?P<text>.+)$")
@@ -75,7 +76,7 @@ def heading(path: Path) -> str:
 
 def main() -> int:
     """Writes or checks; 1 when a README is out of date."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = entry.Parser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
     stale = 0
@@ -90,4 +91,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run("charts/readme.py", main))

@@ -3,12 +3,11 @@
 `python -m deploy.sizing` writes it between its two marks, `--check` fails when it is out of date.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from infill import model
+from infill import entry, model
 from infill.cluster.sizing import PEAK, TRAINING_STAGES, UTILISATION, flops, gpus, trainer
 from infill.config import PRESETS
 
@@ -55,7 +54,7 @@ def table() -> str:
 
 def main() -> int:
     """Writes or checks; 1 when the guide is out of date."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.sizing", description=__doc__)
+    parser = entry.Parser(prog="python -m deploy.sizing", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
     text = GUIDE.read_text(encoding="utf-8")
@@ -70,4 +69,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run("python -m deploy.sizing", main))

@@ -5,24 +5,34 @@ is quick. A user's mistake is one sentence and its exit code, in most cases 2.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from infill import __version__, config
+from infill import __version__, config, entry
 from infill.cli_options import (
     Commands,
-    absolute_path,
     absolute_uri,
+    budget,
     command,
     expanded_path,
+    input_folder,
+    integer,
+    number,
+    output_file,
+    output_folder,
+    output_uri,
+    port,
+    seed,
     settings_of,
     settings_options,
+    shown_file,
+    url,
+    word,
 )
-from infill.errors import InfillError, InputError
+from infill.errors import InputError
 
 STAGE_COMMANDS = {
     ("corpus", "build"): "corpus",
@@ -44,25 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads of PyTorch that wait may spin for some microseconds and must then sleep: where another process uses the
     # cores too, spinning as long as OpenMP does by default costs a factor of ten (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    return entry.run("infill", lambda: _run_command(arguments))
+
+
+def _run_command(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    try:
-        result = options.call(options)
-    except InfillError as error:
-        print(f"infill: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("infill: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    result = options.call(options)
     if result is not None:
-        print(json.dumps(result, ensure_ascii=False), flush=True)
-    return 0
+        print(entry.dumps(result, sys.stdout))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = entry.Parser(
         prog="infill",
         description="Train your own code-completion model on code that you may use, and serve it to editors.",
-        epilog="Start with: infill run --preset demo --out out/demo, then: infill serve --out out/demo",
+        epilog="Start with: infill run --preset demo --out out/demo, then: infill serve --out out/demo. "
+        f"{entry.DEBUG}=1 shows the traceback of an error.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -85,8 +92,8 @@ def _add_run(commands: Commands) -> None:
         "infill run --preset debug --source dir:~/code --out out/debug",
     )
     settings_options(run)
-    run.add_argument("--out", type=absolute_path, required=True, metavar="DIR", help="store, MLflow and report go here")
-    run.add_argument("--budget", type=float, metavar="HOURS", help="GPU-hours; a run that would take more is refused")
+    run.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="store, MLflow and report go here")
+    budget(run)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
@@ -129,8 +136,8 @@ def _add_stages(commands: Commands) -> None:
 
 def _target_options(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--store", type=absolute_uri, metavar="URI", help="put the result at its address in this store")
-    target.add_argument("--output", type=absolute_uri, metavar="URI", help="put the result into this folder")
+    target.add_argument("--store", type=output_uri, metavar="URI", help="put the result at its address in this store")
+    target.add_argument("--output", type=output_uri, metavar="URI", help="put the result into this folder")
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
@@ -152,10 +159,12 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _caret(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repo", type=absolute_path, required=True, metavar="DIR", help="the project's folder")
+    parser.add_argument("--repo", type=input_folder, required=True, metavar="DIR", help="the project's folder")
     parser.add_argument("--path", type=expanded_path, required=True, help="the current file, relative to the project")
-    parser.add_argument("--line", type=int, required=True, metavar="L", help="line of the caret, from 1")
-    parser.add_argument("--column", type=int, required=True, metavar="C", help="column of the caret, from 1")
+    parser.add_argument("--line", type=integer("line", 1), required=True, metavar="L", help="line of the caret, from 1")
+    parser.add_argument(
+        "--column", type=integer("column", 1), required=True, metavar="C", help="column of the caret, from 1"
+    )
 
 
 def _add_tools(commands: Commands) -> None:
@@ -165,9 +174,9 @@ def _add_tools(commands: Commands) -> None:
     split = command(
         fim, "split", _split, "cut syntactic holes into a file", "infill fim split infill/prompt.py --n 3 --seed 1"
     )
-    split.add_argument("file", type=expanded_path, metavar="FILE")
-    split.add_argument("--n", type=int, default=5, help="holes; default: %(default)s")
-    split.add_argument("--seed", type=int, default=0)
+    split.add_argument("file", type=shown_file, metavar="FILE")
+    split.add_argument("--n", type=integer("the number of holes", 1), default=5, help="holes; default: %(default)s")
+    split.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
     split.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
 
     context = commands.add_parser("context", help="project context: see infill context --help").add_subparsers(
@@ -182,7 +191,7 @@ def _add_tools(commands: Commands) -> None:
     )
     _caret(query)
     query.add_argument("--strategy", default="infill", help="default: %(default)s")
-    query.add_argument("--budget", type=int, default=4_096, help="tokens; default: %(default)s")
+    query.add_argument("--budget", type=integer("budget", 1), default=4_096, help="tokens; default: %(default)s")
     query.add_argument("--tokenizer", type=absolute_uri, metavar="URI", help="a model or tokenizer folder")
     query.add_argument(
         "--recent",
@@ -224,7 +233,7 @@ def _add_export(commands: Commands) -> None:
     about = "write a model folder as one GGUF file for llama.cpp"
     gguf = command(export, "gguf", _gguf, about, "infill export gguf out/model --to model.gguf --type q8_0")
     gguf.add_argument("model", type=absolute_uri, metavar="MODEL", help="a model folder")
-    gguf.add_argument("--to", type=absolute_path, required=True, metavar="FILE")
+    gguf.add_argument("--to", type=output_file, required=True, metavar="FILE")
     gguf.add_argument(
         "--type", default="", metavar="TYPE", help="f32, f16, bf16 or q8_0; default: as the folder's weights"
     )
@@ -245,7 +254,7 @@ def _add_serving(commands: Commands) -> None:
         "infill serve --out out/demo --port 8080",
     )
     _model_options(serve)
-    serve.add_argument("--port", type=int, default=8_080, help="of the transformer; default: %(default)s")
+    serve.add_argument("--port", type=port, default=8_080, help="of the transformer; default: %(default)s")
 
     complete = command(
         commands,
@@ -254,9 +263,11 @@ def _add_serving(commands: Commands) -> None:
         "ask a server to complete at a caret, with the project's files as context",
         "infill complete --url http://localhost:8080 --repo . --path infill/prompt.py --line 120 --column 5",
     )
-    complete.add_argument("--url", required=True, help="the transformer, as http://localhost:8080")
+    complete.add_argument("--url", type=url, required=True, help="the transformer, as http://localhost:8080")
     _caret(complete)
-    complete.add_argument("--max-tokens", type=int, default=64, help="default: %(default)s")
+    complete.add_argument(
+        "--max-tokens", type=integer("the number of tokens", 1), default=64, help="default: %(default)s"
+    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -264,7 +275,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--model", type=absolute_uri, metavar="URI", help="a model folder, or a deployment record (.json)"
     )
-    which.add_argument("--out", type=absolute_path, metavar="DIR", help="the deployed model of this run")
+    which.add_argument("--out", type=input_folder, metavar="DIR", help="the deployed model of this run")
 
 
 def _model(options: argparse.Namespace) -> str:
@@ -302,9 +313,9 @@ def _add_release(commands: Commands) -> None:
     which.add_argument(
         "--decision", type=absolute_uri, metavar="URI", help="the gate's decision, as the register stage wrote it"
     )
-    which.add_argument("--champion", default="", metavar="NAME", help="the champion of this registered model in MLflow")
+    which.add_argument("--champion", type=word, metavar="NAME", help="the champion of this registered model in MLflow")
     _target_options(deploy)
-    deploy.add_argument("--release", default="", help="deploy to this release of charts/infill-serving (KUBECONFIG)")
+    deploy.add_argument("--release", type=word, help="deploy to this release of charts/infill-serving (KUBECONFIG)")
     deploy.add_argument("--dry-run", action="store_true", help="print manifests and differences, change nothing")
 
     smoke = command(
@@ -315,11 +326,16 @@ def _add_release(commands: Commands) -> None:
         "infill smoke --out out/demo",
     )
     what = smoke.add_mutually_exclusive_group(required=True)
-    what.add_argument("--out", type=absolute_path, metavar="DIR", help="the folder of a run")
-    what.add_argument("--url", default="", help="a transformer that runs; it is asked the golden prompts of --model")
+    what.add_argument("--out", type=input_folder, metavar="DIR", help="the folder of a run")
+    what.add_argument("--url", type=url, help="a transformer that runs; it is asked the golden prompts of --model")
     smoke.add_argument("--model", type=absolute_uri, metavar="URI", help="the model that runs at --url")
-    smoke.add_argument("--latency", type=float, default=10_000.0, metavar="MS", help="with --url; default: %(default)s")
-    smoke.add_argument("--n", type=int, default=3, help="carets, with --out; default: %(default)s")
+    latency = number("latency", positive=True)
+    smoke.add_argument(
+        "--latency", type=latency, default=10_000.0, metavar="MS", help="with --url; default: %(default)s"
+    )
+    smoke.add_argument(
+        "--n", type=integer("the number of carets", 1), default=3, help="carets, with --out; default: %(default)s"
+    )
 
     rollback = command(
         commands,
@@ -329,9 +345,11 @@ def _add_release(commands: Commands) -> None:
         "infill rollback --out out/demo",
     )
     where = rollback.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=absolute_path, metavar="DIR", help="the folder of a run on this machine")
-    where.add_argument("--release", default="", help="a release of charts/infill-serving on the cluster of KUBECONFIG")
-    rollback.add_argument("--name", default="infill", help="registered model in MLflow; default: %(default)s")
+    where.add_argument("--out", type=input_folder, metavar="DIR", help="the folder of a run on this machine")
+    where.add_argument("--release", type=word, help="a release of charts/infill-serving on the cluster of KUBECONFIG")
+    rollback.add_argument(
+        "--name", type=word, default="infill", help="registered model in MLflow; default: %(default)s"
+    )
 
 
 def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -344,9 +362,10 @@ def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:
     target = {"output": options.output or "", "store": options.store or ""}
     if not options.dry_run:
         return _stage(options) if options.decision else deploy.champion(settings, options.champion, **target)
-    if options.decision and not options.output:
-        target["output"] = stages.address("deploy", settings, {"decision": options.decision}, target["store"])
-    print(deploy.plan(settings, options.decision or "", options.champion, **target))
+    decision = options.decision or ""
+    if decision and not options.output:
+        target["output"] = stages.address("deploy", settings, {"decision": decision}, target["store"])
+    print(deploy.plan(settings, decision, options.champion or "", **target))
     return None
 
 

@@ -1,13 +1,188 @@
-"""What several commands share: how one is added, and the options that stand for settings."""
+"""What several commands share: how one is added, the types of arguments, and the options that stand for settings.
+
+A type is a function from the argument's text to its value, or to an ArgumentTypeError with a sentence. What is wrong
+with an argument is so told before any work begins.
+"""
 
 import argparse
+import math
+import os
+import tempfile
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infill import config, storage
 from infill.errors import InfillError
 
 Commands = Any  # argparse's own type of a group of sub-parsers is private
+
+
+def integer(what: str, low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return the type of an integer that is called `what` and lies between `low` and `high`."""
+    span = f"at least {low}" if high is None else f"between {low} and {high}"
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{what} must be an integer, got {text!r}") from None
+        if value < low or (high is not None and value > high):
+            raise ArgumentTypeError(f"{what} must be {span}, got {value}")
+        return value
+
+    return read
+
+
+def number(what: str, *, positive: bool = False) -> Callable[[str], float]:
+    """Return the type of a finite number, called `what`, that is not negative or, if `positive`, above 0."""
+    span = "a number above 0" if positive else "a number of at least 0"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{what} must be {span}, got {text!r}") from None
+        if not math.isfinite(value) or value < 0 or (positive and value == 0):
+            raise ArgumentTypeError(f"{what} must be {span}, got {text}")
+        return value
+
+    return read
+
+
+port = integer("port", 1, 65_535)
+seed = integer("seed", 0, 2**32 - 1)
+
+
+def url(text: str) -> str:
+    """Read the base URL of a server."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a port, an address that is not closed by ]
+        valid = False
+    if not valid:
+        raise ArgumentTypeError(f"a URL must look like http://localhost:8080, got {text!r}")
+    return text
+
+
+def word(text: str) -> str:
+    """Read a name."""
+    if not text.strip():
+        raise ArgumentTypeError("a name must not be empty")
+    return text
+
+
+def absolute_uri(text: str) -> str:
+    """Return an option's path or URI made absolute: the type of every option that names a place."""
+    if not text or "\0" in text:
+        raise ArgumentTypeError(f"a path or URI must not {'hold a null character' if text else 'be empty'}")
+    try:
+        return storage.absolute(text)
+    except InfillError as error:
+        raise ArgumentTypeError(str(error)) from error
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, an unknown user's home, a name too long
+        raise ArgumentTypeError(f"cannot use {text}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def optional_uri(text: str) -> str:
+    """As `absolute_uri`, where an empty value says that there is none."""
+    return absolute_uri(text) if text else ""
+
+
+def absolute_path(text: str) -> Path:
+    """As `absolute_uri`, for a place that must be on this machine."""
+    place = absolute_uri(text)
+    if not storage.is_local(place):
+        raise ArgumentTypeError(f"{text} is not on this machine; name a local path")
+    return Path(place)
+
+
+def expanded_path(text: str) -> str:
+    """As `absolute_path`, but leave a relative path alone: it starts at a project's folder, or is shown again."""
+    place = str(absolute_path(text))
+    return place if text.startswith("~") or text.lower().startswith("file:") else text
+
+
+def input_file(text: str) -> Path:
+    """As `absolute_path`, for a file that can be read."""
+    path = _existing(text)
+    if path.is_dir():
+        raise ArgumentTypeError(f"{text} is a folder; name a file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ArgumentTypeError(f"cannot read {text}: {error.strerror}; check its rights") from None
+    return path
+
+
+def shown_file(text: str) -> str:
+    """As `input_file`, but leave a relative path alone, since it is shown again."""
+    input_file(text)
+    return expanded_path(text)
+
+
+def input_folder(text: str) -> Path:
+    """As `absolute_path`, for a folder that exists."""
+    path = _existing(text)
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{text} is a file; name a folder")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """As `absolute_path`, for a file that can be written; it and its folder need not exist."""
+    path = absolute_path(text)
+    _require_writable(path.parent)
+    if path.is_dir() or text.endswith("/"):
+        raise ArgumentTypeError(f"{text} is a folder; name a file")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """As `absolute_path`, for a folder that can be written; it need not exist."""
+    path = absolute_path(text)
+    _require_writable(path)
+    return path
+
+
+def output_uri(text: str) -> str:
+    """As `absolute_uri`, for a folder that is written; if it is local, it must be writable."""
+    place = absolute_uri(text)
+    if storage.is_local(place):
+        _require_writable(Path(place))
+    return place
+
+
+def _existing(text: str) -> Path:
+    path = absolute_path(text)
+    try:
+        path.stat()
+    except OSError as error:
+        target = f" (a link to {path})" if os.path.islink(text) else ""
+        raise ArgumentTypeError(f"cannot read {text}{target}: {error.strerror}; check the path") from None
+    return path
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise ArgumentTypeError unless files can be made in `folder`, or in the folder that it would be made in."""
+    try:
+        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not nearest.is_dir():
+            raise ArgumentTypeError(f"{nearest} is not a folder; choose another path")
+        tempfile.TemporaryFile(dir=nearest).close()  # tells of rights, read-only file systems and quotas
+    except OSError as error:
+        raise ArgumentTypeError(f"cannot write to {error.filename}: {error.strerror}; choose another path") from None
+
+
+def absolute_source(text: str) -> str:
+    """Return a source of code (`dir:PATH`, `packages:`) with its path made absolute."""
+    try:
+        return config.absolute_source(text)
+    except InfillError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def command(commands: Commands, name: str, call: Any, about: str, example: str = "") -> argparse.ArgumentParser:
@@ -22,47 +197,10 @@ def command(commands: Commands, name: str, call: Any, about: str, example: str =
     return parser
 
 
-def absolute_uri(text: str) -> str:
-    """Return an option's path or URI made absolute: the type of every option that names a place."""
-    if not text:
-        raise argparse.ArgumentTypeError("a path or URI must not be empty")
-    try:
-        return storage.absolute(text)
-    except InfillError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def optional_uri(text: str) -> str:
-    """As `absolute_uri`, where an empty value says that there is none."""
-    return absolute_uri(text) if text else ""
-
-
-def absolute_path(text: str) -> Path:
-    """As `absolute_uri`, for a place that must be on this machine."""
-    place = absolute_uri(text)
-    if not storage.is_local(place):
-        raise argparse.ArgumentTypeError(f"{text} is not on this machine; name a local path")
-    return Path(place)
-
-
-def expanded_path(text: str) -> str:
-    """As `absolute_path`, but leave a relative path alone: it starts at a project's folder, or is shown again."""
-    place = str(absolute_path(text))
-    return place if text.startswith("~") or text.lower().startswith("file:") else text
-
-
-def absolute_source(text: str) -> str:
-    """Return a source of code (`dir:PATH`, `packages:`) with its path made absolute."""
-    try:
-        return config.absolute_source(text)
-    except InfillError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo") -> None:
     """Add the options that `settings_of` reads."""
     parser.add_argument("--preset", default=preset, choices=config.PRESETS, help=f"default: {preset or 'demo'}")
-    parser.add_argument("--seed", type=int, help="seed of every stage")
+    parser.add_argument("--seed", type=seed, help="seed of every stage")
     parser.add_argument(
         "--source",
         type=absolute_source,
@@ -79,6 +217,12 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
     )
+
+
+def budget(parser: argparse.ArgumentParser) -> None:
+    """Add the option that limits what a run may cost."""
+    about = "GPU-hours; a run that would take more is refused"
+    parser.add_argument("--budget", type=number("budget"), metavar="HOURS", help=about)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from infill import config as configuration
-from infill import manifest, storage, tracking
+from infill import entry, manifest, storage, tracking
 from infill.cluster import settings as cluster_settings
 from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InfillError, InputError
@@ -203,12 +204,20 @@ def step(
 
 @contextlib.contextmanager
 def sentence(name: str) -> Iterator[None]:
-    """Inside, an InfillError ends the process (SystemExit) with its exit code and its sentence on stderr."""
+    """Inside, an error that `entry.explain` knows ends the process (SystemExit) with its sentence on stderr.
+
+    Other errors than InfillError show their traceback before it, which stands in the step's log.
+    """
     try:
         yield
-    except InfillError as error:
-        sys.stderr.write(f"infill: {name}: {error}\n")
-        raise SystemExit(error.exit_code) from error
+    except Exception as error:
+        told = entry.explain(error)
+        if told is None:
+            raise
+        if not isinstance(error, InfillError):
+            traceback.print_exc()
+        sys.stderr.write(f"infill: {name}: {told}\n")
+        raise SystemExit(entry.exit_code(error)) from error
 
 
 def finish(state: str) -> None:

@@ -3,10 +3,29 @@
 import argparse
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from infill.cli_options import Commands, absolute_path, absolute_uri, command, settings_of, settings_options
+from infill.cli_options import (
+    Commands,
+    absolute_uri,
+    budget,
+    command,
+    input_file,
+    output_file,
+    settings_of,
+    settings_options,
+    url,
+    word,
+)
 from infill.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.service import Service
+
+HOST: Final = "KFP_HOST"
+BUILT: Final = Path("dist/images.json")
+"""Where images/build.sh writes the references of what it has pushed."""
 
 
 def add(commands: Commands) -> None:
@@ -17,7 +36,7 @@ def add(commands: Commands) -> None:
     compiled = command(
         pipeline, "compile", _compile, "compile the pipeline", "infill pipeline compile --to infill.yaml"
     )
-    compiled.add_argument("--to", type=absolute_path, default="out/pipeline.yaml", metavar="FILE")
+    compiled.add_argument("--to", type=output_file, default="out/pipeline.yaml", metavar="FILE")
     _platform_options(compiled)
 
     submit = command(
@@ -28,12 +47,10 @@ def add(commands: Commands) -> None:
         "infill pipeline submit --host http://localhost:8888 --store s3://bucket/infill --preset small",
     )
     submit.add_argument(
-        "--parameters", type=absolute_path, metavar="FILE", help="parameters as YAML; options go before them"
+        "--parameters", type=input_file, metavar="FILE", help="parameters as YAML; options go before them"
     )
     submit.add_argument("--store", type=absolute_uri, metavar="URI", help="object-store prefix for all artifacts")
-    submit.add_argument(
-        "--budget", type=float, metavar="HOURS", help="GPU-hours; a run that would take more is refused"
-    )
+    budget(submit)
     submit.add_argument("--service-account", default="", metavar="NAME", help="of the steps; default: KFP's")
     submit.add_argument("--no-wait", action="store_true", help="do not follow the run")
     settings_options(submit, preset=None)
@@ -44,37 +61,45 @@ def add(commands: Commands) -> None:
     logs = command(pipeline, "logs", _run_logs, "print the log of a step", "infill pipeline logs RUN pretrain --follow")
     cancel = command(pipeline, "cancel", _run_cancel, "stop a run")
     for each in (status, logs, cancel):
-        each.add_argument("run", metavar="RUN", help="the run's id")
-    logs.add_argument("step", metavar="STEP", help="as the table names it: corpus, evaluate-base, ...")
+        each.add_argument("run", type=word, metavar="RUN", help="the run's id")
+    logs.add_argument("step", type=word, metavar="STEP", help="as the table names it: corpus, evaluate-base, ...")
     logs.add_argument("--follow", action="store_true", help="until the step has ended")
-    host = os.environ.get("KFP_HOST", "")
     for each in (submit, status, logs, cancel):
-        about = "the KFP API (default: KFP_HOST); its token in KFP_TOKEN"
-        each.add_argument("--host", metavar="URL", default=host, required=not host, help=about)
+        about = f"the KFP API (default: {HOST}); its token in KFP_TOKEN"
+        each.add_argument("--host", type=url, metavar="URL", default=os.environ.get(HOST) or None, help=about)
         each.add_argument("--namespace", default="", help="your profile, where KFP has users")
 
 
 def _platform_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images",
-        type=absolute_path,
-        metavar="FILE",
-        help="images by digest, as dist/images.json (default: INFILL_IMAGES)",
-    )
+    about = "images by digest, as images/build.sh writes them (default: INFILL_IMAGES"
+    parser.add_argument("--images", type=input_file, metavar="FILE", help=f"{about}; of submit also {BUILT})")
     about = "the values that charts/infill-platform was installed with (default: INFILL_VALUES)"
-    parser.add_argument("--values", type=absolute_path, metavar="FILE", help=about)
+    parser.add_argument("--values", type=input_file, metavar="FILE", help=about)
 
 
 def _platform(options: argparse.Namespace) -> None:
     """Tell the modules that define the pipeline, which read them when they are imported."""
     for name, file in (("INFILL_IMAGES", options.images), ("INFILL_VALUES", options.values)):
         if file:
-            if not file.is_file():
-                raise InputError(f"there is no file {file}")
             os.environ[name] = str(file)
+    from components import images
+
+    for name in images.NAMES:
+        images.image(name)
+
+
+def _connect(options: argparse.Namespace) -> "Service":
+    """Return the KFP that --host or KFP_HOST names. Raises InputError when neither does."""
+    from pipelines import service
+
+    if not options.host:
+        raise InputError(f"no address of Kubeflow Pipelines: give --host URL, or set {HOST}")
+    return service.connect(options.host, options.namespace)
 
 
 def _compile(options: argparse.Namespace) -> dict[str, str]:
+    if options.to.suffix != ".yaml":
+        raise InputError(f"KFP reads the pipeline as YAML: {options.to} must end with .yaml")
     _platform(options)
     from pipelines.full import compile_pipeline
 
@@ -83,16 +108,18 @@ def _compile(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _submit(options: argparse.Namespace) -> dict[str, Any]:
+    if BUILT.is_file() and not os.environ.get("INFILL_IMAGES"):
+        options.images = options.images or BUILT
     _platform(options)
     from rich.console import Console
 
-    from pipelines import service, submit, watch
+    from pipelines import submit, watch
 
     parameters = submit.read_parameters(options.parameters) if options.parameters else {}
     given = {"preset": options.preset, "store": options.store, "budget": options.budget}
     parameters |= {name: value for name, value in given.items() if value is not None}
     parameters["settings"] = {**submit.settings_in(parameters), **settings_of(options)}
-    kfp = service.connect(options.host, options.namespace)
+    kfp = _connect(options)
     made = submit.submit(kfp, parameters, service_account=options.service_account)
     console = Console(stderr=True)
     console.print(f"run {made['run']}: {made['url']}", highlight=False, soft_wrap=True)
@@ -102,26 +129,24 @@ def _submit(options: argparse.Namespace) -> dict[str, Any]:
 def _run_status(options: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
 
-    from pipelines import service, watch
+    from pipelines import watch
 
-    kfp = service.connect(options.host, options.namespace)
+    kfp = _connect(options)
     if options.follow:
         return watch.follow(kfp, options.run, Console(stderr=True))
     return watch.status(kfp, options.run, Console(stderr=True))
 
 
 def _run_logs(options: argparse.Namespace) -> None:
-    from pipelines import service, watch
+    from pipelines import watch
 
-    kfp = service.connect(options.host, options.namespace)
+    kfp = _connect(options)
     for line in watch.logs(kfp, options.run, options.step, follow=options.follow):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
 
 def _run_cancel(options: argparse.Namespace) -> dict[str, Any]:
-    from pipelines import service
-
-    kfp = service.connect(options.host, options.namespace)
+    kfp = _connect(options)
     kfp.terminate(options.run)
     return {"run": options.run, "state": kfp.run(options.run).get("state")}

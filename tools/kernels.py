@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from infill import entry
 from infill.context import Query, compiled, rank, store
 from infill.context.index import ProjectIndex
 from infill.context.strategies import STRATEGIES
@@ -118,5 +119,10 @@ def build(folder: Path) -> Path:
     return folder / str(compiler.output_file)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Compile beside the source and print the extension module's path."""
     sys.stdout.write(f"{build(Path(compiled.__file__).parent)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run("python -m tools.kernels", main))

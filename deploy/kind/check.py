@@ -15,7 +15,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from infill import tracking
+from infill import entry, tracking
+from infill.cli_options import number
 from infill.cluster.api import Api, connect
 from infill.cluster.job import RUN_LABEL, STAGE_LABEL, label_value
 from infill.cluster.sizing import RAY_STAGES
@@ -135,7 +136,7 @@ def roll_back(given: argparse.Namespace) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything holds, 1 with one line for each thing that does not."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.kind.check", description=__doc__)
+    parser = entry.Parser(prog="python -m deploy.kind.check", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, call, about in (
         ("assert", look, "look at what a run left behind"),
@@ -147,7 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--mlflow", required=True, help="URL of MLflow")
         command.add_argument("--model", default="infill", help="registered model")
         command.add_argument("--release", default="completions", help="of charts/infill-serving")
-        command.add_argument("--wait", type=float, default=600.0, help="seconds that things may take to settle")
+        command.add_argument(
+            "--wait", type=number("wait"), default=600.0, help="seconds that things may take to settle"
+        )
         if name == "assert":
             command.add_argument("--run", default="", help="id of the pipeline run; without it only what serves")
             command.add_argument("--stages", nargs="*", default=RAY_STAGES, help="that ran in it as RayJobs")
@@ -164,4 +167,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run("python -m deploy.kind.check", main))

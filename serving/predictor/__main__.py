@@ -1,13 +1,12 @@
 """`python -m serving.predictor --model URI --port P`."""
 
-import argparse
 import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from infill import storage
+from infill import entry, storage
 from infill.cli_options import optional_uri
 from infill.errors import InfillError
 from serving.predictor.config import PredictorConfig
@@ -15,7 +14,7 @@ from serving.predictor.config import PredictorConfig
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the predictor with a command line's arguments; 2 when it cannot begin."""
-    parser = argparse.ArgumentParser(prog="python -m serving.predictor", description="Serve one model.")
+    parser = entry.Parser(prog="python -m serving.predictor", description="Serve one model.")
     for field in dataclasses.fields(PredictorConfig):
         required = field.default is dataclasses.MISSING
         kind: Any = optional_uri if "location" in field.metadata else field.type
@@ -39,4 +38,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run("predictor", main))

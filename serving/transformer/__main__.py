@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from infill import entry
 from infill.cli_options import optional_uri
 from infill.errors import InfillError
 from serving.transformer.config import TransformerConfig, prepare
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = entry.Parser(
         prog="python -m serving.transformer",
         description="Complete code with the project's files in the prompt.",
         epilog="KServe's own options (see kserve.model_server) are taken too.",
@@ -68,4 +69,4 @@ def read_config(given: Mapping[str, Any]) -> TransformerConfig:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run("transformer", main))

@@ -80,6 +80,12 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/python -m tools.readme
 
+.PHONY: docs
+docs: setup ## build the documentation into out/site, strictly: a dead link fails
+	$(BIN)/python -m tools.docs
+	$(BIN)/python -m tools.architecture
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 .PHONY: serve
 serve: setup ## serve the model that the demo deployed (OUT=folder of the run)
 	$(BIN)/infill serve --out "$(OUT)"

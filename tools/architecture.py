@@ -72,7 +72,15 @@ def boxes() -> list[Box]:
         Box(262, 352, 250, ROW, "transformer (KServe)", "ranks, packs, tokenises; no torch", "server"),
         Box(604, 352, 190, ROW, "predictor", "vLLM, or ours on a CPU", "server"),
         Box(862, 352, 134, ROW, "model", "weights by digest", "outside"),
-        Box(262, 262, 532, 38, "shared by both sides", "context engine, prompt format and layout, FIM splitter, metrics", "shared"),
+        Box(
+            262,
+            262,
+            532,
+            38,
+            "shared by both sides",
+            "context engine, prompt format and layout, FIM splitter, metrics",
+            "shared",
+        ),
     ]
 
 
@@ -109,7 +117,14 @@ def draw() -> str:
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z" fill="#475569"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        _frame(18, 40, 1_004, 204, 58, "One compiled Kubeflow pipeline: on a laptop, or on a cluster with Ray and DeepSpeed"),
+        _frame(
+            18,
+            40,
+            1_004,
+            204,
+            58,
+            "One compiled Kubeflow pipeline: on a laptop, or on a cluster with Ray and DeepSpeed",
+        ),
         _frame(18, 322, 1_004, 120, 428, "Serving: two processes on a laptop, an InferenceService on a cluster"),
     ]
     parts += [_arrow(arrow) for arrow in arrows()]
@@ -127,11 +142,13 @@ def _frame(x: float, y: float, width: float, height: float, baseline: float, tit
 
 
 def _box(box: Box) -> str:
-    centre = box.x + box.width / 2
+    centre, middle = box.x + box.width / 2, box.y + box.height / 2
     return (
         f'<rect class="{box.kind}" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="6"/>'
-        f'<text class="title" x="{centre:g}" y="{box.y + box.height / 2 - 3:g}" text-anchor="middle">{escape(box.title)}</text>'
-        f'<text class="about" x="{centre:g}" y="{box.y + box.height / 2 + 13:g}" text-anchor="middle">{escape(box.about)}</text>'
+        f'<text class="title" x="{centre:g}" y="{middle - 3:g}" text-anchor="middle">'
+        f"{escape(box.title)}</text>"
+        f'<text class="about" x="{centre:g}" y="{middle + 13:g}" text-anchor="middle">'
+        f"{escape(box.about)}</text>"
     )
 
 
@@ -142,9 +159,14 @@ def _arrow(arrow: Arrow) -> str:
         return line
     (x0, y0), (x1, y1) = arrow.points[0], arrow.points[-1]
     if x0 == x1:
-        return line + f'<text class="label" x="{x0 - 8:g}" y="{(y0 + y1) / 2 + 4:g}" text-anchor="end">{arrow.label}</text>'
+        return (
+            line
+            + f'<text class="label" x="{x0 - 8:g}" y="{(y0 + y1) / 2 + 4:g}" text-anchor="end">{arrow.label}</text>'
+        )
     above = -5 if x1 > x0 else 14
-    return line + f'<text class="label" x="{(x0 + x1) / 2:g}" y="{y0 + above:g}" text-anchor="middle">{arrow.label}</text>'
+    return (
+        line + f'<text class="label" x="{(x0 + x1) / 2:g}" y="{y0 + above:g}" text-anchor="middle">{arrow.label}</text>'
+    )
 
 
 if __name__ == "__main__":

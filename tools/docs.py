@@ -71,7 +71,7 @@ def all_settings() -> str:
     parts = [
         "# Settings\n",
         GENERATED,
-        'Give a setting as `--set NAME=VALUE`, for example `--set sft.train.steps=500`. A value is JSON: `500`, '
+        "Give a setting as `--set NAME=VALUE`, for example `--set sft.train.steps=500`. A value is JSON: `500`, "
         '`0.5`, `true`, `["a", "b"]`; anything that is not JSON is taken as a string. Three short names stand for '
         "several settings: `sources`, `base_model` and `seed`. Defaults are those of the published model or our "
         "choice; a preset changes some of them. A setting marked * says how a stage runs and does not change what it "
@@ -109,7 +109,8 @@ def rows(kind: type, prefix: str) -> Iterator[str]:
             continue
         star = " *" if field.metadata.get("execution") else ""
         default = default_of(field)
-        yield f"| `{name}`{star} | {cell(type_name(types[field.name]))} | {default} | {cell(about.get(field.name, ''))} |"
+        kind_name, meaning = cell(type_name(types[field.name])), cell(about.get(field.name, ""))
+        yield f"| `{name}`{star} | {kind_name} | {default} | {meaning} |"
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

@@ -62,6 +62,7 @@ class CorpusConfig:
     runtime: str = field(default="local", metadata=EXECUTION)
     """`local`: threads of this process; `ray`: Ray Data, on the cluster of RAY_ADDRESS where that is set."""
     seed: int = 0
+    """Seed of the splits and of the choice within `max_total_bytes`."""
 
     def __post_init__(self) -> None:
         _check(bool(self.sources), "corpus.sources is empty: name at least one source")
@@ -83,6 +84,7 @@ class TokenizerConfig:
     base_model: str = field(default="", metadata=LOCATION)
     """Take tokenizer and FIM tokens from this Hugging Face folder instead of training one."""
     seed: int = 0
+    """Seed of the sample."""
 
     def __post_init__(self) -> None:
         _check(self.vocab_size >= 288, "tokenizer.vocab_size must hold 256 bytes and 32 reserved tokens: at least 288")
@@ -93,14 +95,23 @@ class ModelConfig:
     """A Llama-style decoder. Defaults are the published Mellum-4b (header of its GGUF; see docs)."""
 
     layers: int = 30
+    """Decoder blocks."""
     width: int = 3_072
+    """Width of the residual stream."""
     mlp_width: int = 8_256
+    """Width inside the MLP."""
     heads: int = 24
+    """Attention heads; the width must be a multiple of them."""
     kv_heads: int = 24
+    """Heads of keys and values; fewer make the KV cache smaller."""
     context_length: int = 8_192
+    """Prompt and completion together, in tokens, at most."""
     rope_base: float = 500_000.0
+    """Base of the rotary position embedding."""
     norm_eps: float = 1e-6
+    """Epsilon of RMSNorm."""
     tie_embeddings: bool = False
+    """Whether the output layer shares the embedding's weights."""
 
     def __post_init__(self) -> None:
         _check(self.width % self.heads == 0, f"model.width {self.width} is not a multiple of model.heads {self.heads}")
@@ -121,13 +132,17 @@ class TrainConfig:
     micro_batch_tokens: int = 4_096
     """Positions per forward pass of one worker; the rest is gradient accumulation. At least the context length."""
     learning_rate: float = 1e-3
+    """Highest learning rate, after the warm-up."""
     warmup_steps: int = 50
+    """Steps in which the rate rises linearly from zero."""
     decay_share: float = 0.2
     """Last share of the steps, in which the rate falls linearly to zero (warm-up, stable, decay: arXiv 2404.06395)."""
     weight_decay: float = 0.1
     """On matrices only. With the betas and the clipping below as in Llama 2 (arXiv 2307.09288, section 2.2)."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
     max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
     launcher: str = field(default="ray", metadata=EXECUTION)
@@ -144,6 +159,7 @@ class TrainConfig:
     timeout_s: float = field(default=600.0, metadata=EXECUTION)
     """A worker that has not started, or not ended a step, after so many seconds is ended with its stacks as reason."""
     log_every: int = 10
+    """Steps between two rows of the history."""
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints."""
     keep_checkpoints: int = field(default=2, metadata=EXECUTION)
@@ -157,6 +173,7 @@ class TrainConfig:
     sample_every: int = field(default=100, metadata=EXECUTION)
     """Optimiser steps between completions of the same few holes, which show what is learned; 0 is never."""
     sample_holes: int = field(default=4, metadata=EXECUTION)
+    """Fixed holes that are completed to show progress."""
     spike: float = 3.0
     """A batch whose loss is no number, or so many nats above the running mean, is tried again, then skipped."""
     norm_spike: float = 100.0
@@ -164,6 +181,7 @@ class TrainConfig:
     max_skipped: int = 10
     """Skipped batches after which the run stops."""
     seed: int = 0
+    """Seed of initial weights, order and cuts."""
 
     def __post_init__(self) -> None:
         _check(self.steps > 0, "steps must be positive")
@@ -218,7 +236,9 @@ class ExamplesConfig:
     holes: int = 20_000
     """Holes over all train files."""
     validation_holes: int = 200
+    """Holes of the validation split."""
     test_holes: int = 200
+    """Holes of the test split."""
     max_middle_chars: int = 700
     """The longest middle (Mellum: 700 characters)."""
     strategies: tuple[tuple[str, float], ...] = (
@@ -237,6 +257,7 @@ class ExamplesConfig:
     context_chars: int = 32_768
     """Text of a hole's candidates in all, at most: what the context length can hold."""
     seed: int = 0
+    """Seed of holes and strategies."""
 
     def __post_init__(self) -> None:
         _check(self.holes > 0, "examples.holes must be positive")
@@ -259,16 +280,21 @@ class PreferencesConfig:
     holes: int = 2_000
     """Train holes that are sampled for."""
     temperatures: tuple[float, ...] = (0.2, 0.6, 1.0)
+    """Sampling temperatures."""
     samples: int = 2
     """Samples per hole and temperature."""
     max_new_tokens: int = 128
+    """Longest candidate, in tokens."""
     judge: str = "rules"
     """`rules`, or the base URL of an OpenAI-compatible server (its key in INFILL_JUDGE_API_KEY)."""
     judge_model: str = ""
+    """Name of the judging model at that URL."""
     min_margin: float = 0.1
     """Least difference of the judge's scores (0 to 1) for a pair."""
     max_prompt_tokens: int = 1_024
+    """Prompts are held to this many tokens."""
     seed: int = 0
+    """Seed of the samples."""
 
     def __post_init__(self) -> None:
         _check(self.holes > 0 and self.samples > 0, "preferences.holes and preferences.samples must be positive")
@@ -295,10 +321,13 @@ class EvaluateConfig:
     holes: int = 200
     """Test holes, the first in order of their id."""
     max_new_tokens: int = 128
+    """Longest completion, in tokens."""
     max_prompt_tokens: int = 1_024
+    """Prompts are held to this many tokens."""
     bootstrap: int = 1_000
     """Resamples behind each 95 % interval."""
     seed: int = 0
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         _check(
@@ -320,6 +349,7 @@ class RegisterConfig:
     bootstrap: int = 1_000
     """Resamples behind that interval."""
     seed: int = 0
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         _check(
@@ -333,7 +363,9 @@ class RegisterConfig:
 @dataclass(frozen=True, kw_only=True)
 class DeployConfig:
     max_prompt_tokens: int = 1_024
+    """Prompts are held to this many tokens."""
     max_new_tokens: int = 128
+    """Longest completion, in tokens."""
     release: str = ""
     """Release of charts/infill-serving to deploy to. Empty is `completions` where stages run on a cluster, elsewhere no
     cluster: then the deployment record is all."""
@@ -342,6 +374,7 @@ class DeployConfig:
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     title: str = "Infill"
+    """Title of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,9 @@ class PredictorConfig:
     name: str = "infill"
     """What the model is called in answers."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 8081
+    """Port to listen on."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     threads: int = 0

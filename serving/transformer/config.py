@@ -29,7 +29,9 @@ class TransformerConfig:
     upstream_name: str = ""
     """What the predictor calls the model; empty leaves it out of requests."""
     host: str = "0.0.0.0"
+    """Address to listen on."""
     port: int = 8080
+    """Port to listen on."""
     max_prompt_tokens: int = 0
     """Budget of a prompt; 0 takes the deployment's, else the model's context less `max_new_tokens`."""
     max_new_tokens: int = 0

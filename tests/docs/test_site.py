@@ -1,0 +1,70 @@
+"""The documentation: generated pages equal the code, the site builds without a dead link, the examples run."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.e2e.test_run import MIT
+from tools import architecture, docs
+
+EXAMPLES = docs.ROOT / "examples"
+
+
+@pytest.mark.parametrize("page", list(docs.pages()), ids=lambda page: page.name)
+def test_generated_pages_are_those_of_the_code(page: Path) -> None:
+    assert docs.pages()[page] == page.read_text(encoding="utf-8"), "run: python -m tools.docs"
+
+
+def test_the_picture_is_that_of_its_source() -> None:
+    assert architecture.draw() == architecture.FILE.read_text(encoding="utf-8"), "run: python -m tools.architecture"
+
+
+def test_each_setting_is_documented() -> None:
+    undocumented = [row for row in docs.all_settings().splitlines() if row.startswith("| `") and row.endswith("|  |")]
+    assert not undocumented, "\n".join(undocumented)
+
+
+def test_the_site_builds_without_a_dead_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    with caplog.at_level(logging.WARNING, "mkdocs"):
+        build(load_config(str(docs.ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=False))
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("mkdocs")]
+    assert (tmp_path / "site" / "reference" / "settings.html").is_file()
+
+
+def example(name: str, *arguments: object) -> str:
+    """Return what an example prints."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(docs.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_context_engine_is_asked_from_python() -> None:
+    printed = example("query_context.py", "--repo", docs.ROOT / "infill", "--path", "prompt.py", "--line", 120)
+    assert printed.count("--- ") >= 1
+    assert "--- prompt.py" not in printed
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+def test_a_folder_is_trained_on_and_served(tmp_path: Path) -> None:
+    code, out = tmp_path / "my code", tmp_path / "out"
+    for repo, files in builders.tiny_repositories(count=7, files=4).items():
+        for path, text in {"LICENSE": MIT, **files}.items():
+            (code / repo / path).parent.mkdir(parents=True, exist_ok=True)
+            (code / repo / path).write_text(text if path == "LICENSE" else f"# {repo}\n{text}", encoding="utf-8")
+    assert "the winner is" in example("train_on_a_folder.py", code, out)
+    assert "tokens in the prompt" in example("serve_and_complete.py", out)

@@ -159,14 +159,10 @@ def _arrow(arrow: Arrow) -> str:
         return line
     (x0, y0), (x1, y1) = arrow.points[0], arrow.points[-1]
     if x0 == x1:
-        return (
-            line
-            + f'<text class="label" x="{x0 - 8:g}" y="{(y0 + y1) / 2 + 4:g}" text-anchor="end">{arrow.label}</text>'
-        )
-    above = -5 if x1 > x0 else 14
-    return (
-        line + f'<text class="label" x="{(x0 + x1) / 2:g}" y="{y0 + above:g}" text-anchor="middle">{arrow.label}</text>'
-    )
+        place = f'x="{x0 - 8:g}" y="{(y0 + y1) / 2 + 4:g}" text-anchor="end"'
+    else:
+        place = f'x="{(x0 + x1) / 2:g}" y="{y0 + (-5 if x1 > x0 else 14):g}" text-anchor="middle"'
+    return f'{line}<text class="label" {place}>{escape(arrow.label)}</text>'
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def draw() -> str:
     parts += [_box(box) for box in boxes()]
     parts.append(
         f'<text class="label" x="{LEFT}" y="{TOP - 10}">your repositories, or installed packages</text>'
-        f'<text class="label" x="{LEFT}" y="30">Only code that may be used: every removed file is kept with its reason.</text>'
+        f'<text class="label" x="{LEFT}" y="30">'
+        "Only code that may be used: every removed file is kept with its reason.</text>"
     )
     return "\n".join([*parts, "</svg>"]) + "\n"
 

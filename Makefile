@@ -72,6 +72,7 @@ test-long: setup ## run those: training on a Ray whose nodes go, hang, are kille
 check: setup ## format, lint and types, without changing anything
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
+	$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 .PHONY: format

@@ -24,7 +24,8 @@ from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate.generation import Generator
-from infill.evaluate.stage import column, evaluate_model
+from infill.evaluate.results import column
+from infill.evaluate.stage import evaluate_model
 from infill.evaluate.statistics import paired_interval
 from infill.examples import read_holes, request_of
 

@@ -42,6 +42,7 @@ from infill.train import cost, history, launch, loop, objectives
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
+from infill.train.job import Job
 
 VOCABULARY: Final = 4_096
 SHAPE: Final = ModelConfig(
@@ -338,7 +339,7 @@ def ray_vs_torchrun(rounds: int) -> float:
             tokenizer_folder = tiny_tokenizer(Path(folder) / "tokenizer")
             output = f"{folder}/out"
             launch.fit(
-                launch.Job(
+                Job(
                     label="pretrain",
                     train=TWO,
                     output=output,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from infill.evaluate.stage import Evaluation
+    from infill.evaluate.results import Evaluation
 
 Figures = Mapping[str, Mapping[str, float]]
 """Name -> `value`, `low`, `high`."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from infill.config import EvaluateConfig
 from infill.errors import InputError
 from infill.evaluate import plots
 from infill.evaluate.generation import Generator
+from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import interval
 from infill.examples import read_holes, request_of
 
@@ -23,21 +23,6 @@ VERSION: Final = 2
 CHUNK_HOLES: Final = 256
 """Holes between two points at which a killed run can go on."""
 log: Final = logging.getLogger(__name__)
-
-Interval = dict[str, float]
-"""`value`, `low` and `high`, for 95 % confidence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What a model made of a set of holes."""
-
-    results: pa.Table
-    """One row a hole: id, kind, language, output, middle, prompt_tokens, and a float column a metric."""
-    metrics: dict[str, Interval]
-    by_kind: dict[str, dict[str, Any]]
-    """By the kinds of the hole's two boundaries ("start to end"): number of `holes` and their `metrics`."""
-    by_language: dict[str, dict[str, Any]]
 
 
 def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[str, float]:
@@ -130,11 +115,6 @@ def summarise(config: EvaluateConfig, results: pa.Table) -> Evaluation:
         return groups
 
     return Evaluation(results=results, metrics=means(results), by_kind=by("kind"), by_language=by("language"))
-
-
-def column(table: pa.Table, name: str) -> list[Any]:
-    """A column as a Python list."""
-    return table[name].to_pylist()
 
 
 def benchmark_digest(config: EvaluateConfig, holes: pa.Table) -> str:

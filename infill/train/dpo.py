@@ -23,6 +23,7 @@ from infill.train import card, export, history, launch, loop, objectives, sample
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine, precision
+from infill.train.job import Job, without_dropout
 from infill.train.rows import Rows
 from infill.train.scorer import Scorer, score
 from infill.train.sft import LEAST_PROMPT, room, settings_of
@@ -49,7 +50,7 @@ def run(config: DpoConfig, preferences: str, sft: str, output: str) -> dict[str,
 
 def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str) -> Mapping[str, float]:
     if not export.finished(output):
-        job = launch.Job(
+        job = Job(
             label="dpo",
             train=config.train,
             output=output,
@@ -168,7 +169,7 @@ def reference(
 def _log_probs(engine: Engine, pairs: Pairs, folder: Path, config: TrainConfig) -> tuple[list[float], ...]:
     """Number, chosen and rejected log-probability of each pair that has room."""
     dtype = precision(config, engine.device)
-    scorer = Scorer(launch.without_dropout(model.load(folder)).to(engine.device))
+    scorer = Scorer(without_dropout(model.load(folder)).to(engine.device))
     indices: list[int] = []
     chosen: list[float] = []
     rejected: list[float] = []

@@ -19,6 +19,7 @@ from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
 from infill.train.held_out import validation
+from infill.train.job import Job
 
 STAGE: Final = "pretrain"
 VERSION: Final = 1
@@ -52,7 +53,7 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
     count = model.parameters(config.model, vocab_size)
     if not export.finished(output):
         check_size(corpus, config.train.batch_tokens, prompt.load_encoder(folder))
-        job = launch.Job(
+        job = Job(
             label="pretrain",
             train=config.train,
             output=output,

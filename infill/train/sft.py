@@ -19,6 +19,7 @@ from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine
 from infill.train.held_out import validation
+from infill.train.job import Job
 from infill.train.rows import Rows
 
 STAGE: Final = "sft"
@@ -43,7 +44,7 @@ def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, f
 
 def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -> Mapping[str, float]:
     if not export.finished(output):
-        job = launch.Job(
+        job = Job(
             label="sft",
             train=config.train,
             output=output,

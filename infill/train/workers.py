@@ -17,7 +17,7 @@ from infill import manifest, ray_session, storage
 from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
 from infill.train import checkpoint, watch
-from infill.train.launch import Job, Place, run
+from infill.train.job import Job, Place, run
 from infill.train.zero import DeepSpeedEngine
 
 log = logging.getLogger(__name__)

@@ -18,10 +18,11 @@ from transformers import LlamaConfig
 
 from infill import model
 from infill.config import TrainConfig, debug
-from infill.train import launch, loop, objectives
+from infill.train import loop, objectives
 from infill.train.batch import Item, plain_item
 from infill.train.data import ItemLane, Listed, State, draw
 from infill.train.engine import Engine
+from infill.train.job import Job, Place, run
 from infill.train.zero import DeepSpeedEngine
 from tests.builders import tiny_tokenizer
 
@@ -68,10 +69,8 @@ def work(objective: objectives.Objective, _engine: Engine) -> loop.Work:
     return loop.Work(objective=objective, open_lane=open_lane, identity="this")
 
 
-def job(
-    folder: Path, train: TrainConfig = TRAIN, objective: objectives.Objective = objectives.language_model
-) -> launch.Job:
-    return launch.Job(
+def job(folder: Path, train: TrainConfig = TRAIN, objective: objectives.Objective = objectives.language_model) -> Job:
+    return Job(
         label="test",
         train=train,
         output=str(folder / "out"),
@@ -122,15 +121,15 @@ def ended(process: BaseProcess, seconds: float = 60) -> int | None:
     return code
 
 
-def rank(made: launch.Job, number: int, rendezvous: Path) -> None:
+def rank(made: Job, number: int, rendezvous: Path) -> None:
     """What one of `made.train.workers` DeepSpeed workers does; they meet at the file `rendezvous`."""
     world = made.train.workers
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(world), LOCAL_SIZE=str(world))
-    launch.run(made, DeepSpeedEngine, torch.device("cpu"), launch.Place(number, world, world))
+    run(made, DeepSpeedEngine, torch.device("cpu"), Place(number, world, world))
     torch.distributed.destroy_process_group()
 
 
-def group(made: launch.Job, rendezvous: Path) -> list[BaseProcess]:
+def group(made: Job, rendezvous: Path) -> list[BaseProcess]:
     """All workers of `made`, started; `rendezvous` must not exist."""
     return [start(rank, made, number, rendezvous) for number in range(made.train.workers)]

@@ -26,6 +26,7 @@ from infill.cli_options import absolute_uri, input_folder
 from infill.errors import InputError
 from serving import local
 from serving.client import project_files
+from serving.events import read_events
 from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.request import read_request
 from serving.transformer.service import build_packer
@@ -107,7 +108,7 @@ def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
 def _first_event(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
     """Wait for the first event of a stream, then leave."""
     with client.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}) as response:
-        next(response.iter_lines())
+        next(read_events(response.iter_bytes()))
 
 
 def _first_time(client: httpx.Client, url: str, body: dict[str, Any], reused: list[float]) -> None:

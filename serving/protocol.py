@@ -1,4 +1,4 @@
-"""OpenAI's completion protocol as far as we speak it: fields of a request, chunks of an answer, errors.
+"""OpenAI's completion protocol as far as we speak it: fields of a request, parts of an answer, errors.
 
 The predictor and the transformer read the same sampling fields, so they share this module; what only one of them reads
 stands in its own package.
@@ -17,8 +17,6 @@ MAX_STOPS: Final = 16
 """Stop strings in one request; OpenAI allows 4."""
 MAX_STOP_CHARS: Final = 256
 MAX_SEED: Final = 2**63 - 1
-DONE: Final = b"data: [DONE]\n\n"
-"""The last event of a stream."""
 
 UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
     "n": (None, 1),
@@ -225,8 +223,3 @@ class Head:
 def choice(text: str, finish_reason: str | None) -> dict[str, Any]:
     """The one choice of an answer or a chunk."""
     return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-
-
-def event(value: Mapping[str, Any]) -> bytes:
-    """`value` as a server-sent event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

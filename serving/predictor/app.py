@@ -11,17 +11,16 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition
 from starlette.requests import ClientDisconnect
 
+from serving.events import DONE, event
 from serving.http import EventStream, error_response, json_response, read_body, request_id, while_connected
 from serving.predictor.config import PredictorConfig
 from serving.predictor.engine import Engine
 from serving.predictor.worker import Job, Piece, Worker, emitter
 from serving.protocol import (
-    DONE,
     ApiError,
     Head,
     Sampling,
     choice,
-    event,
     invalid,
     is_token,
     parse_object,

@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 
 from infill.context.packing import Packed
 from infill.errors import InfillError
+from serving.events import DONE, event
 from serving.http import REQUEST_ID, EventStream, error_response, json_response, read_body, request_id, while_connected
-from serving.protocol import DONE, ApiError, Head, Sampling, choice, event, parse_object, usage
+from serving.protocol import ApiError, Head, Sampling, choice, clean, parse_object, usage
 from serving.transformer.request import CompletionRequest, read_request
 from serving.transformer.service import Service
 from serving.transformer.upstream import Delta
@@ -104,7 +105,7 @@ async def collect(service: Service, answer: Answer, first: Delta) -> dict[str, A
     async with aclosing(answer.deltas):
         rest = [delta async for delta in answer.deltas]
     deltas = [first, *rest]
-    text = "".join(delta.text for delta in deltas)
+    text = clean("".join(delta.text for delta in deltas))
     reason = next((delta.finish_reason for delta in deltas if delta.finish_reason), None)
     given = next((delta.usage for delta in reversed(deltas) if delta.usage), None)
     counts = answer.usage(given, sum(bool(delta.text) for delta in deltas))

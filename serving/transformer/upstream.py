@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 
+from serving.events import read_events_async
 from serving.protocol import ApiError, Sampling
 from serving.transformer.config import TransformerConfig
 
@@ -65,12 +66,12 @@ class Upstream:
         started = time.monotonic()
         limit = min(self._config.first_token_s, self._config.total_s)
         finished = False
-        async with self._open(self._payload(ids, sampling), headers, started + limit) as lines:
+        async with self._open(self._payload(ids, sampling), headers, started + limit) as events:
             while True:
-                line = await _next(lines, started + limit, limit)
-                if line is None:
+                data = await _next(events, started + limit, limit)
+                if data is None:
                     break
-                delta = _parse(line)
+                delta = _parse(data)
                 if delta is not None:
                     finished = finished or delta.finish_reason is not None
                     limit = self._config.total_s
@@ -100,13 +101,13 @@ class Upstream:
     @asynccontextmanager
     async def _open(
         self, payload: dict[str, Any], headers: dict[str, str], deadline: float
-    ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of the predictor's answer. Raises ApiError when there is none, or it is an error."""
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give the data of the answer's events. Raises ApiError when there is no answer, or it is an error."""
         response = await self._send(payload, headers, deadline)
         try:
             if response.status_code != httpx.codes.OK:
                 raise await _refused(response)
-            yield response.aiter_lines()
+            yield read_events_async(response.aiter_bytes())
         finally:
             await response.aclose()
 
@@ -131,11 +132,11 @@ class Upstream:
         await self._client.aclose()
 
 
-async def _next(lines: AsyncIterator[str], deadline: float, limit: float) -> str | None:
-    """The next line, None at the end. Raises ApiError when it does not come in time or the connection breaks."""
+async def _next(events: AsyncIterator[bytes], deadline: float, limit: float) -> bytes | None:
+    """Return the next event's data, None at the end. Raises ApiError when it is late or the connection breaks."""
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            return await anext(lines)
+            return await anext(events)
     except StopAsyncIteration:
         return None
     except TimeoutError as error:
@@ -144,20 +145,22 @@ async def _next(lines: AsyncIterator[str], deadline: float, limit: float) -> str
         raise gone(str(error) or type(error).__name__) from error
 
 
-def _parse(line: str) -> Delta | None:
-    """The event in a line of the stream; None for a line without one."""
-    data = line.removeprefix("data:").strip()
-    if not line.startswith("data:") or data == "[DONE]":
+def _parse(data: bytes) -> Delta | None:
+    """Return what an event says; None for the one that ends the stream."""
+    if data.strip() == b"[DONE]":
         return None
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode(errors="replace"))
         if "error" in value:
             raise _told(value, 502)
         if not value["choices"]:
             return Delta(usage=value.get("usage"))
         first = value["choices"][0]
-        return Delta(text=str(first["text"]), finish_reason=first.get("finish_reason"), usage=value.get("usage"))
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        text = first["text"] or ""
+        if not isinstance(text, str):
+            raise TypeError(f"'text' is {text!r:.100}")
+        return Delta(text=text, finish_reason=first.get("finish_reason"), usage=value.get("usage"))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise _nonsense(repr(error)) from error
 
 

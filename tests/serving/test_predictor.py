@@ -14,6 +14,7 @@ import pytest
 from infill import manifest, storage
 from infill.errors import InputError, ServiceError
 from infill.prompt import load_encoder
+from serving.events import read_events
 from serving.local import free_port
 from serving.predictor.engine import Engine
 from serving.predictor.server import bind, verify_model
@@ -44,8 +45,8 @@ def streamed(url: str, **fields: Any) -> list[Any]:
     body = GREEDY | {"stream": True} | fields
     with HTTP.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+        events = [data.decode() for data in read_events(response.iter_bytes())]
+    return [data if data == "[DONE]" else json.loads(data) for data in events]
 
 
 def test_a_stream_and_a_whole_answer_say_the_same(url: str) -> None:
@@ -127,7 +128,7 @@ def test_a_body_that_is_too_large_is_refused(url: str) -> None:
 def test_a_stream_that_the_client_leaves_is_cancelled(url: str) -> None:
     cancelled, written = figure(url, CANCELLED), figure(url, WRITTEN)
     with HTTP.stream("POST", f"{url}/v1/completions", json=ENDLESS | {"stream": True}, timeout=60) as response:
-        next(response.iter_lines())
+        next(response.iter_bytes())
     wait_until(lambda: figure(url, CANCELLED) == cancelled + 1)
     assert figure(url, WRITTEN) - written < ENDLESS["max_tokens"] / 2
     assert ask(url, max_tokens=2).status_code == 200

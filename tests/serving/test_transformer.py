@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infill.prompt import load_format
+from serving.events import read_events
 from serving.predictor.engine import Engine
 from serving.transformer.request import read_request
 from serving.transformer.service import Service
@@ -77,9 +78,9 @@ def test_a_stream_gives_the_same_text_and_provenance(url: str) -> None:
     body = CARET | {"context": FILES, "stream": True, "stream_options": {"include_usage": True}}
     with HTTP.stream("POST", f"{url}/v1/completions", json=body) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
-    assert lines[-1] == "[DONE]"
-    events = [json.loads(line) for line in lines[:-1]]
+        *told, done = read_events(response.iter_bytes())
+    assert done == b"[DONE]"
+    events = [json.loads(data) for data in told]
     assert "".join(event["choices"][0]["text"] for event in events[:-1]) == whole["choices"][0]["text"]
     assert events[0]["infill"] == whole["infill"]
     assert events[-2]["choices"][0]["finish_reason"] == "length"
@@ -245,7 +246,7 @@ def test_when_the_client_goes_the_predictor_stops(stack: tuple[str, Service, str
     body = CARET | {"max_tokens": 1_400, "stream": stream}
     if stream:
         with HTTP.stream("POST", f"{url}/v1/completions", json=body) as response:
-            next(response.iter_lines())
+            next(response.iter_bytes())
     else:
         with pytest.raises(httpx.ReadTimeout):
             HTTP.post(f"{url}/v1/completions", json=body, timeout=0.3)

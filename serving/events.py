@@ -1,0 +1,65 @@
+"""Server-sent events: write one, and read a stream of them from bytes that may be cut anywhere.
+
+A line of such a stream ends in LF, CR or CRLF and in nothing else (WHATWG HTML, section 9.2.6). `str.splitlines` and
+httpx's `iter_lines` also end one at U+2028, U+2029, U+0085, form feeds and others, which generated text may hold.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+DONE: Final = b"data: [DONE]\n\n"
+"""The last event of a stream of completions."""
+_LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r(?!\Z))")
+"""A line with its end. A CR at the end of what has come may be the first half of a CRLF, so it has to wait."""
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    """Return `value` as an event of one line, in ASCII: no client can take a character of it for the end of a line."""
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+class EventReader:
+    """Collects the bytes of a stream and gives back the data of each event that is complete."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the data of the events that `chunk` completes; an event without data is left out."""
+        self._rest += chunk
+        complete, end = [], 0
+        for line in _LINE.finditer(self._rest):
+            end = line.end()
+            data = self._take(line[1])
+            if data is not None:
+                complete.append(data)
+        self._rest = self._rest[end:]
+        return complete
+
+    def _take(self, line: bytes) -> bytes | None:
+        """Return the event's data when `line` is the blank one that ends it."""
+        if not line:
+            data, self._data = self._data, []
+            return b"\n".join(data) if data else None
+        name, _, value = line.removeprefix(b"\xef\xbb\xbf").partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+        return None
+
+
+def read_events(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the data of each event of a stream."""
+    reader = EventReader()
+    for chunk in chunks:
+        yield from reader.feed(chunk)
+
+
+async def read_events_async(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the data of each event of a stream."""
+    reader = EventReader()
+    async for chunk in chunks:
+        for data in reader.feed(chunk):
+            yield data

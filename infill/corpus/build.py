@@ -24,7 +24,7 @@ from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
-VERSION: Final = 2
+VERSION: Final = 3
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
@@ -94,7 +94,7 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
 
 
 def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
-    """Every file of every repository, by repository and path, with the verdict on its name."""
+    """Every file of every repository, by repository and path, with the verdict on its name; then those beside them."""
     judged = {
         repository.name: [_job(repository, file, config) for file in repository.files] for repository in repositories
     }
@@ -103,10 +103,21 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
     for name in sorted(judged):
         for job in judged[name]:
             yield job if job.removal or name in chosen else replace(job, removal=Removal("over_limit"))
+    beside = list(sources.beside(config.sources))
+    if beside:
+        log.warning("corpus: %d files stand beside the repositories and are left out: %s", len(beside), _some(beside))
+    for entry in beside:
+        removal = Removal(entry.file.trouble, entry.file.detail)
+        yield Job(repo="", root=entry.root, licence=None, file=entry.file, removal=removal)
+
+
+def _some(beside: Sequence[sources.Beside]) -> str:
+    names = [entry.file.path for entry in beside[:3]]
+    return ", ".join(names + ["..."] * (len(beside) > len(names)))
 
 
 def _job(repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig) -> Job:
-    licence = repository.licence_of(file.path)
+    licence = None if file.trouble else repository.coverage.of(file.path)
     removal = quality.judge_name(file, licence, config)
     return Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
 

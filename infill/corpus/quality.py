@@ -49,19 +49,22 @@ class Document:
     repo: str
     path: str
     language: str
-    licence: str
+    licence: licences.Statement
     content: str
 
 
 UNREAD: Final = (
     "bad_name",
+    "beside",
     "binary_name",
     "data",
     "empty",
     "generated_name",
     "licence_not_permitted",
+    "licence_not_recognised",
     "minified",
     "over_limit",
+    "own_repository",
     "special_file",
     "symlink",
     "too_large",
@@ -72,13 +75,23 @@ UNREAD: Final = (
 """Reasons for which a file is removed before it is read."""
 
 
-def judge_name(file: SourceFile, licence: str, config: CorpusConfig) -> Removal | None:
-    """What name, kind, size and the repository's licence say, before the file is opened."""
+def judge_name(file: SourceFile, licence: licences.Statement | None, config: CorpusConfig) -> Removal | None:
+    """Return what name, kind, size and what is stated of its licence say, before the file is opened."""
     if file.trouble:
         return Removal(file.trouble, file.detail)
-    if licence != licences.UNKNOWN and not licences.permitted(licence, config.licences):
-        return Removal("licence_not_permitted", licence)
-    return _judge_kind(file) or _judge_size(file, config)
+    unfit = None if licence is None else judge_licence(licence, config)
+    return unfit or _judge_kind(file) or _judge_size(file, config)
+
+
+def judge_licence(licence: licences.Statement, config: CorpusConfig) -> Removal | None:
+    """Return why a file under `licence` may not be trained on; None when it may."""
+    if not licence.is_known:
+        return Removal(
+            "licence_unknown" if licence == licences.NOTHING_STATED else "licence_not_recognised", licence.evidence
+        )
+    if not licences.permitted(licence.expression, config.licences):
+        return Removal("licence_not_permitted", f"{licence.expression} ({licence.evidence})")
+    return None
 
 
 def _judge_kind(file: SourceFile) -> Removal | None:
@@ -128,11 +141,7 @@ def read_text(root: str, file: SourceFile) -> str | Removal:
 
 
 def _licence(document: Document, config: CorpusConfig) -> Removal | None:
-    if document.licence == licences.UNKNOWN:
-        return Removal("licence_unknown")
-    if not licences.permitted(document.licence, config.licences):
-        return Removal("licence_not_permitted", document.licence)
-    return None
+    return judge_licence(document.licence, config)
 
 
 def _language(document: Document, config: CorpusConfig) -> Removal | None:

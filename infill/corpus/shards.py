@@ -46,7 +46,8 @@ class Job:
 
     repo: str
     root: str
-    licence: str
+    licence: licences.Statement | None
+    """What covers it; None where nothing does."""
     file: SourceFile
     removal: Removal | None = None
 
@@ -122,7 +123,7 @@ def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job
 
 
 def examine(job: Job, config: CorpusConfig) -> Document | Removal:
-    """Read one file: the document, or why it is removed. A licence in the file's header overrides the repository's."""
+    """Read one file: the document, or why it is removed. What its header says counts before what covers it."""
     text = quality.read_text(job.root, job.file)
     if isinstance(text, Removal):
         return text
@@ -130,7 +131,7 @@ def examine(job: Job, config: CorpusConfig) -> Document | Removal:
         repo=job.repo,
         path=job.file.path,
         language=language.language_of(job.file.path, text) or "",
-        licence=licences.of_header(text) or job.licence,
+        licence=licences.of_source(text) or job.licence or licences.NOTHING_STATED,
         content=text,
     )
     return quality.judge_text(document, config) or document
@@ -154,7 +155,7 @@ def _candidates(documents: Sequence[Document]) -> pa.Table:
         "repo": [document.repo for document in documents],
         "path": [document.path for document in documents],
         "language": [document.language for document in documents],
-        "licence": [document.licence for document in documents],
+        "licence": [document.licence.expression for document in documents],
         "content": pa.array(contents, pa.binary()).cast(pa.string()),
         "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
         "copy_digest": [dedup.digest(document.content) for document in documents],
@@ -167,7 +168,7 @@ def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
     columns = {
         "repo": [job.repo for job, _ in rejected],
         "path": [job.file.path for job, _ in rejected],
-        "licence": [job.licence for job, _ in rejected],
+        "licence": [job.licence.expression if job.licence else licences.UNKNOWN for job, _ in rejected],
         "bytes": [job.file.size for job, _ in rejected],
         "reason": [removal.reason for _, removal in rejected],
         "detail": [removal.detail for _, removal in rejected],

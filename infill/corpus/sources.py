@@ -1,10 +1,10 @@
 """Where code comes from: the repositories of a source and the files of a repository, in a fixed order.
 
-`dir:/path` is a folder of repositories. If it has a licence file, a build file or `.git` at its top, it is one
-repository itself; otherwise each sub-folder is one, or each of its sub-folders (`owner/name`) where there is nothing
-else in it. Files beside the repositories belong to none and are not looked at. What the top `.gitignore` names is left
-out, and no symbolic link is followed, except that a repository may stand in the folder as a link.
-`packages:` is every Python distribution that is installed in the running environment.
+`dir:/path` is a folder of repositories, at any depth, or one repository. A folder is a repository when it has a mark
+(`.git`, a licence file, a build file) or code of its own, or when nothing below it has a mark; other folders only hold
+repositories, and files in them belong to none. A clone inside a repository is one of its own, a submodule is not read.
+What the top `.gitignore` names is left out, and no symbolic link is followed, except that a repository may stand in the
+folder as a link. `packages:` is every Python distribution that is installed in the running environment.
 
 Nothing is read here but licence and build files: names, kinds and sizes come from the file system.
 """
@@ -17,14 +17,14 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import starmap
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import pathspec
 
 from infill import storage
-from infill.corpus import licences
+from infill.corpus import language, licences
 from infill.errors import InputError
 from infill.text import decode
 
@@ -33,13 +33,21 @@ IGNORED: Final = frozenset(
 )
 """Files and folders that belong to tools, not to the repository; they are not even counted."""
 
+CLONE: Final = "own_repository"
+"""Trouble of a folder inside a repository that is a repository itself."""
+_INFORMATION: Final = re.compile(r"[^/]+\.(?:dist|egg)-info/(?:licenses/|license_files/)?")
+"""The folder of a distribution's metadata, with the one of its licence files."""
+
 VENDORED: Final = frozenset(
     {"node_modules", "bower_components", "site-packages", "_vendor", "vendor", "vendored", "third_party", "third-party"}
     | {"thirdparty", "thirdparty_files", ".venv", "venv"}
 )
 """Folders with other people's code, under licences that the repository's own does not tell."""
 
-MAX_LICENCE_BYTES: Final = 200_000
+MAX_STATING_BYTES: Final = 2_000_000
+"""A licence or build file that is larger is not read, so that what it says is not known."""
+_MAX_DEPTH: Final = 12
+"""Levels of folders in which repositories are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True, slots=True)
@@ -60,34 +68,39 @@ class Repository:
     name: str
     root: str
     """Local folder that the files' paths are relative to."""
-    licence: str
-    """SPDX expression, `NOASSERTION` when nobody states one."""
     files: tuple[SourceFile, ...]
     """In the order of their paths."""
-    nested: Mapping[str, str] = field(default_factory=dict)
-    """Folder -> licence, where a folder below the top has a licence file of its own."""
+    coverage: licences.Coverage = field(default_factory=licences.Coverage)
+    """Which licence covers which file."""
 
-    def licence_of(self, path: str) -> str:
-        """The licence of the nearest folder above `path` that has its own, else the repository's."""
-        folder = path.rpartition("/")[0] if self.nested else ""
-        while folder:
-            if (licence := self.nested.get(folder)) is not None:
-                return licence
-            folder = folder.rpartition("/")[0]
-        return self.licence
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A file in a folder that holds repositories, which belongs to none of them."""
+
+    root: str
+    file: SourceFile
 
 
 def repositories(sources: Iterable[str]) -> Iterator[Repository]:
-    """The repositories of all sources, each with its files; a name that occurs twice gets a number ("name~2").
+    """Yield the repositories of all sources, each with its files; a name that occurs twice gets a number ("name~2").
 
     Raises InputError for a source of unknown kind, a folder that is none, and a source without any repository.
     """
     taken: dict[str, int] = {}
     for source in sources:
         place = _folder_of(source)
-        for repository in _distributions() if place is None else starmap(_repository, _roots(place)):
+        for repository in _distributions() if place is None else _folders(place):
             taken[repository.name] = count = taken.get(repository.name, 0) + 1
             yield repository if count == 1 else replace(repository, name=f"{repository.name}~{count}")
+
+
+def beside(sources: Iterable[str]) -> Iterator[Beside]:
+    """Yield the files beside the repositories of all sources. Raises InputError as `repositories` does."""
+    for source in sources:
+        if (place := _folder_of(source)) is not None:
+            for file in _layout(place).beside:
+                yield Beside(root=str(place), file=file)
 
 
 def _folder_of(source: str) -> Path | None:
@@ -98,8 +111,10 @@ def _folder_of(source: str) -> Path | None:
     if kind != "dir" or not place:
         raise InputError(f"{source!r} is no source: write dir:/path/to/folder, or packages: for the installed packages")
     folder = storage.local_path(place)
+    if not folder.exists():
+        raise InputError(f"{source} is no folder, nothing is there; give the folder that holds the repositories")
     if not folder.is_dir():
-        raise InputError(f"{source} is no folder; give the folder that holds the repositories")
+        raise InputError(f"{source} is no folder, but a file; give the folder that holds the repositories")
     return folder.resolve()
 
 
@@ -113,9 +128,11 @@ def fingerprint(sources: Iterable[str]) -> str:
                 record = distribution.read_text("RECORD") or ""
                 digest.update(f"{name}\0{distribution.version}\0{record}\0".encode())
         else:
-            for name, root in _roots(place):
+            layout = _layout(place)
+            listed = [(root.name, _files(root.path)) for root in _with_clones(layout.roots)]
+            for name, files in [*listed, ("", layout.beside)]:
                 digest.update(f"{name}\0".encode())
-                for file in _files(root):
+                for file in files:
                     digest.update(f"{file.path}\0{file.size}\0{file.modified}\0{file.trouble}\0".encode())
     return digest.hexdigest()
 
@@ -123,49 +140,104 @@ def fingerprint(sources: Iterable[str]) -> str:
 # Folders
 
 
-def _roots(top: Path) -> list[tuple[str, Path]]:
-    """Name and folder of each repository in the folder `top`, by name. Raises InputError when there is none."""
-    if _is_repository(top):
-        return [(top.name, top)]
-    found = [repository for child in _subfolders(top) for repository in _below(child)]
-    if not found:
+@dataclass(frozen=True)
+class _Root:
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the repositories of a folder are."""
+
+    roots: list[_Root] = field(default_factory=list)
+    beside: list[SourceFile] = field(default_factory=list)
+    """Files in folders that only hold repositories; their paths are relative to the folder."""
+
+
+def _layout(top: Path) -> _Layout:
+    """Return the repositories in the folder `top`, by name. Raises InputError when there is none."""
+    layout = _Layout()
+    if _is_marked(top):
+        layout.roots.append(_Root(top.name or "repository", top))
+        return layout
+    _search(top, "", layout, {top})
+    if not layout.roots:
         raise InputError(
             f"dir:{top} holds no repository: put each repository into a folder of its own, "
             "or a licence file at the top when the folder is the repository"
         )
-    return [(folder.relative_to(top).as_posix(), folder.resolve()) for folder in found]
+    layout.roots.sort(key=lambda root: root.name)
+    return layout
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.name not in IGNORED and child.is_dir())
+def _search(folder: Path, prefix: str, layout: _Layout, above: set[Path]) -> None:
+    """Add the repositories below `folder`, which is none itself, to `layout`, and the files that it holds."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = f"{prefix}{entry.name}"
+        if entry.name in IGNORED:
+            continue
+        if not _is_good_name(entry.name):
+            layout.beside.append(SourceFile(path=_escaped(path), trouble="bad_name"))
+            continue
+        if not entry.is_dir():
+            file = _describe(path, entry.path)
+            layout.beside.append(file if file.trouble else replace(file, trouble="beside", detail="in no repository"))
+            continue
+        child = Path(entry.path).resolve()
+        if child in above:
+            layout.beside.append(SourceFile(path=path, trouble="symlink", detail="it leads to a folder above"))
+        elif _holds_repositories(child, _MAX_DEPTH - len(above)):
+            _search(child, f"{path}/", layout, above | {child})
+        else:
+            layout.roots.append(_Root(path, child))
 
 
-def _below(folder: Path) -> list[Path]:
-    """`folder`, or what is in it when it is an owner: only folders, one of them with the mark of a repository."""
-    if not os.access(folder, os.R_OK | os.X_OK) or _is_repository(folder):
-        return [folder]
-    children = _subfolders(folder)
-    is_owner = len(children) == len(list(folder.iterdir())) and any(map(_is_repository, children))
-    return children if is_owner else [folder]
+def _holds_repositories(folder: Path, depth: int) -> bool:
+    """Return whether `folder` is no repository, but a folder below it has the mark of one."""
+    if depth <= 0 or _is_marked(folder):
+        return False
+    children = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            children.append(Path(entry.path))
+        elif language.language_of(entry.name) in language.CODE:
+            return False
+    return any(_is_marked(child) or _holds_repositories(child, depth - 1) for child in children)
 
 
-def _is_repository(folder: Path) -> bool:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what stands in a folder, without what belongs to tools or to others; nothing when it cannot be listed."""
+    try:
+        with os.scandir(folder) as listing:
+            return [entry for entry in listing if entry.name not in IGNORED and entry.name.lower() not in VENDORED]
+    except OSError:
+        return []  # it becomes a repository, and walking it tells why it cannot be read
+
+
+def _is_marked(folder: Path) -> bool:
+    """Return whether a folder has what a repository has at its top: .git, a licence file, a build file."""
     try:
         names = os.listdir(folder)
     except OSError:
         return False
-    return any(
-        name == ".git" or name in licences.DECLARATIONS or licences.LICENCE_FILE.fullmatch(name) for name in names
-    )
+    return any(name == ".git" or licences.is_licence(name) or licences.is_build_file(name) for name in names)
 
 
-def _repository(name: str, root: Path) -> Repository:
-    files = _files(root)
-    top = [file for file in files if "/" not in file.path]
-    texts = [_text(root, file.path) for file in top if licences.LICENCE_FILE.fullmatch(file.path)]
-    declared = {file.path: _text(root, file.path) for file in top if file.path in licences.DECLARATIONS}
-    licence = licences.of_repository(texts, declared)
-    return Repository(name=name, root=str(root), licence=licence, files=files, nested=_nested(root, files))
+def _with_clones(roots: Iterable[_Root]) -> Iterator[_Root]:
+    """Yield the repositories, each followed by the clones inside it."""
+    for root in roots:
+        yield root
+        clones = [file.path for file in _files(root.path) if file.trouble == CLONE]
+        yield from _with_clones(_Root(f"{root.name}/{path.rstrip('/')}", root.path / path) for path in clones)
+
+
+def _folders(top: Path) -> Iterator[Repository]:
+    for root in _with_clones(_layout(top).roots):
+        files = _files(root.path)
+        paths = [file.path for file in files if file.trouble in ("", "symlink")]
+        coverage = licences.of_files(paths, partial(_text, root.path))
+        yield Repository(name=root.name, root=str(root.path), files=files, coverage=coverage)
 
 
 def _files(root: Path) -> tuple[SourceFile, ...]:
@@ -173,7 +245,7 @@ def _files(root: Path) -> tuple[SourceFile, ...]:
     found = _walk(root)
     if not any(file.path == ".gitignore" for file in found):
         return tuple(found)
-    ignored = pathspec.GitIgnoreSpec.from_lines(_text(root, ".gitignore").splitlines())
+    ignored = pathspec.GitIgnoreSpec.from_lines((_text(root, ".gitignore") or "").splitlines())
     return tuple(file for file in found if not ignored.match_file(file.path))
 
 
@@ -189,8 +261,8 @@ def _walk(root: Path) -> list[SourceFile]:
         except OSError as error:
             found.append(SourceFile(path=prefix or ".", trouble="unreadable", detail=error.strerror or ""))
             continue
-        if prefix and any(entry.name == ".git" for entry in entries):
-            found.append(SourceFile(path=prefix, trouble="vendored", detail="a repository of its own"))
+        if prefix and (git := [entry for entry in entries if entry.name == ".git"]):
+            found.append(_other_repository(prefix, is_clone=git[0].is_dir(follow_symlinks=False)))
             continue
         for entry in entries:
             if entry.name != ".git":
@@ -198,10 +270,16 @@ def _walk(root: Path) -> list[SourceFile]:
     return sorted(found)
 
 
+def _other_repository(path: str, *, is_clone: bool) -> SourceFile:
+    if is_clone:
+        return SourceFile(path=path, trouble=CLONE, detail="a repository of its own")
+    return SourceFile(path=path, trouble="vendored", detail="a submodule or worktree, which is not read")
+
+
 def _look(entry: os.DirEntry[str], path: str, pending: list[str]) -> list[SourceFile]:
     """The file behind `entry`; a folder is appended to `pending`, or told as one line when it is not ours."""
     if not _is_good_name(entry.name):
-        return [SourceFile(path=path.encode("utf-8", "backslashreplace").decode(), trouble="bad_name")]
+        return [SourceFile(path=_escaped(path), trouble="bad_name")]
     if not entry.is_dir(follow_symlinks=False):
         return [_describe(path, entry.path)]
     if entry.name.lower() in VENDORED:
@@ -219,6 +297,11 @@ def _is_good_name(name: str) -> bool:
     return re.search(r"[\x00-\x1f\x7f]", name) is None
 
 
+def _escaped(path: str) -> str:
+    """Return a path that is not valid UTF-8 as one that is."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def _describe(path: str, place: str) -> SourceFile:
     try:
         state = os.lstat(place)
@@ -231,27 +314,15 @@ def _describe(path: str, place: str) -> SourceFile:
     return SourceFile(path=path, size=state.st_size, modified=state.st_mtime_ns)
 
 
-def _text(root: Path, path: str) -> str:
-    """The start of a text file, whatever its encoding; empty when it cannot be read or leads out of the repository."""
+def _text(root: Path, path: str) -> str | None:
+    """Return a text file, whatever its encoding; None when it cannot be read or leads out of the repository."""
     try:
         file = (root / path).resolve(strict=True)
-        if not file.is_relative_to(root) or not file.is_file():
-            return ""
-        with file.open("rb") as handle:
-            return decode(handle.read(MAX_LICENCE_BYTES), "replace")
+        if not file.is_relative_to(root) or not file.is_file() or file.stat().st_size > MAX_STATING_BYTES:
+            return None
+        return decode(file.read_bytes(), "replace")
     except (OSError, RuntimeError):  # RuntimeError: a loop of links
-        return ""
-
-
-def _nested(root: Path, files: Iterable[SourceFile]) -> dict[str, str]:
-    """Folder -> licence for the licence files below the top that we recognise."""
-    texts: dict[str, list[str]] = {}
-    for file in files:
-        folder, _, name = file.path.rpartition("/")
-        if folder and licences.LICENCE_FILE.fullmatch(name):
-            texts.setdefault(folder, []).append(_text(root, file.path))
-    found = {folder: licences.of_repository(contents, {}) for folder, contents in texts.items()}
-    return {folder: licence for folder, licence in found.items() if licence != licences.UNKNOWN}
+        return None
 
 
 # Installed packages
@@ -270,21 +341,20 @@ def _installed() -> list[tuple[str, importlib.metadata.Distribution]]:
 def _distributions() -> Iterator[Repository]:
     for name, distribution in _installed():
         root = Path(str(distribution.locate_file(""))).resolve()
-        paths = _recorded(distribution)
-        information = {path for path in paths if ".dist-info/" in path or ".egg-info/" in path}
-        texts = [
-            _text(root, path)
-            for path in sorted(information)
-            if licences.LICENCE_FILE.fullmatch(PurePosixPath(path).name)
-        ]
-        files = tuple(_installed_file(root, path) for path in sorted(set(paths) - information))
-        yield Repository(
-            name=name,
-            root=str(root),
-            licence=licences.of_distribution(distribution.metadata, texts),
-            files=files,
-            nested=_nested(root, files),
+        paths = sorted(set(_recorded(distribution)))
+        information = {path for path in paths if _INFORMATION.match(path)}
+        files = tuple(_installed_file(root, path) for path in paths if path not in information)
+        # A wheel keeps its licence files under the paths that they have in the sources (PEP 639).
+        stating = {file.path: file.path for file in files if not file.trouble}
+        stating |= {_INFORMATION.sub("", path): path for path in information if not path.endswith("/METADATA")}
+        coverage = licences.of_files(
+            stating, partial(_stating_text, root, stating), licences.of_metadata(distribution.metadata)
         )
+        yield Repository(name=name, root=str(root), files=files, coverage=coverage)
+
+
+def _stating_text(root: Path, stating: Mapping[str, str], path: str) -> str | None:
+    return _text(root, stating[path])
 
 
 def _recorded(distribution: importlib.metadata.Distribution) -> list[str]:
@@ -296,7 +366,7 @@ def _recorded(distribution: importlib.metadata.Distribution) -> list[str]:
 
 def _installed_file(root: Path, path: str) -> SourceFile:
     if not _is_good_name(path):
-        return SourceFile(path=path.encode("utf-8", "backslashreplace").decode(), trouble="bad_name")
+        return SourceFile(path=_escaped(path), trouble="bad_name")
     if VENDORED.intersection(path.lower().split("/")[:-1]):
         return SourceFile(path=path, trouble="vendored")
     return _describe(path, f"{root}/{path}")

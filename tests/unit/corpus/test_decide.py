@@ -6,6 +6,7 @@ import pytest
 
 from infill.config import CorpusConfig
 from infill.corpus import decide, shards
+from infill.corpus.licences import Statement
 from infill.corpus.shards import Job
 from infill.corpus.sources import SourceFile
 from tests.unit.corpus.folders import write_files
@@ -25,7 +26,8 @@ def scratch(tmp_path: Path) -> str:
         root = write_files(tmp_path / repo, files | ({"bad.py": b"\0", "blank.py": "\n"} if repo == "a" else {}))
         paths = sorted(path.name for path in root.iterdir())
         jobs = tuple(
-            Job(repo=repo, root=str(root), licence="MIT", file=SourceFile(path=path, size=100)) for path in paths
+            Job(repo=repo, root=str(root), licence=Statement("MIT"), file=SourceFile(path=path, size=100))
+            for path in paths
         )
         shards.read(shards.Shard(number=number, jobs=jobs), CONFIG, str(tmp_path / "scratch"))
     return str(tmp_path / "scratch")

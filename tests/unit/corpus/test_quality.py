@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from infill.config import CorpusConfig
 from infill.corpus import quality
+from infill.corpus.licences import Statement
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
 
@@ -16,7 +17,7 @@ CONFIG = CorpusConfig(max_file_bytes=1_000, max_data_bytes=100)
 
 
 def document(content: str, *, path: str = "a.py", language: str = "python", licence: str = "MIT") -> Document:
-    return Document(repo="r", path=path, language=language, licence=licence, content=content)
+    return Document(repo="r", path=path, language=language, licence=Statement(licence), content=content)
 
 
 def reason(removal: object) -> str | None:
@@ -40,17 +41,17 @@ def reason(removal: object) -> str | None:
     ],
 )
 def test_names_and_sizes(path: str, size: int, expected: str | None) -> None:
-    assert reason(quality.judge_name(SourceFile(path=path, size=size), "MIT", CONFIG)) == expected
+    assert reason(quality.judge_name(SourceFile(path=path, size=size), Statement("MIT"), CONFIG)) == expected
 
 
 def test_the_repository_s_licence_decides_before_the_file_is_read() -> None:
     file = SourceFile(path="a.py", size=10)
-    assert reason(quality.judge_name(file, "GPL-3.0-only", CONFIG)) == "licence_not_permitted"
-    assert quality.judge_name(file, "NOASSERTION", CONFIG) is None  # a header may still state one
+    assert reason(quality.judge_name(file, Statement("GPL-3.0-only"), CONFIG)) == "licence_not_permitted"
+    assert quality.judge_name(file, None, CONFIG) is None  # a header may still state one
 
 
 def test_trouble_is_passed_on() -> None:
-    assert reason(quality.judge_name(SourceFile(path="a.py", trouble="symlink"), "MIT", CONFIG)) == "symlink"
+    assert reason(quality.judge_name(SourceFile(path="a.py", trouble="symlink"), Statement("MIT"), CONFIG)) == "symlink"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_texts(text: str, expected: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("licence", "expected"),
-    [("MIT", None), ("NOASSERTION", "licence_unknown"), ("GPL-2.0-only", "licence_not_permitted")],
+    [("MIT", None), ("NOASSERTION", "licence_not_recognised"), ("GPL-2.0-only", "licence_not_permitted")],
 )
 def test_the_file_s_own_licence(licence: str, expected: str | None) -> None:
     assert reason(quality.judge_text(document("x = 1\n", licence=licence), CONFIG)) == expected

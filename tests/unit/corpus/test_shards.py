@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from infill.config import CorpusConfig
 from infill.corpus import shards
+from infill.corpus.licences import Statement
 from infill.corpus.quality import Document, Removal
 from infill.corpus.shards import Job
 from infill.corpus.sources import SourceFile
@@ -16,7 +17,8 @@ from tests.unit.corpus.folders import write_files
 
 
 def job(path: str, size: int, root: str = "", removal: Removal | None = None, licence: str = "MIT") -> Job:
-    return Job(repo="r", root=root, licence=licence, file=SourceFile(path=path, size=size), removal=removal)
+    statement = None if licence == "NOASSERTION" else Statement(licence)
+    return Job(repo="r", root=root, licence=statement, file=SourceFile(path=path, size=size), removal=removal)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans())))
@@ -38,7 +40,7 @@ def test_a_header_overrides_the_repository_s_licence(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         for licence in ("MIT", "NOASSERTION"):
             outcome = shards.examine(job(path.name, 100, root=str(tmp_path), licence=licence), CorpusConfig())
-            found[path.name, licence] = outcome.licence if isinstance(outcome, Document) else outcome.reason
+            found[path.name, licence] = outcome.licence.expression if isinstance(outcome, Document) else outcome.reason
     assert found == {
         ("ISC", "MIT"): "ISC",
         ("ISC", "NOASSERTION"): "ISC",

@@ -14,6 +14,11 @@ def names(folder: Path) -> list[str]:
     return [repository.name for repository in sources.repositories([f"dir:{folder}"])]
 
 
+def stated(repository: sources.Repository, path: str = "a.py") -> str | None:
+    statement = repository.coverage.of(path)
+    return statement.expression if statement else None
+
+
 def only(folder: Path) -> sources.Repository:
     (repository,) = sources.repositories([f"dir:{folder}"])
     return repository
@@ -26,10 +31,8 @@ def test_each_sub_folder_is_a_repository(tmp_path: Path) -> None:
     found = {repository.name: repository for repository in sources.repositories([f"dir:{tmp_path}"])}
     assert list(found) == ["empty", "repo_0", "repo_1", "unlicensed"]
     assert found["empty"].files == ()
-    assert {name: found[name].licence for name in ("repo_0", "unlicensed")} == {
-        "repo_0": "MIT",
-        "unlicensed": "NOASSERTION",
-    }
+    assert stated(found["repo_0"], "a.py") == "MIT"
+    assert stated(found["unlicensed"], "a.py") is None
 
 
 @pytest.mark.parametrize("mark", ["LICENSE", ".git/HEAD", "pyproject.toml"])
@@ -43,6 +46,56 @@ def test_owners_hold_repositories(tmp_path: Path) -> None:
         tmp_path, {"psf/requests/LICENSE": MIT, "psf/other/a.py": "x", "plain/src/LICENSE": MIT, "plain/a.py": "x"}
     )
     assert names(tmp_path) == ["plain", "psf/other", "psf/requests"]
+
+
+HOLDERS = {
+    "files beside": ({"README.md": "x", ".DS_Store": "x", "a/LICENSE": MIT, "b/.git/HEAD": "x"}, ["a", "b"]),
+    "host, owner and repository": (
+        {"git.example/psf/one/LICENSE": MIT, "git.example/psf/two/setup.py": "x", "git.example/index.txt": "x"},
+        ["git.example/psf/one", "git.example/psf/two"],
+    ),
+    "one depth and another": ({"a/LICENSE": MIT, "b/c/d/.git/HEAD": "x"}, ["a", "b/c/d"]),
+    "a worktree": ({"a/.git": "gitdir: elsewhere", "a/x.py": "x"}, ["a"]),
+    "no mark anywhere": ({"a/x.py": "x", "b/src/y.py": "x"}, ["a", "b"]),
+    "no mark, but code": ({"a/x.py": "x", "a/src/COPYING": MIT, "b/package.json": "{}"}, ["a", "b"]),
+    "an owner with and without marks": ({"psf/one/LICENSE": MIT, "psf/two/src/x.py": "x"}, ["psf/one", "psf/two"]),
+    "a clone inside": ({"a/LICENSE": MIT, "a/lib/b/.git/HEAD": "x", "a/lib/b/LICENSE": MIT}, ["a", "a/lib/b"]),
+    "a submodule inside": ({"a/LICENSE": MIT, "a/lib/b/.git": "gitdir: x", "a/lib/b/LICENSE": MIT}, ["a"]),
+    "packages of one repository": ({"a/package.json": "{}", "a/packages/b/package.json": "{}"}, ["a"]),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), HOLDERS.values(), ids=HOLDERS)
+def test_repositories_are_found_by_their_marks(tmp_path: Path, files: dict[str, str], expected: list[str]) -> None:
+    write_files(tmp_path, files)
+    assert names(tmp_path) == expected
+
+
+def test_every_file_is_in_one_repository_or_told(tmp_path: Path) -> None:
+    for number, (files, _) in enumerate(HOLDERS.values()):
+        folder = write_files(tmp_path / str(number), files)
+        listed = [
+            str((Path(repository.root) / file.path).relative_to(folder.resolve()))
+            for repository in sources.repositories([f"dir:{folder}"])
+            for file in repository.files
+        ]
+        listed += [entry.file.path for entry in sources.beside([f"dir:{folder}"])]
+        tools = {path for path in files if ".git" in path or path == ".DS_Store"}
+        below_submodules = {path for path in files if path.startswith("a/lib/b/")}
+        assert set(files) - tools - below_submodules <= set(listed)
+        assert len(set(listed)) == len(listed)
+
+
+def test_files_beside_the_repositories_are_told(tmp_path: Path) -> None:
+    write_files(tmp_path, {"README.md": "x", "owner/notes.txt": "x", "owner/a/LICENSE": MIT, ".DS_Store": "x"})
+    told = {(entry.file.path, entry.file.trouble) for entry in sources.beside([f"dir:{tmp_path}"])}
+    assert told == {("README.md", "beside"), ("owner/notes.txt", "beside")}
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    write_files(tmp_path, {"owner/a/LICENSE": MIT})
+    (tmp_path / "owner" / "up").symlink_to(tmp_path)
+    assert names(tmp_path) == ["owner/a"]
 
 
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:
@@ -68,14 +121,16 @@ def test_what_cannot_be_taken_says_why(tmp_path: Path) -> None:
     (root / "loop").symlink_to(root)
     with open(os.fsencode(root) + b"/\xff.py", "wb"):
         pass
-    troubles = {file.path: file.trouble for file in only(root).files if file.trouble}
+    (repository, clone) = sources.repositories([f"dir:{root}"])
+    assert clone.name == "r/sub"
+    troubles = {file.path: file.trouble for file in repository.files if file.trouble}
     assert troubles == {
         "fifo.py": "special_file",
         "line\nbreak.py": "bad_name",
         "loop": "symlink",
         "node_modules/": "vendored",
         "out.py": "symlink",
-        "sub/": "vendored",
+        "sub/": "own_repository",
         "\\udcff.py": "bad_name",
     }
 
@@ -85,7 +140,7 @@ def test_a_licence_may_be_a_link_inside_the_repository_only(tmp_path: Path) -> N
     (tmp_path / "inside" / "LICENSE").symlink_to("docs/MIT")
     (tmp_path / "outside" / "LICENSE").symlink_to(tmp_path / "MIT")
     (tmp_path / "elsewhere" / "LICENSE").symlink_to("LICENSE")
-    found = {repository.name: repository.licence for repository in sources.repositories([f"dir:{tmp_path}"])}
+    found = {repository.name: stated(repository) for repository in sources.repositories([f"dir:{tmp_path}"])}
     assert found == {"elsewhere": "NOASSERTION", "inside": "MIT", "outside": "NOASSERTION"}
 
 
@@ -95,22 +150,25 @@ def test_a_repository_may_be_linked_into_the_folder(tmp_path: Path) -> None:
     (tmp_path / "linked" / "mine").symlink_to(tmp_path / "elsewhere" / "repo_0")
     (repository,) = sources.repositories([f"dir:{tmp_path / 'linked'}"])
     assert repository.name == "mine"
-    assert repository.licence == "MIT"
+    assert stated(repository) == "MIT"
     assert len(repository.files) == 4
 
 
 def test_a_licence_further_down_counts_for_what_is_below_it(tmp_path: Path) -> None:
-    root = write_files(tmp_path / "r", {"LICENSE": MIT, "lib/gpl/COPYING": GPL, "lib/LICENSE": "our own words"})
+    root = write_files(
+        tmp_path / "r", {"LICENSE": MIT, "lib/gpl/COPYING": GPL, "lib/LICENSE": "our own words: do not use"}
+    )
     repository = only(root)
-    assert repository.licence_of("a.py") == "MIT"
-    assert repository.licence_of("lib/a.py") == "MIT"
-    assert repository.licence_of("lib/gpl/deep/a.py") == "GPL-3.0-only"
+    assert stated(repository, "a.py") == "MIT"
+    assert stated(repository, "lib/a.py") == "NOASSERTION"
+    assert stated(repository, "lib/gpl/deep/a.py") == "GPL-3.0-only AND LicenseRef-unrecognised"
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("dir:/no/such/folder", "is no folder"),
+        ("dir:/no/such/folder", "is no folder, nothing is there"),
+        (f"dir:{__file__}", "is no folder, but a file"),
         ("dir:", "is no source"),
         ("https://example.org", "is no source"),
         ("packages:numpy", "is no source"),
@@ -130,10 +188,10 @@ def test_a_folder_without_repositories_is_refused(tmp_path: Path) -> None:
 
 def test_installed_packages_are_repositories() -> None:
     found = {repository.name: repository for repository in sources.repositories(["packages:"])}
-    pyarrow = found["pyarrow"]
-    assert pyarrow.licence == "Apache-2.0"
-    paths = [file.path for file in pyarrow.files]
-    assert "pyarrow/__init__.py" in paths
+    pytest_ = found["pytest"]
+    assert stated(pytest_, "pytest/__init__.py") == "MIT"
+    paths = [file.path for file in pytest_.files]
+    assert "pytest/__init__.py" in paths
     assert paths == sorted(paths)
     assert not any(".dist-info/" in path or "__pycache__" in path or path.startswith("..") for path in paths)
     assert list(found) == sorted(found)

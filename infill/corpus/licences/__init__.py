@@ -1,0 +1,26 @@
+"""Licences: what a repository's files, build files and headers state, as SPDX expressions.
+
+The rule: what is stated and not recognised counts as not permitted for everything that it covers.
+"""
+
+from infill.corpus.licences.builds import is_build_file, of_metadata
+from infill.corpus.licences.coverage import NOTHING_STATED, Coverage, of_files
+from infill.corpus.licences.headers import of_source
+from infill.corpus.licences.names import is_licence
+from infill.corpus.licences.recognise import Statement, of_text
+from infill.corpus.licences.spdx import UNKNOWN, normalise, permitted
+
+__all__ = [
+    "NOTHING_STATED",
+    "UNKNOWN",
+    "Coverage",
+    "Statement",
+    "is_build_file",
+    "is_licence",
+    "normalise",
+    "of_files",
+    "of_metadata",
+    "of_source",
+    "of_text",
+    "permitted",
+]

@@ -1,0 +1,195 @@
+"""What build files and package metadata state about a licence."""
+
+import ast
+import configparser
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageMetadata
+from typing import Any, Final
+
+from infill.corpus.licences import recognise, spdx
+from infill.corpus.licences.recognise import Statement
+
+_BY_FILE: Final = re.compile(
+    r"(?:see (?:the )?|in (?:the )?|as in (?:the )?)?(?:file:?|dual(?: licensed?)?|multi(?:ple)? licenses?|"
+    r"licen[cs]e agreement .*|(?:see |file )?(?:the )?\.?/?(?:licen[cs]es?|copying)(?:[-._]\w+)*(?: file)?"
+    r"(?: for details)?)",
+    re.IGNORECASE,
+)
+"""Statements that only point to the licence files."""
+_FAMILIES: Final = {
+    "bsd": ("BSD", "0BSD", "ISC"),
+    "bsd style": ("BSD",),
+    "academic free": ("AFL",),
+    "apache software": ("Apache",),
+}
+"""Names of several licences -> how the identifiers of these begin."""
+
+
+def _json(text: str) -> Iterator[object]:
+    value = json.loads(text)
+    if isinstance(value, dict):
+        stated = value.get("license", value.get("licence", value.get("licenses", value.get("licences"))))
+        yield from _alternatives(stated)
+
+
+def _alternatives(stated: object) -> Iterator[object]:
+    """Return what a JSON or TOML value states: a list offers a choice."""
+    parts = stated if isinstance(stated, list) else [stated]
+    names = [part.get("type", part.get("name", part.get("text"))) if isinstance(part, dict) else part for part in parts]
+    if len(names) == 1 or not all(isinstance(name, str) for name in names):
+        yield from names
+    elif names:
+        known = [spdx.of_name(str(name)) for name in names]
+        yield spdx.disjunction(name for name in known if name) if all(known) else " OR ".join(map(str, names))
+
+
+def _pyproject(text: str) -> Iterator[object]:
+    value = tomllib.loads(text)
+    project, poetry = _table(value, "project"), _table(_table(value, "tool"), "poetry")
+    for section in (project, poetry):
+        stated = section.get("license")
+        if not (isinstance(stated, dict) and "file" in stated):
+            yield from _alternatives(stated)
+        yield from _classifiers(section.get("classifiers"))
+
+
+def _cargo(text: str) -> Iterator[object]:
+    value = tomllib.loads(text)
+    for section in (_table(value, "package"), _table(_table(value, "workspace"), "package")):
+        stated = section.get("license")
+        yield None if isinstance(stated, dict) else stated
+
+
+def _table(value: object, name: str) -> Mapping[str, Any]:
+    section = value.get(name) if isinstance(value, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def _classifiers(listed: object) -> Iterator[str]:
+    """Return the licences of trove classifiers; "OSI Approved" alone says nothing."""
+    lines = listed if isinstance(listed, list) else str(listed or "").splitlines()
+    for line in lines:
+        if isinstance(line, str) and line.strip().startswith("License ::"):
+            name = line.rpartition("::")[2].strip()
+            if name not in {"OSI Approved", "DFSG approved", "License"}:
+                yield name
+
+
+def _setup_cfg(text: str) -> Iterator[object]:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read_string(text)
+    if parser.has_section("metadata"):
+        yield parser["metadata"].get("license_expression", parser["metadata"].get("license"))
+        yield from _classifiers(parser["metadata"].get("classifiers", parser["metadata"].get("classifier")))
+
+
+def _setup_py(text: str) -> Iterator[object]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.keyword) and node.arg in {"license", "license_expression", "classifiers"}:
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                continue  # computed, so it states nothing that could be read
+            yield from _classifiers(value) if node.arg == "classifiers" else [value]
+
+
+def _pattern(expression: str) -> Callable[[str], Iterator[object]]:
+    """Return a reader for formats that are programs or nearly so: each quoted group of each match states a licence."""
+    pattern = re.compile(expression, re.MULTILINE | re.IGNORECASE)
+
+    def read(text: str) -> Iterator[object]:
+        for match in pattern.finditer(text):
+            stated = match["stated"].strip()
+            quoted = re.findall(r"""["']([^"'\n]+)["']""", stated)
+            yield from _alternatives(quoted or [stated])
+
+    return read
+
+
+_LOOSE: Final = _pattern(r"""^[\s"']*licen[cs]es?["']?\s*[:=]\s*(?P<stated>["'][^"'\n]*["']|\[[^\]]*\])""")
+_ASSIGNED: Final = r"""\.licen[cs]es?\s*=\s*(?P<stated>\[[^\]]*\]|\{[^}]*\}|["'][^"'\n]*["'])"""
+_READERS: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
+    "package.json": _json,
+    "bower.json": _json,
+    "composer.json": _json,
+    "pyproject.toml": _pyproject,
+    "cargo.toml": _cargo,
+    "setup.cfg": _setup_cfg,
+    "setup.py": _setup_py,
+    "pom.xml": _pattern(r"<license>(?:(?!</license>)[\s\S])*?<name>(?P<stated>[^<]*)</name>"),
+    "mix.exs": _pattern(r"\blicenses:\s*(?P<stated>\[[^\]]*\])"),
+    "description": _pattern(r"^License:[ \t]*(?P<stated>\S.*)$"),
+    "pkg-info": _pattern(r"^License(?:-Expression)?:[ \t]*(?P<stated>\S.*)$"),
+}
+"""Names of build files, in lower case -> how to read what they state."""
+_READERS_BY_SUFFIX: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
+    ".gemspec": _pattern(_ASSIGNED),
+    ".podspec": _pattern(_ASSIGNED),
+    ".nuspec": _pattern(r"<license[^>]*>(?P<stated>[^<]*)</license>"),
+    ".csproj": _pattern(r"<PackageLicenseExpression>(?P<stated>[^<]*)</PackageLicenseExpression>"),
+    ".cabal": _pattern(r"^license:[ \t]*(?P<stated>\S.*)$"),
+}
+
+
+def is_build_file(name: str) -> bool:
+    return _reader(name) is not None
+
+
+def _reader(name: str) -> Callable[[str], Iterator[object]] | None:
+    lower = name.lower()
+    return _READERS.get(lower) or _READERS_BY_SUFFIX.get(os.path.splitext(lower)[1])
+
+
+def stated(name: str, text: str) -> list[str]:
+    """Return what the build file `name` states in its own words.
+
+    Of a file that its format's parser refuses (a comma too many), whatever looks like a statement.
+    """
+    reader = _reader(name)
+    if reader is None:
+        return []
+    try:
+        values = list(reader(text))
+    except (ValueError, SyntaxError, RecursionError, MemoryError, configparser.Error):
+        values = list(_LOOSE(text))
+    return [
+        value if isinstance(value, str) else json.dumps(value, default=str) for value in values if value is not None
+    ]
+
+
+def of_metadata(metadata: PackageMetadata) -> list[str]:
+    """Return what the metadata of a Python distribution states: License-Expression, else License and classifiers."""
+    expression = [value.strip() for value in metadata.get_all("License-Expression") or [] if value.strip()]
+    if expression:
+        return expression
+    stated = [value for value in metadata.get_all("License") or [] if value.strip() not in {"", "UNKNOWN"}]
+    return stated + list(_classifiers(list(metadata.get_all("Classifier") or [])))
+
+
+def of_statement(words: str, known: frozenset[str]) -> Statement | None:
+    """Return what `words` say; None where they only point to licence files that are known.
+
+    `known` holds the identifiers that the licence files beside it state.
+    """
+    words = words.strip()
+    if not words:
+        return None
+    if (expression := spdx.of_name(words)) is not None:
+        return Statement(expression)
+    if len(words) > 100 or "\n" in words:
+        recognised = recognise.of_text(words)
+        return recognised or Statement(spdx.UNKNOWN, f"it states {words[:60]!r}, which is no licence that we know")
+    if known and _points_to(words, known):
+        return None
+    return Statement(spdx.UNKNOWN, f"it states {words!r}, which is no licence that we know")
+
+
+def _points_to(words: str, known: frozenset[str]) -> bool:
+    family = _FAMILIES.get(spdx.key_of(words))
+    if family is not None:
+        return any(name.startswith(family) for name in known)
+    return _BY_FILE.fullmatch(words.strip(" .()")) is not None

@@ -1,0 +1,46 @@
+"""Licences that a text mentions by name, where these are not permissive."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from infill.corpus.licences import spdx
+
+_GNU: Final = re.compile(
+    r"gnu (?P<long>affero |lesser |library |free )?(?:general )?(?:public|documentation) license"
+    r"|\b(?:gnu|under|license|licensed|terms|is|the|of) (?P<short>a?l?gpl)(?: ?v?(?P<near>[123]))?\b"
+)
+_GNU_NAMES: Final = {"affero ": "AGPL", "lesser ": "LGPL", "library ": "LGPL", "free ": "GFDL", None: "GPL"}
+_GNU_VERSION: Final = re.compile(r"\bv(?:ersion)? ?(\d(?: [0123]\b)?)")
+_GNU_LATER: Final = re.compile(r"\b(?:or|any) later\b|\bat your option\b")
+_GNU_REACH: Final = 160
+"""Characters after the name in which its version stands."""
+_NAMED: Final = (
+    (re.compile(r"server side public license"), "SSPL-1.0"),
+    (re.compile(r"business source license"), "BUSL-1.1"),
+    (re.compile(r"elastic license(?! agreement)"), "Elastic-2.0"),
+    (re.compile(r"mozilla public license"), "MPL-2.0"),
+    (re.compile(r"eclipse public license"), "EPL-2.0"),
+    (re.compile(r"common development and distribution license"), "CDDL-1.0"),
+    (re.compile(r"european union public license"), "EUPL-1.2"),
+    (re.compile(r"creative commons attribution (?:noncommercial|non commercial)|\bcc by nc\b"), "CC-BY-NC-4.0"),
+    (re.compile(r"creative commons attribution share ?alike|\bcc by sa\b"), "CC-BY-SA-4.0"),
+)
+
+
+def of_words(words: str) -> Iterator[str]:
+    """Yield the SPDX identifiers of the licences that are named in lower-case words."""
+    yield from (_gnu(match, words[match.end() : match.end() + _GNU_REACH]) for match in _GNU.finditer(words))
+    for pattern, licence in _NAMED:
+        if pattern.search(words):
+            yield licence
+
+
+def _gnu(match: re.Match[str], behind: str) -> str:
+    """Return the SPDX identifier of a GNU licence; of its first version or later where no version is named."""
+    name = (match["short"] or _GNU_NAMES[match["long"]]).upper()
+    version = match["near"] or ((stated := _GNU_VERSION.search(behind)) and stated[1].replace(" ", ".")) or ""
+    later = "or-later" if not version or _GNU_LATER.search(behind) else "only"
+    identifier = f"{name}-{version if '.' in version else version + '.0'}-{later}"
+    first = {"AGPL": "3.0", "LGPL": "2.0", "GFDL": "1.1", "GPL": "1.0"}[name]
+    return identifier if spdx.normalise(identifier) == identifier else f"{name}-{first}-or-later"

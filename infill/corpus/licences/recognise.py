@@ -1,0 +1,177 @@
+"""What a licence file says: known texts and names, and nothing else that could change them."""
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from infill.corpus.licences import mentions, spdx, texts
+from infill.corpus.licences.texts import Line
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is said about a licence, and where."""
+
+    expression: str
+    """An SPDX expression, or `NOASSERTION` where something is said that we do not know."""
+    evidence: str = ""
+    """For people: which file, and which words of it decided."""
+
+    @property
+    def is_known(self) -> bool:
+        return self.expression != spdx.UNKNOWN
+
+
+_COPYRIGHT: Final = re.compile(
+    r"^(?:[\W_]|\b(?:portions|parts|some|original|this|work|code|contributions|modifications|of|the|are|is|and|"
+    r"software|library|implementation|additional|javascript|python|version)\b)*"
+    r"(?:\(c\)|©|copyrights?\b|copr\b|copyleft\b)",
+    re.IGNORECASE,
+)
+UNRECOGNISED: Final = "LicenseRef-unrecognised"
+"""Stands beside a licence that an unknown text mentions."""
+_BUNDLED_BINARY: Final = re.compile(
+    r"^Name:.*\n(?:Description:.*\n)?Files:(?:[ \t,]*\S+\.(?:so|dll|dylib|a|lib|pyd|exe)[*.\d]*,?)+[ \t]*\n"
+    r"(?:(?!^Name:).*\n?)*",
+    re.MULTILINE,
+)
+"""An entry of a list of bundled software that covers compiled libraries alone, which nobody reads."""
+_ADDRESS: Final = re.compile(r"\S+@\S+")
+_RESERVED: Final = ("all rights reserved", "some rights reserved", "all right reserved")
+_CONNECTIVES_TEXT: Final = (
+    "a al and as by co contributors contributor corp corporation de den developers each et file files for foundation "
+    "from gmbh group his her inc in its ltd listed llc members named of org others owner owners individual respective "
+    "other present s see software team the their them to und van von y authors author project to holders copyright c "
+    "com net university institute http www email mailto at io github gitlab top distribution"
+)
+_CONNECTIVES: Final = frozenset(_CONNECTIVES_TEXT.split())
+"""Lower-case words that occur in lists of copyright holders."""
+_TITLE: Final = re.compile(
+    r"(?:the )?(?:(?:full|complete|software|open source|copyright|project|source code|code|library|package|main|text|"
+    r"and) )*"
+    r"(?:licen[cs]es?|licensing|copyright)(?: (?:agreement|and|copyright|file|for|information|is|notice|notices|of|"
+    r"statement|terms|text|the|follows|as|below|details|project|software|this|license|package|library|under|code))*"
+)
+"""Headings that only say "licence"."""
+_FRAMES: Final = (
+    re.compile(
+        r"(?:\S+ ){1,5}(?:is|are) (?:also )?(?:licensed|released|distributed|available|made available|provided|"
+        r"published) (?:to you )?(?:under|with|by) (?:the )?(?:terms of )?(?:the )?(?P<name>.+?)(?: license)?"
+        r"(?: (?:reproduced|see|stated|given|included|found|shown|as) (?:\S+ ){0,6}?"
+        r"(?:below|details|license|file|above))?"
+    ),
+    re.compile(
+        r"(?:(?:all|this|the|these|our|its|it|source|code|files?|software|library|project|package|program|work|module|"
+        r"repository|is|are|and|distributed|made|available|licensed|released|provided|published|free|open|under|the|"
+        r"terms|conditions|of|a|an|license|version|subject|to|\w+ is) )+(?P<name>.+)"
+    ),
+    re.compile(r"license (?:spdx )?(?:identifier )?(?P<name>.+)"),
+    re.compile(r"spdx license identifier (?P<name>.+)"),
+)
+"""Sentences that name a licence and say nothing else."""
+_REPEATED: Final = re.compile(r"\W*([^()]+?)\s*\(([^()]+)\)\W*")
+"""A name and its short form: "The MIT License (MIT)"."""
+_MAX_PROSE: Final = 16
+"""Words of a line that is taken for a heading or a description where it neither gives nor takes a right."""
+_LICENCE_WORDS: Final = frozenset(["license", "licenses", "licensed", "licensing", "copyleft"])
+_FAMILIES_TEXT: Final = (
+    "gpl agpl lgpl gplv2 gplv3 lgplv2 lgplv3 gnu affero sspl busl bsl elastic commons cc nc sa nd mpl epl cddl eupl "
+    "polyform hippocratic eula"
+)
+_FAMILIES: Final = frozenset(_FAMILIES_TEXT.split())
+
+
+@functools.lru_cache(maxsize=1024)
+def of_text(text: str) -> Statement | None:
+    """Return what the text of a licence file says; None where it says nothing about licences.
+
+    Several licences in one text all apply. A text with a part that we do not know is not known, with that part as the
+    evidence; where it mentions the GPL or its like, that is part of the expression.
+    """
+    recognition = texts.take_out(_BUNDLED_BINARY.sub("", text))
+    licences = list(recognition.licences)
+    unknown = ""
+    previous = ""
+    for line in recognition.rest:
+        kind, name = _kind(line, previous)
+        licences += [name] if name else []
+        if kind == "unknown":
+            unknown = unknown or line.raw
+        previous = kind
+    if unknown:
+        mentioned = mentions.of_words(" ".join(word for line in recognition.rest for word in line.words))
+        expression = spdx.conjunction([*dict.fromkeys(mentioned), UNRECOGNISED])
+        return Statement(
+            spdx.UNKNOWN if expression in (None, UNRECOGNISED) else expression, _not_known(unknown, licences)
+        )
+    expression = spdx.conjunction(licences)
+    return None if expression is None else Statement(expression)
+
+
+def _not_known(part: str, licences: Sequence[str]) -> str:
+    quoted = f"{part[:100]}..." if len(part) > 100 else part
+    return (
+        f"{quoted!r} is not part of {' or '.join(dict.fromkeys(licences))}"
+        if licences
+        else f"no known licence: {quoted!r}"
+    )
+
+
+def _kind(line: Line, previous: str) -> tuple[str, str]:
+    """Return what a line outside the known texts is (`copyright`, `title`, `name`, `prose`, `unknown`), and the licence
+    that it names."""
+    raw = _ADDRESS.sub(" ", line.raw)
+    words = line.words if raw == line.raw else tuple(texts.words_of(raw))
+    flat = " ".join(words)
+    for phrase in _RESERVED:
+        flat = flat.replace(phrase, "").strip()
+    rest = flat.split()
+    if not rest:
+        return "copyright", ""
+    if _COPYRIGHT.match(raw) and len(rest) <= 60 and not spdx.restricts_more_than_a_name(rest):
+        return "copyright", ""
+    if previous == "copyright" and _is_holders(raw, rest):
+        return "copyright", ""
+    if _TITLE.fullmatch(flat):
+        return "title", ""
+    if (name := of_sentence(raw, flat)) is not None:
+        return "name", name
+    if len(words) <= _MAX_PROSE and not spdx.restricts(words) and _FAMILIES.isdisjoint(words):
+        return "prose", ""
+    return "unknown", ""
+
+
+def _is_holders(raw: str, words: Sequence[str]) -> bool:
+    """Return whether a line after a copyright line goes on with names, addresses and years."""
+    if len(words) > 30 or spdx.restricts_more_than_a_name(words):
+        return False
+    return all(word in _CONNECTIVES or not word.isalpha() for word in re.findall(r"(?<![\w.])[a-z][\w']*", raw))
+
+
+def of_sentence(raw: str, flat: str) -> str | None:
+    """Return the licence that a line names, as "MIT License" or "Licensed under the MIT license"."""
+    if (name := spdx.of_name(raw) or spdx.of_name(flat)) is not None:
+        return name
+    if (match := _REPEATED.fullmatch(raw)) is not None and (name := spdx.of_name(match[1])) == spdx.of_name(match[2]):
+        return name
+    for frame in _FRAMES:
+        match = frame.fullmatch(flat)
+        if match is None or spdx.restricts(flat[: match.start("name")].split()):
+            continue
+        if (name := spdx.of_name(match["name"])) is not None:
+            return name
+    return None
+
+
+def joined(statements: Iterable[Statement]) -> Statement | None:
+    """Return all of the statements together: not known as soon as one of them is not; None without any."""
+    listed = list(statements)
+    if not listed:
+        return None
+    for statement in listed:
+        if not statement.is_known:
+            return statement
+    expression = spdx.conjunction(statement.expression for statement in listed) or spdx.UNKNOWN
+    return Statement(expression, "; ".join(dict.fromkeys(statement.evidence for statement in listed)))

@@ -1,0 +1,163 @@
+"""Licence texts: recognise a text by comparing all its words with the known ones.
+
+A known text stands in `texts/<SPDX identifier>.txt`; `%%` on a line of its own separates variants. In it `<<holder>>`
+stands for some words, `[[...]]` for a part that may be missing, `{{a|b}}` for one of several wordings. What is left of
+a text when the known ones are taken out must be of a kind that changes nothing (titles, copyright lines); anything else
+makes the text one that we do not know, whatever it begins with.
+"""
+
+import functools
+import html
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from infill.corpus.licences import spdx
+from infill.text import split_lines
+
+NOTICES: Final = "notices"
+"""The file of known texts that license nothing, such as the appendices that say how to apply a licence."""
+_MAX_WILDCARD: Final = 40
+"""Words that `<<...>>` may stand for."""
+
+_TAGS: Final = re.compile(
+    r"</?(?:a|b|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|li|link|meta|ol|p|pre|section|span|strong"
+    r"|table|tbody|td|th|title|tr|tt|u|ul)\b[^>]*>",
+    re.IGNORECASE,
+)
+_ENUMERATORS: Final = re.compile(
+    r"\((?:[a-z]|[ivx]{1,4}|\d{1,2})\)|(?<![\w.])(?:\d{1,2}|[a-z])[.)](?=\s|$)", re.IGNORECASE
+)
+_WORD: Final = re.compile(r"[^\W_]+")
+_QUOTES: Final = re.compile("['`´‘’]")
+_SPELLING: Final = {"licence": "license", "licences": "licenses", "licenced": "licensed", "https": "http"}
+_SPLIT_WORDS: Final = {"noninfringement": "non ?infringement", "sublicense": "sub ?license"}
+"""Words that some write with a hyphen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a text, or what is left of one."""
+
+    raw: str
+    """As it stands in the file, without surrounding blanks."""
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a text says."""
+
+    licences: tuple[str, ...]
+    """SPDX identifiers of the known texts in it."""
+    rest: tuple[Line, ...]
+    """Its other lines."""
+
+
+@functools.lru_cache(maxsize=1024)
+def take_out(text: str) -> Recognition:
+    """Return the known licence texts in `text`, and the lines that belong to none of them."""
+    lines = _lines(text)
+    flat = "".join(f"{word} " for line in lines for word in line.words)
+    covered = bytearray(len(flat))
+    licences: list[str] = []
+    for template in _templates():
+        for start, end in template.occurrences(flat):
+            if not any(covered[start:end]):
+                covered[start:end] = b"\1" * (end - start)
+                licences += [template.licence] if template.licence != NOTICES else []
+    return Recognition(tuple(dict.fromkeys(licences)), tuple(_uncovered(lines, covered)))
+
+
+def _lines(text: str) -> list[Line]:
+    if re.search(r"</?(p|br|html|body|pre|div|h\d)\b", text, re.IGNORECASE):
+        text = html.unescape(_TAGS.sub(" ", text))
+    lines = (Line(raw.strip(), tuple(words_of(raw))) for raw in split_lines(text))
+    return [line for line in lines if line.words]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of `text` in lower case, without numbering, apostrophes and differences of spelling."""
+    text = unicodedata.normalize("NFKC", text.replace("©", " copyright ")).lower()
+    words = _WORD.findall(_QUOTES.sub("", _ENUMERATORS.sub(" ", text)))
+    return [_SPELLING.get(word, word) for word in words]
+
+
+def _uncovered(lines: Sequence[Line], covered: Sequence[int]) -> Iterator[Line]:
+    position = 0
+    for line in lines:
+        left: list[str] = []
+        for word in line.words:
+            if not covered[position]:
+                left.append(word)
+            position += len(word) + 1
+        if len(left) == len(line.words):
+            yield line
+        elif left:
+            yield Line(" ".join(left), tuple(left))
+
+
+# Templates
+
+
+@dataclass(frozen=True)
+class _Template:
+    licence: str
+    text: str
+    anchor: str
+    """Words that every occurrence holds; looked for first, since that is quick."""
+    size: int
+
+    def occurrences(self, flat: str) -> Iterator[tuple[int, int]]:
+        if self.anchor not in flat:
+            return
+        for match in _compiled(self.text).finditer(flat):
+            if not any(spdx.restricts_more_than_a_name(part.split()) for part in match.groups() if part):
+                yield match.span()
+
+
+_MARKS: Final = re.compile(r"(<<\w+>>|\[\[|\]\]|\{\{|\}\}|\|)")
+
+
+@functools.cache
+def _templates() -> tuple[_Template, ...]:
+    """Return the known texts, the longest first: some hold others."""
+    templates = []
+    for file in resources.files(__package__).joinpath("texts").iterdir():
+        name, _, kind = file.name.rpartition(".")
+        if kind == "txt":
+            templates += [_template(name, text) for text in file.read_text(encoding="utf-8").split("\n%%\n")]
+    return tuple(sorted(templates, key=lambda template: (-template.size, template.licence)))
+
+
+def _template(licence: str, text: str) -> _Template:
+    depth, runs = 0, [""]
+    for part in _MARKS.split(text):
+        depth += (part in ("[[", "{{")) - (part in ("]]", "}}"))
+        if part.startswith("<<") or part in ("[[", "{{"):
+            runs.append("")
+        elif depth == 0 and part not in ("]]", "}}", "|"):
+            for word in words_of(part):
+                if word in _SPLIT_WORDS:
+                    runs.append("")
+                else:
+                    runs[-1] += f"{word} "
+    return _Template(licence, text, max(runs, key=len), len(words_of(text)))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(text: str) -> re.Pattern[str]:
+    wildcard = rf"((?:\S+ ){{0,{_MAX_WILDCARD}}}?)"
+    special = {"[[": "(?:", "]]": ")?", "{{": "(?:(?:", "}}": "))", "|": ")|(?:"}
+    parts = []
+    for part in _MARKS.split(text):
+        if part.startswith("<<"):
+            parts.append(wildcard)
+        elif part in special:
+            parts.append(special[part])
+        else:
+            parts += [f"{_SPLIT_WORDS.get(word, re.escape(word))} " for word in words_of(part)]
+    return re.compile(r"(?<!\S)" + "".join(parts))

@@ -3,14 +3,20 @@
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import Final
 
-from infill.errors import ServiceError
+from infill.errors import InputError, ServiceError
 
 OBJECT_STORE_BYTES: Final = 200_000_000
 """Ray's shared memory where we start it: what stages send to their workers is small."""
+USUAL: Final = ("/tmp", "/var/tmp", "/dev/shm")
+LONGEST: Final = 38
+"""Bytes of a path below which Ray puts `/ray/session_<time>_<pid>/sockets/plasma_store`: a socket's path has at most
+107 (`sun_path` of unix(7))."""
+_PLAIN: Final = re.compile(r"/[\w./+-]*", re.ASCII)
 
 
 @contextlib.contextmanager
@@ -18,7 +24,7 @@ def session() -> Iterator[None]:
     """Connect to the Ray of RAY_ADDRESS, or start one on this machine that ends with the block.
 
     A process that is connected already stays so. A Ray that merely happens to run on this machine is left alone.
-    Raises ServiceError when there is none at RAY_ADDRESS.
+    Raises ServiceError when there is none at RAY_ADDRESS, or when none can be started.
     """
     import ray
 
@@ -33,6 +39,7 @@ def session() -> Iterator[None]:
         else:
             ray.init(
                 address="local",
+                _temp_dir=temp_folder(),
                 num_cpus=os.cpu_count(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
@@ -40,11 +47,29 @@ def session() -> Iterator[None]:
                 logging_level=logging.ERROR,
             )
     except OSError as error:
-        raise ServiceError(f"there is no Ray at RAY_ADDRESS={address}; unset it") from error
+        if address:
+            raise ServiceError(f"there is no Ray at RAY_ADDRESS={address}; unset it") from error
+        raise ServiceError(f"Ray cannot be started on this machine ({error})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def temp_folder() -> str:
+    """Return the folder for the sockets and logs of a Ray that is started here: of RAY_TMPDIR, TMPDIR and the usual
+    ones the first that may be written and whose path is short and plain enough.
+
+    Raises InputError when there is none.
+    """
+    wanted = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    for folder in (wanted, *USUAL):
+        if _PLAIN.fullmatch(folder) and len(folder) <= LONGEST and os.access(folder, os.W_OK | os.X_OK):
+            return os.path.join(folder, "ray")
+    raise InputError(
+        f"Ray finds no folder for its sockets: neither {wanted} nor {', '.join(USUAL)} may be written and has a path of "
+        f"at most {LONGEST} letters, digits, dots, dashes and slashes; set RAY_TMPDIR to one that has"
+    )
 
 
 def _knock(address: str) -> None:

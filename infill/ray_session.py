@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -35,11 +37,12 @@ def session() -> Iterator[None]:
     try:
         if address:
             _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, runtime_env=_interpreter(), log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
                 _temp_dir=temp_folder(),
+                runtime_env=_interpreter(),
                 num_cpus=os.cpu_count(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
@@ -50,6 +53,10 @@ def session() -> Iterator[None]:
         if address:
             raise ServiceError(f"there is no Ray at RAY_ADDRESS={address}; unset it") from error
         raise ServiceError(f"Ray cannot be started on this machine ({error})") from error
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # for which Ray has no type of its own
+            raise
+        raise ServiceError("Ray has not started within a minute: this machine is too busy; try again") from error
     try:
         yield
     finally:
@@ -67,9 +74,16 @@ def temp_folder() -> str:
         if _PLAIN.fullmatch(folder) and len(folder) <= LONGEST and os.access(folder, os.W_OK | os.X_OK):
             return os.path.join(folder, "ray")
     raise InputError(
-        f"Ray finds no folder for its sockets: neither {wanted} nor {', '.join(USUAL)} may be written and has a path of "
-        f"at most {LONGEST} letters, digits, dots, dashes and slashes; set RAY_TMPDIR to one that has"
+        f"Ray has no folder for its sockets: of {', '.join((wanted, *USUAL))} none may be written and has a path of at "
+        f"most {LONGEST} letters, digits, dots, dashes and slashes; set RAY_TMPDIR to one that has"
     )
+
+
+def _interpreter() -> dict[str, str] | None:
+    """Return the runtime environment that workers need where the interpreter's path has blanks or quotes: Ray starts
+    some of them by a shell, and they would never come up. Elsewhere None, which starts workers sooner."""
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _knock(address: str) -> None:

@@ -31,6 +31,8 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     settings = configuration.absolute_settings(settings)
     configuration.resolve(preset, settings)  # a user's mistake is told before anything is started
     out = Path(storage.absolute(str(out)))
+    if not configuration.is_text(str(out)):
+        raise InputError(f"the folder of a run must have a name in UTF-8, got {str(out)!a}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)

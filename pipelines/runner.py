@@ -73,8 +73,9 @@ class _Step(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc
 def _run(command: Sequence[str], variables: dict[str, str]) -> int:
     """Run a command, print its output line by line, and return its exit code."""
     env = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", **variables}
-    pipe, text = subprocess.PIPE, {"encoding": "utf-8", "errors": "replace"}
-    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, env=env, **text) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, encoding="utf-8", errors="replace"
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             sys.stdout.write(line)

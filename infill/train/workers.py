@@ -6,8 +6,6 @@ This is the only module of `train` that knows Ray.
 import logging
 import os
 import pickle
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -123,15 +121,9 @@ def _trainer(job: Job) -> Any:
             name="ray",
             storage_path=storage.join(output, manifest.SCRATCH),
             failure_config=FailureConfig(max_failures=0),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT, **_interpreter()},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
-
-
-def _interpreter() -> dict[str, str]:
-    """Return the part of a runtime environment that a path with blanks or quotes needs: Ray gives it to a shell."""
-    quoted = shlex.quote(sys.executable)
-    return {} if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _farewell(patience_s: float) -> Any:

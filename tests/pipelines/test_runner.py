@@ -26,7 +26,7 @@ def read(text: str, written: dsl.Input[dsl.Artifact], told: dsl.Output[dsl.Artif
     import json
     import sys
 
-    print("read", text)
+    sys.stdout.write(f"read {text}\n")
     with open(written.path, encoding="utf-8") as file, open(told.path, "w", encoding="utf-8") as out:
         json.dump([text, file.read(), sys.executable], out)
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from infill import machine, manifest, storage
 from infill.errors import InputError, ServiceError
@@ -71,14 +72,14 @@ def local_store(out: str) -> str:
         raise InputError(f"{out} cannot hold MLflow's database; set MLFLOW_TRACKING_URI to a server")
     folder = storage.local_path(out).resolve() / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    return database_uri(folder / "mlflow.db")
 
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, its file made absolute if it is a database's; "" when nothing is tracked."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     database = database_file(uri)
-    return uri if database is None else f"sqlite:///{database}"
+    return uri if database is None else "".join([database_uri(database), *uri.partition("?")[1:]])
 
 
 def mask(text: str) -> str:
@@ -306,6 +307,9 @@ def client() -> "MlflowClient":
     with _service_errors():
         made = MlflowClient(tracking_uri=uri, registry_uri=uri)
         made.search_experiments(max_results=1)
+    if database and _escaped(database) != str(database):
+        with contextlib.suppress(OSError):  # MLflow has made the folder of the URI's text as well
+            os.removedirs(Path(_escaped(database)).parent)
     return made
 
 
@@ -318,22 +322,44 @@ def _service_errors() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         text = _sentence(error)
-        advice = "start it, correct MLFLOW_TRACKING_URI, or unset it to run without tracking"
-        if "403" in text and "host" in text.lower():
-            advice = "add the name it is called by to MLFLOW_SERVER_ALLOWED_HOSTS of the server"
-        raise ServiceError(f"MLflow at {mask(tracking_uri())} cannot be used ({text}); {advice}") from error
+        raise ServiceError(
+            f"MLflow at {mask(tracking_uri())} cannot be used ({text}); {_advice(text, tracking_uri())}"
+        ) from error
+
+
+def _advice(text: str, uri: str) -> str:
+    """Return what to do about the error `text` of the MLflow at `uri`."""
+    if "403" in text and "host" in text.lower():
+        return "add the name it is called by to MLFLOW_SERVER_ALLOWED_HOSTS of the server"
+    if "database schema" in text:
+        return "this database belongs to another version of MLflow: upgrade it by mlflow db upgrade, or use another"
+    if database := database_file(uri):
+        return f"check free space and rights of {database.parent}"
+    return "start it, correct MLFLOW_TRACKING_URI, or unset it to run without tracking"
+
+
+def database_uri(file: Path) -> str:
+    """Return the tracking URI of the sqlite database `file`, an absolute path."""
+    return f"sqlite:///{_escaped(file)}"
+
+
+def _escaped(file: Path) -> str:
+    """Return `file` as it must stand in a URI of SQLAlchemy, which decodes it and takes a ? for the path's end."""
+    return str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def database_file(uri: str) -> Path | None:
     """Return the file of a sqlite tracking URI as an absolute path; None for a server and a database in memory."""
     file = uri.removeprefix("sqlite:///")
-    return None if file == uri or file.startswith((":", "file:")) else storage.local_path(file)
+    if file == uri or file.startswith((":", "file:")):
+        return None
+    return storage.local_path(unquote(file.partition("?")[0]))
 
 
 def _experiment(mlflow: "MlflowClient") -> str:
     """The id of the experiment that the environment names, else of `infill`, created if missing."""
     if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return given
+        return _active(mlflow, given)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     found = mlflow.get_experiment_by_name(name)
     if found is None:
@@ -346,7 +372,27 @@ def _experiment(mlflow: "MlflowClient") -> str:
             found = mlflow.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
-    return str(found.experiment_id)
+    return _active(mlflow, str(found.experiment_id))
+
+
+def _active(mlflow: "MlflowClient", experiment_id: str) -> str:
+    """Return the id of an experiment that takes runs. Raise InputError for one that is missing or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment = mlflow.get_experiment(experiment_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(
+            f"MLflow at {mask(tracking_uri())} has no experiment {experiment_id}; correct MLFLOW_EXPERIMENT_ID"
+        ) from error
+    if experiment.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the experiment {experiment.name!r} of MLflow at {mask(tracking_uri())} is deleted; restore it by mlflow "
+            f"experiments restore --experiment-id {experiment_id}, or set MLFLOW_EXPERIMENT_NAME to another"
+        )
+    return experiment_id
 
 
 def _find_or_create(mlflow: "MlflowClient", experiment: str, name: str, tags: Mapping[str, str], find: bool) -> "Run":
@@ -375,7 +421,8 @@ def _common_tags() -> dict[str, str]:
 def parent_run(name: str, key: str, *, tags: Mapping[str, str] | None = None, config: object | None = None) -> str:
     """The id of the pipeline run `key`, created or, after a kill, taken up again; "" when nothing is tracked.
 
-    Set it as INFILL_PARENT_RUN_ID for the stages; `open_run` ends it. Raises ServiceError when MLflow is gone.
+    Set it as INFILL_PARENT_RUN_ID for the stages; `open_run` ends it. One key must mean one `config`: MLflow refuses a
+    parameter that has changed. Raises ServiceError when MLflow is gone.
     """
     if not tracking_uri():
         return ""
@@ -440,15 +487,16 @@ def stage_run(stage: str, *, config: object, tags: Mapping[str, str] | None = No
     """A tracker for one run of `stage`; `current()` gives it to the code below.
 
     The run is MLFLOW_RUN_ID when the platform has opened one, else nested under INFILL_PARENT_RUN_ID, else a run of
-    its own. A repeated stage takes up its nested run again: it is found by `key`, the artifact's, or if that is empty
-    by the configuration and `tags`. Raises ServiceError when MLflow is gone.
+    its own. A repeated stage takes up its nested run again: it is found by the configuration that is logged to it,
+    since MLflow refuses a parameter that has changed, and by `key`, the artifact's, or if that is empty by `tags`.
+    Raises ServiceError when MLflow is gone.
     """
     if not tracking_uri():
         yield Tracker()
         return
     mlflow = client()
     parent, given = os.environ.get(PARENT_RUN, ""), os.environ.get("MLFLOW_RUN_ID")
-    what = key or json.dumps([flatten(config), dict(tags or {})], sort_keys=True)
+    what = json.dumps([key or dict(tags or {}), flatten(config)], sort_keys=True)
     identity = {STAGE_TAG: stage, KEY_TAG: _hash(what)} | ({PARENT_TAG: parent} if parent and not given else {})
     all_tags = {**_common_tags(), **(tags or {}), **identity}
     with _service_errors():
@@ -456,7 +504,7 @@ def stage_run(stage: str, *, config: object, tags: Mapping[str, str] | None = No
             run = mlflow.get_run(given)
             mlflow.update_run(given, status="RUNNING")
         else:
-            experiment = mlflow.get_run(parent).info.experiment_id if parent else _experiment(mlflow)
+            experiment = _active(mlflow, mlflow.get_run(parent).info.experiment_id) if parent else _experiment(mlflow)
             run = _find_or_create(mlflow, experiment, stage, all_tags, bool(parent))
     with _writing(mlflow, run) as tracker:
         if given:

@@ -4,7 +4,6 @@ KFP makes a new folder for each run; the store, addressed by what made the bytes
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -32,6 +31,8 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     settings = configuration.absolute_settings(settings)
     configuration.resolve(preset, settings)  # a user's mistake is told before anything is started
     out = Path(storage.absolute(str(out)))
+    if not configuration.is_text(str(out)):
+        raise InputError(f"the folder of a run must have a name in UTF-8, got {str(out)!a}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)
@@ -53,8 +54,9 @@ def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterato
     """What the steps, which are processes of their own, read from their environment; the run's parent in MLflow."""
     # The steps may run in another folder, so a relative path in the user's own URI is made absolute too.
     os.environ["MLFLOW_TRACKING_URI"] = tracking.tracking_uri() or tracking.local_store(str(out))
-    key = hashlib.sha256(json.dumps([str(out), preset, settings], sort_keys=True).encode()).hexdigest()[:16]
     resolved = configuration.resolve(preset, settings)
+    # Everything that is logged to the run: a preset or a default that has changed since is another run.
+    key = json.dumps([str(out), preset, tracking.flatten(resolved)], sort_keys=True)
     parent = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset}, config=resolved)
     os.environ["INFILL_PARENT_RUN_ID"] = parent
     os.environ[RUN_PID] = str(os.getpid())
@@ -78,18 +80,15 @@ def _ray() -> Iterator[None]:
 
 def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> manifest.Manifest:
     """Run the compiled file under KFP's local runner; return the manifest of its output, the report."""
-    from kfp import components, local
+    from kfp import components
 
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(out / "kfp"),
-        workspace_root=str(out / "kfp" / "workspace"),
-    )
+    from pipelines.runner import runner
+
     pipeline = components.load_component_from_text(without_retries(compiled.read_text(encoding="utf-8")))
     log = out / "run.log"
     with contextlib.closing(Console(log, sys.stderr)) as console:
         try:
-            with contextlib.redirect_stdout(console), warnings.catch_warnings():
+            with runner(out / "kfp"), contextlib.redirect_stdout(console), warnings.catch_warnings():
                 # It warns of each setting that only a cluster heeds, once a task.
                 warnings.filterwarnings("ignore", module=r"kfp\.local")
                 pipeline(**arguments)

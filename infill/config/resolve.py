@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
 from infill import storage
 from infill.config.presets import PRESETS
@@ -22,6 +22,8 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _INTERPRETED: Final = str.maketrans({char: f"\\u{ord(char):04x}" for char in "{}$/"})
 """Characters that a transport may give a meaning of its own: KFP fills in `{{$...}}` and mount paths, Kubernetes
 `$(NAME)`, shells `$name`."""
+_UNSENDABLE: Final = re.compile("[\\0\ud800-\udfff]")
+"""Null characters, and halves of surrogate pairs: Python's form of bytes on the command line that are not UTF-8."""
 _KINDS: Final[Mapping[Any, str]] = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 
 
@@ -36,12 +38,12 @@ def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> Preset:
     resolved = PRESETS[preset]()
     short = _short_names(resolved)
     known = [*short, *_field_names(resolved)]
+    chosen: dict[str, Any] = {}
     for name, value in (settings or {}).items():
         if name not in known:
             raise InputError(_unknown(name, known))
-        for field_name in short.get(name, [name]):
-            resolved = _override(resolved, field_name.split("."), value, field_name)
-    return resolved
+        chosen |= dict.fromkeys(short.get(name, [name]), value)
+    return cast(Preset, _override(resolved, chosen))
 
 
 def _short_names(preset: Preset) -> dict[str, list[str]]:
@@ -114,20 +116,28 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     return f"unknown setting {name!r}; {hint}"
 
 
-def _override(config: Any, path: list[str], value: Any, name: str) -> Any:
-    """Return `config` (a dataclass) with the field at `path` replaced by `value`."""
-    head, rest = path[0], path[1:]
-    kind = get_type_hints(type(config))[head]
-    new = _override(getattr(config, head), rest, value, name) if rest else _convert(kind, value, name)
+def _override(config: Any, chosen: Mapping[str, Any], prefix: str = "") -> Any:
+    """Return `config` (a dataclass) with the fields named in `chosen` (dotted names -> values) replaced, all at once.
+
+    `prefix` is the dotted name of `config` itself, with a dot behind it.
+    """
+    new: dict[str, Any] = {}
+    for head, kind in get_type_hints(type(config)).items():
+        below = {name: value for name, value in chosen.items() if name.startswith(f"{prefix}{head}.")}
+        if below:
+            new[head] = _override(getattr(config, head), below, f"{prefix}{head}.")
+        elif (name := f"{prefix}{head}") in chosen:
+            new[head] = _convert(kind, chosen[name], name)
     try:
-        return replace(config, **{head: new})
+        return replace(config, **new)
     except ValueError as error:
-        raise InputError(f"{name} must not be {json.dumps(value, ensure_ascii=False)}: {error}") from error
+        given = ", ".join(f"{name}={_shown(value)}" for name, value in chosen.items())
+        raise InputError(f"cannot set {given}: {error}") from error
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
     """Return `value` (as JSON gives it) as the type of a field: str, bool, int, float, or nested tuples of these."""
-    shown = json.dumps(value, ensure_ascii=False)
+    shown = _shown(value)
     if get_origin(kind) is tuple:
         members = get_args(kind)
         if not isinstance(value, list | tuple):
@@ -141,7 +151,20 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise InputError(f"{name} must be {_KINDS[kind]}, got {shown}")
+    if kind is str and not is_text(value):
+        raise InputError(f"{name} must be Unicode text without null characters, got {value!a}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """Return a value as JSON for an error, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def is_text(value: str) -> bool:
+    """Whether files, tables and servers take `value` as text: it holds no null character and no lone surrogate."""
+    return _UNSENDABLE.search(value) is None
 
 
 def _example(kind: Any) -> str:
@@ -153,20 +176,43 @@ def _example(kind: Any) -> str:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return `["pretrain.train.steps=10", "register.name=team"]` as a mapping; a value that is not JSON is a string.
+    """Return `["pretrain.train.steps=10", "register.name=team"]` as a mapping.
 
+    A value is JSON, and a string where it is not. Where the setting is a string, all of the value is that string
+    (`report.title=2024`), unless it is a string of JSON.
     Raises InputError for a setting without a name or an equals sign.
     """
+    strings = _string_names(PRESETS["demo"]())
     values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        if not equals or not name.strip():
+        name = name.strip()
+        if not equals or not name:
             raise InputError(f"a setting must be NAME=VALUE, as pretrain.train.steps=10, got {setting!r}")
-        try:
-            values[name.strip()] = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
-            values[name.strip()] = text
+        value = _parse(text)
+        values[name] = text if name in strings and not isinstance(value, str) else value
     return values
+
+
+def _parse(text: str) -> Any:
+    """Return the JSON value that `text` is, else `text` itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # a ValueError also for an integer of thousands of digits
+        return text
+
+
+def _string_names(preset: Preset) -> set[str]:
+    """Return the names of the settings whose value is a string."""
+    strings = {name for name in _field_names(preset) if isinstance(_value(preset, name), str)}
+    return strings | {short for short, names in _short_names(preset).items() if strings.issuperset(names)}
+
+
+def _value(config: Any, name: str) -> Any:
+    """Return the value of the setting `name`, a dotted name."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
 
 
 def to_text(settings: Mapping[str, Any]) -> str:
@@ -178,7 +224,7 @@ def from_text(text: str) -> dict[str, Any]:
     """Return the settings in the text of a JSON object; empty text holds none. Raises InputError for anything else."""
     try:
         settings = json.loads(text or "{}")
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'settings must be a JSON object, as {{"sft.train.steps": 10}}, got {text!r}') from error
     if not isinstance(settings, dict):
         raise InputError(f'settings must be a JSON object, as {{"sft.train.steps": 10}}, got {text!r}')

@@ -33,6 +33,10 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _check_seed(seed: int) -> None:
+    _check(0 <= seed < 2**32, f"a seed must be between 0 and {2**32 - 1}")  # what numpy and PyTorch both take
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     sources: tuple[str, ...] = field(default=("packages:",), metadata=LOCATION)
@@ -65,6 +69,7 @@ class CorpusConfig:
     """Seed of the splits and of the choice within `max_total_bytes`."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(bool(self.sources), "corpus.sources is empty: name at least one source")
         _check(self.shard_bytes > 0, "corpus.shard_bytes must be positive")
         _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
@@ -87,6 +92,7 @@ class TokenizerConfig:
     """Seed of the sample."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(self.vocab_size >= 288, "tokenizer.vocab_size must hold 256 bytes and 32 reserved tokens: at least 288")
 
 
@@ -184,6 +190,7 @@ class TrainConfig:
     """Seed of initial weights, order and cuts."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(self.steps > 0, "steps must be positive")
         _check(
             self.batch_tokens % self.micro_batch_tokens == 0, "batch_tokens must be a multiple of micro_batch_tokens"
@@ -260,6 +267,7 @@ class ExamplesConfig:
     """Seed of holes and strategies."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(self.holes > 0, "examples.holes must be positive")
         _check(self.validation_holes >= 0 and self.test_holes >= 0, "examples: held-out holes must not be negative")
         _check(self.max_middle_chars > 0, "examples.max_middle_chars must be positive")
@@ -297,6 +305,7 @@ class PreferencesConfig:
     """Seed of the samples."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(self.holes > 0 and self.samples > 0, "preferences.holes and preferences.samples must be positive")
         _check(min(self.temperatures, default=-1) >= 0, "preferences.temperatures must be at least one, none negative")
         _check(self.max_new_tokens > 0, "preferences.max_new_tokens must be positive")
@@ -330,6 +339,7 @@ class EvaluateConfig:
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(
             self.holes > 0 and self.max_new_tokens > 0, "evaluate.holes and evaluate.max_new_tokens must be positive"
         )
@@ -352,6 +362,7 @@ class RegisterConfig:
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         _check(
             re.fullmatch(r"[\w.\- ]+", self.name) is not None,
             f"register.name {self.name!r} may hold letters, digits, spaces and _.- only",

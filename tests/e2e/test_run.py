@@ -1,5 +1,6 @@
 """The main job, as a user starts it: other people's code on disk in, a registered model and a report out."""
 
+import html
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from infill import tracking
 from tests import builders
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
@@ -40,10 +42,22 @@ SOFTWARE.
 """
 
 
+ODD = 'python3\'s "é"; $HOME 100% a::b?c {{$}}'
+"""A name that a file system allows, with what shells, URIs, Python's and KFP's templates take for their own."""
+TITLE = 'Größe "2", it\'s python3 {{$.pipeline_root}} $HOME'
+SETTINGS = (
+    "sft.train.steps=3",
+    "pretrain.train.learning_rate=1e-3",
+    "pretrain.train.betas=[0.8, 0.9]",
+    f"report.title={TITLE}",
+)
+
+
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Repositories under MIT, one of them empty, one with a file that is no text."""
-    folder = tmp_path_factory.mktemp("code")
+    folder = tmp_path_factory.mktemp("code") / ODD
+    folder.mkdir()
     for repo, files in builders.tiny_repositories(count=7, files=4).items():
         (folder / repo).mkdir()
         (folder / repo / "LICENSE").write_text(MIT)
@@ -65,6 +79,9 @@ def command(code: Path, out: Path) -> list[str]:
         "debug",
         "--source",
         f"dir:{code}",
+        "--seed",
+        "3",
+        *(word for setting in SETTINGS for word in ("--set", setting)),
         "--out",
         str(out),
     ]
@@ -79,7 +96,7 @@ def run(code: Path, out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(code: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    out = tmp_path_factory.mktemp("undisturbed")
+    out = tmp_path_factory.mktemp("undisturbed") / ODD
     return out, run(code, out)
 
 
@@ -101,11 +118,30 @@ def test_summary_has_everything(undisturbed: tuple[Path, dict[str, Any]]) -> Non
     assert list((out / "store" / "deploy").glob("*/deployment.json"))
 
 
+def test_settings_arrive_with_their_types(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = undisturbed
+    configs = {}
+    for file in out.glob("store/*/*/manifest.json"):
+        configs[file.parts[-3]] = json.loads(file.read_text(encoding="utf-8"))["config"]
+    assert repr(configs["sft"]["train"]["steps"]) == "3"
+    assert (configs["pretrain"]["train"]["learning_rate"], configs["pretrain"]["train"]["betas"]) == (1e-3, [0.8, 0.9])
+    assert configs["report"]["title"] == TITLE
+    seeds = {repr(config["train"]["seed"]) for name, config in configs.items() if name in ("pretrain", "sft", "dpo")}
+    assert seeds | {repr(configs["corpus"]["seed"])} == {"3"}
+    assert TITLE in html.unescape(Path(summary["report"]).read_text(encoding="utf-8"))
+
+
+def test_all_stands_below_the_folder_of_the_run(code: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = undisturbed
+    assert [path.name for folder in (code, out) for path in folder.parent.iterdir()] == [ODD, ODD]
+    assert all(Path(summary[name]).is_relative_to(out) for name in ("model", "report"))
+
+
 def test_mlflow_has_a_parent_and_a_run_per_stage(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     from mlflow import MlflowClient
 
     out, summary = undisturbed
-    client = MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db")
+    client = MlflowClient(tracking.local_store(str(out)))
     parent = client.get_run(summary["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
     experiment = parent.info.experiment_id

@@ -57,6 +57,10 @@ def test_short_names_stand_for_several_fields() -> None:
         ({"corpus.sources": []}, "is empty"),
         ({"tokenizer.vocab_size": 100}, "at least 288"),
         ({"pretrain.model.heads": 7}, "not a multiple"),
+        ({"seed": -1}, "cannot set corpus.seed=-1: a seed must be between 0 and"),
+        ({"dpo.train.seed": 2**32}, "a seed must be between 0 and 4294967295"),
+        ({"report.title": "a\0b"}, "must be Unicode text"),
+        ({"corpus.sources": ["dir:/\udcff"]}, "must be Unicode text"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
@@ -67,6 +71,44 @@ def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> Non
 def test_unknown_preset_names_the_others() -> None:
     with pytest.raises(InputError, match="debug, demo, base, small"):
         config.resolve("huge")
+
+
+def test_settings_are_applied_at_once_in_any_order() -> None:
+    """Each alone would be refused: a batch is a multiple of a micro-batch."""
+    both = {"pretrain.train.micro_batch_tokens": 3_000, "pretrain.train.batch_tokens": 6_000}
+    for settings in (both, dict(reversed(both.items()))):
+        train = config.resolve("debug", settings).pretrain.train
+        assert (train.micro_batch_tokens, train.batch_tokens) == (3_000, 6_000)
+    with pytest.raises(InputError, match=r"cannot set pretrain.train.batch_tokens=6000, pretrain.train.steps=1: batch"):
+        config.resolve("debug", {"pretrain.train.batch_tokens": 6_000, "pretrain.train.steps": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("report.title=2024", "2024"),
+        ("report.title=true", "true"),
+        ("report.title=null", "null"),
+        ("report.title=", ""),
+        ("report.title=a=b", "a=b"),
+        ("report.title=[1]", "[1]"),
+        ('report.title="quoted é"', "quoted é"),
+        ('report.title=it\'s "half" quoted', 'it\'s "half" quoted'),
+        ("base_model=123", "123"),
+        ("sft.train.steps=16", 16),
+        ("sft.train.steps=16.5", 16.5),
+        ("sft.train.learning_rate=1e-3", 1e-3),
+        ("dpo.beta=-0.5", -0.5),
+        ("sft.train.recompute=true", True),
+        ("sft.train.recompute=True", "True"),
+        ("sft.train.betas=[0.9, 0.99]", [0.9, 0.99]),
+        ('corpus.languages=["c", "é"]', ["c", "é"]),
+        ("corpus.seed=" + "1" * 5_000, "1" * 5_000),
+    ],
+)
+def test_value_on_the_command_line_has_the_type_that_it_is_written_in(text: str, value: object) -> None:
+    (parsed,) = config.parse_settings([text]).values()
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 def test_settings_of_the_command_line() -> None:

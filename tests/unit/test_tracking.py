@@ -1,6 +1,8 @@
 """Tests of the tracker on a real MLflow: sqlite, and a server on the loopback."""
 
 import logging
+import os
+import shutil
 import signal
 import socket
 import time
@@ -253,3 +255,53 @@ def test_a_server_that_stays_away_costs_records_but_not_the_stage(
     finally:
         mlflow_server.signal(signal.SIGCONT)
     assert "the files of the stage have them" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["python3-demo", "100%25 a?b#c&d=e", "é 'q' \"q\" $HOME", "a::b\nc"])
+def test_a_local_store_may_stand_at_any_path(
+    name: str, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / name
+    uri = tracking.local_store(str(out))
+    assert tracking.database_file(uri) == out / "mlflow" / "mlflow.db"
+    shutil.copy(empty_store, out / "mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.tracking_uri() == uri
+    run = tracking.client().get_run(tracking.parent_run("demo", "key"))
+    assert os.listdir(tmp_path) == [name]
+    assert run.info.artifact_uri == (out / "mlflow" / "artifacts" / run.info.run_id / "artifacts").as_uri()
+
+
+def test_a_stage_whose_configuration_has_changed_gets_a_run_of_its_own(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where and how fast a stage runs is no part of its artifact's key, but it is logged."""
+    monkeypatch.setenv(tracking.PARENT_RUN, tracking.parent_run("demo", "key"))
+    logged = []
+    for source in ("a", "b", "a"):
+        with tracking.stage_run("sft", config=_Config(source=source), key="the artifact") as tracker:
+            pass
+        logged.append((tracker.run_id, tracking.client().get_run(tracker.run_id).data.params["source"]))
+    assert [source for _, source in logged] == ["a", "b", "a"]
+    assert logged[0] == logged[2] != logged[1]
+
+
+def test_a_deleted_or_missing_experiment_is_told(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking.parent_run("demo", "key")
+    client = tracking.client()
+    experiment = client.get_experiment_by_name("infill")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(InputError, match=f"is deleted; restore it .* --experiment-id {experiment.experiment_id}"):
+        tracking.parent_run("demo", "key")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    with pytest.raises(InputError, match="has no experiment 77; correct MLFLOW_EXPERIMENT_ID"):
+        tracking.parent_run("demo", "key")
+
+
+def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = tracking.local_store(str(tmp_path))
+    (tmp_path / "mlflow" / "mlflow.db").write_text("something else, long enough to be no database at all")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ServiceError, match=r"file is not a database.*; check free space and rights"):
+        tracking.client()

@@ -137,7 +137,7 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
 
 def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
     """Copy a published checkpoint after trying it."""
-    folder = storage.fetch(config.base_model)
+    folder = manifest.fetch(config.base_model)
     prompt.load_format(folder)
     rows = prompt.load_encoder(folder).vocab_size
     dtype = model.load_config(folder).dtype

@@ -93,7 +93,8 @@ serve: setup ## serve the model that the demo deployed (OUT=folder of the run)
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## open MLflow on the demo's runs (OUT=folder of the run)
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow/mlflow.db
+	$(BIN)/mlflow ui --backend-store-uri "$$($(BIN)/python -c \
+		'import sys; from infill import tracking; print(tracking.local_store(sys.argv[1]))' "$(OUT)")"
 
 .PHONY: bench
 bench: setup ## run the benchmarks that need no model, quickly

@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _newest(out: Path, stage: str) -> str:
     """The folder that `stage` wrote last in the store of a run."""
-    written = sorted((out / "store" / stage).glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    if not written:
+    written = manifest.newest(out / "store", stage)
+    if written is None:
         raise InputError(f"{out} holds no finished stage {stage}; run `infill run --out {out}` first")
-    return str(written[-1].parent)
+    return storage.parent(written)
 
 
 def _measure(config: ExamplesConfig, corpus: str, tokenizer: str, model: str) -> dict[str, list[float]]:

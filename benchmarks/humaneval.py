@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from infill import entry, storage
+from infill import entry, manifest
 from infill.cli_options import absolute_uri, integer
 from infill.evaluate import humaneval
 from infill.evaluate.generation import Generator
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} tasks")
     options = parser.parse_args(arguments)
     result = humaneval.evaluate(
-        Generator(storage.fetch(options.model)),
+        Generator(manifest.fetch(options.model)),
         options.set,
         limit=QUICK if options.quick else options.limit,
         max_new_tokens=options.max_new_tokens,

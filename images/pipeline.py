@@ -15,9 +15,10 @@ import sys
 from kfp import components, local
 
 from components.images import IN_PROCESS
-from infill import storage, tracking
+from infill import tracking
 from infill.cli_options import absolute_path
 from infill.config import to_text
+from infill.report import read_summary
 
 USER = 1000
 TMPFS = f"uid={USER},gid={USER},exec"
@@ -58,7 +59,7 @@ def main() -> int:
     settings = {"corpus.sources": [f"dir:{out / 'repositories'}"]}
     pipeline(store=str(out / "store"), preset="debug", settings=to_text(settings))
     made = report_of(out)
-    sys.stdout.write(json.dumps(storage.read_json(storage.join(made.uri, "summary.json"))) + "\n")
+    sys.stdout.write(json.dumps(read_summary(made.uri)) + "\n")
     return 0
 
 

@@ -3,11 +3,16 @@
 `manifest.json` is written last, so its presence means that the folder is complete. Its key is the hash of the stage,
 its version, its configuration and the digests of its inputs; the folder's address in the store is derived from the key.
 That gives resume after a kill, one cache for laptop and cluster, and lineage.
+
+An artifact is where it is found: its own manifest says "." for the folder, so it may be moved and copied. A manifest
+that travels without its folder, and a record about another artifact, name that by its absolute URI; a record also says
+where the other lies from its own folder (`pointer`), which is looked at first (`follow`): docs/adr/0009.
 """
 
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import time
@@ -21,7 +26,11 @@ from typing import Any, Final
 from infill import storage
 from infill.errors import InputError
 
+log = logging.getLogger(__name__)
+
 FILE_NAME: Final = "manifest.json"
+HERE: Final = "."
+"""The URI in a manifest that lies in the artifact's own folder."""
 SCRATCH: Final = "scratch"
 """A folder of this name inside a stage's output holds what only a resumed run needs; it is no part of the artifact."""
 LOGS: Final = ("history.jsonl", "samples.jsonl", "README.md", "card.json", "logs/")
@@ -37,7 +46,7 @@ class Manifest:
     key: str
     """Hash of what made the artifact: stage, version, configuration, inputs."""
     uri: str
-    """The folder with the files."""
+    """The folder with the files, absolute once the manifest is loaded."""
     config: dict[str, Any]
     inputs: dict[str, str]
     """Name of an input -> its digest."""
@@ -84,20 +93,23 @@ def key(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str
 
 
 def find(uri: str) -> Manifest | None:
-    """The manifest at `uri` (an artifact's folder, or the file itself); None when there is none.
+    """Return the manifest at `uri` (an artifact's folder, or a manifest's file); None when there is none.
 
     Raises InputError when the file is damaged.
     """
+    uri = storage.absolute(uri)
     file = uri if storage.is_file(uri) else storage.join(uri, FILE_NAME)
     if not storage.exists(file):
         return None
     value = storage.read_json(file)
     try:
-        return Manifest(**value)
+        manifest = Manifest(**value)
     except TypeError as error:
         raise InputError(
             f"{file} is not a manifest of this version of Infill ({error}); run its stage again"
         ) from error
+    own = manifest.uri == HERE or file.endswith(f"/{FILE_NAME}")
+    return dataclasses.replace(manifest, uri=storage.parent(file)) if own else manifest
 
 
 def load(uri: str) -> Manifest:
@@ -108,9 +120,68 @@ def load(uri: str) -> Manifest:
     return found
 
 
+def newest(store: Path, stage: str, file: str = FILE_NAME) -> str | None:
+    """Return the newest `file` in the artifacts of `stage` in a local store; None when there is none.
+
+    The file's own time counts, since a copy has that of copying.
+    """
+    files = [str(path) for path in (store / stage).glob(f"*/{file}")]
+    return max(files, key=lambda path: storage.read_json(path)["created"], default=None)
+
+
 def digest_of(uri: str) -> str:
     """The digest of the finished artifact at `uri`."""
     return load(uri).digest
+
+
+def check(manifest: Manifest) -> None:
+    """Raise InputError when a file of the artifact is missing or has another size; logs may be missing."""
+    sizes = storage.sizes(manifest.uri)
+    for name, entry in manifest.files.items():
+        if name.startswith(LOGS) or sizes.get(name) == entry["bytes"]:
+            continue
+        trouble = f"has {sizes[name]} of {entry['bytes']} bytes" if name in sizes else "is missing"
+        raise InputError(
+            f"the {manifest.stage} artifact at {manifest.uri} is not whole: {name} {trouble};"
+            " copy the whole folder again, or delete it and run its stage again"
+        )
+
+
+def fetch(uri: str) -> Path:
+    """Return a local folder with the files of the artifact at `uri`; a folder without a manifest is taken as it is.
+
+    Raises InputError when a file of the artifact is missing.
+    """
+    manifest = find(uri)
+    if manifest is not None:
+        check(manifest)
+    return storage.fetch(uri if manifest is None else manifest.uri)
+
+
+def pointer(name: str, uri: str, folder: str) -> dict[str, str]:
+    """Return the fields of a record in `folder` that say where the artifact `name` is; `follow` reads them."""
+    uri = storage.absolute(uri)
+    return {f"{name}_uri": uri, f"{name}_path": storage.relative(uri, storage.absolute(folder))}
+
+
+def follow(record: Mapping[str, Any], name: str, folder: str) -> str:
+    """Return the URI of the artifact `name` that a record, which now lies in `folder`, points to.
+
+    Where record and artifact were moved or copied together it is the one beside the record, even if that has lost
+    files: the original is not used unasked. A record that was copied alone points to the original.
+    """
+    uri, path = str(record.get(f"{name}_uri", "")), str(record.get(f"{name}_path", ""))
+    beside = storage.follow(storage.absolute(folder), path) if path else uri
+    if beside == uri:
+        return uri
+    manifest, digest = find(beside), record.get(f"{name}_digest")
+    if manifest is None and not storage.exists(beside):
+        log.warning("there is no %s at %s beside the record; taking the original at %s", name, beside, uri)
+        return uri
+    if manifest is not None and digest and manifest.digest != digest:
+        log.warning("the %s at %s is not the one that the record names; taking the original at %s", name, beside, uri)
+        return uri
+    return beside
 
 
 def verify(manifest: Manifest) -> None:
@@ -135,6 +206,7 @@ def once(
     What `body` left below `scratch/` is removed when it has ended. Raises InputError when the folder holds something
     else.
     """
+    output = storage.absolute(output)
     wanted = key(stage, version, config, inputs)
     done = find(output)
     if done is not None:
@@ -148,7 +220,7 @@ def once(
         stage=stage,
         version=version,
         key=wanted,
-        uri=output,
+        uri=HERE,
         config=config_dict(config),
         inputs=dict(inputs),
         files=_describe(output),

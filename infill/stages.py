@@ -154,8 +154,12 @@ def execute(
     missing = [wanted for wanted in stage.inputs if wanted not in inputs]
     if missing:
         raise InputError(f"{name} needs {', '.join(missing)}")
-    folders = {wanted: manifest.load(inputs[wanted]).uri for wanted in stage.inputs}
-    output = output or address(name, config, folders, store)
+    artifacts = {wanted: manifest.load(inputs[wanted]) for wanted in stage.inputs}
+    folders = {wanted: artifact.uri for wanted, artifact in artifacts.items()}
+    output = storage.absolute(output or address(name, config, folders, store))
+    if manifest.find(output) is None:
+        for artifact in artifacts.values():
+            manifest.check(artifact)
     tags = {"infill.output": output}
     with _alone(output), tracking.stage_run(label or name, config=config, tags=tags, key=output) as tracker:
         metrics = _module(name).run(config, *folders.values(), output=output)

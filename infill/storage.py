@@ -111,6 +111,35 @@ def absolute(uri: str) -> str:
     return str(local_path(uri).resolve()) if is_local(uri) and not uri.startswith(PACKAGE) else uri
 
 
+def parent(uri: str) -> str:
+    """Return the folder of a file or folder."""
+    return uri.rstrip("/").rpartition("/")[0]
+
+
+def relative(uri: str, folder: str) -> str:
+    """Return the path from `folder` to `uri`, both absolute; "" when they share no folder."""
+    (place, target), (start_place, start) = _parts(uri), _parts(folder)
+    if place != start_place or target.parts[:2] != start.parts[:2]:
+        return ""
+    return os.path.relpath(target, start)
+
+
+def follow(folder: str, path: str) -> str:
+    """Return the URI that `path`, as `relative` gives it, leads to from where `folder` is now; a URI as it is."""
+    if not is_local(path):
+        return path
+    place, start = _parts(folder)
+    return place + os.path.normpath(start / path).lstrip("/" if place else "")
+
+
+def _parts(uri: str) -> tuple[str, PurePosixPath]:
+    """Return the scheme, with its slashes, and the path after it, which begins with the bucket."""
+    if is_local(uri):
+        return "", PurePosixPath(local_path(uri))
+    scheme, path = uri.split("://", 1)
+    return f"{scheme}://{'/' if path.startswith('/') else ''}", PurePosixPath("/", path)
+
+
 @contextlib.contextmanager
 def _errors(doing: str, uri: str) -> Iterator[None]:
     try:
@@ -150,6 +179,15 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         found = fs.find(path) if fs.exists(path) else []
     root, folder = path.rstrip("/"), path if is_local(uri) else uri
     return sorted(join(folder, str(name)[len(root) :]) for name in found if str(name).endswith(suffix))
+
+
+def sizes(uri: str) -> dict[str, int]:
+    """Return the bytes of each file below the folder `uri`, by its path there; empty when there is no folder."""
+    fs, path = filesystem(uri)
+    with _errors("list", uri):
+        files = fs.find(path, detail=True) if fs.exists(path) else {}
+    root = len(path.rstrip("/")) + 1
+    return {str(name)[root:]: int(facts["size"]) for name, facts in files.items()}
 
 
 def read_bytes(uri: str) -> bytes:

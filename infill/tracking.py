@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from infill import machine, manifest, storage
+from infill import machine, manifest, moved_store, storage
 from infill.errors import InputError, ServiceError
 
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ def local_store(out: str) -> str:
     """
     if not storage.is_local(out):
         raise InputError(f"{out} cannot hold MLflow's database; set MLFLOW_TRACKING_URI to a server")
-    folder = storage.local_path(out).resolve() / "mlflow"
+    folder = storage.local_path(out).resolve() / moved_store.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    moved_store.relocate(folder / "mlflow.db")
     return database_uri(folder / "mlflow.db")
 
 
@@ -302,6 +303,7 @@ def client() -> "MlflowClient":
         os.environ.setdefault(name, value)
     if database := database_file(uri):
         database.parent.mkdir(parents=True, exist_ok=True)
+        moved_store.relocate(database)
     from mlflow import MlflowClient
 
     with _service_errors():
@@ -353,7 +355,7 @@ def database_file(uri: str) -> Path | None:
     file = uri.removeprefix("sqlite:///")
     if file == uri or file.startswith((":", "file:")):
         return None
-    return storage.local_path(unquote(file.partition("?")[0]))
+    return storage.local_path(unquote(file.partition("?")[0])).resolve()
 
 
 def _experiment(mlflow: "MlflowClient") -> str:
@@ -365,9 +367,10 @@ def _experiment(mlflow: "MlflowClient") -> str:
     if found is None:
         database = database_file(tracking_uri())
         # Without a server MLflow would put artifacts below the working directory.
-        location = None if database is None else (database.resolve().parent / "artifacts").as_uri()
+        location = None if database is None else (database.parent / "artifacts").as_uri()
+        tags = {} if database is None else {moved_store.HOME_TAG: str(database.parent)}
         try:
-            return str(mlflow.create_experiment(name, artifact_location=location))
+            return str(mlflow.create_experiment(name, artifact_location=location, tags=tags))
         except Exception:
             found = mlflow.get_experiment_by_name(name)  # another process was faster
             if found is None:

@@ -17,6 +17,7 @@ import yaml
 from infill import config as configuration
 from infill import manifest, ray_session, storage, tracking
 from infill.errors import InfillError, InputError
+from infill.report import read_summary
 from infill.stages import RUN_PID
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
@@ -45,8 +46,7 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
         arguments["budget"] = budget
     with _environment(out, preset, settings), _ray():
         made = _run_compiled(compiled, arguments, out)
-        summary: dict[str, Any] = storage.read_json(storage.join(made.uri, "summary.json"))
-    return summary
+        return read_summary(made.uri)
 
 
 @contextlib.contextmanager
@@ -114,10 +114,10 @@ def report_of(root: Path) -> manifest.Manifest:
 
 def deployment_of(out: Path) -> str:
     """Return the newest deployment record below a run's folder. Raise InputError when there is none, with the cause."""
-    records = sorted((out / "store" / "deploy").glob("*/deployment.json"), key=lambda path: path.stat().st_mtime)
-    if not records:
+    record = manifest.newest(out / "store", "deploy", "deployment.json")
+    if record is None:
         raise InputError(_why_not_deployed(out))
-    return str(records[-1])
+    return record
 
 
 def _why_not_deployed(out: Path) -> str:
@@ -133,7 +133,7 @@ def _why_not_deployed(out: Path) -> str:
 
 def examples_of(out: Path) -> str:
     """Return the newest examples below a run's folder. Raise InputError when there are none."""
-    manifests = sorted((out / "store" / "examples").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    if not manifests:
+    examples = manifest.newest(out / "store", "examples")
+    if examples is None:
         raise InputError(f"{out} has no examples; run the pipeline first: infill run --out {out}")
-    return str(manifests[-1].parent)
+    return storage.parent(examples)

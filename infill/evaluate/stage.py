@@ -37,7 +37,7 @@ def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[
         holes = read_holes(examples, "test", config.holes)
         evaluation = evaluate_model(config, holes, model, scratch)
         storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
-        storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation))
+        storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation, output))
         for name, image in plots.draw(evaluation).items():
             file = storage.join(output, name)
             storage.write_bytes(file, image)
@@ -125,10 +125,10 @@ def benchmark_digest(config: EvaluateConfig, holes: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def record(config: EvaluateConfig, holes: pa.Table, model: str, evaluation: Evaluation) -> dict[str, Any]:
-    """What `record.json` holds."""
+def record(config: EvaluateConfig, holes: pa.Table, model: str, evaluation: Evaluation, output: str) -> dict[str, Any]:
+    """Return what `record.json` in the folder `output` holds."""
     return {
-        "model_uri": model,
+        **manifest.pointer("model", model, output),
         "model_digest": manifest.digest_of(model),
         "benchmark_digest": benchmark_digest(config, holes),
         "holes": holes.num_rows,

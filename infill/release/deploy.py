@@ -36,7 +36,8 @@ def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]
 
     def body() -> Mapping[str, float]:
         sha256 = storage.sha256(storage.join(decision, DECISION_FILE))
-        record = _record(config, decided["model_uri"], decided["model_digest"], decided["prompt_format_hash"], sha256)
+        model = manifest.follow(decided, "model", decision)
+        record = _record(config, model, decided["model_digest"], decided["prompt_format_hash"], sha256, output)
         storage.write_json(storage.join(output, RECORD_FILE), record)
         return {"deployed": 1.0}
 
@@ -57,7 +58,7 @@ def champion(config: DeployConfig, name: str, *, output: str = "", store: str = 
         raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
     _check_evaluation(version)
     output = output or address(config, version, store)
-    record = _record_of(config, version)
+    record = _record_of(config, version, output)
     storage.write_json(storage.join(output, RECORD_FILE), record)
     release = release_of(config)
     figures = _roll_out(release, version, output) if release else {}
@@ -71,9 +72,9 @@ def plan(config: DeployConfig, decision: str, name: str, *, output: str = "", st
     if version is None:
         raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
     _check_evaluation(version)
-    _record_of(config, version)
-    release = release_of(config)
     target = storage.join(output or address(config, version, store), RECORD_FILE)
+    _record_of(config, version, storage.parent(target))
+    release = release_of(config)
     if not release:
         return f"{target} would name {version.model_uri} (digest {version.model_digest}); no cluster is configured"
     from infill.cluster.api import connect
@@ -102,7 +103,7 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     back = registry.previous(name)
     if back is None:
         raise InputError(f"the registered model {name!r} has no previous version to go back to")
-    record = _record_of(config, back)
+    record = _record_of(config, back, output)
     registry.rollback(name)
     storage.write_json(storage.join(output, RECORD_FILE), record)
     return record
@@ -165,7 +166,7 @@ def _roll_out(release: str, version: Version, output: str) -> dict[str, float]:
     return rollout.deploy(connect(), release, target)
 
 
-def _record_of(config: DeployConfig, version: Version) -> dict[str, Any]:
+def _record_of(config: DeployConfig, version: Version, output: str) -> dict[str, Any]:
     tags = version.tags
     return _record(
         config,
@@ -173,13 +174,17 @@ def _record_of(config: DeployConfig, version: Version) -> dict[str, Any]:
         version.model_digest,
         tags.get(registry.PROMPT_FORMAT, ""),
         tags.get(registry.DECISION, ""),
+        output,
     )
 
 
 def _record(
-    config: DeployConfig, model_uri: str, model_digest: str, prompt_format_hash: str, decision_digest: str
+    config: DeployConfig, model_uri: str, model_digest: str, prompt_format_hash: str, decision_digest: str, output: str
 ) -> dict[str, Any]:
-    """The deployment record of a model whose files are what was evaluated. Raises InputError when they are not."""
+    """Return the deployment record, for the folder `output`, of a model whose files are what was evaluated.
+
+    Raises InputError when they are not.
+    """
     model = manifest.load(model_uri)
     if model.digest != model_digest:
         raise InputError(
@@ -195,7 +200,7 @@ def _record(
             " evaluate and register it again"
         )
     return {
-        "model_uri": model_uri,
+        **manifest.pointer("model", model.uri, output),
         "model_digest": model_digest,
         "prompt_format_hash": prompt_format_hash,
         "max_prompt_tokens": config.max_prompt_tokens,

@@ -105,6 +105,19 @@ def _aliased(name: str, alias: str) -> Version | None:
     return None if found is None else _version(found)
 
 
+def version(name: str, number: str) -> Version | None:
+    """Return that version of the registered model `name` as it is now; None when it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    with _registry() as client:
+        try:
+            return _version(client.get_model_version(name, number))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+
 def find(name: str, model_digest: str) -> Version | None:
     """The version of `name` that is the model with this digest; None when it was never registered."""
     with _registry() as client:

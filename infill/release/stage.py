@@ -67,7 +67,7 @@ def run(
             objections=(*objections, *more),
         )
         decision = _refuse_withdrawn(decision, withdrawn.get(inputs[f"model_{decision.winner}"]))
-        value = _describe(config, decision, models, records, incumbent, champion)
+        value = _describe(config, decision, models, records, incumbent, champion, output)
         return _carry_out(config, decision, value, evaluations[decision.winner], output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
@@ -81,7 +81,7 @@ def _champion(config: RegisterConfig, output: str, own: set[str]) -> Version | N
             if storage.exists(storage.join(output, file)):
                 value = storage.read_json(storage.join(output, file))
                 before = value[field] if field else value
-                return None if before is None else Version(**before)
+                return None if before is None else registry.version(config.name, before["version"])
     return now
 
 
@@ -201,8 +201,9 @@ def _describe(
     records: Mapping[str, Record],
     incumbent: Record | None,
     champion: Version | None,
+    output: str,
 ) -> dict[str, Any]:
-    """What decision.json holds, before anything is registered."""
+    """Return what decision.json in the folder `output` holds, before anything is registered."""
     uri = models[decision.winner]
     shown = {**records, **({} if incumbent is None else {"champion": incumbent})}
     return {
@@ -211,7 +212,7 @@ def _describe(
         "reason": decision.reason,
         "metric": config.metric,
         "comparison": gate.as_json(decision.comparison),
-        "model_uri": uri,
+        **manifest.pointer("model", uri, output),
         "model_digest": manifest.digest_of(uri),
         "prompt_format_hash": prompt.load_format(storage.fetch(uri)).hash,
         "evaluation": {name: record.metrics for name, record in shown.items()},

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from infill import manifest, storage, tracking
 from infill.config import ReportConfig
@@ -62,8 +62,8 @@ def run(
         report = storage.join(output, REPORT_FILE)
         tracker = tracking.current()
         run_id = tracker.parent_id or tracker.run_id
-        storage.write_bytes(report, page.render(config.title, found, run_id).encode())
-        storage.write_json(storage.join(output, SUMMARY_FILE), summary(found, report, run_id))
+        storage.write_bytes(report, page.render(config.title, found, run_id, output).encode())
+        storage.write_json(storage.join(output, SUMMARY_FILE), summary(found, artifacts["register"], output, run_id))
         figures = conclusion(found)
         tracker.conclude(figures, storage.fetch(report))
         return figures
@@ -71,12 +71,23 @@ def run(
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
-def summary(found: Found, report: str, run_id: str) -> dict[str, object]:
-    """What `infill run` prints last; `tokens` is the tokenizer's estimate for the train split."""
+def read_summary(report: str) -> dict[str, Any]:
+    """Return the summary in the report artifact at `report`, with `model` and `report` where these are now."""
+    value: dict[str, Any] = storage.read_json(storage.join(report, SUMMARY_FILE))
+    return value | {name: storage.follow(report, value[name]) for name in ("model", "report")}
+
+
+def summary(found: Found, register: str, output: str, run_id: str) -> dict[str, object]:
+    """Return what summary.json in the folder `output` holds: what a run came to, which `infill run` prints last.
+
+    `register` is the artifact with the decision; `tokens` is the tokenizer's estimate for the train split. `model` and
+    `report` are paths from `output`, so that the run may be moved; a model in another store is named by its URI.
+    """
     decision = found.decision
+    model = manifest.follow(decision, "model", register)
     return {
         "winner": decision["winner"],
-        "model": decision["model_uri"],
+        "model": storage.relative(model, output) or model,
         "gate": {"passed": decision["passed"], "reason": decision["reason"]},
         "documents": {"kept": found.corpus["documents_kept"], "removed": found.corpus["documents_removed"]},
         "tokens": found.tokenizer["tokens"],
@@ -87,7 +98,7 @@ def summary(found: Found, report: str, run_id: str) -> dict[str, object]:
             for name, made in found.stages.items()
         },
         "evaluation": {name: record["metrics"] for name, record in found.records.items()},
-        "report": report,
+        "report": REPORT_FILE,
         "mlflow_run_id": run_id,
     }
 

@@ -7,7 +7,7 @@ from html import escape
 from string import Template
 from typing import Any, Final
 
-from infill import tracking
+from infill import storage, tracking
 from infill.metrics import METRICS
 from infill.report import charts, learning
 from infill.report.found import MODELS, Found, Sample
@@ -77,8 +77,11 @@ $body
 """)
 
 
-def render(title: str, found: Found, run_id: str) -> str:
-    """The whole page. `run_id` is the pipeline's run in MLflow, "" when nothing was tracked."""
+def render(title: str, found: Found, run_id: str, output: str) -> str:
+    """Return the whole page, for the folder `output`.
+
+    `run_id` is the pipeline's run in MLflow, "" when nothing was tracked.
+    """
     parts = [
         _head(title, found),
         _evaluation(found),
@@ -88,7 +91,7 @@ def render(title: str, found: Found, run_id: str) -> str:
         _tokenizer(found),
         _data(found),
         _samples(found),
-        _stages(found, run_id),
+        _stages(found, run_id, output),
     ]
     return _PAGE.substitute(title=escape(title), body="\n".join(parts))
 
@@ -348,10 +351,11 @@ def _code(text: str) -> str:
     return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …")
 
 
-def _stages(found: Found, run_id: str) -> str:
+def _stages(found: Found, run_id: str, output: str) -> str:
     longest = max(made.seconds for made in found.stages.values())
+    places = {name: storage.relative(made.uri, output) or made.uri for name, made in found.stages.items()}
     rows = [
-        f"<tr><td>{escape(name)}<br><small><code>{escape(made.uri)}</code></small></td>"
+        f"<tr><td>{escape(name)}<br><small><code>{escape(places[name])}</code></small></td>"
         f'<td class="number">{duration(made.seconds)}</td>'
         f"{_bar(made.seconds, longest)}</tr>"
         for name, made in found.stages.items()

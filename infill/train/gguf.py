@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from infill import prompt, storage
+from infill import manifest, prompt
 from infill.bases import pre_tokenizers
 from infill.errors import InputError
 from infill.train import card
@@ -46,7 +46,7 @@ def export(model: str, target: Path, kind: str = "") -> dict[str, Any]:
     `kind` is one of TYPES, by default that of the folder's weights. The file appears whole. Raises InputError for a
     model or a tokenizer that llama.cpp would read otherwise than we do.
     """
-    folder = storage.fetch(model)
+    folder = manifest.fetch(model)
     config = _config(folder)
     tensors = _Tensors(folder)
     kind = kind or tensors.kind

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from infill import entry, storage
+from infill import entry, manifest
 from infill.cli_options import optional_uri
 from infill.errors import InfillError
 from serving.predictor.config import PredictorConfig
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        folder = storage.fetch(config.model)  # before the seconds that it takes to import torch
+        folder = manifest.fetch(config.model)  # before the seconds that it takes to import torch
         from serving.predictor.server import serve
 
         serve(config, folder)

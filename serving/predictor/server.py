@@ -1,6 +1,5 @@
 """Start the predictor: check the model, load it, then listen. Until it listens nobody takes it for ready."""
 
-import dataclasses
 import logging
 import socket
 from pathlib import Path
@@ -38,7 +37,7 @@ def bind(host: str, port: int) -> socket.socket:
 def verify_model(folder: Path, deployment: str) -> None:
     """Compare the model with the deployment record. Raises InputError when it is another one, or a file is damaged."""
     record: dict[str, Any] = storage.read_json(deployment)
-    found = dataclasses.replace(manifest.load(str(folder)), uri=str(folder))
+    found = manifest.load(str(folder))
     if found.digest != record.get("model_digest"):
         raise InputError(
             f"{folder} has digest {found.digest}, but {deployment} wants {record.get('model_digest')}; deploy it again"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from infill import storage
+from infill import manifest, storage
 from infill.context import CANDIDATES
 from infill.context.strategies import STRATEGIES
 from infill.errors import InputError
@@ -89,7 +89,7 @@ def prepare(config: TransformerConfig) -> Prepared:
     if config.strategy not in STRATEGIES:
         raise InputError(f"unknown context strategy {config.strategy!r}: use one of {', '.join(STRATEGIES)}")
     record = storage.read_json(config.deployment) if config.deployment else {}
-    uri = config.model or str(record.get("model_uri", ""))
+    uri = config.model or manifest.follow(record, "model", storage.parent(config.deployment))
     if not uri:
         raise InputError(f"{config.deployment} names no model_uri; deploy again")
     with storage.some_files(uri, LIGHT_FILES) as folder:

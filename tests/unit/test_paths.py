@@ -1,6 +1,7 @@
 """Paths that a user gives: `~`, `file:` URIs and relative paths mean the same in every option, setting and process."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Iterator, Sequence
@@ -120,13 +121,23 @@ def name_of(action: argparse.Action) -> str:
     return action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
 
 
-def value_of(action: argparse.Action, text: str) -> str:
+def values_of(action: argparse.Action, text: str, place: Path) -> set[str]:
+    """What `text` is read as while `place` does not exist, is a folder, and is a file: an option may ask for either."""
     assert callable(action.type), f"{name_of(action)} takes its text as it is: give it type=absolute_uri"
-    return str(action.type(text))
+    values = set()
+    for make, remove in ((None, None), (Path.mkdir, Path.rmdir), (Path.touch, Path.unlink)):
+        if make:
+            make(place)
+        with contextlib.suppress(argparse.ArgumentTypeError):
+            values.add(str(action.type(text)))
+        if remove:
+            remove(place)
+    return values
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return str(tmp_path / "home")
@@ -151,7 +162,8 @@ def test_every_option_that_is_a_path_expands(home: str) -> None:
         kind = "dir:" if name_of(action) == "--source" else ""
         lay(Path(home, "my code"), a_file=action.type in (input_file, shown_file, output_file))
         for written in ("~/my code", f"file://{home}/my%20code", f"file://localhost{home}/my%20code"):
-            assert value_of(action, kind + written) == f"{kind}{home}/my code", (prog, name_of(action), written)
+            values = values_of(action, kind + written, Path(home) / "my code")
+            assert values == {f"{kind}{home}/my code"}, (prog, name_of(action), written)
         tried += 1
     assert tried > 60
 
@@ -298,7 +310,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def test_query_finds_the_file_of_a_project_in_the_home(home: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (Path(home) / "proj").mkdir(parents=True)
+    (Path(home) / "proj").mkdir()
     (Path(home) / "proj" / "a.py").write_text("x = 1\n")
     (Path(home) / "proj" / "b.py").write_text("x = 1\ny = x\n")
     caret = ["--line", "1", "--column", "1", "--json"]

@@ -21,11 +21,10 @@ from itertools import starmap
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-import pathspec
-
-from infill import storage
+from infill import gitignore, storage
 from infill.corpus import licences
 from infill.errors import InputError
+from infill.foreign import UnreadableError, read_bytes
 from infill.text import decode
 
 IGNORED: Final = frozenset(
@@ -171,10 +170,8 @@ def _repository(name: str, root: Path) -> Repository:
 def _files(root: Path) -> tuple[SourceFile, ...]:
     """The files below `root` in the order of their paths, without those that the `.gitignore` at the top names."""
     found = _walk(root)
-    if not any(file.path == ".gitignore" for file in found):
-        return tuple(found)
-    ignored = pathspec.GitIgnoreSpec.from_lines(_text(root, ".gitignore").splitlines())
-    return tuple(file for file in found if not ignored.match_file(file.path))
+    rules = gitignore.load(root / ".gitignore")
+    return tuple(file for file in found if rules is None or not rules.ignore(file.path))
 
 
 def _walk(root: Path) -> list[SourceFile]:
@@ -237,9 +234,8 @@ def _text(root: Path, path: str) -> str:
         file = (root / path).resolve(strict=True)
         if not file.is_relative_to(root) or not file.is_file():
             return ""
-        with file.open("rb") as handle:
-            return decode(handle.read(MAX_LICENCE_BYTES), "replace")
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        return decode(read_bytes(file, MAX_LICENCE_BYTES).data, "replace")
+    except (OSError, RuntimeError, UnreadableError):  # RuntimeError: a loop of links
         return ""
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from infill.errors import InputError
-from infill.text import DecodeError, read_text
+from infill.foreign import UnreadableError, read_bytes
+from infill.text import DecodeError, decode
 
 _IMPORT: Final = re.compile(
     r"\n[ \t]*(?=[ifpur#])"  # spares most lines the alternatives
@@ -67,9 +68,9 @@ def read_source(file: Path) -> str:
     Raises InputError when it cannot be read or is not text.
     """
     try:
-        return read_text(file)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+        return decode(read_bytes(file, follow_links=True).data)
+    except UnreadableError as error:
+        raise InputError(f"{file} {error}") from error
     except DecodeError as error:
         raise InputError(f"{file} is {error}: save it as UTF-8 first") from error
 

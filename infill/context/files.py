@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pathspec import GitIgnoreSpec
-
+from infill import gitignore
 from infill.errors import InputError
-from infill.text import DecodeError, read_text, to_utf8
+from infill.foreign import UnreadableError, read_bytes
+from infill.text import DecodeError, to_utf8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,18 +133,16 @@ def read(root: Path, source: Source, limits: Limits) -> tuple[bytes, Stamp] | st
     next look finds, so it is read again.
     """
     try:
-        with open(root / source.path, "rb") as file:
-            stamp = _stamp(os.fstat(file.fileno()))
-            data = file.read(limits.file_bytes + 1)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        data, status = read_bytes(root / source.path, limits.file_bytes + 1)
+    except UnreadableError as error:
+        return str(error)
     if len(data) > limits.file_bytes:
         return f"larger than {limits.file_bytes:,} bytes"
     try:
         data = to_utf8(data)
     except DecodeError:
         return "binary" if b"\0" in data[:_NUL_HEAD] else "not UTF-8, nor UTF-16 with a byte order mark"
-    return refusal(source.path, data) or (data, stamp)
+    return refusal(source.path, data) or (data, _stamp(status))
 
 
 def _stamp(status: os.stat_result) -> Stamp:
@@ -177,13 +175,13 @@ def _refusal_unread(path: str, status: os.stat_result | None, limits: Limits) ->
     return None
 
 
-Rules = tuple[tuple[str, GitIgnoreSpec], ...]
+Rules = tuple[tuple[str, gitignore.Rules], ...]
 """Folder (with a slash at its end) and the rules that it adds, the innermost first."""
 
 
 def _walk(root: Path, left_out: LeftOut) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Entries that are no folders, with their paths, breadth first."""
-    queue: deque[tuple[str, Rules]] = deque([("", _rules(root / ".git" / "info" / "exclude", "", ()))])
+    queue: deque[tuple[str, Rules]] = deque([("", _rules(root / ".git/info/exclude", "", (), follow_links=True))])
     while queue:
         folder, rules = queue.popleft()
         try:
@@ -196,7 +194,7 @@ def _walk(root: Path, left_out: LeftOut) -> Iterator[tuple[os.DirEntry[str], str
         for entry in entries:
             path = folder + entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
-            if _ignored(path + "/" if is_folder else path, rules):
+            if _ignored(path, rules, folder=is_folder):
                 left_out.add("ignored by git", path)
             elif not is_folder:
                 yield entry, path
@@ -208,29 +206,16 @@ def _walk(root: Path, left_out: LeftOut) -> Iterator[tuple[os.DirEntry[str], str
                 queue.append((f"{path}/", rules))
 
 
-def _rules(file: Path, folder: str, outer: Rules) -> Rules:
-    try:
-        lines = [line.removesuffix("\r") for line in read_text(file, "surrogateescape").split("\n")]
-    except OSError:
-        return outer
-    try:
-        return ((folder, GitIgnoreSpec.from_lines(lines)), *outer)
-    except ValueError:  # a pattern that git would ignore as well
-        return ((folder, GitIgnoreSpec.from_lines(filter(_is_pattern, lines))), *outer)
+def _rules(file: Path, folder: str, outer: Rules, *, follow_links: bool = False) -> Rules:
+    """Return `outer` with the rules of `file`, where it has any, before them."""
+    rules = gitignore.load(file, follow_links=follow_links)
+    return outer if rules is None else ((folder, rules), *outer)
 
 
-def _is_pattern(line: str) -> bool:
-    try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
-        return False
-    return True
-
-
-def _ignored(path: str, rules: Rules) -> bool:
-    """Whether git ignores `path` (a folder's ends in a slash): the innermost rule that matches decides."""
-    for folder, spec in rules:
-        matched = spec.check_file(path[len(folder) :]).include
-        if matched is not None:
-            return matched
+def _ignored(path: str, rules: Rules, *, folder: bool) -> bool:
+    """Whether git ignores `path`: the innermost rule that matches decides."""
+    for place, inside in rules:
+        verdict = inside.verdict(path[len(place) :], folder=folder)
+        if verdict is not None:
+            return verdict
     return False

@@ -6,7 +6,6 @@ A rule returns None to keep the file, or a `Removal` that says why not. The firs
 
 import os
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -14,6 +13,7 @@ from typing import Final, NamedTuple
 from infill.config import CorpusConfig
 from infill.corpus import language, licences
 from infill.corpus.sources import SourceFile
+from infill.foreign import NotRegularError, UnreadableError, read_bytes
 from infill.text import DecodeError, decode
 
 GENERATED_CHARS: Final = 1_500
@@ -124,13 +124,11 @@ def read_text(root: str, file: SourceFile) -> str | Removal:
     file had when it was listed, and one byte.
     """
     try:
-        descriptor = os.open(os.path.join(root, file.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as handle:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return Removal("special_file")
-            data = handle.read(file.size + 1)
-    except OSError as error:
-        return Removal("unreadable", error.strerror or "")
+        data = read_bytes(os.path.join(root, file.path), file.size + 1).data
+    except NotRegularError:
+        return Removal("special_file")
+    except UnreadableError as error:
+        return Removal("unreadable", str(error))
     if len(data) > file.size:
         return Removal("unreadable", "the file grew while it was read")
     try:

@@ -21,11 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import pathspec
-
-from infill import storage
+from infill import gitignore, storage
 from infill.corpus import language, licences
 from infill.errors import InputError
+from infill.foreign import UnreadableError, read_bytes
 from infill.text import decode
 
 IGNORED: Final = frozenset(
@@ -243,10 +242,8 @@ def _folders(top: Path) -> Iterator[Repository]:
 def _files(root: Path) -> tuple[SourceFile, ...]:
     """The files below `root` in the order of their paths, without those that the `.gitignore` at the top names."""
     found = _walk(root)
-    if not any(file.path == ".gitignore" for file in found):
-        return tuple(found)
-    ignored = pathspec.GitIgnoreSpec.from_lines((_text(root, ".gitignore") or "").splitlines())
-    return tuple(file for file in found if not ignored.match_file(file.path))
+    rules = gitignore.load(root / ".gitignore")
+    return tuple(file for file in found if rules is None or not rules.ignore(file.path))
 
 
 def _walk(root: Path) -> list[SourceFile]:
@@ -320,8 +317,8 @@ def _text(root: Path, path: str) -> str | None:
         file = (root / path).resolve(strict=True)
         if not file.is_relative_to(root) or not file.is_file() or file.stat().st_size > MAX_STATING_BYTES:
             return None
-        return decode(file.read_bytes(), "replace")
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        return decode(read_bytes(file, MAX_STATING_BYTES).data, "replace")
+    except (OSError, RuntimeError, UnreadableError):  # RuntimeError: a loop of links
         return None
 
 

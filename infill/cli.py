@@ -15,11 +15,13 @@ from infill import __version__, config, entry
 from infill.cli_options import (
     Commands,
     absolute_uri,
+    as_json,
     budget,
     command,
     expanded_path,
     input_folder,
     integer,
+    json_option,
     number,
     output_file,
     output_folder,
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
     result = options.call(options)
-    if result is not None:
+    if result is not None and (not getattr(options, "shows", False) or as_json(options)):
         print(entry.dumps(result, sys.stdout))
 
 
@@ -88,12 +90,13 @@ def _add_run(commands: Commands) -> None:
         commands,
         "run",
         _run,
-        "run the whole pipeline on this machine; the last line is a JSON summary",
+        "run the whole pipeline on this machine; its summary is also in summary.json of --out",
         "infill run --preset debug --source dir:~/code --out out/debug",
     )
     settings_options(run)
     run.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="store, MLflow and report go here")
     budget(run)
+    json_option(run)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from pipelines.summary import show
 
     summary = local.run(options.preset, settings_of(options), options.out, budget=options.budget)
-    show(summary, options.out, Console())
+    show(summary, options.out, Console(stderr=as_json(options)))
     return summary
 
 
@@ -207,7 +210,7 @@ def _add_tools(commands: Commands) -> None:
 def _split(options: argparse.Namespace) -> None:
     from infill.fim_show import split_file
 
-    split_file(options.file, n=options.n, seed=options.seed, as_json=options.json or not sys.stdout.isatty())
+    split_file(options.file, n=options.n, seed=options.seed, as_json=as_json(options))
 
 
 def _query(options: argparse.Namespace) -> None:
@@ -220,7 +223,7 @@ def _query(options: argparse.Namespace) -> None:
         options.column,
         strategy=options.strategy,
         budget=options.budget,
-        as_json=options.json or not sys.stdout.isatty(),
+        as_json=as_json(options),
         tokenizer=options.tokenizer,
         recent=tuple(options.recent),
     )
@@ -336,6 +339,7 @@ def _add_release(commands: Commands) -> None:
     smoke.add_argument(
         "--n", type=integer("the number of carets", 1), default=3, help="carets, with --out; default: %(default)s"
     )
+    json_option(smoke)
 
     rollback = command(
         commands,
@@ -375,6 +379,7 @@ def _smoke(options: argparse.Namespace) -> dict[str, Any]:
 
         if not options.model:
             raise InputError("--url needs --model: the model's tokenizer says what the prompts must look like")
+        options.shows = False  # it returns figures and no table
         return {**golden.check(options.url, options.model, latency_ms=options.latency, settle_s=0.0)}
     from pipelines import local
     from serving.client import smoke

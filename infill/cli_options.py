@@ -7,6 +7,7 @@ with an argument is so told before any work begins.
 import argparse
 import math
 import os
+import sys
 import tempfile
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -217,6 +218,18 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
     )
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Add --json to a command that shows its result to people and returns it for programs."""
+    about = "print the result as one JSON object, as is done where the output is not a terminal"
+    parser.add_argument("--json", action="store_true", help=about)
+    parser.set_defaults(shows=True)
+
+
+def as_json(options: argparse.Namespace) -> bool:
+    """Return whether a command writes JSON: it is asked to, or nobody looks."""
+    return bool(options.json) or not sys.stdout.isatty()
 
 
 def budget(parser: argparse.ArgumentParser) -> None:

@@ -117,8 +117,8 @@ def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dic
             for shard, folder in zip(shards, folders, strict=True)
             if not storage.exists(storage.join(folder, COUNTS))
         ]
-        for done, folder in enumerate(run_all(write_shard, work), 1):
-            log.info("holes: shard %d of %d is written to %s", done, len(work), folder)
+        for done, _ in enumerate(run_all(write_shard, work), 1):
+            log.info("examples: shard %d of %d is written", done, len(work))
         return _finish(config, folders, output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)

@@ -95,7 +95,8 @@ def _start(checks: Mapping[str, Callable[[], Iterator[str]]]) -> Callable[[], di
 def _budget(preset: str, config: Preset, budget: float) -> Iterator[str]:
     hours = sizing.gpu_hours(preset, config)
     total = sum(hours.values())
-    log.info("about %.1f GPU-hours: %s", total, json.dumps({name: round(value, 1) for name, value in hours.items()}))
+    each = ", ".join(f"{name} {value:.1f}" for name, value in hours.items() if value)
+    log.info("about %.1f GPU-hours: %s" if each else "no GPU is needed", *([total, each] if each else []))
     if total > budget:
         most = max(hours, key=lambda name: hours[name])
         yield (

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -210,8 +211,11 @@ def step(
 def sentence(name: str) -> Iterator[None]:
     """Inside, an error that `entry.explain` knows ends the process (SystemExit) with its sentence on stderr.
 
-    Other errors than InfillError show their traceback before it, which stands in the step's log.
+    Other errors than InfillError show their traceback before it, which stands in the step's log. Libraries log their
+    warnings only, since KFP shows what each of them has to say.
     """
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("infill").setLevel(logging.INFO)
     try:
         yield
     except Exception as error:

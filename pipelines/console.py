@@ -1,7 +1,11 @@
-"""What a person sees of a local run: KFP's chatter goes to a file, the steps' own lines to the terminal."""
+"""What a person sees of a local run: KFP's chatter goes to a file, the steps and their progress to the terminal."""
 
+import contextlib
 import io
 import re
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -13,43 +17,122 @@ CHATTER: Final = re.compile(
 """How the messages of KFP's executor begin."""
 TASK: Final = re.compile(r".* - Executing task '([\w-]+)'")
 """The line of KFP's local runner with which a task begins."""
+ENDED: Final = re.compile(r".* - Task '([\w-]+)' finished with status (\w+)")
+"""The line of KFP's local runner with which a task ends."""
+PROGRESS: Final = re.compile(r"\d+ of \d+")
+"""What a line that says how far a step is holds."""
 COLOUR: Final = re.compile(r"\x1b\[\d+m")
 """KFP's control sequences for colours."""
 ERROR: Final = "infill: "
 """How a step begins the one sentence that tells a user's mistake."""
+CONDITIONAL: Final = "deploy"
+"""The step that a run leaves out when the gate lets no model through."""
+SILENT_S: Final = 25.0
+"""After so long without a line, the terminal says that the step is still at work."""
+DENSE_S: Final = 2.0
+"""Lines of progress that come closer than this are left out, but for a step's last one."""
+INDENT: Final = "   "
+
+
+def span(seconds: float) -> str:
+    """Return a time as minutes and seconds, or as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Console(io.TextIOBase):
-    """A text stream that writes everything to `log` and to `terminal` what the steps say."""
+    """A text stream that writes everything to `log`, and to `terminal` the steps, their progress and their times."""
 
-    def __init__(self, log: Path, terminal: TextIO) -> None:
-        self._log = log.open("a", encoding="utf-8")
+    def __init__(
+        self,
+        log: Path,
+        terminal: TextIO,
+        steps: Mapping[str, str],
+        *,
+        silent_s: float = SILENT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`steps` maps KFP's name of each task to ours, as in `watch.step_names`."""
+        self._log = log.open("a", encoding="utf-8", errors="backslashreplace")
         self._terminal = terminal
+        self._steps = steps
+        self._clock = clock
+        self._lock = threading.RLock()
         self._line = ""
+        self._step = ""
+        self._count = 0
+        self._begun = self._step_begun = self._told = clock()
+        self._held = ""
+        self._closed = threading.Event()
         self.error = ""
         """The sentence with which a step ended, without its mark."""
+        self._pulse = threading.Thread(target=self._beat, args=(silent_s,), name="console", daemon=True)
+        self._pulse.start()
 
     def write(self, text: str) -> int:
         """Take some text; lines are judged when they are whole."""
-        self._log.write(text)
-        self._log.flush()
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            if shown := self._shown(COLOUR.sub("", line)):
-                print(shown, file=self._terminal, flush=True)
+        with self._lock:
+            self._log.write(text)
+            self._log.flush()
+            *lines, self._line = (self._line + text).split("\n")
+            for line in lines:
+                self._judge(COLOUR.sub("", line))
         return len(text)
-
-    def _shown(self, line: str) -> str:
-        """What of `line` is for the terminal; "" for nothing."""
-        if task := TASK.match(line):
-            return f"== {task[1]}"
-        if logged := LOG_LINE.match(line.strip()):
-            return "" if CHATTER.match(logged[2]) else f"   {logged[2]}"
-        if line.strip().startswith(ERROR):
-            self.error = line.strip().removeprefix(ERROR)
-        return ""
 
     def close(self) -> None:
         """Close the file; the terminal stays open."""
+        self._closed.set()
+        self._pulse.join()
         self._log.close()
         super().close()
+
+    def _judge(self, line: str) -> None:
+        """Show what of a line is for the terminal."""
+        if task := TASK.match(line):
+            self._begin(task[1])
+        elif (ended := ENDED.match(line)) and ended[1] in self._steps:
+            self._end(ended[2] == "SUCCESS")
+        elif logged := LOG_LINE.match(line.strip()):
+            if not CHATTER.match(logged[2]):
+                self._progress(logged[2].removeprefix(f"{self._step.split('-')[0]}: "))
+        elif line.strip().startswith(ERROR):
+            self.error = line.strip().removeprefix(ERROR)
+
+    def _begin(self, task: str) -> None:
+        name = self._steps.get(task, task)
+        names = list(self._steps.values())
+        if CONDITIONAL in names and self._count == names.index(CONDITIONAL) and name != CONDITIONAL:
+            self._count += 1
+            self._say(f"stage {self._count} of {len(names)}: {CONDITIONAL}, left out: the gate let no model through")
+        self._count += 1
+        self._step, self._step_begun = name, self._clock()
+        elapsed = span(self._step_begun - self._begun)
+        self._say(f"stage {self._count} of {len(names)}: {name.replace('-', ' ')} (after {elapsed})")
+
+    def _end(self, succeeded: bool) -> None:
+        if self._held:
+            self._say(INDENT + self._held)
+        self._held = ""
+        self._say(f"{INDENT}{'done in' if succeeded else 'failed after'} {span(self._clock() - self._step_begun)}")
+        self._step = ""
+
+    def _progress(self, text: str) -> None:
+        if PROGRESS.search(text) and self._clock() - self._told < DENSE_S:
+            self._held = text
+        else:
+            self._held = ""
+            self._say(INDENT + text)
+
+    def _say(self, line: str) -> None:
+        self._told = self._clock()
+        with contextlib.suppress(OSError):  # a run does not end because nobody watches it
+            print(line, file=self._terminal, flush=True)
+
+    def _beat(self, silent_s: float) -> None:
+        """Until the console is closed, say that the step is at work when nothing else has been said for a while."""
+        while not self._closed.wait(min(1.0, silent_s / 5)):
+            with self._lock:
+                if self._step and self._clock() - self._told >= silent_s:
+                    self._say(f"{INDENT}{self._held or 'at work'}, {span(self._clock() - self._step_begun)} so far")
+                    self._held = ""

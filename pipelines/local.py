@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -21,10 +21,13 @@ from infill.report import read_summary
 from infill.stages import RUN_PID
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
+from pipelines.watch import step_names
+
+SUMMARY: Final = "summary.json"
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:
-    """Run the whole pipeline with everything below `out`; return the run's summary (the report's `summary.json`).
+    """Run the whole pipeline with everything below `out`; return the run's summary, also in `summary.json` there.
 
     `budget` (GPU-hours) goes before the pipeline's own default. Run again with the same arguments, it goes on where it
     was killed. Raises InfillError when a step fails.
@@ -35,6 +38,7 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     if not configuration.is_text(str(out)):
         raise InputError(f"the folder of a run must have a name in UTF-8, got {str(out)!a}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    sys.stderr.write(f"everything goes below {out}, all that the stages say into {out / 'run.log'}\n")
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)
     arguments: dict[str, Any] = {
@@ -46,7 +50,9 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
         arguments["budget"] = budget
     with _environment(out, preset, settings), _ray():
         made = _run_compiled(compiled, arguments, out)
-        return read_summary(made.uri)
+        summary = read_summary(made.uri)
+    storage.write_json(str(out / SUMMARY), summary)
+    return summary
 
 
 @contextlib.contextmanager
@@ -86,7 +92,7 @@ def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> ma
 
     pipeline = components.load_component_from_text(without_retries(compiled.read_text(encoding="utf-8")))
     log = out / "run.log"
-    with contextlib.closing(Console(log, sys.stderr)) as console:
+    with contextlib.closing(Console(log, sys.stderr, step_names())) as console:
         try:
             with runner(out / "kfp"), contextlib.redirect_stdout(console), warnings.catch_warnings():
                 # It warns of each setting that only a cluster heeds, once a task.

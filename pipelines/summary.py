@@ -1,5 +1,6 @@
-"""A run's summary for people: the tables that `infill run` prints before its last line."""
+"""A run's summary for people: the tables that `infill run` prints at its end."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
     console.print(f"model:  {summary['model']}", highlight=False, soft_wrap=True)
     console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
     console.print(f"MLflow: run {summary['mlflow_run_id']}; make mlflow-ui OUT={out}", highlight=False, soft_wrap=True)
+    if gate["passed"]:
+        console.print(f"serve:  infill serve --out {shlex.quote(str(out))}", highlight=False, soft_wrap=True)
 
 
 def _corpus(summary: Mapping[str, Any], out: Path) -> Table:
@@ -55,17 +58,24 @@ def _training(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _place(name: str) -> tuple[int, str]:
+def _place(name: str) -> tuple[int, int]:
     """Where a stage stands in the table of stages; an evaluation has its model's name behind its own."""
-    names = list(STAGES)
-    return names.index(name.split("-", maxsplit=1)[0]), name
+    stage, _, model = name.partition("-")
+    return list(STAGES).index(stage), [*EVALUATED, model].index(model)
 
 
 def _evaluation(summary: Mapping[str, Any]) -> Table:
     models = [name for name in EVALUATED if name in summary["evaluation"]]
-    table = Table("metric", *models, title="held-out holes, with 95 % intervals")
+    table = Table("metric", *models, title="held-out holes: percent, with 95 % intervals")
     for metric in SHOWN:
         figures = [summary["evaluation"][model].get(metric) for model in models]
-        cells = [f"{f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}]" if f else "" for f in figures]
-        table.add_row(metric, *cells)
+        table.add_row(metric.replace("_", " "), *(_percent(figure) for figure in figures))
     return table
+
+
+def _percent(figure: Mapping[str, float] | None) -> str:
+    """Return a share and its interval in percent, short enough for three of them in 80 columns."""
+    if figure is None:
+        return ""
+    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"

@@ -84,14 +84,14 @@ def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:
 
 
 def complete_rows(url: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Complete the holes of examples at the transformer `url` and print a table; returns what `smoke` returns."""
+    """Complete the holes of examples at the transformer `url`, print a table to stderr, return what `smoke` returns."""
     with proxies.client(url, timeout=120) as client:
         answers = [ask(client, request_of(row)) for row in rows]
     completions = [
         {"repo": row["repo"], "path": row["path"], "expected": row["middle"], **answer}
         for row, answer in zip(rows, answers, strict=True)
     ]
-    Console().print(table(completions))
+    Console(stderr=True).print(table(completions))
     return {"completions": completions, "latency_ms": max(answer["latency_ms"] for answer in answers)}
 
 

@@ -208,5 +208,5 @@ def _watch(numbers: Iterator[int], doing: str, total: int) -> None:
         for _ in track(numbers, description=f"corpus: {doing}", total=total, console=Console(stderr=True)):
             pass
         return
-    for done, number in enumerate(numbers, 1):
-        log.info("corpus: %s, shard %d done (%d of %d)", doing, number, done, total)
+    for done, _ in enumerate(numbers, 1):
+        log.info("corpus: %s, %d of %d shards", doing, done, total)

@@ -3,6 +3,7 @@
 Holes are worked off in chunks; a chunk is a whole file below `scratch/`, so a killed run goes on with the next one.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
 from infill.preferences.llm import KEY, LlmJudge
 from infill.preferences.pairs import Pair, echo, pairs
+
+log = logging.getLogger(__name__)
 
 STAGE: Final = "preferences"
 VERSION: Final = 2
@@ -77,6 +80,7 @@ def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model
                     )
                 storage.write_table(storage.join(folders[start], "pairs.parquet"), pa.Table.from_pylist(rows, SCHEMA))
                 storage.write_json(storage.join(folders[start], "counts.json"), counts)
+                log.info("preferences: %d of %d holes are judged", start + len(chunk), len(holes))
     return list(folders.values())
 
 

@@ -160,7 +160,7 @@ def reference(
         if engine.rank == 0:
             storage.write_table(file, pa.table(dict(zip(NAMES, sums, strict=True))))
     else:
-        log.info("the reference's log-probabilities are those of %s", file)
+        log.info("dpo: the reference's log-probabilities are there from an earlier run")
         kept = storage.read_table(file).to_pydict()
         sums = tuple(kept[name] for name in NAMES)
     return {int(pair): (chosen, rejected) for pair, chosen, rejected in zip(*sums, strict=True)}

@@ -119,6 +119,6 @@ def test_the_smoke_run_completes_and_shows(
     assert [each["repo"] for each in figures["completions"]] == ["one", "two", "three"]
     assert figures["latency_ms"] == max(each["latency_ms"] for each in figures["completions"])
     assert figures["completions"][0]["context"][0]["path"] == "b.py"
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert "[bold]x" in shown  # no markup
     assert "\x1b" not in shown

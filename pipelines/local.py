@@ -17,13 +17,12 @@ import yaml
 from infill import config as configuration
 from infill import manifest, ray_session, storage, tracking
 from infill.errors import InfillError, InputError
-from infill.report import read_summary
+from infill.report import SUMMARY_FILE, read_summary
 from infill.stages import RUN_PID
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
 from pipelines.watch import step_names
 
-SUMMARY: Final = "summary.json"
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     with _environment(out, preset, settings), _ray():
         made = _run_compiled(compiled, arguments, out)
         summary = read_summary(made.uri)
-    storage.write_json(str(out / SUMMARY), summary)
+    storage.write_json(str(out / SUMMARY_FILE), summary)
     return summary
 
 

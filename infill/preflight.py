@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from infill import bases, stages, storage, tracking
 from infill import config as configuration
-from infill import stages, storage, tracking
 from infill.cluster import settings as cluster_settings
 from infill.cluster import sizing
 from infill.config import Preset
@@ -164,8 +164,6 @@ def _content(config: Preset) -> str:
     from infill.corpus import sources
 
     state = [sources.fingerprint(config.corpus.sources)]
-    for base in sorted({config.tokenizer.base_model, config.pretrain.base_model} - {""}):
-        if not storage.exists(base):
-            raise InputError(f"there is no base model at {base}")
-        state.append(storage.fingerprint(base))
+    named = {config.tokenizer.base_model, config.pretrain.base_model} - {""}
+    state += map(bases.fingerprint, sorted(named))
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()

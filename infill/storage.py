@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOCATION: Final[Mapping[str, bool]] = {"location": True}
 """Metadata of a dataclass field that holds paths or URIs: what a user gives for it goes through `absolute`."""
+PACKAGE: Final = "package:"
+"""What starts the name of a base model that a Python distribution carries (`infill.bases`)."""
 CHUNK_BYTES: Final = 1 << 20
 ROW_GROUP: Final = 1_024
 """Rows of a parquet file's row group."""
@@ -106,7 +108,7 @@ def absolute(uri: str) -> str:
     A local one becomes an absolute path without links, from the working directory and with `~` expanded; a remote one
     is left alone. Every option, setting and environment variable that names a place goes through here.
     """
-    return str(local_path(uri).resolve()) if is_local(uri) else uri
+    return str(local_path(uri).resolve()) if is_local(uri) and not uri.startswith(PACKAGE) else uri
 
 
 @contextlib.contextmanager
@@ -292,6 +294,11 @@ def fingerprint(uri: str) -> str:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
+def cache() -> Path:
+    """Return the folder for what can be fetched or made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infill"
+
+
 def remove(uri: str) -> None:
     """Remove a file or a folder with all that is in it, its manifest first; a missing one is fine."""
     fs, path = filesystem(uri)
@@ -314,8 +321,7 @@ def fetch(uri: str) -> Path:
     with _errors("fetch", uri):
         if not fs.exists(path):
             raise InputError(f"there is nothing at {uri}")
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "infill"
-        target = cache / fingerprint(uri)[:24] / PurePosixPath(path).name
+        target = cache() / fingerprint(uri)[:24] / PurePosixPath(path).name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as partial:

@@ -19,18 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from infill import manifest, prompt, storage
+from infill import bases, manifest, prompt, storage
+from infill.bases.pre_tokenizers import PATTERN
 from infill.config import TokenizerConfig
 from infill.errors import InputError
 
 STAGE: Final = "tokenizer"
 VERSION: Final = 1
-
-PATTERN: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""Qwen2's pre-tokenizer (tokenizer.json of Qwen/Qwen2.5-Coder): words with what stands before them, single digits,
-punctuation, line breaks with the blanks before them, blanks."""
 
 HELD_OUT_BYTES: Final = 5_000_000
 """Bytes of validation and test repositories that the report is measured on."""
@@ -129,7 +124,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 def _imported(base_model: str) -> dict[str, bytes]:
     """The tokenizer files of a published checkpoint and the prompt format that its special tokens tell."""
-    folder = storage.fetch(base_model)
+    folder = bases.fetch(base_model)
     try:
         found = prompt.load_format(folder)
         prompt.load_encoder(folder)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from infill import manifest, prompt, storage
+from infill import bases, manifest, prompt, storage
 from infill.prompt import PromptFormat
 from infill.train import cost, history
 
@@ -45,12 +45,19 @@ def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Fact
     return {"licence": licence, "parameters": parameters, "data": data, "tokenizer": figures, "trainings": []}
 
 
-def of_base(base: str) -> Facts:
-    """Facts that a model inherits from the model folder it starts from; few where Infill did not make that."""
-    file = storage.join(base, FACTS_FILE)
+def of_base(base: str, named: str = "") -> Facts:
+    """Return the facts that a model inherits from the model folder `base`, which the user `named` otherwise.
+
+    They are few where Infill did not make that; a folder that it made of a GGUF file tells licence and digest.
+    """
+    file, origin = storage.join(base, FACTS_FILE), storage.join(base, bases.FACTS_FILE)
     if storage.exists(file):
         return dict(storage.read_json(file))
-    return {"licence": "other", "source": _source(base), "trainings": []}
+    facts: Facts = {"licence": "other", "source": _source(named or base), "trainings": []}
+    if storage.exists(origin):
+        told = storage.read_json(origin)
+        facts |= {"licence": told["licence"], "base": told}
+    return facts
 
 
 def _source(uri: str) -> str:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from infill import prompt, storage
+from infill.bases import pre_tokenizers
 from infill.errors import InputError
-from infill.tokenizer import PATTERN
 from infill.train import card
 
 TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, gguf.LlamaFileType]]] = {
@@ -30,14 +30,6 @@ TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, gguf.LlamaFileType]]] = {
     "q8_0": (GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
 """What matrices are stored as; vectors are always fp32."""
-
-BYTE_LEVEL: Final = {"type": "ByteLevel", "add_prefix_space": False}
-PRE_TOKENIZERS: Final[tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]] = (
-    ("qwen2", ({"type": "Split", "pattern": {"Regex": PATTERN}, "invert": False}, {**BYTE_LEVEL, "use_regex": False})),
-    ("starcoder", ({"type": "Digits", "individual_digits": True}, {**BYTE_LEVEL, "use_regex": True})),
-    ("gpt-2", ({**BYTE_LEVEL, "use_regex": True},)),
-)
-"""llama.cpp's name of a pre-tokenizer (llama-vocab.cpp) -> its steps in `tokenizer.json`. Ours is Qwen2's."""
 
 FIM_KEYS: Final = {
     "fim_prefix": gguf.Keys.Tokenizer.FIM_PRE_ID,
@@ -142,7 +134,7 @@ def _write_settings(writer: GGUFWriter, config: Mapping[str, Any], kind: str) ->
 def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path) -> str:
     """Vocabulary, merges and special tokens; returns llama.cpp's name of the pre-tokenizer."""
     fmt, tokenizer = prompt.load_format(folder), json.loads((folder / "tokenizer.json").read_text())
-    words, pre = tokenizer["model"], pre_tokenizer(tokenizer)
+    words, pre = tokenizer["model"], pre_tokenizers.name_of(tokenizer)
     tokens = {number: (token, TokenType.NORMAL) for token, number in words["vocab"].items()}
     for added in tokenizer["added_tokens"]:
         tokens[added["id"]] = added["content"], TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
@@ -161,26 +153,6 @@ def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path
     for role, key in FIM_KEYS.items():
         writer.add_uint32(key, getattr(fmt, role))
     return pre
-
-
-def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
-    """llama.cpp's name of the rules by which this `tokenizer.json` cuts text before it merges.
-
-    Raises InputError for rules that have no name there, and for a tokenizer that is no byte-level BPE.
-    """
-    found = tokenizer["pre_tokenizer"] or {}
-    steps = found["pretokenizers"] if found.get("type") == "Sequence" else [found]
-    words = tokenizer["model"]
-    if words["type"] == "BPE" and tokenizer["normalizer"] is None and not words.get("byte_fallback"):
-        for name, rules in PRE_TOKENIZERS:
-            if len(steps) == len(rules) and all(
-                rule.items() <= step.items() for rule, step in zip(rules, steps, strict=True)
-            ):
-                return name
-    raise InputError(
-        f"the tokenizer cuts text by rules that have no name in llama.cpp as far as we know "
-        f"({', '.join(name for name, _ in PRE_TOKENIZERS)}); llama.cpp's convert_hf_to_gguf.py may know it"
-    )
 
 
 def _write_tensors(

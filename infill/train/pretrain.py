@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from transformers import LlamaConfig
 
-from infill import manifest, model, prompt, storage
+from infill import bases, manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder
@@ -44,7 +44,7 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
 
 def external(config: PretrainConfig) -> dict[str, str]:
     """What the stage reads besides artifacts: the state of the base model, if there is one."""
-    return {"base_model": storage.fingerprint(config.base_model)} if config.base_model else {}
+    return {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
 
 
 def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:
@@ -138,7 +138,7 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
 
 def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
     """Copy a published checkpoint after trying it."""
-    folder = storage.fetch(config.base_model)
+    folder = bases.fetch(config.base_model)
     prompt.load_format(folder)
     rows = prompt.load_encoder(folder).vocab_size
     dtype = model.load_config(folder).dtype
@@ -151,11 +151,11 @@ def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
         for path in [folder / "config.json", *folder.glob("generation_config.json"), *weights]:
             with path.open("rb") as source, storage.open_write(storage.join(output, path.name)) as target:
                 shutil.copyfileobj(source, target, storage.CHUNK_BYTES)
-        export.copy_tokenizer(config.base_model, output)
+        export.copy_tokenizer(str(folder), output)
     else:  # an older checkpoint, in PyTorch's own format
-        export.save(found, config.base_model, output, dtype=found.dtype)
+        export.save(found, str(folder), output, dtype=found.dtype)
     count = sum(weight.numel() for weight in found.parameters())
     facts = {"title": "Imported base model", "about": "A published checkpoint, imported by Infill as it was."}
-    facts |= card.of_base(config.base_model)
+    facts |= card.of_base(str(folder), named=config.base_model)
     card.write(output, facts | {"parameters": count}, title=facts["title"], about=facts["about"])
     return {"parameters": float(count)}

@@ -14,8 +14,9 @@ import torch
 from tokenizers import Tokenizer
 
 from infill import cli, prompt, tokenizer
+from infill.bases.pre_tokenizers import name_of
 from infill.errors import InputError
-from infill.train.gguf import export, permuted, pre_tokenizer
+from infill.train.gguf import export, permuted
 from tests.builders import tiny_model, tiny_repositories
 
 
@@ -165,7 +166,7 @@ def test_starcoders_rules_have_a_name() -> None:
     digits = {"type": "Digits", "individual_digits": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     steps = {"type": "Sequence", "pretokenizers": [digits, level]}
-    assert pre_tokenizer({"model": {"type": "BPE"}, "normalizer": None, "pre_tokenizer": steps}) == "starcoder"
+    assert name_of({"model": {"type": "BPE"}, "normalizer": None, "pre_tokenizer": steps}) == "starcoder"
 
 
 def test_the_command_tells_what_it_wrote(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

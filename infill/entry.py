@@ -11,7 +11,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, NoReturn, TextIO
 
 from infill.errors import InfillError
@@ -22,6 +22,8 @@ INTERRUPTED: Final = 128 + 2
 """Exit code of a process that Ctrl-C has ended."""
 READER_GONE: Final = 128 + 13
 """Exit code of a process that SIGPIPE has ended."""
+
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 CAUSES: Final[Mapping[int, tuple[str, str]]] = {
     errno.ENOENT: ("there is no such file or folder", "check the path"),
@@ -113,6 +115,7 @@ def run(name: str, body: Callable[[], int | None]) -> int:
     as in `infill ... | head -1`, the program ends without a word, as others do.
     """
     _prepare_streams()
+    spare_loopback(os.environ)
     try:
         code = body() or 0
         sys.stdout.flush()
@@ -130,6 +133,17 @@ def run(name: str, body: Callable[[], int | None]) -> int:
             raise
         return _tell(f"{name}: {sentence}", exit_code(error))
     return code
+
+
+def spare_loopback(environment: MutableMapping[str, str]) -> None:
+    """Add this machine to NO_PROXY, for libraries and child processes, whose requests follow the environment.
+
+    MLflow, Kubeflow Pipelines, Ray and object stores have clients of their own, and may run on this machine.
+    """
+    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if "*" not in names:
+        environment["no_proxy"] = environment["NO_PROXY"] = ",".join(dict.fromkeys([*names, *LOOPBACK]))
 
 
 def dumps(value: Any, stream: TextIO) -> str:

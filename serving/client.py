@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infill import storage
+from infill import proxies, storage
 from infill.context.caret import read_source, split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.similarity import path_distance
@@ -54,7 +53,7 @@ def complete(
         "temperature": temperature,
         "session": str(root.resolve()),
     }
-    with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as client:
+    with proxies.client(url, timeout=timeout_s) as client:
         return ask(client, body)
 
 
@@ -86,7 +85,7 @@ def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:
 
 def complete_rows(url: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Complete the holes of examples at the transformer `url` and print a table; returns what `smoke` returns."""
-    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+    with proxies.client(url, timeout=120) as client:
         answers = [ask(client, request_of(row)) for row in rows]
     completions = [
         {"repo": row["repo"], "path": row["path"], "expected": row["middle"], **answer}

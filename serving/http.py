@@ -3,7 +3,7 @@
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,6 +15,7 @@ from serving.protocol import ApiError
 T = TypeVar("T")
 
 REQUEST_ID: Final = "x-request-id"
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 DRAIN_FACTOR: Final = 4
 """A body above the limit is read on and thrown away up to this many limits, else the client would see a broken pipe."""
 
@@ -22,7 +23,19 @@ DRAIN_FACTOR: Final = 4
 def request_id(request: Request) -> str:
     """The client's `x-request-id` where it is harmless, else a new one."""
     given = request.headers.get(REQUEST_ID, "")
-    return given if re.fullmatch(r"[\w.:-]{1,128}", given) else uuid.uuid4().hex
+    return given if re.fullmatch(r"[A-Za-z0-9_.:-]{1,128}", given) else uuid.uuid4().hex
+
+
+def forwarded(request: Request, names: Collection[str]) -> list[tuple[bytes, bytes]]:
+    """Return the request's headers of these (lower-case) names, to be sent on byte by byte.
+
+    A value may hold bytes that are no ASCII. One with control characters, which no HTTP client may send, is left out.
+    """
+    return [
+        (name, value)
+        for name, value in request.headers.raw
+        if name.decode("latin-1").lower() in names and not _CONTROL.search(value)
+    ]
 
 
 async def read_body(request: Request, *, limit: int, timeout_s: float) -> bytes:

@@ -29,6 +29,8 @@ POLL_S: Final = 0.1
 STOP_S: Final = 10.0
 """A server that has not ended so long after SIGTERM is killed."""
 TAIL_LINES: Final = 30
+DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks without a proxy: the servers run on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Child:
     def ready(self) -> bool:
         """Whether it answers that it is ready."""
         try:
-            with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=2) as answer:
+            with DIRECT.open(f"{self.url}/v2/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
@@ -161,6 +163,12 @@ def _require_free(host: str, port: int) -> None:
             raise ServiceError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
 
 
+def _url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a server that listens at `host`."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
 @contextlib.contextmanager
 def servers(
     uri: str,
@@ -184,7 +192,7 @@ def servers(
     prepare(config)  # what is wrong with the model's folder is said here, in one sentence
     what = ["--model", target.model, "--deployment", target.deployment]
     upstream = f"http://127.0.0.1:{inner}"
-    outer = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    outer = _url(host, port)
     children: list[Child] = []
     try:
         arguments = [*what, "--port", str(inner), *predictor]

@@ -4,8 +4,9 @@ The predictor and the transformer read the same sampling fields, so they share t
 stands in its own package.
 """
 
+import difflib
 import json
-import math
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +14,33 @@ from typing import Any, Final
 
 from infill.errors import InfillError
 
-MAX_STOPS: Final = 16
-"""Stop strings in one request; OpenAI allows 4."""
-MAX_STOP_CHARS: Final = 256
-MAX_SEED: Final = 2**63 - 1
+MAX_STOP_CHARS: Final = 16_384
+"""Of all stop strings of a request together."""
+MAX_STOP_IDS: Final = 4_096
+MAX_TOKEN: Final = 2**31 - 1
+"""No vocabulary is larger; servers behind us read a token id as a 32-bit integer."""
+MAX_WARNINGS: Final = 16
 
-UNSUPPORTED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "n": (None, 1),
-    "best_of": (None, 1),
-    "echo": (None, False),
-    "logprobs": (None, False),
-    "logit_bias": (None, {}),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
+
+def _equals(wanted: float) -> Callable[[Any], bool]:
+    """Return a test for that number; true and false, which Python takes for 1 and 0, are no numbers."""
+    return lambda value: not isinstance(value, bool) and isinstance(value, int | float) and value == wanted
+
+
+UNSUPPORTED: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "n": _equals(1),
+    "best_of": _equals(1),
+    "echo": lambda value: value is False,
+    "logprobs": lambda value: value is False,
+    "logit_bias": lambda value: value == {},
+    "frequency_penalty": _equals(0),
+    "presence_penalty": _equals(0),
 }
-"""Fields of the protocol that we do not implement, with the values that ask for nothing."""
+"""Fields of the protocol that we do not implement, and which of their values ask for nothing. null asks for nothing."""
+SAMPLING_FIELDS: Final = frozenset(UNSUPPORTED) | {
+    *("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stop_token_ids"),
+    *("ignore_eos", "stream", "stream_options"),
+}
 
 
 class ApiError(InfillError):
@@ -101,20 +114,22 @@ def read_number(body: Mapping[str, Any], name: str, default: float, low: float, 
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(f"{name!r} must be a number", name, "invalid_type")
-    if not low <= value <= high or math.isnan(value):
+    if not low <= value <= high:  # nor is NaN
         raise invalid(f"{name!r} must lie between {low:g} and {high:g}", name)
     return float(value)
 
 
-def read_integer(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    """The integer field `name` between `low` and `high`; None when it is null or absent."""
+def read_integer(body: Mapping[str, Any], name: str, low: int | None = None) -> int | None:
+    """Return the integer field `name`, at least `low`; None when it is null or absent. 16.0 is an integer, too."""
     value = body.get(name)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise invalid(f"{name!r} must be an integer", name, "invalid_type")
-    if not low <= value <= high:
-        raise invalid(f"{name!r} must lie between {low} and {high}", name)
+        raise invalid(f"{name!r} must be an integer, got {reprlib.repr(value)}", name, "invalid_type")
+    if low is not None and value < low:
+        raise invalid(f"{name!r} must be at least {low}, got {reprlib.repr(value)}", name)
     return value
 
 
@@ -132,16 +147,34 @@ def read_list(body: Mapping[str, Any], name: str, valid: Callable[[Any], bool], 
 
 def is_token(value: Any) -> bool:
     """Whether `value` can be a token id."""
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= MAX_TOKEN
 
 
 def _read_stops(body: Mapping[str, Any]) -> tuple[str, ...]:
-    if isinstance(body.get("stop"), str):
-        body = {"stop": [body["stop"]]}
-    stops = read_list(body, "stop", lambda item: isinstance(item, str), "strings", MAX_STOPS)
-    if any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in stops):
-        raise invalid(f"each stop string must have between 1 and {MAX_STOP_CHARS} characters", "stop")
-    return tuple(clean(stop) for stop in stops)
+    """Return the stop strings, each once; an empty one stops nothing."""
+    stops = body.get("stop")
+    if stops is None or isinstance(stops, str):
+        stops = [stops or ""]
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise invalid("'stop' must be a string or a list of strings", "stop", "invalid_type")
+    length = sum(map(len, stops))
+    if length > MAX_STOP_CHARS:
+        raise invalid(f"the 'stop' strings have {length} characters, at most {MAX_STOP_CHARS} are allowed", "stop")
+    return tuple(dict.fromkeys(clean(stop) for stop in stops if stop))
+
+
+def unknown_fields(body: Mapping[str, Any], known: frozenset[str]) -> list[str]:
+    """Return a sentence for each field that we ignore.
+
+    Clients send fields of other servers (`top_k`, `cache_prompt`, `metadata`) to each that speaks the protocol, so such
+    a field is no error; but whoever misspells one must be able to see it.
+    """
+    warnings = []
+    for name in [name for name in body if name not in known][:MAX_WARNINGS]:
+        near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.75)
+        advice = f"; did you mean {near[0]!r}?" if near else ""
+        warnings.append(f"unknown field {reprlib.repr(name)} is ignored{advice}")
+    return warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +187,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these."""
+    """None of them is empty. The text ends before the first of these."""
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     """Write on past the model's own end of text; measurements need it."""
@@ -164,21 +197,28 @@ class Sampling:
 
 
 def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
-    """The sampling fields of a request. Raises ApiError for a wrong type, a value out of range or a field we lack."""
-    for name, idle in UNSUPPORTED.items():
-        if body.get(name) not in idle:
-            raise invalid(f"{name!r} = {body[name]!r} is not supported", name, "unsupported_value")
+    """Return the sampling fields of a request.
+
+    `max_completion_tokens` is OpenAI's newer name of `max_tokens` and wins, as in vLLM and llama.cpp. A seed of any
+    size is folded into 64 bits. Raises ApiError for a wrong type, a value out of range or a field that we do not
+    implement.
+    """
+    for name, asks_nothing in UNSUPPORTED.items():
+        value = body.get(name)
+        if value is not None and not asks_nothing(value):
+            raise invalid(f"{name!r} = {reprlib.repr(value)} is not supported", name, "unsupported_value")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise invalid("'stream_options' must be an object", "stream_options", "invalid_type")
-    max_tokens = read_integer(body, "max_tokens", 1, 2**31)
+    limits = [read_integer(body, name, 1) for name in ("max_completion_tokens", "max_tokens")]
+    seed = read_integer(body, "seed")
     return Sampling(
-        max_tokens=defaults.max_tokens if max_tokens is None else max_tokens,
+        max_tokens=next((limit for limit in limits if limit is not None), defaults.max_tokens),
         temperature=read_number(body, "temperature", defaults.temperature, 0, 2),
-        top_p=read_number(body, "top_p", defaults.top_p, 1e-6, 1),
-        seed=read_integer(body, "seed", -MAX_SEED, MAX_SEED),
+        top_p=read_number(body, "top_p", defaults.top_p, 0, 1),
+        seed=None if seed is None else (seed + 2**63) % 2**64 - 2**63,
         stop=_read_stops(body),
-        stop_token_ids=tuple(read_list(body, "stop_token_ids", is_token, "token ids", 64)),
+        stop_token_ids=tuple(read_list(body, "stop_token_ids", is_token, "token ids", MAX_STOP_IDS)),
         ignore_eos=read_flag(body, "ignore_eos"),
         stream=read_flag(body, "stream"),
         include_usage=read_flag(options or {}, "include_usage"),

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from infill import proxies
 from infill.errors import ServiceError
 from infill.preferences.candidates import Candidate
 from infill.preferences.judges import Verdict
@@ -50,7 +51,8 @@ class LlmJudge:
         self.seed = seed
         self._sleep = sleep
         key = os.environ.get(KEY)
-        self._client = httpx.Client(timeout=TIMEOUT, headers={"Authorization": f"Bearer {key}"} if key else {})
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = proxies.client(self.url, timeout=TIMEOUT, headers=headers)
 
     def __enter__(self) -> Self:
         return self

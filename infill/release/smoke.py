@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from infill import prompt, storage
+from infill import prompt, proxies, storage
 from infill.context.packing import pack
 from infill.errors import ServiceError
 
@@ -82,7 +82,7 @@ def check(
     with storage.some_files(model_uri, FILES) as folder:
         fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
     timeout = max(latency_ms / 1000, 1.0) + 5
-    with httpx.Client(base_url=url, timeout=timeout, trust_env=False) as client:
+    with proxies.client(url, timeout=timeout) as client:
         budget = _server(client, fmt.hash, settle_s)
         ask(client, GOLDEN[0].body(max_tokens))
         taken = []

@@ -17,6 +17,7 @@ from serving.predictor.config import PredictorConfig
 from serving.predictor.engine import Engine
 from serving.predictor.worker import Job, Piece, Worker, emitter
 from serving.protocol import (
+    SAMPLING_FIELDS,
     ApiError,
     Head,
     Sampling,
@@ -25,9 +26,11 @@ from serving.protocol import (
     is_token,
     parse_object,
     read_sampling,
+    unknown_fields,
     usage,
 )
 
+FIELDS: Final = SAMPLING_FIELDS | {"prompt", "model", "user"}
 CLIENT_GONE: Final = Response(status_code=499)
 """Nobody reads it; 499 is nginx's number for it."""
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -76,7 +79,7 @@ def read_prompt(body: dict[str, Any], engine: Engine, sampling: Sampling) -> lis
     if not isinstance(prompt, list) or not prompt or not all(is_token(token) for token in prompt):
         raise invalid("'prompt' must be a list of token ids that is not empty", "prompt", "invalid_type")
     if max(prompt) >= engine.vocab_size:
-        raise invalid(f"token id {max(prompt)} is not below {engine.vocab_size}, the vocabulary's size", "prompt")
+        raise invalid(f"token id {max(prompt)} must be below {engine.vocab_size}, the vocabulary's size", "prompt")
     if len(prompt) + sampling.max_tokens > engine.context_length:
         raise invalid(
             f"{len(prompt)} prompt tokens and 'max_tokens' = {sampling.max_tokens} exceed "
@@ -103,11 +106,13 @@ async def _collect(queue: "asyncio.Queue[Piece | ApiError]") -> tuple[str, Piece
     return "".join(piece.text for piece in pieces), pieces[-1]
 
 
-async def _events(head: Head, job: Job, first: Piece, queue: "asyncio.Queue[Piece | ApiError]") -> AsyncIterator[bytes]:
-    """Server-sent events from `first` on; a step without text or end is left out."""
+async def _events(
+    head: Head, job: Job, first: Piece, queue: "asyncio.Queue[Piece | ApiError]", more: dict[str, Any]
+) -> AsyncIterator[bytes]:
+    """Yield server-sent events from `first` on, `more` in that one; a step without text or end is left out."""
     piece = first
     try:
-        yield event(head.completion([choice(first.text, first.finish_reason)]))
+        yield event(head.completion([choice(first.text, first.finish_reason)], **more))
         if not first.finish_reason:
             async for piece in _pieces(queue):
                 if piece.text or piece.finish_reason:
@@ -132,18 +137,20 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
     config, engine = service.config, service.engine
     body = parse_object(await read_body(request, limit=config.max_body_bytes, timeout_s=config.timeout_s))
     sampling = read_sampling(body, Sampling())
+    warnings = unknown_fields(body, FIELDS)
     prompt = read_prompt(body, engine, sampling)
     queue: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
     deadline = time.monotonic() + config.timeout_s
     emit = emitter(asyncio.get_running_loop(), queue)
     job = Job(prompt=prompt, sampling=sampling, deadline=deadline, emit=emit)
     head = Head.new(rid, config.name)
+    more = {"infill": {"warnings": warnings}} if warnings else {}
     service.worker.submit(job)
     try:
         if not sampling.stream:
             text, last = await while_connected(request, _collect(queue))
             counts = usage(len(prompt), last.tokens, last.cached_tokens)
-            return json_response(head.completion([choice(text, last.finish_reason)], usage=counts), rid)
+            return json_response(head.completion([choice(text, last.finish_reason)], usage=counts, **more), rid)
         # The status must be known before the stream begins, so the first token is awaited here.
         first = await while_connected(request, _first(queue))
     except BaseException:
@@ -153,7 +160,7 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
     async def close() -> None:
         job.cancelled.set()
 
-    return EventStream(_events(head, job, first, queue), close, rid)
+    return EventStream(_events(head, job, first, queue, more), close, rid)
 
 
 def create_app(service: Service) -> FastAPI:

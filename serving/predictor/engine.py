@@ -53,14 +53,21 @@ def choose_device(device: str) -> torch.device:
 
 
 def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token from `logits` [V], on the CPU, so that a seed gives the same choice on every device."""
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    """Return the next token from `logits` [V], on the CPU, so that a seed gives the same choice on every device.
+
+    It returns a token for any temperature and top_p from 0 on: the smallest ones leave the most probable token.
+    """
+    logits = torch.nan_to_num(logits, nan=-torch.inf, neginf=-torch.inf)
+    best = int(logits.argmax())
+    if sampling.temperature == 0 or logits[best] == -torch.inf:
+        return best
+    # Differences to the best first: divided by a tiny temperature they become -inf, which is a probability of 0.
+    probabilities = torch.softmax((logits.double() - logits[best].double()) / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True, stable=True)
         # The smallest set whose mass reaches top_p: a token stays when the mass before it is still below.
         outside = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
+        outside[0] = False
         probabilities[order[outside]] = 0
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
@@ -105,7 +112,7 @@ class Engine:
         if sampling.seed is None:
             generator.seed()
         else:
-            generator.manual_seed(sampling.seed)
+            generator.manual_seed(sampling.seed % 2**64)
         rest = session.prompt[session.cached_tokens :].tolist()
         chunks = [rest[start : start + self._prefill_tokens] for start in range(0, len(rest), self._prefill_tokens)]
         for chunk in chunks:
@@ -117,11 +124,13 @@ class Engine:
             check()
             logits = self._forward(session, [token])
 
-    def warm_up(self) -> None:
-        """Write one token, so that the first user does not wait for the device's libraries to be loaded."""
-        with self.session([0]) as session:
-            next(self.generate(session, Sampling(), lambda: None))
-        self.cache.clear()
+    def probe(self) -> None:
+        """Compute one token apart from all requests and caches; raise what is wrong with the model or its device.
+
+        Before the first request this also loads the device's libraries.
+        """
+        session = Session(prompt=np.zeros(1, np.int64), cache=DynamicCache(), cached_tokens=0, fed=[])
+        self._forward(session, [0])
 
     @torch.inference_mode()
     def _forward(self, session: Session, ids: list[int]) -> torch.Tensor:
@@ -134,6 +143,8 @@ class Engine:
             logits_to_keep=1,
         )
         logits: torch.Tensor = output.logits[0, -1].float().cpu()
+        if not logits.isfinite().any():
+            raise ArithmeticError("the model computed no finite number")
         session.fed.extend(ids)
         session.whole = True
         return logits

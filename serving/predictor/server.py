@@ -51,7 +51,7 @@ def build(config: PredictorConfig, folder: Path) -> Service:
     if config.deployment:
         verify_model(folder, config.deployment)
     engine = Engine(folder, device=config.device, threads=config.threads, cache_gib=config.cache_gib)
-    engine.warm_up()
+    engine.probe()
     metrics = Metrics()
     worker = Worker(engine, queue=config.queue, observe=metrics.observe)
     return Service(config=config, engine=engine, worker=worker, metrics=metrics)

@@ -1,6 +1,7 @@
 """From token ids to text, piece by piece: no half characters, nothing that may yet turn out to be a stop string."""
 
 import codecs
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,36 +55,72 @@ class Detokeniser:
 
 
 class StopFilter:
-    """Passes text on, holding back what may be the beginning of a stop string."""
+    """Passes text on, holding back what may be the beginning of a stop string.
+
+    An automaton of all stop strings (Aho and Corasick 1975) reads each character once, however many they are. Its state
+    is the longest end of the text that begins a stop string: what has to be held back.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = stops
+        """`stops` are the stop strings, none of them empty."""
+        self._next: list[dict[str, int]] = [{}]
+        self._depth = [0]
+        self._match = [0]
+        """Of each state the length of the longest stop string that the text then ends in; 0 for none."""
+        for stop in stops:
+            self._insert(stop)
+        self._fail = self._links()
+        self._state = 0
         self._held = ""
         self.stopped = False
         """Whether a stop string has come; everything from its first character on is dropped."""
 
+    def _insert(self, stop: str) -> None:
+        state = 0
+        for character in stop:
+            if character not in self._next[state]:
+                self._next[state][character] = len(self._next)
+                self._next.append({})
+                self._depth.append(self._depth[state] + 1)
+                self._match.append(0)
+            state = self._next[state][character]
+        self._match[state] = len(stop)
+
+    def _links(self) -> list[int]:
+        """Return of each state the state of its longest proper end; breadth first, so that it is known before."""
+        links = [0] * len(self._next)
+        queue = deque(self._next[0].values())
+        while queue:
+            state = queue.popleft()
+            self._match[state] = self._match[state] or self._match[links[state]]
+            for character, child in self._next[state].items():
+                links[child] = self._follow(links, links[state], character)
+                queue.append(child)
+        return links
+
+    def _follow(self, links: Sequence[int], state: int, character: str) -> int:
+        while state and character not in self._next[state]:
+            state = links[state]
+        return self._next[state].get(character, 0)
+
     def feed(self, text: str) -> str:
-        """The part of what has come so far that is certain to lie before any stop string and was not yet returned."""
+        """Return what is certain to lie before any stop string and was not yet returned."""
         if self.stopped:
             return ""
+        for place, character in enumerate(text):
+            self._state = self._follow(self._fail, self._state, character)
+            # The stop that is complete first counts, so that the text does not depend on how it was cut into pieces.
+            if self._match[self._state]:
+                self.stopped = True
+                whole = self._held + text[: place + 1]
+                return whole[: len(whole) - self._match[self._state]]
         self._held += text
-        # The stop that is complete first counts, so that the text does not depend on how it was cut into pieces.
-        found = [(place + len(stop), place) for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            return self._release(min(found)[1])
-        return self._release(len(self._held) - self._unsure())
+        return self._release(len(self._held) - self._depth[self._state])
 
     def flush(self) -> str:
-        """What was held back, when no more will come."""
+        """Return what was held back, when no more will come."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _release(self, length: int) -> str:
         released, self._held = self._held[:length], self._held[length:]
         return released
-
-    def _unsure(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
-        longest = max((len(stop) - 1 for stop in self._stops), default=0)
-        ends = range(min(longest, len(self._held)), 0, -1)
-        return next((size for size in ends if any(stop.startswith(self._held[-size:]) for stop in self._stops)), 0)

@@ -18,7 +18,7 @@ from serving.protocol import ApiError, Sampling
 log = logging.getLogger("infill.predictor")
 
 MAX_FAILURES: Final = 3
-"""After so many unexpected errors in a row the predictor says that it is not healthy (a broken GPU context, say)."""
+"""After so many probes of the model in a row have failed the predictor is not healthy (a broken GPU context, say)."""
 
 
 class CancelledError(Exception):
@@ -152,10 +152,19 @@ class Worker:
             job.emit(ApiError(503, "the model has run out of memory", code=outcome, retry_after=1))
         except Exception:
             log.exception("a request failed")
-            self._failures += 1
             outcome = "failed"
             job.emit(ApiError(500, "the predictor failed; its log says why", code="internal_error"))
+            self._probe()
         return outcome, last[0] if last else None
+
+    def _probe(self) -> None:
+        """Find out whether the model itself is broken: no request, however odd, counts as ill health."""
+        try:
+            self.engine.probe()
+            self._failures = 0
+        except Exception:
+            log.exception("the model does not answer a probe")
+            self._failures += 1
 
     def _generate(self, job: Job, emit: Callable[[Piece], None]) -> None:
         sampling = job.sampling

@@ -5,10 +5,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from infill.prompt import FimRequest
-from serving.protocol import Sampling, clean, invalid, read_list, read_sampling, read_text
+from serving.protocol import (
+    SAMPLING_FIELDS,
+    Sampling,
+    clean,
+    invalid,
+    read_list,
+    read_sampling,
+    read_text,
+    unknown_fields,
+)
 
 UNTITLED: Final = "untitled"
 """The path of a file without one: each file in the training data had a path."""
+FIELDS: Final = SAMPLING_FIELDS | {
+    *("prompt", "suffix", "path", "context"),
+    *("recent", "project", "session", "user", "model"),
+}
 MAX_PATH_CHARS: Final = 4_096
 MAX_DOCUMENTS: Final = 20_000
 MAX_RECENT: Final = 100
@@ -27,6 +40,8 @@ class CompletionRequest:
     project: str = ""
     """Whose other files follow each other; empty takes those of the same paths."""
     sampling: Sampling
+    warnings: tuple[str, ...] = ()
+    """What the client is told about its request."""
 
 
 def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
@@ -43,6 +58,7 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
         project=read_text(body, "project", limit=512),
         session=read_text(body, "session", limit=512) or read_text(body, "user", limit=512),
         sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
+        warnings=tuple(unknown_fields(body, FIELDS)),
     )
 
 

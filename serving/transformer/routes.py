@@ -15,7 +15,16 @@ from starlette.requests import ClientDisconnect
 from infill.context.packing import Packed
 from infill.errors import InfillError
 from serving.events import DONE, event
-from serving.http import REQUEST_ID, EventStream, error_response, json_response, read_body, request_id, while_connected
+from serving.http import (
+    REQUEST_ID,
+    EventStream,
+    error_response,
+    forwarded,
+    json_response,
+    read_body,
+    request_id,
+    while_connected,
+)
 from serving.protocol import ApiError, Head, Sampling, choice, clean, parse_object, usage
 from serving.transformer.request import CompletionRequest, read_request
 from serving.transformer.service import Service
@@ -37,6 +46,7 @@ class Answer:
     packed: Packed
     sampling: Sampling
     deltas: AsyncGenerator[Delta, None]
+    warnings: tuple[str, ...]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -46,6 +56,7 @@ class Answer:
             "prompt_tokens": len(self.packed.prompt.ids),
             "context": [{name: getattr(item, name) for name in names} for item in self.packed.prompt.items],
             "why_empty": self.packed.why_empty,
+            "warnings": list(self.warnings),
         }
 
     def usage(self, given: dict[str, Any] | None, pieces: int) -> dict[str, Any]:
@@ -87,10 +98,10 @@ async def begin(service: Service, request: Request, rid: str) -> tuple[Answer, D
     packed = await asyncio.to_thread(service.packer.pack, completion)
     service.metrics.packing.observe(time.monotonic() - started)
     service.metrics.items.inc(len(packed.prompt.items))
-    headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-    deltas = service.upstream.deltas(packed.prompt.ids, completion.sampling, headers | {REQUEST_ID: rid})
+    headers = [*forwarded(request, FORWARDED), (REQUEST_ID.encode(), rid.encode())]
+    deltas = service.upstream.deltas(packed.prompt.ids, completion.sampling, headers)
     head = Head.new(rid, config.name)
-    answer = Answer(head=head, packed=packed, sampling=completion.sampling, deltas=deltas)
+    answer = Answer(head=head, packed=packed, sampling=completion.sampling, deltas=deltas, warnings=completion.warnings)
     try:
         first = await while_connected(request, anext(deltas))
     except BaseException:

@@ -13,13 +13,18 @@ from typing import Any, Final
 
 import httpx
 
+from infill.proxies import async_client
 from serving.events import read_events_async
 from serving.protocol import ApiError, Sampling
 from serving.transformer.config import TransformerConfig
 
+Headers = list[tuple[bytes, bytes]]
+
 KEEP_ALIVE_S: Final = 4.0
 """Idle connections are given up before uvicorn's default of 5 s closes them under us."""
 MAX_CONNECTIONS: Final = 256
+MIN_TOP_P: Final = 1e-6
+"""vLLM refuses 0, which like this leaves the most probable token."""
 GONE: Final = "predictor_unavailable"
 
 
@@ -51,14 +56,13 @@ class Upstream:
     def __init__(self, config: TransformerConfig, stop_ids: tuple[int, ...]) -> None:
         self._config = config
         self._stop_ids = stop_ids
-        self._client = httpx.AsyncClient(
-            base_url=config.predictor,
+        self._client = async_client(
+            config.predictor,
             timeout=httpx.Timeout(None, connect=config.connect_s, write=config.total_s, pool=config.connect_s),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
-            trust_env=False,
         )
 
-    async def deltas(self, ids: list[int], sampling: Sampling, headers: dict[str, str]) -> AsyncGenerator[Delta, None]:
+    async def deltas(self, ids: list[int], sampling: Sampling, headers: Headers) -> AsyncGenerator[Delta, None]:
         """The predictor's events for the prompt `ids`; the last text has a finish reason. Raises ApiError.
 
         Close it (`aclose`) to cancel the generation.
@@ -91,7 +95,7 @@ class Upstream:
             "prompt": ids,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "top_p": max(sampling.top_p, MIN_TOP_P),
             "stop_token_ids": [*dict.fromkeys((*stops, *sampling.stop_token_ids))],
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -100,7 +104,7 @@ class Upstream:
 
     @asynccontextmanager
     async def _open(
-        self, payload: dict[str, Any], headers: dict[str, str], deadline: float
+        self, payload: dict[str, Any], headers: Headers, deadline: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Give the data of the answer's events. Raises ApiError when there is no answer, or it is an error."""
         response = await self._send(payload, headers, deadline)
@@ -111,7 +115,7 @@ class Upstream:
         finally:
             await response.aclose()
 
-    async def _send(self, payload: dict[str, Any], headers: dict[str, str], deadline: float) -> httpx.Response:
+    async def _send(self, payload: dict[str, Any], headers: Headers, deadline: float) -> httpx.Response:
         """The predictor's answer, headers only. A connection that had gone stale in the pool is tried a second time."""
         request = self._client.build_request("POST", "/v1/completions", json=payload, headers=headers)
         for last in (False, True):

@@ -125,7 +125,7 @@ class Stranger(socketserver.BaseRequestHandler):
         while len(body) < length:
             body += connection.recv(65_536)
         server = cast(Strangers, self.server)
-        server.requests.append((head.decode(), body))
+        server.requests.append((head.decode(errors="replace"), body))
         server.behaviour(connection)
 
 

@@ -37,12 +37,16 @@ except InfillError as error:
 """
 
 
+PROXIED = os.environ | dict.fromkeys(("http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+"""Nobody listens at the proxy: requests to this machine must not take it."""
+
+
 @contextmanager
 def served(model: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process of `serve`."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, model, str(port)], stdout=output, stderr=output, cwd=ROOT
+            [sys.executable, "-c", PROGRAM, model, str(port)], stdout=output, stderr=output, cwd=ROOT, env=PROXIED
         )
         try:
             yield process

@@ -157,3 +157,15 @@ def test_vllm_gets_token_ids_and_its_answer_is_understood(model: Path, pair: tup
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def test_headers_go_on_byte_by_byte_or_not_at_all(pair: tuple[str, Strangers]) -> None:
+    url, strangers = pair
+    strangers.behaviour = say("200 OK", chunk("a", "stop"), STREAM)
+    strangers.requests.clear()
+    headers = [(b"authorization", "Bearer größe".encode()), (b"traceparent", b"\xff"), (b"x-request-id", b"\xe9")]
+    assert HTTP.post(f"{url}/v1/completions", json=CARET, headers=headers).status_code == 200
+    head = strangers.requests[0][0]
+    assert "authorization: Bearer größe" in head
+    assert "traceparent: \ufffd" in head
+    assert "x-request-id: \ufffd" not in head

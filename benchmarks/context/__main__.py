@@ -20,9 +20,9 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from benchmarks.context import coverage, projects, replay, speed
 from infill import entry
+from infill.bases.pre_tokenizers import PATTERN
 from infill.cli_options import input_folder, integer
 from infill.prompt import Encode
-from infill.tokenizer import PATTERN
 
 VOCABULARY: Final = 16_384
 TRAINING_CHARS: Final = 4_000_000

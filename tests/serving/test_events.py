@@ -106,7 +106,7 @@ def dictated(model: Path, engine: Engine) -> Iterator[tuple[str, list[int]]]:
     """A transformer, a predictor whose model writes the tokens in a list, and that list."""
     tokens: list[int] = []
     scribe = copy.copy(engine)
-    scribe.generate = lambda *_: iter([*tokens, 0])  # type: ignore[method-assign, assignment]
+    scribe.generate = lambda *_: iter([*tokens, 0])  # type: ignore[method-assign]
     with predicting(model, scribe) as predictor, transforming(model, predictor) as (url, _):
         yield url, tokens
 

@@ -102,8 +102,12 @@ class Packer:
     projects: ProjectCache
     sessions: Sessions
 
-    def pack(self, request: CompletionRequest) -> Packed:
-        """The prompt of `request` within the budget, holding no text that the request does not hold."""
+    def pack(self, request: CompletionRequest, budget: int | None = None) -> Packed:
+        """Return the prompt of `request` within the budget, holding no text that the request does not hold.
+
+        `budget` takes the place of the packer's own where the predictor's context is smaller than the model's.
+        """
+        budget = budget or self.budget
         if request.documents:
             key = request.project or _fingerprint(request.documents)
             others = tuple((path, text) for path, text in request.documents if path != request.fim.path)
@@ -111,18 +115,22 @@ class Packer:
                 items = retrieve(
                     *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
-                packed = self._pack(request, items, index.holds)
+                packed = self._pack(request, items, index.holds, budget)
         else:
-            packed = self._pack(request, (), lambda _: False)
+            packed = self._pack(request, (), lambda _: False, budget)
         self.sessions.put(request.session, packed)
         return packed
 
     def _pack(
-        self, request: CompletionRequest, items: tuple[ContextItem, ...], holds: Callable[[ContextItem], bool]
+        self,
+        request: CompletionRequest,
+        items: tuple[ContextItem, ...],
+        holds: Callable[[ContextItem], bool],
+        budget: int,
     ) -> Packed:
         fim = replace(request.fim, context=items)
         previous = self.sessions.get(request.session)
-        return pack(self.fmt, self.encode, fim, previous=previous, budget=self.budget, holds=holds)
+        return pack(self.fmt, self.encode, fim, previous=previous, budget=budget, holds=holds)
 
 
 def warm_up(packer: Packer) -> None:

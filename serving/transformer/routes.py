@@ -27,8 +27,8 @@ from serving.http import (
 )
 from serving.protocol import ApiError, Head, Sampling, choice, clean, parse_object, usage
 from serving.transformer.request import CompletionRequest, read_request
-from serving.transformer.service import Service
-from serving.transformer.upstream import Delta
+from serving.transformer.service import Limits, Service
+from serving.transformer.upstream import Delta, Headers, RefusedError
 
 log = logging.getLogger("kserve.infill")
 
@@ -92,23 +92,43 @@ async def begin(service: Service, request: Request, rid: str) -> tuple[Answer, D
     """Read, pack, ask the predictor, and wait for its first event. Raises ApiError."""
     config = service.config
     body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
-    completion = _scoped(await _parse(body, service.max_new_tokens), request)
-    del body
+    headers = [*forwarded(request, FORWARDED), (REQUEST_ID.encode(), rid.encode())]
+    limits = await service.limits(headers)
+    completion = _scoped(await _parse(body, limits.new), request)
     started = time.monotonic()
-    packed = await asyncio.to_thread(service.packer.pack, completion)
+    try:
+        answer, first = await _ask(service, request, completion, limits, headers, rid)
+    except RefusedError:
+        current = await service.limits(headers, again=True)
+        if current == limits:
+            raise
+        completion = _scoped(await _parse(body, current.new), request)
+        answer, first = await _ask(service, request, completion, current, headers, rid)
+    service.metrics.first.observe(time.monotonic() - started)
+    return answer, first
+
+
+async def _ask(
+    service: Service, request: Request, completion: CompletionRequest, limits: Limits, headers: Headers, rid: str
+) -> tuple[Answer, Delta]:
+    """Pack, ask the predictor, and wait for its first event. Raises ApiError."""
+    started = time.monotonic()
+    packed = await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
     service.metrics.packing.observe(time.monotonic() - started)
     service.metrics.items.inc(len(packed.prompt.items))
-    headers = [*forwarded(request, FORWARDED), (REQUEST_ID.encode(), rid.encode())]
     deltas = service.upstream.deltas(packed.prompt.ids, completion.sampling, headers)
-    head = Head.new(rid, config.name)
-    answer = Answer(head=head, packed=packed, sampling=completion.sampling, deltas=deltas, warnings=completion.warnings)
+    answer = Answer(
+        head=Head.new(rid, service.config.name),
+        packed=packed,
+        sampling=completion.sampling,
+        deltas=deltas,
+        warnings=completion.warnings,
+    )
     try:
-        first = await while_connected(request, anext(deltas))
+        return answer, await while_connected(request, anext(deltas))
     except BaseException:
         await deltas.aclose()
         raise
-    service.metrics.first.observe(time.monotonic() - started)
-    return answer, first
 
 
 async def collect(service: Service, answer: Answer, first: Delta) -> dict[str, Any]:
@@ -192,10 +212,12 @@ def create_router(service: Service) -> APIRouter:
         return await guarded(service, request)
 
     @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
         name = service.config.name
-        told = {"prompt_format": service.packer.fmt.hash, "max_prompt_tokens": service.packer.budget}
+        limits = await service.limits(forwarded(request, FORWARDED))
+        told = {"prompt_format": service.packer.fmt.hash, "max_prompt_tokens": limits.prompt}
         entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": told}
+        entry["max_model_len"] = limits.prompt + limits.new
         return {"object": "list", "data": [entry], "models": [name]}
 
     return router

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from infill.context import ProjectIndex
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
-from serving.transformer.upstream import Upstream
+from serving.transformer.upstream import Headers, Upstream
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -35,6 +35,21 @@ class Metrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Tokens of one request."""
+
+    prompt: int
+    new: int
+
+    def within(self, context: int | None) -> "Limits":
+        """Return these limits, or smaller ones that fit a predictor's `context`; None says nothing of it."""
+        if context is None or self.prompt + self.new <= context:
+            return self
+        new = max(1, min(self.new, context // 4))
+        return Limits(prompt=min(self.prompt, context - new), new=new)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Service:
     """What the routes share; nothing in it belongs to one request."""
 
@@ -45,6 +60,11 @@ class Service:
     metrics: Metrics
     slots: asyncio.Semaphore
     """One for each request that is read, packed or waits for its first token."""
+
+    async def limits(self, headers: Headers, *, again: bool = False) -> Limits:
+        """Return the limits of a request now: the configured ones, within the predictor's context."""
+        configured = Limits(prompt=self.packer.budget, new=self.max_new_tokens)
+        return configured.within(await self.upstream.context(headers, again=again))
 
 
 def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:

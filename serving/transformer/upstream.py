@@ -5,6 +5,7 @@ Requests upstream always stream, so that closing the connection cancels the gene
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,8 @@ Headers = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S: Final = 4.0
 """Idle connections are given up before uvicorn's default of 5 s closes them under us."""
+PAUSE_S: Final = 1.0
+"""After an attempt to ask in vain; else the requests that wait for a dead predictor would ask one after the other."""
 MAX_CONNECTIONS: Final = 256
 MIN_TOP_P: Final = 1e-6
 """vLLM refuses 0, which like this leaves the most probable token."""
@@ -50,17 +53,65 @@ def _nonsense(what: str) -> ApiError:
     return ApiError(502, f"the predictor's answer cannot be understood: {what}", code="bad_predictor_answer")
 
 
+class RefusedError(ApiError):
+    """The predictor took the request for wrong, as it does with a prompt that is longer than its context."""
+
+
 class Upstream:
     """A pool of connections to one predictor. Holds nothing of any request."""
 
     def __init__(self, config: TransformerConfig, stop_ids: tuple[int, ...]) -> None:
         self._config = config
         self._stop_ids = stop_ids
+        self._context: int | None = None
+        self._contact = -math.inf
+        """When the predictor last answered. After KEEP_ALIVE_S no connection from before is left."""
+        self._failed = -math.inf
+        """When it last did not."""
+        self._asking = asyncio.Lock()
         self._client = async_client(
             config.predictor,
             timeout=httpx.Timeout(None, connect=config.connect_s, write=config.total_s, pool=config.connect_s),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
         )
+
+    async def context(self, headers: Headers, *, again: bool = False) -> int | None:
+        """Return how many tokens the predictor's context has; None when it does not say.
+
+        It is asked once per connection, so to speak: at first, after each break and pause in which another predictor
+        may have taken its place, and when the caller wants it `again`.
+        """
+        async with self._asking:
+            now = time.monotonic()
+            if again or (now - self._contact > KEEP_ALIVE_S and now - self._failed > PAUSE_S):
+                self._context = await self._ask_context(headers)
+            return self._context
+
+    async def _ask_context(self, headers: Headers) -> int | None:
+        """Ask for `max_model_len` as vLLM tells it, else for `n_ctx` of a slot as llama.cpp does."""
+        models = await self._get("/v1/models", headers)
+        try:
+            entries = {str(entry["id"]): entry for entry in reversed(models["data"])}
+            entry = entries.get(self._config.upstream_name) or models["data"][0]
+            length = entry.get("max_model_len")
+            if length is None:
+                length = (await self._get("/props", headers))["default_generation_settings"]["n_ctx"]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return None
+        return length if type(length) is int and length > 0 else None
+
+    async def _get(self, path: str, headers: Headers) -> Any:
+        """Return the JSON at `path`; None for whatever reason there is none: the completion itself will tell it."""
+        try:
+            async with asyncio.timeout(min(self._config.connect_s, self._config.first_token_s)):
+                response = await self._client.get(path, headers=headers)
+            self._contact = time.monotonic()
+            return response.json() if response.status_code == httpx.codes.OK else None
+        except (TimeoutError, httpx.HTTPError):
+            self._failed = time.monotonic()
+            return None
+        except (ValueError, RecursionError):
+            return None
 
     async def deltas(self, ids: list[int], sampling: Sampling, headers: Headers) -> AsyncGenerator[Delta, None]:
         """The predictor's events for the prompt `ids`; the last text has a finish reason. Raises ApiError.
@@ -76,11 +127,13 @@ class Upstream:
                 if data is None:
                     break
                 delta = _parse(data)
+                self._contact = time.monotonic()
                 if delta is not None:
                     finished = finished or delta.finish_reason is not None
                     limit = self._config.total_s
                     yield delta
         if not finished:
+            self._contact = -math.inf
             raise gone("it broke off in the middle of an answer")
 
     def _payload(self, ids: list[int], sampling: Sampling) -> dict[str, Any]:
@@ -121,12 +174,16 @@ class Upstream:
         for last in (False, True):
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    return await self._client.send(request, stream=True)
+                    response = await self._client.send(request, stream=True)
+                self._contact = time.monotonic()
+                return response
             except TimeoutError as error:
                 raise _slow("did not begin to answer", self._config.first_token_s) from error
             except (httpx.ConnectError, httpx.TimeoutException) as error:
+                self._contact = -math.inf
                 raise gone(str(error) or type(error).__name__) from error
             except httpx.TransportError as error:
+                self._contact = -math.inf
                 if last:
                     raise gone(str(error) or type(error).__name__) from error
         raise AssertionError("unreachable")
@@ -181,8 +238,7 @@ async def _refused(response: httpx.Response) -> ApiError:
 def _told(value: Any, status: int) -> ApiError:
     """What the predictor says about its error, in our words: overload and death are 503, slowness 504, the rest 502.
 
-    A 400 is the client's fault only when the prompt is too long for the predictor's context, which means that the two
-    are configured differently; so it too is reported as the platform's error.
+    A 400 is no fault of the client: we made the prompt. So it too is reported as the platform's error.
     """
     inner = value.get("error", value) if isinstance(value, dict) else {}
     told = inner if isinstance(inner, dict) else {"message": inner}
@@ -191,4 +247,5 @@ def _told(value: Any, status: int) -> ApiError:
         return ApiError(504, f"the predictor took too long: {message}", code="predictor_timeout")
     if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
         return ApiError(503, f"the predictor is overloaded: {message}", code="overloaded", retry_after=1)
-    return ApiError(502, f"the predictor refused the prompt: {message}", code="predictor_error")
+    kind = RefusedError if status in (400, 413, 422) else ApiError
+    return kind(502, f"the predictor refused the prompt: {message}", code="predictor_error")

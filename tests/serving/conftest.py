@@ -121,10 +121,15 @@ class Stranger(socketserver.BaseRequestHandler):
         while b"\r\n\r\n" not in received:
             received += connection.recv(65_536)
         head, _, body = received.partition(b"\r\n\r\n")
+        server = cast(Strangers, self.server)
+        if head.startswith(b"GET "):
+            answer = server.pages.get(head.split()[1].decode())
+            status = "404 Not Found" if answer is None else "200 OK"
+            say(status, json.dumps(answer))(connection)
+            return
         length = int(re.findall(rb"content-length: (\d+)", head.lower())[0])
         while len(body) < length:
             body += connection.recv(65_536)
-        server = cast(Strangers, self.server)
         server.requests.append((head.decode(errors="replace"), body))
         server.behaviour(connection)
 
@@ -137,7 +142,9 @@ class Strangers(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), Stranger)
         self.behaviour = behaviour
         self.requests: list[tuple[str, bytes]] = []
-        """Head and body of each request."""
+        """Head and body of each POST request."""
+        self.pages: dict[str, Any] = {}
+        """Path -> the JSON that a GET request for it is answered with."""
 
 
 @contextmanager

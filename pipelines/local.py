@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -22,7 +22,6 @@ from infill.stages import RUN_PID
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
 from pipelines.watch import step_names
-
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:

@@ -122,14 +122,14 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def table(completions: Sequence[Mapping[str, Any]]) -> Table:
     """The completions for people."""
-    shown = Table(title="Completions in held-out files", show_lines=True)
-    for heading in ("file", "prompt", "context", "latency", "completion", "expected"):
-        shown.add_column(heading, overflow="fold")
+    shown = Table(title="Completions in held-out files", show_lines=True, expand=True)
+    for heading in ("caret", "completion", "expected"):
+        shown.add_column(heading, overflow="fold", ratio=1)
     for each in completions:
-        items = "\n".join(f"{item['path']}:{item['lines'][0]}-{item['lines'][1]}" for item in each["context"])
-        cells = [f"{each['repo']}/{each['path']}", f"{each['prompt_tokens']} tokens", items or "none"]
-        cells += [f"{each['latency_ms']:.0f} ms", each["text"], each["expected"]]
-        shown.add_row(*map(_plain, cells))
+        items = [f"{item['path']}:{item['lines'][0]}-{item['lines'][1]}" for item in each["context"]]
+        figures = f"{each['prompt_tokens']} tokens, {each['latency_ms']:.0f} ms"
+        caret = [f"{each['repo']}/{each['path']}", figures, *(["context:", *items] if items else ["no context"])]
+        shown.add_row(*map(_plain, ("\n".join(caret), each["text"], each["expected"])))
     return shown
 
 

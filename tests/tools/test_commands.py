@@ -113,7 +113,7 @@ def test_a_command_that_is_written_down_can_be_parsed(
 
 
 def test_all_sources_have_commands() -> None:
-    assert {source for source, _ in written()} == {
+    assert {source for source, _ in written()} >= {
         *("README.md", "context.md", "operator-guide.md", "--help", "benchmarks", "Makefile")
     }
 

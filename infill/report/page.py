@@ -361,6 +361,8 @@ def _stages(found: Found, run_id: str, output: str) -> str:
         for name, made in found.stages.items()
     ]
     uri = tracking.mask(tracking.tracking_uri())
+    if database := tracking.database_file(uri):
+        uri = storage.relative(str(database), output) or uri
     where = f"<code>{escape(uri)}</code>, run <code>{escape(run_id)}</code>" if uri else "nothing was tracked"
     return "\n".join(
         [

@@ -139,6 +139,8 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
 def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
     """Copy a published checkpoint after trying it."""
     folder = bases.fetch(config.base_model)
+    if artifact := manifest.find(str(folder)):
+        manifest.check(artifact)
     prompt.load_format(folder)
     rows = prompt.load_encoder(folder).vocab_size
     dtype = model.load_config(folder).dtype

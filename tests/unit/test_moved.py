@@ -209,11 +209,14 @@ def test_a_copy_without_its_weights_says_so(
         weights.unlink()
     else:
         weights.write_bytes(weights.read_bytes()[:100])
-    holes, here = str(copy.out / "store" / "examples" / "k"), ["--output", str(tmp_path / "x")]
+    store, here = copy.out / "store", ["--output", str(tmp_path / "x")]
+    holes, corpus, tokenizer = (str(store / name / "k") for name in ("examples", "corpus", "tokenizer"))
+    based = ["--preset", "debug", "--base-model", copy.model, "--corpus", corpus, "--tokenizer", tokenizer]
     for command in (
         ["export", "gguf", copy.model, "--to", "x.gguf"],
         ["evaluate", "--examples", holes, "--model", copy.model, *here],
         ["train", "sft", "--examples", holes, "--model", copy.model, *here],
+        ["train", "pretrain", *based, *here],
         ["serve", "--out", str(copy.out)],
         ["serve", "--model", copy.model],
         ["smoke", "--out", str(copy.out)],

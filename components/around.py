@@ -8,8 +8,8 @@ from components.images import image
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def preflight(preset: str, settings: str, store: str, budget: float) -> str:
     """Refuse a run that would fail later or cost more GPU-hours than `budget`; returns the digest of what it reads."""
+    from infill.pipeline_step import sentence
     from infill.preflight import check
-    from infill.stages import sentence
 
     with sentence("preflight"):
         return check(preset=preset, settings=settings, store=store, budget=budget)
@@ -18,6 +18,6 @@ def preflight(preset: str, settings: str, store: str, budget: float) -> str:
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def finish(status: dsl.PipelineTaskFinalStatus) -> None:
     """Sweep what is left of the run, however it ended."""
-    from infill.stages import finish
+    from infill.pipeline_step import finish
 
     finish(status.state)

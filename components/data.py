@@ -18,7 +18,7 @@ def corpus(
     corpus: dsl.Output[dsl.Dataset],
 ) -> None:
     """Read the sources and keep what may be trained on."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     made = step("corpus", preset=preset, settings=settings, store=store, inputs={}, output=corpus.path)
     corpus.metadata.update(made.metrics)
@@ -34,7 +34,7 @@ def tokenizer(
     tokenizer: dsl.Output[dsl.Artifact],
 ) -> None:
     """Train the tokenizer on the corpus, or take that of the base model."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"corpus": corpus.path}
     made = step("tokenizer", preset=preset, settings=settings, store=store, inputs=inputs, output=tokenizer.path)
@@ -51,7 +51,7 @@ def examples(
     examples: dsl.Output[dsl.Dataset],
 ) -> None:
     """Cut syntactic holes and find their context in the same repository."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
     made = step("examples", preset=preset, settings=settings, store=store, inputs=inputs, output=examples.path)

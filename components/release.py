@@ -20,7 +20,8 @@ def register(
     decision: dsl.Output[dsl.Artifact],
 ) -> bool:
     """Choose the winner, put it before the gate, register it; returns whether the gate let it through."""
-    from infill.stages import read_decision, step
+    from infill.pipeline_step import step
+    from infill.stages import read_decision
 
     models = {"model_base": model_base.path, "model_sft": model_sft.path, "model_dpo": model_dpo.path}
     records = {"evaluation_base": evaluation_base.path, "evaluation_sft": evaluation_sft.path}
@@ -38,7 +39,7 @@ def deploy(
     deployment: dsl.Output[dsl.Artifact],
 ) -> None:
     """Write the deployment record of the model that passed."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"decision": decision.path}
     step("deploy", preset=preset, settings=settings, store=store, inputs=inputs, output=deployment.path)
@@ -63,7 +64,7 @@ def report(
     report: dsl.Output[dsl.Artifact],
 ) -> None:
     """Write the run's report and summary."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     data = {"corpus": corpus.path, "tokenizer": tokenizer.path, "examples": examples.path}
     models = {"base": base.path, "sft": sft.path, "preferences": preferences.path, "dpo": dpo.path}

@@ -16,7 +16,7 @@ def pretrain(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Train the base model with file-level fill-in-the-middle, or import one."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
     made = step("pretrain", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
@@ -33,7 +33,7 @@ def sft(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Fine-tune on the middle of each hole."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"examples": examples.path, "model": base.path}
     made = step("sft", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
@@ -50,7 +50,7 @@ def preferences(
     preferences: dsl.Output[dsl.Dataset],
 ) -> None:
     """Sample completions, judge them, and pair the better with the worse."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"examples": examples.path, "model": model.path}
     made = step("preferences", preset=preset, settings=settings, store=store, inputs=inputs, output=preferences.path)
@@ -67,7 +67,7 @@ def dpo(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Prefer the chosen completion over the rejected one."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs = {"preferences": preferences.path, "model": sft.path}
     made = step("dpo", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
@@ -85,7 +85,7 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
 ) -> None:
     """Complete the holes of held-out repositories and measure."""
-    from infill.stages import step
+    from infill.pipeline_step import step
 
     inputs, label = {"examples": examples.path, "model": model.path}, f"evaluate-{name}"
     path = evaluation.path

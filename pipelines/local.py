@@ -17,8 +17,8 @@ import yaml
 from infill import config as configuration
 from infill import manifest, ray_session, storage, tracking
 from infill.errors import InfillError, InputError
+from infill.pipeline_step import RUN_PID
 from infill.report import SUMMARY_FILE, read_summary
-from infill.stages import RUN_PID
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
 from pipelines.watch import step_names

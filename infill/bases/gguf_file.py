@@ -165,7 +165,7 @@ def _name_shards(folder: Path, names: list[list[str]]) -> None:
     if len(names) == 1:
         (folder / "part-00000").rename(folder / "model.safetensors")
         return
-    weights = {}
+    weights: dict[str, str] = {}
     for number, own in enumerate(names):
         final = f"model-{number + 1:05d}-of-{len(names):05d}.safetensors"
         (folder / f"part-{number:05d}").rename(folder / final)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infill import config, manifest, stages
+from infill import config, manifest, pipeline_step, stages
 from infill.errors import InputError
 from infill.stages import STAGES
 from tests.builders import tiny_repositories, write_documents
@@ -41,7 +41,7 @@ def test_stage_runs_once_at_its_address(tmp_path: Path) -> None:
 def test_step_writes_the_manifest(tmp_path: Path) -> None:
     corpus = write_documents(tmp_path / "corpus", tiny_repositories())
     output = str(tmp_path / "artifact")
-    made = stages.step(
+    made = pipeline_step.step(
         "tokenizer",
         preset="debug",
         settings='{"tokenizer.vocab_size": 400}',
@@ -63,8 +63,9 @@ def test_missing_and_unfinished_inputs_are_named(tmp_path: Path) -> None:
 def test_step_ends_with_its_run() -> None:
     """A step whose run was killed does not live on."""
     run = subprocess.Popen(["sleep", "60"])
-    code = "import time; from infill import stages; stages._end_with_the_run(); print('up', flush=True); time.sleep(60)"
-    environment = {**os.environ, stages.RUN_PID: str(run.pid)}
+    code = "import time; from infill.pipeline_step import _end_with_the_run as end; end(); print('up', flush=True); "
+    code += "time.sleep(60)"
+    environment = {**os.environ, pipeline_step.RUN_PID: str(run.pid)}
     step = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
     assert step.stdout is not None
     assert step.stdout.readline() == b"up\n"

@@ -1,4 +1,4 @@
-"""`stages.step`, as a component's body calls it, where INFILL_CLUSTER is set: RayJobs, exit codes, one MLflow run."""
+"""A step as a component's body calls it where INFILL_CLUSTER is set: RayJobs, exit codes, one MLflow run."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infill import config, manifest, stages, tracking
+from infill import config, manifest, pipeline_step, stages, tracking
 from infill.cluster import sizing, stage
 from infill.cluster.api import Api
 from infill.cluster.job import build
@@ -32,7 +32,7 @@ def step(server: Server, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def call(name: str, inputs: dict[str, str], **settings: Any) -> manifest.Manifest:
         output = str(tmp_path / f"{name}.json")
         store = str(tmp_path / "store")
-        return stages.step(
+        return pipeline_step.step(
             name, preset="debug", settings=config.to_text(settings), store=store, inputs=inputs, output=output
         )
 
@@ -165,7 +165,7 @@ def test_the_last_step_sweeps_and_ends_the_run(
     job = SETTINGS.job(run="run-1", stage="sft", config_hash="0", entrypoint=("true",), env={}, groups=groups)
     api.create("rayjobs", build(job))
     parent = tracking.parent_run("infill-debug", "run-1")
-    stages.finish(state)
+    pipeline_step.finish(state)
     assert api.list("rayjobs")["items"] == []
     assert f"deleted RayJob {job.name}" in capsys.readouterr().err
     assert MlflowClient(tracking.tracking_uri()).get_run(parent).info.status == status
@@ -173,4 +173,4 @@ def test_the_last_step_sweeps_and_ends_the_run(
 
 def test_on_one_machine_the_last_step_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    stages.finish("FAILED")
+    pipeline_step.finish("FAILED")

@@ -45,9 +45,9 @@ def test_the_results_are_those_of_the_first_holes_by_id(made: Path, inputs: tupl
     holes = examples.read_holes(inputs[0], "test", 8)
     assert results["id"].to_pylist() == holes["id"].to_pylist()
     assert results["middle"].to_pylist() == holes["middle"].to_pylist()
-    assert all(n <= CONFIG.max_prompt_tokens for n in stage.column(results, "prompt_tokens"))
+    assert all(n <= CONFIG.max_prompt_tokens for n in results.column(results, "prompt_tokens"))
     value = storage.read_json(str(made / "record.json"))["metrics"]["kk"]["value"]
-    assert sum(stage.column(results, "kk")) / 8 == pytest.approx(value)
+    assert sum(results.column(results, "kk")) / 8 == pytest.approx(value)
 
 
 def test_the_plots_are_pictures(made: Path) -> None:

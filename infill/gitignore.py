@@ -142,8 +142,8 @@ def _table(patterns: list[_Pattern], *, names: bool) -> _Table:
         elif (regex := _regex(text, crosses=not names)) is not None:
             groups.append((number, regex + _FOLDER + b"?" * (not pattern.folders_only)))
     groups.reverse()
-    regex = re.compile(b"|".join(b"(%b)" % regex for _, regex in groups), re.DOTALL) if groups else None
-    return _Table(literals, regex, tuple(number for number, _ in groups))
+    joined = re.compile(b"|".join(b"(%b)" % regex for _, regex in groups), re.DOTALL) if groups else None
+    return _Table(literals, joined, tuple(number for number, _ in groups))
 
 
 def _regex(text: bytes, *, crosses: bool) -> bytes | None:

@@ -7,6 +7,7 @@ from infill import examples, manifest, metrics, storage
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate import stage
+from infill.evaluate.results import column
 from tests import builders
 
 CONFIG = EvaluateConfig(holes=8, max_new_tokens=12, max_prompt_tokens=160, bootstrap=100)
@@ -45,9 +46,9 @@ def test_the_results_are_those_of_the_first_holes_by_id(made: Path, inputs: tupl
     holes = examples.read_holes(inputs[0], "test", 8)
     assert results["id"].to_pylist() == holes["id"].to_pylist()
     assert results["middle"].to_pylist() == holes["middle"].to_pylist()
-    assert all(n <= CONFIG.max_prompt_tokens for n in results.column(results, "prompt_tokens"))
+    assert all(n <= CONFIG.max_prompt_tokens for n in column(results, "prompt_tokens"))
     value = storage.read_json(str(made / "record.json"))["metrics"]["kk"]["value"]
-    assert sum(results.column(results, "kk")) / 8 == pytest.approx(value)
+    assert sum(column(results, "kk")) / 8 == pytest.approx(value)
 
 
 def test_the_plots_are_pictures(made: Path) -> None:

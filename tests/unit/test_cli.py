@@ -84,4 +84,4 @@ def test_unreachable_kfp_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_run_without_deployment_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "--out", str(tmp_path)]) == 2
-    assert "has no deployment" in capsys.readouterr().err
+    assert "is not the folder of a run" in capsys.readouterr().err

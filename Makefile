@@ -79,7 +79,8 @@ check: setup ## format, lint and types, without changing anything
 format: setup ## format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	$(BIN)/python -m tools.readme
+	$(BIN)/python -m tools.docs
+	$(BIN)/python -m tools.architecture
 
 .PHONY: docs
 docs: setup ## build the documentation into out/site, strictly: a dead link fails

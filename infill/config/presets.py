@@ -61,7 +61,7 @@ def debug() -> Preset:
 
 
 def demo() -> Preset:
-    """About ten minutes on two cores: the losses fall, the completions are those of a model of 1.6M parameters."""
+    """About ten minutes on two cores: the losses fall, the completions are those of a model of 1.3M parameters."""
     model = ModelConfig(
         layers=4,
         width=128,

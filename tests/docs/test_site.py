@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,11 @@ def test_a_folder_is_trained_on_and_served(tmp_path: Path) -> None:
             (code / repo / path).write_text(text if path == "LICENSE" else f"# {repo}\n{text}", encoding="utf-8")
     assert "the winner is" in example("train_on_a_folder.py", code, out)
     assert "tokens in the prompt" in example("serve_and_complete.py", out)
+
+
+def test_make_targets_that_are_written_down_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (docs.ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [docs.ROOT / "README.md", docs.ROOT / "CONTRIBUTING.md", *docs.DOCS.rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= targets

@@ -115,6 +115,8 @@ def find(uri: str) -> Manifest | None:
 def load(uri: str) -> Manifest:
     """As `find`, but raises InputError when there is none."""
     found = find(uri)
+    if found is None and not storage.exists(uri):
+        raise InputError(f"there is nothing at {uri}: give the address of a finished artifact")
     if found is None:
         raise InputError(f"{uri} is not a finished artifact: it has no {FILE_NAME}; run the stage that makes it first")
     return found

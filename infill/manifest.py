@@ -116,7 +116,7 @@ def load(uri: str) -> Manifest:
     """As `find`, but raises InputError when there is none."""
     found = find(uri)
     if found is None and not storage.exists(uri):
-        raise InputError(f"there is nothing at {uri}: give the address of a finished artifact")
+        raise InputError(f"{uri} is not a finished artifact: there is nothing at that address; check it")
     if found is None:
         raise InputError(f"{uri} is not a finished artifact: it has no {FILE_NAME}; run the stage that makes it first")
     return found

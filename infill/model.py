@@ -137,9 +137,11 @@ def training_bytes(
     recompute: bool = False,
     sharded: bool = True,
     device: str = "cuda",
+    trained: int | None = None,
 ) -> float:
     """An estimate of the bytes that one worker needs to train; docs/log.md has it beside measured peaks.
 
+    - With LoRA `trained` weights are beside the others, which have neither gradient nor moments.
     - Weights and gradients are whole on each worker, the moments are split (ZeRO-1). DeepSpeed (`sharded`) keeps its
       share of weights and gradients once more, in one piece.
     - Activations are those that Llama's backward pass keeps: about 16 D + 4 MLP numbers per layer and token; with
@@ -149,7 +151,10 @@ def training_bytes(
     """
     count = parameters(config, vocab_size)
     half = ADAM_BYTES / 2
-    state = count * (half + half / workers + (half / workers if sharded else 0) + (itemsize if itemsize < 4 else 0))
+    changed = count if trained is None else trained
+    frozen = 0 if trained is None else count
+    state = changed * (half + half / workers + (half / workers if sharded else 0)) + frozen * ADAM_BYTES / 4
+    state += (frozen + changed) * (itemsize if itemsize < 4 else 0)
     layer = (16 * config.width + 4 * config.mlp_width) * itemsize
     kept = layer + config.layers * config.width * itemsize if recompute else config.layers * layer
     logit_bytes = LOGIT_BYTES[device] + (itemsize if itemsize < 4 else 0)

@@ -41,6 +41,10 @@ RESERVED_TOKENS: Final = (
 """The first ids of our tokenizer, in order (Mellum's first six, then a block kept for later)."""
 
 
+class NoFimError(InputError):
+    """A tokenizer without fill-in-the-middle tokens of a known family."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
     name: str
@@ -152,9 +156,9 @@ def detect_format(tokenizer: Mapping[str, Any]) -> PromptFormat:
             fields: dict[str, Any] = {role: ids[token] for role, token in roles.items()}
             return PromptFormat(name=name, **fields, **differences)
     known = ", ".join(name for name, _, _ in FAMILIES)
-    raise InputError(
+    raise NoFimError(
         f"the tokenizer has no fill-in-the-middle tokens of a family we know ({known}); "
-        f"choose a base model trained for infilling, or put a {FILE_NAME} beside its tokenizer"
+        f"choose a base model trained for infilling, pass --add-fim, or put a {FILE_NAME} beside its tokenizer"
     )
 
 
@@ -166,10 +170,11 @@ def load_format(folder: Path) -> PromptFormat:
         except ValueError as error:
             raise InputError(f"{folder / FILE_NAME} is not valid JSON: {error}") from error
         return PromptFormat.from_json(value)
-    return detect_format(_tokenizer_json(folder))
+    return detect_format(read_tokenizer(folder))
 
 
-def _tokenizer_json(folder: Path) -> dict[str, Any]:
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """Return the `tokenizer.json` in `folder`. Raise InputError when it is missing or damaged."""
     file = folder / "tokenizer.json"
     try:
         value: dict[str, Any] = json.loads(read_text(file))
@@ -213,7 +218,7 @@ class Encoder:
 
 def load_encoder(folder: Path) -> Encoder:
     """The encoder of the tokenizer or model in `folder`. Raises InputError when there is no usable `tokenizer.json`."""
-    value = _tokenizer_json(folder)
+    value = read_tokenizer(folder)
     try:
         return Encoder(value)
     except Exception as error:  # the tokenizers package raises bare Exception

@@ -52,13 +52,13 @@ def external(config: TokenizerConfig) -> dict[str, str]:
     if not config.base_model:
         return {}
     digest = hashlib.sha256()
-    for name, data in sorted(_imported(config.base_model).items()):
+    for name, data in sorted(_imported(config).items()):
         digest.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\0".encode())
     return {"base_model": digest.hexdigest()}
 
 
 def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
-    files = _imported(config.base_model) if config.base_model else _trained(config, corpus)
+    files = _imported(config) if config.base_model else _trained(config, corpus)
     encoder = prompt.Encoder(json.loads(files["tokenizer.json"]))
     report = measure(encoder, corpus, seed=config.seed)
     if report["round_trip"] < 1 and not config.base_model:
@@ -122,14 +122,14 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _imported(base_model: str) -> dict[str, bytes]:
+def _imported(config: TokenizerConfig) -> dict[str, bytes]:
     """The tokenizer files of a published checkpoint and the prompt format that its special tokens tell."""
-    folder = bases.fetch(base_model)
+    folder = bases.fetch(config.base_model, add_fim=config.add_fim)
     try:
         found = prompt.load_format(folder)
         prompt.load_encoder(folder)
     except InputError as error:
-        raise InputError(f"the base model {base_model} cannot be used: {error}") from error
+        raise InputError(f"the base model {config.base_model} cannot be used: {error}") from error
     names = ("tokenizer.json", *(name for name in CHECKPOINT_FILES if (folder / name).exists()))
     return {name: (folder / name).read_bytes() for name in names} | {prompt.FILE_NAME: _json(found.to_json())}
 

@@ -1,7 +1,7 @@
 """Ask a transformer for completions: `infill complete` for one caret, `smoke` for a new deployment."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.text import Text
 from infill import proxies, storage
 from infill.context.caret import read_source, split_at
 from infill.context.files import LeftOut, Limits, read, sources
+from infill.context.identity import Current, within
 from infill.context.similarity import path_distance
 from infill.errors import InputError
 from infill.release.smoke import ask
@@ -42,13 +43,13 @@ def complete(
     exist, ServiceError when the server is gone, slow or refuses.
     """
     root = Path(repo)
-    text = read_source(root / path)
+    text, path = read_source(root / path), within(root, path)
     prefix, suffix = split_at(text, line, column)
     body = {
         "path": path,
         "prompt": prefix[-MAX_CURRENT_CHARS:],
         "suffix": suffix[:MAX_CURRENT_CHARS],
-        "context": project_files(root, path),
+        "context": project_files(root, path, text),
         "max_tokens": max_tokens,
         "temperature": temperature,
         "session": str(root.resolve()),
@@ -57,16 +58,23 @@ def complete(
         return ask(client, body)
 
 
-def project_files(root: Path, path: str) -> list[dict[str, str]]:
-    """Path and text of the project's other files, the nearest first, as far as they fit into a request."""
-    here = PurePosixPath(path).as_posix()
+def project_files(root: Path, path: str, text: str = "") -> list[dict[str, str]]:
+    """Return path and text of the project's other files, the nearest first, as far as they fit into a request.
+
+    `path` is relative to `root`, `text` the text of that file.
+    """
+    current = Current(path, text)
+    others = list(sources(root, LIMITS, LeftOut()))
+    same = current.named_in(source.path for source in others)
     found: list[dict[str, str]] = []
     room = MAX_CONTEXT_BYTES
-    for source in sorted(sources(root, LIMITS, LeftOut()), key=lambda each: (path_distance(each.path, here), each)):
-        if source.path == here or source.stamp.size > room or len(found) == LIMITS.files:
+    for source in sorted(others, key=lambda each: (path_distance(each.path, path), each)):
+        if source.path in same or source.stamp.size > room or len(found) == LIMITS.files:
             continue
         content = read(root, source, LIMITS)
-        if not isinstance(content, str):  # else it says why the file is no source
+        if isinstance(content, str):  # it says why the file is no source
+            continue
+        if not current.has_text(content[0]):
             found.append({"path": source.path, "text": content[0].decode()})
             room -= len(content[0])
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from infill import manifest, storage
+from infill import manifest, prompt, storage
 from infill.errors import InputError
 
 FACTS_FILE: Final = "base.json"
@@ -19,8 +19,31 @@ VERSION: Final = 1
 """Raised whenever the same file would become another folder."""
 
 
-def fetch(base: str) -> Path:
-    """Return the ordinary model folder that `base` names; InputError tells what is amiss with it."""
+def fetch(base: str, *, add_fim: bool = False) -> Path:
+    """Return the ordinary model folder that `base` names; InputError tells what is amiss with it.
+
+    With `add_fim` a base without fill-in-the-middle tokens is given them; one that has them stays as it is.
+    """
+    folder = _fetch(base)
+    if not add_fim or _has_fim(folder):
+        return folder
+    from infill.bases import roles
+
+    return _once(f"fim-{storage.fingerprint(str(folder))[:24]}", lambda target: roles.add(folder, target))
+
+
+def _has_fim(folder: Path) -> bool:
+    """Return whether a file or the tokenizer in `folder` tells a prompt format."""
+    if (folder / prompt.FILE_NAME).exists():
+        return True
+    try:
+        prompt.detect_format(prompt.read_tokenizer(folder))
+    except prompt.NoFimError:
+        return False
+    return True
+
+
+def _fetch(base: str) -> Path:
     if base.startswith(storage.PACKAGE):
         from infill.bases import package
 

@@ -101,7 +101,7 @@ def flops(config: Preset, stage: str) -> float:
     architecture, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
     per_token = model.flops_per_token(architecture, vocabulary, architecture.context_length)
     if stage in TRAINING_STAGES:
-        if stage == "pretrain" and config.pretrain.base_model:
+        if stage == "pretrain" and config.pretrain.base_model and not config.pretrain.continued:
             return 0.0
         passes = 4 / 3 if stage == "dpo" else 1  # the reference's forward pass is a third of a step
         train = trainer(config, stage)

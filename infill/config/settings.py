@@ -87,7 +87,10 @@ class TokenizerConfig:
     max_bytes: int = 100_000_000
     """Train on a sample of at most this many bytes of the train split."""
     base_model: str = field(default="", metadata=LOCATION)
-    """Take tokenizer and FIM tokens from this Hugging Face folder instead of training one."""
+    """Take tokenizer and FIM tokens from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION)
+    instead of training one."""
+    add_fim: bool = False
+    """Give a base without FIM tokens some: its unused special tokens, or new ones."""
     seed: int = 0
     """Seed of the sample."""
 
@@ -149,6 +152,14 @@ class TrainConfig:
     """Of AdamW."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
+    lora_rank: int = 0
+    """Train matrices of this rank beside the frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
+    lora_alpha: float = 0.0
+    """Their product is scaled by this over the rank; 0 is the rank."""
+    lora_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """The layers that get them."""
+    lora_rows: bool = True
+    """Train the embedding's rows of the control tokens beside them."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
     launcher: str = field(default="ray", metadata=EXECUTION)
@@ -212,6 +223,8 @@ class TrainConfig:
         _check(self.sample_every >= 0, "sample_every must not be negative")
         _check(self.sample_holes >= 1, "sample_holes must be at least 1; sample_every=0 shows none")
         _check(self.max_skipped >= 0, "max_skipped must not be negative")
+        _check(self.lora_rank >= 0 and self.lora_alpha >= 0, "lora_rank and lora_alpha must not be negative")
+        _check(bool(self.lora_modules) or not self.lora_rank, "lora_modules must name a layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +238,11 @@ class PretrainConfig:
     mixture: tuple[tuple[str, float], ...] = ()
     """How often a document is read in an epoch, on average, by language or by repository; 1 where nothing is said."""
     base_model: str = field(default="", metadata=LOCATION)
-    """Start from this Hugging Face folder instead of training: it is imported as it is."""
+    """Start from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION): it is imported as it is."""
+    add_fim: bool = False
+    """As in TokenizerConfig."""
+    continued: bool = False
+    """Train the base further on the corpus, infilling included, instead of importing it as it is."""
     licence: str = "other"
     """What the model is licensed under, as the Hugging Face hub names it; `other` leaves that to its owner."""
 

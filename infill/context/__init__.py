@@ -29,4 +29,5 @@ def retrieve(
     `recent` are the files that were opened or edited lately, the latest first.
     """
     query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix, recent=recent)
-    return tuple(reversed(rank(index, query, strategy, k)))
+    with index.without(request.path, request.prefix + request.suffix):
+        return tuple(reversed(rank(index, query, strategy, k)))

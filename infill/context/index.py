@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import numpy as np
 
 from infill.context.files import LeftOut, Limits, Stamp, read, sources
+from infill.context.identity import Current
 from infill.context.layout import Layout
 from infill.prompt import ContextItem, Encode
 
@@ -122,18 +123,26 @@ class ProjectIndex:
             self._layout = None
 
     @contextmanager
-    def without(self, path: str) -> Iterator[None]:
-        """Inside, the index does not hold `path`: the current file, which the request itself shows.
+    def without(self, path: str, text: str = "") -> Iterator[None]:
+        """Inside, the index does not hold the current file `path`, which the request itself shows, nor a copy of it.
 
         Else its frequencies would count what stands in the hole, which no request holds when the model is served.
+        `text` is the file's where the index may hold it under another name.
         """
-        file = self.files.get(path)
-        self.remove(path)
+        removed = {each: self.files[each] for each in self._same(Current(path, text))}
+        for each in removed:
+            self.remove(each)
         try:
             yield
         finally:
-            if file is not None:
-                self.update(path, file.data)
+            for each, file in removed.items():
+                self.update(each, file.data)
+
+    def _same(self, current: Current) -> set[str]:
+        """Return the files that are the current one or have its text."""
+        named = current.named_in(self.files)
+        texts = [current, *(Current(path, self.text(path)) for path in named)]
+        return named | {path for path, file in self.files.items() if any(each.has_text(file.data) for each in texts)}
 
     def text(self, path: str) -> str:
         """The text of a file."""

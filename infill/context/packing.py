@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Final, NamedTuple
 
+from infill.context.identity import Current
 from infill.context.memo import Memo
 from infill.errors import InputError
 from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat, item_texts, render
@@ -125,7 +126,8 @@ class _Packer:
 
     def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: Rules) -> None:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
-        self.candidates = tuple(item for item in request.context if item.path != request.path)
+        self.current = Current(request.path, request.prefix + request.suffix)
+        self.candidates = self.others(request.context)
         self.path_tokens = max(int(budget * MAX_PATH_SHARE), 1)
         path = min(self.size(f"{request.path}\n"), self.path_tokens)
         self.room = budget - path - CONTROL_TOKENS
@@ -134,6 +136,11 @@ class _Packer:
                 f"a budget of {budget} tokens has no room for a prompt; allow at least {CONTROL_TOKENS + path}"
             )
         self.slack = int(rules.slack * self.room)
+
+    def others(self, items: tuple[ContextItem, ...]) -> tuple[ContextItem, ...]:
+        """Return the items that are not of the current file."""
+        same = self.current.named_in({item.path for item in items})
+        return tuple(item for item in items if item.path not in same and not self.current.has_text(item.text))
 
     def size(self, text: str) -> int:
         """Tokens of a text."""
@@ -150,7 +157,7 @@ class _Packer:
         """What to show: as before where that is possible and still good."""
         old = previous.layout if previous else NOTHING
         same_file = previous is not None and previous.path == self.request.path
-        items = tuple(item for item in old.items if item.path != self.request.path)
+        items = self.others(old.items)
         taken = sum(map(self.item_size, items))
         suffix = old.suffix if same_file and self._ends_well(old.suffix) else self._suffix_cut()
         rest = self.room - self.size(suffix)

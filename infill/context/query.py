@@ -14,6 +14,7 @@ from rich.text import Text
 from infill import storage
 from infill.context import ProjectIndex, retrieve
 from infill.context.caret import read_source, split_at
+from infill.context.identity import within
 from infill.context.packing import pack
 from infill.prompt import FimRequest, infill_format, load_encoder, load_format
 
@@ -60,9 +61,9 @@ def inspect(
     encode = load_encoder(folder).encode if folder else _thirds
     fmt = load_format(folder) if folder else infill_format()
     prefix, suffix = split_at(read_source(Path(repo) / path), line, column)
-    request = FimRequest(path=Path(path).as_posix(), prefix=prefix, suffix=suffix)
+    request = FimRequest(path=within(Path(repo), path), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
-    with index.without(request.path):
+    with index.without(request.path, prefix + suffix):
         retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
         context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, recent=recent))
     asked = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)

@@ -64,20 +64,22 @@ def step_flops(model: Any, batches: Sequence["Batch"]) -> float:
     """Floating-point operations of a training step of the Hugging Face decoder `model` on `batches`.
 
     As PaLM counts (arXiv 2204.02311, appendix B), but with what is really done: 6 for each weight of the layers and
-    used position, 6 for each weight of the head and target, and 12 L D for each pair of positions of which one attends
-    to the other (documents do not see each other). Padding and recomputation do not count, nor does the look-up.
+    used position, 6 for each weight of the head and target (4 where a weight is frozen), and 12 L D for each pair of
+    positions of which one attends to the other (documents do not see each other). Padding and recomputation do not
+    count, nor does the look-up.
     """
     settings = model.config
-    embedding = model.get_input_embeddings().weight
-    tied = model.lm_head.weight is embedding
+    tied = bool(getattr(settings, "tie_word_embeddings", False))
     head = settings.vocab_size * settings.hidden_size
-    weights = sum(getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters())
-    layers = weights - head * (1 if tied else 2)
+    sizes = [(getattr(w, "ds_numel", w.numel()), w.requires_grad) for w in model.parameters()]
+    layers = sum(size for size, _ in sizes) - head * (1 if tied else 2)
+    share = sum(size for size, changes in sizes if changes) / sum(size for size, _ in sizes)
+    each = 4 + 2 * share  # a frozen weight has no gradient of its own
     head_width = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
     width = settings.num_attention_heads * head_width
     used, targets = sum(batch.used for batch in batches), sum(len(batch.targets) for batch in batches)
     pairs = sum(_pairs(batch) for batch in batches)
-    return float(6 * layers * used + 6 * head * targets + 12 * settings.num_hidden_layers * width * pairs)
+    return float(each * layers * used + each * head * targets + 12 * settings.num_hidden_layers * width * pairs)
 
 
 def _pairs(batch: "Batch") -> float:

@@ -3,6 +3,7 @@
 The reference's log-probabilities are computed once, before the first step, and kept for all runs on the same pairs.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,7 +20,7 @@ from infill.config import DpoConfig, TrainConfig
 from infill.context import packing
 from infill.errors import InputError
 from infill.examples import request_of
-from infill.train import card, export, history, launch, loop, objectives, samples, watch
+from infill.train import adapter, card, export, history, launch, loop, objectives, samples, watch
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine, precision
@@ -169,7 +170,8 @@ def reference(
 def _log_probs(engine: Engine, pairs: Pairs, folder: Path, config: TrainConfig) -> tuple[list[float], ...]:
     """Number, chosen and rejected log-probability of each pair that has room."""
     dtype = precision(config, engine.device)
-    scorer = Scorer(without_dropout(model.load(folder)).to(engine.device))
+    lora = bool(config.lora_rank)
+    scorer = Scorer(engine.model if lora else without_dropout(model.load(folder)).to(engine.device))
     indices: list[int] = []
     chosen: list[float] = []
     rejected: list[float] = []
@@ -184,7 +186,8 @@ def _log_probs(engine: Engine, pairs: Pairs, folder: Path, config: TrainConfig) 
         sums = [0.0] * (2 * len(rows))
         if number % engine.world == engine.rank:
             batch = pack(rows, config.micro_batch_tokens).to(engine.device)
-            with torch.no_grad(), torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
+            unadapted = adapter.off(engine.model) if lora else contextlib.nullcontext()
+            with unadapted, torch.no_grad(), torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
                 sums = objectives.segment_sums(score(scorer, batch), batch).tolist()
         chosen += sums[0::2]
         rejected += sums[1::2]

@@ -59,6 +59,11 @@ def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
 
 
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the weights that training changes: with LoRA few, else all."""
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+
+
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with decay on matrices only."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -112,14 +117,14 @@ class PlainEngine:
         return sorted(names)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, weight in self.model.named_parameters():
+        for name, weight in trained(self.model):
             yield f"weight/{name}", weight.detach()
             for moment in MOMENTS:
                 kept = self.optimizer.state.get(weight, {}).get(moment)
                 yield f"{moment}/{name}", torch.zeros_like(weight) if kept is None else kept
 
     def load_moments(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        for name, weight in self.model.named_parameters():
+        for name, weight in trained(self.model):
             moments = {moment: tensors[f"{moment}/{name}"].to(self.device, copy=True) for moment in MOMENTS}
             step = torch.tensor(float(updates), device=self.device if self.device.type == "cuda" else "cpu")
             self.optimizer.state[weight] = {"step": step, **moments}
@@ -128,5 +133,5 @@ class PlainEngine:
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy the weights of a checkpoint into `model`."""
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in trained(model):
             weight.copy_(tensors[f"weight/{name}"])

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PretrainedConfig
 
+from infill import prompt, storage
 from infill.config import TrainConfig
 from infill.errors import TrainingError
-from infill.train import checkpoint, export, loop, memory, watch
+from infill.train import adapter, checkpoint, export, loop, memory, watch
 from infill.train.engine import Engine, load_weights, precision
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Job:
     tokenizer: str
     """Folder with the tokenizer that goes into the model folder."""
     work: Callable[[Engine], loop.Work]
+    base: str = ""
+    """The model folder that training starts from, to which an adapter belongs; empty is `tokenizer`."""
 
 
 class Place(NamedTuple):
@@ -53,6 +56,9 @@ def run(
         free = memory.available(device, place.sharing)
         memory.check(job.label, job.settings(), job.train, device, place.workers, free)
         model = without_dropout(job.model())
+        adapted = None
+        if job.train.lora_rank:
+            adapted = adapter.adapt(model, job.train, prompt.load_format(storage.fetch(job.tokenizer)))
         resumed = checkpoint.latest(job.output)
         if resumed is not None:
             load_weights(model, resumed.tensors)
@@ -64,6 +70,9 @@ def run(
         watch.alive()
         loop.train(engine, job.work(engine), job.train, job.output, resumed, watch.alive, asked)
         if engine.rank == 0:
+            if adapted is not None:
+                adapter.save(adapted, job.base or job.tokenizer, job.output)
+                engine.model = adapted.merge_and_unload()
             export.save(engine.model, job.tokenizer, job.output, dtype=precision(job.train, engine.device))
 
 

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 from infill import model
 from infill.config import PRESETS, ModelConfig, TrainConfig
 from infill.errors import TrainingError
+from infill.train import adapter
 from infill.train.engine import precision
 
 GROUP: Final = Path("/sys/fs/cgroup")
@@ -58,6 +59,7 @@ def needed(shape: ModelConfig, vocab_size: int, train: TrainConfig, device: torc
         recompute=train.recompute,
         sharded=train.launcher == "ray",
         device="cuda" if device.type == "cuda" else "cpu",
+        trained=adapter.count(shape, train) if train.lora_rank else None,
     )
 
 

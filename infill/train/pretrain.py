@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PretrainedConfig
 
 from infill import bases, manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder
-from infill.train import card, export, history, launch, loop, objectives, samples
+from infill.train import card, export, history, launch, loop, memory, objectives, samples
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
 from infill.train.held_out import validation
 from infill.train.job import Job
+from infill.train.sft import settings_of
 
 STAGE: Final = "pretrain"
 VERSION: Final = 1
@@ -31,10 +32,14 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
     """Train a base model on the train split of `corpus` into the model folder `output`; return its metrics.
 
     With `config.base_model` that checkpoint is copied instead, once it has been found to load and to have infilling
-    tokens; InputError tells what is amiss.
+    tokens, or with `config.continued` training goes on from it; InputError tells what is amiss.
     """
+    if (config.continued or config.add_fim) and not config.base_model:
+        raise InputError("pretrain.continued and add_fim change a published base; name one as base_model")
+    if config.train.lora_rank and not config.base_model:
+        raise InputError("pretrain.train.lora_rank adapts a published base; name one as base_model, or set it to 0")
     inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)} | external(config)
-    if config.base_model:
+    if config.base_model and not config.continued:
         body = functools.partial(_import, config, output)
     else:
         key = manifest.key(STAGE, VERSION, config, inputs)
@@ -49,7 +54,9 @@ def external(config: PretrainConfig) -> dict[str, str]:
 
 def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:
     folder = storage.fetch(tokenizer)
-    vocab_size = prompt.load_encoder(folder).vocab_size
+    if config.continued:
+        config = _of_base(config, folder)
+    vocab_size = _settings(config, folder).vocab_size
     count = model.parameters(config.model, vocab_size)
     if not export.finished(output):
         check_size(corpus, config.train.batch_tokens, prompt.load_encoder(folder))
@@ -61,15 +68,20 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             model=functools.partial(_new_model, config, folder),
             tokenizer=tokenizer,
             work=functools.partial(_work, config, corpus, tokenizer, key),
+            base=str(_base(config)) if config.continued else "",
         )
         launch.fit(job)
         inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
         facts = card.start(corpus, tokenizer, licence=config.licence, parameters=count)
+        origin = "trained from scratch"
+        if config.continued:
+            facts |= card.of_base(str(_base(config)), named=config.base_model)
+            origin = "a published base, trained further"
         card.write(
             output,
             card.trained(facts, STAGE, output, inputs),
             title="Infill base model",
-            about=f"A decoder of {count:,} parameters, trained from scratch by Infill on whole files, of which"
+            about=f"A decoder of {count:,} parameters, {origin} by Infill on whole files, of which"
             f" {config.fim_rate:.0%} stand as suffix, prefix, middle.",
         )
     return {**history.metrics(output), "parameters": float(count)}
@@ -95,12 +107,43 @@ def check_size(corpus: str, batch_tokens: int, encoder: Encoder) -> None:
     )
 
 
-def _settings(config: PretrainConfig, tokenizer: Path) -> LlamaConfig:
+def _base(config: PretrainConfig) -> Path:
+    """Return the folder of the base model, whole where it is an artifact."""
+    folder = bases.fetch(config.base_model, add_fim=config.add_fim)
+    if artifact := manifest.find(str(folder)):
+        manifest.check(artifact)
+    return folder
+
+
+def _of_base(config: PretrainConfig, tokenizer: Path) -> PretrainConfig:
+    """Return `config` with the shape of its base; documents are as long as a micro-batch holds.
+
+    Raise InputError when the base cannot be trained with the tokenizer.
+    """
+    base = _base(config)
+    own, given = (prompt.read_tokenizer(folder) for folder in (base, tokenizer))
+    if own["model"]["vocab"] != given["model"]["vocab"] or prompt.load_format(base) != prompt.load_format(tokenizer):
+        raise InputError(
+            f"the tokenizer in {tokenizer} is not that of the base model {config.base_model}; "
+            "run the tokenizer stage with the same base_model and add_fim"
+        )
+    shape, _ = memory.shape_of(settings_of(base))
+    context = min(shape.context_length, config.train.micro_batch_tokens)
+    return replace(config, model=replace(shape, context_length=context))
+
+
+def _settings(config: PretrainConfig, tokenizer: Path) -> PretrainedConfig:
+    return model.load_config(_base(config)) if config.continued else _fresh(config, tokenizer)
+
+
+def _fresh(config: PretrainConfig, tokenizer: Path) -> LlamaConfig:
     return model.llama_config(config.model, prompt.load_encoder(tokenizer).vocab_size, prompt.load_format(tokenizer))
 
 
 def _new_model(config: PretrainConfig, tokenizer: Path) -> Any:
-    return model.build(_settings(config, tokenizer), seed=config.train.seed)
+    if config.continued:
+        return model.load(_base(config))
+    return model.build(_fresh(config, tokenizer), seed=config.train.seed)
 
 
 def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine: Engine) -> loop.Work:
@@ -138,9 +181,7 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
 
 def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
     """Copy a published checkpoint after trying it."""
-    folder = bases.fetch(config.base_model)
-    if artifact := manifest.find(str(folder)):
-        manifest.check(artifact)
+    folder = _base(config)
     prompt.load_format(folder)
     rows = prompt.load_encoder(folder).vocab_size
     dtype = model.load_config(folder).dtype

@@ -22,6 +22,8 @@ def status(output: str) -> dict[str, Any]:
     if not rows:
         if held:
             return {"state": "starting"}
+        if not storage.exists(output):
+            raise InputError(f"there is nothing at {output}: give the folder that a training writes to")
         raise InputError(f"there is no training in {output}: it has no {history.FILE_NAME} yet")
     row = rows[-1]
     names = ("step", "steps", "tokens", "loss", "validation_loss", "bits_per_byte", "tokens_per_s", "mfu", "skipped")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from infill.config import TrainConfig
 from infill.train.batch import Batch
-from infill.train.engine import MOMENTS, adamw, precision
+from infill.train.engine import MOMENTS, adamw, precision, trained
 from infill.train.scorer import Scorer, score
 
 
@@ -39,8 +39,8 @@ class DeepSpeedEngine:
         self.device = device
         self.model = model.to(device)
         self.dtype = precision(config, device)
-        self.names = [name for name, _ in model.named_parameters()]
-        self.weights = [weight for _, weight in model.named_parameters()]
+        self.names = [name for name, _ in trained(model)]
+        self.weights = [weight for _, weight in trained(model)]
         self.engine, *_ = deepspeed.initialize(
             model=Scorer(self.model, recompute=config.recompute),
             optimizer=adamw(self.model, config),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from infill.context import ProjectIndex, retrieve
+from infill.context.identity import Current
 from infill.context.packing import Packed, pack
 from infill.prompt import ContextItem, Encode, FimRequest, PromptFormat
 from serving.protocol import Sampling
@@ -110,7 +111,7 @@ class Packer:
         budget = budget or self.budget
         if request.documents:
             key = request.project or _fingerprint(request.documents)
-            others = tuple((path, text) for path, text in request.documents if path != request.fim.path)
+            others = _others(request)
             with self.projects.project(key, others) as index:
                 items = retrieve(
                     *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
@@ -138,6 +139,13 @@ def warm_up(packer: Packer) -> None:
     documents = (("a.py", "def first():\n    return second()\n"), ("b.py", "def second():\n    return 1\n"))
     fim = FimRequest(path="c.py", prefix="x = first(", suffix=")\n")
     packer.pack(CompletionRequest(fim=fim, documents=documents, session="", sampling=Sampling()))
+
+
+def _others(request: CompletionRequest) -> Documents:
+    """Return the documents without the current file."""
+    current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
+    same = current.named_in(path for path, _ in request.documents)
+    return tuple((path, text) for path, text in request.documents if path not in same and not current.has_text(text))
 
 
 def _fingerprint(documents: Documents) -> str:

@@ -1,6 +1,7 @@
 """Runs that were moved or copied: an artifact is where it is found, and finds the others of its run there."""
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -249,6 +250,14 @@ def test_another_model_beside_the_record_is_not_taken_for_its_own(
     tiny_model(Path(copy.model), seed=77)
     assert local.resolve(pipeline.deployment_of(copy.out)).model == original.model
     assert "is not the one that the record names" in caplog.text
+
+
+def test_of_two_records_of_one_second_the_later_file_is_the_newest(tmp_path: Path) -> None:
+    for number, (key, created) in enumerate([("a", "2025-01-02"), ("b", "2025-01-02"), ("c", "2025-01-01")]):
+        storage.write_json(str(tmp_path / "deploy" / key / "deployment.json"), {"created": created})
+        os.utime(tmp_path / "deploy" / key / "deployment.json", (number, number))
+    assert manifest.newest(tmp_path, "deploy", "deployment.json") == str(tmp_path / "deploy" / "b" / "deployment.json")
+    assert manifest.newest(tmp_path, "examples") is None
 
 
 def test_moving_back_finds_everything_again(run: Callable[[str], Run], original: Run) -> None:

@@ -11,6 +11,13 @@ from infill.text import split_lines
 HEADER_CHARS: Final = 6_000
 """Notices are looked for in the comments of this much of a file, SPDX lines in all of it."""
 
+_HINT: Final = re.compile(
+    r"licen[cs]|copyright|copying|gpl|propriet|confiden|permission|prohibit|forbid|commercial|\btrain|purpose|use only"
+    r"|only for|solely|no part|redistribut|not (?:be|copy|distribut|share|publish|disclose|sell)|secret|disclos|mining"
+    r"|no (?:ai|ml)\b",
+    re.IGNORECASE,
+)
+"""What stands in every header that says something about rights."""
 _SPDX: Final = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n\r]*)", re.IGNORECASE)
 _END_OF_COMMENT: Final = re.compile(r"\*/|-->|#\}|\"\"\"|'''|\*\)|\]\]|\\n|--%>|%>|\?>")
 _COMMENT_LINE: Final = re.compile(
@@ -25,20 +32,27 @@ _STATED: Final = re.compile(
     re.IGNORECASE,
 )
 """`License: MIT`, `@license MIT`, `__license__ = "MIT"`."""
-_USES: Final = r"(?:non ?commercial|academic|educational|evaluation|internal|personal|research)"
+_THIS: Final = (
+    r"\b(?:this|the|these) (?:source )?(?:files?|software|code|programs?|source|work|materials?|library|module)\b"
+)
+_USES: Final = r"(?:non ?commercial|academic|educational|evaluation|personal|research)"
 _RESERVATIONS: Final = re.compile(
     "|".join(
         (
-            r"(?:is|are|of|contains?|company|our) (?:the )?(?:\w+ )?(?:proprietary|confidential)\b",
+            r"\b(?:contains?|company|our) (?:the )?(?:\w+ )?(?:proprietary|confidential)\b",
+            rf"{_THIS}.{{0,40}}\b(?:is|are) (?:the )?(?:strictly )?(?:proprietary|confidential)\b",
             r"\b(?:proprietary|confidential) (?:and |information|source|code|software|property|material|license|trade)",
             r"^(?:\w+ ){0,4}(?:confidential|proprietary)$|\btrade secrets?\b|\bunpublished (?:work|proprietary|source)",
             r"\bunauthori[sz]ed (?:copying|use|distribution|reproduction|access|modification|disclosure)",
             r"\b(?:strictly|expressly) (?:prohibited|forbidden)",
             r"\b(?:copying|distribution|redistribution|reproduction|modification|use) .{0,80}(?:prohibited|forbidden)",
             r"\bwithout (?:the )?(?:prior|express|written) .{0,40}(?:permission|consent) of",
-            r"\b(?:may|must|shall|can) ?not be (?:\w+ ){0,3}(?:used|copied|reproduced|(?:re)?distributed|disclosed"
-            r"|shared|published|modified|transmitted)\b",
-            r"\b(?:do|may|must) not (?:(?:re)?distribute|copy|share|publish|disclose|sell)\b",
+            rf"{_THIS}.{{0,60}}\b(?:may|must|shall|can) ?not be (?:\w+ ){{0,3}}(?:used|copied|reproduced"
+            r"|(?:re)?distributed|disclosed|shared|published|modified|transmitted)\b",
+            r"\b(?:do|may|must) not (?:redistribute|(?:distribute|copy|share|publish|disclose|sell) (?:it\b|this\b|"
+            r"the (?:file|software|code|program|source|work|material)))",
+            rf"{_THIS}.{{0,60}}\binternal use only",
+            r"\b(?:inc|ltd|llc|gmbh|company|corp|corporation|group) internal use only",
             r"\bcommons clause\b",
             r"\bno part of this (?:file|software|code|program|document|source|work|material)",
             rf"\b{_USES} (?:\w+ )?(?:use|purposes?) only|(?:only|solely) for {_USES}|not for commercial",
@@ -69,7 +83,8 @@ def of_source(text: str) -> Statement | None:
         if expression is None:
             return Statement(spdx.UNKNOWN, f"SPDX-License-Identifier: {stated[:100]!r} is not a valid SPDX expression")
         expressions.append(expression)
-    comments = _comments(text[:HEADER_CHARS])
+    head = text[:HEADER_CHARS]
+    comments = _comments(head) if _HINT.search(head) else ""  # few files say anything, and the search is quick
     recognition = texts.take_out(comments)
     expressions += recognition.licences
     rest = " ".join(word for line in recognition.rest for word in line.words)

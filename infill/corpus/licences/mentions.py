@@ -30,17 +30,21 @@ _NAMED: Final = (
 
 def of_words(words: str) -> Iterator[str]:
     """Yield the SPDX identifiers of the licences that are named in lower-case words."""
-    yield from (_gnu(match, words[match.end() : match.end() + _GNU_REACH]) for match in _GNU.finditer(words))
+    mentions = dict(_gnu(match, words[match.end() : match.end() + _GNU_REACH]) for match in _GNU.finditer(words))
+    exact = {name for (name, version) in mentions if version}
+    yield from (licence for (name, version), licence in mentions.items() if version or name not in exact)
     for pattern, licence in _NAMED:
         if pattern.search(words):
             yield licence
 
 
-def _gnu(match: re.Match[str], behind: str) -> str:
-    """Return the SPDX identifier of a GNU licence; of its first version or later where no version is named."""
+def _gnu(match: re.Match[str], behind: str) -> tuple[tuple[str, str], str]:
+    """Return name and version of a GNU licence, and its identifier; its first version or later where none is named."""
     name = (match["short"] or _GNU_NAMES[match["long"]]).upper()
     version = match["near"] or ((stated := _GNU_VERSION.search(behind)) and stated[1].replace(" ", ".")) or ""
     later = "or-later" if not version or _GNU_LATER.search(behind) else "only"
     identifier = f"{name}-{version if '.' in version else version + '.0'}-{later}"
+    if spdx.normalise(identifier) == identifier:
+        return (name, version), identifier
     first = {"AGPL": "3.0", "LGPL": "2.0", "GFDL": "1.1", "GPL": "1.0"}[name]
-    return identifier if spdx.normalise(identifier) == identifier else f"{name}-{first}-or-later"
+    return (name, ""), f"{name}-{first}-or-later"

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from infill import config, examples, manifest, prompt, storage, tokenizer
 from infill.config import Preset
@@ -234,4 +235,27 @@ def test_a_base_without_infilling_tokens_is_refused(root: Path, tmp_path: Path, 
     base = published(tmp_path / "base", "none", "llama", {"endoftext": "<s>", "fim_prefix": "</s>"})
     settings = replace(preset.pretrain, base_model=str(base))
     with pytest.raises(InputError, match="no fill-in-the-middle tokens"):
+        pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
+
+
+def test_a_base_without_infilling_tokens_is_taught_them(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    base = published(tmp_path / "base", "none", "llama", {"endoftext": "<|endoftext|>", "fim_prefix": "<unused0>"})
+    settings = {**LOCAL, "base_model": str(base), "add_fim": True, "pretrain.continued": True}
+    preset = config.resolve("debug", settings)
+    tokenizer.run(preset.tokenizer, str(root / "corpus"), str(tmp_path / "tokenizer"))
+    pretrain.run(preset.pretrain, str(root / "corpus"), str(tmp_path / "tokenizer"), str(tmp_path / "model"))
+    assert prompt.load_format(tmp_path / "model") == prompt.load_format(tmp_path / "tokenizer")
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "model"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert 0 < float((after[name] - before[name]).abs().max()) < 0.1  # six steps away, not another start
+
+
+def test_training_does_not_go_on_with_another_tokenizer(root: Path, tmp_path: Path, preset: Preset) -> None:
+    tokens = next(roles for name, roles, _ in prompt.FAMILIES if name == "mellum")
+    base = published(tmp_path / "base", "mellum", "llama", tokens)
+    settings = replace(preset.pretrain, base_model=str(base), continued=True)
+    with pytest.raises(InputError, match="is not that of the base model"):
         pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))

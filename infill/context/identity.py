@@ -1,0 +1,108 @@
+"""Which of a project's files is the current one, however its path is written: it must not be its own context."""
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+MAX_BLANKS: Final = 256
+"""Blanks at the end of a text that may differ."""
+END: Final = 64
+"""Characters at the end of a text that are compared first."""
+_DRIVE: Final = re.compile(r"/?[A-Za-z]:/")
+
+
+def normalised(path: str) -> str:
+    """Return one spelling of a path: slashes, no `.` and no `..` that can be resolved, composed Unicode, no file://."""
+    if path.startswith("file://"):
+        path = unquote(path.removeprefix("file://").removeprefix("localhost"))
+    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
+    if _DRIVE.match(path):
+        path = "/" + path.lstrip("/")
+        path = path[:2].lower() + path[2:]
+    return re.sub("^//+", "/", posixpath.normpath(path))
+
+
+def within(root: Path, path: str) -> str:
+    """Return the path of a file that a user named, relative to the folder `root`, links in both resolved.
+
+    The path of a file outside of the folder is returned as it is.
+    """
+    target, folder = (root / path).resolve(), root.resolve()
+    return target.relative_to(folder).as_posix() if target.is_relative_to(folder) else Path(path).as_posix()
+
+
+def _is_rooted(path: str) -> bool:
+    """Return whether a normalised path begins somewhere else than in the project's folder."""
+    return path.startswith(("/", "../"))
+
+
+def _canonical(text: str | bytes) -> str:
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").rstrip()
+
+
+@dataclass(frozen=True)
+class Current:
+    """The file with the caret. Another file is the same when its normalised path or its content is."""
+
+    path: str
+    text: str
+    """All of the text that is known of it; empty when only the path is."""
+
+    def named_in(self, paths: Iterable[str]) -> set[str]:
+        """Return those of the paths that mean this file.
+
+        Where one is absolute and the other is not, the project's folder is not known: then the file is the one with the
+        most components in common, from the end.
+        """
+        wanted = normalised(self.path)
+        name = wanted.rpartition("/")[2]
+        likely = {path: normalised(path) for path in paths if path.endswith(name) or "%" in path or not path.isascii()}
+        equal = {path for path, other in likely.items() if other == wanted}
+        if equal:
+            return equal
+        shared = {path: _shared_end(wanted, other) for path, other in likely.items()}
+        longest = max(shared.values(), default=0)
+        return {path for path, length in shared.items() if length == longest > 0}
+
+    def has_text(self, text: str | bytes) -> bool:
+        """Return whether `text` is this file's, apart from line ends and blanks at the end; never for a blank file."""
+        known = self._bytes if isinstance(text, bytes) else self._string
+        return known.may_be(text) and _canonical(text) == self._string.text
+
+    @cached_property
+    def _string(self) -> "_Known":
+        return _Known(_canonical(self.text))
+
+    @cached_property
+    def _bytes(self) -> "_Known":
+        return _Known(_canonical(self.text).encode(errors="replace"))
+
+
+class _Known:
+    """A text, or its bytes, with what tells most others apart from it without reading them."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+        self._most = len(text) + len(text.splitlines()) + MAX_BLANKS
+        self._end = text[-END:].split()[-1:]
+
+    def may_be(self, other: Any) -> bool:
+        """Return whether `other` has the right length and the same last word."""
+        if not self._end or not len(self.text) <= len(other) <= self._most:
+            return False
+        return bool(other[-END - MAX_BLANKS :].rstrip().endswith(self._end[0]))
+
+
+def _shared_end(left: str, right: str) -> int:
+    """Return the length of the shorter path when it is the end of the other, which begins elsewhere; else 0."""
+    if _is_rooted(left) == _is_rooted(right):
+        return 0
+    inner, rooted = (right, left) if _is_rooted(left) else (left, right)
+    return len(inner) if f"/{rooted}".endswith(f"/{inner}") else 0

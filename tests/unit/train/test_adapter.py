@@ -1,0 +1,126 @@
+"""LoRA in the stages that train: what it changes, what it leaves, what is written."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from peft import PeftModel
+
+from infill import config, examples, model, prompt, storage
+from infill.config import Preset
+from infill.errors import InputError
+from infill.train import adapter, dpo, pretrain, sft
+from tests.builders import tiny_model, tiny_repositories, write_documents
+from tests.unit.train.test_stages import stage
+
+LORA = {
+    f"{name}.train.{field}": value
+    for name in ("pretrain", "sft", "dpo")
+    for field, value in (("launcher", "local"), ("steps", 6), ("checkpoint_every", 3), ("lora_rank", 4))
+}
+IDS = torch.arange(40, 60)[None]
+
+
+@pytest.fixture(scope="module")
+def preset() -> Preset:
+    return config.resolve("debug", LORA)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
+    """A folder with a base, examples, and a model that was fine-tuned with LoRA."""
+    root = tmp_path_factory.mktemp("adapter")
+    corpus, base = write_documents(root / "corpus", tiny_repositories(8)), tiny_model(root / "base")
+    examples.run(preset.examples, corpus, base, str(root / "examples"))
+    sft.run(preset.sft, str(root / "examples"), base, str(root / "sft"))
+    return root
+
+
+def logits(decoder: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = decoder(IDS).logits
+    return found
+
+
+def test_the_folder_is_the_base_with_the_adapter_merged(root: Path) -> None:
+    adapted = PeftModel.from_pretrained(model.load(root / "base"), root / "sft" / adapter.FOLDER)
+    merged = model.load(root / "sft")
+    torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(logits(merged), logits(model.load(root / "base")), atol=1e-4)
+
+
+def test_only_rows_of_control_tokens_change_in_the_embedding(root: Path) -> None:
+    before, after = (model.load(root / name).get_input_embeddings().weight for name in ("base", "sft"))
+    changed = set(torch.nonzero((before != after).any(1))[:, 0].tolist())
+    assert changed
+    assert changed <= set(prompt.load_format(root / "base").stop_ids)
+
+
+def test_the_adapter_names_the_base_that_it_belongs_to(root: Path) -> None:
+    from infill import manifest
+
+    told = storage.read_json(str(root / "sft" / adapter.FOLDER / adapter.BASE_FILE))
+    assert told["digest"] == manifest.digest_of(str(root / "base"))
+
+
+def test_what_is_killed_goes_on_to_the_same_weights(
+    root: Path, tmp_path: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infill.train import watch
+
+    calls = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "alive", lambda: None if next(calls) < 6 else (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sft.run(preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
+    for thread in threading.enumerate():
+        if thread.name == "infill-checkpoint":
+            thread.join()
+    assert list((tmp_path / "sft" / "scratch" / "checkpoints").iterdir())
+    sft.run(preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
+    assert (tmp_path / "sft" / "model.safetensors").read_bytes() == (root / "sft" / "model.safetensors").read_bytes()
+
+
+def test_the_reference_of_dpo_is_the_model_with_the_adapter_off(root: Path, tmp_path: Path, preset: Preset) -> None:
+    rows = examples.read_holes(str(root / "examples"), "train", 12).to_pylist()
+    names = ("id", "repo", "path", "language", "prefix", "suffix", "context")
+    pairs = [
+        {**{k: row[k] for k in names}, "chosen": row["middle"], "rejected": "pass", "rejected_finished": True}
+        for row in rows
+    ]
+    table = pa.Table.from_pylist(pairs)
+    stage(tmp_path / "pairs", lambda: storage.write_table(str(tmp_path / "pairs" / "pairs.parquet"), table))
+    for name, rank in (("lora", 4), ("full", 0)):
+        settings = replace(preset.dpo, train=replace(preset.dpo.train, lora_rank=rank))
+        dpo.run(settings, str(tmp_path / "pairs"), str(root / "sft"), str(tmp_path / name / "dpo"))
+    sums = [next((tmp_path / name / dpo.REFERENCES).glob("*.parquet")) for name in ("lora", "full")]
+    found, expected = (storage.read_table(str(file)).to_pydict() for file in sums)
+    for name in ("chosen", "rejected"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+def test_off_gives_back_the_base(root: Path, preset: Preset) -> None:
+    decoder = model.load(root / "base")
+    expected = logits(decoder)
+    adapted = adapter.adapt(decoder, preset.sft.train, prompt.load_format(root / "base"))
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            torch.nn.init.ones_(weight)
+    assert not torch.allclose(logits(decoder), expected, atol=1e-3)
+    with adapter.off(decoder):
+        torch.testing.assert_close(logits(decoder), expected)
+    assert not torch.allclose(logits(decoder), expected, atol=1e-3)
+
+
+def test_an_unknown_module_is_refused(root: Path, preset: Preset) -> None:
+    settings = replace(preset.sft.train, lora_modules=("q_proj", "query"))
+    with pytest.raises(InputError, match="names query"):
+        adapter.adapt(model.load(root / "base"), settings, prompt.load_format(root / "base"))
+
+
+def test_a_model_from_scratch_has_nothing_to_adapt(root: Path, tmp_path: Path, preset: Preset) -> None:
+    with pytest.raises(InputError, match="adapts a published base"):
+        pretrain.run(preset.pretrain, str(root / "corpus"), str(root / "base"), str(tmp_path / "model"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infill.corpus.licences import mentions, spdx, texts
+from infill.corpus.licences import mentions, spdx, texts, wording
 from infill.corpus.licences.texts import Line
 
 
@@ -40,14 +40,6 @@ _BUNDLED_BINARY: Final = re.compile(
 """An entry of a list of bundled software that covers compiled libraries alone, which nobody reads."""
 _ADDRESS: Final = re.compile(r"\S+@\S+")
 _RESERVED: Final = ("all rights reserved", "some rights reserved", "all right reserved")
-_CONNECTIVES_TEXT: Final = (
-    "a al and as by co contributors contributor corp corporation de den developers each et file files for foundation "
-    "from gmbh group his her inc in its ltd listed llc members named of org others owner owners individual respective "
-    "other present s see software team the their them to und van von y authors author project to holders copyright c "
-    "com net university institute http www email mailto at io github gitlab top distribution"
-)
-_CONNECTIVES: Final = frozenset(_CONNECTIVES_TEXT.split())
-"""Lower-case words that occur in lists of copyright holders."""
 _TITLE: Final = re.compile(
     r"(?:the )?(?:(?:full|complete|software|open source|copyright|project|source code|code|library|package|main|text|"
     r"and) )*"
@@ -73,14 +65,6 @@ _FRAMES: Final = (
 """Sentences that name a licence and say nothing else."""
 _REPEATED: Final = re.compile(r"\W*([^()]+?)\s*\(([^()]+)\)\W*")
 """A name and its short form: "The MIT License (MIT)"."""
-_MAX_PROSE: Final = 16
-"""Words of a line that is taken for a heading or a description where it neither gives nor takes a right."""
-_LICENCE_WORDS: Final = frozenset(["license", "licenses", "licensed", "licensing", "copyleft"])
-_FAMILIES_TEXT: Final = (
-    "gpl agpl lgpl gplv2 gplv3 lgplv2 lgplv3 gnu affero sspl busl bsl elastic commons cc nc sa nd mpl epl cddl eupl "
-    "polyform hippocratic eula"
-)
-_FAMILIES: Final = frozenset(_FAMILIES_TEXT.split())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -93,13 +77,13 @@ def of_text(text: str) -> Statement | None:
     recognition = texts.take_out(_BUNDLED_BINARY.sub("", text))
     licences = list(recognition.licences)
     unknown = ""
-    previous = ""
+    last_copyright = -2
     for line in recognition.rest:
-        kind, name = _kind(line, previous)
+        kind, name = _kind(line, follows_copyright=line.number == last_copyright + 1)
         licences += [name] if name else []
         if kind == "unknown":
             unknown = unknown or line.raw
-        previous = kind
+        last_copyright = line.number if kind == "copyright" else last_copyright
     if unknown:
         mentioned = mentions.of_words(" ".join(word for line in recognition.rest for word in line.words))
         expression = spdx.conjunction([*dict.fromkeys(mentioned), UNRECOGNISED])
@@ -119,7 +103,7 @@ def _not_known(part: str, licences: Sequence[str]) -> str:
     )
 
 
-def _kind(line: Line, previous: str) -> tuple[str, str]:
+def _kind(line: Line, *, follows_copyright: bool) -> tuple[str, str]:
     """Return what a line outside the known texts is (`copyright`, `title`, `name`, `prose`, `unknown`), and the licence
     that it names."""
     raw = _ADDRESS.sub(" ", line.raw)
@@ -130,24 +114,16 @@ def _kind(line: Line, previous: str) -> tuple[str, str]:
     rest = flat.split()
     if not rest:
         return "copyright", ""
-    if _COPYRIGHT.match(raw) and len(rest) <= 60 and not spdx.restricts_more_than_a_name(rest):
-        return "copyright", ""
-    if previous == "copyright" and _is_holders(raw, rest):
+    is_copyright = _COPYRIGHT.match(raw) is not None
+    if (is_copyright or follows_copyright) and wording.is_holders(raw, rest, is_copyright=is_copyright):
         return "copyright", ""
     if _TITLE.fullmatch(flat):
         return "title", ""
     if (name := of_sentence(raw, flat)) is not None:
         return "name", name
-    if len(words) <= _MAX_PROSE and not spdx.restricts(words) and _FAMILIES.isdisjoint(words):
+    if wording.is_description(raw, words):
         return "prose", ""
     return "unknown", ""
-
-
-def _is_holders(raw: str, words: Sequence[str]) -> bool:
-    """Return whether a line after a copyright line goes on with names, addresses and years."""
-    if len(words) > 30 or spdx.restricts_more_than_a_name(words):
-        return False
-    return all(word in _CONNECTIVES or not word.isalpha() for word in re.findall(r"(?<![\w.])[a-z][\w']*", raw))
 
 
 def of_sentence(raw: str, flat: str) -> str | None:
@@ -158,7 +134,11 @@ def of_sentence(raw: str, flat: str) -> str | None:
         return name
     for frame in _FRAMES:
         match = frame.fullmatch(flat)
-        if match is None or spdx.restricts(flat[: match.start("name")].split()):
+        if (
+            match is None
+            or not wording.is_plain(raw, strangers=1)
+            or spdx.restricts(flat[: match.start("name")].split())
+        ):
             continue
         if (name := spdx.of_name(match["name"])) is not None:
             return name

@@ -95,6 +95,7 @@ _ALIASES: Final = {
     "mpl 2 0": "MPL-2.0",
     "new bsd": "BSD-3-Clause",
     "psf": "PSF-2.0",
+    "psf 2": "PSF-2.0",
     "python software foundation": "PSF-2.0",
     "simplified bsd": "BSD-2-Clause",
     "unlicense unlicense": "Unlicense",

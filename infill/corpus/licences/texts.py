@@ -45,6 +45,7 @@ class Line:
     raw: str
     """As it stands in the file, without surrounding blanks."""
     words: tuple[str, ...]
+    number: int
 
 
 @dataclass(frozen=True)
@@ -75,29 +76,35 @@ def take_out(text: str) -> Recognition:
 def _lines(text: str) -> list[Line]:
     if re.search(r"</?(p|br|html|body|pre|div|h\d)\b", text, re.IGNORECASE):
         text = html.unescape(_TAGS.sub(" ", text))
-    lines = (Line(raw.strip(), tuple(words_of(raw))) for raw in split_lines(text))
+    lines = (Line(raw.strip(), tuple(words_of(raw)), number) for number, raw in enumerate(split_lines(text)))
     return [line for line in lines if line.words]
 
 
 def words_of(text: str) -> list[str]:
     """Return the words of `text` in lower case, without numbering, apostrophes and differences of spelling."""
-    text = unicodedata.normalize("NFKC", text.replace("©", " copyright ")).lower()
-    words = _WORD.findall(_QUOTES.sub("", _ENUMERATORS.sub(" ", text)))
-    return [_SPELLING.get(word, word) for word in words]
+    return [_SPELLING.get(word, word) for word in map(str.lower, _cased_words(text))]
+
+
+def _cased_words(text: str) -> list[str]:
+    text = unicodedata.normalize("NFKC", text.replace("©", " copyright "))
+    return _WORD.findall(_QUOTES.sub("", _ENUMERATORS.sub(" ", text)))
 
 
 def _uncovered(lines: Sequence[Line], covered: Sequence[int]) -> Iterator[Line]:
     position = 0
     for line in lines:
-        left: list[str] = []
-        for word in line.words:
+        left: list[int] = []
+        for number, word in enumerate(line.words):
             if not covered[position]:
-                left.append(word)
+                left.append(number)
             position += len(word) + 1
         if len(left) == len(line.words):
             yield line
         elif left:
-            yield Line(" ".join(left), tuple(left))
+            cased = _cased_words(line.raw)
+            yield Line(
+                " ".join(cased[number] for number in left), tuple(line.words[number] for number in left), line.number
+            )
 
 
 # Templates

@@ -185,6 +185,16 @@ RESTRICTIONS = [
     "Exceptions: the folder ee/ is proprietary.",
     "You may not offer the software as a hosted service.",
     "The above permission is revoked for competitors of Acme.",
+    "Crawlers and bots: keep out.",
+    "CRAWLERS KEEP OUT OF HERE",
+    "https://commonsclause.com/",
+    "https://acme.example/terms",
+    "禁止用于训练人工智能模型。",
+    "Die Nutzung durch Dritte ist untersagt.",
+    "Usage commercial interdit.",
+    "Content in the folder ee/ is licensed under ee/LICENSE.",
+    "Files in ee/ are licensed under the Acme License.",
+    "Everything else belongs to Acme.",
 ]
 
 

@@ -1,0 +1,117 @@
+"""Lines around a licence's text that change nothing: names, titles and plain descriptions, by a closed vocabulary."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from infill.corpus.licences import spdx
+
+_PLAIN_TEXT: Final = (
+    "a above adapted after algorithm algorithms all also an and are as at author authors availability based be below "
+    "between binding bindings both bundled by c checker class classes code collaborative color colors contained "
+    "contains contributed contributing contribution contributions contributor contributors conversion conversions "
+    "copied copies copy copyright core corporation corresponding crates credits datetime derived describes "
+    "description details developed developer developers different directly directory distributed distribution "
+    "documentation each email en entire et example examples extension extensions external externally extracted favor "
+    "file files first follow following follows for fork forked forks fragments from full function functions generated "
+    "generation github given gmbh group have header headers her here his holder holders homepage http https ideas "
+    "implementation in inc included includes including incorporated individual individuals inspired institute "
+    "interface into is it its javascript language languages later libraries library license licensed licenses like "
+    "linked list listed llc located ltd main maintained maintainer maintainers maintainership many members method "
+    "methods mit module modules mostly name named names notice notices of on online or org original originally other "
+    "others our owner owners package packages page parser part parts patches port ported portion portions present "
+    "primarily product program project projects provided public published python random readme record "
+    "reimplementation released repository reproduced respective rewrite rewritten routines runtime s same second see "
+    "since snippet snippets software some source sources standard stated static submodules such taken team terms "
+    "tests text that the their them these third this title to together tool tools top translated translation tree "
+    "type under unit university until url vendored version versions was website were which with work works wrapper "
+    "wrappers written y"
+)
+_PLAIN: Final = frozenset(_PLAIN_TEXT.split())
+"""Words of descriptions; a line of other words in lower case may say anything."""
+_FAMILIES_TEXT: Final = (
+    "gpl agpl lgpl gplv2 gplv3 lgplv2 lgplv3 gnu affero sspl busl bsl elastic commons cc nc sa nd mpl epl cddl eupl "
+    "polyform hippocratic eula"
+)
+_FAMILIES: Final = frozenset(_FAMILIES_TEXT.split())
+"""Names of licences that permit less; a line with one of them is no description."""
+_LICENCES: Final = frozenset({"license", "licenses", "licensed", "licensing"})
+_MAX_WORDS: Final = 16
+_STRANGERS: Final = 4
+"""Words in lower case that a copyright line may have, for names that their owners write so."""
+_MAX_HOLDERS: Final = 60
+_RESERVED: Final = re.compile(r"\b(?:all|some) rights? reserved\b", re.IGNORECASE)
+_NEXT_SENTENCE: Final = re.compile(r"[.!?;]\s+[A-Z]\w+\s+[a-z]")
+_URL: Final = re.compile(r"<?\bhttps?://[^\s>)\]]+|www\.[^\s>)\]]+")
+_KNOWN_HOSTS: Final = re.compile(
+    r"https?://(?:www\.)?(?:opensource\.org/licenses/|apache\.org/licenses/|spdx\.org/licenses/|unlicense\.org|"
+    r"choosealicense\.com/licenses/mit)",
+    re.IGNORECASE,
+)
+_TERMS_IN_URL: Final = re.compile(r"licen[cs]e|terms|legal|eula|clause|polic|commercial|agreement", re.IGNORECASE)
+_TOKEN: Final = re.compile(r"[^\s,;:()\[\]{}\"“”'’`*<>|=#!?]+")
+_QUOTED: Final = re.compile(r"[`\"“][\w. -]{1,30}[`\"”]")
+"""A name in quotation marks."""
+_UNDER: Final = re.compile(
+    r"\b(?:under|by|with) (?:the )?(?:terms of )?(?:the )?(?P<name>.*licen[cs]e.*)", re.IGNORECASE
+)
+
+
+def is_holders(raw: str, words: Sequence[str], *, is_copyright: bool) -> bool:
+    """Return whether a line only names copyright holders; one that says "copyright" may have names in lower case."""
+    raw = _RESERVED.sub(" ", raw)
+    if not is_copyright and not _LICENCES.isdisjoint(words):
+        return False
+    if len(words) > _MAX_HOLDERS or spdx.restricts_more_than_a_name(words):
+        return False
+    return is_plain(raw, strangers=_STRANGERS if is_copyright and _NEXT_SENTENCE.search(raw) is None else 0)
+
+
+def is_plain(raw: str, *, strangers: int = 0) -> bool:
+    """Return whether a line has no words in lower case but those of descriptions, so that the others are names.
+
+    `strangers` other words are allowed.
+    """
+    if any(not _is_plain_url(url[0]) for url in _URL.finditer(raw)):
+        return False
+    raw = re.sub(r"^(?P<bullet>[-*#=\s]*)[\w.-]+(?=\s*(?:,|:| -))", " ", _QUOTED.sub(" ", _URL.sub(" ", raw)))
+    letters = [char for char in raw if char.isalpha()]
+    shouted = len(raw.split()) > 2 and all(char.isupper() for char in letters)
+    plain = [_is_plain_word(token.strip(".-"), shouted=shouted) for token in _TOKEN.findall(raw)]
+    return plain.count(False) <= strangers
+
+
+def _is_plain_url(url: str) -> bool:
+    """Return whether an address leads to a known licence or to something that is none."""
+    return _KNOWN_HOSTS.match(url.lstrip("<")) is not None or _TERMS_IN_URL.search(url) is None
+
+
+def _is_plain_word(word: str, *, shouted: bool) -> bool:
+    if word and not any(map(_has_case, word)):
+        return not any(map(str.isalpha, word))  # a script without capitals, in which names cannot be told
+    if any(char in "/@._&+-$©" or char.isdigit() for char in word) or not word:
+        return True
+    return word.lower() in _PLAIN if shouted or word[0].islower() else True
+
+
+def _has_case(char: str) -> bool:
+    return char.isupper() or char.islower()
+
+
+def is_description(raw: str, words: Sequence[str]) -> bool:
+    """Return whether a line is a heading or describes something, and gives and takes no right."""
+    if len(words) > _MAX_WORDS or spdx.restricts(words) or not _FAMILIES.isdisjoint(words):
+        return False
+    if len(words) == 1 or (len(words) <= 3 and words[-1] == "license"):
+        return is_plain(raw, strangers=1) and not any(char.isalpha() and not _has_case(char) for char in raw)
+    return is_plain(raw, strangers=1) and all(_is_known(match["name"]) for match in _UNDER.finditer(raw))
+
+
+def _is_known(name: str) -> bool:
+    """Return whether what follows "under" is a licence that we know, or points to one that stands in the text."""
+    tokens = [token.strip(".-") for token in _TOKEN.findall(name)]
+    if any("/" in token and "licen" in token.lower() for token in tokens):
+        return False  # it stands elsewhere
+    left = [token for token in tokens if token.lower() not in _PLAIN - {"mit"} and "/" not in token]
+    left = list(dict.fromkeys(left))
+    return not left or spdx.of_name(" ".join(left)) is not None

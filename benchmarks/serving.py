@@ -24,6 +24,7 @@ import infill
 from infill import entry
 from infill.cli_options import absolute_uri, input_folder
 from infill.errors import InputError
+from infill.text import read_text
 from serving import local
 from serving.client import project_files
 from serving.events import read_events
@@ -93,7 +94,7 @@ def _bodies(repo: Path, steps: int) -> list[dict[str, Any]]:
     largest = max(repo.rglob("*.py"), key=lambda file: file.stat().st_size, default=None)
     if largest is None:
         raise InputError(f"{repo} holds no Python file to type in: give --repo another folder")
-    path, text = largest.relative_to(repo).as_posix(), largest.read_text(encoding="utf-8")
+    path, text = largest.relative_to(repo).as_posix(), read_text(largest)
     context = project_files(repo, path)
     suffix = text[len(text) * 2 // 3 :]
     carets = [len(text) // 3 + KEYS * step for step in range(steps)]

@@ -38,6 +38,7 @@ from infill import entry, model, ray_session
 from infill.cli_options import integer
 from infill.config import PRESETS, ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
+from infill.text import read_text, split_lines
 from infill.train import cost, history, launch, loop, objectives
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
@@ -355,7 +356,7 @@ def ray_vs_torchrun(rounds: int) -> float:
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "benchmarks.torchrun"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        return float(done.stdout.strip().splitlines()[-1])
+        return float(split_lines(done.stdout.strip())[-1])
 
     with ray_session.session():
         pairs = [(ours(), theirs()) for _ in range(min(rounds, 3))]
@@ -373,7 +374,7 @@ def data_wait(rounds: int) -> float:
     """Share of the time spent waiting while training on this package's own source, after the first steps."""
     from tests.builders import tiny_tokenizer, write_documents
 
-    source = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(model.__file__).parent.rglob("*.py"))}
+    source = {path.name: read_text(path) for path in sorted(Path(model.__file__).parent.rglob("*.py"))}
     train = replace(TRAIN, steps=5 * (rounds + 1), log_every=5, checkpoint_every=1_000)
     with tempfile.TemporaryDirectory() as folder:
         from infill import prompt

@@ -23,7 +23,7 @@ def documented(text: str) -> Iterator[tuple[str, str]]:
     """Dotted name and description of each documented value."""
     path: list[tuple[int, str]] = []
     pending = ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := COMMENT.match(line):
             pending = found["text"]
         elif found := KEY.match(line):
@@ -71,7 +71,7 @@ def render(chart: Path) -> str:
 
 def heading(path: Path) -> str:
     """The comment on the first line of a values file."""
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from typing import Final
 from infill import __version__, storage
 from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InputError
+from infill.text import read_text
 
 NAMES: Final = ("pipeline", "train", "transformer", "predictor")
 IN_PROCESS: Final = "INFILL_IN_PROCESS"
@@ -23,7 +24,7 @@ def image(name: str) -> str:
         raise ValueError(f"there is no image {name!r}; there are {', '.join(NAMES)}")
     if file := os.environ.get("INFILL_IMAGES"):
         try:
-            return str(json.loads(storage.local_path(file).read_text(encoding="utf-8"))[name])
+            return str(json.loads(read_text(storage.local_path(file)))[name])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} does not name the image {name} ({error!r}): run images/build.sh again") from error
     return f"infill-{name}:{__version__}"

@@ -162,11 +162,24 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _caret(parser: argparse.ArgumentParser) -> None:
+    from infill.context.caret import CHARACTERS, UNITS
+
     parser.add_argument("--repo", type=input_folder, required=True, metavar="DIR", help="the project's folder")
     parser.add_argument("--path", type=expanded_path, required=True, help="the current file, relative to the project")
     parser.add_argument("--line", type=integer("line", 1), required=True, metavar="L", help="line of the caret, from 1")
     parser.add_argument(
-        "--column", type=integer("column", 1), required=True, metavar="C", help="column of the caret, from 1"
+        "--column",
+        type=integer("column", 1),
+        required=True,
+        metavar="C",
+        help="column of the caret, from 1, in --column-unit",
+    )
+    parser.add_argument(
+        "--column-unit",
+        choices=UNITS,
+        default=CHARACTERS,
+        help="what --column counts: Unicode characters, or UTF-16 units or UTF-8 bytes as some editors do; "
+        "default: %(default)s",
     )
 
 
@@ -175,7 +188,11 @@ def _add_tools(commands: Commands) -> None:
         metavar="COMMAND", required=True
     )
     split = command(
-        fim, "split", _split, "cut syntactic holes into a file", "infill fim split infill/prompt.py --n 3 --seed 1"
+        fim,
+        "split",
+        _split,
+        "cut syntactic holes into a file; lines and columns from 1, columns and offsets in characters",
+        "infill fim split infill/prompt.py --n 3 --seed 1",
     )
     split.add_argument("file", type=shown_file, metavar="FILE")
     split.add_argument("--n", type=integer("the number of holes", 1), default=5, help="holes; default: %(default)s")
@@ -226,6 +243,7 @@ def _query(options: argparse.Namespace) -> None:
         as_json=as_json(options),
         tokenizer=options.tokenizer,
         recent=tuple(options.recent),
+        unit=options.column_unit,
     )
 
 
@@ -297,7 +315,13 @@ def _complete(options: argparse.Namespace) -> dict[str, Any]:
     from serving.client import complete
 
     return complete(
-        options.url, str(options.repo), options.path, options.line, options.column, max_tokens=options.max_tokens
+        options.url,
+        str(options.repo),
+        options.path,
+        options.line,
+        options.column,
+        max_tokens=options.max_tokens,
+        unit=options.column_unit,
     )
 
 

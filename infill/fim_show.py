@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from infill import fim, syntax
-from infill.context.caret import read_source
+from infill.context.caret import position, read_source
 from infill.errors import InputError
+from infill.text import split_lines
 
 _CONTEXT_LINES: Final = 3
 
@@ -63,14 +64,8 @@ def _read(path: str) -> tuple[str, str]:
     return read_source(Path(path)), language
 
 
-def _position(text: str, offset: int) -> tuple[int, int]:
-    """Line and column of an offset, both from 1."""
-    lines = text[:offset].replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return len(lines), len(lines[-1]) + 1
-
-
 def _record(path: str, text: str, hole: fim.Hole) -> dict[str, str | int]:
-    line, column = _position(text, hole.start)
+    line, column = position(text, hole.start)
     return {
         "path": path,
         "line": line,
@@ -88,9 +83,9 @@ def _record(path: str, text: str, hole: fim.Hole) -> dict[str, str | int]:
 
 def _picture(path: str, text: str, hole: fim.Hole) -> Text:
     """A heading, some lines of the prefix, the middle in reverse video, some lines of the suffix."""
-    line, column = _position(text, hole.start)
-    before = text[: hole.start].splitlines(keepends=True)[-_CONTEXT_LINES:]
-    after = text[hole.end :].splitlines(keepends=True)[:_CONTEXT_LINES]
+    line, column = position(text, hole.start)
+    before = split_lines(text[: hole.start], keepends=True)[-_CONTEXT_LINES:]
+    after = split_lines(text[hole.end :], keepends=True)[:_CONTEXT_LINES]
     picture = Text(f"{path}:{line}:{column}  {hole.kind_start} to {hole.kind_end}, {hole.unit}\n", style="bold")
     for part, style in (
         ("".join(before), "dim"),

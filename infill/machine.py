@@ -4,6 +4,8 @@ import contextlib
 import shutil
 import subprocess
 
+from infill.text import split_lines
+
 
 def system_metrics() -> dict[str, float]:
     """Load by the names of MLflow's own system metrics: percent, and megabytes of 10^6 bytes.
@@ -44,7 +46,7 @@ def parse_gpus(table: str) -> dict[str, float]:
     """The figures in `nvidia-smi`'s table (index, %, MiB, W) without those that the driver does not know ("[N/A]")."""
     values: dict[str, float] = {}
     names = ("utilization_percentage", "memory_usage_megabytes", "power_usage_watts")
-    for line in table.splitlines():
+    for line in split_lines(table):
         index, *figures = [part.strip() for part in line.split(",")]
         for name, figure in zip(names, figures, strict=False):
             with contextlib.suppress(ValueError):

@@ -11,6 +11,8 @@ from typing import Final
 from rapidfuzz.distance import Levenshtein
 from sacrebleu.metrics.chrf import CHRF
 
+from infill.text import first_line, last_line, split_lines
+
 _CHRF: Final = CHRF()  # character n-grams up to 6, beta 2, spaces ignored: Popovic 2015, sacrebleu's defaults
 _NOISE: Final = re.compile(r"[^a-zA-Z0-9_+\-*%=&|@$?]")
 
@@ -59,9 +61,9 @@ def relaxed_exact_match(output: str, middle: str, prefix: str, suffix: str, *, a
     are joined to both texts first and blank lines are dropped; an output with which middle and suffix go on counts 0.5
     too. With `alphanumeric` everything outside `[a-zA-Z0-9_+\\-*%=&|@$?]` is deleted from the lines.
     """
-    before, after = prefix.rpartition("\n")[2], suffix.partition("\n")[0]
+    before, after = last_line(prefix), first_line(suffix)
     expected, proposed = (
-        [_NOISE.sub("", line) if alphanumeric else line.strip() for line in (before + text + after).splitlines()]
+        [_NOISE.sub("", line) if alphanumeric else line.strip() for line in split_lines(before + text + after)]
         for text in (middle, output)
     )
     wanted = {line for line in expected if line}
@@ -88,21 +90,21 @@ def suffix_echo(output: str, middle: str, suffix: str) -> float:
     That line, without white space round it, is a line of the output or its end, more often so than in the true
     middle. A line without a letter or digit is no evidence: a bracket ends many outputs by right.
     """
-    line = next((line.strip() for line in suffix.splitlines() if line.strip()), "")
+    line = next((line.strip() for line in split_lines(suffix) if line.strip()), "")
     if not any(character.isalnum() for character in line):
         return 0.0
     return float(_occurrences(line, output) > _occurrences(line, middle))
 
 
 def _occurrences(line: str, text: str) -> int:
-    lines = [candidate.strip() for candidate in text.splitlines()]
+    lines = [candidate.strip() for candidate in split_lines(text)]
     whole = lines.count(line)
     ends_inside = bool(lines) and lines[-1] != line and text.rstrip().endswith(line)
     return whole + int(ends_inside)
 
 
 def _lines(text: str) -> Counter[str]:
-    return Counter(line.strip() for line in text.splitlines() if line.strip())
+    return Counter(line.strip() for line in split_lines(text) if line.strip())
 
 
 def score(output: str, middle: str, *, prefix: str, suffix: str, finished: bool) -> dict[str, float]:

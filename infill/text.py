@@ -71,20 +71,11 @@ def line_starts(text: str) -> list[int]:
     return [0, *(match.end() for match in _LINE_END.finditer(text))]
 
 
-class LineBuffer:
-    """Cuts a text that arrives in pieces into lines, without their ends."""
+def first_line(text: str) -> str:
+    """Return what stands before the first line end of `text`."""
+    return _LINE_END.split(text, maxsplit=1)[0]
 
-    def __init__(self) -> None:
-        self._rest = ""
 
-    def feed(self, piece: str) -> list[str]:
-        """Return the lines that `piece` completes. A CR at its end waits for the LF that may follow."""
-        text = self._rest + piece
-        end = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
-        self._rest = text[end:]
-        return split_lines(text[:end])
-
-    def close(self) -> list[str]:
-        """Return the line that the stream ended in, if it holds anything."""
-        text, self._rest = self._rest, ""
-        return split_lines(text)
+def last_line(text: str) -> str:
+    """Return what stands after the last line end of `text`."""
+    return text[max(text.rfind("\n"), text.rfind("\r")) + 1 :]

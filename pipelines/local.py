@@ -19,6 +19,7 @@ from infill import manifest, ray_session, storage, tracking
 from infill.errors import InfillError, InputError
 from infill.pipeline_step import RUN_PID
 from infill.report import SUMMARY_FILE, read_summary
+from infill.text import read_text
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
 from pipelines.watch import step_names
@@ -88,7 +89,7 @@ def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> ma
 
     from pipelines.runner import runner
 
-    pipeline = components.load_component_from_text(without_retries(compiled.read_text(encoding="utf-8")))
+    pipeline = components.load_component_from_text(without_retries(read_text(compiled)))
     log = out / "run.log"
     with contextlib.closing(Console(log, sys.stderr, step_names())) as console:
         try:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infill import proxies, storage
-from infill.context.caret import read_source, split_at
+from infill.context.caret import CHARACTERS, Unit, read_source, split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.identity import Current, within
 from infill.context.similarity import path_distance
@@ -35,8 +35,9 @@ def complete(
     max_tokens: int = 64,
     temperature: float = 0.0,
     timeout_s: float = 120.0,
+    unit: Unit = CHARACTERS,
 ) -> dict[str, Any]:
-    """The completion at `line` and `column` (both from 1) of the file `path` in the folder `repo`.
+    """Return the completion at `line` and `column` (from 1, the column in `unit`) of the file `path` in `repo`.
 
     Returns `text`, `latency_ms` (the whole request), `prompt_tokens`, and `context`: what of the project stood in the
     prompt (`path`, `lines` as first and last, `score`, `strategy`). Raises InputError for a file or caret that does not
@@ -44,7 +45,7 @@ def complete(
     """
     root = Path(repo)
     text, path = read_source(root / path), within(root, path)
-    prefix, suffix = split_at(text, line, column)
+    prefix, suffix = split_at(text, line, column, unit)
     body = {
         "path": path,
         "prompt": prefix[-MAX_CURRENT_CHARS:],

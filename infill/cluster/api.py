@@ -16,6 +16,7 @@ import urllib3
 from kubernetes import client, config
 
 from infill.errors import InfillError, InputError, ServiceError
+from infill.text import read_text
 
 Manifest = dict[str, Any]
 MERGE: Final = "application/merge-patch+json"
@@ -71,7 +72,7 @@ def connect(namespace: str = "") -> "Api":
             found = str(context.get("namespace", "default"))
         else:
             config.load_incluster_config(client_configuration=settings)
-            found = NAMESPACE_FILE.read_text().strip()
+            found = read_text(NAMESPACE_FILE).strip()
     except (config.ConfigException, OSError) as error:
         raise InputError(f"no cluster to talk to ({error}): set KUBECONFIG, or run inside a pod") from error
     return Api(client=client.ApiClient(settings), namespace=namespace or found)

@@ -1,13 +1,25 @@
 """Where the caret stands, and the text round it."""
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from infill.errors import InputError
 from infill.foreign import UnreadableError, read_bytes
-from infill.text import DecodeError, decode
+from infill.text import DecodeError, decode, first_line, line_starts
+
+Unit = Literal["characters", "utf-16", "bytes"]
+"""What columns count: characters (Unicode code points), units of UTF-16 (as the Language Server Protocol does by
+default, where an emoji counts two), or bytes of UTF-8."""
+CHARACTERS: Final = "characters"
+UNITS: Final[dict[Unit, tuple[str, int]]] = {
+    "characters": ("utf-32-le", 4),
+    "utf-16": ("utf-16-le", 2),
+    "bytes": ("utf-8", 1),
+}
+"""Unit -> an encoding that takes so many bytes for each."""
 
 _IMPORT: Final = re.compile(
     r"\n[ \t]*(?=[ifpur#])"  # spares most lines the alternatives
@@ -75,16 +87,35 @@ def read_source(file: Path) -> str:
         raise InputError(f"{file} is {error}: save it as UTF-8 first") from error
 
 
-def split_at(text: str, line: int, column: int) -> tuple[str, str]:
-    """What stands before and after a caret, its line and column counted from 1; the column may stand behind the line.
+def split_at(source: str, line: int, column: int, unit: Unit = CHARACTERS) -> tuple[str, str]:
+    """Return what stands before and after a caret; its line and column count from 1, the column in `unit`.
 
+    Lines end as `text.line_starts` says; the column after the last character of a line is the caret at its end.
     Raises InputError when the text has no such place.
     """
-    lines = text.split("\n")
-    if not 1 <= line <= len(lines):
-        raise InputError(f"there is no line {line}: the file has {len(lines)} lines, counted from 1")
-    width = len(lines[line - 1].removesuffix("\r"))
+    starts = line_starts(source)
+    if not 1 <= line <= len(starts):
+        raise InputError(f"there is no line {line}: the file has {len(starts)} lines, counted from 1")
+    start = starts[line - 1]
+    offset = start + _characters(first_line(source[start : [*starts, None][line]]), line, column, unit)
+    return source[:offset], source[offset:]
+
+
+def _characters(content: str, line: int, column: int, unit: Unit) -> int:
+    """Return how many characters of a line stand before a column."""
+    encoding, size = UNITS[unit]
+    data = content.encode(encoding)
+    width = len(data) // size
     if not 1 <= column <= width + 1:
-        raise InputError(f"there is no column {column} in line {line}: it has columns 1 to {width + 1}")
-    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
-    return text[:offset], text[offset:]
+        raise InputError(f"there is no column {column} in line {line}: it has columns 1 to {width + 1} ({unit})")
+    try:
+        return len(data[: (column - 1) * size].decode(encoding))
+    except UnicodeDecodeError as error:
+        raise InputError(f"column {column} of line {line} lies inside a character; count in {unit}") from error
+
+
+def position(source: str, offset: int) -> tuple[int, int]:
+    """Return the line and the column of a place in a text, both from 1, the column in characters."""
+    starts = line_starts(source)
+    line = bisect_right(starts, offset)
+    return line, offset - starts[line - 1] + 1

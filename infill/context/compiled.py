@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from infill.text import read_text
+
 MODULE: Final = "_kernels"
 TABLE: Final = "_kernels.json"
 """{"source": digest of the loops' source, "loops": {name: [{"export": name in MODULE, "types": [...]}]}}."""
@@ -56,7 +58,7 @@ def _loops() -> dict[str, list[tuple[Loop, tuple[str, ...]]]] | None:
     file = Path(__file__).parent / TABLE
     if not file.exists():
         return None
-    table = json.loads(file.read_text())
+    table = json.loads(read_text(file))
     if table["source"] != source_digest():
         raise ImportError(f"{file} was made of other source: delete it, or run `python -m tools.kernels`")
     module = importlib.import_module(f"{__package__}.{MODULE}")

@@ -20,6 +20,7 @@ from infill.context.identity import Current
 from infill.context.memo import Memo
 from infill.errors import InputError
 from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat, item_texts, render
+from infill.text import split_lines
 
 CHARS_PER_TOKEN: Final = 16
 """Text beyond this many characters per token of its room is cut before it is encoded, so that 10 MB cost nothing."""
@@ -287,8 +288,8 @@ def _shown(items: Sequence[ContextItem], other: ContextItem) -> tuple[int, float
     """
     for number, item in enumerate(items):
         if item.path == other.path:
-            lines = set(other.text.splitlines())
-            share = len(lines & set(item.text.splitlines())) / max(len(lines), 1)
+            lines = set(split_lines(other.text))
+            share = len(lines & set(split_lines(item.text))) / max(len(lines), 1)
             if share >= 0.5:
                 return number, share
     return len(items), 0.0

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from infill import storage
 from infill.context import ProjectIndex, retrieve
-from infill.context.caret import read_source, split_at
+from infill.context.caret import CHARACTERS, Unit, read_source, split_at
 from infill.context.identity import within
 from infill.context.packing import pack
 from infill.prompt import FimRequest, infill_format, load_encoder, load_format
@@ -32,13 +32,16 @@ def query_repository(
     as_json: bool,
     tokenizer: str | None,
     recent: tuple[str, ...] = (),
+    unit: Unit = CHARACTERS,
 ) -> None:
-    """Print the packed context for a caret (line and column from 1) as a table, or as one JSON object.
+    """Print the packed context for a caret (line and column from 1, in `unit`) as a table, or as one JSON object.
 
     `tokenizer` is the URI of a model or tokenizer folder; without one, three bytes count as a token. Raises InputError
     when the repository, the file, the caret, the strategy or the tokenizer does not exist.
     """
-    told = inspect(repo, path, line, column, strategy=strategy, budget=budget, tokenizer=tokenizer, recent=recent)
+    told = inspect(
+        repo, path, line, column, strategy=strategy, budget=budget, tokenizer=tokenizer, recent=recent, unit=unit
+    )
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
     else:
@@ -55,12 +58,13 @@ def inspect(
     budget: int,
     tokenizer: str | None,
     recent: tuple[str, ...],
+    unit: Unit,
 ) -> dict[str, Any]:
     """The packed `items` in prompt order with text and provenance, the prompt's size, times, and what is left out."""
     folder = storage.fetch(tokenizer) if tokenizer else None
     encode = load_encoder(folder).encode if folder else _thirds
     fmt = load_format(folder) if folder else infill_format()
-    prefix, suffix = split_at(read_source(Path(repo) / path), line, column)
+    prefix, suffix = split_at(read_source(Path(repo) / path), line, column, unit)
     request = FimRequest(path=within(Path(repo), path), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
     with index.without(request.path, prefix + suffix):

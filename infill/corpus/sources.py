@@ -15,6 +15,7 @@ import importlib.metadata
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,8 +25,8 @@ from typing import Final
 from infill import gitignore, storage
 from infill.corpus import language, licences
 from infill.errors import InputError
-from infill.foreign import UnreadableError, read_bytes
-from infill.text import decode
+from infill.foreign import UnreadableError, parse, read_bytes
+from infill.text import decode, split_lines
 
 IGNORED: Final = frozenset(
     {".git", ".hg", ".svn", ".bzr", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".DS_Store"}
@@ -123,9 +124,8 @@ def fingerprint(sources: Iterable[str]) -> str:
     for source in sources:
         place = _folder_of(source)
         if place is None:
-            for name, distribution in _installed():
-                record = distribution.read_text("RECORD") or ""
-                digest.update(f"{name}\0{distribution.version}\0{record}\0".encode())
+            for name, package in _installed():
+                digest.update(f"{name}\0{package.metadata['Version']}\0{package.read_text('RECORD')}\0".encode())
         else:
             layout = _layout(place)
             listed = [(root.name, _files(root.path)) for root in _with_clones(layout.roots)]
@@ -179,7 +179,7 @@ def _search(folder: Path, prefix: str, layout: _Layout, above: set[Path]) -> Non
         if not _is_good_name(entry.name):
             layout.beside.append(SourceFile(path=_escaped(path), trouble="bad_name"))
             continue
-        if not entry.is_dir():
+        if not _is_folder(entry):
             file = _describe(path, entry.path)
             layout.beside.append(file if file.trouble else replace(file, trouble="beside", detail="in no repository"))
             continue
@@ -198,11 +198,19 @@ def _holds_repositories(folder: Path, depth: int) -> bool:
         return False
     children = []
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             children.append(Path(entry.path))
         elif language.language_of(entry.name) in language.CODE:
             return False
     return any(_is_marked(child) or _holds_repositories(child, depth - 1) for child in children)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether `entry` is a folder, or a link that leads to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -325,20 +333,53 @@ def _text(root: Path, path: str) -> str | None:
 # Installed packages
 
 
-def _installed() -> list[tuple[str, importlib.metadata.Distribution]]:
+class _Package(importlib.metadata.Distribution):
+    """An installed distribution whose metadata may hold anything."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read_text(self, filename: str) -> str | None:
+        """Return a file of the metadata, whatever its encoding; None when it cannot be read."""
+        try:
+            return decode(read_bytes(self._folder / filename, follow_links=True).data, "replace")
+        except UnreadableError:
+            return None
+
+    def locate_file(self, path: str | os.PathLike[str]) -> Path:
+        return self._folder.parent / path
+
+    @property
+    def key(self) -> str:
+        """The normalised name, that of the folder where the metadata names none; empty without metadata."""
+        if all(self.read_text(name) is None for name in ("METADATA", "PKG-INFO")):
+            return ""
+        stated = self.metadata["Name"]
+        name = stated if stated and _is_good_name(stated) else self._folder.name.partition("-")[0]
+        return re.sub(r"[-_.]+", "-", name).lower() if _is_good_name(name) else ""
+
+
+def _installed() -> list[tuple[str, _Package]]:
     """Normalised name and distribution, by name; of two with the same name the first on the path, as for imports."""
-    found: dict[str, importlib.metadata.Distribution] = {}
-    for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution)
+    found: dict[str, _Package] = {}
+    for place in sys.path:
+        for entry in _entries(Path(place)):
+            if entry.name.lower().endswith((".dist-info", ".egg-info")) and _is_folder(entry):
+                package = _Package(Path(entry.path))
+                found.setdefault(package.key, package)
+    found.pop("", None)
     return sorted(found.items())
 
 
 def _distributions() -> Iterator[Repository]:
     for name, distribution in _installed():
-        root = Path(str(distribution.locate_file(""))).resolve()
-        paths = sorted(set(_recorded(distribution)))
+        root = distribution.locate_file("").resolve()
+        try:
+            paths = sorted(set(_recorded(distribution)))
+        except UnreadableError as error:
+            trouble = SourceFile(path="RECORD", trouble="unreadable", detail=str(error))
+            yield Repository(name=name, root=str(root), files=(trouble,))
+            continue
         information = {path for path in paths if _INFORMATION.match(path)}
         files = tuple(_installed_file(root, path) for path in paths if path not in information)
         # A wheel keeps its licence files under the paths that they have in the sources (PEP 639).
@@ -354,11 +395,15 @@ def _stating_text(root: Path, stating: Mapping[str, str], path: str) -> str | No
     return _text(root, stating[path])
 
 
-def _recorded(distribution: importlib.metadata.Distribution) -> list[str]:
-    """Paths of the installed files inside the root, from RECORD; scripts and byte code are left out."""
-    rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+def _recorded(distribution: _Package) -> list[str]:
+    """Return the paths of the installed files inside the root, from RECORD; scripts and byte code are left out.
+
+    Raises UnreadableError when it is no table.
+    """
+    rows = parse(list, csv.reader(split_lines(distribution.read_text("RECORD") or "", keepends=True)))
     paths = (row[0].replace("\\", "/") for row in rows if row)
-    return [path for path in paths if not path.startswith(("../", "/")) and "__pycache__/" not in path]
+    outside = {"..", "__pycache__"}
+    return [path for path in paths if path and not path.startswith("/") and outside.isdisjoint(path.split("/"))]
 
 
 def _installed_file(root: Path, path: str) -> SourceFile:

@@ -17,6 +17,7 @@ from infill.evaluate import sandbox
 from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.statistics import wilson
 from infill.prompt import FimRequest
+from infill.text import split_lines
 
 FOLDER: Final = "INFILL_BENCH_DIR"
 """Environment variable with the folder of the data."""
@@ -57,7 +58,7 @@ def load(name: str, limit: int = 0) -> list[Task]:
         raise InputError(f"set {FOLDER} to the folder with the files of github.com/openai/human-eval-infilling")
     file = storage.local_path(folder) / SETS[name]
     try:
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
+        with gzip.open(file) as lines:
             tasks = [Task(**json.loads(line)) for line in lines]
     except FileNotFoundError as error:
         raise InputError(f"{file} is missing; set {FOLDER} to the folder that holds it") from error
@@ -72,10 +73,10 @@ def truncate(output: str, suffix: str, *, single_line: bool) -> str:
 
     The suffix's first line that is not blank is looked for among the whole lines of the output.
     """
-    lines = output.splitlines(keepends=True)
+    lines = split_lines(output, keepends=True)
     if single_line:
         return "".join(lines[:1])
-    following = next((line.strip() for line in suffix.splitlines() if line.strip()), "")
+    following = next((line.strip() for line in split_lines(suffix) if line.strip()), "")
     for number, line in enumerate(lines):
         if following and line.strip() == following:
             return "".join(lines[:number])

@@ -12,6 +12,7 @@ from typing import Any, Final
 from infill import metrics, syntax
 from infill.fim import is_sound
 from infill.preferences.candidates import Candidate
+from infill.text import split_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def is_stub(text: str) -> bool:
     """Whether the code does nothing: only placeholder lines and comments, or a comment that leaves the work open."""
     if OPEN_TASK.search(text):
         return True
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in split_lines(text) if line.strip()]
     return bool(lines) and all(STUB.fullmatch(line) or COMMENT.fullmatch(line) for line in lines)
 
 
@@ -90,7 +91,7 @@ def fits(hole: Mapping[str, Any], text: str) -> bool:
 
 def repetitions(text: str) -> int:
     """The longest run of equal lines, blank ones left out."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in split_lines(text) if line.strip()]
     longest = run = 0
     before = ""
     for line in lines:

@@ -8,6 +8,7 @@ from infill import syntax
 from infill.fim import is_sound
 from infill.preferences.candidates import Candidate
 from infill.preferences.judges import COMMENT, Verdict
+from infill.text import last_line, split_lines
 
 GOOD: Final = 0.5
 """A sample with a lower score, or with a defect, is not put before the model as an example."""
@@ -86,7 +87,7 @@ def shorten(hole: Mapping[str, Any]) -> str | None:
     The file still parses with it, and its last line is no comment and no head of a block. None when the middle is not
     long, there is no such beginning, or the file does not parse anyway.
     """
-    lines = hole["middle"].splitlines(keepends=True)
+    lines = split_lines(hole["middle"], keepends=True)
     language = hole["language"]
     if len(lines) <= LONG_LINES or language not in syntax.LANGUAGES:
         return None
@@ -95,8 +96,8 @@ def shorten(hole: Mapping[str, Any]) -> str | None:
     for count in range(len(lines) // 2, 0, -1):
         text = "".join(lines[:count])
         # The line break that ended the middle is left to the suffix, as it was for the whole middle.
-        text = text if hole["middle"].endswith("\n") else text.removesuffix("\n")
-        last = text.strip().rpartition("\n")[2].strip()
+        text = text if hole["middle"].endswith(("\n", "\r")) else text.removesuffix("\n").removesuffix("\r")
+        last = last_line(text.strip()).strip()
         # Grammars tolerate a head without a body; such an end would be no example to follow.
         is_open = not last or last.endswith((":", "{", "(", "[", ",")) or COMMENT.fullmatch(last)
         if not is_open and is_sound(hole["prefix"] + text + hole["suffix"], language):
@@ -106,7 +107,7 @@ def shorten(hole: Mapping[str, Any]) -> str | None:
 
 def echo(hole: Mapping[str, Any]) -> Pair:
     """The true middle over itself followed by the suffix's first lines: what a model that does not stop would write."""
-    following = "".join(hole["suffix"].splitlines(keepends=True)[:3])
+    following = "".join(split_lines(hole["suffix"], keepends=True)[:3])
     return Pair(
         kind="echo",
         chosen=hole["middle"],

@@ -23,6 +23,7 @@ from infill.release.frame import Frame
 from infill.release.readiness import Patience
 from infill.release.registry import Version
 from infill.release.route import Route
+from infill.text import split_lines
 
 ROLLBACK_S: Final = 30.0
 """The previous InferenceService is up already; so long it may take to say so."""
@@ -146,7 +147,7 @@ def _diff(dump: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     """The lines of a unified diff without what the API server adds."""
     before, after = _shown(old), _shown(new)
     names = [f"{each['kind']}/{each['metadata']['name']}" if each else "nothing" for each in (before, after)]
-    texts = [dump(each).splitlines() if each else [] for each in (before, after)]
+    texts = [split_lines(dump(each)) if each else [] for each in (before, after)]
     lines = list(difflib.unified_diff(texts[0], texts[1], names[0], names[1], lineterm=""))
     return lines or [f"# {names[1]}: no change"]
 

@@ -74,7 +74,7 @@ def _rows(uri: str, name: str) -> list[dict[str, Any]]:
     file = storage.join(uri, name)
     if not storage.exists(file):
         return []
-    return [json.loads(line) for line in storage.read_bytes(file).decode().splitlines()]
+    return [json.loads(line) for line in storage.read_bytes(file).split(b"\n") if line]
 
 
 def _samples(examples: str, evaluations: Mapping[str, str], metric: str) -> list[Sample]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from infill.text import read_text, split_lines
+
 if TYPE_CHECKING:  # the table and the estimate of energy are also read where there is no torch
     import torch
 
@@ -56,7 +58,7 @@ def device_name(device: "torch.device") -> str:
 
         return str(torch.cuda.get_device_name(device))
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = split_lines(read_text(info)) if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 

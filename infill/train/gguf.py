@@ -21,6 +21,7 @@ from safetensors import safe_open
 from infill import manifest, prompt
 from infill.bases import pre_tokenizers
 from infill.errors import InputError
+from infill.text import read_text
 from infill.train import card
 
 TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, gguf.LlamaFileType]]] = {
@@ -73,7 +74,7 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
         raise InputError(f"{folder} is no model folder: it has no config.json")
-    config: dict[str, Any] = json.loads(file.read_text())
+    config: dict[str, Any] = json.loads(read_text(file))
     rope = config.get("rope_parameters") or {
         "rope_theta": config.get("rope_theta"),
         **(config.get("rope_scaling") or {}),
@@ -133,7 +134,7 @@ def _write_settings(writer: GGUFWriter, config: Mapping[str, Any], kind: str) ->
 
 def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path) -> str:
     """Vocabulary, merges and special tokens; returns llama.cpp's name of the pre-tokenizer."""
-    fmt, tokenizer = prompt.load_format(folder), json.loads((folder / "tokenizer.json").read_text())
+    fmt, tokenizer = prompt.load_format(folder), json.loads(read_text(folder / "tokenizer.json"))
     words, pre = tokenizer["model"], pre_tokenizers.name_of(tokenizer)
     tokens = {number: (token, TokenType.NORMAL) for token, number in words["vocab"].items()}
     for added in tokenizer["added_tokens"]:

@@ -10,7 +10,11 @@ from transformers import PretrainedConfig
 from infill import model
 from infill.config import PRESETS, ModelConfig, TrainConfig
 from infill.errors import TrainingError
+<<<<<<< HEAD
 from infill.train import adapter
+=======
+from infill.text import read_text, split_lines
+>>>>>>> work-foreign
 from infill.train.engine import precision
 
 GROUP: Final = Path("/sys/fs/cgroup")
@@ -21,7 +25,7 @@ def available(device: torch.device, sharing: int = 1) -> float:
     """Bytes that are free on `device`, for each of `sharing` workers."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0]) / sharing
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = split_lines(read_text("/proc/meminfo"))
     fields = {name: float(rest.split()[0]) * 1_024 for name, _, rest in (line.partition(":") for line in lines)}
     return min(fields["MemAvailable"], _left_in_group()) / sharing
 
@@ -29,9 +33,9 @@ def available(device: torch.device, sharing: int = 1) -> float:
 def _left_in_group() -> float:
     """What the container's limit leaves; infinite without one."""
     limit, used = GROUP / "memory.max", GROUP / "memory.current"
-    if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
+    if not limit.exists() or not used.exists() or read_text(limit).strip() == "max":
         return float("inf")
-    return float(limit.read_text()) - float(used.read_text())
+    return float(read_text(limit)) - float(read_text(used))
 
 
 def shape_of(settings: PretrainedConfig) -> tuple[ModelConfig, int]:

@@ -42,7 +42,7 @@ def _held(output: str) -> bool | None:
     lock = Path(f"{storage.local_path(output)}.lock") if storage.is_local(output) else None
     if lock is None or not lock.exists():
         return None
-    with lock.open() as file:
+    with lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,6 +16,7 @@ import torch
 from infill import manifest, ray_session, storage
 from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
+from infill.text import split_lines
 from infill.train import checkpoint, watch
 from infill.train.job import Job, Place, run
 from infill.train.zero import DeepSpeedEngine
@@ -89,7 +90,7 @@ def reason(error: Exception, output: str) -> str:
     hang = storage.join(output, watch.HANG_FILE)
     if storage.exists(hang):
         return str(storage.read_json(hang)["message"])
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in split_lines(str(error)) if line.strip()]
     return f"the workers were lost ({lines[-1][:500] if lines else type(error).__name__})"
 
 

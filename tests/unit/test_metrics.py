@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,19 @@ def test_suffix_echo_needs_a_telling_line_that_the_middle_lacks() -> None:
     assert metrics.suffix_echo("f(x)", "f(x", ")\n") == 0
     assert metrics.suffix_echo("a, b): pass", "a, b", "): pass\n") == 1
     assert metrics.suffix_echo("anything", "x", "") == 0
+
+
+@pytest.mark.parametrize("mark", ["\f", "\v", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_only_line_ends_end_a_line(mark: str) -> None:
+    middle = f"text = 'a{mark}b'\n"
+    assert metrics.kk(f"text = 'a\n{middle}", middle) == 1.0
+    assert metrics.kk("b'\n", middle) == 0.0
+    assert metrics.suffix_echo(f"x = 1\nb{mark}c", "x = 1", f"c{mark}b\n") == 0.0
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_ends_a_line(end: str) -> None:
+    middle, output = f"a = 1{end}b = 2{end}", f"b = 2{end}c = 3{end}"
+    assert metrics.kk(output, middle) == 0.5
+    assert metrics.relaxed_exact_match("= 1", "= 1", f"x{end}a ", f"{end}y") == 1.0
+    assert metrics.suffix_echo(f"a = 1{end}next()", "a = 1", f"{end}next(){end}") == 1.0

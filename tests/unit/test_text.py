@@ -86,8 +86,9 @@ def test_line_starts_are_where_lines_begin(sample: str) -> None:
     ] * ends_in_line_end
 
 
-@given(pieces=st.lists(TEXTS))
-def test_lines_do_not_depend_on_how_a_stream_is_cut(pieces: list[str]) -> None:
-    buffer = text.LineBuffer()
-    arrived = [line for piece in pieces for line in buffer.feed(piece)]
-    assert arrived + buffer.close() == text.split_lines("".join(pieces))
+@given(sample=TEXTS)
+def test_first_and_last_line_are_those_of_an_editor(sample: str) -> None:
+    lines = [line.rstrip("\r\n") for line in text.split_lines(sample + "x", keepends=True)]
+    assert text.first_line(sample + "x") == lines[0]
+    assert text.last_line(sample + "x") == lines[-1]
+    assert text.last_line(sample + "\r") == text.first_line("\r\n" + sample) == ""

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from infill.corpus.licences import recognise, spdx
 from infill.corpus.licences.recognise import Statement
+from infill.foreign import UnreadableError, parse
+from infill.text import split_lines
 
 _BY_FILE: Final = re.compile(
     r"(?:see (?:the )?|in (?:the )?|as in (?:the )?)?(?:file:?|dual(?: licensed?)?|multi(?:ple)? licenses?|"
@@ -71,7 +73,7 @@ def _table(value: object, name: str) -> Mapping[str, Any]:
 
 def _classifiers(listed: object) -> Iterator[str]:
     """Return the licences of trove classifiers; "OSI Approved" alone says nothing."""
-    lines = listed if isinstance(listed, list) else str(listed or "").splitlines()
+    lines = listed if isinstance(listed, list) else split_lines(str(listed or ""))
     for line in lines:
         if isinstance(line, str) and line.strip().startswith("License ::"):
             name = line.rpartition("::")[2].strip()
@@ -153,12 +155,14 @@ def stated(name: str, text: str) -> list[str]:
     if reader is None:
         return []
     try:
-        values = list(reader(text))
-    except (ValueError, SyntaxError, RecursionError, MemoryError, configparser.Error):
-        values = list(_LOOSE(text))
-    return [
-        value if isinstance(value, str) else json.dumps(value, default=str) for value in values if value is not None
-    ]
+        return parse(_words, reader, text)
+    except UnreadableError:
+        return _words(_LOOSE, text)
+
+
+def _words(reader: Callable[[str], Iterator[object]], text: str) -> list[str]:
+    values = [value for value in reader(text) if value is not None]
+    return [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
 
 
 def of_metadata(metadata: PackageMetadata) -> list[str]:

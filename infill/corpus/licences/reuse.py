@@ -8,6 +8,7 @@ from typing import Final
 
 from infill.corpus.licences import spdx
 from infill.corpus.licences.recognise import Statement, joined
+from infill.foreign import UnreadableError, parse
 
 REUSE: Final = "REUSE.toml"
 DEP5: Final = (".reuse/dep5", "debian/copyright")
@@ -29,9 +30,9 @@ def of_reuse(text: str, path: str) -> list[Rule]:
     """
     folder = path[: -len(REUSE)]
     try:
-        annotations = tomllib.loads(text).get("annotations", [])
-    except (ValueError, RecursionError) as error:
-        return [Rule(re.compile(re.escape(folder) + ".*"), Statement(spdx.UNKNOWN, f"{path} is not valid: {error}"))]
+        annotations = parse(tomllib.loads, text).get("annotations", [])
+    except UnreadableError as error:
+        return [Rule(re.compile(re.escape(folder) + ".*"), Statement(spdx.UNKNOWN, f"{path} is {error}"))]
     rules = []
     for annotation in annotations if isinstance(annotations, list) else []:
         if isinstance(annotation, dict) and "SPDX-License-Identifier" in annotation:

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from boolean.boolean import ParseError  # type: ignore[import-untyped]
-from license_expression import ExpressionError, Licensing, get_spdx_licensing  # type: ignore[import-untyped]
+from license_expression import Licensing, get_spdx_licensing  # type: ignore[import-untyped]
+
+from infill.foreign import UnreadableError, parse
 
 UNKNOWN: Final = "NOASSERTION"
 """SPDX's word for a licence that nobody states, or that we do not know."""
@@ -125,11 +126,11 @@ def _parsed(expression: str) -> Any:
     if len(expression) > _MAX_EXPRESSION:
         return None
     try:
-        parsed = _spdx().parse(expression, validate=False, strict=True)
-        if parsed is None:
-            return None
-        unknown = _spdx().unknown_license_keys(parsed)
-    except (ExpressionError, ParseError, AssertionError, IndexError):  # the last two: its own slips, as for "()"
+        parsed = parse(_spdx().parse, expression, validate=False, strict=True)
+        unknown = [] if parsed is None else parse(_spdx().unknown_license_keys, parsed)
+    except UnreadableError:
+        return None
+    if parsed is None:
         return None
     return parsed if all(map(_LICENCE_REF.fullmatch, unknown)) else None
 

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Final
 
 from infill.corpus.licences import spdx
-from infill.text import split_lines
+from infill.text import decode, split_lines
 
 NOTICES: Final = "notices"
 """The file of known texts that license nothing, such as the appendices that say how to apply a licence."""
@@ -136,7 +136,7 @@ def _templates() -> tuple[_Template, ...]:
     for file in resources.files(__package__).joinpath("texts").iterdir():
         name, _, kind = file.name.rpartition(".")
         if kind == "txt":
-            templates += [_template(name, text) for text in file.read_text(encoding="utf-8").split("\n%%\n")]
+            templates += [_template(name, text) for text in decode(file.read_bytes()).split("\n%%\n")]
     return tuple(sorted(templates, key=lambda template: (-template.size, template.licence)))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from infill.context import ProjectIndex, Query, rank
-from infill.context.caret import first_lines, imports, last_lines, split_at
+from infill.context.caret import first_lines, imports, last_lines
 from infill.context.layout import stem
 from infill.context.similarity import iou, line_set, path_distance
 from infill.context.strategies import MAX_FILE_LINES, STRATEGIES
@@ -131,14 +131,6 @@ def test_lines_round_the_caret() -> None:
     assert [last_lines(text, count) for count in (0, 1, 9)] == ["fo", "three\nfo", text]
     assert [first_lines("ur\nfive\nsix", count) for count in (0, 1, 9)] == ["ur\n", "ur\nfive\n", "ur\nfive\nsix"]
     assert last_lines("", 3) == first_lines("", 3) == ""
-
-
-def test_split_at_is_between_characters() -> None:
-    assert split_at("ab\r\ncd", 1, 3) == ("ab", "\r\ncd")
-    assert split_at("ab\r\ncd", 2, 1) == ("ab\r\n", "cd")
-    for line, column in ((0, 1), (3, 1), (1, 4), (1, 0)):
-        with pytest.raises(InputError, match="there is no"):
-            split_at("ab\r\ncd", line, column)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ Text is never parsed for special tokens: an `Encoder` has none in its vocabulary
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,6 +27,8 @@ Encode = Callable[[str], list[int]]
 """Text to token ids, never parsing special tokens."""
 
 FILE_NAME: Final = "prompt_format.json"
+FILES: Final = ("tokenizer.json", FILE_NAME, "config.json")
+"""What `load_format` and `load_encoder` read of a model's folder, where it is there."""
 VERSION: Final = 1
 """Raised whenever `render` would give other ids for the same request; a server refuses a version it does not know."""
 
@@ -48,7 +51,7 @@ class NoFimError(InputError):
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
     name: str
-    """Family: infill, mellum, starcoder2 or qwen2.5-coder."""
+    """Family: infill, mellum, starcoder, starcoder2 or qwen2.5-coder."""
     version: int = VERSION
     order: Literal["spm", "psm"] = "spm"
     """Suffix, prefix, middle; or prefix, suffix, middle."""
@@ -66,7 +69,7 @@ class PromptFormat:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a middle: end of text, the next file, or any other control token."""
+        """The roles' tokens that end a middle; a tokenizer may have other control tokens (`stop_ids` of the module)."""
         return tuple(
             dict.fromkeys(
                 (self.endoftext, self.filename, self.fim_pad, self.fim_prefix, self.fim_middle, self.fim_suffix)
@@ -97,6 +100,15 @@ class PromptFormat:
         return read
 
 
+_FILENAME_ROLES: Final[Mapping[str, str]] = {
+    "endoftext": "<|endoftext|>",
+    "fim_prefix": "<fim_prefix>",
+    "fim_middle": "<fim_middle>",
+    "fim_suffix": "<fim_suffix>",
+    "fim_pad": "<fim_pad>",
+    "filename": "<filename>",
+}
+
 FAMILIES: Final[tuple[tuple[str, Mapping[str, str], Mapping[str, Any]], ...]] = (
     (
         "qwen2.5-coder",
@@ -122,20 +134,15 @@ FAMILIES: Final[tuple[tuple[str, Mapping[str, str], Mapping[str, Any]], ...]] = 
         },
         {"order": "psm", "item_end": "", "path_in_prefix": True},
     ),
-    (
-        "mellum",
-        {
-            "endoftext": "<|endoftext|>",
-            "fim_prefix": "<fim_prefix>",
-            "fim_middle": "<fim_middle>",
-            "fim_suffix": "<fim_suffix>",
-            "fim_pad": "<fim_pad>",
-            "filename": "<filename>",
-        },
-        {"order": "spm"},
-    ),
+    ("starcoder", _FILENAME_ROLES, {"order": "psm"}),
+    ("mellum", _FILENAME_ROLES, {"order": "spm"}),
 )
 """Name, token of each role, and what differs from the defaults, for the families of published base models."""
+MELLUM_TOKENS: Final = frozenset({"<system>", "<user>", "<assistant>", "<think>"})
+"""Special tokens of Mellum that StarCoder's tokenizer, from which it has the others, lacks."""
+STARCODER_TOKENS: Final = frozenset({"<reponame>", "<gh_stars>", "<issue_start>", "<jupyter_start>", "<commit_before>"})
+MELLUM_ROWS: Final = 98_304
+"""Rows of Mellum's embedding as released; StarCoder's has 49,152."""
 
 
 def infill_format() -> PromptFormat:
@@ -145,14 +152,17 @@ def infill_format() -> PromptFormat:
     return PromptFormat(name="infill", **roles)
 
 
-def detect_format(tokenizer: Mapping[str, Any]) -> PromptFormat:
-    """The format of a published model, from the added tokens of its `tokenizer.json`.
+def detect_format(tokenizer: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> PromptFormat:
+    """Return the format of a published model, from its `tokenizer.json` and its `config.json`, if there is one.
 
     Raises InputError when the FIM tokens of no known family are all there.
     """
     ids = {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens", [])}
+    ids |= {token: number for number, token in control_tokens(tokenizer).items()}
     for name, roles, differences in FAMILIES:
         if all(token in ids for token in roles.values()):
+            if name == "starcoder" and is_mellum(ids, config or {})[0]:
+                continue
             fields: dict[str, Any] = {role: ids[token] for role, token in roles.items()}
             return PromptFormat(name=name, **fields, **differences)
     known = ", ".join(name for name, _, _ in FAMILIES)
@@ -160,6 +170,73 @@ def detect_format(tokenizer: Mapping[str, Any]) -> PromptFormat:
         f"the tokenizer has no fill-in-the-middle tokens of a family we know ({known}); "
         f"choose a base model trained for infilling, pass --add-fim, or put a {FILE_NAME} beside its tokenizer"
     )
+
+
+def is_mellum(tokens: Collection[str], config: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether a model with the tokens of Mellum and StarCoder is Mellum, and what decided.
+
+    The two name the roles alike and take the parts in another order: StarCoder puts the prefix first. Granite Code has
+    StarCoder's tokenizer and order in a Llama, so the architecture alone does not tell.
+    """
+    kind, rows = config.get("model_type"), config.get("vocab_size")
+    if own := sorted(MELLUM_TOKENS.intersection(tokens)):
+        return True, f"the tokenizer has {own[0]}, as Mellum's alone"
+    if kind not in (None, "llama"):
+        return False, f"config.json has the model_type {kind}, Mellum is a llama"
+    if rows == MELLUM_ROWS:
+        return True, f"config.json has the vocab_size {rows}, as Mellum's alone"
+    if own := sorted(STARCODER_TOKENS.intersection(tokens)):
+        return False, f"the tokenizer has {own[0]} but none of Mellum's {', '.join(sorted(MELLUM_TOKENS))}"
+    return True, "nothing in the tokenizer or in config.json tells of StarCoder"
+
+
+def why_format(folder: Path) -> str:
+    """Return which prompt format the model or tokenizer in `folder` has, and what decided."""
+    fmt = load_format(folder)
+    if (folder / FILE_NAME).exists():
+        return f"{fmt.name}: {FILE_NAME} says so"
+    if fmt.name not in ("mellum", "starcoder"):
+        return f"{fmt.name}: the tokenizer has the fill-in-the-middle tokens of this family"
+    tokenizer = read_tokenizer(folder)
+    tokens = {*control_tokens(tokenizer).values(), *(token["content"] for token in tokenizer.get("added_tokens", []))}
+    return f"{fmt.name}: {is_mellum(tokens, _config_json(folder))[1]}"
+
+
+_MARKER: Final = re.compile(r"<[|｜].+[|｜]>|</?[A-Za-z][\w.:-]*>|<\[[\w-]+\]>|\[/?[A-Z][A-Z0-9_]*\]", re.DOTALL)
+"""How control tokens are spelt: <|im_end|>, <repo_name>, <[fim-suffix]>, [INST], and with DeepSeek's wide bars."""
+_HTML: Final = frozenset(
+    """a b blockquote body br caption code div em form h1 h2 h3 h4 h5 h6 head html i img input li link meta ol p pre
+    script span strong style sub sup table tbody td tfoot th thead title tr u ul""".split()  # noqa: SIM905
+)
+"""Elements that some tokenizers have as tokens of their own; they are text."""
+
+
+def _is_marker(token: str) -> bool:
+    return token[:1] in ("<", "[") and bool(_MARKER.fullmatch(token)) and token.strip("</>").lower() not in _HTML
+
+
+def control_tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
+    """Return id and name of the control tokens of a `tokenizer.json`: those that never are text.
+
+    That a token is `special` is one sign; Qwen's <|repo_name|> and <|file_sep|> are not. So is a token that is spelt
+    like one and that no text is encoded with: an added one, or an entry of the vocabulary that no merge leads to.
+    """
+    added = {int(token["id"]): token for token in tokenizer.get("added_tokens", [])}
+    control = {
+        number: str(token["content"])
+        for number, token in added.items()
+        if token.get("special") or _is_marker(token["content"])
+    }
+    model = tokenizer.get("model", {})
+    vocabulary = model.get("vocab", {})
+    if not isinstance(vocabulary, Mapping):  # of another kind than BPE, which an Encoder refuses
+        return control
+    marked = {token: number for token, number in vocabulary.items() if number not in added and _is_marker(token)}
+    if marked:
+        merges = model.get("merges", ())
+        merged = {merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges}
+        control |= {number: token for token, number in marked.items() if token not in merged}
+    return control
 
 
 def load_format(folder: Path) -> PromptFormat:
@@ -170,7 +247,16 @@ def load_format(folder: Path) -> PromptFormat:
         except ValueError as error:
             raise InputError(f"{folder / FILE_NAME} is not valid JSON: {error}") from error
         return PromptFormat.from_json(value)
-    return detect_format(read_tokenizer(folder))
+    return detect_format(read_tokenizer(folder), _config_json(folder))
+
+
+def _config_json(folder: Path) -> Mapping[str, Any]:
+    """Return the model's configuration; an empty one for a tokenizer without a model, or when it is damaged."""
+    try:
+        value = json.loads(read_text(folder / "config.json"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_tokenizer(folder: Path) -> dict[str, Any]:
@@ -186,22 +272,25 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 class Encoder:
-    """A tokenizer without its special tokens: whatever the text, only ordinary ids come out."""
+    """A tokenizer without its control tokens: whatever the text, only ordinary ids come out."""
 
     def __init__(self, tokenizer: Mapping[str, Any]) -> None:
         value = json.loads(json.dumps(tokenizer))
-        special = {token["content"] for token in value["added_tokens"]} - {value["model"].get("unk_token")}
-        value["added_tokens"] = []
+        control = control_tokens(tokenizer)
+        names = set(control.values()) - {value["model"].get("unk_token")}
+        value["added_tokens"] = [token for token in value["added_tokens"] if token["id"] not in control]
         value["post_processor"] = None
         value["model"]["vocab"] = {
-            token: number for token, number in value["model"]["vocab"].items() if token not in special
-        }
+            token: number for token, number in value["model"]["vocab"].items() if token not in names
+        } | {token["content"]: token["id"] for token in value["added_tokens"]}  # else they would be numbered anew
         self._tokenizer = Tokenizer.from_str(json.dumps(value))
         self.json: Mapping[str, Any] = tokenizer
-        """The tokenizer as it was given, special tokens included."""
+        """The tokenizer as it was given, control tokens included."""
+        self.control: Mapping[int, str] = control
+        """Id and name of the tokens that never are text."""
         ids = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
         self.vocab_size: int = max(ids) + 1
-        """Rows that an embedding needs: the highest id, special tokens included, plus one."""
+        """Rows that an embedding needs: the highest id, control tokens included, plus one."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; the names of special tokens in it are ordinary text."""
@@ -212,8 +301,13 @@ class Encoder:
         return [list(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids`; special tokens vanish, bytes that are no UTF-8 become U+FFFD."""
+        """The text of `ids`; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def stop_ids(fmt: PromptFormat, encoder: Encoder) -> tuple[int, ...]:
+    """Return the tokens that end a middle: those of the format's roles, and every other control token."""
+    return tuple(dict.fromkeys((*fmt.stop_ids, *sorted(encoder.control))))
 
 
 def load_encoder(folder: Path) -> Encoder:

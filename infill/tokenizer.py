@@ -63,6 +63,8 @@ def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float
     report = measure(encoder, corpus, seed=config.seed)
     if report["round_trip"] < 1 and not config.base_model:
         raise RuntimeError(f"the trained tokenizer loses text: {report['round_trip']:.4%} of the documents come back")
+    if config.base_model:
+        report["prompt_format"] = prompt.why_format(bases.fetch(config.base_model))
     for name, data in files.items():
         storage.write_bytes(storage.join(output, name), data)
     storage.write_json(storage.join(output, "report.json"), report)

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from infill.context.packing import pack
 from infill.errors import InputError
-from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format
+from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format, stop_ids
 
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
@@ -90,7 +90,7 @@ class Generator:
 
     def _take(self, model: Any, encoder: Encoder, fmt: PromptFormat) -> None:
         self.model, self.encoder, self.format = model, encoder, fmt
-        self.stop_ids: frozenset[int] = frozenset(fmt.stop_ids)
+        self.stop_ids: frozenset[int] = frozenset(stop_ids(fmt, encoder))
         self.device: torch.device = model.device
         small = model.num_parameters() < ONE_THREAD
         self.threads: int = 1 if small else min(torch.get_num_threads(), MAX_THREADS)

@@ -20,7 +20,6 @@ VERSION: Final = 1
 
 RECORD_FILE: Final = "deployment.json"
 DEFAULT_RELEASE: Final = "completions"
-_FORMAT_FILES: Final = ("tokenizer.json", prompt.FILE_NAME)
 
 
 def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]:
@@ -192,7 +191,7 @@ def _record(
             " evaluate and register it again"
         )
     manifest.verify(model)
-    with storage.some_files(model_uri, _FORMAT_FILES) as folder:
+    with storage.some_files(model_uri, prompt.FILES) as folder:
         found = prompt.load_format(folder).hash
     if found != prompt_format_hash:
         raise InputError(

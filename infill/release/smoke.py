@@ -16,8 +16,6 @@ from infill import prompt, proxies, storage
 from infill.context.packing import pack
 from infill.errors import ServiceError
 
-FILES: Final = ("tokenizer.json", prompt.FILE_NAME)
-"""What the test needs of a model's folder."""
 PAUSE_S: Final = 1.0
 
 HELPER: Final = {"path": "shapes.py", "text": "def area(width, height):\n    return width * height\n"}
@@ -79,7 +77,7 @@ def check(
     `settle_s` a server that does not answer yet is asked again. Raises SmokeError for another prompt format, another
     number of prompt tokens, context that is not used, an error, or a request slower than `latency_ms`.
     """
-    with storage.some_files(model_uri, FILES) as folder:
+    with storage.some_files(model_uri, prompt.FILES) as folder:
         fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
     timeout = max(latency_ms / 1000, 1.0) + 5
     with proxies.client(url, timeout=timeout) as client:

@@ -24,9 +24,10 @@ TOKENIZER_FILES: Final = (
 
 def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
     """Write the Hugging Face `model` with its weights as `dtype`, and the tokenizer of the folder `source`."""
-    fmt = prompt.load_format(storage.fetch(source))
+    folder = storage.fetch(source)
+    fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model.generation_config.eos_token_id = list(fmt.stop_ids)
+    model.generation_config.eos_token_id = list(prompt.stop_ids(fmt, encoder))
     model.generation_config.pad_token_id = fmt.fim_pad
     with tempfile.TemporaryDirectory() as folder:
         kept: dict[int, torch.Tensor] = {}  # tied weights stay one tensor, which is written once

@@ -137,8 +137,8 @@ def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path
     fmt, tokenizer = prompt.load_format(folder), json.loads(read_text(folder / "tokenizer.json"))
     words, pre = tokenizer["model"], pre_tokenizers.name_of(tokenizer)
     tokens = {number: (token, TokenType.NORMAL) for token, number in words["vocab"].items()}
-    for added in tokenizer["added_tokens"]:
-        tokens[added["id"]] = added["content"], TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+    tokens |= {added["id"]: (added["content"], TokenType.USER_DEFINED) for added in tokenizer["added_tokens"]}
+    tokens |= {number: (token, TokenType.CONTROL) for number, token in prompt.control_tokens(tokenizer).items()}
     unused = {number: (f"[PAD{number}]", TokenType.UNUSED) for number in range(config["vocab_size"])}
     table = [(unused | tokens)[number] for number in range(config["vocab_size"])]
     writer.add_tokenizer_model("gpt2")

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from infill.errors import InputError
-from infill.prompt import load_encoder, load_format
+from infill.prompt import Encoder, load_encoder, load_format
 from serving.predictor.cache import Entry, Ids, PrefixCache
 from serving.predictor.text import token_bytes
 from serving.protocol import Sampling
@@ -84,7 +84,7 @@ class Engine:
         torch.set_num_threads(threads or _useful_threads(self.model))
         self.context_length = int(config.max_position_embeddings)
         self.vocab_size = int(config.vocab_size)
-        self.stop_ids = _stop_ids(folder, self.model)
+        self.stop_ids = _stop_ids(folder, encoder, self.model)
         room = int(cache_gib * 2**30) or _cache_room(self.device)
         self.cache = PrefixCache(room)
         self._prefill_tokens = PREFILL_TOKENS * (8 if self.device.type == "cuda" else 1)
@@ -178,10 +178,11 @@ def _useful_threads(model: Any) -> int:
     return 1 if model.num_parameters() < SMALL_PARAMETERS else min(cores, MAX_THREADS)
 
 
-def _stop_ids(folder: Path, model: Any) -> frozenset[int]:
-    """Tokens that end a text: the model's own end of text, and every control token where the model has a format."""
+def _stop_ids(folder: Path, encoder: Encoder, model: Any) -> frozenset[int]:
+    """Return the tokens that end a text: the model's own end of text, and every control token."""
     eos = model.generation_config.eos_token_id
     stops = {eos} if isinstance(eos, int) else set(eos or ())
+    stops |= set(encoder.control)
     with suppress(InputError):
         stops |= set(load_format(folder).stop_ids)
     return frozenset(stops)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infill.errors import InputError
+from infill.prompt import control_tokens
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -19,23 +20,24 @@ def _byte_of_character() -> dict[str, int]:
 
 
 def token_bytes(tokenizer: Mapping[str, Any]) -> list[bytes]:
-    """The bytes of each token id of a byte-level `tokenizer.json`; special tokens have none.
+    """Return the bytes of each token id of a byte-level `tokenizer.json`; control tokens have none.
 
     Raises InputError for a tokenizer that is not byte-level.
     """
     alphabet = _byte_of_character()
-    added = {int(token["id"]): token for token in tokenizer["added_tokens"]}
+    control = control_tokens(tokenizer)
+    added = {int(token["id"]): str(token["content"]) for token in tokenizer["added_tokens"]}
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     table = [b""] * (max([*vocabulary.values(), *added]) + 1)
     for text, number in vocabulary.items():
-        if number in added:
+        if number in added or number in control:
             continue
         try:
             table[number] = bytes(alphabet[character] for character in text)
         except KeyError as error:
             raise InputError(f"the tokenizer is not byte-level: token {number} is {text!r}") from error
-    for number, token in added.items():
-        table[number] = b"" if token["special"] else token["content"].encode()
+    for number, text in added.items():
+        table[number] = b"" if number in control else text.encode()
     return table
 
 

@@ -9,10 +9,8 @@ from infill import manifest, storage
 from infill.context import CANDIDATES
 from infill.context.strategies import STRATEGIES
 from infill.errors import InputError
-from infill.prompt import FILE_NAME, Encoder, PromptFormat, load_encoder, load_format
+from infill.prompt import FILES, Encoder, PromptFormat, load_encoder, load_format, why_format
 
-LIGHT_FILES: Final = ("tokenizer.json", FILE_NAME, "config.json")
-"""All that the transformer needs of a model folder; the weights stay where they are."""
 MAX_NEW_TOKENS: Final = 128
 
 
@@ -75,6 +73,8 @@ class Prepared:
     """What a model folder and a deployment record say about prompts."""
 
     fmt: PromptFormat
+    why_format: str
+    """Which format that is, and what decided."""
     encoder: Encoder
     max_prompt_tokens: int
     max_new_tokens: int
@@ -92,8 +92,9 @@ def prepare(config: TransformerConfig) -> Prepared:
     uri = config.model or manifest.follow(record, "model", storage.parent(config.deployment))
     if not uri:
         raise InputError(f"{config.deployment} names no model_uri; deploy again")
-    with storage.some_files(uri, LIGHT_FILES) as folder:
+    with storage.some_files(uri, FILES) as folder:
         fmt, encoder, context = load_format(folder), load_encoder(folder), _context_length(folder)
+        why = why_format(folder)
     wanted = record.get("prompt_format_hash", fmt.hash)
     if wanted != fmt.hash:
         raise InputError(
@@ -107,7 +108,7 @@ def prepare(config: TransformerConfig) -> Prepared:
             f"a budget of {budget} prompt tokens and {max_new} new ones does not fit the context of {context} tokens "
             f"of {uri}; set max_prompt_tokens and max_new_tokens"
         )
-    return Prepared(fmt=fmt, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
+    return Prepared(fmt=fmt, why_format=why, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
 
 
 def _context_length(folder: Path) -> int:

@@ -56,5 +56,6 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     model_server.app.include_router(create_router(service))
     trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
+    log.info("prompt format %s", prepared.why_format)
     log.info("prompts of at most %d tokens to %s", service.packer.budget, config.predictor)
     Server(config.host, config.port).start([CompletionModel(config.name)])

@@ -7,6 +7,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from infill.context import ProjectIndex
+from infill.prompt import stop_ids
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.upstream import Headers, Upstream
@@ -86,7 +87,7 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
     return Service(
         config=config,
         packer=build_packer(config, prepared),
-        upstream=Upstream(config, prepared.fmt.stop_ids),
+        upstream=Upstream(config, stop_ids(prepared.fmt, prepared.encoder)),
         max_new_tokens=prepared.max_new_tokens,
         metrics=Metrics(registry),
         slots=asyncio.Semaphore(config.max_requests),

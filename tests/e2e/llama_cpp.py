@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "models": {kind: str(file) for kind, file in models.items()},
             "prompts": prompts,
             "texts": texts,
-            "stops": list(generator.format.stop_ids),
+            "stops": sorted(generator.stop_ids),
             "limit": NEW_TOKENS,
         }
         found = _ask(options.npm, folder / "request.json", request)

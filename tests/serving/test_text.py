@@ -48,6 +48,13 @@ def test_special_tokens_have_no_text(encoder: Encoder) -> None:
     assert token_bytes(encoder.json)[:32] == [b""] * 32
 
 
+@pytest.mark.parametrize("name", ["<|repo_name|>", "<|im_end|>", "<file_sep>"])
+def test_a_control_token_has_no_text_though_it_is_not_special(encoder: Encoder, name: str) -> None:
+    added = [{"id": 512, "content": name, "special": False}, {"id": 513, "content": "    ", "special": False}]
+    table = token_bytes({**encoder.json, "added_tokens": [*encoder.json["added_tokens"], *added]})
+    assert table[512:] == [b"", b"    "]
+
+
 def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
     with pytest.raises(InputError, match="not byte-level"):
         token_bytes({"added_tokens": [], "model": {"vocab": {"▁def": 0}}})

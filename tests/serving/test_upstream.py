@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from infill.prompt import load_format
+from infill.prompt import load_encoder, load_format, stop_ids
 from serving.local import free_port
 from tests.serving.conftest import HTTP, Strangers, chunk, say, strange_predictor, transforming, wait_until
 
@@ -153,7 +153,7 @@ def test_vllm_gets_token_ids_and_its_answer_is_understood(model: Path, pair: tup
         "top_p": 0.5,
         "seed": 7,
         "stop": ["\n"],
-        "stop_token_ids": list(fmt.stop_ids),
+        "stop_token_ids": list(stop_ids(fmt, load_encoder(model))),
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -15,11 +15,12 @@ from infill.prompt import (
     Encoder,
     FimRequest,
     PromptFormat,
-    detect_format,
     infill_format,
     load_encoder,
     load_format,
     render,
+    stop_ids,
+    why_format,
 )
 from tests import golden
 
@@ -92,18 +93,99 @@ def test_unknown_version_and_fields_are_refused() -> None:
         PromptFormat.from_json({"colour": 1})
 
 
-@pytest.mark.parametrize("family", [name for name, _, _ in FAMILIES])
-def test_families_are_detected(family: str) -> None:
-    roles = next(tokens for name, tokens, _ in FAMILIES if name == family)
-    added = [{"content": token, "id": 100 + number} for number, token in enumerate(roles.values())]
-    found = detect_format({"added_tokens": added})
-    assert found.name == family
-    assert [getattr(found, role) for role in roles] == [token["id"] for token in added]
+STARCODER = ("<reponame>", "<gh_stars>", "<issue_start>", "<jupyter_start>", "<commit_before>", "<empty_output>")
+CHECKPOINTS: dict[str, tuple[str, tuple[str, ...], dict[str, Any], str]] = {
+    "Mellum-4b": ("mellum", (*STARCODER, "<system>", "<think>"), {"model_type": "llama", "vocab_size": 98_304}, "spm"),
+    "Mellum's tokenizer alone": ("mellum", (*STARCODER, "<system>", "<think>"), {}, "spm"),
+    "six tokens in a Llama": ("mellum", (), {"model_type": "llama", "vocab_size": 49_152}, "spm"),
+    "six tokens": ("mellum", (), {}, "spm"),
+    "StarCoderBase": ("starcoder", STARCODER, {"model_type": "gpt_bigcode", "vocab_size": 49_152}, "psm"),
+    "StarCoderBase, six tokens": ("starcoder", (), {"model_type": "gpt_bigcode"}, "psm"),
+    "StarCoder's tokenizer alone": ("starcoder", STARCODER, {}, "psm"),
+    "Granite-3b-code": ("starcoder", STARCODER, {"model_type": "llama", "vocab_size": 49_152}, "psm"),
+    "stable-code-3b": ("starcoder", STARCODER, {"model_type": "stablelm"}, "psm"),
+    "StarCoder2": ("starcoder2", ("<repo_name>", "<issue_start>"), {"model_type": "starcoder2"}, "psm"),
+    "Qwen2.5-Coder": ("qwen2.5-coder", ("<|repo_name|>", "<|im_end|>"), {"model_type": "qwen2"}, "psm"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_families_are_detected(tmp_path: Path, name: str) -> None:
+    family, others, config, order = CHECKPOINTS[name]
+    roles = next(tokens for known, tokens, _ in FAMILIES if known == family)
+    added = [{"content": token, "id": 100 + number} for number, token in enumerate((*roles.values(), *others))]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    if config:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    found = load_format(tmp_path)
+    assert (found.name, found.order) == (family, order)
+    assert [getattr(found, role) for role in roles] == [100 + number for number in range(len(roles))]
+    assert why_format(tmp_path).startswith(f"{family}: ")
+
+
+def test_a_damaged_config_decides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    added = [{"content": token, "id": number} for number, token in enumerate(RESERVED_TOKENS)]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    assert load_format(tmp_path).name == "mellum"
+
+
+CONTROL_NAMES = ["<|repo_name|>", "<|im_end|>", "<|file_sep|>", "<file_sep>", "<repo_name>", "</s>", "<s>", "[INST]"]
+CONTROL_NAMES += [
+    "<[fim-suffix]>",
+    "<｜fim▁hole｜>",
+    "<|eot_id|>",
+    "<think>",
+    "</tool_call>",
+    "<jupyter_code>",
+    "[PREFIX]",
+]
+TEXT_NAMES = ["    ", "\t\t", "<div>", "</td>", "<h1>", "->", "[]", "[i]", "<=", "<<", "x<y>", "<|", "|>"]
+
+
+def _with_tokens(names: list[str], *, added: bool, special: bool = False) -> dict[str, Any]:
+    """The golden tokenizer with further tokens, as added ones or in the vocabulary only."""
+    value: dict[str, Any] = json.loads((golden.FOLDER / "tokenizer.json").read_text())
+    first = len(value["model"]["vocab"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    for number, name in enumerate(names, first):
+        if added:
+            value["added_tokens"].append({"id": number, "content": name, "special": special, **flags})
+        else:
+            value["model"]["vocab"][name] = number
+    return value
+
+
+@pytest.mark.parametrize("added", [True, False], ids=["added", "in the vocabulary"])
+@pytest.mark.parametrize("name", CONTROL_NAMES)
+def test_a_control_token_is_known_without_a_flag(name: str, added: bool) -> None:
+    value = _with_tokens([name], added=added)
+    encoder = Encoder(value)
+    number = encoder.vocab_size - 1
+    assert encoder.control[number] == name
+    assert number not in encoder.encode(f"x = {name} {name}")
+    assert encoder.decode([*encoder.encode("a"), number]) == "a"
+    assert number in stop_ids(FMT, encoder)
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_a_token_that_is_text_stays_text(name: str) -> None:
+    encoder = Encoder(_with_tokens([name], added=True))
+    number = encoder.vocab_size - 1
+    assert number not in encoder.control
+    assert encoder.decode([number]) == name
+    assert encoder.decode(encoder.encode(f"a{name}b")) == f"a{name}b"
+
+
+def test_a_flag_makes_any_token_a_control_token() -> None:
+    encoder = Encoder(_with_tokens(["enough"], added=True, special=True))
+    assert encoder.control[encoder.vocab_size - 1] == "enough"
 
 
 def test_checkpoint_without_fim_tokens_is_refused(tmp_path: Path) -> None:
     value = json.loads((golden.FOLDER / "tokenizer.json").read_text())
     value["added_tokens"] = [token for token in value["added_tokens"] if "fim" not in token["content"]]
+    value["model"]["vocab"] = {token: number for token, number in value["model"]["vocab"].items() if "fim" not in token}
     (tmp_path / "tokenizer.json").write_text(json.dumps(value))
     with pytest.raises(InputError, match="no fill-in-the-middle tokens"):
         load_format(tmp_path)

@@ -30,7 +30,7 @@ def _greedy_without_cache(generator: Generator, prompt: list[int], n: int) -> li
     with torch.inference_mode(), generation._threads(1):
         for _ in range(n):
             token = int(generator.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-            if token in generator.format.stop_ids:
+            if token in generator.stop_ids:
                 break
             ids.append(token)
     return ids[len(prompt) :]

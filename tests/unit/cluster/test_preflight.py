@@ -13,8 +13,9 @@ import pytest
 
 from infill import config, preflight, stages, storage, tracking
 from infill.cluster import sizing
-from infill.cluster.api import MERGE, Api
-from infill.cluster.preflight import demand, problems, quantity
+from infill.cluster.api import MERGE, Api, quantity
+from infill.cluster.preflight import problems
+from infill.cluster.quota import demand
 from infill.cluster.settings import VARIABLE
 from infill.errors import InputError
 from tests.charts.bundle import helm
@@ -46,6 +47,18 @@ def limit(api: Api, hard: dict[str, str], used: dict[str, str]) -> None:
     api.create("resourcequotas", body)
     path = f"/api/v1/namespaces/{api.namespace}/resourcequotas/team/status"
     api._request("PATCH", path, body={"status": {"hard": hard, "used": used}}, content=MERGE)
+
+
+@pytest.fixture(autouse=True)
+def _named(request: pytest.FixtureRequest) -> None:
+    """What the jobs' pods name, in the namespace of tests that have an API server."""
+    if "api" in request.fixturenames:
+        provide(request.getfixturevalue("api"))
+
+
+def provide(api: Api) -> None:
+    for kind, name in (("Secret", "infill-object-store"), ("ServiceAccount", "infill-stage")):
+        api.create(f"{kind.lower()}s", {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}})
 
 
 def test_a_cluster_that_has_everything_passes(server: Server, api: Api) -> None:
@@ -149,6 +162,10 @@ def on_cluster(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(preflight.IN_A_POD, "10.0.0.1")
 
 
+def forget_serving(server: Server) -> None:
+    server.store.things.pop(("configmaps", "ml", "completions-deploy"))
+
+
 REMOTE = "memory://bucket/infill"
 
 
@@ -190,7 +207,7 @@ def test_a_run_over_budget_is_refused(check: Check) -> None:
         (lambda server: setattr(server, "token", "another"), "the API server refuses our token (401): renew it"),
         (lambda server: server.forbidden.add(("create", "rayjobs")), "may not create rayjobs in namespace ml: install"),
         (lambda server: server.quota.update(rayjobs=0), "exceeded quota"),
-        (lambda server: server.store.things.clear(), "no ConfigMap completions-deploy: install charts/infill-serving"),
+        (forget_serving, "no ConfigMap completions-deploy: install charts/infill-serving"),
     ],
     ids=["KubeRay", "KServe", "token", "rights", "quota", "serving"],
 )
@@ -204,7 +221,7 @@ def test_a_cluster_that_is_not_ready_is_one_sentence(
     assert time.monotonic() - started < 60
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert not [key for key in server.store.things if key[0] != "configmaps"]  # nothing half-made
+    assert {key[0] for key in server.store.things} <= {"configmaps", "secrets", "serviceaccounts"}  # nothing half-made
 
 
 def test_everything_that_is_amiss_is_told_at_once(

@@ -39,6 +39,15 @@ DEPLOY_RIGHTS: Final = (
 """What infill.release does; the roles infill-deployer and infill-launcher."""
 DOUBT_S: Final = 1.0
 """Seconds for which a refusal is doubted once the server is known to have its roles."""
+LOOKED_UP: Final = (
+    ("pods", "create"),
+    ("resourcequotas", "list"),
+    ("secrets", "get"),
+    ("configmaps", "get"),
+    ("serviceaccounts", "get"),
+    ("persistentvolumeclaims", "get"),
+)
+"""What preflight itself does besides, and goes without where it may not."""
 REFERENCES: Final = {
     "secrets": "Secret",
     "configmaps": "ConfigMap",

@@ -69,6 +69,8 @@ class Server:
         self.logs: dict[str, Log] = {}
         self.log_requests: list[dict[str, str]] = []
         self.requests: list[tuple[str, str]] = []
+        self.accepted: list[str] = []
+        """The header Accept of each request."""
         self.installed = {*CHECKED}
         self.forbidden: set[tuple[str, str]] = set()
         self.amnesia = 0.0
@@ -154,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.body = json.loads(self.rfile.read(length)) if length else {}
         state.requests.append((self.command, self.path))
+        state.accepted.append(self.headers.get("Accept", ""))
         fault = state.fault(self.command, self.path)
         if fault and fault.wait:
             state.stopping.wait(fault.wait)

@@ -58,12 +58,13 @@ def test_what_a_restarting_server_answers_passes(
     api = replace(api, grace=5.0, outage=5.0)
     api.create("rayjobs", build(job))
     server.faults.append(replace(fault, method=method, path="rayjobs"))
-    {
+    requests: dict[str, Callable[[], object]] = {
         "GET": lambda: api.get("rayjobs", job.name),
         "POST": lambda: api.create("rayjobs", build(replace(job, stage="dpo"))),
         "PATCH": lambda: api.merge("rayjobs", job.name, {"metadata": {"labels": {"a": "b"}}}),
         "DELETE": lambda: api.delete("rayjobs", job.name),
-    }[method]()
+    }
+    requests[method]()
     assert server.faults[-1].times == 0
 
 

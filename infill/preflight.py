@@ -4,7 +4,9 @@ All checks run at once and none may take longer than `PATIENCE_S`, so that a run
 minute, with a sentence for each reason and nothing half-made.
 """
 
+import contextlib
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -42,6 +44,7 @@ def check(*, preset: str, settings: str, store: str, budget: float) -> str:
         "MLflow": _mlflow,
         "the cluster": lambda: _cluster(preset, config),
     }
+    _load(store)
     collect = _start(checks)
     digest, found = "", []
     try:
@@ -56,6 +59,17 @@ def check(*, preset: str, settings: str, store: str, budget: float) -> str:
     if run := os.environ.get(stages.RUN, ""):
         tracking.parent_run(f"infill-{preset}", run, tags={"infill.preset": preset}, config=config)
     return digest
+
+
+def _load(store: str) -> None:
+    """Import here what the checks need: threads that import a library for the first time at once see it half-made."""
+    names = ["infill.corpus.sources", "mlflow", "sqlalchemy.exc"]
+    if cluster_settings.read() is not None:
+        names += ["infill.cluster.api", "infill.cluster.preflight", "infill.release.deploy", "infill.release.frame"]
+    for name in names:
+        importlib.import_module(name)
+    with contextlib.suppress(InfillError):  # the check of the store says what is wrong with it
+        storage.filesystem(store)
 
 
 def _start(checks: Mapping[str, Callable[[], Iterator[str]]]) -> Callable[[], dict[str, list[str] | None]]:

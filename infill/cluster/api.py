@@ -4,25 +4,38 @@ The typed classes of the client are left out on purpose: version 37 serialises s
 facts on KServe), dicts pass unchanged through every version.
 """
 
+import dataclasses
 import json
+import logging
 import os
-import time
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import urllib3
+import yaml
 from kubernetes import client, config
+from kubernetes.utils.quantity import parse_quantity
 
+<<<<<<< HEAD
 from infill.errors import InfillError, InputError, ServiceError
 from infill.text import read_text
+=======
+from infill.cluster.answers import ApiError, Passing, RefusedError, Retry, UnreachableError, is_about_rights, refusal
+from infill.errors import InputError
+
+__all__ = ["APPLY", "MERGE", "Api", "ApiError", "Manifest", "RefusedError", "UnreachableError", "connect", "quantity"]
+>>>>>>> work-kube
 
 Manifest = dict[str, Any]
 MERGE: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
-PASSING: Final = (429, 500, 502, 503, 504)
-"""HTTP statuses that a server under load answers for a while."""
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Accept header for an object without its contents: a Secret's stay in the cluster."""
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 GROUPS: Final[Mapping[str, str]] = {
@@ -30,35 +43,19 @@ GROUPS: Final[Mapping[str, str]] = {
     "inferenceservices": "/apis/serving.kserve.io/v1beta1",
     "servingruntimes": "/apis/serving.kserve.io/v1alpha1",
     "configmaps": "/api/v1",
+    "secrets": "/api/v1",
+    "serviceaccounts": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
     "services": "/api/v1",
     "pods": "/api/v1",
     "events": "/api/v1",
     "resourcequotas": "/api/v1",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1",
 }
-OPERATORS: Final[Mapping[str, str]] = {
-    "rayjobs": "KubeRay",
-    "inferenceservices": "KServe",
-    "servingruntimes": "KServe",
-}
-"""What to install when the API server does not know the resource."""
-
-
-class RefusedError(ServiceError):
-    """The API server answered with an error; `status` is the HTTP status, `message` the server's own words."""
-
-    def __init__(self, status: int, sentence: str, message: str = "") -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.message = message
-
-
-class UnreachableError(ServiceError):
-    """No answer, or one that broke off: worth another attempt."""
 
 
 def connect(namespace: str = "") -> "Api":
-    """The API server that KUBECONFIG names, else that of the pod we run in.
+    """Return the API server that KUBECONFIG names, else that of the pod we run in.
 
     Raises InputError when there is neither, or when the file cannot be used.
     """
@@ -67,15 +64,65 @@ def connect(namespace: str = "") -> "Api":
     file = os.environ.get("KUBECONFIG") or None
     try:
         if file or "KUBERNETES_SERVICE_HOST" not in os.environ:
-            config.load_kube_config(config_file=file, client_configuration=settings)
-            context = config.list_kube_config_contexts(config_file=file)[1]["context"]
-            found = str(context.get("namespace", "default"))
+            default = _load(file, settings)
         else:
             config.load_incluster_config(client_configuration=settings)
+<<<<<<< HEAD
             found = read_text(NAMESPACE_FILE).strip()
+=======
+            default = NAMESPACE_FILE.read_text().strip()
+>>>>>>> work-kube
     except (config.ConfigException, OSError) as error:
         raise InputError(f"no cluster to talk to ({error}): set KUBECONFIG, or run inside a pod") from error
-    return Api(client=client.ApiClient(settings), namespace=namespace or found)
+    return Api(client=client.ApiClient(settings), namespace=namespace or default)
+
+
+def _load(file: str | None, settings: Any) -> str:
+    """Read the kubeconfig into `settings`; return the namespace of its context."""
+    name = file or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    try:
+        with _complaints() as said:
+            config.load_kube_config(config_file=file, client_configuration=settings)
+        context = config.list_kube_config_contexts(config_file=file)[1]["context"]
+        if said and not (settings.api_key or settings.cert_file or settings.username):
+            raise InputError(
+                f"kubeconfig {name}: user {context.get('user')} gets no credentials ({' '.join(said)}): run the "
+                "command of its exec section by hand, or log in anew"
+            )
+        return str(context.get("namespace") or "default")
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:  # the client checks no types
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"kubeconfig {name} cannot be read ({type(error).__name__}: {reason}): name another file in KUBECONFIG"
+        ) from error
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect what the client only logs: that an exec plugin failed."""
+    said: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(" ".join(record.getMessage().split()))
+
+    handler, root = Collector(logging.ERROR), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield said
+    finally:
+        root.removeHandler(handler)
+
+
+def quantity(text: str | float) -> Decimal:
+    """Return a Kubernetes quantity ("500m", "64Gi", "1e3") as a number. Raises ValueError for anything else."""
+    try:
+        number = Decimal(parse_quantity(text))
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f"{text!r} is no quantity") from error
+    if not number.is_finite():
+        raise ValueError(f"{text!r} is no quantity")
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +134,12 @@ class Api:
     namespace: str
     timeout: float = 15.0
     """Seconds to connect and to wait for each part of an answer."""
-    attempts: int = 3
-    """Of a request; 0.5 and 1 s between them. With the timeout: a dead server is known within a minute."""
+    outage: float = 30.0
+    """Seconds for which a server that is away or overloaded is asked again; with the timeout, less than a minute."""
+    grace: float = 20.0
+    """Seconds for which a refusal that a restarting server gives is doubted."""
+    proven: set[str] = dataclasses.field(default_factory=set, repr=False, compare=False)
+    """Resources of which a request of ours was answered."""
 
     def get(self, resource: str, name: str) -> Manifest | None:
         """The object, or None when there is none of that name."""
@@ -98,6 +149,16 @@ class Api:
             if error.status == 404 and self._known(error):
                 return None
             raise
+
+    def exists(self, resource: str, name: str) -> bool:
+        """Return whether there is an object of that name, without reading its contents."""
+        try:
+            self._json("GET", resource, name, accept=METADATA)
+        except RefusedError as error:
+            if error.status == 404 and self._known(error):
+                return False
+            raise
+        return True
 
     def list(self, resource: str, labels: str = "", fields: str = "") -> Manifest:
         """The list with `items` and `metadata.resourceVersion`."""
@@ -152,8 +213,13 @@ class Api:
         yield from lines(response)
 
     def reachable(self) -> str:
-        """The server's version. Raises RefusedError or UnreachableError."""
-        return str(self._request("GET", "/version").get("gitVersion", "unknown"))
+        """Return the server's version once it answers and has its roles. Raises RefusedError or UnreachableError."""
+        try:
+            return str(self._request("GET", "/version").get("gitVersion", "unknown"))
+        except RefusedError as error:
+            if is_about_rights(error.status, error.message):  # a server that shows its version to no one
+                return "unknown"
+            raise
 
     def review(self, verb: str, resource: str) -> bool:
         """Whether our own identity may do that in the namespace."""
@@ -177,16 +243,18 @@ class Api:
         return self._request(method, self._path(resource, name), **options)
 
     def _request(self, method: str, path: str, **options: Any) -> Manifest:
-        for attempt in range(self.attempts):
+        retry = Retry(outage=self.outage, grace=self.grace)
+        while True:
             try:
-                response = self._send(method, path, timeout=self.timeout, **options)
-                return dict(json.loads(b"".join(lines(response))))
-            except InfillError as error:
-                passing = isinstance(error, UnreachableError) or getattr(error, "status", 0) in PASSING
-                if not passing or attempt + 1 == self.attempts:
-                    raise
-                time.sleep(0.5 * 2**attempt)
-        raise AssertionError("attempts is at least one")
+                return self._parsed(self._send(method, path, timeout=self.timeout, **options))
+            except ApiError as error:
+                retry.wait(error)
+
+    def _parsed(self, response: Any) -> Manifest:
+        try:
+            return dict(json.loads(b"".join(lines(response))))
+        except (ValueError, TypeError) as error:  # a login page, or an answer cut short by a proxy
+            raise UnreachableError(f"{self.client.configuration.host} does not answer as an API server does") from error
 
     def _send(
         self,
@@ -197,26 +265,75 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
         content: str = "application/json",
+        accept: str = "application/json",
     ) -> Any:
-        """The response with its body unread. Raises RefusedError or UnreachableError."""
+        """Return the response with its body unread. Raises RefusedError or UnreachableError."""
+        resource = self._resource(path)
         try:
-            return self.client.call_api(
+            response = self.client.call_api(
                 path,
                 method,
                 query_params=[(key, value) for key, value in (query or {}).items() if value],
-                header_params={"Accept": "application/json", "Content-Type": content},
+                header_params={"Accept": accept, "Content-Type": content},
                 body=body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _request_timeout=(self.timeout, timeout),
             )[0]
         except client.ApiException as error:
-            raise _refused(error, method, path, self.namespace) from error
+            if not error.status:
+                raise self._unreachable(error, str(error.reason)) from error
+            raise self._refusal(error, method, path, resource) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            host = self.client.configuration.host
-            raise UnreachableError(
-                f"the API server {host} does not answer ({type(error).__name__}): is it up?"
-            ) from error
+            raise self._unreachable(error, str(error)) from error
+        if resource:
+            self.proven.add(resource)
+        return response
+
+    @staticmethod
+    def _resource(path: str) -> str:
+        return next((name for name in GROUPS if re.search(rf"/{name}(/|$)", path)), "")
+
+    def _refusal(self, error: Any, method: str, path: str, resource: str) -> RefusedError:
+        refused = refusal(
+            int(error.status),
+            error.body or b"",
+            method=method,
+            path=path,
+            namespace=self.namespace,
+            resource=resource,
+            proven=self.proven,
+            after=str((error.headers or {}).get("Retry-After", "")),
+        )
+        if is_about_rights(refused.status, refused.message) and not self.proven and self._allows_nothing():
+            refused.passing = Passing.DOUBT
+        return refused
+
+    def _allows_nothing(self) -> bool:
+        """Return whether even /version is forbidden, which everyone may read once the server has its roles."""
+        try:
+            self.client.call_api(
+                "/version",
+                "GET",
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=(self.timeout, self.timeout),
+            )[0].release_conn()
+        except client.ApiException as error:
+            return bool(error.status == 403)
+        except (urllib3.exceptions.HTTPError, OSError):
+            return False
+        return False
+
+    def _unreachable(self, error: Exception, reason: str) -> ApiError:
+        host = self.client.configuration.host
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            why = re.sub(r"^.*certificate verify failed: | \(_ssl\.c.*$", "", " ".join(reason.split()))
+            return ApiError(
+                f"the certificate of the API server {host} is not trusted ({why}): check certificate-authority and "
+                "server in KUBECONFIG"
+            )
+        return UnreachableError(f"the API server {host} does not answer ({type(error).__name__}): is it up?")
 
     @staticmethod
     def _known(error: RefusedError) -> bool:
@@ -238,32 +355,3 @@ def lines(response: Any) -> Iterator[bytes]:
         response.release_conn()
     if rest:
         yield rest
-
-
-def _refused(error: Any, method: str, path: str, namespace: str) -> RefusedError:
-    """The server's answer as a sentence with what to do."""
-    try:
-        answer = json.loads(error.body or b"{}")
-    except ValueError:
-        answer = {}
-    message = str(answer.get("message", "")) if isinstance(answer, dict) else ""
-    details = answer.get("details") or {} if isinstance(answer, dict) else {}
-    resource = next((name for name in GROUPS if f"/{name}" in path), "")
-    status = int(error.status or 0)
-    if status == 401:
-        return RefusedError(
-            status, "the API server refuses our token (401): renew it, or name another KUBECONFIG", message
-        )
-    if status == 403 and "exceeded quota" not in message:
-        sentence = (
-            f"not allowed to {method} {resource} in namespace {namespace} ({message or 403}): install "
-            "charts/infill-platform there, or use an account that is bound to its role"
-        )
-        return RefusedError(status, sentence, message)
-    if status == 404 and not details.get("name"):
-        what = OPERATORS.get(resource)
-        fix = f"install {what}" if what else "check the namespace"
-        return RefusedError(status, f"the cluster knows no {resource or path} (404): {fix}", "")
-    return RefusedError(
-        status, f"the API server answered {status} to {method} {path}: {message or error.reason}", message
-    )

@@ -6,6 +6,8 @@ Everything here is a pure function of dicts that the API server gave.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
 from infill.errors import ServiceError
@@ -61,6 +63,17 @@ KINDS: Final[Mapping[str, Kind]] = {
     "stopped": Kind(
         exit_code=30, sentence="the Ray job was stopped from outside ({detail}): retry the step to resume it"
     ),
+    "missing": Kind(
+        exit_code=32,
+        sentence="the pods need something that does not exist ({detail}): create it, or correct its name in the values "
+        "of charts/infill-platform",
+    ),
+    "refused": Kind(
+        exit_code=33,
+        sentence="the cluster does not admit the job's pods ({detail}): change the policy, limit range or webhook that "
+        "says so, or the pods' sizes in infill/cluster/sizing.py",
+    ),
+    "crash": Kind(exit_code=34, sentence="a container ends again and again ({detail})"),
     "unknown": Kind(exit_code=31, sentence="the RayJob failed ({detail}): see `kubectl describe rayjob`"),
 }
 
@@ -76,9 +89,34 @@ REASONS: Final[Mapping[str, str]] = {
 """KubeRay's JobFailedReason -> our kind."""
 
 IMAGE_WAITS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+CRASH_WAITS: Final = ("RunContainerError", "CreateContainerError", "StartError", "PostStartHookError")
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MEMORY: Final = re.compile(
     r"OutOfMemoryError|CUDA out of memory|OOMKilled|Workers \(tasks / actors\) killed due to memory"
 )
+CRASHES: Final = 2
+"""Restarts after which a container is taken to end each time."""
+REFERENCE: Final = r"secrets?|configmaps?|serviceaccounts?|service account|persistentvolumeclaims?|resourceclaims?"
+CAUSES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    ("quota", re.compile(r"exceeded quota")),
+    (
+        "missing",
+        re.compile(
+            rf"\b({REFERENCE}|\w+class(es)?)\b.*\b(not found|was found|does not exist)\b"
+            r"|couldn't find key|references? non-existent",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "refused",
+        re.compile(
+            r"is forbidden|admission webhook|denied the request|failed calling webhook|ValidatingAdmissionPolic"
+            r"|\bis invalid\b|runAsNonRoot|disallowed by"
+        ),
+    ),
+)
+"""Kind -> the words of API server, kubelet and operators for a cause that waiting does not cure. The first counts:
+quotas and missing classes are told as forbidden, too."""
 SHOWN: Final = ("application", "submission", "memory", "unknown")
 """Kinds whose last lines help."""
 
@@ -88,7 +126,10 @@ class Failure:
     kind: str
     detail: str
     lines: tuple[str, ...] = ()
-    """The last lines of the driver, where they help."""
+    """The last lines of the driver or of `container`, where they help."""
+    pod: str = ""
+    container: str = ""
+    """Whose own last lines say more."""
 
     @property
     def sentence(self) -> str:
@@ -106,14 +147,19 @@ class JobFailedError(ServiceError):
 
 
 def obstacle(job: Manifest, pods: Iterable[Manifest], events: Iterable[Manifest]) -> Failure | None:
-    """What keeps the job from starting and will not go away by waiting: an image that is not there, a full quota."""
-    for name, reason, message in waiting(pods):
-        if reason in IMAGE_WAITS:
-            return Failure(kind="image", detail=_short(f"{reason} in pod {name}: {message}"))
-    for message in (*_conditions(job), *(str(event.get("message", "")) for event in events)):
-        if "exceeded quota" in message:
-            return Failure(kind="quota", detail=_short(message))
-    return None
+    """Return what keeps the job, or another owner of pods, from starting and does not go away by waiting."""
+    pods = list(pods)
+    return next(chain(_stuck(pods), _crashes(pods), _refusals(job, pods, events)), None)
+
+
+def cause(message: str) -> str:
+    """Return the kind of failure that a message of the cluster means; empty for one that may go away by waiting."""
+    return next((kind for kind, words in CAUSES if words.search(message)), "")
+
+
+def unstarted(pods: Iterable[Manifest]) -> list[str]:
+    """Return the names of pods that have no sandbox yet: their events say why."""
+    return [pod["metadata"]["name"] for pod in pods if not _has_sandbox(pod)]
 
 
 def diagnose(job: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest], lines: Sequence[str]) -> Failure:
@@ -127,15 +173,15 @@ def diagnose(job: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest]
         return Failure(kind="memory", detail=f"pod {killed} was OOMKilled", lines=tuple(lines))
     found = next((line for line in reversed(lines) if MEMORY.search(line)), None)
     if found is not None and kind in ("application", "unknown"):
-        return Failure(kind="memory", detail=_short(found.strip()), lines=tuple(lines))
+        return Failure(kind="memory", detail=short(found.strip()), lines=tuple(lines))
     blocked = obstacle(job, pods, events)
     if blocked is not None and kind in ("never-started", "deadline", "submission", "unknown"):
         return blocked
     if kind == "never-started":
-        detail = next(_unschedulable(pods), detail)
+        detail = next(chain(unschedulable(pods), _said(job, pods, events)), detail)
     if kind == "unknown":
         kind = {"STOPPED": "stopped", "FAILED": "application"}.get(str(status.get("jobStatus")), kind)
-    return Failure(kind=kind, detail=_short(detail), lines=tuple(lines) if kind in SHOWN else ())
+    return Failure(kind=kind, detail=short(detail), lines=tuple(lines) if kind in SHOWN else ())
 
 
 def _containers(pod: Manifest) -> Iterator[Manifest]:
@@ -144,14 +190,96 @@ def _containers(pod: Manifest) -> Iterator[Manifest]:
     yield from status.get("containerStatuses") or ()
 
 
+def _stuck(pods: Iterable[Manifest]) -> Iterator[Failure]:
+    """Containers that wait for what does not come, and pods whose claims do not exist."""
+    pods = list(pods)
+    for name, reason, message in waiting(pods):
+        detail = short(f"{reason} in pod {name}: {message}")
+        if reason in IMAGE_WAITS:
+            yield Failure(kind="image", detail=detail)
+        elif reason == "CreateContainerConfigError":
+            yield Failure(kind=cause(message) or "refused", detail=detail)
+        elif reason in CRASH_WAITS:
+            yield Failure(kind="crash", detail=detail)
+    for message in unschedulable(pods):
+        if kind := cause(message):
+            yield Failure(kind=kind, detail=short(message))
+
+
+def _crashes(pods: Iterable[Manifest]) -> Iterator[Failure]:
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        for container in _containers(pod):
+            ended = _ended(container)
+            waits = (container.get("state") or {}).get("waiting") or {}
+            again = waits.get("reason") == "CrashLoopBackOff" or int(container.get("restartCount", 0)) >= CRASHES
+            if not again or not ended.get("exitCode", 1):
+                continue
+            why = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', 'unknown')}"
+            said = " ".join(filter(None, [why, str(ended.get("message", ""))]))
+            yield Failure(
+                kind="memory" if ended.get("reason") == "OOMKilled" else "crash",
+                detail=short(f"{container['name']} of pod {name}: {said}"),
+                pod=name,
+                container=container["name"],
+            )
+
+
+def _ended(container: Manifest) -> Manifest:
+    """How the container ended last; empty when it never has."""
+    states = (container.get(key) or {} for key in ("lastState", "state"))
+    return next((state["terminated"] for state in states if state.get("terminated")), {})
+
+
+def _refusals(job: Manifest, pods: Sequence[Manifest], events: Iterable[Manifest]) -> Iterator[Failure]:
+    """Pods that are not made, by the words of operators, controllers and the kubelet."""
+    for message in (*_conditions(job), *_said(job, pods, events)):
+        if kind := cause(message):
+            yield Failure(kind=kind, detail=short(message))
+
+
+def _said(job: Manifest, pods: Sequence[Manifest], events: Iterable[Manifest]) -> Iterator[str]:
+    """The warnings that still hold, the newest first.
+
+    One about a pod holds until its sandbox is there. One about an owner of pods holds until a pod is made after it: a
+    controller that is refused tries again, and says so again, before it makes another pod.
+    """
+    started = {pod["metadata"]["name"] for pod in pods if _has_sandbox(pod)}
+    made = max((moment(thing["metadata"]) for thing in (job, *pods) if "metadata" in thing), default=EPOCH)
+    for event in sorted(events, key=moment, reverse=True):
+        about = event.get("involvedObject") or {}
+        if event.get("type", "Warning") != "Warning":
+            continue
+        if about.get("name") not in started if about.get("kind") == "Pod" else moment(event) >= made:
+            yield f"{about.get('kind', '')} {about.get('name', '')}: {event.get('message', '')}".strip(": ")
+
+
+def _has_sandbox(pod: Manifest) -> bool:
+    """Whether volumes are mounted and containers may start."""
+    status = pod.get("status") or {}
+    return status.get("phase", "Pending") != "Pending" or any(
+        each.get("type") == "PodReadyToStartContainers" and each.get("status") == "True"
+        for each in status.get("conditions") or ()
+    )
+
+
+def moment(thing: Manifest) -> datetime:
+    """Return when an event was seen last, or when an object was made, by its metadata; EPOCH when it does not say."""
+    series = thing.get("series") or {}
+    stamps = (series.get("lastObservedTime"), thing.get("lastTimestamp"), thing.get("eventTime"))
+    stamp = next(filter(None, (*stamps, thing.get("creationTimestamp"))), None)
+    stamp = stamp or (thing.get("metadata") or {}).get("creationTimestamp")
+    return datetime.fromisoformat(str(stamp)).replace(microsecond=0) if stamp else EPOCH
+
+
 def waiting(pods: Iterable[Manifest]) -> Iterator[tuple[str, str, str]]:
     """Pod, reason and message of each container that waits."""
     for pod in pods:
         for container in _containers(pod):
-            waiting = container.get("state", {}).get("waiting")
-            if waiting:
-                message = f"{container.get('image', '')} {waiting.get('message', '')}".strip()
-                yield pod["metadata"]["name"], str(waiting.get("reason", "")), message
+            waits = (container.get("state") or {}).get("waiting")
+            if waits:
+                message = f"{container.get('image', '')} {waits.get('message', '')}".strip()
+                yield pod["metadata"]["name"], str(waits.get("reason", "")), message
 
 
 def _killed(pods: Iterable[Manifest]) -> Iterator[str]:
@@ -162,7 +290,8 @@ def _killed(pods: Iterable[Manifest]) -> Iterator[str]:
                     yield pod["metadata"]["name"]
 
 
-def _unschedulable(pods: Iterable[Manifest]) -> Iterator[str]:
+def unschedulable(pods: Iterable[Manifest]) -> Iterator[str]:
+    """Yield the scheduler's words for each pod that no node takes."""
     for pod in pods:
         for condition in pod.get("status", {}).get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -175,6 +304,7 @@ def _conditions(job: Manifest) -> Iterator[str]:
             yield str(condition.get("message", ""))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return the text in one line of at most about 400 characters."""
     text = " ".join(text.split())
     return text if len(text) <= 400 else f"{text[:400]}..."

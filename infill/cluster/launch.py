@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import chain
+from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TextIO
+from typing import Final, TextIO
 
-from infill.cluster.api import Api, Manifest, RefusedError
-from infill.cluster.failure import Failure, JobFailedError, diagnose, obstacle
+from infill.cluster.answers import ApiError, RefusedError, UnreachableError
+from infill.cluster.api import Api, Manifest
+from infill.cluster.failure import Failure, JobFailedError, cause, diagnose, obstacle, unstarted
 from infill.cluster.job import (
     HASH_ANNOTATION,
     JOB_LABEL,
@@ -26,10 +25,13 @@ from infill.cluster.job import (
     build,
     label_value,
 )
-from infill.cluster.logs import Tail
+from infill.cluster.logs import Tail, last_lines
 from infill.cluster.settings import POLICIES
 from infill.cluster.watch import follow
 from infill.errors import InputError, ServiceError
+
+ASKED_PODS: Final = 4
+"""Pods whose events are read at each look: what keeps one of a group from starting keeps the others, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +41,19 @@ class Patience:
     tick: int = 15
     """Between two looks at the pods when nothing changes."""
     grace: float = 40.0
-    """For an obstacle (image, quota) to go away by itself before the job is given up."""
+    """For an obstacle (image, quota, Secret) to go away by itself before the job is given up; also for a refusal by an
+    API server that may be restarting."""
     outage: float = 600.0
     """For the API server to come back."""
+    stop: float = 10.0
+    """For the same once SIGTERM has arrived: Kubernetes gives a pod 30 s to end."""
     removal: float = 180.0
     """For an object to be gone after it was deleted."""
     drain: float = 15.0
     """For the rest of the log after the job has ended."""
 
     def __post_init__(self) -> None:
-        if self.tick < 1 or min(self.grace, self.outage, self.removal, self.drain) < 0:
+        if self.tick < 1 or min(self.grace, self.outage, self.stop, self.removal, self.drain) < 0:
             raise ValueError("patience: tick is at least 1 s, the other waits are not negative")
 
 
@@ -70,14 +75,16 @@ def launch(
     if on_stop == "suspend" and job.queue:
         raise InputError("on_stop='suspend' does not go with a Kueue queue, which resumes jobs itself: use 'delete'")
     waits, out = patience or Patience(), out or sys.stderr
+    api = replace(api, outage=waits.outage, grace=waits.grace)
     tail = Tail(api, job.name, out, pause=min(2.0, waits.tick))
     try:
         with _interruptible():
             _create_or_attach(api, job, waits, out)
             tail.start()
-            failure = _await_end(api, job.name, tail, waits)
+            with _naming(api, job.name):
+                failure = _await_end(api, job.name, tail, waits)
     except Interrupted:
-        _stop(api, job.name, on_stop, out)
+        _stop(replace(api, timeout=min(api.timeout, 5.0), outage=waits.stop, grace=waits.stop), job.name, on_stop, out)
         raise SystemExit(128 + signal.SIGTERM) from None
     if failure is not None:
         raise JobFailedError(job.name, failure)
@@ -89,8 +96,10 @@ def sweep(api: Api, run: str) -> list[str]:
 
     One that has ended holds nothing any more but its story; it goes with the run's workflow, which owns it.
     """
-    found = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
-    names = sorted(str(item["metadata"]["name"]) for item in found if _state(item) not in ("Complete", "Failed"))
+    waits = Patience()
+    api = replace(api, outage=waits.outage, grace=waits.grace)
+    jobs = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
+    names = sorted(str(item["metadata"]["name"]) for item in jobs if _state(item) not in ("Complete", "Failed"))
     return [name for name in names if api.delete("rayjobs", name)]
 
 
@@ -130,19 +139,42 @@ def _create_or_attach(api: Api, job: StageJob, waits: Patience, out: TextIO) -> 
 
 
 def _create(api: Api, body: Manifest) -> bool:
-    """Whether the job was created; False when one of that name exists."""
+    """Return whether the job was created; False when one of that name exists."""
     name = body["metadata"]["name"]
     try:
-        api.create("rayjobs", body)
+        with _naming(api, name, only=UnreachableError):
+            api.create("rayjobs", body)
     except RefusedError as error:
         if error.status == 409:
             return False
-        if "exceeded quota" in error.message:
-            raise JobFailedError(name, Failure(kind="quota", detail=error.message)) from error
-        if error.status == 422:
-            raise JobFailedError(name, Failure(kind="invalid", detail=error.message)) from error
+        if kind := _verdict(error):
+            raise JobFailedError(name, Failure(kind=kind, detail=error.message)) from error
         raise
     return True
+
+
+def _verdict(error: RefusedError) -> str:
+    """Return the kind of failure that a refusal is; empty for one that says itself what to do: rights, operators."""
+    if cause(error.message) == "quota":
+        return "quota"
+    invalid = error.status in (400, 422) or "admission webhook" in error.message
+    return "invalid" if invalid and error.message else ""
+
+
+@contextmanager
+def _naming(api: Api, name: str, only: type[ApiError] = ApiError) -> Iterator[None]:
+    """Add to an error of the API server what becomes of the job, which is out of our sight then."""
+    try:
+        yield
+    except only as error:
+        error.args = (
+            f"{error}; RayJob {name} may still run: retry this step to attach to it, or {_removal(api, name)}",
+        )
+        raise
+
+
+def _removal(api: Api, name: str) -> str:
+    return f"end it with `kubectl delete rayjob {name} --namespace {api.namespace}`"
 
 
 def _check_same(found: Manifest, job: StageJob) -> None:
@@ -179,16 +211,19 @@ def _await_end(api: Api, name: str, tail: Tail, waits: Patience) -> Failure | No
         if status.get("jobStatus") in ("RUNNING", "SUCCEEDED") or job.get("spec", {}).get("suspend"):
             blocked_since = 0.0
             continue
-        blocked = obstacle(job, _pods(api, name), _events(api, job))
+        pods = _pods(api, name)
+        blocked = obstacle(job, pods, _events(api, job, pods))
         blocked_since = (blocked_since or time.monotonic()) if blocked else 0.0
         if blocked and time.monotonic() - blocked_since >= waits.grace:
+            lines = last_lines(api, blocked.pod, blocked.container) if blocked.pod else []
             api.delete("rayjobs", name)
-            return blocked
+            return replace(blocked, lines=tuple(lines))
     raise AssertionError("the watch does not end by itself")
 
 
 def _explain(api: Api, job: Manifest, tail: Tail, waits: Patience) -> Failure:
-    pods, events = _pods(api, job["metadata"]["name"]), _events(api, job)  # before the cluster is torn down
+    pods = _pods(api, job["metadata"]["name"])  # before the cluster is torn down
+    events = _events(api, job, pods)
     tail.finish(waits.drain)
     return diagnose(job, pods, events, list(tail.last))
 
@@ -197,30 +232,30 @@ def _pods(api: Api, name: str) -> list[Manifest]:
     return list(api.list("pods", labels=f"{JOB_LABEL}={name}")["items"])
 
 
-def _events(api: Api, job: Manifest) -> list[Manifest]:
-    """What happened to the job and its cluster in the last minute; an older event may be about a quota since freed."""
-    names = [job["metadata"]["name"], job.get("status", {}).get("rayClusterName", "")]
-    found = [api.list("events", fields=f"involvedObject.name={name}")["items"] for name in names if name]
-    since = datetime.now(UTC) - timedelta(minutes=1)
-    return [event for event in chain.from_iterable(found) if _time(event) >= since]
-
-
-def _time(event: Manifest) -> datetime:
-    stamp = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
-    return datetime.fromisoformat(str(stamp)) if stamp else datetime.now(UTC)
+def _events(api: Api, job: Manifest, pods: list[Manifest]) -> list[Manifest]:
+    """What happened to the job, its cluster, its submitter (a Job of the same name), and pods that do not start."""
+    names = [job["metadata"]["name"], job.get("status", {}).get("rayClusterName", ""), *unstarted(pods)[:ASKED_PODS]]
+    return [
+        event for name in names if name for event in api.list("events", fields=f"involvedObject.name={name}")["items"]
+    ]
 
 
 def _stop(api: Api, name: str, policy: str, out: TextIO) -> None:
+    """Do what the policy says; a server that does not answer in time leaves the job running, which is said."""
     out.write(f"[infill] SIGTERM: {policy} RayJob {name}\n")
-    if policy == "delete":
-        api.delete("rayjobs", name)
-    elif policy == "suspend":
-        change = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: "true"}}, "spec": {"suspend": True}}
-        try:
+    try:
+        if policy == "delete":
+            api.delete("rayjobs", name)
+        elif policy == "suspend":
+            change = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: "true"}}, "spec": {"suspend": True}}
             api.merge("rayjobs", name, change)
-        except RefusedError as error:
-            if error.status != 404:
-                raise
+    except ApiError as error:
+        if isinstance(error, RefusedError) and error.status == 404:
+            return
+        out.write(f"[infill] {policy} failed ({error}): RayJob {name} runs on; {_removal(api, name)}\n")
+    if policy == "leave":
+        out.write(f"[infill] RayJob {name} runs on; {_removal(api, name)}\n")
+    out.flush()
 
 
 @contextmanager

@@ -5,15 +5,21 @@ byte, so the position is a byte offset within the last second seen: a broken str
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TextIO
 
-from infill.cluster.api import Api, Manifest, RefusedError, UnreachableError
+from infill.cluster.answers import ApiError, RefusedError
+from infill.cluster.api import Api, Manifest
 from infill.cluster.job import JOB_LABEL, ROLE_LABEL, SUBMITTER
 
 KEPT_LINES: Final = 50
+CRASH_LINES: Final = 10
+"""Of a container that ends again and again."""
+REFUSED_PAUSE: Final = 30.0
+"""Seconds until a log that may not be read is asked for again."""
 STARTED: Final = ("Running", "Succeeded", "Failed")
 
 
@@ -31,37 +37,59 @@ class Tail:
 
     def __init__(self, api: Api, job: str, out: TextIO, *, pause: float = 2.0, quiet: float = 60.0) -> None:
         self.last: deque[str] = deque(maxlen=KEPT_LINES)
-        self._api, self._job, self._out = api, job, out
+        self._api = replace(api, outage=0.0, grace=0.0)  # this loop is the retry
+        self._job, self._out = job, out
         self._pause = pause
         self._quiet = quiet  # seconds without a byte after which the stream is opened anew
         self._positions: dict[str, Position] = {}
         self._stop = threading.Event()
+        self._until = float("inf")  # seconds of the monotonic clock after which the log is left
+        self._grace = api.grace
+        self._refused: float | None = None  # when the server began to refuse
+        self._said = False
         self._thread = threading.Thread(target=self._run, name="log-tail", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self, seconds: float) -> None:
-        """Waits until the log is read to its end, at most so long. Call it when the job has ended."""
+        """Wait until the log is read to its end, at most so long. Call it when the job has ended."""
+        self._until = time.monotonic() + seconds
         self._stop.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while True:
-            stopping = self._stop.is_set()
+        """Follow the log through everything that may happen to its server: the position is kept."""
+        while time.monotonic() < self._until:
+            stopping, pause = self._stop.is_set(), self._pause
             try:
                 pod = self._pod()
                 if pod is not None:
                     self._stream(pod)
+                self._refused = None
                 if stopping:  # what was there when the job ended has been read
                     return
-            except UnreachableError:
-                pass  # the watch reports an outage; here the position is kept and the stream opened again
-            except RefusedError as error:
-                if error.status in (401, 403):
-                    self._out.write(f"[infill] the job's log cannot be followed: {error}\n")
-                    return
-            self._stop.wait(self._pause)
+            except ApiError as error:
+                if isinstance(error, RefusedError) and error.status in (401, 403):
+                    if stopping:
+                        return
+                    pause = self._tell(error)
+            if stopping:
+                time.sleep(pause)
+            else:
+                self._stop.wait(pause)
+
+    def _tell(self, error: RefusedError) -> float:
+        """Say once, when a refusal lasts, that the log may not be read; return the seconds until the next attempt."""
+        now = time.monotonic()
+        self._refused = now if self._refused is None else self._refused
+        if now - self._refused < self._grace:
+            return self._pause
+        if not self._said:
+            self._said = True
+            self._out.write(f"[infill] the job's log cannot be followed for now: {error}\n")
+            self._out.flush()
+        return max(self._pause, REFUSED_PAUSE)
 
     def _pod(self) -> Manifest | None:
         pods = self._api.list("pods", labels=f"{JOB_LABEL}={self._job},{ROLE_LABEL}=submitter")["items"]
@@ -95,3 +123,13 @@ class Tail:
         self.last.append(shown.rstrip("\n"))
         self._out.write(shown if shown.endswith("\n") else f"{shown}\n")
         self._out.flush()
+
+
+def last_lines(api: Api, pod: str, container: str) -> list[str]:
+    """Return what a container said before it ended; nothing when that is gone or may not be read."""
+    query = {"container": container, "previous": "true", "tailLines": str(CRASH_LINES)}
+    try:
+        said = list(api.log(pod, query=query, timeout=api.timeout))
+    except ApiError:
+        return []
+    return [line.decode("utf-8", "replace").rstrip() for line in said[-CRASH_LINES:]]

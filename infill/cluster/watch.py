@@ -1,20 +1,24 @@
 """One object of the cluster, followed through everything that happens to a watch."""
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
-from infill.cluster.api import PASSING, Api, Manifest, RefusedError, UnreachableError
-from infill.errors import ServiceError
+from infill.cluster.answers import ApiError, RefusedError, Retry, refusal
+from infill.cluster.api import Api, Manifest
 
 
 def follow(api: Api, resource: str, name: str, *, tick: int, outage: float) -> Iterator[Manifest | None]:
-    """The object at first, after each change, and at least every `tick` seconds; None while it does not exist.
+    """Yield the object at first, after each change, and at least every `tick` seconds; None while it does not exist.
 
     A watch that ends or breaks off is taken up at the last version seen; when the server has forgotten that version
-    (410 Gone), the object is read anew. Raises ServiceError when the API server is gone for `outage` seconds without a
-    break, and RefusedError when it answers that it will not.
+    (410 Gone), the object is read anew. Raises UnreachableError when the API server is gone for `outage` seconds
+    without a break, and RefusedError when it answers that it will not.
     """
-    version, state, broken = "", None, 0.0
+    api = replace(api, outage=outage)
+    retry = Retry(outage=outage, grace=api.grace)
+    version, state = "", None
     while True:
         started = time.monotonic()
         try:
@@ -22,24 +26,23 @@ def follow(api: Api, resource: str, name: str, *, tick: int, outage: float) -> I
                 state, version = _read(api, resource, name)
                 yield state
             for event in api.watch(resource, version=version, fields=f"metadata.name={name}", seconds=tick):
-                broken = 0.0
+                retry.reset()
                 kind, thing = event["type"], event["object"]
                 if kind == "ERROR":
-                    raise RefusedError(int(thing.get("code", 500)), f"the watch failed: {thing.get('message')}")
+                    version = ""
+                    raise _ended(api, resource, thing)
                 version = thing["metadata"]["resourceVersion"]
                 if kind != "BOOKMARK":
                     state = None if kind == "DELETED" else thing
                     yield state
-            broken = 0.0
+            retry.reset()
             yield state
             time.sleep(max(0.0, min(1.0, tick) - (time.monotonic() - started)))  # a proxy may end watches at once
-        except RefusedError as error:
-            if error.status != 410 and error.status not in PASSING:
-                raise
-            version = ""
-            broken = _wait(broken, outage, error) if error.status != 410 else broken
-        except UnreachableError as error:
-            broken = _wait(broken, outage, error)
+        except ApiError as error:
+            if isinstance(error, RefusedError) and error.status == 410:
+                version = ""
+                continue
+            retry.wait(error)
 
 
 def _read(api: Api, resource: str, name: str) -> tuple[Manifest | None, str]:
@@ -47,13 +50,14 @@ def _read(api: Api, resource: str, name: str) -> tuple[Manifest | None, str]:
     return next(iter(listing["items"]), None), listing["metadata"]["resourceVersion"]
 
 
-def _wait(broken: float, outage: float, error: ServiceError) -> float:
-    """Sleeps a little, longer as the outage lasts; returns when it began (0 is: it begins now)."""
-    now = time.monotonic()
-    lasted = now - broken if broken else 0.0
-    if lasted > outage:
-        raise ServiceError(
-            f"the API server has been gone for {lasted:.0f} s: {error} The job may still run: retry this step to attach"
-        ) from error
-    time.sleep(min(30.0, max(0.2, lasted / 2), outage))
-    return broken or now
+def _ended(api: Api, resource: str, status: Manifest) -> RefusedError:
+    """The error event of a watch, as the refusal that it would have been as an answer."""
+    return refusal(
+        int(status.get("code") or 500),
+        json.dumps(status),
+        method="GET",
+        path=f"watch of {resource}",
+        namespace=api.namespace,
+        resource=resource,
+        proven=api.proven,
+    )

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from infill import manifest
-from infill.cluster.api import Api, Manifest
-from infill.cluster.preflight import quantity
+from infill.cluster.api import Api, Manifest, quantity
 from infill.errors import InputError
 
 FILE: Final = "frame.json"
@@ -93,7 +92,7 @@ def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deploy
     size = weights(model_uri)
     engine = frame.engine(size)
     shape = frame.engines[engine]
-    room = quantity(shape["spec"]["predictor"]["model"]["resources"]["limits"]["memory"])
+    room = float(quantity(shape["spec"]["predictor"]["model"]["resources"]["limits"]["memory"]))
     if size > room:
         raise InputError(
             f"the weights of {model_uri} take {size / GIB:.1f} GiB, the predictor has {room / GIB:.1f}: raise"

@@ -4,12 +4,15 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 from infill.cluster import failure
-from infill.cluster.api import Api, RefusedError, UnreachableError
+from infill.cluster.api import Api
+from infill.cluster.failure import short
+from infill.cluster.logs import last_lines
 from infill.cluster.watch import follow
 from infill.errors import ServiceError
 
@@ -18,9 +21,8 @@ Manifest = Mapping[str, Any]
 POD_LABEL: Final = "serving.kserve.io/inferenceservice"
 STORAGE: Final = "storage-initializer"
 """KServe's init container that fetches `storageUri`."""
-CRASHES: Final = 2
-"""Restarts after which a container is taken to crash each time."""
-LOG_LINES: Final = 10
+ASKED_PODS: Final = 4
+"""Pods whose events are read at each look."""
 
 SENTENCES: Final[Mapping[str, str]] = {
     "image": "an image cannot be pulled ({detail}): check its name and digest, and the pull secret",
@@ -28,6 +30,11 @@ SENTENCES: Final[Mapping[str, str]] = {
     " or make them smaller",
     "storage": "the model cannot be fetched ({detail}): check its URI, the object store's Secret and the network"
     " policies",
+    "memory": "a container is out of memory ({detail}): raise the resources of the predictor or the transformer in the"
+    " release's values",
+    "missing": "its pods need something that does not exist ({detail}): create it, or correct its name in the values of"
+    " charts/infill-serving",
+    "refused": "the cluster does not admit its pods ({detail}): change the policy, limit range or webhook that says so",
     "crash": "a container ends again and again ({detail})",
     "invalid": "KServe refuses it ({detail}): check the version of KServe, and upgrade charts/infill-serving",
     "gone": "it was deleted by someone else",
@@ -91,13 +98,15 @@ def wait(
     What it waits for goes to `say`, each time that this changes.
     """
     waits = patience or Patience()
+    api = replace(api, outage=waits.outage)
     began, since, last = time.monotonic(), 0.0, Obstacle(kind="deadline")
     for service in follow(api, "inferenceservices", name, tick=waits.tick, outage=waits.outage):
         if service is None:
             raise _error(api, name, Obstacle(kind="gone"), seconds)
         if ready(service):
             return
-        found = obstacle(service, _pods(api, name), _events(api, name))
+        pods = _pods(api, name)
+        found = obstacle(service, pods, _events(api, name, pods))
         now = time.monotonic()
         since = (since or now) if found and found.kind not in WAITED_FOR else 0.0
         before, last = last, found or Obstacle(kind="deadline", detail=_conditions(service))
@@ -114,35 +123,13 @@ def obstacle(service: Manifest, pods: Iterable[Manifest], events: Iterable[Manif
     model = (service.get("status") or {}).get("modelStatus") or {}
     if model.get("transitionStatus") == "InvalidSpec":
         told = model.get("lastFailureInfo") or {}
-        return Obstacle(kind="invalid", detail=_short(f"{told.get('reason', '')} {told.get('message', '')}"))
-    blocked = failure.obstacle({}, pods, events)
+        return Obstacle(kind="invalid", detail=short(f"{told.get('reason', '')} {told.get('message', '')}"))
+    blocked = failure.obstacle(service, pods, events)
     if blocked is not None:
-        return Obstacle(kind=blocked.kind, detail=blocked.detail)
-    return next(_crashes(pods), None) or next(_unschedulable(pods), None)
-
-
-def _crashes(pods: Iterable[Manifest]) -> Iterator[Obstacle]:
-    for pod in pods:
-        status, name = pod.get("status") or {}, pod["metadata"]["name"]
-        for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-            ended = (each.get("lastState") or {}).get("terminated") or (each.get("state") or {}).get("terminated") or {}
-            waiting = (each.get("state") or {}).get("waiting") or {}
-            again = waiting.get("reason") == "CrashLoopBackOff" or int(each.get("restartCount", 0)) >= CRASHES
-            if not again or not ended.get("exitCode", 1):
-                continue
-            why = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', 'unknown')}"
-            told = " ".join(filter(None, [why, str(ended.get("message", ""))]))
-            kind = "storage" if each["name"] == STORAGE else "crash"
-            detail = _short(f"{each['name']} of pod {name}: {told}")
-            yield Obstacle(kind=kind, detail=detail, pod=name, container=each["name"])
-
-
-def _unschedulable(pods: Iterable[Manifest]) -> Iterator[Obstacle]:
-    for pod in pods:
-        for each in (pod.get("status") or {}).get("conditions") or ():
-            if each.get("type") == "PodScheduled" and each.get("reason") == "Unschedulable":
-                detail = f"pod {pod['metadata']['name']}: {each.get('message', 'unschedulable')}"
-                yield Obstacle(kind="unschedulable", detail=_short(detail))
+        kind = "storage" if blocked.container == STORAGE and blocked.kind == "crash" else blocked.kind
+        return Obstacle(kind=kind, detail=blocked.detail, pod=blocked.pod, container=blocked.container)
+    message = next(failure.unschedulable(pods), None)
+    return None if message is None else Obstacle(kind="unschedulable", detail=short(message))
 
 
 def _conditions(service: Manifest) -> str:
@@ -153,35 +140,24 @@ def _conditions(service: Manifest) -> str:
         for each in conditions
         if each.get("status") != "True"
     ]
-    return _short("; ".join(waiting)) or "KServe says nothing about it: is its controller running?"
+    return short("; ".join(waiting)) or "KServe says nothing about it: is its controller running?"
 
 
 def _pods(api: Api, name: str) -> list[Manifest]:
     return list(api.list("pods", labels=f"{POD_LABEL}={name}")["items"])
 
 
-def _events(api: Api, name: str) -> list[Manifest]:
-    """Pods that were refused: an event of their ReplicaSet, whose name begins with ours."""
-    found = api.list("events", fields="reason=FailedCreate")["items"]
-    return [event for event in found if str(event.get("involvedObject", {}).get("name", "")).startswith(f"{name}-")]
+def _events(api: Api, name: str, pods: list[Manifest]) -> list[Manifest]:
+    """Return what is said of pods that were refused (their ReplicaSet's name begins with ours) or do not start."""
+    refused = api.list("events", fields="reason=FailedCreate")["items"]
+    of_pods = [
+        api.list("events", fields=f"involvedObject.name={pod}")["items"] for pod in failure.unstarted(pods)[:ASKED_PODS]
+    ]
+    mine = [event for event in refused if str(event.get("involvedObject", {}).get("name", "")).startswith(f"{name}-")]
+    return [*mine, *chain.from_iterable(of_pods)]
 
 
 def _error(api: Api, name: str, found: Obstacle, seconds: float) -> NotReadyError:
     sentence = SENTENCES[found.kind].format(detail=found.detail, seconds=f"{seconds:g}")
-    lines = _last_lines(api, found) if found.pod else []
+    lines = last_lines(api, found.pod, found.container) if found.pod else []
     return NotReadyError(name, found.kind, "\n".join([sentence, *(f"  | {line}" for line in lines)]))
-
-
-def _last_lines(api: Api, found: Obstacle) -> list[str]:
-    """What the container said before it ended; nothing when the log is gone."""
-    query = {"container": found.container, "previous": "true", "tailLines": str(LOG_LINES)}
-    try:
-        said = list(api.log(found.pod, query=query, timeout=api.timeout))
-    except (RefusedError, UnreachableError):
-        return []
-    return [line.decode("utf-8", "replace").rstrip() for line in said[-LOG_LINES:]]
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 400 else f"{text[:400]}..."

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from infill import storage
 from infill.cluster.api import Api, Manifest, RefusedError
-from infill.cluster.preflight import DEPLOY_RIGHTS
+from infill.cluster.preflight import DEPLOY_RIGHTS, denials
 from infill.errors import InfillError, InputError, ServiceError
 from infill.release import frame as frames
 from infill.release import readiness, registry, smoke
@@ -162,7 +162,7 @@ def _shown(thing: Mapping[str, Any]) -> dict[str, Any]:
 def _look(api: Api, release: str) -> tuple[Frame, Route]:
     """What there is, before anything is touched. Raises when something that is needed is not there, or not allowed."""
     api.list("inferenceservices")  # says that KServe is missing, or that we may not
-    denied = [f"{verb} {resource}" for resource, verb in DEPLOY_RIGHTS if not api.review(verb, resource)]
+    denied = denials(api, DEPLOY_RIGHTS)
     if denied:
         raise InputError(
             f"our account may not {', '.join(denied)} in namespace {api.namespace}: install charts/infill-platform"

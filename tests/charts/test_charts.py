@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from infill.cluster import preflight
-from infill.cluster.job import build
+from infill.cluster import preflight, quota
+from infill.cluster.job import Group, build
+from infill.cluster.settings import read
 from infill.release.frame import fill
 from tests.charts import policies, schemas
 from tests.charts.bundle import (
@@ -177,7 +178,28 @@ def test_the_roles_give_the_rights_that_the_code_asks_for_and_no_more() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert given - {("resourcequotas", "list")} == {*preflight.RIGHTS, *preflight.DEPLOY_RIGHTS}
+    needed = {*preflight.RIGHTS, *preflight.DEPLOY_RIGHTS}
+    assert needed <= given <= needed | {*preflight.LOOKED_UP}
+
+
+@pytest.mark.parametrize("values", ["default-values", "external-values"])
+def test_preflight_may_look_at_what_the_jobs_name_and_at_no_other_secret(values: str) -> None:
+    bundle = render("infill-platform", values)
+    rules = [rule for role in bundle.of("Role") for rule in role["rules"]]
+    allowed = {
+        (resource, name)
+        for rule in rules
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ["*"])
+        if "get" in rule["verbs"]
+    }
+    (settings,) = (each for each in bundle.of("ConfigMap") if each["metadata"]["name"] == "infill-cluster")
+    job = read(settings["data"]).job(  # type: ignore[union-attr]
+        run="r", stage="sft", config_hash="0", entrypoint=("true",), env={}, groups=(Group(), ())
+    )
+    named = {each for _, pod in quota.pods(build(job)) for each in preflight.references(pod["spec"])}
+    assert {each for each in named if each not in allowed and (each[0], "*") not in allowed} == set()
+    assert ("secrets", "*") not in allowed
 
 
 # -- Each rule refuses a manifest that is broken in its way ------------------------------------------------------------

@@ -40,6 +40,11 @@ class Fault:
     times: int = 1
     status: int = 0
     """Answer with this HTTP status."""
+    message: str = "made up by the test"
+    text: str = ""
+    """Answer with this text instead of a Status, as a proxy does."""
+    retry_after: str = ""
+    """The header Retry-After."""
     wait: float = 0.0
     """Seconds before the answer."""
     drop: bool = False
@@ -64,8 +69,12 @@ class Server:
         self.logs: dict[str, Log] = {}
         self.log_requests: list[dict[str, str]] = []
         self.requests: list[tuple[str, str]] = []
+        self.accepted: list[str] = []
+        """The header Accept of each request."""
         self.installed = {*CHECKED}
         self.forbidden: set[tuple[str, str]] = set()
+        self.amnesia = 0.0
+        """Time of the monotonic clock until which the caches of roles are empty: everything is 403."""
         self.quota: dict[str, int] = {}
         self.token = "right"
         self.stopping = threading.Event()
@@ -99,6 +108,11 @@ class Server:
         }
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
         return path
+
+    def restart(self, seconds: float) -> None:
+        """Come back with empty caches of roles: everything is forbidden for so long."""
+        self.amnesia = time.monotonic() + seconds
+        self.faults.append(Fault("GET", "watch=true", drop=True))
 
     def say(self, pod: str, text: str, stamp: str) -> None:
         """One more line of the pod's log."""
@@ -142,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.body = json.loads(self.rfile.read(length)) if length else {}
         state.requests.append((self.command, self.path))
+        state.accepted.append(self.headers.get("Accept", ""))
         fault = state.fault(self.command, self.path)
         if fault and fault.wait:
             state.stopping.wait(fault.wait)
@@ -150,11 +165,14 @@ class Handler(BaseHTTPRequestHandler):
             self._break()
             return
         try:
+            if fault and fault.text:
+                self._text(fault.status, fault.text)
+                return
             if fault and fault.status:
-                raise Answer(fault.status, "Fault", "made up by the test")
+                raise Answer(fault.status, "Fault", fault.message, retry_after=fault.retry_after)
             self._route(fault.after if fault and fault.drop else -1)
         except Answer as answer:
-            self._json(answer.code, answer.body)
+            self._json(answer.code, answer.body, answer.retry_after)
 
     def _route(self, drop_after: int) -> None:
         url = urlsplit(self.path)
@@ -162,6 +180,9 @@ class Handler(BaseHTTPRequestHandler):
         state = self.server_state
         if self.headers.get("Authorization") != f"Bearer {state.token}":
             raise Answer(401, "Unauthorized", "Unauthorized")
+        if time.monotonic() < state.amnesia:
+            message = f'forbidden: User "test" cannot {self.command.lower()} path "{url.path}": RBAC: roles not found'
+            raise Answer(403, "Forbidden", message)
         if url.path == "/version":
             return self._json(200, {"gitVersion": "v1.37.0-test"})
         if url.path.endswith("/selfsubjectaccessreviews"):
@@ -303,14 +324,16 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _json(self, code: int, body: Thing) -> None:
-        self._text(code, json.dumps(body), "application/json")
+    def _json(self, code: int, body: Thing, retry_after: str = "") -> None:
+        self._text(code, json.dumps(body), "application/json", retry_after)
 
-    def _text(self, code: int, text: str, kind: str = "text/plain") -> None:
+    def _text(self, code: int, text: str, kind: str = "text/plain", retry_after: str = "") -> None:
         data = text.encode()
         with suppress(OSError):
             self.send_response(code)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            if retry_after:
+                self.send_header("Retry-After", retry_after)
             self.end_headers()
             self.wfile.write(data)

@@ -17,9 +17,10 @@ Key = tuple[str, str, str]
 class Answer(Exception):  # noqa: N818 - an HTTP answer, most of which are errors
     """An answer other than 200, as a metav1.Status."""
 
-    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
+    def __init__(self, code: int, reason: str, message: str, *, retry_after: str = "", **details: Any) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after = retry_after
         self.body = {
             "kind": "Status",
             "apiVersion": "v1",

@@ -56,3 +56,11 @@ http://{{ .Release.Name }}-mlflow.{{ .Release.Namespace }}:5000
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+
+{{/* Names of the Secrets whose keys steps and stages have in their environment. */}}
+{{- define "infill.jobSecrets" -}}
+- {{ .Values.objectStore.secretName | quote }}
+{{- if .Values.mlflow.auth.enabled }}
+- {{ .Values.mlflow.auth.clientSecret | quote }}
+{{- end }}
+{{- end }}

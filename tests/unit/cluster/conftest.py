@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,10 @@ def api(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     A real one needs the CRDs but no running operators: the tests write what KubeRay would.
     """
     if os.environ.get("INFILL_CLUSTER_TESTS") == "1" and "server" not in request.fixturenames:
-        return connect()
+        return replace(connect(), outage=3.0, grace=0.5)
     server: Server = request.getfixturevalue("server")
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
-    return connect()
+    return replace(connect(), outage=3.0, grace=0.5)
 
 
 @pytest.fixture

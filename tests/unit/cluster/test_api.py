@@ -27,7 +27,7 @@ def test_a_server_that_is_down_is_told(server: Server, tmp_path: Path, monkeypat
     server.url = "http://127.0.0.1:9"
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
     with pytest.raises(UnreachableError, match="does not answer"):
-        replace(connect(), attempts=2).reachable()
+        replace(connect(), outage=0.1).reachable()
 
 
 def test_a_slow_answer_is_asked_for_again(server: Server, api: Api) -> None:
@@ -43,7 +43,7 @@ def test_a_dropped_answer_is_asked_for_again(server: Server, api: Api) -> None:
 def test_a_server_under_load_is_asked_a_few_times(server: Server, api: Api) -> None:
     server.faults.append(Fault("GET", "/version", times=10, status=503))
     with pytest.raises(RefusedError, match="503"):
-        replace(api, attempts=2).reachable()
+        replace(api, outage=0.1).reachable()
     assert sum(path == "/version" for _, path in server.requests) == 2
 
 

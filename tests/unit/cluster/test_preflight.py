@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,8 +14,10 @@ import pytest
 
 from infill import config, preflight, stages, storage, tracking
 from infill.cluster import sizing
-from infill.cluster.api import MERGE, Api
-from infill.cluster.preflight import demand, problems, quantity
+from infill.cluster.api import MERGE, Api, quantity
+from infill.cluster.job import Placement
+from infill.cluster.preflight import problems
+from infill.cluster.quota import demand
 from infill.cluster.settings import VARIABLE
 from infill.errors import InputError
 from tests.charts.bundle import helm
@@ -46,6 +49,18 @@ def limit(api: Api, hard: dict[str, str], used: dict[str, str]) -> None:
     api.create("resourcequotas", body)
     path = f"/api/v1/namespaces/{api.namespace}/resourcequotas/team/status"
     api._request("PATCH", path, body={"status": {"hard": hard, "used": used}}, content=MERGE)
+
+
+@pytest.fixture(autouse=True)
+def _named(request: pytest.FixtureRequest) -> None:
+    """What the jobs' pods name, in the namespace of tests that have an API server."""
+    if "api" in request.fixturenames:
+        provide(request.getfixturevalue("api"))
+
+
+def provide(api: Api) -> None:
+    for kind, name in (("Secret", "infill-object-store"), ("ServiceAccount", "infill-stage")):
+        api.create(f"{kind.lower()}s", {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}})
 
 
 def test_a_cluster_that_has_everything_passes(server: Server, api: Api) -> None:
@@ -149,6 +164,10 @@ def on_cluster(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(preflight.IN_A_POD, "10.0.0.1")
 
 
+def forget_serving(server: Server) -> None:
+    server.store.things.pop(("configmaps", "ml", "completions-deploy"))
+
+
 REMOTE = "memory://bucket/infill"
 
 
@@ -190,7 +209,7 @@ def test_a_run_over_budget_is_refused(check: Check) -> None:
         (lambda server: setattr(server, "token", "another"), "the API server refuses our token (401): renew it"),
         (lambda server: server.forbidden.add(("create", "rayjobs")), "may not create rayjobs in namespace ml: install"),
         (lambda server: server.quota.update(rayjobs=0), "exceeded quota"),
-        (lambda server: server.store.things.clear(), "no ConfigMap completions-deploy: install charts/infill-serving"),
+        (forget_serving, "no ConfigMap completions-deploy: install charts/infill-serving"),
     ],
     ids=["KubeRay", "KServe", "token", "rights", "quota", "serving"],
 )
@@ -204,7 +223,7 @@ def test_a_cluster_that_is_not_ready_is_one_sentence(
     assert time.monotonic() - started < 60
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert not [key for key in server.store.things if key[0] != "configmaps"]  # nothing half-made
+    assert {key[0] for key in server.store.things} <= {"configmaps", "secrets", "serviceaccounts"}  # nothing half-made
 
 
 def test_everything_that_is_amiss_is_told_at_once(
@@ -277,3 +296,63 @@ def test_a_host_name_that_mlflow_refuses_is_told(check: Check, picky: str, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", picky)
     with pytest.raises(InputError, match="MLFLOW_SERVER_ALLOWED_HOSTS"):
         check()
+
+
+# -- The jobs' pods ----------------------------------------------------------------------------------------------------
+
+REFUSALS = [
+    'pods "infill-preflight" is forbidden: violates PodSecurity "restricted:latest": seccompProfile',
+    'pods "infill-preflight" is forbidden: maximum cpu usage per Container is 1, but limit is 8',
+    'pods "infill-preflight" is forbidden: no PriorityClass with name urgent was found',
+    'admission webhook "policy.example" denied the request: no team label',
+]
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+def test_pods_that_the_cluster_would_refuse_are_told_once(server: Server, api: Api, message: str) -> None:
+    server.faults.append(Fault("POST", "/pods", times=99, status=403, message=message))
+    (only,) = problems(api, jobs())
+    assert "the cluster would refuse the head pod of RayJob run-1-corpus" in only
+    assert message in only
+    assert api.list("pods")["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "sentence"),
+    [
+        ("secrets", "infill-object-store", "has no Secret infill-object-store"),
+        ("serviceaccounts", "infill-stage", "has no ServiceAccount infill-stage"),
+        ("configmaps", "infill-environment", "has no ConfigMap infill-environment"),
+        ("persistentvolumeclaims", "sources", "has no PersistentVolumeClaim sources"),
+    ],
+)
+def test_what_the_pods_name_must_be_there(server: Server, api: Api, resource: str, name: str, sentence: str) -> None:
+    place = Placement(
+        image=SETTINGS.image,
+        secrets=("infill-object-store",),
+        config_maps=("infill-environment",),
+        claims={"sources": "/sources"},
+    )
+    named = [replace(job, placement=place) for job in jobs("debug")]
+    for kind, other in (("configmaps", "infill-environment"), ("persistentvolumeclaims", "sources")):
+        api.create(kind, {"apiVersion": "v1", "kind": kind, "metadata": {"name": other}})
+    assert problems(api, named) == []
+    api.delete(resource, name)
+    (only,) = problems(api, named)
+    assert sentence in only
+    assert "create it, or correct its name" in only
+
+
+def test_what_preflight_may_not_look_at_is_said_and_does_not_refuse_the_run(
+    server: Server, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.forbidden |= {("get", "secrets"), ("get", "serviceaccounts"), ("create", "pods"), ("list", "resourcequotas")}
+    assert problems(api, jobs("debug")) == []
+    for words in ("does not check secrets infill-object-store", "does not check resourcequotas", "try the jobs' pods"):
+        assert words in caplog.text
+
+
+def test_secrets_are_looked_for_without_their_contents(server: Server, api: Api) -> None:
+    assert api.exists("secrets", "infill-object-store")
+    assert server.accepted[-1].startswith("application/json;as=PartialObjectMetadata")
+    assert not api.exists("secrets", "none")

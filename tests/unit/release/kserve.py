@@ -96,6 +96,19 @@ def crashes(kserve: KServe, name: str) -> None:
     kserve.pod(name, containerStatuses=[waiting("CrashLoopBackOff", restartCount=4, lastState=ended)])
 
 
+def lacks_memory(kserve: KServe, name: str) -> None:
+    ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    kserve.pod(name, containerStatuses=[waiting("CrashLoopBackOff", restartCount=4, lastState=ended)])
+
+
+def lacks_a_secret(kserve: KServe, name: str) -> None:
+    kserve.pod(name, containerStatuses=[waiting("CreateContainerConfigError", 'secret "s3" not found')])
+
+
+def is_not_admitted(kserve: KServe, name: str) -> None:
+    kserve.event(name, 'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot')
+
+
 def cannot_fetch(kserve: KServe, name: str) -> None:
     ended = {"terminated": {"reason": "Error", "exitCode": 1, "message": "403 Forbidden: bucket infill"}}
     one = waiting("CrashLoopBackOff", restartCount=3, lastState=ended, name="storage-initializer")

@@ -21,15 +21,11 @@ import yaml
 from kubernetes import client, config
 from kubernetes.utils.quantity import parse_quantity
 
-<<<<<<< HEAD
-from infill.errors import InfillError, InputError, ServiceError
-from infill.text import read_text
-=======
 from infill.cluster.answers import ApiError, Passing, RefusedError, Retry, UnreachableError, is_about_rights, refusal
 from infill.errors import InputError
+from infill.text import read_text
 
 __all__ = ["APPLY", "MERGE", "Api", "ApiError", "Manifest", "RefusedError", "UnreachableError", "connect", "quantity"]
->>>>>>> work-kube
 
 Manifest = dict[str, Any]
 MERGE: Final = "application/merge-patch+json"
@@ -67,11 +63,7 @@ def connect(namespace: str = "") -> "Api":
             default = _load(file, settings)
         else:
             config.load_incluster_config(client_configuration=settings)
-<<<<<<< HEAD
-            found = read_text(NAMESPACE_FILE).strip()
-=======
-            default = NAMESPACE_FILE.read_text().strip()
->>>>>>> work-kube
+            default = read_text(NAMESPACE_FILE).strip()
     except (config.ConfigException, OSError) as error:
         raise InputError(f"no cluster to talk to ({error}): set KUBECONFIG, or run inside a pod") from error
     return Api(client=client.ApiClient(settings), namespace=namespace or default)

@@ -10,11 +10,8 @@ from transformers import PretrainedConfig
 from infill import model
 from infill.config import PRESETS, ModelConfig, TrainConfig
 from infill.errors import TrainingError
-<<<<<<< HEAD
-from infill.train import adapter
-=======
 from infill.text import read_text, split_lines
->>>>>>> work-foreign
+from infill.train import adapter
 from infill.train.engine import precision
 
 GROUP: Final = Path("/sys/fs/cgroup")

@@ -154,7 +154,7 @@ class TrainConfig:
     """Gradients are scaled down to this norm."""
     lora_rank: int = 0
     """Train matrices of this rank beside the frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
-    lora_alpha: float = 0.0
+    lora_alpha: int = 0
     """Their product is scaled by this over the rank; 0 is the rank."""
     lora_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """The layers that get them."""

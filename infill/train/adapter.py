@@ -47,7 +47,7 @@ def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
         torch.manual_seed(config.seed)
-        return get_peft_model(decoder, settings)  # type: ignore[no-any-return]
+        return get_peft_model(decoder, settings)
 
 
 @contextlib.contextmanager

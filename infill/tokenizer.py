@@ -64,7 +64,7 @@ def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float
     if report["round_trip"] < 1 and not config.base_model:
         raise RuntimeError(f"the trained tokenizer loses text: {report['round_trip']:.4%} of the documents come back")
     if config.base_model:
-        report["prompt_format"] = prompt.why_format(bases.fetch(config.base_model))
+        report["prompt_format"] = prompt.why_format(bases.fetch(config.base_model, add_fim=config.add_fim))
     for name, data in files.items():
         storage.write_bytes(storage.join(output, name), data)
     storage.write_json(storage.join(output, "report.json"), report)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from infill import prompt
 from infill.errors import InputError
+from infill.text import read_text
 
 ROLES: Final = ("fim_prefix", "fim_suffix", "fim_middle", "fim_pad", "filename")
 UNUSED: Final = re.compile(
@@ -62,7 +63,7 @@ def assign(special: Mapping[str, int]) -> dict[str, int]:
 def _end(folder: Path, special: Mapping[str, int]) -> int:
     """Return the id of the token that ends a text."""
     file = folder / "tokenizer_config.json"
-    own = json.loads(file.read_text(encoding="utf-8")).get("eos_token") if file.exists() else None
+    own = json.loads(read_text(file)).get("eos_token") if file.exists() else None
     for name in (*ENDS, str(own["content"] if isinstance(own, dict) else own)):
         if name in special:
             return special[name]

@@ -90,7 +90,8 @@ class _Known:
 
     def __init__(self, text: Any) -> None:
         self.text = text
-        self._most = len(text) + len(text.splitlines()) + MAX_BLANKS
+        line_feeds = text.count(b"\n" if isinstance(text, bytes) else "\n")
+        self._most = len(text) + line_feeds + 1 + MAX_BLANKS  # each may be CR LF in the other text
         self._end = text[-END:].split()[-1:]
 
     def may_be(self, other: Any) -> bool:

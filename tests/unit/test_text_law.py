@@ -12,6 +12,7 @@ HOMES = {"infill/text.py"}
 OURS = {
     "infill/cluster/logs.py": "pods' logs, shown to people",
     "infill/context/files.py": "names of files, shown to people",
+    "infill/context/identity.py": "texts of the index, UTF-8 already",
     "infill/context/index.py": "texts of the index, UTF-8 already",
     "infill/corpus/sources.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",

@@ -24,8 +24,8 @@ TOKENIZER_FILES: Final = (
 
 def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
     """Write the Hugging Face `model` with its weights as `dtype`, and the tokenizer of the folder `source`."""
-    folder = storage.fetch(source)
-    fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
+    tokenizer = storage.fetch(source)
+    fmt, encoder = prompt.load_format(tokenizer), prompt.load_encoder(tokenizer)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.generation_config.eos_token_id = list(prompt.stop_ids(fmt, encoder))
     model.generation_config.pad_token_id = fmt.fim_pad

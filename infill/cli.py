@@ -276,6 +276,12 @@ def _add_serving(commands: Commands) -> None:
     )
     _model_options(serve)
     serve.add_argument("--port", type=port, default=8_080, help="of the transformer; default: %(default)s")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on, 0.0.0.0 for all; default: %(default)s"
+    )
+    serve.add_argument(
+        "--cors", default="", metavar="ORIGINS", help="web pages that may ask, as https://editor.example,... or *"
+    )
 
     complete = command(
         commands,
@@ -308,7 +314,7 @@ def _model(options: argparse.Namespace) -> str:
 def _serve(options: argparse.Namespace) -> None:
     from serving.local import serve
 
-    serve(_model(options), port=options.port)
+    serve(_model(options), port=options.port, host=options.host, cors_origins=options.cors)
 
 
 def _complete(options: argparse.Namespace) -> dict[str, Any]:

@@ -220,7 +220,9 @@ def running(uri: str, *, predictor: Sequence[str] = (), transformer: Sequence[st
         yield front.url
 
 
-def serve(uri: str, *, port: int = 8_080, host: str = "127.0.0.1", timeout_s: float = 900.0) -> None:
+def serve(
+    uri: str, *, port: int = 8_080, host: str = "127.0.0.1", cors_origins: str = "", timeout_s: float = 900.0
+) -> None:
     """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM.
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends by itself.
@@ -236,7 +238,8 @@ def serve(uri: str, *, port: int = 8_080, host: str = "127.0.0.1", timeout_s: fl
     # SIGINT too: a shell starts a background job with it ignored.
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with servers(uri, host=host, port=port, timeout_s=timeout_s, echo=say) as children:
+        transformer = ("--cors_origins", cors_origins) if cors_origins else ()
+        with servers(uri, host=host, port=port, timeout_s=timeout_s, transformer=transformer, echo=say) as children:
             say(f"infill: ready at {children[1].url}/v1/completions (Ctrl-C ends it)")
             while True:
                 for child in children:

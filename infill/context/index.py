@@ -11,6 +11,7 @@ import numpy as np
 from infill.context.files import LeftOut, Limits, Stamp, read, sources
 from infill.context.identity import Current
 from infill.context.layout import Layout
+from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
 if TYPE_CHECKING:
@@ -96,14 +97,15 @@ class ProjectIndex:
         return changed + len(gone)
 
     def update(self, path: str, text: str | bytes) -> None:
-        """Add `path`, or replace its text. One above MAX_FILE_BYTES is left out, and `left_out` says so."""
+        """Add `path`, or replace its text. What is not source, or above MAX_FILE_BYTES, is left out with the reason."""
         data = text if isinstance(text, bytes) else text.encode(errors="replace")
         old = self.files.get(path)
         if old is not None and old.data == data:
             return
-        if len(data) > MAX_FILE_BYTES:
+        why = why_not_source(path) or (f"larger than {MAX_FILE_BYTES:,} bytes" if len(data) > MAX_FILE_BYTES else None)
+        if why:
             self.remove(path)
-            self.left_out.add(f"larger than {MAX_FILE_BYTES:,} bytes", path)
+            self.left_out.add(why, path)
             return
         if old is not None:
             self.table.drop(old.span)

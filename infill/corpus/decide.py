@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill import storage
+from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import dedup, language, shards, splits
+from infill.corpus import dedup, shards, splits
 from infill.corpus.shards import Verdict
 
 Row = dict[str, Any]
@@ -46,14 +46,14 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
         if position in wanted:
             names[position] = _name(row)
         if position not in copies:
-            repositories[row["repo"]] = repositories.get(row["repo"], False) or row["language"] in language.CODE
+            repositories[row["repo"]] = repositories.get(row["repo"], False) or row["language"] in file_kinds.CODE
     least = 1 + (config.validation_share > 0) + (config.test_share > 0)
     unit, units = "repository", repositories
     if sum(repositories.values()) < least:
         log.warning("corpus: fewer than %d repositories with code: the splits are by file, not by repository", least)
         rows = enumerate(_rows(scratch, count, ["repo", "path", "language"]))
         unit = "file"
-        units = {_name(row): row["language"] in language.CODE for position, row in rows if position not in copies}
+        units = {_name(row): row["language"] in file_kinds.CODE for position, row in rows if position not in copies}
     split_of = splits.assign(
         units,
         validation_share=config.validation_share,

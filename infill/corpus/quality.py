@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from infill import file_kinds
 from infill.config import CorpusConfig
-from infill.corpus import language, licences
+from infill.corpus import licences
 from infill.corpus.sources import SourceFile
 from infill.foreign import NotRegularError, UnreadableError, read_bytes
 from infill.text import DecodeError, decode
@@ -26,11 +27,8 @@ _GENERATED: Final = re.compile(
     r"^\W{0,8}[Gg]enerated by (?!hand)",
     re.MULTILINE,
 )
-_GENERATED_NAMES: Final = re.compile(
-    r"(_pb2(_grpc)?\.pyi?|\.pb\.(go|cc|h)|\.g\.(cs|dart)|\.designer\.cs|_generated\.\w+|\.generated\.\w+)$",
-    re.IGNORECASE,
-)
-_MINIFIED_NAMES: Final = re.compile(r"([.-]min\.(js|css|mjs)|\.bundle\.js|\.chunk\.js)$", re.IGNORECASE)
+_NOT_SOURCE: Final = {"binary": "binary_name", "data": "data", "minified": "minified", "generated": "generated_name"}
+"""Why a name is not that of source -> the reason of the removal."""
 _ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NOT_LETTERS: Final = bytes(range(0x80)).translate(None, _ALPHANUMERIC) + bytes(range(0x80, 0xC0))
 """ASCII that is neither letter nor digit, and the bytes inside a UTF-8 sequence (its first byte counts as a letter)."""
@@ -95,24 +93,15 @@ def judge_licence(licence: licences.Statement, config: CorpusConfig) -> Removal 
 
 
 def _judge_kind(file: SourceFile) -> Removal | None:
-    if language.is_binary_name(file.path):
-        return Removal("binary_name")
-    if language.is_data_name(file.path):
-        return Removal("data")
-    kind = language.language_of(file.path)
-    if kind is None:
-        return Removal("unknown_language")
-    if _MINIFIED_NAMES.search(file.path):
-        return Removal("minified")
-    if _GENERATED_NAMES.search(file.path):
-        return Removal("generated_name")
-    return None
+    if why := file_kinds.why_not_source(file.path):
+        return Removal(_NOT_SOURCE[why])
+    return None if file_kinds.language_of(file.path) else Removal("unknown_language")
 
 
 def _judge_size(file: SourceFile, config: CorpusConfig) -> Removal | None:
     if file.size == 0:
         return Removal("empty")
-    is_data = language.kind_of(language.language_of(file.path) or "") == "data"
+    is_data = file_kinds.kind_of(file_kinds.language_of(file.path) or "") == "data"
     limit = config.max_data_bytes if is_data else config.max_file_bytes
     return Removal("too_large", f"{file.size} bytes, the limit is {limit}") if file.size > limit else None
 
@@ -152,7 +141,7 @@ def _blank(document: Document, _: CorpusConfig) -> Removal | None:
 
 
 def _lines(document: Document, config: CorpusConfig) -> Removal | None:
-    if language.kind_of(document.language) == "prose":  # a paragraph may be one line (so in The Stack v2)
+    if file_kinds.kind_of(document.language) == "prose":  # a paragraph may be one line (so in The Stack v2)
         return None
     lines = document.content.split("\n")
     longest = max(map(len, lines))

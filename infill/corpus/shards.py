@@ -13,9 +13,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infill import storage
+from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import dedup, language, licences, quality
+from infill.corpus import dedup, licences, quality
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
 
@@ -130,7 +130,7 @@ def examine(job: Job, config: CorpusConfig) -> Document | Removal:
     document = Document(
         repo=job.repo,
         path=job.file.path,
-        language=language.language_of(job.file.path, text) or "",
+        language=file_kinds.language_of(job.file.path, text) or "",
         licence=licences.of_source(text) or job.licence or licences.NOTHING_STATED,
         content=text,
     )

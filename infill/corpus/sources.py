@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from infill import gitignore, storage
-from infill.corpus import language, licences
+from infill import file_kinds, gitignore, storage
+from infill.corpus import licences
 from infill.errors import InputError
 from infill.foreign import UnreadableError, parse, read_bytes
 from infill.text import decode, split_lines
@@ -200,7 +200,7 @@ def _holds_repositories(folder: Path, depth: int) -> bool:
     for entry in _entries(folder):
         if _is_folder(entry):
             children.append(Path(entry.path))
-        elif language.language_of(entry.name) in language.CODE:
+        elif file_kinds.language_of(entry.name) in file_kinds.CODE:
             return False
     return any(_is_marked(child) or _holds_repositories(child, depth - 1) for child in children)
 

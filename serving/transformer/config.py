@@ -46,6 +46,8 @@ class TransformerConfig:
     """Time of a whole request."""
     max_requests: int = 256
     """Requests at once that are read, packed or wait for their first token; one more is answered with 503."""
+    cors_origins: str = ""
+    """Origins of web pages that may ask, separated by commas, or `*`; empty allows none."""
     max_body_bytes: int = 16_000_000
     """A larger body is answered with 413."""
     index_chars: int = 256_000_000

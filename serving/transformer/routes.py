@@ -9,7 +9,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from infill.context.packing import Packed
@@ -221,3 +222,9 @@ def create_router(service: Service) -> APIRouter:
         return {"object": "list", "data": [entry], "models": [name]}
 
     return router
+
+
+def allow_origins(app: FastAPI, origins: str) -> None:
+    """Let web pages of `origins` (separated by commas, or `*`) ask, without cookies."""
+    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    app.add_middleware(CORSMiddleware, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"])

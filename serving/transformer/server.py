@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import warm_up
-from serving.transformer.routes import create_router
+from serving.transformer.routes import allow_origins, create_router
 from serving.transformer.service import build
 
 log = logging.getLogger("kserve.infill")
@@ -54,6 +54,8 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     service = build(config, prepared, REGISTRY)
     warm_up(service.packer)
     model_server.app.include_router(create_router(service))
+    if config.cors_origins:
+        allow_origins(model_server.app, config.cors_origins)
     trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
     log.info("prompt format %s", prepared.why_format)

@@ -31,6 +31,8 @@ PROGRAMS: Final = (
 
 NO_PATHS: Final = {
     "--champion",
+    "--cors",
+    "--cors_origins",
     "--host",
     "--name",
     "--namespace",

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from infill.corpus import language
+from infill import file_kinds
 
 _STATING_TEXT: Final = (
     "license licenses licence licences unlicense unlicence licensing copying copyright copyleft eula patents"
@@ -57,10 +57,10 @@ def _can_state(name: str) -> bool:
     """Return whether a file of this kind may hold terms: prose, not code, data or pictures."""
     if name.endswith(_DOCUMENTS):
         return True
-    if language.is_binary_name(name) or language.is_data_name(name):
+    if file_kinds.is_binary_name(name) or file_kinds.is_data_name(name):
         return False
-    kind = language.language_of(name)
-    return kind is None or kind in _READABLE_MARKUP or language.kind_of(kind) == "prose"
+    kind = file_kinds.language_of(name)
+    return kind is None or kind in _READABLE_MARKUP or file_kinds.kind_of(kind) == "prose"
 
 
 def spoken_for(name: str) -> str | None:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from infill import syntax
-from infill.corpus import language
+from infill import file_kinds, syntax
 
 
 @pytest.mark.parametrize(
@@ -23,17 +22,17 @@ from infill.corpus import language
     ],
 )
 def test_the_name_tells_the_language(path: str, name: str | None) -> None:
-    assert language.language_of(path) == name
+    assert file_kinds.language_of(path) == name
 
 
 def test_the_text_tells_a_header_of_cpp() -> None:
-    assert language.language_of("x.h", "int main(void);\n") == "c"
-    assert language.language_of("x.h", "#pragma once\nnamespace a {}\n") == "cpp"
+    assert file_kinds.language_of("x.h", "int main(void);\n") == "c"
+    assert file_kinds.language_of("x.h", "#pragma once\nnamespace a {}\n") == "cpp"
 
 
 def test_languages_with_a_grammar_are_code() -> None:
-    assert {language.kind_of(name) for name in syntax.LANGUAGES} == {"code"}
-    assert [language.kind_of(name) for name in ("css", "markdown", "yaml", "shell")] == [
+    assert {file_kinds.kind_of(name) for name in syntax.LANGUAGES} == {"code"}
+    assert [file_kinds.kind_of(name) for name in ("css", "markdown", "yaml", "shell")] == [
         "markup",
         "prose",
         "data",
@@ -42,9 +41,9 @@ def test_languages_with_a_grammar_are_code() -> None:
 
 
 def test_binary_and_data_names() -> None:
-    assert language.is_binary_name("lib/libx.so.1")
-    assert language.is_binary_name("a/B.PNG")
-    assert not language.is_binary_name("so.py")
-    assert language.is_data_name("package-lock.json")
-    assert language.is_data_name("x.CSV")
-    assert not language.is_data_name("package.json")
+    assert file_kinds.is_binary_name("lib/libx.so.1")
+    assert file_kinds.is_binary_name("a/B.PNG")
+    assert not file_kinds.is_binary_name("so.py")
+    assert file_kinds.is_data_name("package-lock.json")
+    assert file_kinds.is_data_name("x.CSV")
+    assert not file_kinds.is_data_name("package.json")

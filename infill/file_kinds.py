@@ -1,9 +1,12 @@
-"""The language of a file, by its name.
+"""What a file is, by its name: its language, and whether it counts as source at all.
+
+The corpus, the context engine and the servers ask here, so that what is trained on is what is packed.
 
 Languages that have a grammar are recognised by `infill.syntax`; here are the others. A language also has a kind:
 `code`, `markup`, `prose`, or `data` (files that hold values rather than thoughts; they get a smaller size limit).
 """
 
+import re
 from typing import Final
 
 from infill import syntax
@@ -86,6 +89,12 @@ _DATA_NAMES: Final = frozenset(
     {"cargo.lock", "composer.lock", "go.sum", "npm-shrinkwrap.json", "package-lock.json", "pnpm-lock.yaml"}
 )
 
+_GENERATED_NAMES: Final = re.compile(
+    r"(_pb2(_grpc)?\.pyi?|\.pb\.(go|cc|h)|\.g\.(cs|dart)|\.designer\.cs|_generated\.\w+|\.generated\.\w+)$",
+    re.IGNORECASE,
+)
+_MINIFIED_NAMES: Final = re.compile(r"([.-]min\.(js|css|mjs)|\.bundle\.js|\.chunk\.js)$", re.IGNORECASE)
+
 _KINDS: Final = {
     **dict.fromkeys(("css", "html", "less", "scss", "svelte", "template", "vue"), "markup"),
     **dict.fromkeys(("markdown", "rst", "tex", "text"), "prose"),
@@ -130,3 +139,15 @@ def is_data_name(path: str) -> bool:
     """Whether the name is that of a data file: tables, notebooks, drawings, lock files, logs."""
     name = path.rpartition("/")[2].lower()
     return _suffix(name) in _DATA_EXTENSIONS or name in _DATA_NAMES
+
+
+def why_not_source(path: str) -> str | None:
+    """Return why a file of this name is not source ("binary", "data", "minified", "generated"); None if it may be."""
+    name = path.rpartition("/")[2]
+    if is_binary_name(name):
+        return "binary"
+    if is_data_name(name):
+        return "data"
+    if _MINIFIED_NAMES.search(name):
+        return "minified"
+    return "generated" if _GENERATED_NAMES.search(name) else None

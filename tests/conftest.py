@@ -24,6 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.fixture(autouse=True)
+def _no_mlflow_is_left_behind() -> Iterator[None]:
+    """The command line sets MLFLOW_TRACKING_URI for its own process; the next test is another user."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """The address of one Ray for the whole session, in RAY_ADDRESS too, so that processes of a test find it."""

@@ -55,6 +55,9 @@ NO_PATHS: Final = {
 
 NO_LOCATIONS: Final = {
     "corpus.languages",
+    "dpo.train.lora_modules",
+    "pretrain.train.lora_modules",
+    "sft.train.lora_modules",
     "corpus.licences",
     "corpus.runtime",
     "deploy.release",

@@ -303,5 +303,5 @@ def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pyt
     uri = tracking.local_store(str(tmp_path))
     (tmp_path / "mlflow" / "mlflow.db").write_text("something else, long enough to be no database at all")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ServiceError, match=r"file is not a database.*; check free space and rights"):
+    with pytest.raises(ServiceError, match=r"file is not a database.*; check that it is whole and writable"):
         tracking.client()

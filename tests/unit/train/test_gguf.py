@@ -102,7 +102,7 @@ def test_the_tokenizer_in_the_file_gives_the_same_ids(model: Path, tmp_path: Pat
     """A tokenizer made of what stands in the file, by the rules of its pre-tokenizer's name."""
     texts = [text for files in tiny_repositories(8).values() for text in files.values()]
     made = tokenizer.train(texts, vocab_size=512)
-    folder = shutil.copytree(model, tmp_path / "model")
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     made.save(str(folder / "tokenizer.json"))
     assert export(str(folder), tmp_path / "model.gguf")["pre"] == "qwen2"
     found = values(tmp_path / "model.gguf")
@@ -115,7 +115,7 @@ def test_the_tokenizer_in_the_file_gives_the_same_ids(model: Path, tmp_path: Pat
 
 
 def test_a_vocabulary_with_fewer_tokens_than_rows_is_filled_up(model: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(model, tmp_path / "model")
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights["model.embed_tokens.weight"] = torch.nn.functional.pad(weights["model.embed_tokens.weight"], (0, 0, 0, 8))
     safetensors.torch.save_file(weights, folder / "model.safetensors")
@@ -147,7 +147,7 @@ REFUSED: list[tuple[str, Callable[[Any], object], str]] = [
 def test_what_llama_cpp_would_read_otherwise_is_refused(
     model: Path, tmp_path: Path, name: str, edit: Callable[[Any], None], message: str
 ) -> None:
-    folder = shutil.copytree(model, tmp_path / "model")
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     change(folder, name, edit)
     with pytest.raises(InputError, match=message):
         export(str(folder), tmp_path / "model.gguf")
@@ -156,7 +156,7 @@ def test_what_llama_cpp_would_read_otherwise_is_refused(
 
 @pytest.mark.parametrize(("name", "message"), [("config.json", "no config.json"), ("model.safetensors", "no weights")])
 def test_a_folder_that_is_no_model_is_told(model: Path, tmp_path: Path, name: str, message: str) -> None:
-    folder = shutil.copytree(model, tmp_path / "model")
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     (folder / name).unlink()
     with pytest.raises(InputError, match=message):
         export(str(folder), tmp_path / "model.gguf")

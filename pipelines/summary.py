@@ -25,7 +25,11 @@ def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
     console.print(f"winner: {summary['winner']}, {verdict} by the gate: {gate['reason']}", highlight=False)
     console.print(f"model:  {summary['model']}", highlight=False, soft_wrap=True)
     console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
-    console.print(f"MLflow: run {summary['mlflow_run_id']}; make mlflow-ui OUT={out}", highlight=False, soft_wrap=True)
+    console.print(
+        f"MLflow: run {summary['mlflow_run_id']}; make mlflow-ui OUT={shlex.quote(str(out))}",
+        highlight=False,
+        soft_wrap=True,
+    )
     if gate["passed"]:
         console.print(f"serve:  infill serve --out {shlex.quote(str(out))}", highlight=False, soft_wrap=True)
 

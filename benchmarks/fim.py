@@ -25,7 +25,7 @@ from infill.text import DecodeError, read_text
 BYTES_PER_HOLE: Final = 500
 MAX_HOLES: Final = 64
 MAX_FILE_BYTES: Final = 1_000_000
-"""Larger files are no part of a corpus either."""
+"""Larger files are left out, as in a corpus."""
 CONFIG: Final = fim.SplitConfig()
 SAMPLE_BYTES: Final = 20_000_000
 QUICK_BYTES: Final = 2_000_000

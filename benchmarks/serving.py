@@ -1,4 +1,4 @@
-"""What the transformer adds to a direct call of the predictor, and what the predictor's KV cache saves.
+"""Measure the latency that the transformer adds to the predictor, and what the predictor's KV cache saves.
 
     python -m benchmarks.serving [--quick] [--model URI] [--repo DIR]
 

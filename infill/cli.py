@@ -219,7 +219,7 @@ def _add_tools(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="a file opened lately; repeat it, the latest first",
+        help="a recently opened file; repeat it, the latest first",
     )
     query.add_argument("--json", action="store_true", help="JSON even on a terminal")
 
@@ -277,7 +277,7 @@ def _add_serving(commands: Commands) -> None:
     _model_options(serve)
     serve.add_argument("--port", type=port, default=8_080, help="of the transformer; default: %(default)s")
     serve.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on, 0.0.0.0 for all; default: %(default)s"
+        "--host", type=word, default="127.0.0.1", help="address to listen on, 0.0.0.0 for all; default: %(default)s"
     )
     serve.add_argument(
         "--cors", default="", metavar="ORIGINS", help="web pages that may ask, as https://editor.example,... or *"

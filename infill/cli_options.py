@@ -1,4 +1,4 @@
-"""What several commands share: how one is added, the types of arguments, and the options that stand for settings.
+"""Building blocks of the commands: how one is added, the types of arguments, and the options for settings.
 
 A type is a function from the argument's text to its value, or to an ArgumentTypeError with a sentence. What is wrong
 with an argument is so told before any work begins.

@@ -21,7 +21,7 @@ class Package(NamedTuple):
     """`pip` or `npm`."""
     requirement: str
     folder: str
-    """What of the package is measured."""
+    """The folder in it that is measured."""
     extensions: tuple[str, ...]
     compiled: tuple[str, ...] = ()
     """Folders in it that hold the same code in a compiled form."""

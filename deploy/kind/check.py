@@ -1,4 +1,4 @@
-"""What two runs of the pipeline must have left behind on a cluster; deploy/kind/test.sh asks it step by step.
+"""Check what two runs of the pipeline have left on a cluster; deploy/kind/test.sh calls it step by step.
 
 `assert` looks at a run's RayJobs, its MLflow run, the registered model, the deployment, and a completion through it;
 `rollback` goes back to the deployment before and looks whether all of that agrees. Each prints one line for each thing
@@ -108,7 +108,7 @@ def settled(check: Callable[[], Iterator[str]], seconds: float, pause: float = 5
 
 
 def look(given: argparse.Namespace) -> list[str]:
-    """What of a run does not hold."""
+    """Return a sentence for each expectation of a run that does not hold."""
     api = connect(given.namespace)
 
     def everything() -> Iterator[str]:
@@ -121,7 +121,7 @@ def look(given: argparse.Namespace) -> list[str]:
 
 
 def roll_back(given: argparse.Namespace) -> list[str]:
-    """What does not hold after a rollback; that it went back to another model is one of the things."""
+    """Roll back; return a sentence for each expectation that does not hold, another model than before among them."""
     api = connect(given.namespace)
     before = route.read(api, frame.read(api, given.release).service)[0]
     made = rollout.rollback(api, given.release, given.model)

@@ -1,4 +1,4 @@
-"""What the API server says when it does not do what it was asked: the sentence, and whether to ask again.
+"""Errors of the API server: the sentence for each refusal, and whether to ask again.
 
 A server that restarts refuses what it allowed a second before: its caches of roles are empty (403), tokens cannot be
 checked (401), resources are not installed (404), admission is not ready. Such answers are in doubt and are asked for
@@ -19,7 +19,7 @@ OPERATORS: Final[Mapping[str, str]] = {
     "inferenceservices": "KServe",
     "servingruntimes": "KServe",
 }
-"""What to install when the API server does not know the resource."""
+"""Resource -> the operator that installs it."""
 OVERLOADED: Final = (408, 429, 500, 502, 503, 504)
 """HTTP statuses of a server, or of a proxy before it, that is away or under load."""
 NOT_READY: Final = re.compile(r"not yet ready to handle request|status unknown for quota|failed calling webhook")
@@ -31,7 +31,7 @@ LONGEST_PAUSE: Final = 10.0
 
 
 class Passing(Enum):
-    """Whether the same request may be answered otherwise in a moment."""
+    """Why the same request may succeed in a moment, if it may."""
 
     NO = "no"
     OUTAGE = "the server is away or overloaded"
@@ -46,7 +46,7 @@ class ApiError(ServiceError):
     """Seconds after which the server wants to be asked again."""
 
     def final(self, lasted: float) -> Self:
-        """Return this error as what it is after so many seconds of attempts: no longer passing."""
+        """Mark this error as final after `lasted` seconds of attempts, and return it."""
         if self.passing is Passing.OUTAGE and lasted > 0:
             self.args = (f"the API server has been gone for {max(lasted, 1):.0f} s: {self}",)
         self.passing = Passing.NO

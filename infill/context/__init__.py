@@ -26,7 +26,7 @@ def retrieve(
 ) -> tuple[ContextItem, ...]:
     """At most `k` items for the caret of `request` in prompt order, the best last; never from the current file.
 
-    `recent` are the files that were opened or edited lately, the latest first.
+    `recent` are the files that were recently opened or edited, the latest first.
     """
     query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix, recent=recent)
     with index.without(request.path, request.prefix + request.suffix):

@@ -38,7 +38,7 @@ class Query:
     prefix: str
     suffix: str
     recent: tuple[str, ...] = ()
-    """Files that were opened or edited lately, the latest first."""
+    """Files that were recently opened or edited, the latest first."""
 
 
 def last_lines(text: str, count: int) -> str:

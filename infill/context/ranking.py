@@ -1,7 +1,7 @@
 """Infill's own ranking, the default: choose what the missing code is likely to need and the file does not show.
 
 1. The identifiers and lines round the caret ask for windows that hold the same: rarer and nearer ones count for more,
-   and files that are near, imported or lately opened get a little extra.
+   and files that are near, imported or recently opened get a little extra.
 2. The best windows say which identifiers to expect: those that stand in many of them, and in the best of them.
 3. Blocks are chosen one by one, each for the expected identifiers per token that neither the current file nor a block
    chosen before has. So no room goes to what is known already.

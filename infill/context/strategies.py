@@ -1,7 +1,7 @@
 """The strategies by name: the paper's three as far as they are known, exact search over the whole project, and ours.
 
 `iou`: files of the same directory by IoU of their lines with the prefix's. `path_distance`: files by directory hops,
-nearest first. `rag`: line windows of the nearest files and of those lately opened, by IoU of BPE tokens with the lines
+nearest first. `rag`: line windows of the nearest files and of recently opened ones, by IoU of BPE tokens with the lines
 round the caret. The rules are public in summary only (docs/context.md); window sizes and limits are ours.
 """
 

@@ -39,7 +39,7 @@ class _Project:
 
 
 class ProjectCache:
-    """Indexes of the projects seen lately, within `max_chars` of text; the least recently used is forgotten first."""
+    """Indexes of the recently used projects, within `max_chars` of text; the least recently used is forgotten first."""
 
     def __init__(self, new_index: Callable[[], ProjectIndex], max_chars: int) -> None:
         self._new_index = new_index

@@ -34,7 +34,7 @@ class CompletionRequest:
     documents: tuple[tuple[str, str], ...]
     """Path and text of the project's other files."""
     recent: tuple[str, ...] = ()
-    """Paths of files that were opened or edited lately, the latest first."""
+    """Paths of files that were recently opened or edited, the latest first."""
     session: str
     """Whose prompts follow each other; empty when the client does not say."""
     project: str = ""

@@ -280,7 +280,7 @@ def _add_serving(commands: Commands) -> None:
         "--host", type=word, default="127.0.0.1", help="address to listen on, 0.0.0.0 for all; default: %(default)s"
     )
     serve.add_argument(
-        "--cors", default="", metavar="ORIGINS", help="web pages that may ask, as https://editor.example,... or *"
+        "--cors", type=word, metavar="ORIGINS", help="web pages that may ask, as https://editor.example,... or *"
     )
 
     complete = command(
@@ -314,7 +314,7 @@ def _model(options: argparse.Namespace) -> str:
 def _serve(options: argparse.Namespace) -> None:
     from serving.local import serve
 
-    serve(_model(options), port=options.port, host=options.host, cors_origins=options.cors)
+    serve(_model(options), port=options.port, host=options.host, cors_origins=options.cors or "")
 
 
 def _complete(options: argparse.Namespace) -> dict[str, Any]:

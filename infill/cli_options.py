@@ -71,8 +71,8 @@ def url(text: str) -> str:
 
 def word(text: str) -> str:
     """Read a name."""
-    if not text.strip():
-        raise ArgumentTypeError("a name must not be empty")
+    if not text.strip() or "\0" in text:
+        raise ArgumentTypeError(f"a name must not {'hold a null character' if text.strip() else 'be empty'}")
     return text
 
 

@@ -37,12 +37,12 @@ def session() -> Iterator[None]:
     try:
         if address:
             _knock(address)
-            ray.init(address=address, runtime_env=_interpreter(), log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, runtime_env=interpreter(), log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
                 _temp_dir=temp_folder(),
-                runtime_env=_interpreter(),
+                runtime_env=interpreter(),
                 num_cpus=os.cpu_count(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
@@ -79,7 +79,7 @@ def temp_folder() -> str:
     )
 
 
-def _interpreter() -> dict[str, str] | None:
+def interpreter() -> dict[str, str] | None:
     """Return the runtime environment that workers need where the interpreter's path has blanks or quotes: Ray starts
     some of them by a shell, and they would never come up. Elsewhere None, which starts workers sooner."""
     quoted = shlex.quote(sys.executable)

@@ -39,8 +39,11 @@ def ray_address() -> Iterator[str]:
     """The address of one Ray for the whole session, in RAY_ADDRESS too, so that processes of a test find it."""
     import ray
 
+    from infill.ray_session import interpreter
+
     ray.init(
         address="local",
+        runtime_env=interpreter(),
         num_cpus=4,  # of two cores: three workers must find room
         object_store_memory=100_000_000,
         include_dashboard=False,

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[b
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """A line of Bash in which `$infill` is the command."""
-    return run(["bash", "-c", line], infill=f"{sys.executable} -m infill.cli", **environment)
+    command = f"{shlex.quote(sys.executable)} -m infill.cli"
+    return run(["bash", "-c", line.replace("$infill", command)], **environment)
 
 
 @pytest.mark.parametrize("arguments", ["fim split infill/fim.py --n 50", "--help", "run --help"])

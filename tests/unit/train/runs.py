@@ -109,7 +109,10 @@ def kill(process: BaseProcess) -> None:
     """SIGKILL to all of the process's session; fine when it has ended."""
     assert process.pid is not None
     if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not yet begun a session of its own
+            process.kill()
     process.join()
 
 

@@ -21,7 +21,7 @@ IN_PROCESS: Final = "INFILL_IN_PROCESS"
 def image(name: str) -> str:
     """The image of that name: by digest where `make images` has run, else by this release's tag."""
     if name not in NAMES:
-        raise ValueError(f"there is no image {name!r}; there are {', '.join(NAMES)}")
+        raise ValueError(f"unknown image {name!r}; choose one of {', '.join(NAMES)}")
     if file := os.environ.get("INFILL_IMAGES"):
         try:
             return str(json.loads(read_text(storage.local_path(file)))[name])

@@ -66,7 +66,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     if not (folder / "config.json").exists():
-        raise InputError(f"{folder} is no model folder: it has no config.json")
+        raise InputError(f"{folder} is not a model folder: it has no config.json")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
     except Exception as error:  # as in `load`
@@ -83,7 +83,7 @@ def load(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").exists():
-        raise InputError(f"{folder} is no model folder: it has no config.json")
+        raise InputError(f"{folder} is not a model folder: it has no config.json")
     try:
         found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype or torch.float32, local_files_only=True, trust_remote_code=False

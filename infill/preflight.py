@@ -149,7 +149,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
             )
         return
     if not os.environ.get(stages.RUN):
-        yield f"{stages.RUN} is not set: compile the pipeline again, this is no step of it"
+        yield f"{stages.RUN} is not set: this step runs outside the compiled pipeline; compile it again"
         return
     from infill.cluster import api, preflight  # with the kubernetes client
 

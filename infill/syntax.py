@@ -95,7 +95,7 @@ def language_of(path: str) -> str | None:
 def grammar(language: str) -> Language:
     """The grammar of a language in LANGUAGES, loaded at the first use. Raises InputError for any other name."""
     if language not in _GRAMMARS:
-        raise InputError(f"there is no grammar for {language!r}; known are {', '.join(LANGUAGES)}")
+        raise InputError(f"no grammar for {language!r}; choose one of {', '.join(LANGUAGES)}")
     module, function = _GRAMMARS[language]
     return Language(getattr(importlib.import_module(module), function)())
 

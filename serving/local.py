@@ -53,7 +53,7 @@ def resolve(uri: str) -> Target:
         return Target(model=uri)
     value = storage.read_json(record)
     if not isinstance(value, dict) or not value.get("model_uri"):
-        raise InputError(f"{record} is no deployment record: it names no model_uri")
+        raise InputError(f"{record} is not a deployment record: it names no model_uri")
     model = manifest.follow(value, "model", storage.parent(record))
     if not storage.exists(model):
         raise InputError(f"the model that {record} names is gone: there is nothing at {model}; copy or run it again")

@@ -111,9 +111,9 @@ def quantity(text: str | float) -> Decimal:
     try:
         number = Decimal(parse_quantity(text))
     except (ValueError, ArithmeticError) as error:
-        raise ValueError(f"{text!r} is no quantity") from error
+        raise ValueError(f"{text!r} is not a quantity") from error
     if not number.is_finite():
-        raise ValueError(f"{text!r} is no quantity")
+        raise ValueError(f"{text!r} is not a quantity")
     return number
 
 

@@ -141,7 +141,7 @@ class StageJob:
         _check(self.head.memory_gib >= 4, "the head needs at least 4 GiB: with 2 its probes fail (kuberay#2305)")
         _check(min(self.pre_running_deadline, self.active_deadline) > 0, "both deadlines must be positive")
         most = max((group.gpus for group in self.workers), default=0)
-        _check(0 <= self.driver_gpus <= most, f"the driver wants {self.driver_gpus} GPUs, a worker has {most}")
+        _check(0 <= self.driver_gpus <= most, f"the driver asks for {self.driver_gpus} GPUs, a worker has {most}")
         _check(self.retries >= 0 and self.ttl >= 0, "retries and ttl must not be negative")
 
     @property

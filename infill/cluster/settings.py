@@ -89,7 +89,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings | None:
         given = json.loads(text)
         known = {field.name for field in dataclasses.fields(Settings)}
         if not isinstance(given, dict) or set(given) - known:
-            raise ValueError(f"it is no object with only {', '.join(sorted(known))}")
+            raise ValueError(f"it is not an object with only {', '.join(sorted(known))}")
         lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
         return Settings(**{**given, **lists})
     except (TypeError, ValueError) as error:

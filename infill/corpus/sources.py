@@ -109,12 +109,14 @@ def _folder_of(source: str) -> Path | None:
     if kind == "packages" and not place:
         return None
     if kind != "dir" or not place:
-        raise InputError(f"{source!r} is no source: write dir:/path/to/folder, or packages: for the installed packages")
+        raise InputError(
+            f"{source!r} is not a source: write dir:/path/to/folder, or packages: for the installed packages"
+        )
     folder = storage.local_path(place)
     if not folder.exists():
-        raise InputError(f"{source} is no folder, nothing is there; give the folder that holds the repositories")
+        raise InputError(f"{source} is not a folder: nothing is there; give the folder that holds the repositories")
     if not folder.is_dir():
-        raise InputError(f"{source} is no folder, but a file; give the folder that holds the repositories")
+        raise InputError(f"{source} is a file; give the folder that holds the repositories")
     return folder.resolve()
 
 

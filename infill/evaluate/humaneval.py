@@ -52,7 +52,7 @@ def load(name: str, limit: int = 0) -> list[Task]:
     Raises InputError for an unknown set, without INFILL_BENCH_DIR, or when the file is missing or damaged.
     """
     if name not in SETS:
-        raise InputError(f"there is no benchmark set {name!r}; choose one of {', '.join(SETS)}")
+        raise InputError(f"unknown benchmark set {name!r}; choose one of {', '.join(SETS)}")
     folder = os.environ.get(FOLDER)
     if not folder:
         raise InputError(f"set {FOLDER} to the folder with the files of github.com/openai/human-eval-infilling")

@@ -43,7 +43,7 @@ def run(
     """
     unknown = {config.metric, *(name for name, _ in config.floors)} - set(METRICS)
     if unknown:
-        raise InputError(f"register: there is no metric {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
+        raise InputError(f"register: unknown metric {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
     models = dict(zip(gate.STAGES, (model_base, model_sft, model_dpo), strict=True))
     evaluations = dict(zip(gate.STAGES, (evaluation_base, evaluation_sft, evaluation_dpo), strict=True))
     inputs = {"examples": manifest.digest_of(examples)}

@@ -73,7 +73,7 @@ def export(model: str, target: Path, kind: str = "") -> dict[str, Any]:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
-        raise InputError(f"{folder} is no model folder: it has no config.json")
+        raise InputError(f"{folder} is not a model folder: it has no config.json")
     config: dict[str, Any] = json.loads(read_text(file))
     rope = config.get("rope_parameters") or {
         "rope_theta": config.get("rope_theta"),

@@ -61,7 +61,7 @@ def judge(name: str, value: float, bound: float) -> str:
     """What is wrong with `value`; empty when it is a finite number of at most `bound`."""
     if value <= bound and value < float("inf"):
         return ""
-    return f"{name} {value:g} is above {bound:g}" if float("inf") > value > bound else f"{name} is no number"
+    return f"{name} {value:g} is above {bound:g}" if float("inf") > value > bound else f"{name} is not a number"
 
 
 def record(

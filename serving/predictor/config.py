@@ -34,7 +34,7 @@ class PredictorConfig:
         if not self.model:
             raise ValueError("model is empty: name the folder of a model")
         if not 0 <= self.port <= 65_535:
-            raise ValueError(f"port {self.port} lies not between 0 and 65535")
+            raise ValueError(f"port must be between 0 and 65535, got {self.port}")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise ValueError(f"device {self.device!r} is none of auto, cpu, cuda")
         if self.queue < 1 or self.timeout_s <= 0 or self.threads < 0 or self.cache_gib < 0:

@@ -152,14 +152,14 @@ class Engine:
 
 def _load_config(folder: Path) -> Any:
     if not (folder / "config.json").exists():
-        raise InputError(f"{folder} is no model folder: it has no config.json")
+        raise InputError(f"{folder} is not a model folder: it has no config.json")
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be read: {error}") from error
     odd = {type(layer) for layer in DynamicCache(config=config).layers} - PLAIN_LAYERS
     if odd:
-        raise InputError(f"{folder} has layers that are no plain attention ({config.model_type}); serve it with vLLM")
+        raise InputError(f"{folder} has layers that are not plain attention ({config.model_type}); serve it with vLLM")
     return config
 
 

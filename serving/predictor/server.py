@@ -40,7 +40,7 @@ def verify_model(folder: Path, deployment: str) -> None:
     found = manifest.load(str(folder))
     if found.digest != record.get("model_digest"):
         raise InputError(
-            f"{folder} has digest {found.digest}, but {deployment} wants {record.get('model_digest')}; deploy it again"
+            f"{folder} has digest {found.digest}, but {deployment} names {record.get('model_digest')}; deploy again"
         )
     manifest.verify(found)
 

@@ -59,9 +59,9 @@ class TransformerConfig:
         if not self.model and not self.deployment:
             raise ValueError("name the model's folder (model) or a deployment record (deployment)")
         if not self.predictor.startswith(("http://", "https://")):
-            raise ValueError(f"predictor {self.predictor!r} is no http:// or https:// URL")
+            raise ValueError(f"predictor must be an http:// or https:// URL, got {self.predictor!r}")
         if not 0 < self.port <= 65_535:
-            raise ValueError(f"port {self.port} lies not between 1 and 65535")
+            raise ValueError(f"port must be between 1 and 65535, got {self.port}")
         if self.max_requests < 1:
             raise ValueError("max_requests must be at least 1")
         if min(self.connect_s, self.first_token_s, self.total_s) <= 0:
@@ -100,7 +100,7 @@ def prepare(config: TransformerConfig) -> Prepared:
     wanted = record.get("prompt_format_hash", fmt.hash)
     if wanted != fmt.hash:
         raise InputError(
-            f"the prompt format in {uri} has hash {fmt.hash}, the deployment wants {wanted}; deploy the model again"
+            f"the prompt format in {uri} has hash {fmt.hash}, the deployment expects {wanted}; deploy the model again"
         )
     usual = min(MAX_NEW_TOKENS, context // 4) if context else MAX_NEW_TOKENS
     max_new = config.max_new_tokens or int(record.get("max_new_tokens", usual))

@@ -49,5 +49,5 @@ def test_images_have_one_home(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "images.json").write_text('{"train": "registry/infill-train@sha256:abc"}')
     monkeypatch.setenv("INFILL_IMAGES", str(tmp_path / "images.json"))
     assert images.image("train") == "registry/infill-train@sha256:abc"
-    with pytest.raises(ValueError, match="there is no image"):
+    with pytest.raises(ValueError, match="unknown image"):
         images.image("other")

@@ -224,7 +224,7 @@ def test_the_model_must_be_the_deployed_one(model: Path, tmp_path: Path) -> None
     storage.write_json(record, {"model_uri": str(model), "model_digest": manifest.digest_of(str(model))})
     verify_model(model, record)
     storage.write_json(record, {"model_uri": str(model), "model_digest": "0" * 64})
-    with pytest.raises(InputError, match="deploy it again"):
+    with pytest.raises(InputError, match="deploy again"):
         verify_model(model, record)
 
 

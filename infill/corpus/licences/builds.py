@@ -186,10 +186,10 @@ def of_statement(words: str, known: frozenset[str]) -> Statement | None:
         return Statement(expression)
     if len(words) > 100 or "\n" in words:
         recognised = recognise.of_text(words)
-        return recognised or Statement(spdx.UNKNOWN, f"it states {words[:60]!r}, which is no licence that we know")
+        return recognised or Statement(spdx.UNKNOWN, f"it states {words[:60]!r}, which is not a licence that we know")
     if known and _points_to(words, known):
         return None
-    return Statement(spdx.UNKNOWN, f"it states {words!r}, which is no licence that we know")
+    return Statement(spdx.UNKNOWN, f"it states {words!r}, which is not a licence that we know")
 
 
 def _points_to(words: str, known: frozenset[str]) -> bool:

@@ -64,7 +64,7 @@ def _fields(paragraph: str) -> Iterator[tuple[str, str]]:
 def _statement(stated: str, path: str) -> Statement:
     expression = spdx.of_name(stated)
     if expression is None:
-        return Statement(spdx.UNKNOWN, f"{path} states {stated[:100]!r}, which is no licence that we know")
+        return Statement(spdx.UNKNOWN, f"{path} states {stated[:100]!r}, which is not a licence that we know")
     return Statement(expression, path)
 
 

@@ -90,7 +90,7 @@ def test_claims_are_mounted_read_only_everywhere() -> None:
 
 
 def test_a_driver_cannot_have_more_gpus_than_a_worker() -> None:
-    with pytest.raises(ValueError, match="the driver wants 2 GPUs, a worker has 1"):
+    with pytest.raises(ValueError, match="the driver asks for 2 GPUs, a worker has 1"):
         replace(JOB, workers=(Group(gpus=1),), driver_gpus=2)
 
 

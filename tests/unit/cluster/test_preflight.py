@@ -131,7 +131,7 @@ def test_quotas_and_pods_that_we_may_not_read_are_passed_over(server: Server, ap
 @pytest.mark.parametrize(("text", "number"), [("500m", 0.5), ("64Gi", 64 * 2.0**30), ("8", 8.0), ("1k", 1_000.0)])
 def test_quantities(text: str, number: float) -> None:
     assert quantity(text) == number
-    with pytest.raises(ValueError, match="no quantity"):
+    with pytest.raises(ValueError, match="not a quantity"):
         quantity(f"{text}x")
 
 
@@ -236,7 +236,13 @@ def test_everything_that_is_amiss_is_told_at_once(
         check(preset="small", sources=[f"dir:{tmp_path}/none"])
     told = str(refused.value)
     assert told.startswith("5 things are in the way: (1) ")
-    for part in ("is no folder", "GPU-hours", "which ends with it", "MLFLOW_TRACKING_URI is not set", "infill-cluster"):
+    for part in (
+        "is not a folder",
+        "GPU-hours",
+        "which ends with it",
+        "MLFLOW_TRACKING_URI is not set",
+        "infill-cluster",
+    ):
         assert part in told
 
 

@@ -167,11 +167,11 @@ def test_a_licence_further_down_counts_for_what_is_below_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("dir:/no/such/folder", "is no folder, nothing is there"),
-        (f"dir:{__file__}", "is no folder, but a file"),
-        ("dir:", "is no source"),
-        ("https://example.org", "is no source"),
-        ("packages:numpy", "is no source"),
+        ("dir:/no/such/folder", "is not a folder: nothing is there"),
+        (f"dir:{__file__}", "is a file; give the folder"),
+        ("dir:", "is not a source"),
+        ("https://example.org", "is not a source"),
+        ("packages:numpy", "is not a source"),
     ],
 )
 def test_a_wrong_source_is_refused(source: str, message: str) -> None:

@@ -50,7 +50,7 @@ def test_without_mlflow_there_is_no_registry(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_metric_that_does_not_exist_is_refused(mlflow_store: Path) -> None:
-    with pytest.raises(InputError, match="there is no metric bleu; choose from exact_match"):
+    with pytest.raises(InputError, match="unknown metric bleu; choose from exact_match"):
         Run(mlflow_store, "one", (0.1, 0.3, 0.2)).register(replace(CONFIG, floors=(("bleu", 0.1),)))
 
 

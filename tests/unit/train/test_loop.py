@@ -182,7 +182,7 @@ def test_a_batch_that_stays_bad_is_skipped(tmp_path: Path) -> None:
     weights = train(tmp_path, work=replace(WORK, objective=poisoned({9, 11}, float("nan"))))
     assert history.read(str(tmp_path))[-1]["skipped"] == 1
     assert all(weight.isfinite().all() for weight in weights.values())
-    assert [attempt["why"] for attempt in refused(tmp_path)["5"]["tries"]] == ["loss is no number"] * 2
+    assert [attempt["why"] for attempt in refused(tmp_path)["5"]["tries"]] == ["loss is not a number"] * 2
 
 
 def test_a_gradient_that_is_too_long_is_refused_too(tmp_path: Path) -> None:

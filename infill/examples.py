@@ -29,7 +29,7 @@ from infill import manifest, storage, syntax
 from infill.config import ExamplesConfig
 from infill.context import ProjectIndex, retrieve
 from infill.errors import InfillError, InputError
-from infill.fim import Hole, SplitConfig, syntactic_holes
+from infill.fim import Hole, syntactic_holes
 from infill.prompt import ContextItem, Encode, FimRequest, load_encoder
 
 STAGE: Final = "examples"
@@ -303,11 +303,10 @@ def _holes(config: ExamplesConfig, repo: str, document: Document, n: int) -> lis
     """At most `n` holes of a document, each with its own offsets."""
     if n <= 0:
         return []
-    split = SplitConfig(max_middle_chars=config.max_middle_chars)
     drawn = syntactic_holes(
         document.content,
         document.language,
-        split,
+        config.split,
         seed=config.seed,
         epoch=0,
         document=f"{repo}/{document.path}",

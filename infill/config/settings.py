@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from infill.context import CANDIDATES
+from infill.fim import SplitConfig
 from infill.storage import LOCATION
 
 EXECUTION: Final[Mapping[str, bool]] = {"execution": True}
@@ -263,8 +264,7 @@ class ExamplesConfig:
     """Holes of the validation split."""
     test_holes: int = 200
     """Holes of the test split."""
-    max_middle_chars: int = 700
-    """The longest middle (Mellum: 700 characters)."""
+    split: SplitConfig = field(default_factory=SplitConfig)
     strategies: tuple[tuple[str, float], ...] = (
         ("infill", 0.4),
         ("rag", 0.2),
@@ -287,7 +287,6 @@ class ExamplesConfig:
         _check_seed(self.seed)
         _check(self.holes > 0, "examples.holes must be positive")
         _check(self.validation_holes >= 0 and self.test_holes >= 0, "examples: held-out holes must not be negative")
-        _check(self.max_middle_chars > 0, "examples.max_middle_chars must be positive")
         _check(min(self.context_items, self.context_chars) >= 0, "examples: context limits must not be negative")
         shares = [share for _, share in self.strategies]
         _check(min(shares, default=-1) >= 0 and sum(shares) > 0, "examples.strategies must give probabilities")
@@ -298,6 +297,15 @@ class SftConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     max_prompt_tokens: int = 0
     """Prompts are held to this many tokens; 0 is what the context length leaves beside the middle."""
+    prompt_lengths: tuple[tuple[int, float], ...] = ()
+    """Shorter limits in tokens, with their probabilities: each example is held to one of them, so that short prompts,
+    which cost less and which editors send for small files, are learned beside long ones."""
+
+    def __post_init__(self) -> None:
+        lengths = [length for length, _ in self.prompt_lengths]
+        shares = [share for _, share in self.prompt_lengths]
+        _check(min(lengths, default=1) > 0, "sft.prompt_lengths must be positive")
+        _check(not shares or (min(shares) >= 0 and sum(shares) > 0), "sft.prompt_lengths must give probabilities")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -70,7 +71,7 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
     rows = Rows(storage.join(examples, "examples", "train.parquet"))
     if not len(rows):
         raise InputError(f"{examples} has no examples in its train split; add sources to the corpus")
-    items = Examples(rows, folder, context=context, budget=config.max_prompt_tokens)
+    items = Examples(rows, folder, config, context)
     tokens, lanes = config.train.micro_batch_tokens, config.train.batch_tokens // config.train.micro_batch_tokens
 
     def open_lane(lane: int, state: State | None) -> ItemLane:
@@ -78,7 +79,7 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
 
     def held_out() -> list[Batch]:
         held = Rows(storage.join(examples, "examples", "validation.parquet"))
-        others = Examples(held, folder, context=context, budget=config.max_prompt_tokens)
+        others = Examples(held, folder, config, context)
         found = (item for index in range(len(others)) if (item := others[index]) is not None)
         return [pack(row, tokens) for row in itertools.islice(rows_of(found, tokens), config.train.validation_batches)]
 
@@ -116,9 +117,8 @@ class Examples:
 
     what = "examples"
 
-    def __init__(self, rows: Rows, folder: Path, *, context: int, budget: int) -> None:
-        self.rows, self.context = rows, context
-        self.budget = budget or context
+    def __init__(self, rows: Rows, folder: Path, config: SftConfig, context: int) -> None:
+        self.rows, self.config, self.context = rows, config, context
         self.encoder: Encoder = prompt.load_encoder(folder)
         self.fmt: PromptFormat = prompt.load_format(folder)
 
@@ -138,7 +138,7 @@ class Examples:
     def _render(self, index: int, room: int, least: int, rules: packing.Rules) -> Item | None:
         row = self.rows[index]
         middle = [*self.encoder.encode(row["middle"]), self.fmt.endoftext]
-        budget = min(self.budget, room - len(middle))
+        budget = min(self._limit(row["id"]), room - len(middle))
         if budget < least:
             return None
         rendered = packing.pack(self.fmt, self.encoder.encode, request_of(row), budget=budget, rules=rules).prompt
@@ -149,3 +149,12 @@ class Examples:
             text_bytes=len(row["middle"].encode("utf-8", "surrogatepass")),
             name=row["id"],
         )
+
+    def _limit(self, name: str) -> int:
+        """The longest prompt of the example of that name, in tokens."""
+        longest = self.config.max_prompt_tokens or self.context
+        if not self.config.prompt_lengths:
+            return longest
+        lengths, shares = zip(*self.config.prompt_lengths, strict=True)
+        drawn: int = random.Random(f"{self.config.train.seed}/{name}").choices(lengths, shares)[0]
+        return min(drawn, longest)

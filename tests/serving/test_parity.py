@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infill import examples, storage
-from infill.config import ExamplesConfig
+from infill.config import ExamplesConfig, SftConfig
 from infill.evaluate.generation import Generator
 from infill.examples import request_of
 from infill.prompt import load_format
@@ -25,9 +25,8 @@ def test_training_evaluation_and_serving_see_the_same_prompt(tmp_path: Path, mod
     artifact = str(tmp_path / "examples")
     examples.run(CONFIG, corpus, str(model), output=artifact)
     rows = storage.read_table(storage.join(artifact, "examples", "train.parquet")).to_pylist()
-    trained = Examples(
-        Rows(storage.join(artifact, "examples", "train.parquet")), model, context=10 * budget, budget=budget
-    )
+    rows_on_disk = Rows(storage.join(artifact, "examples", "train.parquet"))
+    trained = Examples(rows_on_disk, model, SftConfig(max_prompt_tokens=budget), 10 * budget)
     generator = Generator(model)
     behaviour = say("200 OK", chunk("x", "stop") + "data: [DONE]\n\n", "text/event-stream")
     sent = {"max_prompt_tokens": budget, "max_new_tokens": 16}

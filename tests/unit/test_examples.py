@@ -36,7 +36,7 @@ def test_prefix_middle_and_suffix_are_the_file(made: Path) -> None:
     for split in examples.SPLITS:
         for row in storage.read_table(str(made / "examples" / f"{split}.parquet")).to_pylist():
             assert row["prefix"] + row["middle"] + row["suffix"] == repositories[row["repo"]][row["path"]]
-            assert 0 < len(row["middle"]) <= CONFIG.max_middle_chars
+            assert 0 < len(row["middle"]) <= CONFIG.split.max_middle_chars
             assert row["split"] == split
 
 

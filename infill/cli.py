@@ -258,6 +258,17 @@ def _add_export(commands: Commands) -> None:
     gguf.add_argument(
         "--type", default="", metavar="TYPE", help="f32, f16, bf16 or q8_0; default: as the folder's weights"
     )
+    about = "write the LoRA adapter of a model folder by itself, in half precision, with a card"
+    example = "infill export adapter out/model --to my-adapter"
+    adapter = command(export, "adapter", _adapter, about, example)
+    adapter.add_argument("model", type=absolute_uri, metavar="MODEL", help="a model folder that was trained with LoRA")
+    adapter.add_argument("--to", type=output_uri, required=True, metavar="FOLDER")
+
+
+def _adapter(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.train.adapter import publish
+
+    return publish(options.model, options.to)
 
 
 def _gguf(options: argparse.Namespace) -> dict[str, Any]:

@@ -219,6 +219,9 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         "--add-fim", action="store_true", help="give a base model without fill-in-the-middle tokens some"
     )
     parser.add_argument(
+        "--adapter", type=absolute_uri, metavar="URI", help="merge this LoRA adapter into the base model first"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
     )
 
@@ -250,6 +253,8 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         short["base_model"] = options.base_model
     if options.add_fim:
         short["add_fim"] = True
+    if options.adapter:
+        short["adapter"] = options.adapter
     if options.seed is not None:
         short["seed"] = options.seed
     return short | config.absolute_settings(config.parse_settings(options.set))

@@ -11,15 +11,15 @@ import argparse
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 from typing import Final
 from urllib.parse import urljoin
 
-import requests
+import httpx
 from packaging.utils import InvalidSdistFilename, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
 
@@ -27,6 +27,8 @@ from infill.evaluate import humaneval
 from infill.text import split_lines
 
 PYPI: Final = "https://pypi.org/simple"
+log = logging.getLogger("adapter_sources")
+
 NPM: Final = "https://registry.npmjs.org"
 LONG_LINE: Final = 40
 """A line of a task with so many characters names the task; shorter ones stand in everybody's code."""
@@ -37,27 +39,30 @@ def main() -> None:
     parser.add_argument("list", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     forbidden = benchmark_lines() if os.environ.get(humaneval.FOLDER) else None
     if forbidden is None:
-        print(f"{humaneval.FOLDER} is not set: files that hold a task of HumanEval are not looked for", file=sys.stderr)
+        log.warning("%s is not set: files that hold a task of HumanEval are not looked for", humaneval.FOLDER)
     for line in options.list.read_text().splitlines():
         if not line.startswith(("pypi ", "npm ")):
             continue
         index, _, wanted = line.partition(" ")
         name, version, url, digest = (pypi if index == "pypi" else npm)(wanted.strip())
         place = options.folder / f"{name.replace('/', '_')}-{version}"
-        print(f"{index} {name}{'==' if index == 'pypi' else '@'}{version}", flush=True)
+        log.info("%s %s%s%s", index, name, "==" if index == "pypi" else "@", version)
         if not place.exists():
             unpack(download(url, digest), place)
             for path in holding(place, forbidden or frozenset()):
-                print(f"  {path.relative_to(place)} holds a task of HumanEval: left out", file=sys.stderr)
+                log.info("%s holds a task of HumanEval: left out", path)
                 path.unlink()
 
 
 def pypi(wanted: str) -> tuple[str, str, str, str]:
     """Return name, version, URL and SHA-256 of a source distribution, as the index tells by PEP 691."""
     name, _, version = wanted.partition("==")
-    page = requests.get(f"{PYPI}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}, timeout=60)
+    page = httpx.get(
+        f"{PYPI}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}, timeout=60, follow_redirects=True
+    )
     page.raise_for_status()
     files = {}
     for file in page.json()["files"]:
@@ -67,20 +72,20 @@ def pypi(wanted: str) -> tuple[str, str, str, str]:
     if not stable or (version and Version(version) not in files):
         raise SystemExit(f"{wanted} has no source distribution on PyPI: take it off the list")
     chosen = Version(version) if version else max(stable)
-    return name, str(chosen), urljoin(page.url, files[chosen]["url"]), files[chosen]["hashes"]["sha256"]
+    return name, str(chosen), urljoin(str(page.url), files[chosen]["url"]), files[chosen]["hashes"]["sha256"]
 
 
 def npm(wanted: str) -> tuple[str, str, str, str]:
     """Return name, version, URL and SHA-1 of a package's archive."""
     name, _, version = wanted.rpartition("@") if "@" in wanted[1:] else (wanted, "", "latest")
-    page = requests.get(f"{NPM}/{name}/{version}", timeout=60)
+    page = httpx.get(f"{NPM}/{name}/{version}", timeout=60, follow_redirects=True)
     page.raise_for_status()
     release = page.json()
-    return name, release["version"], urljoin(page.url, release["dist"]["tarball"]), release["dist"]["shasum"]
+    return name, release["version"], urljoin(str(page.url), release["dist"]["tarball"]), release["dist"]["shasum"]
 
 
 def download(url: str, digest: str) -> bytes:
-    answer = requests.get(url, timeout=300)
+    answer = httpx.get(url, timeout=300, follow_redirects=True)
     answer.raise_for_status()
     kind = hashlib.sha256 if len(digest) == 64 else hashlib.sha1  # npm tells SHA-1 alone in a form that is hexadecimal
     if kind(answer.content).hexdigest() != digest:

@@ -72,10 +72,10 @@ def all_settings() -> str:
         "# Settings\n",
         GENERATED,
         "Give a setting as `--set NAME=VALUE`, for example `--set sft.train.steps=500`. A value is JSON: `500`, "
-        '`0.5`, `true`, `["a", "b"]`; anything that is not JSON is taken as a string. Four short names stand for '
-        "several settings: `sources`, `base_model`, `add_fim` and `seed`. Defaults are those of the published model or "
-        "our choice; a preset changes some of them. A setting marked * says how a stage runs and does not change what "
-        "it makes, so changing it makes nothing anew.\n",
+        '`0.5`, `true`, `["a", "b"]`; anything that is not JSON is taken as a string. Short names stand for one or '
+        "several settings: `sources`, `base_model`, `add_fim`, `adapter`, `seed`. Defaults are those of the published "
+        "model or our choice; a preset changes some of them. A setting marked * says how a stage runs and does not "
+        "change what it makes, so changing it makes nothing anew.\n",
         "## Presets\n",
         "| preset | what it is for |\n| --- | --- |",
         *(f"| `{name}` | {first_sentence(preset)} |" for name, preset in config.PRESETS.items()),

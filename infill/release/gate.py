@@ -61,9 +61,9 @@ def decide(
     """Choose the winner among `candidates` (base, sft, dpo) and decide whether it may be released.
 
     `digests` gives each model's digest as its own manifest states it, `champion_digest` that of the registered champion
-    ("" when there is none yet: then the floors alone decide). `objections` are sentences that stop the release before
-    anything is compared. With a champion, the paired 95 % interval of winner minus champion must not lie wholly below
-    minus `config.max_regression`.
+    ("" when there is none yet: then floors and ceilings alone decide). `objections` are sentences that stop the release
+    before anything is compared. With a champion, the paired 95 % interval of winner minus champion must not lie wholly
+    below minus `config.max_regression`.
     """
     problems = [*objections, *_problems(config, candidates, digests)]
     winner = _winner(config.metric, candidates)
@@ -74,12 +74,12 @@ def decide(
     reasons = [_why_winner(config.metric, winner, candidates)]
     shortfalls = _shortfalls(config, winner, candidates[winner])
     if not champion_digest or champion is None:
-        reasons.append("There is no champion yet, so the floors alone decide.")
-        reasons += shortfalls or [_floors_reached(config)]
+        reasons.append("There is no champion yet, so the floors and ceilings alone decide.")
+        reasons += shortfalls or [_bounds_held(config)]
         return Decision(winner=winner, passed=not shortfalls, reason=" ".join(reasons))
     comparison = _compare(config, candidates[winner], champion)
     worse = comparison.high < -config.max_regression
-    reasons += [_versus(config, comparison, worse=worse), *(shortfalls or [_floors_reached(config)])]
+    reasons += [_versus(config, comparison, worse=worse), *(shortfalls or [_bounds_held(config)])]
     passed = not worse and not shortfalls
     return Decision(winner=winner, passed=passed, reason=" ".join(reasons), comparison=comparison)
 
@@ -115,7 +115,7 @@ def _problems(config: RegisterConfig, candidates: Mapping[str, Record], digests:
 def _record_problems(config: RegisterConfig, name: str, record: Record) -> list[str]:
     problems = [
         f"The evaluation of {name} has no finite {metric}."
-        for metric in dict.fromkeys([config.metric, *(floor for floor, _ in config.floors)])
+        for metric in dict.fromkeys([config.metric, *(name for name, _ in (*config.floors, *config.ceilings))])
         if not math.isfinite(_value(record, metric))
     ]
     undefined = sum(not math.isfinite(score) for score in record.scores.values())
@@ -175,17 +175,24 @@ def _compare(config: RegisterConfig, winner: Record, champion: Record) -> Compar
 
 
 def _shortfalls(config: RegisterConfig, winner: str, record: Record) -> list[str]:
-    return [
+    """Return what the winner fails to reach or to stay below, a sentence each."""
+    low = [
         f"The floor of {metric} is {floor:.4f}, {winner} reaches only {_value(record, metric):.4f}."
         for metric, floor in config.floors
         if not _value(record, metric) >= floor
     ]
+    high = [
+        f"The ceiling of {metric} is {ceiling:.4f}, {winner} has {_value(record, metric):.4f}."
+        for metric, ceiling in config.ceilings
+        if not _value(record, metric) <= ceiling
+    ]
+    return low + high
 
 
-def _floors_reached(config: RegisterConfig) -> str:
-    if not config.floors:
-        return "No floors are set."
-    return f"All floors are reached ({', '.join(f'{metric} {floor:.4f}' for metric, floor in config.floors)})."
+def _bounds_held(config: RegisterConfig) -> str:
+    bounds = [f"{metric} at least {floor:.4f}" for metric, floor in config.floors]
+    bounds += [f"{metric} at most {ceiling:.4f}" for metric, ceiling in config.ceilings]
+    return f"All bounds are held ({', '.join(bounds)})." if bounds else "No floors are set."
 
 
 def _why_winner(metric: str, winner: str, candidates: Mapping[str, Record]) -> str:

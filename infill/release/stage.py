@@ -41,7 +41,7 @@ def run(
 
     Raises InputError when MLFLOW_TRACKING_URI is unset or a metric is unknown, ServiceError when MLflow is gone.
     """
-    unknown = {config.metric, *(name for name, _ in config.floors)} - set(METRICS)
+    unknown = {config.metric, *(name for name, _ in (*config.floors, *config.ceilings))} - set(METRICS)
     if unknown:
         raise InputError(f"register: unknown metric {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
     models = dict(zip(gate.STAGES, (model_base, model_sft, model_dpo), strict=True))

@@ -5,6 +5,9 @@ that trains, scores and checkpoints a decoder does the same for it; what is froz
 """
 
 import contextlib
+import hashlib
+import json
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -12,19 +15,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
-from infill import manifest, storage
+from infill import manifest, model, prompt, storage
 from infill.config import ModelConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
+from infill.text import read_text
+from infill.train import card, export
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 FOLDER: Final = "adapter"
 """Below the model folder: the adapter as peft writes it. The model folder itself has it merged."""
+SETTINGS_FILE: Final = "adapter_config.json"
+WEIGHTS_FILE: Final = "adapter_model.safetensors"
 BASE_FILE: Final = "base.json"
-"""In the adapter's folder: digest of the model that it belongs to."""
+"""In the adapter's folder: what identifies the model that it belongs to."""
+WEIGHTS: Final = re.compile(r".*\.(safetensors|bin)")
 
 
 def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
@@ -67,19 +78,120 @@ def off(decoder: Any) -> Iterator[None]:
 
 
 def save(adapted: "PeftModel", base: str, output: str) -> None:
-    """Write the adapter below the model folder `output`, with the digest of the model folder `base`."""
+    """Write the adapter below the model folder `output`, with what identifies the model folder `base`."""
     with tempfile.TemporaryDirectory() as name:
         adapted.save_pretrained(name)
         for path in sorted(Path(name).iterdir()):
             if path.name != "README.md":  # a template of peft's; the model's card stands above
                 storage.write_bytes(storage.join(output, FOLDER, path.name), path.read_bytes())
-    storage.write_json(storage.join(output, FOLDER, BASE_FILE), {"digest": _digest(base)})
+    storage.write_json(storage.join(output, FOLDER, BASE_FILE), describe(base))
 
 
-def _digest(base: str) -> str:
-    """Return the digest of a model folder: its manifest's, or that of a published base's files."""
-    artifact = storage.exists(storage.join(base, manifest.FILE_NAME))
-    return manifest.digest_of(base) if artifact else storage.fingerprint(base)
+def describe(base: str) -> dict[str, Any]:
+    """Return what an adapter must know of the model folder `base` that it belongs to: its weights and its tokens.
+
+    A base that was converted from a GGUF file is known by the digest of that file, since the arithmetic of another
+    processor may round a converted weight otherwise.
+    """
+    facts = card.of_base(base)
+    own = "base" in facts and "adapter" not in facts and not facts["trainings"]
+    return {
+        "name": facts["base"]["source"] if own else facts.get("source", ""),
+        "weights_sha256": facts["base"]["sha256"] if own else _weights_digest(base),
+        "prompt_format": prompt.load_format(storage.fetch(base)).to_json(),
+    }
+
+
+def _weights_digest(base: str) -> str:
+    """Return the SHA-256 of the weight files of a model folder, taken from its manifest where it has one."""
+    artifact = manifest.find(base)
+    if artifact:
+        digests = {name: entry["sha256"] for name, entry in artifact.files.items() if WEIGHTS.fullmatch(name)}
+    else:
+        files = (path for path in storage.fetch(base).iterdir() if WEIGHTS.fullmatch(path.name))
+        digests = {path.name: storage.sha256(str(path)) for path in files}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def digest(adapter: str) -> str:
+    """Return the SHA-256 of an adapter's weights and settings. Raise InputError for a folder without one."""
+    folder = _fetch(adapter)
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))).hexdigest()
+
+
+def merge(base: str, adapter: str, target: Path) -> None:
+    """Write the model folder `base` with an adapter merged into its weights to `target`, in single precision.
+
+    Raise InputError where the adapter is none, is damaged, or was trained on another base.
+    """
+    from peft import PeftModel
+
+    folder = _fetch(adapter)
+    _check_base(base, folder, adapter)
+    decoder = model.load(storage.fetch(base))
+    try:
+        merged = PeftModel.from_pretrained(decoder, str(folder)).merge_and_unload()
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the adapter in {adapter} cannot be read ({error}); fetch or train it again") from error
+    target.mkdir()
+    export.save(merged, base, str(target), dtype=torch.float32)
+    facts = card.of_base(base)
+    own = card.of_base(str(folder))
+    facts |= {
+        "title": "Adapted base model",
+        "about": "A published checkpoint with an adapter that Infill trained, merged into its weights.",
+        "adapter": {"name": own.get("name", folder.name), "licence": own["licence"], "sha256": digest(adapter)},
+        "trainings": [*facts["trainings"], *own["trainings"]],
+    }
+    storage.write_json(storage.join(str(target), card.FACTS_FILE), facts)
+
+
+def publish(trained: str, target: str) -> dict[str, str | int]:
+    """Write the adapter of the model folder `trained` to `target` in half precision, with a card.
+
+    That is what can be given to others: the matrices and rows that were trained, and nothing of the base. Return its
+    place, digest and size in bytes. Raise InputError for a model that was trained without LoRA.
+    """
+    source = _fetch(storage.join(trained, FOLDER))
+    weights = {name: weight.to(torch.float16) for name, weight in load_file(source / WEIGHTS_FILE).items()}
+    for name in (SETTINGS_FILE, BASE_FILE):
+        storage.write_bytes(storage.join(target, name), (source / name).read_bytes())
+    storage.write_bytes(storage.join(target, WEIGHTS_FILE), serialise(weights, {"format": "pt"}))
+    facts = {**card.of_base(trained), "name": Path(target).name}
+    storage.write_json(storage.join(target, card.FACTS_FILE), facts)
+    text = card.of_adapter(facts, storage.read_json(storage.join(target, BASE_FILE)), digest(target))
+    storage.write_bytes(storage.join(target, card.FILE_NAME), text.encode())
+    return {"uri": target, "sha256": digest(target), "bytes": storage.size(storage.join(target, WEIGHTS_FILE))}
+
+
+def _fetch(adapter: str) -> Path:
+    folder = storage.fetch(adapter)
+    missing = [name for name in (SETTINGS_FILE, WEIGHTS_FILE, BASE_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{adapter} is not an adapter: {missing[0]} is missing; name the folder `{FOLDER}` of a model that was "
+            "trained with lora_rank"
+        )
+    return folder
+
+
+def _check_base(base: str, folder: Path, adapter: str) -> None:
+    try:
+        trained_on = json.loads(read_text(folder / BASE_FILE))
+        name, weights, fmt = (trained_on[key] for key in ("name", "weights_sha256", "prompt_format"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{BASE_FILE} of the adapter in {adapter} is damaged ({error}); fetch it again") from error
+    given = describe(base)
+    if given["weights_sha256"] != weights:
+        raise InputError(
+            f"the adapter in {adapter} was trained on {name or 'another base'} with the weights {weights[:12]}, not on "
+            f"{given['name'] or base} with {given['weights_sha256'][:12]}; name its own base as base_model"
+        )
+    if given["prompt_format"] != fmt:
+        raise InputError(
+            f"the adapter in {adapter} was trained with other infilling tokens than {base} has; "
+            "set add_fim as it was when the adapter was trained"
+        )
 
 
 def count(shape: ModelConfig, config: TrainConfig) -> int:

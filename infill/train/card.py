@@ -110,14 +110,33 @@ def render(facts: Facts, fmt: PromptFormat) -> str:
     return "\n".join(parts)
 
 
-def _header(facts: Facts) -> str:
+def of_adapter(facts: Facts, base: Mapping[str, str], digest: str) -> str:
+    """Return the card of an adapter as Markdown; `base` is the name and the digest of the model that it belongs to."""
+    return "\n".join(
+        [
+            _header(facts, "peft"),
+            f"# {facts['name']}\n",
+            f"A LoRA adapter for `{base['name'] or 'a model'}` (SHA-256 `{base['weights_sha256']}`). It belongs to",
+            "that model alone and holds nothing of its weights.\n",
+            f"## Use\n\n```sh\ninfill run --base-model {facts.get('source', 'BASE')} --add-fim --adapter FOLDER\n```\n",
+            _trainings(facts["trainings"]),
+            _energy(facts["trainings"]),
+            f"## Limitations\n\n{LIMITATIONS}",
+            f"## Licence and provenance\n\n`{facts['licence']}`. SHA-256 of weights and settings: `{digest}`.\n"
+            + _inputs(facts["trainings"]),
+            "",
+        ]
+    )
+
+
+def _header(facts: Facts, library: str = "transformers") -> str:
     """YAML as huggingface.co/docs/hub/model-cards has it."""
     import yaml
 
     header: dict[str, Any] = {
         "language": ["code"],
         "license": facts["licence"],
-        "library_name": "transformers",
+        "library_name": library,
         "pipeline_tag": "text-generation",
         "tags": ["code", "fill-in-the-middle", "code-completion", "infill"],
     }
@@ -275,13 +294,22 @@ def _licence(facts: Facts) -> str:
     text = (
         f"`{licence}`." if licence != "other" else "Whoever trained the model decides; the data's licences stand above."
     )
-    inputs = [
-        f"- {record['stage']}: {json.dumps(record['inputs'])}, commit `{record['commit'][:12]}`"
-        for record in facts["trainings"]
-    ]
-    made = "\n".join(["", "Digests of what it was made of:", "", *inputs]) if inputs else ""
+    parts = [("Base", facts.get("base")), ("Adapter", facts.get("adapter"))]
+    origins = "".join(
+        f"{what}: `{part.get('name') or part['source']}`, licence `{part['licence']}`, SHA-256 `{part['sha256']}`.\n"
+        for what, part in parts
+        if part
+    )
     return f"""## Licence and provenance
 
 {text} `{manifest.FILE_NAME}` names every file with its digest, the configuration, and the digests of the inputs.
-{made}
+{origins}{_inputs(facts["trainings"])}
 """
+
+
+def _inputs(trainings: Sequence[Facts]) -> str:
+    """Return what the trainings read, as a list of digests."""
+    rows = [
+        f"- {record['stage']}: {json.dumps(record['inputs'])}, commit `{record['commit'][:12]}`" for record in trainings
+    ]
+    return "\n".join(["", "Digests of what it was made of:", "", *rows]) if rows else ""

@@ -14,7 +14,7 @@ from infill import bases, manifest, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder
-from infill.train import card, export, history, launch, loop, memory, objectives, samples
+from infill.train import adapter, card, export, history, launch, loop, memory, objectives, samples
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
@@ -49,7 +49,8 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
 
 def external(config: PretrainConfig) -> dict[str, str]:
     """What the stage reads besides artifacts: the state of the base model, if there is one."""
-    return {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
+    found = {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
+    return found | ({"adapter": adapter.digest(config.adapter)} if config.adapter else {})
 
 
 def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:
@@ -108,11 +109,14 @@ def check_size(corpus: str, batch_tokens: int, encoder: Encoder) -> None:
 
 
 def _base(config: PretrainConfig) -> Path:
-    """Return the folder of the base model, whole where it is an artifact."""
+    """Return the folder of the base model, whole where it is an artifact, with its adapter merged."""
     folder = bases.fetch(config.base_model, add_fim=config.add_fim)
     if artifact := manifest.find(str(folder)):
         manifest.check(artifact)
-    return folder
+    if not config.adapter:
+        return folder
+    name = f"adapted-{storage.fingerprint(str(folder))[:24]}-{storage.fingerprint(config.adapter)[:24]}"
+    return bases.once(name, functools.partial(adapter.merge, str(folder), config.adapter))
 
 
 def _of_base(config: PretrainConfig, tokenizer: Path) -> PretrainConfig:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infill.config import RegisterConfig
+from infill.config import RegisterConfig, finetune
 from infill.release.gate import STAGES, Decision, Record, decide
 
 CONFIG = RegisterConfig(bootstrap=200)
@@ -42,7 +42,7 @@ def test_the_highest_wins_and_the_reason_has_the_numbers() -> None:
     assert (decision.winner, decision.passed) == ("sft", True)
     assert decision.reason == (
         "sft has the highest kk (base 0.2000, sft 0.4000, dpo 0.3000)."
-        " There is no champion yet, so the floors alone decide. No floors are set."
+        " There is no champion yet, so the floors and ceilings alone decide. No floors are set."
     )
 
 
@@ -122,6 +122,25 @@ def test_a_score_that_is_not_a_number_stops_the_release() -> None:
     records = candidates()
     records["dpo"] = replace(records["dpo"], scores={**records["dpo"].scores, "hole-1": math.nan})
     assert "for 1 of 40 holes" in judge(records).reason
+
+
+@pytest.mark.parametrize(("ceiling", "passed"), [(0.41, True), (0.39, False)])
+def test_a_ceiling_must_not_be_passed(ceiling: float, passed: bool) -> None:
+    decision = judge(candidates(), config=replace(CONFIG, ceilings=(("kk", ceiling),)))
+    assert decision.passed is passed
+    assert ("The ceiling of kk is 0.3900, sft has 0.4000." in decision.reason) is not passed
+
+
+def test_the_demo_refuses_a_model_that_never_stops_and_gets_nothing_right() -> None:
+    """What a model of 1.3M parameters reached after ten minutes: exact match 0, no end of text."""
+    bounds = finetune().register
+    figures = {"kk": 0.0, "exact_match": 0.0, "eot_rate": 0.31, "over_generation": 0.42}
+    metrics = {name: {"value": value, "low": value, "high": value} for name, value in figures.items()}
+    found = {name: replace(each, metrics=metrics) for name, each in candidates(0.0, 0.0, 0.0).items()}
+    decision = judge(found, config=replace(bounds, bootstrap=200))
+    assert not decision.passed
+    for name in ("floor of exact_match", "floor of eot_rate", "ceiling of over_generation"):
+        assert name in decision.reason
 
 
 def test_a_floor_that_was_not_measured_stops_the_release() -> None:

@@ -1,5 +1,6 @@
 """LoRA in the stages that train: what it changes, what it leaves, what is written."""
 
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -59,11 +60,55 @@ def test_only_rows_of_control_tokens_change_in_the_embedding(root: Path) -> None
     assert changed <= set(prompt.load_format(root / "base").stop_ids)
 
 
-def test_the_adapter_names_the_base_that_it_belongs_to(root: Path) -> None:
-    from infill import manifest
+@pytest.fixture(scope="module")
+def published(root: Path) -> Path:
+    """The adapter by itself."""
+    adapter.publish(str(root / "sft"), str(root / "published"))
+    return root / "published"
 
-    told = storage.read_json(str(root / "sft" / adapter.FOLDER / adapter.BASE_FILE))
-    assert told["digest"] == manifest.digest_of(str(root / "base"))
+
+def test_a_published_adapter_makes_the_trained_model_of_its_base(root: Path, published: Path, tmp_path: Path) -> None:
+    adapter.merge(str(root / "base"), str(published), tmp_path / "merged")
+    torch.testing.assert_close(
+        logits(model.load(tmp_path / "merged")), logits(model.load(root / "sft")), atol=1e-3, rtol=0
+    )
+    assert storage.size(str(published / adapter.WEIGHTS_FILE)) < 0.6 * storage.size(
+        str(root / "sft" / adapter.FOLDER / adapter.WEIGHTS_FILE)
+    )
+
+
+def test_the_card_of_an_adapted_model_names_the_adapter(root: Path, published: Path, tmp_path: Path) -> None:
+    adapter.merge(str(root / "base"), str(published), tmp_path / "merged")
+    facts = storage.read_json(str(tmp_path / "merged" / "card.json"))
+    assert facts["adapter"]["sha256"] == adapter.digest(str(published))
+    assert [record["stage"] for record in facts["trainings"]] == ["sft"]
+
+
+def test_an_adapter_for_another_base_is_refused(published: Path, tmp_path: Path) -> None:
+    other = tiny_model(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match=r"was trained on .*, not on .*; name its own base as base_model"):
+        adapter.merge(other, str(published), tmp_path / "merged")
+
+
+def test_an_adapter_for_other_infilling_tokens_is_refused(root: Path, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "base", tmp_path / "base")
+    fmt = storage.read_json(str(tmp_path / "base" / prompt.FILE_NAME))
+    fmt["fim_prefix"], fmt["fim_suffix"] = fmt["fim_suffix"], fmt["fim_prefix"]
+    storage.write_json(str(tmp_path / "base" / prompt.FILE_NAME), fmt)
+    with pytest.raises(InputError, match="other infilling tokens"):
+        adapter.merge(str(tmp_path / "base"), str(published), tmp_path / "merged")
+
+
+@pytest.mark.parametrize("name", [adapter.SETTINGS_FILE, adapter.WEIGHTS_FILE, adapter.BASE_FILE])
+def test_a_damaged_adapter_is_refused_in_one_sentence(root: Path, published: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(published, tmp_path / "damaged")
+    file = tmp_path / "damaged" / name
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"the adapter in .*damaged"):
+        adapter.merge(str(root / "base"), str(tmp_path / "damaged"), tmp_path / "merged")
+    file.unlink()
+    with pytest.raises(InputError, match="is not an adapter"):
+        adapter.merge(str(root / "base"), str(tmp_path / "damaged"), tmp_path / "merged")
 
 
 def test_what_is_killed_goes_on_to_the_same_weights(

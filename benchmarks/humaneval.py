@@ -1,6 +1,6 @@
 """pass@1 of a model on HumanEval-Infilling, each completion executed in the sandbox.
 
-    INFILL_BENCH_DIR=DIR python -m benchmarks.humaneval --model URI [--set single-line] [--limit N] [--quick]
+    INFILL_BENCH_DIR=DIR python -m benchmarks.humaneval --model URI [--set single-line] [--limit N] [--prefix-only]
 
 DIR holds the files of github.com/openai/human-eval-infilling. Completions are greedy; pass@1 is told for the completion
 as it is and cut where an editor would cut it, with 95 % intervals.
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="N tasks, spread over the set; 0 is all",
     )
     parser.add_argument("--max-new-tokens", type=integer("the number of tokens", 1), default=128, metavar="N")
+    parser.add_argument("--prefix-only", action="store_true", help="for a model that cannot fill in the middle")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} tasks")
     options = parser.parse_args(arguments)
     result = humaneval.evaluate(
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.set,
         limit=QUICK if options.quick else options.limit,
         max_new_tokens=options.max_new_tokens,
+        prefix_only=options.prefix_only,
     )
     for task in result.pop("tasks"):
         print(f"{task['outcome']:8} {task['outcome_truncated']:8} {task['task_id']}")

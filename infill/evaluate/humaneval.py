@@ -84,17 +84,27 @@ def truncate(output: str, suffix: str, *, single_line: bool) -> str:
 
 
 def evaluate(
-    generator: Generator, name: str, *, limit: int = 0, max_new_tokens: int = 128, seconds: float = 5.0
+    generator: Generator,
+    name: str,
+    *,
+    limit: int = 0,
+    max_new_tokens: int = 128,
+    seconds: float = 5.0,
+    prefix_only: bool = False,
 ) -> dict[str, Any]:
     """pass@1 of greedy completions on one of SETS, as they are and truncated, with Wilson intervals, and each outcome.
 
     `pass_at_1` and `pass_at_1_truncated` map to value, low and high; `tasks` lists id, output and the two outcomes.
+    With `prefix_only` the model sees the text before the hole and no control token: the fair question to a model that
+    never learned to fill in the middle.
     """
     tasks = load(name, limit)
     budget = generator.context_length - max_new_tokens
-    prompts = [
-        generator.prompt(FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix), budget) for task in tasks
-    ]
+    if prefix_only:
+        prompts = [generator.encoder.encode(task.prompt)[-budget:] for task in tasks]
+    else:
+        requests = [FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix) for task in tasks]
+        prompts = [generator.prompt(request, budget) for request in requests]
     generations = generator.generate(prompts, max_new_tokens=max_new_tokens)
     return judge(tasks, generations, generator.encoder.decode, name, seconds)
 

@@ -103,3 +103,15 @@ def test_missing_data_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: py
     (tmp_path / humaneval.SETS["single-line"]).write_bytes(b"no gzip")
     with pytest.raises(InputError, match="is damaged"):
         humaneval.load("single-line")
+
+
+@pytest.mark.usefixtures("_data")
+def test_a_model_that_cannot_fill_in_sees_the_prefix_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(Path(builders.tiny_model(tmp_path / "model")))
+    asked: list[list[int]] = []
+    original = generator.generate
+    monkeypatch.setattr(
+        generator, "generate", lambda prompts, **rest: asked.extend(prompts) or original(prompts, **rest)
+    )
+    humaneval.evaluate(generator, "single-line", limit=2, max_new_tokens=2, prefix_only=True)
+    assert [generator.encoder.decode(ids) for ids in asked] == [TASKS[0]["prompt"], TASKS[3]["prompt"]]

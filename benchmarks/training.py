@@ -8,6 +8,8 @@ Ratios are throughput, ours over theirs; above one we are faster.
 - step_vs_torch: an optimiser step of our engine against a plain PyTorch loop round the same Hugging Face Llama.
 - step_vs_trainer: the same against Hugging Face's Trainer.
 - sft_vs_trl: tokens that are not padding per second, packed examples, against TRL's SFTTrainer with packing.
+- lora_vs_full: the same of SmolLM2-135M's shape, training LoRA matrices against training all weights.
+- lora_vs_trl: the same with LoRA on both sides, against TRL's SFTTrainer with peft.
 - dpo_vs_trl: pairs per second at prompts of 1,024 tokens and completions of 64, against TRL's DPOTrainer, both with the
   reference's log-probabilities computed beforehand.
 - ray_vs_torchrun: steady tokens per second of two Ray Train workers against two torchrun ranks, both with DeepSpeed.
@@ -15,6 +17,7 @@ Ratios are throughput, ours over theirs; above one we are faster.
 """
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -24,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +42,7 @@ from infill.cli_options import integer
 from infill.config import PRESETS, ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
 from infill.text import read_text, split_lines
-from infill.train import cost, history, launch, loop, objectives
+from infill.train import adapter, cost, history, launch, loop, objectives
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
@@ -55,13 +58,21 @@ ROWS: Final = 8
 """Sequences in a batch of TRAIN."""
 STEPS: Final = 8
 """Steps of each turn that are timed, after one that is not."""
+SMOLLM2: Final = ModelConfig(
+    layers=30, width=576, mlp_width=1_536, heads=9, kv_heads=3, context_length=8_192, rope_base=1e5, tie_embeddings=True
+)
+SMOLLM2_VOCABULARY: Final = 49_152
+LORA: Final = replace(TRAIN, lora_rank=16)
+LORA_STEPS: Final = 2
+"""Steps of a turn with that model: each takes some fifteen seconds on two cores."""
+SLOW: Final = ("ray_vs_torchrun", "lora_vs_full", "lora_vs_trl")
 Turn = Callable[[], float]
 """Runs for a while and returns its throughput."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = entry.Parser(prog="python -m benchmarks.training", description="Speed of the training engine.")
-    parser.add_argument("--quick", action="store_true", help="one round, and no ray_vs_torchrun")
+    parser.add_argument("--quick", action="store_true", help=f"one round, without {', '.join(SLOW)}")
     parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="these figures alone")
     parser.add_argument(
         "--rounds", type=integer("the number of rounds", 1), default=7, help="turns of each side (default 7)"
@@ -76,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rated = rates.measure(options.presets or ["small", "mellum_4b"], device)
         print(json.dumps({"device": cost.device_name(device), **rated}))
         return
-    names = options.only or [name for name in COMPARISONS if not (options.quick and name == "ray_vs_torchrun")]
+    names = options.only or [name for name in COMPARISONS if not (options.quick and name in SLOW)]
     found: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}
     for name in names:
         found[name] = COMPARISONS[name](1 if options.quick else options.rounds)
@@ -110,27 +121,29 @@ def sequences() -> list[list[int]]:
     return [tokens(2_048 // ROWS, row) for row in range(ROWS)]
 
 
-def our_steps(batch: Batch, objective: objectives.Objective, count: float) -> Turn:
+def our_steps(
+    batch: Batch, objective: objectives.Objective, count: float, decoder: Any = None, steps: int = STEPS
+) -> Turn:
     """Throughput of our engine on `batch`, which holds `count` of what is counted."""
-    engine = PlainEngine(llama(), TRAIN, torch.device("cpu"))
+    engine = PlainEngine(decoder or llama(), TRAIN, torch.device("cpu"))
 
     def step() -> None:
         result = objective(engine.score(batch), batch)
         engine.backward(result.loss / batch.weight)
         engine.step(1e-4)
 
-    return timed(step, count)
+    return timed(step, count, steps)
 
 
-def timed(step: Callable[[], None], count: float) -> Turn:
-    """A turn of STEPS steps, each of which takes `count`."""
+def timed(step: Callable[[], None], count: float, steps: int = STEPS) -> Turn:
+    """A turn of so many steps, each of which takes `count`."""
 
     def turn() -> float:
         step()
         started = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(steps):
             step()
-        return STEPS * count / (time.perf_counter() - started)
+        return steps * count / (time.perf_counter() - started)
 
     return turn
 
@@ -231,19 +244,52 @@ class Holes(Listed):
 
 
 def sft_vs_trl(rounds: int) -> float:
+    batch = ItemLane(Holes(), 2_048, seed=0, lane=0, lanes=1)()
+    with trl_sft(llama(), None, STEPS) as theirs:
+        return ratio(our_steps(batch, objectives.language_model, batch.used), theirs, rounds)
+
+
+def lora_vs_full(rounds: int) -> float:
+    batch = ItemLane(Holes(), 2_048, seed=0, lane=0, lanes=1)()
+    full = our_steps(batch, objectives.language_model, batch.used, smollm2(), LORA_STEPS)
+    return ratio(our_lora(batch), full, rounds)
+
+
+def lora_vs_trl(rounds: int) -> float:
+    from peft import LoraConfig
+
+    batch = ItemLane(Holes(), 2_048, seed=0, lane=0, lanes=1)()
+    config = LoraConfig(
+        r=LORA.lora_rank, lora_alpha=LORA.lora_rank, target_modules=list(LORA.lora_modules), task_type="CAUSAL_LM"
+    )
+    with trl_sft(smollm2(), config, LORA_STEPS) as theirs:
+        return ratio(our_lora(batch), theirs, rounds)
+
+
+def smollm2() -> Any:
+    return model.build(model.llama_config(SMOLLM2, SMOLLM2_VOCABULARY), seed=0)
+
+
+def our_lora(batch: Batch) -> Turn:
+    decoder = smollm2()
+    adapter.adapt(decoder, LORA, infill_format())
+    return our_steps(batch, objectives.language_model, batch.used, decoder, LORA_STEPS)
+
+
+@contextlib.contextmanager
+def trl_sft(decoder: Any, lora: Any, steps: int) -> Iterator[Turn]:
+    """Throughput of TRL's SFTTrainer on `examples`, in tokens that are not padding."""
     from datasets import Dataset  # type: ignore[import-untyped]
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-    batch = ItemLane(Holes(), 2_048, seed=0, lane=0, lanes=1)()
-    ours = our_steps(batch, objectives.language_model, batch.used)
     rows = [
         {"input_ids": [*prompt, *middle], "completion_mask": [0] * len(prompt) + [1] * len(middle)}
         for prompt, middle in examples()
     ]
-    data, theirs, seen = Dataset.from_list(rows), llama(), [0.0, 0.0]
+    data, seen = Dataset.from_list(rows), [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(
-            **arguments(folder),
+            **{**arguments(folder), "max_steps": steps + 1},
             per_device_train_batch_size=1,
             packing=True,
             max_length=2_048,
@@ -251,15 +297,23 @@ def sft_vs_trl(rounds: int) -> float:
         )
 
         def make(callbacks: list[Any]) -> Any:
+            own = (
+                None if lora is None else copy.deepcopy(decoder)
+            )  # peft wraps the layers of the model that it is given
             trainer = SFTTrainer(
-                theirs, settings, train_dataset=data, processing_class=tokenizer(), callbacks=callbacks
+                own or decoder,
+                settings,
+                train_dataset=data,
+                processing_class=tokenizer(),
+                callbacks=callbacks,
+                peft_config=lora,
             )
             packed: Any = trainer.train_dataset
             lengths = [len(row) for row in packed["input_ids"]]
             seen[:] = [sum(lengths), len(lengths)]
             return trainer
 
-        return ratio(ours, their_turn(make, lambda: seen[0] / seen[1]), rounds)
+        yield their_turn(make, lambda: seen[0] / seen[1])
 
 
 def tokenizer() -> Any:
@@ -398,6 +452,8 @@ COMPARISONS: Final[dict[str, Callable[[int], float]]] = {
     "step_vs_torch": step_vs_torch,
     "step_vs_trainer": step_vs_trainer,
     "sft_vs_trl": sft_vs_trl,
+    "lora_vs_full": lora_vs_full,
+    "lora_vs_trl": lora_vs_trl,
     "dpo_vs_trl": dpo_vs_trl,
     "ray_vs_torchrun": ray_vs_torchrun,
     "data_wait": data_wait,

@@ -348,8 +348,8 @@ class Prompt:
     ids: list[int]
     items: tuple[ContextItem, ...]
     """The context items in it, in prompt order."""
-    prefix_tokens: int
-    suffix_tokens: int
+    prefix_tokens: int = 0
+    suffix_tokens: int = 0
 
 
 def render(fmt: PromptFormat, encode: Encode, request: FimRequest, *, path_tokens: int | None = None) -> Prompt:

@@ -55,6 +55,15 @@ def read_text(file: str | Path, errors: Errors = "strict") -> str:
     return decode(Path(file).read_bytes(), errors)
 
 
+def clean(text: str) -> str:
+    """Return `text` with lone surrogates (an editor cut an emoji in half) replaced, so that it has a UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def split_lines(text: str, *, keepends: bool = False) -> list[str]:
     """Return the lines of `text`; a line end at the very end starts no further line.
 

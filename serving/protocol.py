@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from infill.errors import InfillError
+from infill.text import clean
 
 MAX_STOP_CHARS: Final = 16_384
 """Of all stop strings of a request together."""
@@ -76,15 +77,6 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object", code="invalid_json")
     return value
-
-
-def clean(text: str) -> str:
-    """`text` with lone surrogates (an editor cut an emoji in half) replaced, so that it has a UTF-8 form."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def read_text(body: Mapping[str, Any], name: str, default: str = "", limit: int = 0) -> str:

@@ -6,15 +6,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from infill.context import ProjectIndex, retrieve
 from infill.context.identity import Current
 from infill.context.packing import Packed, pack
-from infill.prompt import ContextItem, Encode, FimRequest, PromptFormat
-from serving.protocol import Sampling
+from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat
+from serving.protocol import ApiError, Sampling, invalid
 from serving.transformer.request import CompletionRequest
+from serving.transformer.tokenizer import Tokenizer
 
 Documents = tuple[tuple[str, str], ...]
+
+TOKENIZER_CHANGED: Final = "tokenizer_changed"
+PROMPT_TOO_LONG: Final = "prompt_too_long"
+PACKED_BY_CLIENT: Final = "the prompt came as token ids: the client has chosen its context"
 
 
 @dataclass(kw_only=True)
@@ -102,6 +108,7 @@ class Packer:
     context_items: int
     projects: ProjectCache
     sessions: Sessions
+    tokenizer: Tokenizer
 
     def pack(self, request: CompletionRequest, budget: int | None = None) -> Packed:
         """Return the prompt of `request` within the budget, holding no text that the request does not hold.
@@ -109,6 +116,8 @@ class Packer:
         `budget` takes the place of the packer's own where the predictor's context is smaller than the model's.
         """
         budget = budget or self.budget
+        if request.ids:
+            return self._packed_by_client(request, budget)
         if request.documents:
             key = request.project or _fingerprint(request.documents)
             others = _others(request)
@@ -121,6 +130,18 @@ class Packer:
             packed = self._pack(request, (), lambda _: False, budget)
         self.sessions.put(request.session, packed)
         return packed
+
+    def _packed_by_client(self, request: CompletionRequest, budget: int) -> Packed:
+        """Return the client's own prompt. Raises ApiError for one that this model cannot take."""
+        if request.tokenizer not in ("", self.tokenizer.digest):
+            what = f"the prompt was made with another tokenizer or prompt format than {self.tokenizer.digest}"
+            raise ApiError(409, f"{what}: fetch /v1/tokenizer again", code=TOKENIZER_CHANGED, param="tokenizer")
+        if max(request.ids) >= self.tokenizer.size:
+            raise invalid(f"token ids must be below {self.tokenizer.size}, got {max(request.ids)}", "prompt")
+        if len(request.ids) > budget:
+            what = f"'prompt' has {len(request.ids)} tokens, at most {budget} are allowed"
+            raise invalid(what, "prompt", PROMPT_TOO_LONG)
+        return Packed(prompt=Prompt(ids=[*request.ids], items=()), why_empty=PACKED_BY_CLIENT)
 
     def _pack(
         self,

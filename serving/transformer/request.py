@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from infill.prompt import FimRequest
+from infill.text import clean
 from serving.protocol import (
     SAMPLING_FIELDS,
     Sampling,
-    clean,
     invalid,
+    is_token,
     read_list,
     read_sampling,
     read_text,
@@ -20,17 +21,24 @@ UNTITLED: Final = "untitled"
 """The path of a file without one: each file in the training data had a path."""
 FIELDS: Final = SAMPLING_FIELDS | {
     *("prompt", "suffix", "path", "context"),
-    *("recent", "project", "session", "user", "model"),
+    *("recent", "project", "session", "user", "model", "tokenizer"),
 }
 MAX_PATH_CHARS: Final = 4_096
 MAX_DOCUMENTS: Final = 20_000
 MAX_RECENT: Final = 100
+MAX_IDS: Final = 1_000_000
+PARTS: Final = ("suffix", "path", "context", "recent")
+"""Fields that a prompt of token ids holds already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest:
     fim: FimRequest
     """The caret; its context is still empty."""
+    ids: tuple[int, ...] = ()
+    """The whole prompt, where the client has packed it; the caret is then empty."""
+    tokenizer: str = ""
+    """Digest of the tokenizer and format that made the ids; empty when the client does not say."""
     documents: tuple[tuple[str, str], ...]
     """Path and text of the project's other files."""
     recent: tuple[str, ...] = ()
@@ -47,12 +55,15 @@ class CompletionRequest:
 def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
     """The request in a JSON object. Raises ApiError 400 that names the field at fault."""
     sampling = read_sampling(body, Sampling(max_tokens=max_new_tokens, temperature=0.0))
+    ids = _ids(body)
     return CompletionRequest(
         fim=FimRequest(
             path=_path(read_text(body, "path", UNTITLED, MAX_PATH_CHARS), "path"),
-            prefix=_prompt(body),
+            prefix="" if ids else _prompt(body),
             suffix=read_text(body, "suffix"),
         ),
+        ids=ids,
+        tokenizer=read_text(body, "tokenizer", limit=512),
         documents=_documents(body),
         recent=_recent(body),
         project=read_text(body, "project", limit=512),
@@ -62,13 +73,27 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
     )
 
 
+def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the prompt as token ids, which like OpenAI we take as a list; nothing where the prompt is text."""
+    prompt = body.get("prompt")
+    if not isinstance(prompt, list) or not prompt or not all(map(is_token, prompt)):
+        return ()
+    if len(prompt) > MAX_IDS:
+        raise invalid(f"'prompt' has {len(prompt):,} token ids, at most {MAX_IDS:,} are allowed", "prompt")
+    for name in PARTS:
+        if body.get(name):
+            raise invalid(f"{name!r} cannot be sent beside a 'prompt' of token ids, which must hold it already", name)
+    return tuple(prompt)
+
+
 def _prompt(body: Mapping[str, Any]) -> str:
     """The text before the caret; like OpenAI we also take a list of one string."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise invalid("'prompt' must be the text before the caret, one string", "prompt", "invalid_type")
+        what = "'prompt' must be the text before the caret, one string, or a whole prompt as a list of token ids"
+        raise invalid(what, "prompt", "invalid_type")
     return clean(prompt)
 
 

@@ -1,4 +1,4 @@
-"""`/v1/completions` and `/v1/models` for KServe's application."""
+"""`/v1/completions`, `/v1/models` and `/v1/tokenizer` for KServe's application."""
 
 import asyncio
 import hashlib
@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from infill.context.packing import Packed
 from infill.errors import InfillError
+from infill.text import clean
 from serving.events import DONE, event
 from serving.http import (
     REQUEST_ID,
@@ -26,7 +27,7 @@ from serving.http import (
     request_id,
     while_connected,
 )
-from serving.protocol import ApiError, Head, Sampling, choice, clean, parse_object, usage
+from serving.protocol import ApiError, Head, Sampling, choice, parse_object, usage
 from serving.transformer.request import CompletionRequest, read_request
 from serving.transformer.service import Limits, Service
 from serving.transformer.upstream import Delta, Headers, RefusedError
@@ -216,10 +217,21 @@ def create_router(service: Service) -> APIRouter:
     async def models(request: Request) -> dict[str, Any]:
         name = service.config.name
         limits = await service.limits(forwarded(request, FORWARDED))
-        told = {"prompt_format": service.packer.fmt.hash, "max_prompt_tokens": limits.prompt}
+        told = {
+            "prompt_format": service.packer.fmt.hash,
+            "max_prompt_tokens": limits.prompt,
+            "max_new_tokens": limits.new,
+            "tokenizer": service.packer.tokenizer.digest,
+            "strategy": service.packer.strategy,
+            "context_items": service.packer.context_items,
+        }
         entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": told}
         entry["max_model_len"] = limits.prompt + limits.new
         return {"object": "list", "data": [entry], "models": [name]}
+
+    @router.get("/v1/tokenizer")
+    async def tokenizer(request: Request) -> Response:
+        return await asyncio.to_thread(service.packer.tokenizer.response, request)
 
     return router
 

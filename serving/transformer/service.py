@@ -10,6 +10,7 @@ from infill.context import ProjectIndex
 from infill.prompt import stop_ids
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.tokenizer import tokenizer_of
 from serving.transformer.upstream import Headers, Upstream
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -79,6 +80,7 @@ def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
         context_items=config.context_items,
         projects=ProjectCache(lambda: ProjectIndex(encode), config.index_chars),
         sessions=Sessions(config.sessions),
+        tokenizer=tokenizer_of(prepared),
     )
 
 

@@ -18,6 +18,7 @@ from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.request import CompletionRequest, read_request
 from serving.transformer.service import build_packer
+from serving.transformer.tokenizer import Tokenizer
 from tests import golden
 
 Files = tuple[tuple[str, str], ...]
@@ -145,6 +146,7 @@ def golden_packer(case: dict[str, Any]) -> Packer:
         context_items=8,
         projects=ProjectCache(ProjectIndex, 1_000_000),
         sessions=Sessions(1),
+        tokenizer=Tokenizer(b"{}", 1),
     )
 
 

@@ -56,6 +56,7 @@ likely: dict[str, st.SearchStrategy[Any]] = {
     "project": texts,
     "session": texts,
     "user": texts,
+    "tokenizer": texts,
     "model": json_values,
 }
 

@@ -1,21 +1,25 @@
 """Does the context help the model? Held-out holes with the engine's context, with the paper's `rag`, and with none.
 
-    python -m benchmarks.context_model --out DIR [--stage sft] [--holes N] [--quick]
+    python -m benchmarks.context_model --out DIR [--stage sft] [--holes N] [--max-prompt-tokens N] [--quick]
 
 DIR is the folder of a run (`infill run --out DIR`). Told for each strategy: the metrics of the pipeline's evaluation,
-and bits per byte of the true middle; for the engine's context over each other one the paired difference. Intervals are
-for 95 % confidence.
+bits per byte of the true middle, and how many of its identifiers the completion has; for the engine's context over each
+other one the paired difference, over all holes and over those that need context: their middle has an identifier that
+stands nowhere else in the file, but in another file of the repository. Intervals are for 95 % confidence.
 """
 
 import json
 import math
+import re
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 import torch
 from torch.nn.functional import log_softmax
 
@@ -40,28 +44,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=input_folder, metavar="DIR", help="folder of a finished run")
     parser.add_argument("--stage", default="sft", choices=("pretrain", "sft", "dpo"), help="which of its models")
     parser.add_argument("--holes", type=integer("the number of holes", 1), default=400, metavar="N")
+    parser.add_argument(
+        "--max-prompt-tokens",
+        type=integer("the number of tokens", 1),
+        default=1_024,
+        metavar="N",
+        help="prompts are held to this many tokens, and to three quarters of the model's context (default: 1,024)",
+    )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")
     options = parser.parse_args(arguments)
     corpus, tokenizer, model = (_newest(options.out, stage) for stage in ("corpus", "tokenizer", options.stage))
     config = ExamplesConfig(holes=1, validation_holes=0, test_holes=QUICK if options.quick else options.holes)
-    found = {
-        strategy: _measure(replace(config, evaluation_strategy=strategy), corpus, tokenizer, model)
-        for strategy in STRATEGIES
-    }
-    ours = found["infill"]
+    settings = _settings(model, options.max_prompt_tokens)
+    found: dict[str, dict[str, list[float]]] = {}
+    needing: list[bool] = []
+    for strategy in STRATEGIES:
+        holes = _holes(replace(config, evaluation_strategy=strategy), corpus, tokenizer)
+        found[strategy] = _measure(holes, settings, model)
+        needing = needing or _needing(holes, corpus)
     print(
         json.dumps(
             {
                 "model": manifest.load(model).digest,
-                "holes": len(ours["bits_per_byte"]),
-                "values": {
-                    strategy: {name: round(sum(each) / len(each), 4) for name, each in values.items()}
-                    for strategy, values in found.items()
-                },
-                "gain": {other: _gains(ours, found[other]) for other in STRATEGIES if other != "infill"},
+                "max_prompt_tokens": settings.max_prompt_tokens,
+                "all": _compared(found, range(len(needing))),
+                "needing_context": _compared(found, [place for place, needs in enumerate(needing) if needs]),
             }
         )
     )
+
+
+def _compared(found: Mapping[str, Mapping[str, list[float]]], places: Sequence[int]) -> dict[str, Any]:
+    """The mean of each metric over the holes at `places`, and what the engine's context gains over the others."""
+    if not places:
+        return {"holes": 0}
+    chosen = {
+        strategy: {name: [each[place] for place in places] for name, each in values.items()}
+        for strategy, values in found.items()
+    }
+    return {
+        "holes": len(places),
+        "values": {
+            strategy: {name: round(sum(each) / len(each), 4) for name, each in values.items()}
+            for strategy, values in chosen.items()
+        },
+        "gain": {other: _gains(chosen["infill"], chosen[other]) for other in STRATEGIES if other != "infill"},
+    }
 
 
 def _newest(out: Path, stage: str) -> str:
@@ -72,24 +100,59 @@ def _newest(out: Path, stage: str) -> str:
     return storage.parent(written)
 
 
-def _measure(config: ExamplesConfig, corpus: str, tokenizer: str, model: str) -> dict[str, list[float]]:
-    """Metric -> its value for each hole, in the order of the holes, which is the same for every strategy."""
-    settings = EvaluateConfig(**_deployed(model))
+def _holes(config: ExamplesConfig, corpus: str, tokenizer: str) -> pa.Table:
+    """The test holes with the context that the strategy of `config` finds, in the order of their ids."""
     with tempfile.TemporaryDirectory() as folder:
         examples.run(config, corpus, tokenizer, output=folder)
-        holes = read_holes(folder, "test", config.test_holes)
+        return read_holes(folder, "test", config.test_holes)
+
+
+def _needing(holes: pa.Table, corpus: str) -> list[bool]:
+    """Whether each hole's middle has an identifier that stands in other files of the repository and nowhere in its own."""
+    names: dict[str, dict[str, set[str]]] = defaultdict(dict)
+    wanted = set(column(holes, "repo"))
+    for file in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
+        for row in storage.read_table(file, ["repo", "path", "content"]).to_pylist():
+            if row["repo"] in wanted:
+                names[row["repo"]][row["path"]] = _identifiers(row["content"])
+    return [
+        any(new & others for path, others in names[hole["repo"]].items() if path != hole["path"])
+        for hole in holes.to_pylist()
+        for new in [_identifiers(hole["middle"]) - _identifiers(hole["prefix"] + "\n" + hole["suffix"])]
+    ]
+
+
+def _identifiers(text: str) -> set[str]:
+    """Names of at least three characters: shorter ones stand everywhere."""
+    return set(re.findall(r"[^\W\d]\w{2,}", text))
+
+
+def _measure(holes: pa.Table, settings: EvaluateConfig, model: str) -> dict[str, list[float]]:
+    """Metric -> its value for each hole, in the order of the holes, which is the same for every strategy."""
     results = evaluate_model(settings, holes, model).results
     order = sorted(range(len(results)), key=column(results, "id").__getitem__)
     values = {name: column(results, name) for name in metrics.METRICS}
+    values["identifier_recall"] = [
+        _recall(output, middle)
+        for output, middle in zip(column(results, "output"), column(results, "middle"), strict=True)
+    ]
     values["bits_per_byte"] = bits_per_byte(Generator(storage.fetch(model)), holes.to_pylist(), settings)
     values["prompt_tokens"] = column(results, "prompt_tokens")
     return {name: [float(each[number]) for number in order] for name, each in values.items()}
 
 
-def _deployed(model: str) -> dict[str, int]:
+def _recall(output: str, middle: str) -> float:
+    """The share of the middle's identifiers that the completion has; 1 where it has none."""
+    wanted = _identifiers(middle)
+    return len(wanted & _identifiers(output)) / len(wanted) if wanted else 1.0
+
+
+def _settings(model: str, max_prompt_tokens: int) -> EvaluateConfig:
     """Budgets that leave the model room for the middle."""
     context = int(storage.read_json(storage.join(model, "config.json"))["max_position_embeddings"])
-    return {"max_prompt_tokens": context * 3 // 4, "max_new_tokens": context // 16}
+    return EvaluateConfig(
+        max_prompt_tokens=min(max_prompt_tokens, context * 3 // 4), max_new_tokens=min(64, context // 16)
+    )
 
 
 def bits_per_byte(generator: Generator, holes: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[float]:

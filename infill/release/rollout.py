@@ -2,13 +2,13 @@
 
 What serves is decided by one field, the selector of a Service, so there is no half-way state for clients. Every step
 may be repeated after a kill: the InferenceService's name is a function of what it is made of, the route says what
-served before it, and what is already so is left.
+served before it, and what is already so is left. A change by hand is undone, as a dry run shows.
 """
 
 import difflib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -60,17 +60,18 @@ def deploy(
     Afterwards the Service points to an InferenceService of this model, the one before it stands by for `rollback`,
     older ones are gone, and the model's version in MLflow says so. Raises DeployError when the new one is not ready in
     time or fails its smoke test: it is removed then, and nothing has changed for clients. Raises InputError for a
-    namespace without the chart, RefusedError for one without KServe or without the rights.
+    namespace without the chart, RefusedError for one without KServe or without the rights. An API server that restarts
+    is waited for as `patience` says.
     """
-    frame, seen = _look(api, release)
-    body = _body(frame, target)
+    patience = patience or readiness.Patience()
+    api = _patient(api, patience)
+    frame, seen, service = _look(api, release)
+    body = _body(frame, service, target)
     name = body["metadata"]["name"]
-    if seen.active == name and api.get("inferenceservices", name) is not None:
-        wanted = seen
-        say(f"InferenceService {name} serves this model already")
-    else:
-        wanted = _replace(api, frame, seen, body, target, patience, say)
-        say(f"Service {frame.service} points to {name}; before: {wanted.previous or 'nothing'}")
+    try:
+        wanted = _serve(api, frame, seen, body, target, patience, say)
+    except InfillError as error:
+        raise _give_up(api, frame, name, target, error) from error
     removed = _sweep(api, frame, wanted)
     if removed:
         say(f"removed {', '.join(removed)}")
@@ -86,7 +87,9 @@ def rollback(api: Api, release: str, name: str, *, patience: Patience | None = N
     Raises InputError when there is none before it, NotReadyError when that one is not ready: nothing has changed then.
     A call that was killed between route and registry is ended by the next.
     """
-    frame, seen = _look(api, release)
+    patience = patience or readiness.Patience()
+    api = _patient(api, patience)
+    frame, seen, _ = _look(api, release)
     wanted = Route(active=seen.previous, left=seen.active)
     if not seen.previous:
         if not seen.left or not _unfinished(api, seen, name):
@@ -121,33 +124,34 @@ def plan(api: Api, release: str, target: Target) -> str:
     """
     import yaml
 
-    frame, seen = _look(api, release)
-    body = _body(frame, target)
+    frame, seen, service = _look(api, release)
+    body = _body(frame, service, target)
     name = body["metadata"]["name"]
     wanted = seen if seen.active == name else Route(active=name, previous=seen.active)
-    live = api.get("inferenceservices", name) or (seen.active and api.get("inferenceservices", seen.active)) or {}
-    made = api.apply("inferenceservices", name, body, manager=frames.MANAGER, dry_run=True)
-    _, service = routes.read(api, frame.service)
+    before, after = _reconcile(api, body, dry_run=True)
+    live = before or (seen.active and api.get("inferenceservices", seen.active)) or {}
     patch = routes.change(wanted)
     shifted = api.merge("services", frame.service, patch, dry_run=True) if wanted != seen else service
     patch = {"apiVersion": "v1", "kind": "Service", **patch, "metadata": {"name": frame.service, **patch["metadata"]}}
     removed = [each for each in _old(api, frame, wanted) if each != name]
     parts = [
-        "# InferenceService, and the change of the Service that clients use",
+        "# InferenceService, and the change of the Service that clients use (smoke figures follow from the test)",
         yaml.safe_dump_all([body, patch], sort_keys=False).rstrip(),
         "# Against what is live",
-        *_diff(yaml.safe_dump, live, made),
-        *_diff(yaml.safe_dump, service, shifted),
+        *diff(live, after),
+        *diff(service, shifted),
         f"# Would be removed: {', '.join(removed) or 'nothing'}",
     ]
     return "\n".join(parts)
 
 
-def _diff(dump: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The lines of a unified diff without what the API server adds."""
+def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a unified diff of two objects, `old` empty for none, without what the API server adds."""
+    import yaml
+
     before, after = _shown(old), _shown(new)
     names = [f"{each['kind']}/{each['metadata']['name']}" if each else "nothing" for each in (before, after)]
-    texts = [split_lines(dump(each)) if each else [] for each in (before, after)]
+    texts = [split_lines(yaml.safe_dump(each)) if each else [] for each in (before, after)]
     lines = list(difflib.unified_diff(texts[0], texts[1], names[0], names[1], lineterm=""))
     return lines or [f"# {names[1]}: no change"]
 
@@ -159,8 +163,16 @@ def _shown(thing: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in thing.items() if key != "status"} | {"metadata": metadata}
 
 
-def _look(api: Api, release: str) -> tuple[Frame, Route]:
-    """What there is, before anything is touched. Raises when something that is needed is not there, or not allowed."""
+def _patient(api: Api, patience: Patience) -> Api:
+    """Return the API server, asked again for as long as a deployment may wait for it."""
+    return replace(api, outage=patience.outage, grace=patience.grace)
+
+
+def _look(api: Api, release: str) -> tuple[Frame, Route, Manifest]:
+    """Return the shape, the route and its Service, before anything is touched.
+
+    Raises InputError or RefusedError when something that is needed is not there, or not allowed.
+    """
     api.list("inferenceservices")  # says that KServe is missing, or that we may not
     denied = denials(api, DEPLOY_RIGHTS)
     if denied:
@@ -169,43 +181,65 @@ def _look(api: Api, release: str) -> tuple[Frame, Route]:
             " there, with our account in pipeline.serviceAccounts"
         )
     frame = frames.read(api, release)
-    return frame, routes.read(api, frame.service)[0]
+    return frame, *routes.read(api, frame.service)
 
 
-def _body(frame: Frame, target: Target) -> Manifest:
+def _body(frame: Frame, service: Manifest, target: Target) -> Manifest:
+    """Return the InferenceService of a target, owned by the release's Service: `helm uninstall` removes both."""
     version = target.version
     if storage.is_local(version.model_uri):
         raise InputError(
             f"the model lies at {version.model_uri}, which no pod of the cluster sees: run the pipeline with a store in"
             " an object store"
         )
-    return frames.inference_service(
+    body = frames.inference_service(
         frame, model_uri=version.model_uri, model_digest=version.model_digest, deployment=target.record
     )
+    owner = {"apiVersion": "v1", "kind": "Service", "name": frame.service, "uid": service["metadata"]["uid"]}
+    body["metadata"]["ownerReferences"] = [owner]
+    return body
 
 
-def _replace(
-    api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience | None, say: Say
-) -> Route:
-    """The route to the InferenceService `body`, which was made, became ready and passed its smoke test."""
+def _serve(api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience, say: Say) -> Route:
+    """Return the route to the InferenceService `body`, which is as the release says, ready, and passed its smoke test.
+
+    One that serves already and is as it should be is not tested again.
+    """
     name = body["metadata"]["name"]
-    try:
-        _apply(api, name, body)
-        say(f"InferenceService {name} is applied; it may take {frame.ready_seconds} s to become ready")
-        readiness.wait(api, name, seconds=frame.ready_seconds, patience=patience, say=say)
-        say(f"InferenceService {name} is ready; {len(smoke.GOLDEN)} golden prompts at {frame.address(name)}")
-        figures = smoke.check(frame.address(name), target.version.model_uri, latency_ms=frame.smoke_latency_ms)
-        previous = seen.previous if seen.active == name else seen.active
-        wanted = Route(active=name, previous=previous, smoke=figures)
-        routes.shift(api, frame.service, seen, wanted)
-        return wanted
-    except InfillError as error:
-        raise _give_up(api, frame, name, target, error) from error
+    before, after = _reconcile(api, body)
+    serves = before is not None and seen.active == name
+    differed = before is None or _shown(before) != _shown(after)
+    say(_news(frame, name, serves=serves, differed=differed))
+    readiness.wait(api, name, seconds=frame.ready_seconds, patience=patience, say=say)
+    if serves and not differed:
+        return seen
+    say(f"InferenceService {name} is ready; {len(smoke.GOLDEN)} golden prompts at {frame.address(name)}")
+    figures = smoke.check(frame.address(name), target.version.model_uri, latency_ms=frame.smoke_latency_ms)
+    if serves:
+        return seen
+    wanted = Route(active=name, previous=seen.previous if seen.active == name else seen.active, smoke=figures)
+    routes.shift(api, frame.service, seen, wanted)
+    say(f"Service {frame.service} points to {name}; before: {wanted.previous or 'nothing'}")
+    return wanted
 
 
-def _apply(api: Api, name: str, body: Manifest) -> None:
+def _news(frame: Frame, name: str, *, serves: bool, differed: bool) -> str:
+    """Return what applying the InferenceService has done, as a line for the log."""
+    if not serves:
+        return f"InferenceService {name} is applied; it may take {frame.ready_seconds} s to become ready"
+    if differed:
+        return (
+            f"InferenceService {name} serves this model, but differed from what release {frame.release} says: corrected"
+        )
+    return f"InferenceService {name} serves this model already"
+
+
+def _reconcile(api: Api, body: Manifest, *, dry_run: bool = False) -> tuple[Manifest | None, Manifest]:
+    """Apply an InferenceService; return it as it was and as it is, or, in a dry run, as it would be."""
+    name = body["metadata"]["name"]
+    before = api.get("inferenceservices", name)
     try:
-        api.apply("inferenceservices", name, body, manager=frames.MANAGER)
+        return before, api.apply("inferenceservices", name, body, manager=frames.MANAGER, dry_run=dry_run)
     except RefusedError as error:
         if "exceeded quota" in error.message:
             sentence = readiness.SENTENCES["quota"].format(detail=error.message)
@@ -214,21 +248,28 @@ def _apply(api: Api, name: str, body: Manifest) -> None:
 
 
 def _give_up(api: Api, frame: Frame, name: str, target: Target, error: InfillError) -> DeployError:
-    """Remove what was begun, unless it is part of the route, and tell the model's version; returns what to raise."""
-    try:
-        now, _ = routes.read(api, frame.service)
-        gone = name not in (now.active, now.previous) and api.delete("inferenceservices", name)
-        serves = f"{now.active} serves on" if now.active else f"Service {frame.service} still points to nothing"
-        end = f"{name} is removed, {serves}" if gone else serves
-    except ServiceError as other:
-        end = f"{name} could not be removed ({other})"
+    """Remove what was begun, unless it is part of the route, and record the failure; return the error to raise."""
     version = target.version
-    sentence = f"{error}\n{version.name} version {version.version} is not deployed: {end}"
+    sentence = f"{error}\n{version.name} version {version.version} is not deployed: {_undo(api, frame, name)}"
     try:
         registry.set_tags(version, {registry.FAILED: sentence[:5000]})
     except ServiceError:
         sentence += "; MLflow could not be told"
     return DeployError(sentence)
+
+
+def _undo(api: Api, frame: Frame, name: str) -> str:
+    """Remove the InferenceService unless it is part of the route; return what was done and what serves, as words."""
+    try:
+        now, _ = routes.read(api, frame.service)
+        removed = name not in (now.active, now.previous) and api.delete("inferenceservices", name)
+    except InfillError as error:
+        return (
+            f"{name} could not be removed ({error}) and may hold a GPU: once the API server answers, run"
+            f" `kubectl delete inferenceservice {name} --namespace {api.namespace}`, or deploy again"
+        )
+    serves = f"{now.active} serves on" if now.active else f"Service {frame.service} still points to nothing"
+    return f"{name} is removed, {serves}" if removed else serves
 
 
 def _old(api: Api, frame: Frame, wanted: Route) -> list[str]:

@@ -12,6 +12,7 @@ from infill.cluster.job import build
 from infill.cluster.sizing import RAY_STAGES, groups
 from infill.release import readiness, registry
 from infill.release.readiness import Patience
+from tests.kube.apiserver import Server
 from tests.unit.cluster.conftest import kuberay
 from tests.unit.cluster.kuberay import KubeRay
 from tests.unit.cluster.test_stage import SETTINGS
@@ -128,8 +129,10 @@ def test_a_server_that_is_no_transformer_is_told(url: str) -> None:
     assert check.settled(lambda: check.completion(f"{url}/none"), 0.0)[0].endswith("HTTP Error 404: Not Found")
 
 
-def test_a_cluster_that_refuses_us_is_one_sentence(namespace: Namespace, asked: Callable[..., tuple[int, str]]) -> None:
-    namespace.server.token = "another"
+def test_a_cluster_that_refuses_us_is_one_sentence(
+    server: Server, namespace: Namespace, asked: Callable[..., tuple[int, str]]
+) -> None:
+    server.token = "another"
     code, told = asked("rollback")
     assert code == 1
     assert "refuses our token" in told

@@ -241,12 +241,20 @@ class Handler(BaseHTTPRequestHandler):
                 raise Answer(400, "BadRequest", f"strict decoding error: {'; '.join(unknown)}")
             if found:
                 raise Answer(422, "Invalid", f"{thing['kind']} is invalid: {'; '.join(found)}")
-        limit = self.server_state.quota.get(resource)
+        limits = [*self._quotas(f"count/{resource}.{thing['apiVersion'].partition('/')[0]}")]
+        if resource in self.server_state.quota:
+            limits.append(self.server_state.quota[resource])
         count = sum(1 for key in self.server_state.store.things if key[0] == resource)
-        if create and limit is not None and count >= limit:
+        if create and limits and count >= min(limits):
             name = thing["metadata"]["name"]
             message = f'{resource} "{name}" is forbidden: exceeded quota: infill, requested: 1, used: {count}'
             raise Answer(403, "Forbidden", message)
+
+    def _quotas(self, name: str) -> Iterator[int]:
+        """The limits that ResourceQuotas set for the number of objects."""
+        for key, quota in list(self.server_state.store.things.items()):
+            if key[0] == "resourcequotas" and name in quota["spec"].get("hard", {}):
+                yield int(quota["spec"]["hard"][name])
 
     def _watch(self, resource: str, namespace: str, query: dict[str, str], drop_after: int) -> None:
         store = self.server_state.store
@@ -279,14 +287,14 @@ class Handler(BaseHTTPRequestHandler):
     def _log(self, pod: str, query: dict[str, str], drop_after: int) -> None:
         state = self.server_state
         state.log_requests.append(query)
-        log = state.logs.setdefault(pod, Log())
+        log, follows = state.logs.setdefault(pod, Log()), query.get("follow") == "true"
         self._start_stream()
         sent = index = 0
         while True:
             with state.store.changed:
-                if index == len(log.lines) and not log.closed:
+                if index == len(log.lines) and not log.closed and follows:
                     state.store.changed.wait(0.5)
-                news, closed = log.lines[index:], log.closed
+                news, closed = log.lines[index:], log.closed or not follows
                 index += len(news)
             for stamp, text in news:
                 if stamp[:19] + "Z" < query.get("sinceTime", ""):

@@ -97,6 +97,8 @@ class Store:
                 new = {**old, "status": copy.deepcopy(thing.get("status", {}))}
             else:
                 new = {**copy.deepcopy(thing), **({"status": old["status"]} if "status" in old else {})}
+                changed = new.get("spec") != old.get("spec")
+                new["metadata"]["generation"] = int(old["metadata"].get("generation", 1)) + changed
             gone = new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers")
             result = self.record("DELETED" if gone else "MODIFIED", key, new)
         if gone:

@@ -9,6 +9,7 @@ from infill.cluster.api import Api, connect
 from infill.cluster.job import Placement, StageJob
 from infill.cluster.launch import Patience
 from tests.kube.apiserver import Server
+from tests.kube.namespace import fresh
 from tests.unit.cluster.kuberay import KubeRay
 
 DIGEST = "sha256:" + "1" * 64
@@ -23,16 +24,20 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def api(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
+def api(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """The real API server of KUBECONFIG when INFILL_CLUSTER_TESTS=1 and the test needs no faults, else the test's own.
 
-    A real one needs the CRDs but no running operators: the tests write what KubeRay would.
+    A real one gets a namespace for each test. It needs the CRDs but no running operators: the tests write what KubeRay
+    and KServe would.
     """
     if os.environ.get("INFILL_CLUSTER_TESTS") == "1" and "server" not in request.fixturenames:
-        return replace(connect(), outage=3.0, grace=0.5)
+        with fresh(tmp_path) as kubeconfig:
+            monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+            yield replace(connect(), outage=3.0, grace=0.5)
+        return
     server: Server = request.getfixturevalue("server")
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
-    return replace(connect(), outage=3.0, grace=0.5)
+    yield replace(connect(), outage=3.0, grace=0.5)
 
 
 @pytest.fixture

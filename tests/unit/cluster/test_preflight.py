@@ -14,7 +14,7 @@ import pytest
 
 from infill import config, preflight, stages, storage, tracking
 from infill.cluster import sizing
-from infill.cluster.api import MERGE, Api, quantity
+from infill.cluster.api import Api, quantity
 from infill.cluster.job import Placement
 from infill.cluster.preflight import problems
 from infill.cluster.quota import demand
@@ -22,6 +22,7 @@ from infill.cluster.settings import VARIABLE
 from infill.errors import InputError
 from tests.charts.bundle import helm
 from tests.kube.apiserver import Fault, Server
+from tests.kube.namespace import limit
 from tests.unit.cluster.kuberay import KubeRay
 from tests.unit.cluster.test_stage import SETTINGS
 from tests.unit.corpus.folders import write_repositories
@@ -41,14 +42,6 @@ def jobs(preset: str = "small") -> list[Any]:
         )
         for stage in sizing.RAY_STAGES
     ]
-
-
-def limit(api: Api, hard: dict[str, str], used: dict[str, str]) -> None:
-    """A ResourceQuota as the API server shows it."""
-    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}}
-    api.create("resourcequotas", body)
-    path = f"/api/v1/namespaces/{api.namespace}/resourcequotas/team/status"
-    api._request("PATCH", path, body={"status": {"hard": hard, "used": used}}, content=MERGE)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from infill.release.gate import STAGES
 from infill.release.route import Route
 from serving.predictor.engine import Engine
 from tests.charts.bundle import helm
-from tests.kube.apiserver import Server
+from tests.kube import namespace as namespaces
 from tests.serving.conftest import engine, model, predicting, transforming
 from tests.unit.cluster.conftest import api, server
 from tests.unit.release import kserve, parts
@@ -38,8 +38,9 @@ def url(model: Path, engine: Engine) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Namespace:
+    """Reached through the API alone: on a real API server, too. A test that needs faults asks for `server`."""
+
     api: Api
-    server: Server
     kserve: KServe
 
     @property
@@ -52,6 +53,18 @@ class Namespace:
         items = self.api.list("inferenceservices")["items"]
         return {each["metadata"]["name"]: each["metadata"]["annotations"][frame.URI] for each in items}
 
+    @property
+    def active(self) -> dict[str, Any]:
+        """The InferenceService that serves."""
+        service = self.api.get("inferenceservices", self.route.active)
+        assert service is not None
+        return service
+
+    def limit(self, services: int) -> None:
+        """Allow so many InferenceServices."""
+        name = "count/inferenceservices.serving.kserve.io"
+        namespaces.limit(self.api, {name: str(services)}, {name: str(len(self.services))})
+
     def change_frame(self, **changes: Any) -> None:
         """Upgrade the chart with other values."""
         found = self.api.get("configmaps", f"{RELEASE}-deploy")
@@ -61,15 +74,16 @@ class Namespace:
 
 
 @pytest.fixture
-def namespace(server: Server, api: Api, url: str) -> Iterator[Namespace]:
+def namespace(api: Api, url: str) -> Iterator[Namespace]:
     """A namespace with the chart installed and KServe running; nothing is deployed yet."""
-    with KServe(api, kserve.becomes_ready).running(server) as actor:
-        made = Namespace(api=api, server=server, kserve=actor)
+    with KServe(api, kserve.becomes_ready).running() as actor:
+        namespace = Namespace(api=api, kserve=actor)
         for thing in helm("infill-serving", "auto-values"):
             if thing["kind"] in ("ConfigMap", "Service"):
+                thing["metadata"].pop("namespace", None)
                 api.create(f"{thing['kind'].lower()}s", thing)
-        made.change_frame(url=url, ready_seconds=60, smoke_latency_ms=60_000)
-        yield made
+        namespace.change_frame(url=url, ready_seconds=60, smoke_latency_ms=60_000)
+        yield namespace
 
 
 class Trained:

@@ -3,64 +3,70 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
+from infill.cluster.answers import ApiError
 from infill.cluster.api import MERGE, Api
-from tests.kube.apiserver import Server
 from tests.unit.cluster.kuberay import KubeRay
 
 Behaviour = Callable[["KServe", str], None]
+
+PAUSE_S: Final = 0.1
 
 
 class KServe:
     """Treats each new InferenceService as `behaviour` says; `running` makes it do so by itself."""
 
     def __init__(self, api: Api, behaviour: Behaviour) -> None:
-        self.api = api
+        self.api = replace(api, outage=30.0, grace=30.0)
         self.behaviour = behaviour
         self.seen: list[str] = []
         """Names in the order in which they came."""
 
     @contextmanager
-    def running(self, server: Server) -> Iterator["KServe"]:
+    def running(self) -> Iterator["KServe"]:
         stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(server, stop))
+        thread = threading.Thread(target=self._run, args=(stop,))
         thread.start()
         try:
             yield self
         finally:
             stop.set()
-            with server.store.changed:
-                server.store.changed.notify_all()
             thread.join()
 
-    def _run(self, server: Server, stop: threading.Event) -> None:
-        while not stop.is_set():
-            with server.store.changed:
-                names = {key[2] for key in server.store.things if key[0] == "inferenceservices"}
-                new = sorted(names - set(self.seen))
-                if not new:
-                    server.store.changed.wait(0.5)
-            for name in new:
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(PAUSE_S):
+            for name in sorted(self._names() - set(self.seen)):
                 self.seen.append(name)
                 self.behaviour(self, name)
+
+    def _names(self) -> set[str]:
+        """What there is; nothing while the API server does not say."""
+        fields = f"metadata.namespace={self.api.namespace}"  # all; a test's fault can tell this request from others
+        try:
+            services = replace(self.api, outage=0.0, grace=0.0).list("inferenceservices", fields=fields)["items"]
+        except ApiError:
+            return set()
+        return {each["metadata"]["name"] for each in services}
 
     def status(self, name: str, **status: Any) -> None:
         path = f"/apis/serving.kserve.io/v1beta1/namespaces/{self.api.namespace}/inferenceservices/{name}/status"
         self.api._request("PATCH", path, body={"status": status}, content=MERGE)
 
     def pod(self, name: str, **status: Any) -> str:
-        """A pod of the predictor of the InferenceService `name`; returns its own name."""
+        """A pod of the predictor of the InferenceService `name`, in that state; returns its own name."""
         pod = f"{name}-predictor-1"
         labels = {"serving.kserve.io/inferenceservice": name}
+        init, main = ({"name": each, "image": "example/none"} for each in ("storage-initializer", "kserve-container"))
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": pod, "labels": labels},
-            "spec": {"containers": [{"name": "kserve-container", "image": "example/none"}]},
-            "status": status,
+            "spec": {"initContainers": [init], "containers": [main]},
         }
         self.api.create("pods", body)
+        KubeRay(self.api).pod_status(pod, **status)
         return pod
 
     def event(self, name: str, message: str) -> None:

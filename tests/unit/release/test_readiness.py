@@ -20,7 +20,7 @@ NAME = "completions-0123456789"
 
 
 @pytest.fixture
-def name(server: Server, api: Api) -> str:
+def name(api: Api) -> str:
     """An InferenceService that nobody has looked at yet."""
     predictor = {"model": {"modelFormat": {"name": "infill"}}}
     body = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": NAME}}
@@ -45,11 +45,8 @@ REASONS: list[tuple[Behaviour, str, str]] = [
 
 
 @pytest.mark.parametrize(("behaviour", "kind", "sentence"), REASONS, ids=[case[0].__name__ for case in REASONS])
-def test_each_reason_is_told(
-    server: Server, api: Api, name: str, behaviour: Behaviour, kind: str, sentence: str
-) -> None:
+def test_each_reason_is_told(api: Api, name: str, behaviour: Behaviour, kind: str, sentence: str) -> None:
     behaviour(KServe(api, behaviour), name)
-    server.hush(f"{name}-predictor-1")
     with pytest.raises(NotReadyError, match=sentence) as caught:
         readiness.wait(api, name, seconds=0.0, patience=QUICK)
     assert caught.value.kind == kind
@@ -62,7 +59,6 @@ def test_every_sentence_has_a_test() -> None:
 def test_the_last_lines_of_a_container_that_crashes_are_told(server: Server, api: Api, name: str) -> None:
     kserve.crashes(KServe(api, kserve.crashes), name)
     server.say(f"{name}-predictor-1", "predictor: the model is not what was evaluated", "2026-11-22T12:00:00Z")
-    server.hush(f"{name}-predictor-1")
     with pytest.raises(NotReadyError, match=r"\n  \| .*the model is not what was evaluated"):
         readiness.wait(api, name, seconds=5.0, patience=QUICK)
     assert server.log_requests[-1]["previous"] == "true"
@@ -70,11 +66,11 @@ def test_the_last_lines_of_a_container_that_crashes_are_told(server: Server, api
 
 def test_ready_is_ready_through_drops_and_forgotten_versions(server: Server, api: Api, name: str) -> None:
     server.faults.append(Fault("GET", "watch=true", drop=True))
-    with KServe(api, kserve.becomes_ready).running(server):
+    with KServe(api, kserve.becomes_ready).running():
         readiness.wait(api, name, seconds=10.0, patience=QUICK)
 
 
-def test_an_obstacle_that_goes_away_in_time_does_not_end_the_wait(server: Server, api: Api, name: str) -> None:
+def test_an_obstacle_that_goes_away_in_time_does_not_end_the_wait(api: Api, name: str) -> None:
     actor = KServe(api, kserve.becomes_ready)
     kserve.cannot_pull(actor, name)
     pod = f"{name}-predictor-1"
@@ -84,7 +80,7 @@ def test_an_obstacle_that_goes_away_in_time_does_not_end_the_wait(server: Server
         kserve.becomes_ready(each, found)
 
     actor.behaviour = recover
-    with actor.running(server):
+    with actor.running():
         readiness.wait(api, name, seconds=10.0, patience=Patience(tick=1, grace=5.0, outage=2.0))
 
 

@@ -1,6 +1,8 @@
 """Tests of deployments to KServe: what serves, what is left behind, what MLflow is told; and each way to fail."""
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from infill.errors import InfillError, InputError, ServiceError
 from infill.release import deploy, frame, readiness, registry, rollout, route, smoke
 from infill.release.readiness import Patience
 from infill.release.rollout import DeployError
-from tests.kube.apiserver import Fault
+from tests.kube.apiserver import Server
 from tests.unit.release import kserve
 from tests.unit.release.cluster import CONFIG, Namespace, Trained, api, engine, model, namespace, server, upload, url
 
@@ -177,22 +179,12 @@ def test_what_does_not_become_ready_is_removed_and_can_be_deployed_later(
 
 def test_the_first_deployment_that_fails_leaves_nothing(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     namespace.kserve.behaviour = kserve.crashes
-    namespace.server.logs.clear()
-    namespace.server.faults.append(Fault("GET", "/log", status=404, times=9))
     fails(namespace, mlflow_store, model, "still points to nothing", DeployError)
 
 
 def test_a_full_quota_is_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
-    namespace.server.quota["inferenceservices"] = 0
+    namespace.limit(0)
     fails(namespace, mlflow_store, model, r"the namespace's quota is full .*exceeded quota", DeployError)
-
-
-def forbid(namespace: Namespace) -> None:
-    namespace.server.forbidden.add(("patch", "services"))
-
-
-def uninstall(namespace: Namespace) -> None:
-    namespace.server.installed.discard("inferenceservices")
 
 
 def without_chart(namespace: Namespace) -> None:
@@ -207,8 +199,35 @@ def without_service(namespace: Namespace) -> None:
     namespace.api.delete("services", "infill-active")
 
 
-def wrong_token(namespace: Namespace) -> None:
-    namespace.server.token = "another"
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (without_chart, "has no ConfigMap infill-deploy: install charts/infill-serving there as release infill"),
+        (old_chart, "of another version of charts/infill-serving"),
+        (without_service, "has no Service infill-active"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_namespace_that_cannot_take_it_is_told_before_anything_is_made(
+    namespace: Namespace, mlflow_store: Path, model: Path, damage: Callable[[Namespace], None], sentence: str
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    damage(namespace)
+    with pytest.raises(InfillError, match=sentence):
+        run.deploy()
+    assert namespace.services == {}
+
+
+def uninstall(server: Server) -> None:
+    server.installed.discard("inferenceservices")
+
+
+def forbid(server: Server) -> None:
+    server.forbidden.add(("patch", "services"))
+
+
+def wrong_token(server: Server) -> None:
+    server.token = "another"
 
 
 @pytest.mark.parametrize(
@@ -216,21 +235,23 @@ def wrong_token(namespace: Namespace) -> None:
     [
         (uninstall, "knows no inferenceservices .*install KServe"),
         (forbid, r"our account may not patch services in namespace ml: install charts/infill-platform"),
-        (without_chart, "has no ConfigMap infill-deploy: install charts/infill-serving there as release infill"),
-        (old_chart, "of another version of charts/infill-serving"),
-        (without_service, "has no Service infill-active"),
         (wrong_token, "refuses our token"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_cluster_that_cannot_take_it_is_told_before_anything_is_made(
-    namespace: Namespace, mlflow_store: Path, model: Path, damage: Callable[[Namespace], None], sentence: str
+    server: Server,
+    namespace: Namespace,
+    mlflow_store: Path,
+    model: Path,
+    damage: Callable[[Server], None],
+    sentence: str,
 ) -> None:
     run = Trained(mlflow_store, model, "one")
-    damage(namespace)
+    damage(server)
     with pytest.raises(InfillError, match=sentence):
         run.deploy()
-    assert [method for method, path in namespace.server.requests if "inferenceservices/" in path] == []
+    assert [method for method, path in server.requests if "inferenceservices/" in path] == []
 
 
 def test_a_model_on_a_disk_is_not_deployed(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
@@ -285,7 +306,7 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     assert set(namespace.services) == {second, third}
     told = registry.find("infill", "0")
     assert told is not None
-    assert told.tags[registry.DEPLOYED] == f"ml/{third}"
+    assert told.tags[registry.DEPLOYED] == f"{namespace.api.namespace}/{third}"
 
 
 @pytest.mark.parametrize("step", ["shift", "find", "rollback", "set_tags"])
@@ -336,9 +357,19 @@ def test_a_previous_one_that_is_not_ready_is_not_gone_back_to(
     assert namespace.route == before
 
 
-def test_another_change_of_the_service_is_no_obstacle(namespace: Namespace) -> None:
-    namespace.server.faults.append(Fault("PATCH", "/services/", status=409))
-    route.shift(namespace.api, "infill-active", route.Route(), route.Route(active="green"))
+def test_another_change_of_the_service_is_no_obstacle(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, others = route.read, iter(["first", "second"])
+
+    def meanwhile(api: Api, service: str) -> tuple[route.Route, dict[str, Any]]:
+        now = read(api, service)
+        for label in itertools.islice(others, 1):
+            api.merge("services", service, {"metadata": {"labels": {"team": label}}})
+        return now
+
+    with monkeypatch.context() as patch:
+        patch.setattr(route, "read", meanwhile)
+        route.shift(namespace.api, "infill-active", route.Route(), route.Route(active="green"))
+    assert next(others, "") == "", "both changes came in between"
     assert namespace.route.active == "green"
 
 
@@ -445,6 +476,97 @@ def test_a_dry_run_shows_manifests_and_differences_and_changes_nothing(
     assert "# InferenceService/" + namespace.route.active + ": no change" in deploy.plan(
         CONFIG, second.decision, "infill", output=second.output
     )
+
+
+COLLECTED_S = 60.0
+"""Within which a real garbage collector has removed what has lost its owner."""
+
+
+def limits(service: dict[str, Any]) -> dict[str, Any]:
+    containers = service["spec"]["transformer"]["containers"]
+    containers[0]["resources"]["limits"]["cpu"] = "7"
+    return {"spec": {"transformer": {"containers": containers}}}
+
+
+DRIFTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "nothing": lambda _: {},
+    "a limit": limits,
+    "an image": lambda _: {"spec": {"predictor": {"model": {"image": "example/other"}}}},
+    "a label": lambda _: {"metadata": {"labels": {frame.MANAGER_LABEL: "someone"}}},
+    "an annotation": lambda _: {"metadata": {"annotations": {frame.DIGEST: None}}},
+    "its owner, as an earlier version made none": lambda _: {"metadata": {"ownerReferences": None}},
+}
+
+
+@pytest.mark.parametrize("change", DRIFTS.values(), ids=DRIFTS)
+def test_what_a_dry_run_shows_of_a_drift_is_what_the_deployment_mends(
+    namespace: Namespace,
+    mlflow_store: Path,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    run.deploy()
+    route, right = namespace.route, namespace.active
+    namespace.api.merge("inferenceservices", route.active, change(namespace.active))
+    drifted = namespace.active
+    shown = differences(deploy.plan(CONFIG, run.decision, "infill", output=run.output))
+    assert namespace.active == drifted
+    capsys.readouterr()
+    run.deploy()
+    said = capsys.readouterr().err
+    mended = [*rollout.diff(drifted, namespace.active), "# Service/infill-active: no change"]
+    assert shown == mended
+    assert ("differed from what release infill says: corrected" in said) is (change is not DRIFTS["nothing"])
+    assert rollout.diff(right, namespace.active) == [f"# InferenceService/{route.active}: no change"]
+    assert namespace.route == route
+
+
+def differences(plan: str) -> list[str]:
+    """What a dry run shows against what is live."""
+    lines = plan.split("\n")
+    return lines[lines.index("# Against what is live") + 1 : -1]
+
+
+def test_a_correction_that_does_not_become_ready_keeps_the_route(
+    namespace: Namespace, mlflow_store: Path, model: Path
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    run.deploy()
+    route = namespace.route
+    namespace.api.merge("inferenceservices", route.active, limits(namespace.active))
+    namespace.kserve.status(route.active, conditions=[{"type": "Ready", "status": "False"}])
+    kserve.cannot_pull(namespace.kserve, route.active)
+    with pytest.raises(DeployError, match=f"(?s)an image cannot be pulled.*{route.active} serves on"):
+        run.deploy()
+    assert namespace.route == route
+    assert namespace.services == {route.active: run.uri}
+
+
+def test_an_active_one_that_is_gone_is_made_anew_as_the_dry_run_shows(
+    namespace: Namespace, mlflow_store: Path, model: Path
+) -> None:
+    run = Trained(mlflow_store, model, "one")
+    run.deploy()
+    name = namespace.route.active
+    namespace.api.delete("inferenceservices", name)
+    namespace.kserve.seen.clear()
+    shown = differences(deploy.plan(CONFIG, run.decision, "infill", output=run.output))
+    run.deploy()
+    assert shown[: len(rollout.diff({}, namespace.active))] == rollout.diff({}, namespace.active)
+    assert namespace.route.active == name
+
+
+def test_uninstalling_the_release_removes_what_it_serves(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+    for label, score in (("one", 0.5), ("two", 0.6)):
+        Trained(mlflow_store, model, label, score).deploy()
+    assert len(namespace.services) == 2
+    namespace.api.delete("services", "infill-active")  # as `helm uninstall` does; the garbage collector does the rest
+    until = time.monotonic() + COLLECTED_S
+    while namespace.services and time.monotonic() < until:
+        time.sleep(0.2)
+    assert namespace.services == {}
 
 
 def test_a_dry_run_on_one_machine_says_what_would_be_recorded(mlflow_store: Path, model: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from infill import __version__, config, entry
 from infill.cli_options import (
@@ -305,6 +305,99 @@ def _add_serving(commands: Commands) -> None:
     _caret(complete)
     complete.add_argument(
         "--max-tokens", type=integer("the number of tokens", 1), default=64, help="default: %(default)s"
+    )
+    _add_lsp(commands)
+
+
+def _add_lsp(commands: Commands) -> None:
+    from infill.editor.settings import BOUNDS, DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, Fallback, Settings
+
+    usual = Settings()
+    lsp = command(
+        commands,
+        "lsp",
+        _lsp,
+        "complete in your editor: a language server on standard input and output, which the editor starts",
+        "infill lsp --url http://localhost:8080 --languages python,go",
+    )
+    lsp.description = f"{lsp.description}\n\n{LSP_HELP.format(key=KEY_VARIABLE)}"
+    lsp.formatter_class = argparse.RawDescriptionHelpFormatter
+    at = os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    lsp.add_argument(
+        "--url", type=url, default=at, help=f"the Infill server; default: {URL_VARIABLE}, else {DEFAULT_URL}"
+    )
+    lsp.add_argument(
+        "--languages",
+        type=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
+        default=(),
+        metavar="NAMES",
+        help="complete in these languages only, as python,typescriptreact; default: all",
+    )
+    for name, unit in (("debounce", "pause in typing before the server is asked"), ("timeout", "longest wait")):
+        low, high = BOUNDS[f"{name}_ms"]
+        value = getattr(usual, f"{name}_ms")
+        kind = integer(name, low, high)
+        lsp.add_argument(f"--{name}", type=kind, default=value, metavar="MS", help=f"{unit}; default: %(default)s")
+    most = integer("the number of tokens", *BOUNDS["max_tokens"])
+    lsp.add_argument("--max-tokens", type=most, default=usual.max_tokens, help="default: %(default)s")
+    lsp.add_argument(
+        "--fallback",
+        choices=get_args(Fallback),
+        default=usual.fallback,
+        help="answer textDocument/completion: auto where the editor has no inline completion; default: %(default)s",
+    )
+    lsp.add_argument("--stdio", action="store_true", help="ignored: editors add it")
+
+
+LSP_HELP = """\
+Your files are read, indexed and ranked on this machine; what Git ignores is left out. Only the packed prompt goes to
+the Infill server, which must run before:
+
+  infill serve --out out/demo                               # or a colleague's
+  infill lsp --url http://127.0.0.1:8080                    # what the editor starts
+
+A server that asks for a key gets the one in {key}, never an argument.
+
+Helix, in languages.toml:
+
+  [language-server.infill]
+  command = "infill"
+  args = ["lsp", "--url", "http://127.0.0.1:8080"]
+
+  [[language]]
+  name = "python"
+  language-servers = ["pylsp", "infill"]
+
+Neovim 0.12, in init.lua:
+
+  vim.lsp.config("infill", {{ cmd = {{ "infill", "lsp" }}, root_markers = {{ ".git" }} }})
+  vim.lsp.enable("infill")
+  vim.lsp.inline_completion.enable()
+
+VS Code, Emacs, JetBrains, Zed: docs/editors.
+
+The editor can change all of these while it runs, as url, enabled, languages, debounceMs, timeoutMs, maxTokens and
+fallback, in initializationOptions or in its section "infill". {key} goes only to the server named at the start.
+To install this command alone, without the training stack: pip install 'infill[lsp]'
+"""
+
+
+def _lsp(options: argparse.Namespace) -> None:
+    from infill.editor.settings import Settings
+
+    try:
+        from infill.editor.server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"infill lsp needs the package {error.name}: pip install 'infill[lsp]'") from error
+    serve(
+        Settings(
+            url=options.url,
+            languages=options.languages,
+            debounce_ms=options.debounce,
+            timeout_ms=options.timeout,
+            max_tokens=options.max_tokens,
+            fallback=options.fallback,
+        )
     )
 
 

@@ -124,6 +124,12 @@ def _suffix(name: str) -> str:
     return dot + end if stem else ""
 
 
+def extension_of(language: str) -> str:
+    """Return the most usual extension of a language, with its dot; empty for one that has none."""
+    extensions = syntax.extensions(language) or _EXTENSIONS_OF.get(language, "").split()
+    return f".{language if language in extensions else extensions[0]}" if extensions else ""
+
+
 def kind_of(language: str) -> str:
     """`code`, `markup`, `prose` or `data`."""
     return _KINDS.get(language, "code")

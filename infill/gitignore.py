@@ -92,11 +92,11 @@ class Rules:
         number = max(number, self._paths.last(text, folder=folder))
         return None if number < 0 else not self._negative[number]
 
-    def ignore(self, path: str) -> bool:
-        """Return whether the file `path` is ignored, or a folder above it, which nothing inside can undo."""
+    def ignore(self, path: str, *, folder: bool = False) -> bool:
+        """Return whether the file or folder `path` is ignored, or a folder above it, which nothing inside can undo."""
         parts = path.split("/")
         above = ("/".join(parts[:count]) for count in range(1, len(parts)))
-        return any(self.verdict(folder, folder=True) for folder in above) or bool(self.verdict(path, folder=False))
+        return any(self.verdict(each, folder=True) for each in above) or bool(self.verdict(path, folder=folder))
 
 
 def load(file: Path, *, follow_links: bool = False) -> Rules | None:

@@ -91,6 +91,11 @@ def language_of(path: str) -> str | None:
     return _BY_NAME.get(name) or _BY_EXTENSION.get(name.rpartition(".")[2].lower() if "." in name else "")
 
 
+def extensions(language: str) -> list[str]:
+    """Return the extensions of files in a language, the most usual first; none where there is no grammar for it."""
+    return _EXTENSIONS.get(language, "").split()
+
+
 @cache
 def grammar(language: str) -> Language:
     """The grammar of a language in LANGUAGES, loaded at the first use. Raises InputError for any other name."""

@@ -29,13 +29,19 @@ Loop = Callable[..., Any]
 def njit(*, cache: bool) -> Callable[[Loop], Loop]:
     """As numba's, unless this package holds `function` compiled ahead of time.
 
-    Raises ImportError when what it holds was made of other source.
+    Raises ImportError when what it holds was made of other source, or when it holds none and numba is missing.
     """
 
     def compile_loop(function: Loop) -> Loop:
         loops = _loops()
         if loops is None:
-            from numba import njit as numba_njit
+            try:
+                from numba import njit as numba_njit
+            except ModuleNotFoundError as error:
+                what = (
+                    "the context engine's inner loops are not compiled here, and numba, which compiles them, is missing"
+                )
+                raise ImportError(f"{what}: pip install 'infill[jit]', or take a wheel of `make wheels`") from error
 
             compiled: Loop = numba_njit(cache=cache)(function)
             return compiled

@@ -117,6 +117,36 @@ def sources(root: Path, limits: Limits, left_out: LeftOut) -> Iterator[Source]:
         yield Source(path, _stamp(status))
 
 
+def source_at(root: Path, path: str, limits: Limits) -> Source | str:
+    """Return the file to read at `path`, one of those that `sources` yields, or why it is left out."""
+    if reason := why_left_out(root, path):
+        return reason
+    try:
+        status = (root / path).lstat()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return _refusal_unread(path, status, limits) or Source(path, _stamp(status))
+
+
+def why_left_out(root: Path, path: str) -> str | None:
+    """Return why `sources` does not come to a file of this path, which need not exist; None if it would."""
+    *folders, name = path.split("/")
+    if _CONTROL.search(path):
+        return "name is not UTF-8 or has control characters"
+    folder, rules = "", _outer_rules(root)
+    for part in folders:
+        rules = _rules(root / folder / ".gitignore", folder, rules)
+        if part in VENDORED:
+            return "vendored or a tool's own"
+        if _ignored(f"{folder}{part}", rules, folder=True):
+            return "ignored by git"
+        folder += f"{part}/"
+        if part in ("", ".", "..") or os.path.islink(root / folder[:-1]):
+            return "symbolic link"
+    rules = _rules(root / folder / ".gitignore", folder, rules)
+    return "ignored by git" if _ignored(f"{folder}{name}", rules, folder=False) else why_not_source(name)
+
+
 def read(root: Path, source: Source, limits: Limits) -> tuple[bytes, Stamp] | str:
     """Return the text of a file as UTF-8 and its stamp from before the reading, or why it is left out.
 
@@ -164,13 +194,42 @@ def _refusal_unread(path: str, status: os.stat_result | None, limits: Limits) ->
     return None
 
 
-Rules = tuple[tuple[str, gitignore.Rules], ...]
+class _Above(NamedTuple):
+    """Rules of a folder above the root."""
+
+    rules: gitignore.Rules
+    way: str
+    """From that folder to the root, with a slash at its end."""
+
+    def verdict(self, path: str, *, folder: bool) -> bool | None:
+        """As `gitignore.Rules.verdict`, for a path relative to the root."""
+        return self.rules.verdict(self.way + path, folder=folder)
+
+
+Rules = tuple[tuple[str, gitignore.Rules | _Above], ...]
 """Folder (with a slash at its end) and the rules that it adds, the innermost first."""
+
+
+def _outer_rules(root: Path) -> Rules:
+    """Return what holds in the whole of `root`: the repository's exclude file, and where `root` lies inside a
+    repository the rules of the folders above it. Those that ignore `root` itself do not count: it was named, after all.
+    """
+    root = root.absolute()
+    top = next((each for each in (root, *root.parents) if (each / ".git").exists()), root)
+    above = [folder for folder in root.parents if folder.is_relative_to(top)]
+    files = [*((folder, folder / ".gitignore", False) for folder in above), (top, top / ".git/info/exclude", True)]
+    rules = []
+    for folder, file, follow_links in files:
+        loaded = gitignore.load(file, follow_links=follow_links)
+        way = f"{root.relative_to(folder).as_posix()}/" if folder != root else ""
+        if loaded is not None and not (way and loaded.ignore(way[:-1], folder=True)):
+            rules.append(("", _Above(loaded, way)))
+    return tuple(rules)
 
 
 def _walk(root: Path, left_out: LeftOut) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Entries that are no folders, with their paths, breadth first."""
-    queue: deque[tuple[str, Rules]] = deque([("", _rules(root / ".git/info/exclude", "", (), follow_links=True))])
+    queue: deque[tuple[str, Rules]] = deque([("", _outer_rules(root))])
     while queue:
         folder, rules = queue.popleft()
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
-from infill.context.files import LeftOut, Limits, Stamp, read, sources
+from infill.context.files import LeftOut, Limits, Source, Stamp, read, source_at, sources
 from infill.context.identity import Current
 from infill.context.layout import Layout
 from infill.file_kinds import why_not_source
@@ -78,8 +78,12 @@ class ProjectIndex:
 
         Only files whose size, time or inode differ from the last look are read.
         """
+        return sum(1 for _ in self.refreshing(root, limits))
+
+    def refreshing(self, root: str | Path, limits: Limits | None = None) -> Iterator[str]:
+        """As `refresh`, one file at a time: yield its path. In between the index may be asked and changed."""
         root, limits, self.left_out = Path(root), limits or Limits(), LeftOut()
-        changed, gone = 0, set(self.files)
+        gone = set(self.files)
         for source in sources(root, limits, self.left_out):
             if self.stamps.get(source.path) == source.stamp and source.path in self.files:
                 gone.discard(source.path)
@@ -91,10 +95,23 @@ class ProjectIndex:
             gone.discard(source.path)
             data, self.stamps[source.path] = found
             self.update(source.path, data)
-            changed += 1
+            yield source.path
         for path in gone:
             self.remove(path)
-        return changed + len(gone)
+            yield path
+
+    def refresh_file(self, root: str | Path, path: str, limits: Limits | None = None) -> None:
+        """Bring the index up to date with one file of a folder, which may have come, changed or gone."""
+        root, limits = Path(root), limits or Limits()
+        source = source_at(root, path, limits)
+        if isinstance(source, Source) and path not in self.files and len(self.files) >= limits.files:
+            source = f"beyond {limits.files:,} files"
+        text = source if isinstance(source, str) else read(root, source, limits)
+        if isinstance(text, str):
+            self.remove(path)
+            return
+        data, self.stamps[path] = text
+        self.update(path, data)
 
     def update(self, path: str, text: str | bytes) -> None:
         """Add `path`, or replace its text. What is not source, or above MAX_FILE_BYTES, is left out with the reason."""
@@ -112,6 +129,12 @@ class ProjectIndex:
             self._token_sets.pop(path, None)
         number = self._number(path) if old is None else old.number
         self.files[path] = File(number, data, self.table.add(data, number))
+
+    def tokenize_with(self, encode: Encode | None) -> None:
+        """Rank by the tokens of another tokenizer from now on."""
+        if encode != self.encode:
+            self.encode = encode
+            self._token_sets.clear()
 
     def remove(self, path: str) -> None:
         """Forget `path`; a path that is not there is fine."""

@@ -69,6 +69,24 @@ def test_transformer_imports_what_its_image_holds() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_language_server_imports_what_its_extra_installs() -> None:
+    blocked = (*HEAVY, *NOT_SERVING, "fastapi", "uvicorn", "prometheus_client", "safetensors", "psutil")
+    done = import_blocked("import infill.editor.server, infill.cli; infill.cli._parser()", blocked)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_language_server_loads_nothing_heavy() -> None:
+    code = f"import sys, infill.editor.server; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_compiled_loops_and_without_numba_it_says_what_to_install() -> None:
+    code = "from infill.context import compiled; compiled._loops = lambda: None; from infill.context import kernels"
+    done = import_blocked(code, ("numba",))
+    assert "pip install 'infill[jit]'" in done.stderr.splitlines()[-1]
+
+
 def test_predictor_imports_what_its_image_holds() -> None:
     blocked = tuple(name for name in (*HEAVY, *NOT_SERVING) if name not in ("torch", "transformers"))
     done = import_blocked("import serving.predictor.app, serving.predictor.__main__", blocked)

@@ -9,7 +9,7 @@ import pytest
 
 from infill.config import CorpusConfig
 from infill.context import ProjectIndex
-from infill.context.files import LeftOut, Limits, read, sources
+from infill.context.files import LeftOut, Limits, Source, read, source_at, sources, why_left_out
 from infill.corpus import quality
 from infill.corpus.sources import SourceFile
 from infill.errors import InputError
@@ -169,3 +169,64 @@ def test_the_corpus_and_the_index_agree_on_what_is_source(path: str) -> None:
     index = ProjectIndex.from_documents([(path, "x = 1\n"), ("a.py", "x = 1\n")])
     assert list(index.files) == ["a.py"]
     assert quality.judge_name(SourceFile(path=path, size=6, modified=0), None, CorpusConfig()) is not None
+
+
+NESTED = {
+    ".gitignore": "*.tmp.py\nsecret/\n/apps/web/own.py\n/apps/*/any\n",
+    "apps/.gitignore": "generated.py\n",
+    "apps/web/.gitignore": "!kept.tmp.py\n",
+    **dict.fromkeys(
+        (
+            *("apps/web/a.py", "apps/web/b.tmp.py", "apps/web/kept.tmp.py", "apps/web/secret/c.py", "apps/web/own.py"),
+            *("apps/web/generated.py", "apps/web/excluded.py", "apps/web/any/d.py", "apps/web/in/own.py"),
+        ),
+        "x = 1\n",
+    ),
+}
+
+
+def test_a_folder_inside_a_repository_obeys_the_rules_above_it(tmp_path: Path) -> None:
+    write(tmp_path, NESTED)
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    write(tmp_path, {".git/info/exclude": "/apps/web/excluded.py\n"})
+    command = [*git, "-c", "core.excludesFile=", "ls-files", "--others", "--exclude-standard", "apps/web"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert sorted(f"apps/web/{path}" for path in found(tmp_path / "apps/web")[0]) == sorted(listed)
+
+
+def test_rules_that_ignore_the_folder_itself_do_not_hold_in_it(tmp_path: Path) -> None:
+    write(tmp_path, {".git/HEAD": "", ".gitignore": "*\n", "project/a.py": "x = 1\n"})
+    assert found(tmp_path / "project")[0] == ["a.py"]
+
+
+def test_one_file_is_judged_as_the_whole_folder_is(tmp_path: Path) -> None:
+    write(tmp_path, {**NESTED, "node_modules/a.py": "x\n", "b.png": "x", "lib/c.lock": "x", "big.py": "x = 1\n" * 99})
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "link.py").symlink_to("big.py")
+    (tmp_path / "linked").symlink_to("apps")
+    limits = Limits(file_bytes=500)
+    for root in (tmp_path, tmp_path / "apps/web"):
+        listed = set(found(root, limits)[0])
+        files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
+        files |= {"linked/web/a.py", "gone.py", "../x.py", "lib"} if root == tmp_path else set()
+        judged = {path: source_at(root, path, limits) for path in files}
+        assert {path for path, source in judged.items() if isinstance(source, Source)} == listed
+    assert why_left_out(tmp_path, "not/there/yet.py") is None
+    assert why_left_out(tmp_path, "secret/not/there/yet.py") == "ignored by git"
+
+
+def test_an_index_follows_one_file(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x = 1\n"})
+    index = ProjectIndex.from_repository(tmp_path)
+    write(tmp_path, {"a.py": "x = 2\n", "b.py": "y = 1\n", "c.png": "z"})
+    for path in ("a.py", "b.py", "c.png", "d.py"):
+        index.refresh_file(tmp_path, path, Limits(files=2))
+    assert {path: index.text(path) for path in index.files} == {"a.py": "x = 2\n", "b.py": "y = 1\n"}
+    write(tmp_path, {"e.py": "z = 1\n"})
+    index.refresh_file(tmp_path, "e.py", Limits(files=2))
+    (tmp_path / "a.py").unlink()
+    index.refresh_file(tmp_path, "a.py")
+    assert list(index.files) == ["b.py"]
+    assert index.refresh(tmp_path) == 1
+    assert sorted(index.files) == ["b.py", "e.py"]

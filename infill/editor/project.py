@@ -1,0 +1,214 @@
+"""A folder of the editor's, indexed on this machine: brought up to date in the background, asked in between.
+
+The index is for one thread at a time. The background thread gives it up after each file, so that a caret waits for one
+file at most, however long a first look at the folder takes. What the editor shows of a file takes the place of what the
+disk holds.
+"""
+
+import logging
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from infill.context import ProjectIndex, retrieve
+from infill.context.files import Limits, why_left_out
+from infill.context.packing import Packed, pack
+from infill.editor.remote import Model
+from infill.errors import InfillError
+from infill.prompt import ContextItem, FimRequest
+
+log = logging.getLogger("infill.lsp")
+
+MAX_RECENT: Final = 100
+MANY: Final = 200
+"""More changed files than this, as after a checkout, and the whole folder is looked at."""
+RULES: Final = (".gitignore", ".git")
+"""Where these change, other files may come into the index or leave it."""
+PAUSE_S: Final = 0.001
+
+Progress = Callable[["Project", int | None], None]
+"""Told how many files of a first look are indexed so far; None when it is over."""
+
+
+class Project:
+    """A folder, what is open of it, and what was packed last."""
+
+    def __init__(self, root: Path, limits: Limits | None = None) -> None:
+        self.root = root
+        self.ready = False
+        """Whether the whole folder has been looked at once."""
+        self.problem = ""
+        """Why there is no index."""
+        self._limits = limits or Limits()
+        self._index: ProjectIndex | None = None
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._previous: Packed | None = None
+        self._buffers: dict[str, str] = {}
+        self._edited: set[str] = set()
+        """Paths of buffers that the index has not seen."""
+        self._reasons: dict[str, str | None] = {}
+        """Why files are left out, as far as was asked."""
+        self._recent: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of files in the index."""
+        return len(self._index) if self._index else 0
+
+    def show(self, path: str, text: str) -> None:
+        """The editor shows `text` for a file; it need not be saved."""
+        self._buffers[path] = text
+        self._edited.add(path)
+        self._recent.pop(path, None)
+        self._recent[path] = None
+        while len(self._recent) > MAX_RECENT:
+            self._recent.popitem(last=False)
+
+    def hide(self, path: str) -> None:
+        """The editor no longer shows a file; look at what the disk holds of it next."""
+        self._buffers.pop(path, None)
+        self._edited.discard(path)
+
+    def is_shown(self, path: str) -> bool:
+        """Return whether the editor shows a file."""
+        return path in self._buffers
+
+    def refresh(self, told: Callable[[int], None] = lambda _: None) -> None:
+        """Bring the index up to date with the folder; `told` gets the number of changed files from time to time."""
+        told(0)
+        index = self._index or ProjectIndex()
+        self._index = index
+        self._reasons = {}
+        steps = index.refreshing(self.root, self._limits)
+        count = 0
+        while self._step(steps):
+            count += 1
+            if count % 100 == 0:
+                told(count)
+        with self._lock:
+            if not self.ready:
+                index.table.squeeze()
+            self._edited |= self._buffers.keys()
+            self.ready = True
+
+    def _step(self, steps: Iterator[str]) -> bool:
+        """Take one step, after those who wait for the index; return whether there was one."""
+        self._give_way()
+        with self._lock:
+            return next(steps, None) is not None
+
+    def refresh_files(self, paths: Iterable[str]) -> None:
+        """Bring the index up to date with files that may have come, changed or gone, but for those that are shown."""
+        for path in paths:
+            self._give_way()
+            with self._lock:
+                if self._index is not None and path not in self._buffers:
+                    self._index.refresh_file(self.root, path, self._limits)
+
+    def _give_way(self) -> None:
+        while self._waiting:
+            threading.Event().wait(PAUSE_S)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """The index for a caret, before the background thread."""
+        self._waiting += 1
+        try:
+            self._lock.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def pack(self, request: FimRequest, model: Model) -> Packed | None:
+        """Return the prompt of a caret with what the index has so far; None in a file that the project ignores.
+
+        It is the prompt that the server would make of the same files. Raises InputError when the budget is too small.
+        """
+        if self.left_out(request.path) == "ignored by git":
+            return None
+        with self._asked():
+            items: tuple[ContextItem, ...] = ()
+            index = self._index
+            if index is not None:
+                self._take_buffers(index, request.path)
+                index.tokenize_with(model.encoder.encode)
+                items = retrieve(
+                    index,
+                    request,
+                    strategy=model.strategy,
+                    k=model.context_items,
+                    recent=self.recent(request.path),
+                )
+            self._previous = pack(
+                *(model.fmt, model.encoder.encode, replace(request, context=items)),
+                previous=self._previous,
+                budget=model.max_prompt_tokens,
+                holds=index.holds if index is not None else lambda _: False,
+            )
+            return self._previous
+
+    def _take_buffers(self, index: ProjectIndex, current: str) -> None:
+        """Let the index see what the editor shows of other files, as far as they belong into it."""
+        for path in self._edited - {current}:
+            self._edited.discard(path)
+            if self.left_out(path) is None:
+                index.update(path, self._buffers.get(path, ""))
+
+    def left_out(self, path: str) -> str | None:
+        """Return why a file is not for the index; None when it is."""
+        if path not in self._reasons:
+            self._reasons[path] = why_left_out(self.root, path)
+        return self._reasons[path]
+
+    def recent(self, current: str) -> tuple[str, ...]:
+        """Return the files that were opened or edited last, the latest first, without the current one."""
+        return tuple(path for path in reversed(self._recent) if path != current)
+
+
+class Indexer:
+    """The background thread that brings projects up to date, one after the other."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._jobs: queue.SimpleQueue[tuple[Project, frozenset[str] | None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """Begin. The thread ends with the process: an editor that closes does not wait for it."""
+        self._thread.start()
+
+    def look(self, project: Project, paths: Iterable[str] | None = None) -> None:
+        """Look at files of a project that may have changed, at the whole folder when none are named."""
+        names = None if paths is None else frozenset(paths)
+        if names is not None and (len(names) > MANY or any(path.rpartition("/")[2] in RULES for path in names)):
+            names = None
+        self._jobs.put((project, names))
+
+    def _work(self) -> None:
+        while True:
+            jobs = [self._jobs.get()]
+            while not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            for project in dict.fromkeys(project for project, _ in jobs):
+                self._look(project, [paths for each, paths in jobs if each is project])
+
+    def _look(self, project: Project, jobs: list[frozenset[str] | None]) -> None:
+        try:
+            if None in jobs or not project.ready:
+                project.refresh(lambda count: self._progress(project, count))
+                self._progress(project, None)
+            else:
+                project.refresh_files(frozenset[str]().union(*(paths for paths in jobs if paths is not None)))
+            project.problem = ""
+        except Exception as error:
+            project.problem = str(error) if isinstance(error, InfillError | OSError | ImportError) else repr(error)
+            log.warning("cannot index %s: %s", project.root, project.problem)
+            self._progress(project, None)

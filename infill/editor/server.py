@@ -1,0 +1,504 @@
+"""`infill lsp`: the Language Server Protocol on standard input and output, spoken by pygls."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lsprotocol import types
+from pygls.lsp.server import LanguageServer
+from pygls.uris import to_fs_path
+
+from infill import __version__, entry
+from infill.editor import settings
+from infill.editor.completer import Completer, Completion
+from infill.editor.documents import Caret, Documents, caret_at, place_of, units
+from infill.editor.project import Indexer, Project
+from infill.editor.remote import PausedError, Remote
+from infill.editor.settings import Settings
+from infill.editor.watch import Watcher
+from infill.errors import InfillError
+from infill.text import first_line
+
+log = logging.getLogger("infill.lsp")
+
+ACCEPTED: Final = "infill.accepted"
+STATUS: Final = "infill.status"
+TRIGGERS: Final = (".", "(", "[", "{", "=", ":", ",")
+"""Characters after which an editor without inline completion asks."""
+EVERYTHING: Final = types.FileSystemWatcher(glob_pattern="**/*")
+MAX_LABEL: Final = 60
+
+
+class Editor:
+    """One editor: its folders, its settings, and what happens to its requests."""
+
+    def __init__(self, server: LanguageServer, given: Settings, key: str) -> None:
+        self.server = server
+        self.settings = self.base = given
+        self.key = key
+        self.key_origin = given.origin
+        """Where the key may be sent: not to whatever server a project's own configuration names."""
+        self.completer: Completer | None = None
+        self.projects: dict[str, Project] = {}
+        """By the URI of the editor's folder."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.indexer = Indexer(self._progress)
+        self.watcher: Watcher | None = None
+        self.tasks: dict[str, asyncio.Task[Completion | None]] = {}
+        """The newest request of each document."""
+        self.tokens: dict[Project, str] = {}
+        """Of the progress of projects that are being indexed."""
+        self.begun: set[str] = set()
+        """Tokens that the client shows."""
+        self.background: set[asyncio.Task[None]] = set()
+        self.told = False
+        """Whether the user knows that there are no completions."""
+        self.shown = self.accepted = 0
+        self.last: dict[str, Any] = {}
+
+    # Beginning and settings
+
+    def initialize(self, params: types.InitializeParams) -> None:
+        """Take over the client's options; the rest waits until it says that it is ready."""
+        old = self.server.workspace
+        documents = Documents(
+            old.root_uri, workspace_folders=[*old.folders.values()], position_encoding=old.position_encoding
+        )
+        self.server.protocol._workspace = documents
+        self.loop = asyncio.get_running_loop()
+        self.base, problems = settings.read(_plain(params.initialization_options), self.base)
+        self.settings, self.key_origin = self.base, self.base.origin
+        for problem in problems:
+            self.warn(problem)
+
+    async def initialized(self) -> None:
+        """Fetch the configuration, index the folders, and watch them."""
+        await self.configure()
+        self.indexer.start()
+        if _offers(self.server, "workspace.did_change_watched_files.dynamic_registration"):
+            options = types.DidChangeWatchedFilesRegistrationOptions(watchers=[EVERYTHING])
+            watched = types.Registration(str(uuid.uuid4()), types.WORKSPACE_DID_CHANGE_WATCHED_FILES, options)
+            await self._register(watched)
+        else:
+            self.watcher = Watcher(self.indexer)
+        if _offers(self.server, "workspace.did_change_configuration.dynamic_registration"):
+            section = types.DidChangeConfigurationRegistrationOptions(section=settings.SECTION)
+            changes = types.Registration(str(uuid.uuid4()), types.WORKSPACE_DID_CHANGE_CONFIGURATION, section)
+            await self._register(changes)
+        folders = [*self.documents.folders.values()]
+        if not folders and self.documents.root_uri:
+            folders = [types.WorkspaceFolder(uri=self.documents.root_uri, name="")]
+        self.add_folders(folders)
+
+    async def _register(self, registration: types.Registration) -> None:
+        with contextlib.suppress(Exception):  # a client that refuses goes without
+            await self.server.client_register_capability_async(types.RegistrationParams([registration]))
+
+    @property
+    def documents(self) -> Documents:
+        """What the editor shows."""
+        documents = self.server.workspace
+        assert isinstance(documents, Documents)
+        return documents
+
+    async def configure(self, pushed: Any = None) -> None:
+        """Take over the editor's section `infill`; `pushed` is what a client sent that cannot be asked."""
+        value = _plain(pushed)
+        if _offers(self.server, "workspace.configuration"):
+            item = types.ConfigurationItem(section=settings.SECTION)
+            try:
+                answer = await self.server.workspace_configuration_async(types.ConfigurationParams([item]))
+                value = _plain(answer[0]) if answer else None
+            except Exception as error:
+                log.warning("the editor does not tell its configuration: %s", type(error).__name__)
+        self.settings, problems = settings.read(value, self.base)
+        for problem in problems:
+            self.warn(problem)
+        await self._connect()
+
+    async def _connect(self) -> None:
+        """Use the server and the limits that the settings name."""
+        old = self.completer
+        key = self.key if self.settings.origin == self.key_origin else ""
+        try:
+            remote = Remote(self.settings.url, key, self.settings.timeout_ms / 1000)
+        except InfillError as error:
+            self.warn(str(error))
+            return
+        self.completer = Completer(remote, self.settings.max_tokens)
+        self.told = False
+        if old is not None:
+            await old.remote.close()
+        self._in_background(self._ask_for_model(remote))
+
+    async def _ask_for_model(self, remote: Remote) -> None:
+        """Ask for the model before the first completion needs it."""
+        try:
+            model = await remote.model()
+        except InfillError as error:
+            self._no_completions(error)
+        else:
+            log.info("%s serves %s, prompts of at most %d tokens", remote.url, model.name, model.max_prompt_tokens)
+
+    def _in_background(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+    # Folders and files
+
+    def add_folders(self, folders: list[types.WorkspaceFolder]) -> None:
+        """Index folders of the editor's; one that is not on this machine's disk is left out."""
+        for folder in folders:
+            root = to_fs_path(folder.uri)
+            if root is None or folder.uri in self.projects:
+                continue
+            project = self.projects[folder.uri] = Project(Path(root))
+            self.indexer.look(project)
+            if self.watcher is not None:
+                self.watcher.add(project)
+        for uri in self.documents.text_documents:
+            self.show(uri)
+
+    def remove_folders(self, folders: list[types.WorkspaceFolder]) -> None:
+        """Forget folders."""
+        for folder in folders:
+            project = self.projects.pop(folder.uri, None)
+            if project is not None and self.watcher is not None:
+                self.watcher.remove(project)
+
+    def project_of(self, root: Path | None) -> Project | None:
+        """Return the project with this root."""
+        return next((project for project in self.projects.values() if project.root == root), None)
+
+    def roots(self) -> list[Path]:
+        """Return the folders of the editor's."""
+        return [project.root for project in self.projects.values()]
+
+    def show(self, uri: str) -> None:
+        """Let the project of a file see what the editor shows of it. Cells and untitled texts are no files."""
+        if self.documents.get_notebook_document(cell_uri=uri) is not None or to_fs_path(uri) is None:
+            return
+        place = place_of(uri, "", self.roots())
+        project = self.project_of(place.root)
+        if project is not None and (text := self.documents.text(uri)):
+            project.show(place.path, text)
+
+    def look(self, uris: list[str], *, closed: bool = False) -> None:
+        """Look at files on the disk that may have changed; at those that are `closed`, too."""
+        changed: dict[Project, set[str]] = {}
+        for uri in uris:
+            place = place_of(uri, "", self.roots())
+            project = self.project_of(place.root)
+            if project is not None and to_fs_path(uri) is not None:
+                if closed:
+                    project.hide(place.path)
+                changed.setdefault(project, set()).add(place.path)
+        for project, paths in changed.items():
+            self.indexer.look(project, paths)
+
+    def _progress(self, project: Project, count: int | None) -> None:
+        """Show how far the index of a project is; called by the background thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop closes as we ask
+                self.loop.call_soon_threadsafe(self._show_progress, project, count)
+
+    def _show_progress(self, project: Project, count: int | None) -> None:
+        if count is None:
+            what = project.problem or f"{len(project):,} files"
+            log.info("indexed %s: %s", project.root, what)
+            if project.problem:
+                self.warn(f"no context from {project.root.name}: {project.problem}")
+            if (token := self.tokens.pop(project, "")) in self.begun:
+                self.begun.discard(token)
+                self.server.work_done_progress.end(token, types.WorkDoneProgressEnd(message=what))
+        elif not _offers(self.server, "window.work_done_progress"):
+            return
+        elif project not in self.tokens:
+            token = self.tokens[project] = str(uuid.uuid4())
+            self._in_background(self._begin_progress(project, token))
+        elif self.tokens[project] in self.begun:
+            report = types.WorkDoneProgressReport(message=f"{count:,} files")
+            self.server.work_done_progress.report(self.tokens[project], report)
+
+    async def _begin_progress(self, project: Project, token: str) -> None:
+        """Show the progress, unless it is over by the time that the client has made room for it."""
+        with contextlib.suppress(Exception):  # a client that shows none
+            await self.server.work_done_progress.create_async(token)
+            title = f"Infill: indexing {project.root.name}"
+            if self.tokens.get(project) == token:
+                self.begun.add(token)
+                self.server.work_done_progress.begin(token, types.WorkDoneProgressBegin(title=title, cancellable=False))
+
+    # Completions
+
+    async def complete(self, uri: str, caret: Callable[[], Caret | None], *, waits: bool) -> Completion | None:
+        """Return a completion for the newest caret of a document; None for one that a newer request has overtaken.
+
+        With `waits` the server is asked after the pause in typing that the settings name.
+        """
+        if (older := self.tasks.get(uri)) is not None:
+            older.cancel()
+        task = asyncio.ensure_future(self._complete(caret, waits=waits))
+        self.tasks[uri] = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if (current := asyncio.current_task()) is not None and current.cancelling():
+                task.cancel()
+                raise
+            return None
+        finally:
+            if self.tasks.get(uri) is task:
+                del self.tasks[uri]
+
+    async def _complete(self, caret: Callable[[], Caret | None], *, waits: bool) -> Completion | None:
+        if waits:
+            await asyncio.sleep(self.settings.debounce_ms / 1000)
+        place, completer = caret(), self.completer
+        if place is None or completer is None:
+            return None
+        started = time.monotonic()
+        try:
+            completion = await completer.complete(place, self.project_of(place.place.root))
+        except PausedError:
+            return None
+        except InfillError as error:
+            self._no_completions(error)
+            return None
+        self.told = False
+        if completion is not None:
+            self.shown += 1
+            self._remember(completion, time.monotonic() - started)
+        return completion
+
+    def _remember(self, completion: Completion, seconds: float) -> None:
+        """Keep what `infill.status` tells of the last completion: no text of it, nor of the project."""
+        names = ("path", "first_line", "last_line", "score", "strategy")
+        self.last = {
+            "path": completion.caret.place.path,
+            "latency_ms": round(seconds * 1000, 1),
+            "prompt_tokens": completion.prompt_tokens,
+            "context": [{name: getattr(item, name) for name in names} for item in completion.items],
+            "why_empty": completion.why_empty,
+        }
+
+    def completes(self, uri: str) -> bool:
+        """Return whether the settings want completions in a document."""
+        language = self.documents.get_text_document(uri).language_id
+        return self.settings.enabled and (not self.settings.languages or language in self.settings.languages)
+
+    def caret(self, uri: str, position: types.Position) -> Caret | None:
+        """Return the caret at a position, in the text as it is now."""
+        return caret_at(self.documents, uri, position, self.roots())
+
+    # What the user is told
+
+    def _no_completions(self, error: InfillError) -> None:
+        """Tell why there are no completions: once until there are some again."""
+        log.warning("%s", error)
+        if not self.told:
+            self.told = True
+            self.warn(str(error))
+
+    def warn(self, sentence: str) -> None:
+        """Show a sentence."""
+        params = types.ShowMessageParams(type=types.MessageType.Warning, message=f"Infill: {sentence}")
+        self.server.window_show_message(params)
+
+    def status(self) -> dict[str, Any]:
+        """Return what the language server knows of itself, for people and for extensions of editors."""
+        model = self.completer.remote.known if self.completer else None
+        return {
+            "version": __version__,
+            "url": self.settings.url,
+            "enabled": self.settings.enabled,
+            "model": model.name if model else None,
+            "max_prompt_tokens": model.max_prompt_tokens if model else None,
+            "folders": [
+                {"path": str(each.root), "files": len(each), "ready": each.ready, "problem": each.problem or None}
+                for each in self.projects.values()
+            ],
+            "shown": self.shown,
+            "accepted": self.accepted,
+            "last": self.last or None,
+        }
+
+
+class Server(LanguageServer):
+    """pygls's server, which tells of its own errors in the log instead of in the editor."""
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Log an error; its message may hold text of a document, so only its type is told."""
+        what = type(error).__name__
+        log.error(
+            "a message of the editor could not be handled (%s): %s", source.__name__, what, exc_info=_debug() and error
+        )
+
+
+def _debug() -> bool:
+    return os.environ.get(entry.DEBUG) == "1"
+
+
+def _offers(server: LanguageServer, name: str) -> bool:
+    """Return whether the client has a capability, as `workspace.configuration`."""
+    value: Any = server.client_capabilities
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return bool(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value of which pygls may have made an object of its own."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+NOTEBOOKS: Final = types.NotebookDocumentSyncOptions(
+    notebook_selector=[types.NotebookDocumentFilterWithNotebook(notebook="*")]
+)
+
+
+def create(given: Settings, key: str) -> Server:
+    """Return the language server with its features, not yet started."""
+    server = Server("infill", __version__, notebook_document_sync=NOTEBOOKS)
+    editor = Editor(server, given, key)
+
+    @server.feature(types.INITIALIZE)
+    def initialize(params: types.InitializeParams) -> None:
+        editor.initialize(params)
+
+    @server.feature(types.INITIALIZED)
+    async def initialized(_: types.InitializedParams) -> None:
+        await editor.initialized()
+
+    _add_files(server, editor)
+    _add_completions(server, editor)
+
+    @server.command(STATUS)
+    def status() -> dict[str, Any]:
+        return editor.status()
+
+    @server.command(ACCEPTED)
+    def accepted() -> None:
+        editor.accepted += 1
+
+    return server
+
+
+def _add_files(server: Server, editor: Editor) -> None:
+    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+    async def configuration(params: types.DidChangeConfigurationParams) -> None:
+        await editor.configure(params.settings)
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
+    def folders(params: types.DidChangeWorkspaceFoldersParams) -> None:
+        editor.remove_folders([*params.event.removed])
+        editor.add_folders([*params.event.added])
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)
+    def watched(params: types.DidChangeWatchedFilesParams) -> None:
+        editor.look([change.uri for change in params.changes])
+
+    @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
+    def opened(params: types.DidOpenTextDocumentParams) -> None:
+        editor.show(params.text_document.uri)
+
+    @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
+    def changed(params: types.DidChangeTextDocumentParams) -> None:
+        editor.show(params.text_document.uri)
+
+    @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
+    def saved(params: types.DidSaveTextDocumentParams) -> None:
+        editor.look([params.text_document.uri])
+
+    @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
+    def closed(params: types.DidCloseTextDocumentParams) -> None:
+        editor.look([params.text_document.uri], closed=True)
+
+
+def _add_completions(server: Server, editor: Editor) -> None:
+    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
+    async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
+        uri, position, selected = params.text_document.uri, params.position, params.context.selected_completion_info
+        if not editor.completes(uri):
+            return None
+
+        def caret() -> Caret | None:
+            place = editor.caret(uri, selected.range.start if selected else position)
+            rest = editor.caret(uri, selected.range.end if selected else position)
+            if place is None or rest is None:
+                return None
+            return Caret(place.place, place.prefix + (selected.text if selected else ""), rest.suffix)
+
+        waits = params.context.trigger_kind == types.InlineCompletionTriggerKind.Automatic
+        completion = await editor.complete(uri, caret, waits=waits)
+        if completion is None:
+            return None
+        item = types.InlineCompletionItem(
+            insert_text=(selected.text if selected else "") + completion.text,
+            range=selected.range if selected else types.Range(position, position),
+            command=types.Command(title="Infill: accepted", command=ACCEPTED),
+        )
+        return types.InlineCompletionList([item])
+
+    @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=TRIGGERS))
+    async def fallback(params: types.CompletionParams) -> types.CompletionList | None:
+        uri, position = params.text_document.uri, params.position
+        has_inline = _offers(server, "text_document.inline_completion")
+        if not editor.completes(uri) or {"auto": has_inline, "never": True}.get(editor.settings.fallback, False):
+            return None
+        invoked = params.context is None or params.context.trigger_kind == types.CompletionTriggerKind.Invoked
+        completion = await editor.complete(uri, lambda: editor.caret(uri, position), waits=not invoked)
+        items = [] if completion is None else [_item(completion, position, str(editor.documents.position_encoding))]
+        return types.CompletionList(is_incomplete=True, items=items)
+
+
+def _item(completion: Completion, position: types.Position, encoding: str) -> types.CompletionItem:
+    """Return a completion as an item of a list, which editors compare with the word before the caret."""
+    word = _word(completion.caret.prefix)
+    text = word + completion.text
+    start = types.Position(position.line, position.character - units(word, encoding))
+    label = first_line(text).strip() or first_line(text.strip())
+    return types.CompletionItem(
+        label=label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…",
+        kind=types.CompletionItemKind.Snippet,
+        detail="Infill",
+        documentation=text,
+        sort_text="\0",
+        filter_text=text,
+        insert_text_format=types.InsertTextFormat.PlainText,
+        text_edit=types.TextEdit(range=types.Range(start, position), new_text=text),
+        command=types.Command(title="Infill: accepted", command=ACCEPTED),
+    )
+
+
+def _word(prefix: str) -> str:
+    """Return the identifier that ends at the caret."""
+    end = prefix[-MAX_LABEL:]
+    start = len(end)
+    while start and (end[start - 1].isalnum() or end[start - 1] == "_"):
+        start -= 1
+    return end[start:]
+
+
+def serve(given: Settings) -> None:
+    """Speak with the editor at standard input and output until it ends. Raise InputError for a key of no use."""
+    key = settings.api_key()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="infill lsp: %(message)s")
+    for name in ("pygls", "httpx", "httpcore", "watchfiles"):  # pygls logs what the editor sends: the user's code
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Whatever else writes to standard output would break the protocol, so it goes to the log.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as out:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        create(given, key).start_io(sys.stdin.buffer, out)

@@ -1,0 +1,131 @@
+"""What a user can set: on the command line, in `initializationOptions`, or as the editor's section `infill`."""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+from infill.errors import InputError
+
+Fallback = Literal["auto", "always", "never"]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+URL_VARIABLE: Final = "INFILL_URL"
+KEY_VARIABLE: Final = "INFILL_API_KEY"
+"""Environment variable with the key. Keys are never arguments: every user of the machine sees those."""
+SECTION: Final = "infill"
+"""Of the editor's configuration."""
+BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
+    "timeout_ms": (100, 600_000),
+    "debounce_ms": (0, 10_000),
+    "max_tokens": (1, 4_096),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    url: str = DEFAULT_URL
+    """The Infill server, as http://127.0.0.1:8080."""
+    enabled: bool = True
+    """Whether to complete at all."""
+    languages: tuple[str, ...] = ()
+    """The editor's names of the languages to complete in, as python or typescriptreact; none means all."""
+    debounce_ms: int = 75
+    """Milliseconds without a keystroke after which the server is asked; asking by hand does not wait."""
+    timeout_ms: int = 10_000
+    """Milliseconds after which a completion is given up."""
+    max_tokens: int = 64
+    """Tokens of a completion, at most the server's limit."""
+    fallback: Fallback = "auto"
+    """Whether to answer textDocument/completion: `auto` where the editor has no inline completion."""
+
+    def __post_init__(self) -> None:
+        _require_url(self.url)
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} must be between {low} and {high}, got {getattr(self, name)}")
+        if self.fallback not in get_args(Fallback):
+            raise InputError(f"fallback must be auto, always or never, got {self.fallback!r}")
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Scheme, host and port of the server."""
+        parts = urlsplit(self.url)
+        return parts.scheme, parts.netloc
+
+
+def _require_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InputError(f"url {url!r} is not a URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"url must be an http:// or https:// URL, got {url!r}")
+    if parts.username or parts.password:
+        raise InputError(f"url must not hold a user or a password: put the key into {KEY_VARIABLE}")
+
+
+def api_key() -> str:
+    """Return the key in the environment; empty when there is none. Raise InputError for one that no header can hold."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"{KEY_VARIABLE} must hold printable ASCII without blanks; check how it was copied")
+    return key
+
+
+def read(value: Any, base: Settings) -> tuple[Settings, list[str]]:
+    """Return `base` with the settings of a JSON object, and a sentence for each that cannot be used.
+
+    Names are accepted as editors write them (`debounceMs`) and as ours (`debounce_ms`); null counts as absent. Editors
+    send sections of other names or none at all, so what is not an object changes nothing.
+    """
+    if not isinstance(value, Mapping):
+        return base, []
+    value = value[SECTION] if isinstance(value.get(SECTION), Mapping) else value
+    problems = []
+    for name, given in value.items():
+        field = re.sub(r"([A-Z])", lambda letter: f"_{letter[1].lower()}", str(name))
+        if given is None:
+            continue
+        try:
+            base = dataclasses.replace(base, **{_known(field, str(name)): _typed(field, str(name), given)})
+        except InputError as error:
+            problems.append(str(error))
+    return base, problems
+
+
+_TYPES: Final = get_type_hints(Settings)
+
+
+def _known(field: str, name: str) -> str:
+    if field not in _TYPES:
+        near = difflib.get_close_matches(field, _TYPES, n=1)
+        raise InputError(f"unknown setting {name!r}" + (f"; did you mean {camel(near[0])!r}?" if near else ""))
+    return field
+
+
+def camel(field: str) -> str:
+    """Return a setting's name as editors write it."""
+    return re.sub(r"_(.)", lambda letter: letter[1].upper(), field)
+
+
+def _typed(field: str, name: str, value: Any) -> Any:
+    kind: Any = _TYPES.get(field)
+    if kind == tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+            raise InputError(f"{name} must be a list of strings, got {value!r:.60}")
+        return tuple(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    wanted = kind if kind in (int, bool) else str
+    if type(value) is not wanted:
+        raise InputError(f"{name} must be {_WORDS[wanted]}, got {value!r:.60}")
+    return value
+
+
+_WORDS: Final = {int: "an integer", bool: "true or false", str: "a string"}

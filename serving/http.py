@@ -81,12 +81,17 @@ async def _disconnected(request: Request) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; `close` is called once, however the stream ends: whole, broken, left by its client."""
+    """A stream; `close` is called once, however it ends: whole, broken, left by its client."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], Coroutine[Any, Any, None]], rid: str) -> None:
-        super().__init__(events, headers={"cache-control": "no-cache", REQUEST_ID: rid})
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        close: Callable[[], Coroutine[Any, Any, None]],
+        rid: str,
+        media_type: str = "text/event-stream",
+    ) -> None:
+        headers = {"cache-control": "no-cache", REQUEST_ID: rid}
+        super().__init__(events, headers=headers, media_type=media_type)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,9 +106,9 @@ def json_response(value: dict[str, Any], rid: str, status: int = 200) -> JSONRes
     return JSONResponse(value, status, headers={REQUEST_ID: rid})
 
 
-def error_response(error: ApiError, rid: str) -> JSONResponse:
-    """The error in OpenAI's shape."""
-    response = json_response(error.body(), rid, error.status)
+def error_response(error: ApiError, rid: str, body: dict[str, Any] | None = None) -> JSONResponse:
+    """The error as `body` says it, in OpenAI's shape where there is none."""
+    response = json_response(body or error.body(), rid, error.status)
     if error.retry_after:
         response.headers["retry-after"] = str(error.retry_after)
     if error.status in (408, 413):

@@ -8,7 +8,7 @@ import difflib
 import json
 import reprlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -155,7 +155,7 @@ def _read_stops(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clean(stop) for stop in stops if stop))
 
 
-def unknown_fields(body: Mapping[str, Any], known: frozenset[str]) -> list[str]:
+def unknown_fields(body: Mapping[str, Any], known: Collection[str]) -> list[str]:
     """Return a sentence for each field that we ignore.
 
     Clients send fields of other servers (`top_k`, `cache_prompt`, `metadata`) to each that speaks the protocol, so such

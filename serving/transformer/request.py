@@ -1,13 +1,13 @@
-"""A completion request as editors send it."""
+"""A completion request: what every protocol's body is read into, and the readers that they share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as field_of
 from typing import Any, Final
 
 from infill.prompt import FimRequest
 from infill.text import clean
 from serving.protocol import (
-    SAMPLING_FIELDS,
     Sampling,
     invalid,
     is_token,
@@ -16,16 +16,43 @@ from serving.protocol import (
     read_text,
     unknown_fields,
 )
+from serving.transformer.fields import (
+    ADDITIONS,
+    DOCUMENTS,
+    MAX_DOCUMENTS,
+    MAX_NAME_CHARS,
+    MAX_PATH_CHARS,
+    MAX_RECENT,
+    MODEL,
+    SAMPLING,
+    Field,
+    Fields,
+    field,
+)
 
 UNTITLED: Final = "untitled"
 """The path of a file without one: each file in the training data had a path."""
-FIELDS: Final = SAMPLING_FIELDS | {
-    *("prompt", "suffix", "path", "context"),
-    *("recent", "project", "session", "user", "model", "tokenizer"),
+FIELDS: Final[Fields] = {
+    "prompt": Field(
+        about="the text before the caret; or a packed prompt as a list of token ids, without the next four fields",
+        schema={
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}]
+        },
+        required=True,
+    ),
+    "suffix": field("the text after the caret", "string"),
+    "context": DOCUMENTS,
+    **{name: ADDITIONS[name] for name in ("path", "recent", "session", "project")},
+    "tokenizer": field(
+        "with token ids: the digest of what made them; another one than the server's is answered with 409",
+        "string",
+        maxLength=MAX_NAME_CHARS,
+    ),
+    "user": field("stands in for `session`", "string", maxLength=MAX_NAME_CHARS),
+    **SAMPLING,
+    **MODEL,
 }
-MAX_PATH_CHARS: Final = 4_096
-MAX_DOCUMENTS: Final = 20_000
-MAX_RECENT: Final = 100
+"""The fields of OpenAI's protocol with ours."""
 MAX_IDS: Final = 1_000_000
 PARTS: Final = ("suffix", "path", "context", "recent")
 """Fields that a prompt of token ids holds already."""
@@ -48,26 +75,32 @@ class CompletionRequest:
     project: str = ""
     """Whose other files follow each other; empty takes those of the same paths."""
     sampling: Sampling
+    """Of `max_tokens` 0 the prompt is computed, for its KV cache, and nothing is written."""
+    max_ms: float = 0.0
+    """Milliseconds of writing after which no further line begins; 0 sets no limit."""
+    min_indent: int = 0
+    """A line that is indented by fewer blanks ends the answer and is not part of it."""
+    reply: Mapping[str, Any] = field_of(default_factory=dict)
+    """What the protocol must know of the request to write the answer."""
     warnings: tuple[str, ...] = ()
     """What the client is told about its request."""
 
 
 def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
-    """The request in a JSON object. Raises ApiError 400 that names the field at fault."""
+    """Return the request in a JSON object as OpenAI has it. Raises ApiError 400 that names the field at fault."""
     sampling = read_sampling(body, Sampling(max_tokens=max_new_tokens, temperature=0.0))
     ids = _ids(body)
-    return CompletionRequest(
-        fim=FimRequest(
-            path=_path(read_text(body, "path", UNTITLED, MAX_PATH_CHARS), "path"),
-            prefix="" if ids else _prompt(body),
-            suffix=read_text(body, "suffix"),
-        ),
-        ids=ids,
-        tokenizer=read_text(body, "tokenizer", limit=512),
+    request = additions(
+        body,
+        prefix="" if ids else _prompt(body),
+        suffix=read_text(body, "suffix"),
         documents=_documents(body),
-        recent=_recent(body),
-        project=read_text(body, "project", limit=512),
-        session=read_text(body, "session", limit=512) or read_text(body, "user", limit=512),
+    )
+    return replace(
+        request,
+        ids=ids,
+        tokenizer=read_text(body, "tokenizer", limit=MAX_NAME_CHARS),
+        session=request.session or read_text(body, "user", limit=MAX_NAME_CHARS),
         sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
         warnings=tuple(unknown_fields(body, FIELDS)),
     )
@@ -86,6 +119,33 @@ def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(prompt)
 
 
+def additions(
+    body: Mapping[str, Any], *, prefix: str, suffix: str, documents: tuple[tuple[str, str], ...] = ()
+) -> CompletionRequest:
+    """Return a request for a caret with our own fields, those that every protocol takes; its sampling is not yet read.
+
+    Raises ApiError 400 that names the field at fault.
+    """
+    return CompletionRequest(
+        fim=FimRequest(
+            path=one_path(read_text(body, "path", UNTITLED, MAX_PATH_CHARS), "path"), prefix=prefix, suffix=suffix
+        ),
+        documents=documents,
+        recent=_recent(body),
+        project=read_text(body, "project", limit=MAX_NAME_CHARS),
+        session=read_text(body, "session", limit=MAX_NAME_CHARS),
+        sampling=Sampling(),
+    )
+
+
+def join_snippets(snippets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return path and text of files of which `snippets` are parts, those of one path joined in their order."""
+    files: dict[str, list[str]] = {}
+    for path, text in snippets:
+        files.setdefault(path, []).append(text)
+    return tuple((path, "\n".join(parts)) for path, parts in files.items())
+
+
 def _prompt(body: Mapping[str, Any]) -> str:
     """The text before the caret; like OpenAI we also take a list of one string."""
     prompt = body.get("prompt")
@@ -97,7 +157,8 @@ def _prompt(body: Mapping[str, Any]) -> str:
     return clean(prompt)
 
 
-def _path(path: str, name: str) -> str:
+def one_path(path: str, name: str) -> str:
+    """Return `path` with slashes, `untitled` where it is empty. Raises ApiError 400 where it holds a line break."""
     path = path.replace("\\", "/").removeprefix("./") or UNTITLED
     if "\n" in path or "\r" in path:
         raise invalid(f"{name!r} must not contain a line break", name)
@@ -111,9 +172,9 @@ def _is_document(value: Any) -> bool:
 def _documents(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     what = 'objects {"path": string, "text": string}'
     documents = read_list(body, "context", _is_document, what, MAX_DOCUMENTS)
-    return tuple((_path(clean(each["path"]), "context"), clean(each["text"])) for each in documents)
+    return tuple((one_path(clean(each["path"]), "context"), clean(each["text"])) for each in documents)
 
 
 def _recent(body: Mapping[str, Any]) -> tuple[str, ...]:
     paths = read_list(body, "recent", lambda item: isinstance(item, str), "paths", MAX_RECENT)
-    return tuple(_path(clean(path), "recent") for path in paths)
+    return tuple(one_path(clean(path), "recent") for path in paths)

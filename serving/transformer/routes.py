@@ -1,12 +1,12 @@
-"""`/v1/completions`, `/v1/models` and `/v1/tokenizer` for KServe's application."""
+"""The routes for KServe's application: one way for the completions of every protocol, and the pages."""
 
 import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from infill.context.packing import Packed
 from infill.errors import InfillError
 from infill.text import clean
-from serving.events import DONE, event
 from serving.http import (
     REQUEST_ID,
     EventStream,
@@ -27,53 +26,33 @@ from serving.http import (
     request_id,
     while_connected,
 )
-from serving.protocol import ApiError, Head, Sampling, choice, parse_object, usage
-from serving.transformer.request import CompletionRequest, read_request
-from serving.transformer.service import Limits, Service
+from serving.protocol import ApiError, Head, parse_object
+from serving.transformer.answer import Answer, Outcome
+from serving.transformer.cut import cut, nothing, silent
+from serving.transformer.openapi import of_page, of_protocols, packed_schema
+from serving.transformer.pages import PAGES, Page
+from serving.transformer.protocols import by_path
+from serving.transformer.protocols.base import Protocol
+from serving.transformer.request import CompletionRequest
+from serving.transformer.service import FORWARDED, Limits, Service
 from serving.transformer.upstream import Delta, Headers, RefusedError
 
 log = logging.getLogger("kserve.infill")
 
-FORWARDED: Final = ("authorization", "x-b3-traceid", "traceparent")
-"""Headers that go on to the predictor beside the request's id."""
+Handler = Callable[[Request], Awaitable[Response]]
 INLINE_BYTES: Final = 200_000
 """A smaller body is parsed on the event loop; a larger one would hold up the other requests."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One request's answer in the making."""
+async def _read(body: bytes, protocols: Sequence[Protocol], limit: int) -> tuple[Protocol, CompletionRequest]:
+    """Return the protocol of a body, one of those of its path, and the request in it. Raises ApiError."""
 
-    head: Head
-    packed: Packed
-    sampling: Sampling
-    deltas: AsyncGenerator[Delta, None]
-    warnings: tuple[str, ...]
+    def read() -> tuple[Protocol, CompletionRequest]:
+        value = parse_object(body)
+        protocol = next(each for each in protocols if each.claims(value))
+        return protocol, protocol.read(value, limit)
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What stands in the prompt, and where it came from."""
-        names = ("path", "first_line", "last_line", "score", "strategy")
-        return {
-            "prompt_tokens": len(self.packed.prompt.ids),
-            "context": [{name: getattr(item, name) for name in names} for item in self.packed.prompt.items],
-            "why_empty": self.packed.why_empty,
-            "warnings": list(self.warnings),
-        }
-
-    def usage(self, given: dict[str, Any] | None, pieces: int) -> dict[str, Any]:
-        """The predictor's usage, or a count of our own: each piece is at least a token."""
-        told = given or {}
-        details = told.get("prompt_tokens_details") or {}
-        cached = int(details.get("cached_tokens") or 0)
-        return usage(len(self.packed.prompt.ids), int(told.get("completion_tokens", pieces)), cached)
-
-
-async def _parse(body: bytes, max_new_tokens: int) -> CompletionRequest:
-    def parse() -> CompletionRequest:
-        return read_request(parse_object(body), max_new_tokens)
-
-    return parse() if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse)
+    return read() if len(body) <= INLINE_BYTES else await asyncio.to_thread(read)
 
 
 def _scoped(completion: CompletionRequest, request: Request) -> CompletionRequest:
@@ -83,6 +62,8 @@ def _scoped(completion: CompletionRequest, request: Request) -> CompletionReques
     each other's beginning, since a prompt never holds text that its own request does not hold.
     """
     parts = [request.headers.get("authorization", ""), completion.session]
+    if not (completion.ids or completion.fim.prefix or completion.fim.suffix):
+        return replace(completion, session="", project="")  # it warms a cache: no caret follows it
     if not completion.session:
         address = request.client.host if request.client else ""
         parts += [address, request.headers.get("x-forwarded-for", ""), completion.fim.path]
@@ -90,24 +71,27 @@ def _scoped(completion: CompletionRequest, request: Request) -> CompletionReques
     return replace(completion, session=key, project=key if completion.session else "")
 
 
-async def begin(service: Service, request: Request, rid: str) -> tuple[Answer, Delta]:
+async def begin(
+    service: Service, protocols: Sequence[Protocol], request: Request, rid: str
+) -> tuple[Protocol, Answer, Delta]:
     """Read, pack, ask the predictor, and wait for its first event. Raises ApiError."""
     config = service.config
     body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
     headers = [*forwarded(request, FORWARDED), (REQUEST_ID.encode(), rid.encode())]
     limits = await service.limits(headers)
-    completion = _scoped(await _parse(body, limits.new), request)
+    protocol, completion = await _read(body, protocols, limits.new)
+    service.metrics.protocols.labels(protocol.name).inc()
     started = time.monotonic()
     try:
-        answer, first = await _ask(service, request, completion, limits, headers, rid)
+        answer, first = await _ask(service, request, _scoped(completion, request), limits, headers, rid)
     except RefusedError:
         current = await service.limits(headers, again=True)
         if current == limits:
             raise
-        completion = _scoped(await _parse(body, current.new), request)
-        answer, first = await _ask(service, request, completion, current, headers, rid)
+        protocol, completion = await _read(body, protocols, current.new)
+        answer, first = await _ask(service, request, _scoped(completion, request), current, headers, rid)
     service.metrics.first.observe(time.monotonic() - started)
-    return answer, first
+    return protocol, answer, first
 
 
 async def _ask(
@@ -116,91 +100,115 @@ async def _ask(
     """Pack, ask the predictor, and wait for its first event. Raises ApiError."""
     started = time.monotonic()
     packed = await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
-    service.metrics.packing.observe(time.monotonic() - started)
+    asked = time.monotonic()
+    service.metrics.packing.observe(asked - started)
     service.metrics.items.inc(len(packed.prompt.items))
-    deltas = service.upstream.deltas(packed.prompt.ids, completion.sampling, headers)
     answer = Answer(
         head=Head.new(rid, service.config.name),
         packed=packed,
-        sampling=completion.sampling,
-        deltas=deltas,
-        warnings=completion.warnings,
+        request=completion,
+        deltas=_deltas(service, packed, completion, headers),
+        context_length=limits.prompt + limits.new,
+        asked=asked,
     )
     try:
-        return answer, await while_connected(request, anext(deltas))
+        first = await while_connected(request, anext(answer.deltas))
     except BaseException:
-        await deltas.aclose()
+        await answer.deltas.aclose()
         raise
+    return replace(answer, first=time.monotonic()), first
 
 
-async def collect(service: Service, answer: Answer, first: Delta) -> dict[str, Any]:
+def _deltas(
+    service: Service, packed: Packed, completion: CompletionRequest, headers: Headers
+) -> AsyncGenerator[Delta, None]:
+    """Return the events of the answer: the predictor's, cut where the request wants it."""
+    sampling = completion.sampling
+    if sampling.max_tokens == 0 and not packed.prompt.items:
+        return nothing()
+    deltas = service.upstream.deltas(packed.prompt.ids, replace(sampling, max_tokens=sampling.max_tokens or 1), headers)
+    if sampling.max_tokens == 0:
+        return silent(deltas)
+    if completion.max_ms or completion.min_indent:
+        return cut(deltas, completion.max_ms, completion.min_indent)
+    return deltas
+
+
+async def collect(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> dict[str, Any]:
     """The whole answer as one object."""
+    outcome = Outcome()
+    outcome.add(first)
     async with aclosing(answer.deltas):
-        rest = [delta async for delta in answer.deltas]
-    deltas = [first, *rest]
-    text = clean("".join(delta.text for delta in deltas))
-    reason = next((delta.finish_reason for delta in deltas if delta.finish_reason), None)
-    given = next((delta.usage for delta in reversed(deltas) if delta.usage), None)
-    counts = answer.usage(given, sum(bool(delta.text) for delta in deltas))
-    service.metrics.observe_usage(counts)
-    return answer.head.completion([choice(text, reason)], usage=counts, infill=answer.provenance)
-
-
-async def events(service: Service, answer: Answer, first: Delta) -> AsyncIterator[bytes]:
-    """The answer as server-sent events; the first carries the provenance, an error ends the stream as an event."""
-    head, pieces, given = answer.head, 0, first.usage
-    yield event(head.completion([choice(first.text, first.finish_reason)], infill=answer.provenance))
-    try:
         async for delta in answer.deltas:
-            given, pieces = delta.usage or given, pieces + bool(delta.text)
-            if delta.text or delta.finish_reason:
-                yield event(head.completion([choice(delta.text, delta.finish_reason)]))
-        counts = answer.usage(given, pieces + bool(first.text))
-        service.metrics.observe_usage(counts)
-        if answer.sampling.include_usage:
-            yield event(head.completion([], usage=counts))
+            outcome.add(delta)
+    return protocol.whole(answer, _ended(service, answer, outcome))
+
+
+async def events(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> AsyncIterator[bytes]:
+    """The answer as a stream of the protocol's parts; an error ends it as a part of its own."""
+    outcome = Outcome()
+    try:
+        outcome.add(first)
+        if (piece := protocol.piece(answer, first, first=True)) is not None:
+            yield protocol.frame(piece)
+        async for delta in answer.deltas:
+            outcome.add(delta)
+            if (piece := protocol.piece(answer, delta, first=False)) is not None:
+                yield protocol.frame(piece)
+        _ended(service, answer, outcome)
+        for last in protocol.last(answer, outcome):
+            yield protocol.frame(last)
     except ApiError as error:
         service.metrics.requests.labels("stream", error.code).inc()
-        yield event(error.body())
-    yield DONE
+        yield protocol.frame(protocol.error(error))
+    if protocol.end:
+        yield protocol.end
 
 
-async def respond(service: Service, request: Request, rid: str) -> Response:
+def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
+    """Return `outcome`, whose last event has come, and count its tokens."""
+    outcome.ended = time.monotonic()
+    outcome.text = clean(outcome.text)
+    service.metrics.observe_usage(outcome.counts(answer))
+    return outcome
+
+
+async def respond(service: Service, protocols: Sequence[Protocol], request: Request, rid: str) -> Response:
     """Answer one completion request. Raises ApiError."""
-    answer, first = await begin(service, request, rid)
-    if answer.sampling.stream:
-        return EventStream(events(service, answer, first), answer.deltas.aclose, rid)
-    return json_response(await while_connected(request, collect(service, answer, first)), rid)
+    protocol, answer, first = await begin(service, protocols, request, rid)
+    if answer.request.sampling.stream and protocol.media_type:
+        stream = events(service, protocol, answer, first)
+        return EventStream(stream, answer.deltas.aclose, rid, protocol.media_type)
+    return json_response(await while_connected(request, collect(service, protocol, answer, first)), rid)
 
 
-async def guarded(service: Service, request: Request) -> Response:
-    """The answer or the error, never an exception."""
+async def guarded(service: Service, protocols: Sequence[Protocol], request: Request) -> Response:
+    """The answer or the error, never an exception; those who share a path share the shape of errors."""
     rid = request_id(request)
     status, code = 200, "ok"
     try:
         if service.slots.locked():
             raise ApiError(503, "too many requests at once", code="overloaded", retry_after=1)
         async with service.slots:
-            return await respond(service, request, rid)
+            return await respond(service, protocols, request, rid)
     except ClientDisconnect:
         status, code = 499, "client_gone"
         return Response(status_code=status)
-    except ApiError as error:
-        status, code = error.status, error.code
-        return error_response(error, rid)
     except InfillError as error:
-        status, code = 400, "invalid_value"
-        return error_response(ApiError(status, str(error), code=code), rid)
+        told = error if isinstance(error, ApiError) else ApiError(400, str(error), code="invalid_value")
+        status, code = told.status, told.code
+        return error_response(told, rid, protocols[-1].error(told))
     except Exception:
         log.exception("request %s failed", rid)
         status, code = 500, "internal_error"
-        return error_response(ApiError(status, f"request {rid} failed; the log says why", code=code), rid)
+        told = ApiError(status, f"request {rid} failed; the log says why", code=code)
+        return error_response(told, rid, protocols[-1].error(told))
     finally:
         service.metrics.requests.labels(str(status), code).inc()
 
 
 def create_router(service: Service) -> APIRouter:
-    """The routes. `/v1/models` answers in OpenAI's shape and in KServe's, whose place it takes."""
+    """Return the routes: completions in every protocol, and the pages."""
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -208,32 +216,35 @@ def create_router(service: Service) -> APIRouter:
         await service.upstream.close()
 
     router = APIRouter(lifespan=lifespan)
-
-    @router.post("/v1/completions")
-    async def completions(request: Request) -> Response:
-        return await guarded(service, request)
-
-    @router.get("/v1/models")
-    async def models(request: Request) -> dict[str, Any]:
-        name = service.config.name
-        limits = await service.limits(forwarded(request, FORWARDED))
-        told = {
-            "prompt_format": service.packer.fmt.hash,
-            "max_prompt_tokens": limits.prompt,
-            "max_new_tokens": limits.new,
-            "tokenizer": service.packer.tokenizer.digest,
-            "strategy": service.packer.strategy,
-            "context_items": service.packer.context_items,
-        }
-        entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": told}
-        entry["max_model_len"] = limits.prompt + limits.new
-        return {"object": "list", "data": [entry], "models": [name]}
-
-    @router.get("/v1/tokenizer")
-    async def tokenizer(request: Request) -> Response:
-        return await asyncio.to_thread(service.packer.tokenizer.response, request)
-
+    packed = packed_schema(service)
+    for path, protocols in by_path().items():
+        router.add_api_route(path, _completer(service, protocols), methods=["POST"], **of_protocols(protocols, packed))
+    for page in PAGES:
+        router.add_api_route(page.path, _shower(service, page), methods=[page.method], **of_page(page))
     return router
+
+
+def _completer(service: Service, protocols: Sequence[Protocol]) -> Handler:
+    async def complete(request: Request) -> Response:
+        return await guarded(service, protocols, request)
+
+    return complete
+
+
+def _shower(service: Service, page: Page) -> Handler:
+    async def show(request: Request) -> Response:
+        rid = request_id(request)
+        try:
+            answer = await page.answer(service, request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except ApiError as error:
+            return error_response(error, rid)
+        if isinstance(answer, Response):
+            return answer
+        return Response(headers={REQUEST_ID: rid}) if answer is None else json_response(answer, rid)
+
+    return show
 
 
 def allow_origins(app: FastAPI, origins: str) -> None:

@@ -9,6 +9,7 @@ from kserve.logging import trace_logger
 from prometheus_client import REGISTRY
 
 from serving.transformer.config import Prepared, TransformerConfig
+from serving.transformer.openapi import include
 from serving.transformer.packer import warm_up
 from serving.transformer.routes import allow_origins, create_router
 from serving.transformer.service import build
@@ -53,7 +54,7 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     """Serve until a signal comes."""
     service = build(config, prepared, REGISTRY)
     warm_up(service.packer)
-    model_server.app.include_router(create_router(service))
+    include(model_server.app, create_router(service))
     if config.cors_origins:
         allow_origins(model_server.app, config.cors_origins)
     trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better

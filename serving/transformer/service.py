@@ -13,6 +13,8 @@ from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.tokenizer import tokenizer_of
 from serving.transformer.upstream import Headers, Upstream
 
+FORWARDED: Final = ("authorization", "x-b3-traceid", "traceparent")
+"""Headers that go on to the predictor beside the request's id."""
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -24,6 +26,8 @@ class Metrics:
         self.requests = Counter(
             f"{name}_requests", "Requests by status and code", ["status", "code"], registry=registry
         )
+        self.protocols = Counter(f"{name}_protocols", "Requests by protocol", ["protocol"], registry=registry)
+        self.events = Counter(f"{name}_events", "Events that clients tell", ["kind"], registry=registry)
         self.tokens = Counter(f"{name}_tokens", "Tokens: prompt, cached, completion", ["kind"], registry=registry)
         self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
         self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)

@@ -25,6 +25,7 @@ from serving.predictor.config import PredictorConfig
 from serving.predictor.engine import Engine
 from serving.predictor.worker import Worker
 from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.openapi import include
 from serving.transformer.routes import create_router
 from serving.transformer.service import Service as Transformer
 from serving.transformer.service import build
@@ -107,7 +108,7 @@ def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple
     config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
     service = build(config, prepare(config), CollectorRegistry())
     app = FastAPI()
-    app.include_router(create_router(service))
+    include(app, create_router(service))
     with serving(app) as url:
         yield url, service
 

@@ -1,0 +1,107 @@
+"""The OpenAPI description of what the transformer answers, from the tables of protocols and pages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+import infill
+from serving.transformer.fields import Schema, object_schema
+from serving.transformer.pages import Page
+from serving.transformer.protocols.base import SSE, Protocol
+from serving.transformer.request import FIELDS, PARTS
+from serving.transformer.service import Service
+
+ERROR: Final[Schema] = {
+    "description": "In the shape of the protocol's own errors",
+    "type": "object",
+    "properties": {"error": {"type": ["object", "string"]}},
+    "required": ["error"],
+}
+CHANGED: Final = 409
+STATUS: Final[Mapping[int, str]] = {
+    400: "The request is at fault; `param` names the field",
+    408: "The body did not arrive in time",
+    CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again",
+    413: "The body is too large",
+    502: "The predictor failed",
+    503: "Too many requests at once, or no predictor; `Retry-After` says when to try again",
+    504: "The predictor did not answer in time",
+}
+PROBES: Final = ("/", "/metrics", "/v2/health/live", "/v2/health/ready")
+"""Of KServe's routes those that this model answers; its inference protocols are refused."""
+
+
+def _content(schema: Schema, media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": schema}}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": STATUS[status], "content": _content(ERROR)} for status in statuses}
+
+
+def _either(schemas: Sequence[Schema]) -> Schema:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
+
+
+def packed_schema(service: Service) -> Schema:
+    """Return the schema of a body of `/v1/completions` whose prompt the client has packed for this model."""
+    tokenizer = service.packer.tokenizer
+    ids = {"type": "integer", "minimum": 0, "exclusiveMaximum": tokenizer.size}
+    prompt = {"type": "array", "items": ids, "minItems": 1, "maxItems": service.packer.budget}
+    rest = {name: each for name, each in FIELDS.items() if name not in PARTS}
+    schema = object_schema(rest)
+    told = {"prompt": prompt, "tokenizer": {"enum": [tokenizer.digest, "", None]}}
+    return {**schema, "properties": {**schema["properties"], **told, **dict.fromkeys(PARTS, {"type": "null"})}}
+
+
+def of_protocols(protocols: Sequence[Protocol], packed: Schema) -> dict[str, Any]:
+    """Return how the route of one path is described, as arguments of `add_api_route`."""
+    answers = _content(_either([each.whole_schema for each in protocols]))
+    for streamed in {each.media_type for each in protocols if each.media_type}:
+        what = "server-sent events" if streamed == SSE else "lines of JSON"
+        answers |= _content({"type": "string", "description": f"The answer piece by piece: {what}"}, streamed)
+    bodies = [object_schema(each.fields) for each in protocols]
+    takes_ids = any(each.takes_ids for each in protocols)
+    body = _content(_either([*bodies, packed] if takes_ids else bodies))
+    statuses = [status for status in STATUS if status != CHANGED or takes_ids]
+    return {
+        "summary": "Complete at a caret: " + " or ".join(each.title for each in protocols),
+        "openapi_extra": {"requestBody": {"required": True, "content": body}},
+        "responses": {200: {"description": "The completion", "content": answers}, **_errors(*statuses)},
+    }
+
+
+def of_page(page: Page) -> dict[str, Any]:
+    """Return how the route of a page is described, as arguments of `add_api_route`."""
+    answer: dict[str, Any] = {"description": "The answer"}
+    if page.schema:
+        answer["content"] = _content(page.schema)
+    told: dict[str, Any] = {"summary": page.about, "responses": {200: answer}}
+    if page.path == "/v1/tokenizer":
+        told["responses"][304] = {"description": "The client has it: `If-None-Match` holds the digest"}
+    if not page.schema:
+        told["response_class"] = Response
+    if page.body is not None:
+        told["openapi_extra"] = {"requestBody": {"required": True, "content": _content(object_schema(page.body))}}
+        told["responses"] |= _errors(400, 408, 413)
+    return told
+
+
+def include(app: FastAPI, router: APIRouter) -> None:
+    """Add our routes to `app`, and let it serve a description of what is answered: these and the probes."""
+    app.include_router(router)
+    app.title, app.version = "Infill", infill.__version__
+    app.description = "Complete code at a caret, in the protocols that editors' clients speak."
+    told = {route.path for route in router.routes if isinstance(route, APIRoute)} | set(PROBES)
+
+    def description() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            whole["paths"] = {path: each for path, each in whole["paths"].items() if path in told}
+            app.openapi_schema = whole
+        return app.openapi_schema
+
+    app.openapi = description  # type: ignore[method-assign]

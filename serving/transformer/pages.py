@@ -1,0 +1,270 @@
+"""What clients ask beside completions: is the server there, what does it serve, and what became of a suggestion."""
+
+import asyncio
+import os
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fastapi import Request, Response
+
+import infill
+from serving.http import forwarded, read_body
+from serving.protocol import invalid, parse_object, read_integer, read_text
+from serving.transformer.fields import Field, Fields, Schema, field, ignored, required
+from serving.transformer.service import FORWARDED, Limits, Service
+
+OLLAMA_API: Final = "0.6.4"
+"""The version of Ollama whose interface is spoken: the first whose `/api/show` tells capabilities."""
+TEMPLATE: Final = "{{ .Prompt }}{{ .Suffix }}"
+"""Clients look for `.Suffix` to see that a model can infill. Prompts are not made with it, but as Infill packs them."""
+EVENTS: Final = ("view", "select", "dismiss")
+STARTED: Final = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+MAX_ID_CHARS: Final = 512
+OTHER: Final = "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One address and what it answers."""
+
+    path: str
+    about: str
+    answer: Callable[[Service, Request], Awaitable[dict[str, Any] | Response | None]]
+    """None answers 200 without a body."""
+    schema: Schema
+    method: str = "GET"
+    body: Fields | None = None
+    """Fields of the request's body; None where there is none."""
+
+
+async def _limits(service: Service, request: Request) -> Limits:
+    return await service.limits(forwarded(request, FORWARDED))
+
+
+async def _body(service: Service, request: Request) -> dict[str, Any]:
+    config = service.config
+    return parse_object(await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s))
+
+
+async def models(service: Service, request: Request) -> dict[str, Any]:
+    """Answer in OpenAI's shape and in KServe's, whose place it takes."""
+    name, limits = service.config.name, await _limits(service, request)
+    told = {
+        "prompt_format": service.packer.fmt.hash,
+        "max_prompt_tokens": limits.prompt,
+        "max_new_tokens": limits.new,
+        "tokenizer": service.packer.tokenizer.digest,
+        "strategy": service.packer.strategy,
+        "context_items": service.packer.context_items,
+    }
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": told}
+    entry["max_model_len"] = limits.prompt + limits.new
+    return {"object": "list", "data": [entry], "models": [name]}
+
+
+async def tokenizer(service: Service, request: Request) -> Response:
+    """Answer with the tokenizer and the prompt format, or say that the client has them."""
+    return await asyncio.to_thread(service.packer.tokenizer.response, request)
+
+
+async def health(service: Service, request: Request) -> dict[str, Any]:
+    """Answer as llama.cpp does."""
+    return {"status": "ok"}
+
+
+async def props(service: Service, request: Request) -> dict[str, Any]:
+    """Answer as llama.cpp does."""
+    limits = await _limits(service, request)
+    settings = {"n_ctx": limits.prompt + limits.new, "n_predict": limits.new}
+    return {"default_generation_settings": settings, "total_slots": 1, "model_path": service.config.name}
+
+
+async def tabby_health(service: Service, request: Request) -> dict[str, Any]:
+    """Answer as Tabby does; what runs the model is behind the predictor and not known."""
+    return {
+        "model": service.config.name,
+        "device": "remote",
+        "arch": platform.machine(),
+        "cpu_info": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count() or 1,
+        "cuda_devices": [],
+        "version": {
+            "build_date": "",
+            "build_timestamp": "",
+            "git_sha": "",
+            "git_describe": f"infill-{infill.__version__}",
+        },
+    }
+
+
+async def tabby_setting(service: Service, request: Request) -> dict[str, Any]:
+    """Ask Tabby's clients not to report to their makers."""
+    return {"disable_client_side_telemetry": True}
+
+
+async def tabby_event(service: Service, request: Request) -> None:
+    """Count an event of Tabby's; nothing else of it is kept."""
+    body = await _body(service, request)
+    kind = body.get("type")
+    if not isinstance(kind, str):
+        raise invalid("'type' must be a string", "type", "invalid_type")
+    read_text(body, "completion_id", limit=MAX_ID_CHARS)
+    read_text(body, "view_id", limit=MAX_ID_CHARS)
+    read_integer(body, "choice_index")
+    read_integer(body, "elapsed")
+    service.metrics.events.labels(kind if kind in EVENTS else OTHER).inc()
+
+
+def _ollama_model(service: Service) -> dict[str, Any]:
+    fmt = service.packer.fmt
+    return {
+        "name": service.config.name,
+        "model": service.config.name,
+        "modified_at": STARTED,
+        "size": 0,
+        "digest": fmt.hash,
+        "details": _details(fmt.name),
+    }
+
+
+def _details(family: str) -> dict[str, Any]:
+    unknown = {"parent_model": "", "format": "", "parameter_size": "", "quantization_level": ""}
+    return {**unknown, "family": family, "families": [family]}
+
+
+async def ollama_tags(service: Service, request: Request) -> dict[str, Any]:
+    """Answer as Ollama does; sizes are not known here."""
+    return {"models": [_ollama_model(service)]}
+
+
+async def ollama_version(service: Service, request: Request) -> dict[str, Any]:
+    """Name the interface that is spoken."""
+    return {"version": OLLAMA_API}
+
+
+async def ollama_show(service: Service, request: Request) -> dict[str, Any]:
+    """Answer as Ollama does, whichever model is named: there is one."""
+    await _body(service, request)
+    limits, family = await _limits(service, request), service.packer.fmt.name
+    context = limits.prompt + limits.new
+    return {
+        "modelfile": "",
+        "parameters": f"num_ctx {context}",
+        "template": TEMPLATE,
+        "details": _details(family),
+        "model_info": {"general.architecture": family, f"{family}.context_length": context},
+        "capabilities": ["completion", "insert"],
+        "modified_at": STARTED,
+    }
+
+
+TEXT: Final[Schema] = {"type": "string"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+TEXTS: Final[Schema] = {"type": "array", "items": TEXT}
+
+
+def _object(**properties: Schema) -> Schema:
+    """Return the schema of an object that has at least these properties."""
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+HEALTH: Final = _object(
+    model=TEXT,
+    device=TEXT,
+    arch=TEXT,
+    cpu_info=TEXT,
+    cpu_count=COUNT,
+    cuda_devices=TEXTS,
+    version=_object(build_date=TEXT, build_timestamp=TEXT, git_sha=TEXT, git_describe=TEXT),
+)
+DETAILS: Final = _object(family=TEXT, families=TEXTS, format=TEXT)
+EVENT: Final[Fields] = {
+    "type": required(f"{', '.join(f'`{kind}`' for kind in EVENTS)}; another is counted as `{OTHER}`", "string"),
+    "completion_id": field("the `id` of the answer", "string", maxLength=MAX_ID_CHARS),
+    "choice_index": field("0", "integer"),
+    "view_id": field("names one showing of the suggestion", "string", maxLength=MAX_ID_CHARS),
+    "elapsed": field("milliseconds", "integer"),
+    **ignored("select_kind"),
+}
+NAMED: Final[Fields] = {"model": Field(about="ignored: there is one model", schema={}), **ignored("name", "verbose")}
+OPENAI_MODEL: Final = _object(id=TEXT, object={"const": "model"}, created=COUNT, owned_by=TEXT, max_model_len=COUNT)
+
+PAGES: Final[tuple[Page, ...]] = (
+    Page(
+        path="/v1/models",
+        about="The model that is served, its prompt format, tokenizer, context strategy and limits",
+        answer=models,
+        schema=_object(object={"const": "list"}, data={"type": "array", "items": OPENAI_MODEL}, models=TEXTS),
+    ),
+    Page(
+        path="/v1/tokenizer",
+        about="The tokenizer and the prompt format, for clients that pack prompts themselves; its `ETag` is the digest "
+        "in `/v1/models`",
+        answer=tokenizer,
+        schema=_object(tokenizer={"type": "object"}, prompt_format={"type": "object"}),
+    ),
+    Page(path="/health", about="llama.cpp: the server is there", answer=health, schema=_object(status={"const": "ok"})),
+    Page(
+        path="/props",
+        about="llama.cpp: the length of the context",
+        answer=props,
+        schema=_object(
+            default_generation_settings=_object(n_ctx=COUNT, n_predict=COUNT), total_slots=COUNT, model_path=TEXT
+        ),
+    ),
+    Page(
+        path="/v1/health",
+        about="Tabby: the server is there",
+        answer=tabby_health,
+        schema=HEALTH,
+    ),
+    Page(
+        path="/v1beta/server_setting",
+        about="Tabby: ask clients not to report to their makers",
+        answer=tabby_setting,
+        schema=_object(disable_client_side_telemetry={"type": "boolean"}),
+    ),
+    Page(
+        path="/v1/events",
+        about="Tabby: a suggestion was shown, taken or dismissed; it is counted in `/metrics`, nothing else is kept",
+        answer=tabby_event,
+        schema={},
+        method="POST",
+        body=EVENT,
+    ),
+    Page(
+        path="/api/tags",
+        about="Ollama: the model that is served",
+        answer=ollama_tags,
+        schema=_object(
+            models={
+                "type": "array",
+                "items": _object(name=TEXT, model=TEXT, modified_at=TEXT, size=COUNT, digest=TEXT, details=DETAILS),
+            }
+        ),
+    ),
+    Page(
+        path="/api/version",
+        about="Ollama: the version of Ollama whose interface is spoken",
+        answer=ollama_version,
+        schema=_object(version=TEXT),
+    ),
+    Page(
+        path="/api/show",
+        about="Ollama: what the model can do",
+        answer=ollama_show,
+        schema=_object(
+            template=TEXT,
+            parameters=TEXT,
+            details=DETAILS,
+            model_info={"type": "object"},
+            capabilities=TEXTS,
+            modified_at=TEXT,
+        ),
+        method="POST",
+        body=NAMED,
+    ),
+)

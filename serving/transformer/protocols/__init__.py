@@ -1,0 +1,20 @@
+"""The protocols that clients already speak, as adapters of one path: read the body, write down the answer."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from serving.transformer.protocols.base import Protocol
+from serving.transformer.protocols.llama_cpp import LlamaCpp
+from serving.transformer.protocols.mistral import Mistral
+from serving.transformer.protocols.ollama import Ollama
+from serving.transformer.protocols.openai import OpenAI
+from serving.transformer.protocols.tabby import Tabby
+
+PROTOCOLS: Final[tuple[Protocol, ...]] = (Tabby(), OpenAI(), Mistral(), LlamaCpp(), Ollama())
+"""Of two that share a path, the first that claims the body has it; the last takes every body."""
+
+
+def by_path() -> Mapping[str, tuple[Protocol, ...]]:
+    """Return for each path the protocols that are spoken there."""
+    paths = {path: None for protocol in PROTOCOLS for path in protocol.paths}
+    return {path: tuple(each for each in PROTOCOLS if path in each.paths) for path in paths}

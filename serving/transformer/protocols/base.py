@@ -1,0 +1,87 @@
+"""What a protocol's adapter says: its paths and fields, how a body is read, how an answer is written."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+from serving.events import DONE, event
+from serving.protocol import ApiError, Sampling, invalid, read_integer, read_sampling
+from serving.transformer.answer import Answer, Outcome
+from serving.transformer.fields import Fields, Schema
+from serving.transformer.request import CompletionRequest
+from serving.transformer.upstream import Delta
+
+SSE: Final = "text/event-stream"
+
+
+class Protocol(ABC):
+    """An adapter; it holds nothing of any request."""
+
+    name: ClassVar[str]
+    """What it is called in metrics."""
+    title: ClassVar[str]
+    paths: ClassVar[tuple[str, ...]]
+    fields: ClassVar[Fields]
+    whole_schema: ClassVar[Schema]
+    """JSON schema of a whole answer."""
+    media_type: ClassVar[str] = SSE
+    """Of a streamed answer; empty where the protocol has none."""
+    takes_ids: ClassVar[bool] = False
+    """Whether a prompt may come as token ids, packed by the client."""
+    end: ClassVar[bytes] = DONE
+    """What ends a stream."""
+
+    def claims(self, body: Mapping[str, Any]) -> bool:
+        """Return whether `body`, sent to one of the paths, is of this protocol."""
+        return True
+
+    @abstractmethod
+    def read(self, body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
+        """Return the request in `body`. Raises ApiError 400 that names the field at fault."""
+
+    @abstractmethod
+    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+        """Return the answer as one object."""
+
+    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+        """Return what a stream says of one event; None for nothing."""
+        return None
+
+    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+        """Return what a stream says at its end."""
+        return ()
+
+    def error(self, error: ApiError) -> dict[str, Any]:
+        """Return the body of an error, whole or in a stream."""
+        return error.body()
+
+    def frame(self, value: Mapping[str, Any]) -> bytes:
+        """Return `value` as a part of a stream."""
+        return event(value)
+
+
+def line(value: Mapping[str, Any]) -> bytes:
+    """Return `value` as a line of a stream of JSON objects, in ASCII."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def read_foreign(fields: Mapping[str, Any], wanted: int | None, limit: int) -> Sampling:
+    """Return the sampling in `fields`, which have OpenAI's names; the answer has `wanted` tokens at most.
+
+    As in other servers, None and a negative number of tokens mean the server's `limit`, and a negative seed is none.
+    """
+    seed = read_integer(fields, "seed")
+    sampling = read_sampling({**fields, "seed": None if seed is None or seed < 0 else seed}, Sampling(temperature=0))
+    return replace(sampling, max_tokens=limit if wanted is None or wanted < 0 else min(wanted, limit))
+
+
+def read_object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the object field `name`; null and absent give an empty one."""
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(f"{name!r} must be an object", name, "invalid_type")
+    return value

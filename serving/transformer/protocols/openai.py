@@ -1,0 +1,103 @@
+"""OpenAI's `/v1/completions` with `suffix`, which DeepSeek has at `/beta/completions`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final
+
+from serving.protocol import choice
+from serving.transformer.answer import Answer, Outcome
+from serving.transformer.fields import Fields, Schema
+from serving.transformer.protocols.base import Protocol
+from serving.transformer.request import FIELDS, CompletionRequest, read_request
+from serving.transformer.upstream import Delta
+
+REASON: Final[Schema] = {"enum": ["stop", "length", None]}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+USAGE: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "prompt_tokens": COUNT,
+        "completion_tokens": COUNT,
+        "total_tokens": COUNT,
+        "prompt_tokens_details": {"type": "object", "properties": {"cached_tokens": COUNT}},
+    },
+    "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
+}
+PROVENANCE: Final[Schema] = {
+    "type": "object",
+    "description": "What stands in the prompt, and what the server has to say of the request",
+    "properties": {
+        "prompt_tokens": COUNT,
+        "context": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "path": {"type": "string"},
+                    "first_line": {"type": "integer"},
+                    "last_line": {"type": "integer"},
+                    "score": {"type": "number"},
+                    "strategy": {"type": "string"},
+                },
+                "required": ["path", "first_line", "last_line", "score", "strategy"],
+            },
+        },
+        "why_empty": {"type": ["string", "null"]},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["prompt_tokens", "context", "why_empty", "warnings"],
+}
+
+
+def answer_schema(kind: str, choice_schema: Schema) -> Schema:
+    """Return the schema of an answer in OpenAI's shape with choices of that schema."""
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": kind},
+            "created": {"type": "integer"},
+            "model": {"type": "string"},
+            "choices": {"type": "array", "items": choice_schema, "minItems": 1, "maxItems": 1},
+            "usage": USAGE,
+            "infill": PROVENANCE,
+        },
+        "required": ["id", "object", "created", "model", "choices", "usage", "infill"],
+    }
+
+
+class OpenAI(Protocol):
+    name = "openai"
+    title = "OpenAI and DeepSeek"
+    paths = ("/v1/completions", "/beta/completions", "/beta/v1/completions")
+    takes_ids = True
+    fields: ClassVar[Fields] = FIELDS
+    whole_schema: ClassVar[Schema] = answer_schema(
+        "text_completion",
+        {
+            "type": "object",
+            "properties": {
+                "index": {"const": 0},
+                "text": {"type": "string"},
+                "logprobs": {"type": "null"},
+                "finish_reason": REASON,
+            },
+            "required": ["index", "text", "logprobs", "finish_reason"],
+        },
+    )
+
+    def read(self, body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
+        return read_request(body, max_new_tokens)
+
+    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+        choices = [choice(outcome.text, outcome.reason)]
+        return answer.head.completion(choices, usage=outcome.counts(answer), infill=answer.provenance)
+
+    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+        if not (first or delta.text or delta.finish_reason):
+            return None
+        more = {"infill": answer.provenance} if first else {}
+        return answer.head.completion([choice(delta.text, delta.finish_reason)], **more)
+
+    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+        if answer.request.sampling.include_usage:
+            yield answer.head.completion([], usage=outcome.counts(answer))

@@ -29,10 +29,11 @@ def request_id(request: Request) -> str:
 def forwarded(request: Request, names: Collection[str]) -> list[tuple[bytes, bytes]]:
     """Return the request's headers of these (lower-case) names, to be sent on byte by byte.
 
-    A value may hold bytes that are no ASCII. One with control characters, which no HTTP client may send, is left out.
+    A value may hold bytes that are no ASCII. Blanks round it are no part of it (llama.vim without a key sends
+    `Bearer `). One with control characters, which no HTTP client may send, is left out.
     """
     return [
-        (name, value)
+        (name, value.strip(b" \t"))
         for name, value in request.headers.raw
         if name.decode("latin-1").lower() in names and not _CONTROL.search(value)
     ]

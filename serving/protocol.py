@@ -137,6 +137,13 @@ def read_list(body: Mapping[str, Any], name: str, valid: Callable[[Any], bool], 
     return value
 
 
+def integral(values: Any) -> Any:
+    """Return the list `values` with numbers like 16.0, integers for JSON, as integers; anything else as it is."""
+    if not isinstance(values, list):
+        return values
+    return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+
+
 def is_token(value: Any) -> bool:
     """Whether `value` can be a token id."""
     return type(value) is int and 0 <= value <= MAX_TOKEN
@@ -202,6 +209,7 @@ def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise invalid("'stream_options' must be an object", "stream_options", "invalid_type")
+    ids = {"stop_token_ids": integral(body.get("stop_token_ids"))}
     limits = [read_integer(body, name, 1) for name in ("max_completion_tokens", "max_tokens")]
     seed = read_integer(body, "seed")
     return Sampling(
@@ -210,7 +218,7 @@ def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
         top_p=read_number(body, "top_p", defaults.top_p, 0, 1),
         seed=None if seed is None else (seed + 2**63) % 2**64 - 2**63,
         stop=_read_stops(body),
-        stop_token_ids=tuple(read_list(body, "stop_token_ids", is_token, "token ids", MAX_STOP_IDS)),
+        stop_token_ids=tuple(read_list(ids, "stop_token_ids", is_token, "token ids", MAX_STOP_IDS)),
         ignore_eos=read_flag(body, "ignore_eos"),
         stream=read_flag(body, "stream"),
         include_usage=read_flag(options or {}, "include_usage"),

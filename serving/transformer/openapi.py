@@ -8,10 +8,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 import infill
-from serving.transformer.fields import Schema, object_schema
+from serving.transformer.fields import Field, Fields, Schema, object_schema, only
 from serving.transformer.pages import Page
 from serving.transformer.protocols.base import SSE, Protocol
-from serving.transformer.request import FIELDS, PARTS
 from serving.transformer.service import Service
 
 ERROR: Final[Schema] = {
@@ -20,6 +19,13 @@ ERROR: Final[Schema] = {
     "properties": {"error": {"type": ["object", "string"]}},
     "required": ["error"],
 }
+EVENTS: Final[Schema] = {
+    "description": "The answer piece by piece: server-sent events, the data of each an object of the protocol's",
+    "type": "object",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
+LINES: Final[Schema] = {"description": "The answer piece by piece: an object on each line", "type": "string"}
 CHANGED: Final = 409
 STATUS: Final[Mapping[int, str]] = {
     400: "The request is at fault; `param` names the field",
@@ -46,27 +52,30 @@ def _either(schemas: Sequence[Schema]) -> Schema:
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
 
 
-def packed_schema(service: Service) -> Schema:
-    """Return the schema of a body of `/v1/completions` whose prompt the client has packed for this model."""
+def packed_fields(service: Service) -> Fields:
+    """Return what is otherwise in the fields of a request whose prompt the client has packed for this model."""
     tokenizer = service.packer.tokenizer
     ids = {"type": "integer", "minimum": 0, "exclusiveMaximum": tokenizer.size}
     prompt = {"type": "array", "items": ids, "minItems": 1, "maxItems": service.packer.budget}
-    rest = {name: each for name, each in FIELDS.items() if name not in PARTS}
-    schema = object_schema(rest)
-    told = {"prompt": prompt, "tokenizer": {"enum": [tokenizer.digest, "", None]}}
-    return {**schema, "properties": {**schema["properties"], **told, **dict.fromkeys(PARTS, {"type": "null"})}}
+    return {
+        "prompt": Field(about="a packed prompt as token ids", schema=prompt, required=True),
+        "tokenizer": only("`/v1/models` tells it", tokenizer.digest, ""),
+        "suffix": only("empty", ""),
+        "path": only("empty", ""),
+        "context": only("empty", []),
+        "recent": only("empty", []),
+    }
 
 
-def of_protocols(protocols: Sequence[Protocol], packed: Schema) -> dict[str, Any]:
+def of_protocols(protocols: Sequence[Protocol], packed: Fields) -> dict[str, Any]:
     """Return how the route of one path is described, as arguments of `add_api_route`."""
     answers = _content(_either([each.whole_schema for each in protocols]))
     for streamed in {each.media_type for each in protocols if each.media_type}:
-        what = "server-sent events" if streamed == SSE else "lines of JSON"
-        answers |= _content({"type": "string", "description": f"The answer piece by piece: {what}"}, streamed)
+        answers |= _content(EVENTS if streamed == SSE else LINES, streamed)
     bodies = [object_schema(each.fields) for each in protocols]
-    takes_ids = any(each.takes_ids for each in protocols)
-    body = _content(_either([*bodies, packed] if takes_ids else bodies))
-    statuses = [status for status in STATUS if status != CHANGED or takes_ids]
+    from_ids = [object_schema({**each.fields, **packed}) for each in protocols if each.takes_ids]
+    body = _content(_either([*bodies, *from_ids]))
+    statuses = [status for status in STATUS if status != CHANGED or from_ids]
     return {
         "summary": "Complete at a caret: " + " or ".join(each.title for each in protocols),
         "openapi_extra": {"requestBody": {"required": True, "content": body}},

@@ -9,6 +9,7 @@ from infill.prompt import FimRequest
 from infill.text import clean
 from serving.protocol import (
     Sampling,
+    integral,
     invalid,
     is_token,
     read_list,
@@ -109,7 +110,9 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
 def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the prompt as token ids, which like OpenAI we take as a list; nothing where the prompt is text."""
     prompt = body.get("prompt")
-    if not isinstance(prompt, list) or not prompt or not all(map(is_token, prompt)):
+    if not isinstance(prompt, list) or not prompt:
+        return ()
+    if not all(map(is_token, prompt)) and not all(map(is_token, prompt := integral(prompt))):
         return ()
     if len(prompt) > MAX_IDS:
         raise invalid(f"'prompt' has {len(prompt):,} token ids, at most {MAX_IDS:,} are allowed", "prompt")

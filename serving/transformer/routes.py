@@ -29,7 +29,7 @@ from serving.http import (
 from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.answer import Answer, Outcome
 from serving.transformer.cut import cut, nothing, silent
-from serving.transformer.openapi import of_page, of_protocols, packed_schema
+from serving.transformer.openapi import of_page, of_protocols, packed_fields
 from serving.transformer.pages import PAGES, Page
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
@@ -216,7 +216,7 @@ def create_router(service: Service) -> APIRouter:
         await service.upstream.close()
 
     router = APIRouter(lifespan=lifespan)
-    packed = packed_schema(service)
+    packed = packed_fields(service)
     for path, protocols in by_path().items():
         router.add_api_route(path, _completer(service, protocols), methods=["POST"], **of_protocols(protocols, packed))
     for page in PAGES:

@@ -26,7 +26,6 @@ from serving.transformer.upstream import Delta
 UNNAMED: Final = "snippet"
 """The path of a snippet that comes without one."""
 MAX_MS: Final = 3_600_000
-MAX_INDENT: Final = 10_000
 SAMPLED: Final = ("temperature", "top_p", "seed", "stop", "stream", "ignore_eos")
 FOREIGN: Final = (
     *("cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n", "dynatemp_exponent"),
@@ -69,9 +68,7 @@ class LlamaCpp(Protocol):
             maxItems=MAX_DOCUMENTS,
         ),
         "n_predict": field("at most so many new tokens; 0 warms the cache and writes nothing", "integer"),
-        "n_indent": field(
-            "a line that is indented by fewer blanks ends the answer", "integer", minimum=0, maximum=MAX_INDENT
-        ),
+        "n_indent": field("a line that is indented by fewer blanks ends the answer", "integer", minimum=0),
         "t_max_predict_ms": field(
             "milliseconds of writing after which no further line begins", "number", minimum=0, maximum=MAX_MS
         ),
@@ -115,7 +112,7 @@ class LlamaCpp(Protocol):
             request,
             sampling=read_foreign(sampling, read_integer(body, "n_predict"), max_new_tokens),
             max_ms=read_number(body, "t_max_predict_ms", 0, 0, MAX_MS),
-            min_indent=int(read_number(body, "n_indent", 0, 0, MAX_INDENT)),
+            min_indent=read_integer(body, "n_indent", 0) or 0,
             reply={"fields": wanted},
             warnings=tuple(unknown_fields(body, self.fields)),
         )

@@ -107,7 +107,9 @@ class Tabby(Protocol):
         if not isinstance(segments.get("prefix"), str):
             raise invalid("'segments' must hold 'prefix', the text before the caret", "segments", "invalid_type")
         if debug.get("raw_prompt") is not None:
-            raise invalid("'raw_prompt' is not supported: send 'segments'", "debug_options", "unsupported_value")
+            raise invalid(
+                "'debug_options.raw_prompt' is not supported: send 'segments'", "debug_options", "unsupported_value"
+            )
         bare = read_flag(debug, "disable_retrieval_augmented_code_completion")
         documents = () if bare else join_snippets(_snippets(segments))
         told = {name: value for name, value in body.items() if name != "path"}

@@ -1,1 +1,1 @@
-"""The transformer: OpenAI's completion endpoint that packs the project's files into the prompt. It knows no torch."""
+"""The transformer: completion endpoints that pack the project's files into the prompt. It knows no torch."""

@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,14 @@ def test_what_the_editor_sends_of_other_files_becomes_context(stack: Stack, name
     assert stack.asked[0]["prompt"] == stack.asked[1]["prompt"]
 
 
-TEXT_OF = {
+TEXT_OF: dict[str, Callable[[dict[str, Any]], str]] = {
     "openai": lambda answer: answer["choices"][0]["text"],
     "mistral": lambda answer: answer["choices"][0]["message"]["content"],
     "llama.cpp": lambda answer: answer["content"],
     "tabby": lambda answer: answer["choices"][0]["text"],
     "ollama": lambda answer: answer["response"],
 }
-PIECE_OF = {
+PIECE_OF: dict[str, Callable[[dict[str, Any]], str]] = {
     "openai": TEXT_OF["openai"],
     "mistral": lambda part: part["choices"][0]["delta"]["content"],
     "llama.cpp": TEXT_OF["llama.cpp"],
@@ -348,7 +348,7 @@ CONTROL = ["<fim_middle>", "<fim_prefix>", "<fim_suffix>", "<|endoftext|>", "<fi
 @given(text=st.lists(st.sampled_from(CONTROL), max_size=8).map("".join), name=st.sampled_from(list(CARETS)))
 def test_control_tokens_in_text_stay_text(shared: Stack, text: str, name: str) -> None:
     path = text.replace("\n", "") or "a"
-    body = {
+    bodies: dict[str, dict[str, Any]] = {
         "openai": {"prompt": text, "suffix": text, "context": [{"path": path, "text": text}]},
         "mistral": {"prompt": f"+++++ {path}\n{text}\n\n+++++ {path}b\n{text}", "suffix": text},
         "llama.cpp": {"input_prefix": text, "input_suffix": text, "input_extra": [{"filename": path, "text": text}]},
@@ -361,8 +361,8 @@ def test_control_tokens_in_text_stay_text(shared: Stack, text: str, name: str) -
             }
         },
         "ollama": {"prompt": text, "suffix": text, "path": path},
-    }[name]
-    packed = shared.service.packer.pack(read(name, **body))
+    }
+    packed = shared.service.packer.pack(read(name, **bodies[name]))
     fmt = shared.service.packer.fmt
     control = [token for token in packed.prompt.ids if token < 32]
     assert control == [fmt.filename] * (len(packed.prompt.items) + 1) + [fmt.fim_suffix, fmt.fim_prefix, fmt.fim_middle]

@@ -19,6 +19,7 @@ from tests.builders import tiny_model
 from tests.serving.conftest import Strangers, chunk, say, strange_predictor, transforming
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "infill.cli")
 BUDGET = 512
 INLINE = types.TextDocumentClientCapabilities(inline_completion=types.InlineCompletionClientCapabilities())
 
@@ -151,12 +152,13 @@ async def editing(
     configuration: dict[str, Any] | None = None,
     environment: dict[str, str] | None = None,
     arguments: tuple[str, ...] = (),
+    program: tuple[str, ...] = PROGRAM,
 ) -> AsyncIterator[Editor]:
     """An editor with these folders open, connected to an `infill lsp` of its own."""
     client = LanguageClient("test", "1")
     editor = Editor(client, configuration=configuration)
     _listen(editor)
-    command = [sys.executable, "-m", "infill.cli", "lsp", "--url", url, "--debounce", "0", *arguments]
+    command = [*program, "lsp", "--url", url, "--debounce", "0", *arguments]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "INFILL_API_KEY": "", **(environment or {})}
     await client.start_io(*command, env=variables, cwd="/")
     try:

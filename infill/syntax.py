@@ -98,11 +98,15 @@ def extensions(language: str) -> list[str]:
 
 @cache
 def grammar(language: str) -> Language:
-    """The grammar of a language in LANGUAGES, loaded at the first use. Raises InputError for any other name."""
+    """The grammar of a language in LANGUAGES, loaded at the first use. Raises InputError for any other name, and where
+    the grammar is not installed."""
     if language not in _GRAMMARS:
         raise InputError(f"no grammar for {language!r}; choose one of {', '.join(LANGUAGES)}")
     module, function = _GRAMMARS[language]
-    return Language(getattr(importlib.import_module(module), function)())
+    try:
+        return Language(getattr(importlib.import_module(module), function)())
+    except ModuleNotFoundError as error:
+        raise InputError(f"the grammar of {language} is not installed: pip install 'infill[stages]'") from error
 
 
 def parser(language: str) -> Parser:

@@ -83,7 +83,7 @@ def _pack(caret: Caret, project: Project | None, model: Model) -> Packed | None:
         path=caret.place.path, prefix=caret.prefix[-MAX_SIDE_CHARS:], suffix=caret.suffix[:MAX_SIDE_CHARS]
     )
     if project is not None:
-        return project.pack(request, model)
+        return project.pack(request, model, file=caret.file)
     return pack(model.fmt, model.encoder.encode, request, budget=model.max_prompt_tokens)
 
 

@@ -182,6 +182,8 @@ class Caret(NamedTuple):
     place: Place
     prefix: str
     suffix: str
+    file: str = ""
+    """Path on the disk where the prompt has another one: of a notebook."""
 
 
 def caret_at(documents: Documents, uri: str, position: types.Position, roots: list[Path]) -> Caret | None:
@@ -206,6 +208,7 @@ def caret_at(documents: Documents, uri: str, position: types.Position, roots: li
         place._replace(path=f"{place.path}{ending_of(language)}"),
         "".join(map(_ended, texts[:number])) + prefix,
         suffix if number + 1 == len(texts) else _ended(suffix) + "".join(map(_ended, texts[number + 1 :])),
+        place.path,
     )
 
 

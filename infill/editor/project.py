@@ -103,12 +103,26 @@ class Project:
             return next(steps, None) is not None
 
     def refresh_files(self, paths: Iterable[str]) -> None:
-        """Bring the index up to date with files that may have come, changed or gone, but for those that are shown."""
+        """Bring the index up to date with files that may have come, changed or gone, but for those that are shown.
+
+        Where one is a folder, or was one, the whole project is looked at.
+        """
         for path in paths:
+            if self._is_folder(path):
+                self.refresh()
+                return
             self._give_way()
             with self._lock:
                 if self._index is not None and path not in self._buffers:
                     self._index.refresh_file(self.root, path, self._limits)
+
+    def _is_folder(self, path: str) -> bool:
+        """Return whether files below `path` may have come into the index, or must leave it."""
+        if self._index is None or path in self._index.files:
+            return False
+        if (self.root / path).is_dir():
+            return why_left_out(self.root, f"{path}/any") is None
+        return any(other.startswith(f"{path}/") for other in self._index.files)
 
     def _give_way(self) -> None:
         while self._waiting:
@@ -127,12 +141,13 @@ class Project:
         finally:
             self._lock.release()
 
-    def pack(self, request: FimRequest, model: Model) -> Packed | None:
-        """Return the prompt of a caret with what the index has so far; None in a file that the project ignores.
+    def pack(self, request: FimRequest, model: Model, *, file: str = "") -> Packed | None:
+        """Return the prompt of a caret with what the index has so far; None in a file that Git ignores.
 
-        It is the prompt that the server would make of the same files. Raises InputError when the budget is too small.
+        It is the prompt that the server would make of the same files. `file` is the path on the disk where the request
+        has another one. Raises InputError when the budget is too small.
         """
-        if self.left_out(request.path) == "ignored by git":
+        if self.left_out(file or request.path) == "ignored by git":
             return None
         with self._asked():
             items: tuple[ContextItem, ...] = ()
@@ -170,7 +185,7 @@ class Project:
 
     def recent(self, current: str) -> tuple[str, ...]:
         """Return the files that were opened or edited last, the latest first, without the current one."""
-        return tuple(path for path in reversed(self._recent) if path != current)
+        return tuple(path for path in reversed([*self._recent]) if path != current)
 
 
 class Indexer:

@@ -273,6 +273,9 @@ class Editor:
         except InfillError as error:
             self._no_completions(error)
             return None
+        except Exception as error:  # a defect of ours must not become an error at each keystroke
+            log.error("a completion failed: %s; INFILL_DEBUG=1 tells more", type(error).__name__, exc_info=_debug())
+            return None
         self.told = False
         if completion is not None:
             self.shown += 1
@@ -475,7 +478,7 @@ def _item(completion: Completion, position: types.Position, encoding: str) -> ty
         kind=types.CompletionItemKind.Snippet,
         detail="Infill",
         documentation=text,
-        sort_text="\0",
+        sort_text="!",
         filter_text=text,
         insert_text_format=types.InsertTextFormat.PlainText,
         text_edit=types.TextEdit(range=types.Range(start, position), new_text=text),

@@ -128,4 +128,4 @@ def test_cells_end_in_a_line_end_between_each_other() -> None:
     notebook = types.NotebookDocument("file:///p/n.ipynb", "jupyter-notebook", 1, cells)
     shown.put_notebook_document(types.DidOpenNotebookDocumentParams(notebook, items))
     caret = caret_at(shown, "cell:1", types.Position(0, 1), [Path("/p")])
-    assert caret == (Place(Path("/p"), "n.ipynb.py"), "a\nb", "c\nd\n")
+    assert caret == (Place(Path("/p"), "n.ipynb.py"), "a\nb", "c\nd\n", "n.ipynb")

@@ -10,7 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "kfp", "mlflow", "kserve", "kubernetes", "transformers", "deepspeed")
-NOT_SERVING = ("license_expression", "numba", "pyarrow", "rapidfuzz", "rich", "sacrebleu")
+NOT_SERVING = (
+    *("license_expression", "numba", "pyarrow", "rapidfuzz", "rich", "sacrebleu"),
+    *(
+        "tree_sitter_c",
+        "tree_sitter_c_sharp",
+        "tree_sitter_cpp",
+        "tree_sitter_go",
+        "tree_sitter_java",
+        "tree_sitter_kotlin",
+    ),
+    *("tree_sitter_javascript", "tree_sitter_php", "tree_sitter_python", "tree_sitter_ruby", "tree_sitter_rust"),
+    "tree_sitter_typescript",
+)
 """Of the extras `jit` and `stages`."""
 LIGHT = ("prompt", "syntax", "fim", "context", "metrics", "config", "manifest", "storage", "errors", "train.card")
 ALLOWED = {
@@ -85,6 +97,11 @@ def test_without_compiled_loops_and_without_numba_it_says_what_to_install() -> N
     code = "from infill.context import compiled; compiled._loops = lambda: None; from infill.context import kernels"
     done = import_blocked(code, ("numba",))
     assert "pip install 'infill[jit]'" in done.stderr.splitlines()[-1]
+
+
+def test_a_grammar_that_is_not_installed_is_named() -> None:
+    done = import_blocked("from infill import syntax; syntax.grammar('go')", ("tree_sitter_go",))
+    assert "the grammar of go is not installed: pip install 'infill[stages]'" in done.stderr
 
 
 def test_predictor_imports_what_its_image_holds() -> None:

@@ -206,8 +206,12 @@ def once(
     inputs: Mapping[str, str],
     output: str,
     body: Callable[[], Mapping[str, float]],
+    observed: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Run `body`, which fills the folder `output`, unless that folder is finished for the same key; return the metrics.
+
+    `observed` is the state of the world that the result depends on beyond its inputs: it is recorded beside them, but
+    is no part of the key, since the address of a result is known before it is looked at.
 
     What `body` left below `scratch/` is removed when it has ended. Raises InputError when the folder holds something
     else.
@@ -228,7 +232,7 @@ def once(
         key=wanted,
         uri=HERE,
         config=config_dict(config),
-        inputs=dict(inputs),
+        inputs={**inputs, **(observed or {})},
         files=_describe(output),
         metrics=metrics,
         commit=commit(),

@@ -161,6 +161,8 @@ class TrainConfig:
     """The layers that get them."""
     lora_rows: bool = True
     """Train the embedding's rows of the control tokens beside them."""
+    lora_start: str = field(default="", metadata=LOCATION)
+    """Go on from this adapter (a folder, as training with lora_rank writes it), which must belong to the same base."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
     launcher: str = field(default="ray", metadata=EXECUTION)
@@ -226,6 +228,7 @@ class TrainConfig:
         _check(self.max_skipped >= 0, "max_skipped must not be negative")
         _check(self.lora_rank >= 0 and self.lora_alpha >= 0, "lora_rank and lora_alpha must not be negative")
         _check(bool(self.lora_modules) or not self.lora_rank, "lora_modules must name a layer")
+        _check(bool(self.lora_rank) or not self.lora_start, "lora_start needs lora_rank, that of the adapter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +354,7 @@ class DpoConfig:
 
     def __post_init__(self) -> None:
         _check(self.beta > 0, "dpo.beta must be positive")
+        _check(not self.train.lora_start, "dpo.train.lora_start: preferences are learned from the model that is given")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from infill.release.registry import Version
 from infill.train import card
 
 STAGE: Final = "register"
-VERSION: Final = 1
+VERSION: Final = 2
 
 DECISION_FILE: Final = "decision.json"
 _PIN: Final = f"{manifest.SCRATCH}/champion.json"
@@ -51,8 +51,8 @@ def run(
     inputs |= {f"evaluation_{name}": manifest.digest_of(uri) for name, uri in evaluations.items()}
     own = {inputs[f"model_{name}"] for name in models}
     champion, withdrawn = _champion(config, output, own), _withdrawn(config, own)
-    inputs |= {"champion": _identity(champion), "withdrawn": " ".join(sorted(withdrawn))}
-    _clear_outdated(config, inputs, output)
+    observed = {"champion": _identity(champion), "withdrawn": " ".join(sorted(withdrawn))}
+    _clear_outdated(config, inputs, observed, output)
 
     def body() -> Mapping[str, float]:
         storage.write_json(storage.join(output, _PIN), None if champion is None else dataclasses.asdict(champion))
@@ -70,7 +70,9 @@ def run(
         value = _describe(config, decision, models, records, incumbent, champion, output)
         return _carry_out(config, decision, value, evaluations[decision.winner], output)
 
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    return manifest.once(
+        stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body, observed=observed
+    )
 
 
 def _champion(config: RegisterConfig, output: str, own: set[str]) -> Version | None:
@@ -99,15 +101,16 @@ def _identity(champion: Version | None) -> str:
     return f"{champion.version}:{champion.model_digest}:{found.digest if found else 'missing'}"
 
 
-def _clear_outdated(config: RegisterConfig, inputs: Mapping[str, str], output: str) -> None:
+def _clear_outdated(
+    config: RegisterConfig, inputs: Mapping[str, str], observed: Mapping[str, str], output: str
+) -> None:
     """Remove an earlier decision in `output` that the registry has overtaken or lost."""
     done = manifest.find(output)
-    if done is None:
+    if done is None or done.key != manifest.key(STAGE, VERSION, config, inputs):
         return
     decision = storage.read_json(storage.join(output, DECISION_FILE))
     lost = decision["registered"] is not None and registry.find(config.name, decision["model_digest"]) is None
-    changed = {name for name in inputs if done.inputs.get(name) != inputs[name]}
-    if lost or (changed and changed <= {"champion", "withdrawn"}):
+    if lost or any(done.inputs.get(name) != value for name, value in observed.items()):
         storage.remove(output)
 
 

@@ -9,7 +9,7 @@ from infill.config import ReportConfig
 from infill.report.found import Artifacts, Found, read
 
 STAGE: Final = "report"
-VERSION: Final = 1
+VERSION: Final = 2
 
 REPORT_FILE: Final = "report.html"
 SUMMARY_FILE: Final = "summary.json"
@@ -40,20 +40,21 @@ def run(
 
     Metrics: the winner's metrics, `gate_passed`, and `seconds` of all stages.
     """
-    artifacts: Artifacts = {
+    given = {
         "corpus": corpus,
         "tokenizer": tokenizer,
-        "pretrain": base,
+        "base": base,
         "examples": examples,
         "sft": sft,
         "preferences": preferences,
         "dpo": dpo,
-        "evaluate-base": evaluation_base,
-        "evaluate-sft": evaluation_sft,
-        "evaluate-dpo": evaluation_dpo,
-        "register": decision,
+        "evaluation_base": evaluation_base,
+        "evaluation_sft": evaluation_sft,
+        "evaluation_dpo": evaluation_dpo,
+        "decision": decision,
     }
-    inputs = {name: manifest.digest_of(uri) for name, uri in artifacts.items()} | external(config)
+    artifacts: Artifacts = {_made_by(name): uri for name, uri in given.items()}
+    inputs = {name: manifest.digest_of(uri) for name, uri in given.items()} | external(config)
 
     def body() -> Mapping[str, float]:
         from infill.report import page
@@ -69,6 +70,11 @@ def run(
         return figures
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+
+
+def _made_by(name: str) -> str:
+    """The stage that made the input of that name, with its model's name where it runs for several."""
+    return {"base": "pretrain", "decision": "register"}.get(name, name.replace("evaluation_", "evaluate-"))
 
 
 def read_summary(report: str) -> dict[str, Any]:

@@ -58,7 +58,39 @@ def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
         torch.manual_seed(config.seed)
-        return get_peft_model(decoder, settings)
+        adapted = get_peft_model(decoder, settings)
+    if config.lora_start:
+        _start(adapted, config)
+    return adapted
+
+
+def started(config: TrainConfig) -> dict[str, str]:
+    """Return what a training reads besides its inputs: the digest of the adapter from which it goes on."""
+    return {"lora_start": digest(config.lora_start)} if config.lora_start else {}
+
+
+def check_start(config: TrainConfig, base: str) -> None:
+    """Raise InputError where the adapter from which a training is to go on belongs to another base."""
+    if config.lora_start:
+        _check_base(base, _fetch(config.lora_start), config.lora_start)
+
+
+def _start(adapted: "PeftModel", config: TrainConfig) -> None:
+    """Give the new matrices and rows the weights of the adapter `config.lora_start`."""
+    from peft import set_peft_model_state_dict
+
+    folder = _fetch(config.lora_start)
+    try:
+        missing = set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS_FILE)).unexpected_keys
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"the adapter in {config.lora_start} does not fit lora_rank {config.lora_rank} and the chosen lora_modules "
+            f"({str(error).splitlines()[-1].strip()}); set them as they were when it was trained"
+        ) from error
+    if missing:
+        raise InputError(
+            f"the adapter in {config.lora_start} adapts layers that lora_modules does not name: {missing[0]}"
+        )
 
 
 @contextlib.contextmanager

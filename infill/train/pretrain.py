@@ -50,7 +50,9 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
 def external(config: PretrainConfig) -> dict[str, str]:
     """What the stage reads besides artifacts: the state of the base model, if there is one."""
     found = {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
-    return found | ({"adapter": adapter.digest(config.adapter)} if config.adapter else {})
+    return (
+        found | ({"adapter": adapter.digest(config.adapter)} if config.adapter else {}) | adapter.started(config.train)
+    )
 
 
 def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:
@@ -61,6 +63,8 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
     count = model.parameters(config.model, vocab_size)
     if not export.finished(output):
         check_size(corpus, config.train.batch_tokens, prompt.load_encoder(folder))
+        if config.continued:
+            adapter.check_start(config.train, str(_base(config)))
         job = Job(
             label="pretrain",
             train=config.train,

@@ -15,7 +15,7 @@ from infill.context import packing
 from infill.errors import InputError
 from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
-from infill.train import card, export, history, launch, loop, objectives, samples
+from infill.train import adapter, card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine
@@ -38,13 +38,19 @@ def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, f
 
     Only the middle and the end of text are predicted. Returns the metrics; raises InputError without examples.
     """
-    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)}
+    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)} | external(config)
     body = functools.partial(_train, config, examples, base, output, manifest.key(STAGE, VERSION, config, inputs))
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
+def external(config: SftConfig) -> dict[str, str]:
+    """What the stage reads besides artifacts: the adapter from which it goes on, if there is one."""
+    return adapter.started(config.train)
+
+
 def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -> Mapping[str, float]:
     if not export.finished(output):
+        adapter.check_start(config.train, base)
         job = Job(
             label="sft",
             train=config.train,
@@ -55,7 +61,7 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
             work=functools.partial(_work, config, examples, base, key),
         )
         launch.fit(job)
-        inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)}
+        inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)} | external(config)
         card.write(
             output,
             card.trained(card.of_base(base), STAGE, output, inputs),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from infill import tracking
+from infill.stages import STAGES
 from tests import builders
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
@@ -129,6 +130,17 @@ def test_settings_arrive_with_their_types(undisturbed: tuple[Path, dict[str, Any
     seeds = {repr(config["train"]["seed"]) for name, config in configs.items() if name in ("pretrain", "sft", "dpo")}
     assert seeds | {repr(configs["corpus"]["seed"])} == {"3"}
     assert TITLE in html.unescape(Path(summary["report"]).read_text(encoding="utf-8"))
+
+
+def test_each_artifact_stands_at_the_address_that_its_manifest_tells(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    """The key is computed before a stage runs, and by the stage: both must agree, and neither forget an input."""
+    out, _ = undisturbed
+    files = list(out.glob("store/*/*/manifest.json"))
+    assert {file.parts[-3] for file in files} == set(STAGES)
+    for file in files:
+        told = json.loads(file.read_text())
+        assert (told["stage"], told["key"]) == file.parts[-3:-1]
+        assert set(STAGES[told["stage"]].inputs) <= set(told["inputs"])
 
 
 def test_all_stands_below_the_folder_of_the_run(code: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:

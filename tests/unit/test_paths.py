@@ -34,6 +34,7 @@ NO_PATHS: Final = {
     "--cors",
     "--cors_origins",
     "--host",
+    "--languages",
     "--name",
     "--namespace",
     "--predictor",

@@ -4,6 +4,7 @@ import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -169,3 +170,35 @@ def test_an_unknown_module_is_refused(root: Path, preset: Preset) -> None:
 def test_a_model_from_scratch_has_nothing_to_adapt(root: Path, tmp_path: Path, preset: Preset) -> None:
     with pytest.raises(InputError, match="adapts a published base"):
         pretrain.run(preset.pretrain, str(root / "corpus"), str(root / "base"), str(tmp_path / "model"))
+
+
+def test_a_training_goes_on_from_an_adapter(root: Path, published: Path, preset: Preset, tmp_path: Path) -> None:
+    """With a learning rate of nothing the result is the adapter from which it started."""
+    train = replace(preset.sft.train, lora_start=str(published), learning_rate=1e-12, weight_decay=0.0, steps=2)
+    more = replace(preset.sft, train=train)
+    sft.run(more, str(root / "examples"), str(root / "base"), str(tmp_path / "more"))
+    torch.testing.assert_close(
+        logits(model.load(tmp_path / "more")), logits(model.load(root / "sft")), atol=1e-3, rtol=0
+    )
+    assert storage.read_json(str(tmp_path / "more" / "manifest.json"))["inputs"]["lora_start"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_rank": 8}, "does not fit lora_rank 8"),
+        ({"lora_modules": ("q_proj",)}, "adapts layers that lora_modules does not name"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_no_start(
+    root: Path, published: Path, preset: Preset, settings: dict[str, Any], message: str
+) -> None:
+    train = replace(preset.sft.train, lora_start=str(published), **settings)
+    with pytest.raises(InputError, match=message):
+        adapter.adapt(model.load(root / "base"), train, prompt.load_format(root / "base"))
+
+
+def test_a_start_for_another_base_is_refused(root: Path, published: Path, preset: Preset, tmp_path: Path) -> None:
+    more = replace(preset.sft, train=replace(preset.sft.train, lora_start=str(published)))
+    with pytest.raises(InputError, match="name its own base"):
+        sft.run(more, str(root / "examples"), tiny_model(tmp_path / "other", seed=1), str(tmp_path / "more"))

@@ -6,9 +6,11 @@ is quick. A user's mistake is one sentence and its exit code, in most cases 2.
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any, get_args
 
 from infill import __version__, config, entry
@@ -51,6 +53,9 @@ STAGE_COMMANDS = {
 """Words of a command -> the stage that it runs."""
 
 
+OURS = ("infill", "components", "pipelines", "serving")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, or that of the mistake that the user can mend."""
     # Threads of PyTorch that wait may spin for some microseconds and must then sleep: where another process uses the
@@ -61,9 +66,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    result = options.call(options)
+    try:
+        result = options.call(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "infill").partition(".")[0] in OURS:
+            raise
+        raise InputError(_missing(str(error.name))) from error
     if result is not None and (not getattr(options, "shows", False) or as_json(options)):
         print(entry.dumps(result, sys.stdout))
+
+
+def _missing(module: str) -> str:
+    """Return a sentence about a package that this installation lacks, with the extra that has it."""
+    package = module.partition(".")[0].replace("_", "-")
+    try:
+        requirements = metadata.requires("infill") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    named = (re.match(r"([\w.-]+)[^;]*;.*extra == .(\w+)", requirement) for requirement in requirements)
+    extras = [match[2] for match in named if match and match[1].lower() == package.lower() and match[2] != "dev"]
+    remedy = f"pip install 'infill[{extras[0]}]'" if extras else "install infill with the extras that you need"
+    return f"this command needs the package {package}, which is not installed: {remedy}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -383,12 +406,9 @@ To install this command alone, without the training stack: pip install 'infill[l
 
 
 def _lsp(options: argparse.Namespace) -> None:
+    from infill.editor.server import serve
     from infill.editor.settings import Settings
 
-    try:
-        from infill.editor.server import serve
-    except ModuleNotFoundError as error:
-        raise InputError(f"infill lsp needs the package {error.name}: pip install 'infill[lsp]'") from error
     serve(
         Settings(
             url=options.url,

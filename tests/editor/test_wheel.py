@@ -75,8 +75,8 @@ def test_the_extra_is_small_and_completes(environment: Path, shared_backend: Bac
         program = (str(environment / "bin/infill"),)
         async with editing(shared_backend.url, tmp_path, program=program, environment={"PYTHONPATH": ""}) as editor:
             uri = (tmp_path / "main.py").as_uri()
-            editor.open(uri, "x = helper_of")
-            return await editor.text(uri, 0, 13), await editor.status()
+            editor.open(uri, "x = helper_of_main(")
+            return await editor.text(uri, 0, 19), await editor.status()
 
     text, status = asyncio.run(complete())
     assert text == "answer"

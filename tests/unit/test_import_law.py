@@ -99,6 +99,20 @@ def test_without_compiled_loops_and_without_numba_it_says_what_to_install() -> N
     assert "pip install 'infill[jit]'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("package", "extra"), [("rich", "stages"), ("pygls", "lsp"), ("yaml", "")])
+def test_a_command_whose_package_is_not_installed_says_what_to_install(package: str, extra: str) -> None:
+    code = f"""from importlib import metadata
+from infill import cli
+metadata.requires = lambda _: ["numpy", "rich>=14; extra == 'stages'", 'pygls==2.1.1 ; extra == "lsp"']
+def need(options): import {package}
+cli._serve = need
+raise SystemExit(cli.main(["serve", "--model", "x"]))"""
+    done = import_blocked(code, (package,))
+    remedy = f"pip install 'infill[{extra}]'" if extra else "install infill with the extras that you need"
+    assert done.stderr == f"infill: this command needs the package {package}, which is not installed: {remedy}\n"
+    assert done.returncode == 2
+
+
 def test_a_grammar_that_is_not_installed_is_named() -> None:
     done = import_blocked("from infill import syntax; syntax.grammar('go')", ("tree_sitter_go",))
     assert "the grammar of go is not installed: pip install 'infill[stages]'" in done.stderr

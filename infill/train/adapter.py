@@ -81,7 +81,8 @@ def _start(adapted: "PeftModel", config: TrainConfig) -> None:
 
     folder = _fetch(config.lora_start)
     try:
-        missing = set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS_FILE)).unexpected_keys
+        result: Any = set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS_FILE))
+        missing = result.unexpected_keys
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise InputError(
             f"the adapter in {config.lora_start} does not fit lora_rank {config.lora_rank} and the chosen lora_modules "

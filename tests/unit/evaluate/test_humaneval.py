@@ -110,8 +110,11 @@ def test_a_model_that_cannot_fill_in_sees_the_prefix_alone(tmp_path: Path, monke
     generator = Generator(Path(builders.tiny_model(tmp_path / "model")))
     asked: list[list[int]] = []
     original = generator.generate
-    monkeypatch.setattr(
-        generator, "generate", lambda prompts, **rest: asked.extend(prompts) or original(prompts, **rest)
-    )
+
+    def generate(prompts: list[list[int]], *, max_new_tokens: int) -> list[Generation]:
+        asked.extend(prompts)
+        return original(prompts, max_new_tokens=max_new_tokens)
+
+    monkeypatch.setattr(generator, "generate", generate)
     humaneval.evaluate(generator, "single-line", limit=2, max_new_tokens=2, prefix_only=True)
     assert [generator.encoder.decode(ids) for ids in asked] == [TASKS[0]["prompt"], TASKS[3]["prompt"]]

@@ -463,4 +463,4 @@ COMPARISONS: Final[dict[str, Callable[[int], float]]] = {
 if __name__ == "__main__":
     from benchmarks import training  # noqa: PLW0406 (by this name workers find what they are sent)
 
-    training.main()
+    sys.exit(entry.run("python -m benchmarks.training", training.main))

@@ -15,7 +15,7 @@ import sys
 from kfp import components, local
 
 from components.images import IN_PROCESS
-from infill import tracking
+from infill import entry, tracking
 from infill.cli_options import absolute_path
 from infill.config import to_text
 from infill.report import read_summary
@@ -26,7 +26,7 @@ TMPFS = f"uid={USER},gid={USER},exec"
 
 def main() -> int:
     """0 when every step succeeded."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=absolute_path)
     parser.add_argument("--repositories", type=absolute_path, required=True, help="folder with one folder a repository")
     given = parser.parse_args()
@@ -64,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run("images/pipeline.py", main))

@@ -5,6 +5,7 @@ is quick. A user's mistake is one sentence and its exit code, in most cases 2.
 """
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -175,6 +176,7 @@ def _status(options: argparse.Namespace) -> dict[str, Any]:
 def _stage(options: argparse.Namespace) -> dict[str, Any]:
     from infill.stages import STAGES, execute
 
+    _show_progress()
     stage = STAGES[options.stage]
     preset = config.resolve(options.preset, settings_of(options))
     inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
@@ -182,6 +184,12 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
         options.stage, getattr(preset, stage.settings), inputs, options.store or "", output=options.output or ""
     )
     return {"uri": made.uri, "digest": made.digest, "seconds": made.seconds, "metrics": made.metrics}
+
+
+def _show_progress() -> None:
+    """Write what our own modules log, such as how far a stage is, to stderr; of libraries their warnings only."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("infill").setLevel(logging.INFO)
 
 
 def _caret(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 from typing import Final
@@ -23,9 +24,11 @@ import httpx
 from packaging.utils import InvalidSdistFilename, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
 
+from infill import entry
 from infill.evaluate import humaneval
 from infill.text import split_lines
 
+PROGRAM: Final = "python -m tools.adapter_sources"
 PYPI: Final = "https://pypi.org/simple"
 log = logging.getLogger("adapter_sources")
 
@@ -35,7 +38,7 @@ LONG_LINE: Final = 40
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = entry.Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
@@ -121,4 +124,4 @@ def holding(folder: Path, lines: frozenset[str]) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run(PROGRAM, main))

@@ -3,10 +3,14 @@
 `python -m tools.architecture` writes it again.
 """
 
+import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
 
+from infill import entry
+
+PROGRAM: Final = "python -m tools.architecture"
 FILE: Final = Path(__file__).parents[1] / "docs" / "images" / "architecture.svg"
 WIDTH: Final = 1_040
 HEIGHT: Final = 470
@@ -166,6 +170,12 @@ def _arrow(arrow: Arrow) -> str:
     return f'{line}<text class="label" {place}>{escape(arrow.label)}</text>'
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Draw the picture again."""
+    entry.Parser(prog=PROGRAM, description=__doc__).parse_args()
     FILE.parent.mkdir(parents=True, exist_ok=True)
     FILE.write_text(draw(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run(PROGRAM, main))

@@ -1,10 +1,13 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from infill import cli, cli_options
 from tests.builders import tiny_repositories, write_documents
+from tests.unit.corpus.folders import write_repositories
 
 COMMANDS = [
     "run",
@@ -58,6 +61,15 @@ def test_stage_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixt
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed["uri"] == str(tmp_path / "tokenizer")
     assert printed["metrics"]["round_trip"] == 1.0
+
+
+def test_a_stage_tells_how_far_it_is(tmp_path: Path) -> None:
+    source = json.dumps([f"dir:{write_repositories(tmp_path / 'code')}"])
+    command = [sys.executable, "-m", "infill.cli", "corpus", "build", "--preset", "debug"]
+    command += ["--set", f"corpus.sources={source}", "--output", str(tmp_path / "corpus")]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert "corpus: reading, 1 of 1 shards\n" in done.stderr
+    assert json.loads(done.stdout)["uri"] == str(tmp_path / "corpus")
 
 
 def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,25 @@ def test_closed_streams_are_no_error(closed: str) -> None:
     assert shell(f"$infill fim split infill/fim.py {closed}").returncode == 0
 
 
+WORKERS = {"infill/cluster/stage.py", "infill/evaluate/jail.py", "serving/child.py", "benchmarks/torchrun.py"}
+"""What our programs start; nobody else does."""
+
+
+def test_every_program_begins_and_ends_here() -> None:
+    folders = ("infill", "serving", "pipelines", "components", "benchmarks", "tools", "deploy", "charts", "images")
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    starts = {file: text.partition('if __name__ == "__main__":')[2] for file in files if (text := file.read_text())}
+    others = {str(file.relative_to(ROOT)) for file, start in starts.items() if start and "entry.run(" not in start}
+    assert others == WORKERS | {"infill/cli.py"}  # whose `main` calls it, also for the installed command
+
+
+@pytest.mark.parametrize("name", ["docs", "architecture"])
+def test_the_writers_of_pages_take_no_arguments(name: str) -> None:
+    done = run([sys.executable, "-m", f"tools.{name}", "--check"])
+    assert done.returncode == 2
+    assert done.stderr.decode().endswith(f"unrecognized arguments: --check; see python -m tools.{name} --help\n")
+
+
 def raising(error: BaseException) -> int:
     def body() -> None:
         raise error

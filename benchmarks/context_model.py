@@ -108,7 +108,7 @@ def _holes(config: ExamplesConfig, corpus: str, tokenizer: str) -> pa.Table:
 
 
 def _needing(holes: pa.Table, corpus: str) -> list[bool]:
-    """Whether each hole's middle has an identifier of the repository's other files that its own file lacks."""
+    """For each hole, whether its middle needs a name that only other files of the repository have."""
     names: dict[str, dict[str, set[str]]] = defaultdict(dict)
     wanted = set(column(holes, "repo"))
     for file in storage.list_files(storage.join(corpus, "documents"), ".parquet"):

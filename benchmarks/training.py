@@ -136,7 +136,7 @@ def our_steps(
 
 
 def timed(step: Callable[[], None], count: float, steps: int = STEPS) -> Turn:
-    """A turn of so many steps, each of which takes `count`."""
+    """A turn of `steps` steps, each of which processes `count` of what is counted."""
 
     def turn() -> float:
         step()

@@ -26,7 +26,7 @@ from packaging.version import InvalidVersion, Version
 
 from infill import entry
 from infill.evaluate import humaneval
-from infill.text import split_lines
+from infill.text import read_text, split_lines
 
 PROGRAM: Final = "python -m tools.adapter_sources"
 PYPI: Final = "https://pypi.org/simple"
@@ -46,7 +46,7 @@ def main() -> None:
     forbidden = benchmark_lines() if os.environ.get(humaneval.FOLDER) else None
     if forbidden is None:
         log.warning("%s is not set: files that hold a task of HumanEval are not looked for", humaneval.FOLDER)
-    for line in options.list.read_text().splitlines():
+    for line in split_lines(read_text(options.list)):
         if not line.startswith(("pypi ", "npm ")):
             continue
         index, _, wanted = line.partition(" ")

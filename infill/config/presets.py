@@ -148,15 +148,12 @@ def finetune() -> Preset:
 
 def adapter() -> Preset:
     """Teach SmolLM2-135M fill-in-the-middle by LoRA: an hour or two on two cores. `make adapter` ships the result."""
-    train = TrainConfig(
+    preset = finetune()
+    train = replace(
+        preset.sft.train,
         steps=360,
-        batch_tokens=1_024,
-        micro_batch_tokens=1_024,
         learning_rate=1.5e-3,
         warmup_steps=10,
-        decay_share=0.6,
-        weight_decay=0.0,
-        betas=(0.9, 0.99),
         lora_rank=32,
         log_every=5,
         checkpoint_every=25,
@@ -165,16 +162,14 @@ def adapter() -> Preset:
         sample_every=100,
     )
     return replace(
-        finetune(),
+        preset,
         corpus=CorpusConfig(validation_share=0.04, test_share=0.04),
-        examples=ExamplesConfig(
-            split=LINES,
+        examples=replace(
+            preset.examples,
             holes=6_000,
             validation_holes=100,
             test_holes=400,
             strategies=(("none", 0.7), ("infill", 0.3)),
-            context_items=12,
-            context_chars=4_096,
         ),
         sft=SftConfig(
             train=train,

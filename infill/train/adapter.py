@@ -23,7 +23,7 @@ from infill import manifest, model, prompt, storage
 from infill.config import ModelConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
-from infill.text import read_text
+from infill.text import read_text, split_lines
 from infill.train import card, export
 
 if TYPE_CHECKING:
@@ -69,6 +69,19 @@ def started(config: TrainConfig) -> dict[str, str]:
     return {"lora_start": digest(config.lora_start)} if config.lora_start else {}
 
 
+def trainings(config: TrainConfig) -> list[dict[str, Any]]:
+    """Return the records of the trainings that made the adapter from which a training goes on.
+
+    They stand in the card of a published adapter, or in that of the model folder that the adapter lies in.
+    """
+    if not config.lora_start:
+        return []
+    for folder in (config.lora_start, storage.parent(config.lora_start)):
+        if storage.exists(storage.join(folder, card.FACTS_FILE)):
+            return list(card.of_base(folder)["trainings"])
+    return []
+
+
 def check_start(config: TrainConfig, base: str) -> None:
     """Raise InputError where the adapter from which a training is to go on belongs to another base."""
     if config.lora_start:
@@ -86,7 +99,7 @@ def _start(adapted: "PeftModel", config: TrainConfig) -> None:
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise InputError(
             f"the adapter in {config.lora_start} does not fit lora_rank {config.lora_rank} and the chosen lora_modules "
-            f"({str(error).splitlines()[-1].strip()}); set them as they were when it was trained"
+            f"({split_lines(str(error))[-1].strip()}); set them as they were when it was trained"
         ) from error
     if missing:
         raise InputError(
@@ -111,13 +124,20 @@ def off(decoder: Any) -> Iterator[None]:
 
 
 def save(adapted: "PeftModel", base: str, output: str) -> None:
-    """Write the adapter below the model folder `output`, with what identifies the model folder `base`."""
+    """Write the adapter below the model folder `output`, with what identifies the model folder `base`.
+
+    peft would note where the base lay on this machine; its name is noted instead.
+    """
+    origin = describe(base)
     with tempfile.TemporaryDirectory() as name:
         adapted.save_pretrained(name)
+        settings = Path(name) / SETTINGS_FILE
+        told = json.loads(read_text(settings)) | {"base_model_name_or_path": origin["name"]}
+        settings.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         for path in sorted(Path(name).iterdir()):
             if path.name != "README.md":  # a template of peft's; the model's card stands above
                 storage.write_bytes(storage.join(output, FOLDER, path.name), path.read_bytes())
-    storage.write_json(storage.join(output, FOLDER, BASE_FILE), describe(base))
+    storage.write_json(storage.join(output, FOLDER, BASE_FILE), origin)
 
 
 def describe(base: str) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
         origin = "trained from scratch"
         if config.continued:
             facts |= card.of_base(str(_base(config)), named=config.base_model)
+            facts["trainings"] = [*facts["trainings"], *adapter.trainings(config.train)]
             origin = "a published base, trained further"
         card.write(
             output,

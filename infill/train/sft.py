@@ -62,9 +62,11 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
         )
         launch.fit(job)
         inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)} | external(config)
+        facts = card.of_base(base)
+        facts["trainings"] = [*facts["trainings"], *adapter.trainings(config.train)]
         card.write(
             output,
-            card.trained(card.of_base(base), STAGE, output, inputs),
+            card.trained(facts, STAGE, output, inputs),
             title="Infill completion model",
             about="Fine-tuned by Infill to fill syntactic holes, with context from the same repository in the prompt.",
         )

@@ -69,7 +69,7 @@ def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> Non
 
 
 def test_unknown_preset_names_the_others() -> None:
-    with pytest.raises(InputError, match="debug, demo, base, small"):
+    with pytest.raises(InputError, match="debug, demo, finetune, adapter, base, small"):
         config.resolve("huge")
 
 

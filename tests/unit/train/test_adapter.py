@@ -78,6 +78,12 @@ def test_a_published_adapter_makes_the_trained_model_of_its_base(root: Path, pub
     )
 
 
+def test_nothing_of_an_adapter_tells_where_it_was_trained(root: Path, published: Path) -> None:
+    for folder in (published, root / "sft" / adapter.FOLDER):
+        for file in folder.iterdir():
+            assert str(root).encode() not in file.read_bytes(), file
+
+
 def test_the_card_of_an_adapted_model_names_the_adapter(root: Path, published: Path, tmp_path: Path) -> None:
     adapter.merge(str(root / "base"), str(published), tmp_path / "merged")
     facts = storage.read_json(str(tmp_path / "merged" / "card.json"))
@@ -181,6 +187,7 @@ def test_a_training_goes_on_from_an_adapter(root: Path, published: Path, preset:
         logits(model.load(tmp_path / "more")), logits(model.load(root / "sft")), atol=1e-3, rtol=0
     )
     assert storage.read_json(str(tmp_path / "more" / "manifest.json"))["inputs"]["lora_start"]
+    assert len(storage.read_json(str(tmp_path / "more" / "card.json"))["trainings"]) == 2
 
 
 @pytest.mark.parametrize(

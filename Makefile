@@ -57,6 +57,13 @@ demo: setup ## fine-tune, evaluate, register and serve SmolLM2-135M on the insta
 		$(if $(ADAPTER),--adapter "$(ADAPTER)"),--preset demo)
 	$(BIN)/infill smoke --out "$(OUT)"
 
+# The adapter's second training: mostly single lines, from the caret before the indentation to behind the line break.
+SHORT_HOLES := --set examples.holes=1500 --set examples.validation_holes=60 --set examples.test_holes=100 \
+	--set 'examples.split.start=[["line_start",0.7],["line_middle",0.15],["token_middle",0.05],["block",0.1]]' \
+	--set 'examples.split.end=[["line_start",0.85],["block",0.1],["line_middle",0.05]]' \
+	--set examples.split.before_indent=0.75 --set examples.split.before_line=0.7 \
+	--set examples.split.max_middle_chars=110 --set 'examples.strategies=[["none",0.85],["infill",0.15]]'
+
 .PHONY: adapter
 adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-135m-fim (two hours on two cores, resumable)
 	$(BIN)/python -m tools.adapter_sources models/smollm2-135m-fim/sources.txt out/adapter/sources
@@ -68,7 +75,13 @@ adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-
 		--output out/adapter/examples
 	$(BIN)/infill train sft --preset adapter --set sft.train.launcher=local --examples out/adapter/examples \
 		--model out/adapter/base --output out/adapter/sft
-	$(BIN)/infill export adapter out/adapter/sft --to models/smollm2-135m-fim
+	$(BIN)/infill examples build --preset adapter --seed 1 $(SHORT_HOLES) --corpus out/adapter/corpus \
+		--tokenizer out/adapter/tokenizer --output out/adapter/examples2
+	$(BIN)/infill train sft --preset adapter --seed 1 --set sft.train.launcher=local --set sft.train.steps=90 \
+		--set sft.train.learning_rate=6e-4 --set sft.train.warmup_steps=4 --set sft.train.decay_share=0.9 \
+		--set sft.train.lora_start=out/adapter/sft/adapter --set sft.train.validation_batches=4 \
+		--examples out/adapter/examples2 --model out/adapter/base --output out/adapter/sft2
+	$(BIN)/infill export adapter out/adapter/sft2 --to models/smollm2-135m-fim
 
 .PHONY: base
 base: setup ## train a base model of 11M parameters into models/base (TORCH=cuda: minutes on one GPU)

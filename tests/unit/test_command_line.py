@@ -52,6 +52,8 @@ REQUIRED = {
     "fim split": "code.py",
     "context query": "--repo . --path code.py --line 1 --column 1",
     "export gguf": "a --to out.gguf",
+    "export adapter": "a --to out",
+    "lsp": "",
     "serve": "--model a",
     "complete": "--url http://127.0.0.1:9 --repo . --path code.py --line 1 --column 1",
     "smoke": "--out a",
@@ -152,6 +154,7 @@ NAMES = {
     "--service-account",
     "--strategy",
     "--type",
+    "--languages",
 }
 WRITTEN = {"--out", "--to", "--output"}
 
@@ -177,7 +180,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
         )
 
 
-@pytest.mark.parametrize("command", ["run --out", "export gguf a --to", "pipeline compile --to"])
+@pytest.mark.parametrize("command", ["run --out", "export gguf a --to", "export adapter a --to", "pipeline compile --to"])
 def test_a_target_that_cannot_be_written_is_told_before_the_work(
     command: str, places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

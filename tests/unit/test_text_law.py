@@ -23,7 +23,6 @@ OURS = {
     "pipelines/service.py": "pods' logs, shown to people",
     "serving/client.py": "what the index's reader gave, UTF-8 already",
     "serving/http.py": "HTTP headers",
-    "serving/protocol.py": "lone surrogates of JSON",
     "serving/transformer/upstream.py": "events of our predictor",
 }
 """Files that may call `bytes.decode`, and what they decode: nobody's files."""

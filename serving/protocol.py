@@ -72,7 +72,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`; lone surrogates in its strings become U+FFFD. Raises ApiError for anything else."""
     try:
         value = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise invalid("the body is nested too deeply", code="invalid_json") from error
+    except ValueError as error:
         raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object", code="invalid_json")

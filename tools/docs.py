@@ -19,6 +19,10 @@ from infill import cli, config, entry
 from infill.config import settings
 from serving.predictor.config import PredictorConfig
 from serving.transformer.config import TransformerConfig
+from serving.transformer.fields import Field, Fields
+from serving.transformer.openapi import STATUS
+from serving.transformer.pages import PAGES
+from serving.transformer.protocols import PROTOCOLS, by_path
 
 PROGRAM: Final = "python -m tools.docs"
 ROOT: Final = Path(__file__).parents[1]
@@ -29,8 +33,7 @@ COLUMN: Final = 32
 HELP_COLUMNS: Final = "100"
 """Width of the help texts, whatever terminal the page is generated in."""
 ARCHITECTURE: Final = DOCS / "explanation" / "architecture.md"
-TREE_START: Final = "<!-- tree: python -m tools.docs -->\n```text\n"
-TREE_END: Final = "```\n<!-- end of tree -->\n"
+HTTP_API: Final = DOCS / "reference" / "http-api.md"
 
 
 def pages() -> dict[Path, str]:
@@ -38,7 +41,10 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "reference" / "cli.md": command_line(),
         DOCS / "reference" / "settings.md": all_settings(),
-        ARCHITECTURE: with_tree(ARCHITECTURE.read_text(encoding="utf-8")),
+        HTTP_API: http_api(HTTP_API.read_text(encoding="utf-8")),
+        ARCHITECTURE: with_part(
+            ARCHITECTURE.read_text(encoding="utf-8"), "tree", "```text\n" + "\n".join(tree()) + "\n```\n"
+        ),
     }
 
 
@@ -155,11 +161,67 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def with_tree(text: str) -> str:
-    """Return `text`, the page of the architecture, with its tree as the code has it now."""
-    before, _, rest = text.partition(TREE_START)
-    _, _, after = rest.partition(TREE_END)
-    return before + TREE_START + "\n".join(tree()) + "\n" + TREE_END + after
+def with_part(text: str, name: str, part: str) -> str:
+    """Return `text`, a page, with what stands between the two comments of `name` as the code has it now.
+
+    Raises ValueError where the page has no such comments.
+    """
+    start, end = f"<!-- {name}: python -m tools.docs -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page has no part {name!r}: it begins with {start!r} and ends with {end!r}")
+    return before + start + part + end + after
+
+
+def http_api(text: str) -> str:
+    """Return `text`, the page of the HTTP API, with the tables of addresses and of each protocol's fields."""
+    parts = {f"fields of {each.name}": protocol_fields(each.fields) for each in PROTOCOLS}
+    for name, lines in {"addresses": addresses(), **parts, "statuses": statuses()}.items():
+        text = with_part(text, name, "\n" + "\n".join(lines) + "\n\n")
+    return text
+
+
+def addresses() -> Iterator[str]:
+    """Yield the table of what the transformer answers."""
+    yield from ("| method and path | what it does |", "| --- | --- |")
+    for path, protocols in by_path().items():
+        yield f"| `POST {path}` | complete at a caret: {', '.join(each.title for each in protocols)} |"
+    for page in PAGES:
+        yield f"| `{page.method} {page.path}` | {cell(page.about)} |"
+    yield "| `GET /openapi.json` | this interface as OpenAPI 3.1 describes it |"
+    yield "| `GET /v1/models/{name}`, `GET /v2/health/ready` | readiness, as KServe defines it |"
+    yield "| `GET /metrics` | Prometheus: requests, packing time, context items, tokens |"
+
+
+def protocol_fields(fields: Fields) -> Iterator[str]:
+    """Yield the table of a protocol's fields, then those that are taken and ignored."""
+    yield from ("| field | type | meaning |", "| --- | --- | --- |")
+    for name, field in fields.items():
+        if field.schema:
+            yield f"| `{name}` | {cell(json_type(field))} | {cell(field.about)} |"
+    unused = [f"`{name}`" for name, field in fields.items() if not field.schema]
+    yield from ("", f"Taken and ignored: {', '.join(unused)}.")
+
+
+def json_type(field: Field) -> str:
+    """Return the type of a field's values for people."""
+    kinds = [field.schema, *field.schema.get("anyOf", ())]
+    names = [kind for each in kinds for kind in _as_list(each.get("type", ())) if kind != "null"]
+    if "enum" in field.schema:
+        names = [json.dumps(value) for value in field.schema["enum"] if value is not None] or ["null"]
+    return " or ".join(dict.fromkeys(names)) + (", required" if field.required else "")
+
+
+def statuses() -> Iterator[str]:
+    """Yield the table of the statuses that are not 200."""
+    yield from ("| status | meaning |", "| --- | --- |")
+    for status, about in STATUS.items():
+        yield f"| {status} | {cell(about[0].lower() + about[1:])} |"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def tree() -> Iterator[str]:

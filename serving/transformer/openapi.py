@@ -77,7 +77,7 @@ def of_protocols(protocols: Sequence[Protocol], packed: Fields) -> dict[str, Any
     body = _content(_either([*bodies, *from_ids]))
     statuses = [status for status in STATUS if status != CHANGED or from_ids]
     return {
-        "summary": "Complete at a caret: " + " or ".join(each.title for each in protocols),
+        "summary": "Complete at a caret: " + ", ".join(each.title for each in protocols),
         "openapi_extra": {"requestBody": {"required": True, "content": body}},
         "responses": {200: {"description": "The completion", "content": answers}, **_errors(*statuses)},
     }

@@ -195,13 +195,13 @@ OPENAI_MODEL: Final = _object(id=TEXT, object={"const": "model"}, created=COUNT,
 PAGES: Final[tuple[Page, ...]] = (
     Page(
         path="/v1/models",
-        about="The model that is served, its prompt format, tokenizer, context strategy and limits",
+        about="the model that is served, its prompt format, tokenizer, context strategy and limits",
         answer=models,
         schema=_object(object={"const": "list"}, data={"type": "array", "items": OPENAI_MODEL}, models=TEXTS),
     ),
     Page(
         path="/v1/tokenizer",
-        about="The tokenizer and the prompt format, for clients that pack prompts themselves; its `ETag` is the digest "
+        about="the tokenizer and the prompt format, for clients that pack prompts themselves; its `ETag` is the digest "
         "in `/v1/models`",
         answer=tokenizer,
         schema=_object(tokenizer={"type": "object"}, prompt_format={"type": "object"}),

@@ -67,7 +67,7 @@ def answer_schema(kind: str, choice_schema: Schema) -> Schema:
 
 class OpenAI(Protocol):
     name = "openai"
-    title = "OpenAI and DeepSeek"
+    title = "OpenAI, DeepSeek"
     paths = ("/v1/completions", "/beta/completions", "/beta/v1/completions")
     takes_ids = True
     fields: ClassVar[Fields] = FIELDS

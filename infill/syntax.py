@@ -5,6 +5,7 @@ recurses or walks a whole tree: a question about a position descends from the ro
 """
 
 import importlib
+import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -19,6 +20,10 @@ from tree_sitter import Language, Node, Parser, Tree
 
 from infill.errors import InputError
 
+SLOW_S: Final = 2.0
+SLOW_BYTES_PER_S: Final = 500_000
+"""A parse may take `SLOW_S` seconds and a second for each of so many bytes; usual are 4 MB a second."""
+_SMALL: Final = 4_096
 _GRAMMARS: Final = {
     "python": ("tree_sitter_python", "language"),
     "java": ("tree_sitter_java", "language"),
@@ -114,9 +119,27 @@ def parser(language: str) -> Parser:
     return Parser(grammar(language))
 
 
+class SlowParseError(Exception):
+    """A grammar does not get through a text in reasonable time."""
+
+
 def parse(source: bytes, language: str) -> Tree:
-    """The syntax tree of UTF-8 `source`, with ERROR nodes where it does not parse; its offsets are bytes."""
-    return parser(language).parse(source)
+    """The syntax tree of UTF-8 `source`, with ERROR nodes where it does not parse; its offsets are bytes.
+
+    Raises SlowParseError where that takes `SLOW_S` and more: some grammars need quadratic time for nested comments that
+    are never closed, Kotlin's minutes for 60 KB of them. Processor time counts, so a busy machine changes nothing.
+    """
+    if len(source) <= _SMALL:  # asking the time costs up to a fifth of a parse
+        return parser(language).parse(source)
+    deadline = time.thread_time() + SLOW_S + len(source) / SLOW_BYTES_PER_S
+    try:
+        return parser(language).parse(
+            lambda offset, _: source[offset:], progress_callback=lambda *_: time.thread_time() > deadline
+        )
+    except ValueError as error:
+        if time.thread_time() > deadline:
+            raise SlowParseError(f"{len(source):,} bytes of {language} take too long to parse") from error
+        raise
 
 
 @cache
@@ -145,11 +168,19 @@ class Source:
     """
 
     def __init__(self, text: str, language: str) -> None:
-        """Parses `text`, lone surrogates included. Raises InputError where there is no grammar for the language."""
+        """Parses `text`, lone surrogates included; one that takes too long is not sound anywhere and has no units.
+
+        Raises InputError where there is no grammar for the language.
+        """
         source = text.encode("utf-8", "surrogatepass")
         self.text: Final = text
-        self.root: Final = parse(source, language).root_node
-        self.sound: Final = not self.root.has_error
+        try:
+            tree = parse(source, language)
+        except SlowParseError:
+            tree = None
+        self._parsed: Final = tree is not None
+        self.root: Final = (tree or parse(b"", language)).root_node
+        self.sound: Final = self._parsed and not self.root.has_error
         self._roles: Final = roles(language)
         self._cursor: Final = self.root.walk()
         self._char, self._byte = translators(source) if len(source) != len(text) else (index, index)
@@ -262,8 +293,8 @@ class Source:
         The lowest node that holds the span, or at least its children that the span touches, are without errors. What
         stands in an ERROR node is a guess, but for the functions and the statements that were complete before it.
         """
-        if self.sound:
-            return True
+        if self.sound or not self._parsed:
+            return self.sound
         low, high = self._byte(start), self._byte(end)
         node, is_guess = self.root, False
         for _ in range(_MAX_DEPTH):

@@ -5,7 +5,7 @@ with the number of distinct texts (one hash each) and not with their rows.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,28 +40,29 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     """Copies and splits of the candidates in `count` shards below `scratch`."""
     copies = dedup.exact_copies(row["copy_digest"] for row in _rows(scratch, count, ["copy_digest"]))
     wanted = set(copies.values())
-    names: dict[int, str] = {}
-    repositories: dict[str, bool] = {}
-    for position, row in enumerate(_rows(scratch, count, ["repo", "path", "language"])):
-        if position in wanted:
-            names[position] = _name(row)
-        if position not in copies:
-            repositories[row["repo"]] = repositories.get(row["repo"], False) or row["language"] in file_kinds.CODE
+    rows = enumerate(_rows(scratch, count, ["repo", "path"]))
+    names = {position: _name(row) for position, row in rows if position in wanted}
     least = 1 + (config.validation_share > 0) + (config.test_share > 0)
-    unit, units = "repository", repositories
-    if sum(repositories.values()) < least:
+    unit = "repository"
+    code = _code(scratch, count, copies, unit)
+    if sum(size > 0 for size in code.values()) < least:
         log.warning("corpus: fewer than %d repositories with code: the splits are by file, not by repository", least)
-        rows = enumerate(_rows(scratch, count, ["repo", "path", "language"]))
         unit = "file"
-        units = {_name(row): row["language"] in file_kinds.CODE for position, row in rows if position not in copies}
+        code = _code(scratch, count, copies, unit)
     split_of = splits.assign(
-        units,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        seed=config.seed,
-        eligible=[name for name, has_code in units.items() if has_code],
+        code, validation_share=config.validation_share, test_share=config.test_share, seed=config.seed
     )
     return Decision(copies=copies, names=names, unit=unit, split_of=split_of)
+
+
+def _code(scratch: str, count: int, copies: Container[int], unit: str) -> dict[str, int]:
+    """Repository (or file) -> its bytes of code, copies not counted."""
+    sizes: dict[str, int] = {}
+    for position, row in enumerate(_rows(scratch, count, ["repo", "path", "language", "bytes"])):
+        if position not in copies:
+            name = _unit(row, unit)
+            sizes[name] = sizes.get(name, 0) + (row["bytes"] if row["language"] in file_kinds.CODE else 0)
+    return sizes
 
 
 def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:

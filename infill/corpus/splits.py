@@ -1,18 +1,22 @@
 """Which split a repository belongs to: by the hash of its name, so that it never moves while the corpus grows.
 
 A hash below `test_share` is test, below `test_share + validation_share` is validation, the rest trains. With few
-repositories that leaves splits empty; then the repository whose hash is nearest moves over, so that every split with a
-share has one as long as there are enough of them.
+repositories that leaves splits empty, or with so little code that no figure measured on it means anything; then the
+repositories whose hashes are nearest move over. A large corpus is not touched by that.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 SPLITS: Final = ("test", "validation", "train")
 """In the order of the hashes."""
 PRIORITY: Final = ("train", "test", "validation")
 """Which split is served first when there are fewer names than splits."""
+
+HELD_OUT: Final = ("test", "validation")
+ENOUGH: Final = 250_000
+"""Bytes of code that make some hundred holes in dozens of files."""
 
 
 def position(name: str, seed: int) -> float:
@@ -21,22 +25,23 @@ def position(name: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def assign(
-    names: Iterable[str], *, validation_share: float, test_share: float, seed: int, eligible: Iterable[str] = ()
-) -> dict[str, str]:
-    """Name -> "train", "validation" or "test".
+def assign(code: Mapping[str, int], *, validation_share: float, test_share: float, seed: int) -> dict[str, str]:
+    """Name -> "train", "validation" or "test", of the names in `code`, which tells how many bytes of code each holds.
 
-    Every split with a share above zero holds at least one name of `eligible` (all names when it is empty), if there are
-    as many as splits; with fewer, training is served first, then test.
+    Every split with a share above zero holds at least one name with code, if there are as many as splits; with fewer,
+    training is served first, then test. What is held out has `ENOUGH` bytes of code, or half its share of a smaller
+    corpus, as long as there are names small enough to move there. Where no name has code, all count alike.
     """
-    places = {name: position(name, seed) for name in names}
+    places = {name: position(name, seed) for name in code}
     shares = {"test": test_share, "validation": validation_share, "train": 1.0 - test_share - validation_share}
     bounds = {"test": test_share, "validation": test_share + validation_share, "train": 1.0}
     result = {name: next(split for split in SPLITS if place < bounds[split]) for name, place in places.items()}
-    counted = sorted(set(eligible) or places, key=lambda name: (places[name], name))
+    counted = sorted([name for name in code if code[name]] or code, key=lambda name: (places[name], name))
     for split in PRIORITY:
         if shares[split] > 0 and all(result[name] != split for name in counted):
             _fill(result, split, counted)
+    for split in HELD_OUT:
+        _top_up(result, split, {name: code[name] for name in counted}, shares[split] * sum(code.values()))
     return result
 
 
@@ -51,3 +56,17 @@ def _fill(result: dict[str, str], split: str, counted: list[str]) -> None:
         donor = max(donors, key=lambda other: (sizes[other], PRIORITY.index(other)))
         members = [name for name in counted if result[name] == donor]
         result[members[-1] if split == "train" else members[0]] = split
+
+
+def _top_up(result: dict[str, str], split: str, code: Mapping[str, int], wanted: float) -> None:
+    """Move names from training into `split`, in the order of `code`, until it has enough.
+
+    None above twice the split's share moves, and half of all code stays in training.
+    """
+    held = sum(size for name, size in code.items() if result[name] == split)
+    spare = sum(size for name, size in code.items() if result[name] == "train") - sum(code.values()) / 2
+    for name, size in code.items():
+        if held >= min(ENOUGH, wanted / 2):
+            return
+        if result[name] == "train" and size <= min(2 * wanted, spare):
+            result[name], held, spare = split, held + size, spare - size

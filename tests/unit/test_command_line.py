@@ -180,7 +180,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
         )
 
 
-@pytest.mark.parametrize("command", ["run --out", "export gguf a --to", "export adapter a --to", "pipeline compile --to"])
+@pytest.mark.parametrize(
+    "command", ["run --out", "export gguf a --to", "export adapter a --to", "pipeline compile --to"]
+)
 def test_a_target_that_cannot_be_written_is_told_before_the_work(
     command: str, places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,8 +228,8 @@ def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
     assert {row["language"] for row in rows(tmp_path / "out", "documents")} == {"python"}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert "MIT" in report["by_licence"]
-    repositories = {split: entry["repositories"] for split, entry in report["by_split"].items()}
-    assert repositories["train"] > repositories["test"] + repositories["validation"]
+    held = {split: entry["bytes"] for split, entry in report["by_split"].items()}
+    assert held["train"] > held["test"] + held["validation"]
     assert all(entry["documents"] for entry in report["by_split"].values())
 
 

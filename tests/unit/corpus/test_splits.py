@@ -9,35 +9,55 @@ from hypothesis import strategies as st
 from infill.corpus import splits
 
 NAMES = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=40)
+SIZES = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(0, 2_000_000), min_size=1, max_size=40)
 assign = partial(splits.assign, validation_share=0.05, test_share=0.05)
 
 
 @given(NAMES, st.integers(0, 3))
 def test_each_split_has_a_repository_when_there_are_three(names: set[str], seed: int) -> None:
-    split_of = assign(names, seed=seed)
+    split_of = assign(dict.fromkeys(names, 1), seed=seed)
     assert set(split_of) == names
     assert set(split_of.values()) == set(splits.PRIORITY[: min(len(names), 3)])
 
 
-@given(NAMES, st.data())
-def test_only_repositories_that_count_fill_a_split(names: set[str], data: st.DataObject) -> None:
-    eligible = data.draw(st.sets(st.sampled_from(sorted(names)), min_size=1))
-    split_of = assign(names, seed=0, eligible=eligible)
+@given(SIZES)
+def test_only_repositories_with_code_fill_a_split(code: dict[str, int]) -> None:
+    split_of = assign(code, seed=0)
+    eligible = {name for name, size in code.items() if size} or set(code)
     assert {split_of[name] for name in eligible} >= set(splits.PRIORITY[: min(len(eligible), 3)])
+
+
+@given(SIZES, st.integers(0, 3))
+def test_what_is_held_out_has_enough_code_where_training_can_spare_it(code: dict[str, int], seed: int) -> None:
+    split_of, total = assign(code, seed=seed), sum(code.values())
+    held = {split: sum(code[name] for name in code if split_of[name] == split) for split in splits.SPLITS}
+    for split in splits.HELD_OUT:
+        most = min(0.1 * total, held["train"] - total / 2)
+        spare = [name for name, size in code.items() if split_of[name] == "train" and 0 < size <= most]
+        assert held[split] >= min(splits.ENOUGH, 0.025 * total) or not spare
 
 
 @given(NAMES)
 def test_a_split_without_a_share_stays_empty(names: set[str]) -> None:
-    assert set(splits.assign(names, seed=0, validation_share=0, test_share=0).values()) == {"train"}
+    code = dict.fromkeys(names, 1)
+    assert set(splits.assign(code, seed=0, validation_share=0, test_share=0).values()) == {"train"}
 
 
 def test_repositories_stay_where_they_are_while_the_corpus_grows() -> None:
     names = [f"repository {number}" for number in range(1000)]
-    small, large = assign(names[:500], seed=0), assign(names, seed=0)
+    small, large = (assign(dict.fromkeys(part, 100_000), seed=0) for part in (names[:500], names))
     assert all(large[name] == split for name, split in small.items())
     assert 20 < Counter(large.values())["test"] < 80
 
 
 def test_the_seed_moves_them() -> None:
-    names = [f"repository {number}" for number in range(1000)]
-    assert assign(names, seed=0) != assign(names, seed=1)
+    code = {f"repository {number}": 1 for number in range(1000)}
+    assert assign(code, seed=0) != assign(code, seed=1)
+
+
+def test_a_held_out_split_of_tiny_repositories_gets_some_of_a_useful_size() -> None:
+    code = {f"repository {number}": 1_000 if number % 2 else 200_000 for number in range(36)}
+    for seed in range(20):
+        split_of = assign(code, seed=seed)
+        for split in splits.HELD_OUT:
+            assert sum(size for name, size in code.items() if split_of[name] == split) >= 90_000

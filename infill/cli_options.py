@@ -209,21 +209,20 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         metavar="URI",
         help="dir:/path or packages: (may be repeated; default: packages:)",
     )
-    parser.add_argument(
-        "--base-model",
-        type=absolute_uri,
-        metavar="URI",
-        help="start from this Hugging Face folder, .gguf file or package:NAME==VERSION, not from scratch",
-    )
-    parser.add_argument(
-        "--add-fim", action="store_true", help="give a base model without fill-in-the-middle tokens some"
-    )
-    parser.add_argument(
-        "--adapter", type=absolute_uri, metavar="URI", help="merge this LoRA adapter into the base model first"
-    )
+    base_options(parser, parser, "start from this {kind}, not from scratch")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
     )
+
+
+def base_options(parser: argparse.ArgumentParser, group: Any, about: str) -> None:
+    """Add the options that name a published base, --base-model to `group`; `about` tells what is done with a {kind}."""
+    about = about.format(kind="Hugging Face folder, .gguf file or package:NAME==VERSION")
+    group.add_argument("--base-model", type=absolute_uri, metavar="URI", help=about)
+    about = "give a base model without fill-in-the-middle tokens some"
+    parser.add_argument("--add-fim", action="store_true", help=about)
+    about = "merge this LoRA adapter into the base model first"
+    parser.add_argument("--adapter", type=absolute_uri, metavar="URI", help=about)
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:

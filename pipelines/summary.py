@@ -31,7 +31,8 @@ def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
         soft_wrap=True,
     )
     if gate["passed"]:
-        console.print(f"serve:  infill serve --out {shlex.quote(str(out))}", highlight=False, soft_wrap=True)
+        where = "# and complete in your browser at http://127.0.0.1:8080/"
+        console.print(f"serve:  infill serve --out {shlex.quote(str(out))}  {where}", highlight=False, soft_wrap=True)
 
 
 def _corpus(summary: Mapping[str, Any], out: Path) -> Table:

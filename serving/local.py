@@ -240,7 +240,8 @@ def serve(
     try:
         transformer = ("--cors_origins", cors_origins) if cors_origins else ()
         with servers(uri, host=host, port=port, timeout_s=timeout_s, transformer=transformer, echo=say) as children:
-            say(f"infill: ready at {children[1].url}/v1/completions (Ctrl-C ends it)")
+            url = children[1].url
+            say(f"infill: ready at {url}/v1/completions; try it in a browser at {url}/ (Ctrl-C ends it)")
             while True:
                 for child in children:
                     child.check()

@@ -5,6 +5,7 @@ that trains, scores and checkpoints a decoder does the same for it; what is froz
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from infill import manifest, model, prompt, storage
+from infill import bases, manifest, model, prompt, storage
 from infill.config import ModelConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
@@ -170,6 +171,20 @@ def digest(adapter: str) -> str:
     """Return the SHA-256 of an adapter's weights and settings. Raise InputError for a folder without one."""
     folder = _fetch(adapter)
     return hashlib.sha256(b"".join((folder / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))).hexdigest()
+
+
+def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
+    """Return the model folder of a published base, whole where it is an artifact, with its adapter merged.
+
+    The merged model stands in the user's cache and is made once. Raise InputError for what cannot be used.
+    """
+    folder = bases.fetch(base, add_fim=add_fim)
+    if artifact := manifest.find(str(folder)):
+        manifest.check(artifact)
+    if not adapter:
+        return folder
+    name = f"adapted-{storage.fingerprint(str(folder))[:24]}-{storage.fingerprint(adapter)[:24]}"
+    return bases.once(name, functools.partial(merge, str(folder), adapter))
 
 
 def merge(base: str, adapter: str, target: Path) -> None:

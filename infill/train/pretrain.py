@@ -115,13 +115,7 @@ def check_size(corpus: str, batch_tokens: int, encoder: Encoder) -> None:
 
 def _base(config: PretrainConfig) -> Path:
     """Return the folder of the base model, whole where it is an artifact, with its adapter merged."""
-    folder = bases.fetch(config.base_model, add_fim=config.add_fim)
-    if artifact := manifest.find(str(folder)):
-        manifest.check(artifact)
-    if not config.adapter:
-        return folder
-    name = f"adapted-{storage.fingerprint(str(folder))[:24]}-{storage.fingerprint(config.adapter)[:24]}"
-    return bases.once(name, functools.partial(adapter.merge, str(folder), config.adapter))
+    return adapter.adapted(config.base_model, add_fim=config.add_fim, adapter=config.adapter)
 
 
 def _of_base(config: PretrainConfig, tokenizer: Path) -> PretrainConfig:

@@ -18,8 +18,10 @@ class Answer:
     deltas: AsyncGenerator[Delta, None]
     context_length: int
     """Tokens of the longest prompt and answer together."""
+    began: float
+    """When packing began, in seconds of the monotonic clock."""
     asked: float
-    """When the predictor was asked, in seconds of the monotonic clock."""
+    """When the predictor was asked."""
     first: float = 0.0
     """When its first event came."""
 
@@ -32,7 +34,15 @@ class Answer:
             "context": [{name: getattr(item, name) for name in names} for item in self.packed.prompt.items],
             "why_empty": self.packed.why_empty,
             "warnings": list(self.request.warnings),
+            "timing_ms": {
+                "packing": _milliseconds(self.asked - self.began),
+                "first_token": _milliseconds(self.first - self.asked),
+            },
         }
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1_000, 2)
 
 
 @dataclass(kw_only=True)

@@ -30,6 +30,7 @@ from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.answer import Answer, Outcome
 from serving.transformer.cut import cut, nothing, silent
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
+from serving.transformer.page import add_page
 from serving.transformer.pages import PAGES, Page
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
@@ -109,6 +110,7 @@ async def _ask(
         request=completion,
         deltas=_deltas(service, packed, completion, headers),
         context_length=limits.prompt + limits.new,
+        began=started,
         asked=asked,
     )
     try:
@@ -216,6 +218,7 @@ def create_router(service: Service) -> APIRouter:
         await service.upstream.close()
 
     router = APIRouter(lifespan=lifespan)
+    add_page(router)
     packed = packed_fields(service)
     for path, protocols in by_path().items():
         router.add_api_route(path, _completer(service, protocols), methods=["POST"], **of_protocols(protocols, packed))

@@ -43,8 +43,13 @@ PROVENANCE: Final[Schema] = {
         },
         "why_empty": {"type": ["string", "null"]},
         "warnings": {"type": "array", "items": {"type": "string"}},
+        "timing_ms": {
+            "type": "object",
+            "properties": {"packing": {"type": "number"}, "first_token": {"type": "number"}},
+            "required": ["packing", "first_token"],
+        },
     },
-    "required": ["prompt_tokens", "context", "why_empty", "warnings"],
+    "required": ["prompt_tokens", "context", "why_empty", "warnings", "timing_ms"],
 }
 
 

@@ -443,6 +443,7 @@ def _model(options: argparse.Namespace) -> str:
     if options.base_model:
         from infill.train.adapter import adapted
 
+        print(f"infill: preparing {options.base_model}; the first time this takes a minute", file=sys.stderr)
         return str(adapted(options.base_model, add_fim=options.add_fim, adapter=options.adapter or ""))
     if options.add_fim or options.adapter:
         raise InputError("--add-fim and --adapter change a published base; name one with --base-model")

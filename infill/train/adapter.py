@@ -56,13 +56,19 @@ def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
         trainable_token_indices={"embed_tokens": sorted(fmt.stop_ids)} if config.lora_rows else None,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
+    with torch.random.fork_rng(devices=[]), _quiet_peft():
         torch.manual_seed(config.seed)
         adapted = get_peft_model(decoder, settings)
     if config.lora_start:
         _start(adapted, config)
     return adapted
+
+
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
+        yield
 
 
 def started(config: TrainConfig) -> dict[str, str]:
@@ -198,7 +204,8 @@ def merge(base: str, adapter: str, target: Path) -> None:
     _check_base(base, folder, adapter)
     decoder = model.load(storage.fetch(base))
     try:
-        merged = PeftModel.from_pretrained(decoder, str(folder)).merge_and_unload()
+        with _quiet_peft():
+            merged = PeftModel.from_pretrained(decoder, str(folder)).merge_and_unload()
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"the adapter in {adapter} cannot be read ({error}); fetch or train it again") from error
     target.mkdir()

@@ -94,6 +94,17 @@ def test_unreachable_kfp_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
     assert "Kubeflow Pipelines at http://127.0.0.1:9" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--add-fim", "--adapter=a"])
+def test_what_changes_a_base_needs_one(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--out", str(tmp_path), option]) == 2
+    assert "name one with --base-model" in capsys.readouterr().err
+
+
+def test_a_base_that_is_not_there_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--base-model", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_run_without_deployment_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "--out", str(tmp_path)]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err

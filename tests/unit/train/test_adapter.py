@@ -14,7 +14,7 @@ from peft import PeftModel
 from infill import config, examples, model, prompt, storage
 from infill.config import Preset
 from infill.errors import InputError
-from infill.train import adapter, dpo, pretrain, sft
+from infill.train import adapter, card, dpo, pretrain, sft
 from tests.builders import tiny_model, tiny_repositories, write_documents
 from tests.unit.train.test_stages import stage
 
@@ -82,6 +82,19 @@ def test_nothing_of_an_adapter_tells_where_it_was_trained(root: Path, published:
     for folder in (published, root / "sft" / adapter.FOLDER):
         for file in folder.iterdir():
             assert str(root).encode() not in file.read_bytes(), file
+
+
+def test_an_adapted_base_is_made_once(
+    root: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    base = str(root / "base")
+    folder = adapter.adapted(base, adapter=str(published))
+    made = (folder / "model.safetensors").stat().st_ino
+    assert storage.read_json(str(folder / "card.json"))["adapter"]["sha256"] == adapter.digest(str(published))
+    assert adapter.adapted(base, adapter=str(published)) == folder
+    assert (folder / "model.safetensors").stat().st_ino == made
+    assert "adapter" not in card.of_base(str(adapter.adapted(base)))
 
 
 def test_the_card_of_an_adapted_model_names_the_adapter(root: Path, published: Path, tmp_path: Path) -> None:

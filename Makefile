@@ -120,9 +120,17 @@ docs: setup ## build the documentation into out/site, strictly: a dead link fail
 	$(BIN)/python -m tools.architecture
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+# An environment that serves and nothing else: a third of the download, and no compiler.
+.venv-try/.ready: pyproject.toml requirements/cpu.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; install Python 3.11" >&2; exit 1; }
+	test -x .venv-try/bin/uv || { $(PYTHON) -m venv .venv-try && .venv-try/bin/python -m pip install --quiet --no-compile uv==$(UV_VERSION); }
+	grep -v '^deepspeed==' requirements/cpu.txt | .venv-try/bin/uv pip install --quiet --python .venv-try/bin/python \
+		$(if $(WHEELS),--find-links $(WHEELS),--torch-backend cpu) --constraint - --editable '.[bases,jit,predictor,transformer]'
+	touch $@
+
 .PHONY: try
-try: setup ## complete code in the browser with SmolLM2-135M and the shipped adapter, without training (PORT=8080)
-	$(BIN)/infill serve --base-model "$(SMOLLM2)" --add-fim --adapter models/smollm2-135m-fim --port $(PORT)
+try: .venv-try/.ready ## complete code in the browser with SmolLM2-135M and the shipped adapter, without training (PORT=8080)
+	.venv-try/bin/infill serve --base-model "$(BASE)" --add-fim $(if $(ADAPTER),--adapter "$(ADAPTER)") --port $(PORT)
 
 .PHONY: page
 page: ## build the web page that the transformer serves, from web/ (needs Node 20 and npm)

@@ -59,12 +59,16 @@ demo: setup ## fine-tune, evaluate, register and serve SmolLM2-135M on the insta
 	$(BIN)/infill smoke --out "$(OUT)"
 	@echo "make: complete in your browser at http://127.0.0.1:$(PORT)/ with: make serve$(if $(filter-out out/demo,$(OUT)), OUT=$(OUT))"
 
-# The adapter's second training: mostly single lines, from the caret before the indentation to behind the line break.
-SHORT_HOLES := --set examples.holes=1500 --set examples.validation_holes=60 --set examples.test_holes=100 \
+# The adapter's second training: mostly single lines of functions, from the caret before the indentation to behind the
+# line break, in short prompts.
+SHORT_HOLES := --set examples.holes=4000 --set examples.validation_holes=60 --set examples.test_holes=0 \
 	--set 'examples.split.start=[["line_start",0.7],["line_middle",0.15],["token_middle",0.05],["block",0.1]]' \
 	--set 'examples.split.end=[["line_start",0.85],["block",0.1],["line_middle",0.05]]' \
 	--set examples.split.before_indent=0.75 --set examples.split.before_line=0.7 \
-	--set examples.split.max_middle_chars=110 --set 'examples.strategies=[["none",0.85],["infill",0.15]]'
+	--set examples.split.max_middle_chars=110 --set 'examples.strategies=[["none",0.7],["infill",0.3]]'
+SHORT_STEPS := --set sft.train.steps=560 --set sft.train.batch_tokens=512 --set sft.train.micro_batch_tokens=512 \
+	--set sft.train.learning_rate=8e-4 --set sft.train.decay_share=0.95 --set sft.train.log_every=10 \
+	--set sft.max_prompt_tokens=448 --set 'sft.prompt_lengths=[[96,0.25],[160,0.4],[240,0.25],[448,0.1]]'
 
 .PHONY: adapter
 adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-135m-fim (two hours on two cores, resumable)
@@ -77,12 +81,14 @@ adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-
 		--output out/adapter/examples
 	$(BIN)/infill train sft --preset adapter --set sft.train.launcher=local --examples out/adapter/examples \
 		--model out/adapter/base --output out/adapter/sft
-	$(BIN)/infill examples build --preset adapter --seed 1 $(SHORT_HOLES) --corpus out/adapter/corpus \
+	$(BIN)/python -m tools.adapter_sources --without-tests models/smollm2-135m-fim/functions.txt out/adapter/functions
+	$(BIN)/infill corpus build --preset adapter --set 'corpus.languages=["python"]' --source dir:out/adapter/functions \
+		--output out/adapter/corpus2
+	$(BIN)/infill examples build --preset adapter --seed 2 $(SHORT_HOLES) --corpus out/adapter/corpus2 \
 		--tokenizer out/adapter/tokenizer --output out/adapter/examples2
-	$(BIN)/infill train sft --preset adapter --seed 1 --set sft.train.launcher=local --set sft.train.steps=90 \
-		--set sft.train.learning_rate=6e-4 --set sft.train.warmup_steps=4 --set sft.train.decay_share=0.9 \
-		--set sft.train.lora_start=out/adapter/sft/adapter --set sft.train.validation_batches=4 \
-		--examples out/adapter/examples2 --model out/adapter/base --output out/adapter/sft2
+	$(BIN)/infill train sft --preset adapter --seed 2 $(SHORT_STEPS) --set sft.train.launcher=local \
+		--set sft.train.lora_start=out/adapter/sft/adapter --examples out/adapter/examples2 --model out/adapter/base \
+		--output out/adapter/sft2
 	$(BIN)/infill export adapter out/adapter/sft2 --to models/smollm2-135m-fim
 
 .PHONY: base

@@ -4,7 +4,8 @@
 
 A line of the list is `pypi NAME==VERSION` or `npm NAME@VERSION`; without a version it is the newest, and the line with
 it is printed, to be written into the list. What is there is not fetched again. Files that hold a long line of a
-HumanEval task are left out, so that the benchmark measures what was learned.
+HumanEval task are left out, so that the benchmark measures what was learned; with --without-tests, tests and
+documentation are too.
 """
 
 import argparse
@@ -33,6 +34,7 @@ PYPI: Final = "https://pypi.org/simple"
 log = logging.getLogger("adapter_sources")
 
 NPM: Final = "https://registry.npmjs.org"
+DOCUMENTATION: Final = {"doc", "docs"}
 LONG_LINE: Final = 40
 """A line of a task with so many characters names the task; shorter ones stand in everybody's code."""
 
@@ -41,6 +43,7 @@ def main() -> None:
     parser = entry.Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--without-tests", action="store_true", help="leave out tests and documentation")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     forbidden = benchmark_lines() if os.environ.get(humaneval.FOLDER) else None
@@ -54,7 +57,7 @@ def main() -> None:
         place = options.folder / f"{name.replace('/', '_')}-{version}"
         log.info("%s %s%s%s", index, name, "==" if index == "pypi" else "@", version)
         if not place.exists():
-            unpack(download(url, digest), place)
+            unpack(download(url, digest), place, without_tests=options.without_tests)
             for path in holding(place, forbidden or frozenset()):
                 log.info("%s holds a task of HumanEval: left out", path)
                 path.unlink()
@@ -96,13 +99,16 @@ def download(url: str, digest: str) -> bytes:
     return answer.content
 
 
-def unpack(archive: bytes, place: Path) -> None:
+def unpack(archive: bytes, place: Path, *, without_tests: bool = False) -> None:
     """Unpack a tar archive with one folder at its top into `place`, which appears whole."""
     partial = place.with_name(f"{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(partial, filter="data")
     (top,) = partial.iterdir()
+    for path in sorted(top.rglob("*"), reverse=True) if without_tests else ():
+        if not path.is_dir() and any("test" in part or part in DOCUMENTATION for part in path.relative_to(top).parts):
+            path.unlink()
     top.rename(place)
     partial.rmdir()
 

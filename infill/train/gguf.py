@@ -139,8 +139,7 @@ def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path
     tokens = {number: (token, TokenType.NORMAL) for token, number in words["vocab"].items()}
     tokens |= {added["id"]: (added["content"], TokenType.USER_DEFINED) for added in tokenizer["added_tokens"]}
     tokens |= {number: (token, TokenType.CONTROL) for number, token in prompt.control_tokens(tokenizer).items()}
-    unused = {number: (f"[PAD{number}]", TokenType.UNUSED) for number in range(config["vocab_size"])}
-    table = [(unused | tokens)[number] for number in range(config["vocab_size"])]
+    table = [tokens.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(config["vocab_size"])]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([token for token, _ in table])

@@ -1,12 +1,14 @@
 """Measure the latency that the transformer adds to the predictor, and what the predictor's KV cache saves.
 
-    python -m benchmarks.serving [--quick] [--model URI] [--repo DIR]
+    python -m benchmarks.serving [--quick] [--model URI] [--repo DIR] [--engines] [--threads N]
 
 One developer types: the caret stands in a file of the project and moves on by a few characters a request; the other
 files travel with each request. For each step the same prompt goes to the predictor directly and through the
 transformer, twice each in turn after a first call that fills the KV cache, and one token comes back: the difference is
 HTTP, JSON, indexing, ranking, packing and tokenising. The model is tiny unless one is given, so the overhead is not
 drowned in the forward pass.
+
+With `--engines` the predictor's two engines are compared instead (`benchmarks.engines`): give a real model.
 """
 
 import json
@@ -21,6 +23,7 @@ from typing import Any
 import httpx
 
 import infill
+from benchmarks import engines
 from infill import entry
 from infill.cli_options import absolute_uri, input_folder
 from infill.errors import InputError
@@ -47,9 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--repo", type=input_folder, default=Path(infill.__file__).parent, metavar="DIR", help="the project"
     )
+    parser.add_argument("--engines", action="store_true", help="compare transformers and llama.cpp instead")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each engine; 0: as it serves")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or tiny_model(Path(folder) / "model", context_length=CONTEXT_LENGTH)
+        if options.engines:
+            print(json.dumps(engines.compare(model, quick=options.quick, threads=options.threads, echo=_log)))
+            return
         print(json.dumps(_run(model, options.repo, 10 if options.quick else 100)))
 
 

@@ -325,6 +325,12 @@ def _add_serving(commands: Commands) -> None:
     serve.add_argument(
         "--cors", type=word, metavar="ORIGINS", help="web pages that may ask, as https://editor.example,... or *"
     )
+    serve.add_argument(
+        "--engine",
+        choices=("auto", "transformers", "llama.cpp"),
+        default="auto",
+        help="what computes the model; auto: llama.cpp on a CPU, where it reads the model; default: %(default)s",
+    )
 
     complete = command(
         commands,
@@ -455,7 +461,7 @@ def _model(options: argparse.Namespace) -> str:
 def _serve(options: argparse.Namespace) -> None:
     from serving.local import serve
 
-    serve(_model(options), port=options.port, host=options.host, cors_origins=options.cors or "")
+    serve(_model(options), port=options.port, host=options.host, cors_origins=options.cors or "", engine=options.engine)
 
 
 def _complete(options: argparse.Namespace) -> dict[str, Any]:

@@ -246,6 +246,14 @@ def _uploaded(uri: str) -> Iterator[BinaryIO]:
     file.close()
 
 
+def publish(file: Path, target: Path) -> None:
+    """Rename `file`, which is complete, to `target` on the same file system, durably."""
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
+    os.replace(file, target)
+    sync_folder(target.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

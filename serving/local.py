@@ -221,7 +221,13 @@ def running(uri: str, *, predictor: Sequence[str] = (), transformer: Sequence[st
 
 
 def serve(
-    uri: str, *, port: int = 8_080, host: str = "127.0.0.1", cors_origins: str = "", timeout_s: float = 900.0
+    uri: str,
+    *,
+    port: int = 8_080,
+    host: str = "127.0.0.1",
+    cors_origins: str = "",
+    engine: str = "auto",
+    timeout_s: float = 900.0,
 ) -> None:
     """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM.
 
@@ -239,7 +245,15 @@ def serve(
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         transformer = ("--cors_origins", cors_origins) if cors_origins else ()
-        with servers(uri, host=host, port=port, timeout_s=timeout_s, transformer=transformer, echo=say) as children:
+        with servers(
+            uri,
+            host=host,
+            port=port,
+            timeout_s=timeout_s,
+            predictor=("--engine", engine),
+            transformer=transformer,
+            echo=say,
+        ) as children:
             url = children[1].url
             say(f"infill: ready at {url}/v1/completions; try it in a browser at {url}/ (Ctrl-C ends it)")
             while True:

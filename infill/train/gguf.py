@@ -6,8 +6,9 @@ that the converter writes: the same tensors under the same names (`tests.e2e.lla
 """
 
 import json
-import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from infill import manifest, prompt
+from infill import manifest, prompt, storage
 from infill.bases import pre_tokenizers
 from infill.errors import InputError
 from infill.text import read_text
@@ -53,20 +54,17 @@ def export(model: str, target: Path, kind: str = "") -> dict[str, Any]:
     kind = kind or tensors.kind
     if kind not in TYPES:
         raise InputError(f"there is no GGUF type {kind!r}; choose one of {', '.join(TYPES)}")
-    part = target.with_name(f".{target.name}.part")
+    facts = {"title": folder.name, **card.of_base(model)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    writer = GGUFWriter(part, "llama")
-    try:
-        _write_settings(writer, config, kind)
-        facts = {"title": folder.name, **card.of_base(model)}
-        writer.add_name(facts["title"])
-        writer.add_license(facts["licence"])
-        pre = _write_tokenizer(writer, config, folder)
-        _write_tensors(writer, config, tensors, TYPES[kind][0])
-        os.replace(part, target)
-    finally:
-        writer.close()
-        part.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
+        part = Path(scratch, target.name)
+        with closing(GGUFWriter(part, "llama")) as writer:
+            _write_settings(writer, config, kind)
+            writer.add_name(facts["title"])
+            writer.add_license(facts["licence"])
+            pre = _write_tokenizer(writer, config, folder)
+            _write_tensors(writer, config, tensors, TYPES[kind][0])
+        storage.publish(part, target)
     return {"file": str(target), "bytes": target.stat().st_size, "type": kind, "tensors": len(tensors), "pre": pre}
 
 

@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 
 from serving.events import DONE, event
 from serving.http import EventStream, error_response, json_response, read_body, request_id, while_connected
+from serving.predictor.completion import CompletionEngine, Piece
 from serving.predictor.config import PredictorConfig
-from serving.predictor.engine import Engine
-from serving.predictor.worker import Job, Piece, Worker, emitter
+from serving.predictor.worker import Job, Worker, emitter
 from serving.protocol import (
     SAMPLING_FIELDS,
     ApiError,
@@ -65,12 +65,12 @@ class Service:
     """What the routes share; nothing in it belongs to one request."""
 
     config: PredictorConfig
-    engine: Engine
+    engine: CompletionEngine
     worker: Worker
     metrics: Metrics
 
 
-def read_prompt(body: dict[str, Any], engine: Engine, sampling: Sampling) -> list[int]:
+def read_prompt(body: dict[str, Any], engine: CompletionEngine, sampling: Sampling) -> list[int]:
     """The token ids of `prompt`. Raises ApiError when it is text, holds unknown ids or does not fit the context."""
     prompt = body.get("prompt")
     if isinstance(prompt, str) or (isinstance(prompt, list) and any(isinstance(part, str) for part in prompt)):
@@ -164,7 +164,7 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application; its worker thread runs as long as it does."""
+    """The application; its worker threads run as long as it does."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -195,12 +195,16 @@ def create_app(service: Service) -> FastAPI:
 
 def _add_health(app: FastAPI, service: Service) -> None:
     def health() -> Response:
-        state = {"ready": service.worker.healthy, "waiting": service.worker.waiting}
+        state = {
+            "ready": service.worker.healthy,
+            "waiting": service.worker.waiting,
+            "engine": service.engine.name,
+        }
         return json_response(state, "", 200 if service.worker.healthy else 503)
 
     async def metrics(request: Request) -> Response:
         service.metrics.queue.set(service.worker.waiting)
-        service.metrics.cache.set(service.engine.cache.nbytes)
+        service.metrics.cache.set(service.engine.cache_bytes)
         encode, kind = exposition.choose_encoder(request.headers.get("accept", ""))
         return Response(encode(service.metrics.registry), headers={"content-type": kind})
 

@@ -1,8 +1,12 @@
 """What the predictor can be told."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
+from infill.llama_cpp import GGUF_TYPE, GGUF_TYPES
 from infill.storage import LOCATION
+
+ENGINES: Final = ("auto", "transformers", "llama.cpp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +21,10 @@ class PredictorConfig:
     """Address to listen on."""
     port: int = 8081
     """Port to listen on."""
+    engine: str = "auto"
+    """`llama.cpp` (CPU), `transformers`, or `auto`: llama.cpp on a CPU where it is installed and can read the model."""
+    gguf_type: str = GGUF_TYPE
+    """What llama.cpp stores the matrices as: `f16`, `f32`, `bf16` or `q8_0`."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     threads: int = 0
@@ -37,5 +45,11 @@ class PredictorConfig:
             raise ValueError(f"port must be between 0 and 65535, got {self.port}")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise ValueError(f"device {self.device!r} is none of auto, cpu, cuda")
+        if self.engine not in ENGINES:
+            raise ValueError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
+        if self.gguf_type not in GGUF_TYPES:
+            raise ValueError(f"unknown gguf_type {self.gguf_type!r}; choose one of {', '.join(GGUF_TYPES)}")
+        if self.engine == "llama.cpp" and self.device == "cuda":
+            raise ValueError("engine llama.cpp runs on a CPU; choose --device cpu or --engine transformers")
         if self.queue < 1 or self.timeout_s <= 0 or self.threads < 0 or self.cache_gib < 0:
             raise ValueError("queue and timeout_s must be positive, threads and cache_gib must not be negative")

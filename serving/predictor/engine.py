@@ -1,11 +1,10 @@
-"""The model: loading, prefill from the longest known prefix, one token after the other.
+"""transformers as the predictor's engine: loading, prefill from the longest known prefix, one token after the other.
 
 One request at a time; T = tokens of the prompt, V = vocabulary.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +15,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from infill.errors import InputError
-from infill.prompt import Encoder, load_encoder, load_format
+from infill.prompt import load_encoder
 from serving.predictor.cache import Entry, Ids, PrefixCache
-from serving.predictor.text import token_bytes
+from serving.predictor.completion import Piece
+from serving.predictor.folder import CPU_CACHE_BYTES, read_config, read_stop_ids, useful_threads
+from serving.predictor.text import Detokeniser, token_bytes
 from serving.protocol import Sampling
 
 PREFILL_TOKENS: Final = 512
 """Prompt tokens per forward pass; between two passes a cancelled request is noticed. On a GPU eight times as many."""
-SMALL_PARAMETERS: Final = 20_000_000
-MAX_THREADS: Final = 8
-CPU_CACHE_BYTES: Final = 1 << 30
 PLAIN_LAYERS: Final = {DynamicLayer, DynamicSlidingWindowLayer}
 """Layers whose keys and values can all be kept (the mask sees to the window) and be cut back to a prefix."""
 
@@ -73,7 +71,10 @@ def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
 
 
 class Engine:
-    """A loaded model with its KV caches. Used by one thread."""
+    """A model in transformers with its KV caches. Used by one thread."""
+
+    name = "transformers"
+    slots = 1
 
     def __init__(self, folder: Path, *, device: str = "auto", threads: int = 0, cache_gib: float = 0.0) -> None:
         self.device = choose_device(device)
@@ -81,13 +82,36 @@ class Engine:
         encoder = load_encoder(folder)
         self.token_bytes = token_bytes(encoder.json)
         self.model = _load_model(folder, self.device)
-        torch.set_num_threads(threads or _useful_threads(self.model))
+        torch.set_num_threads(threads or useful_threads(self.model.num_parameters()))
         self.context_length = int(config.max_position_embeddings)
         self.vocab_size = int(config.vocab_size)
-        self.stop_ids = _stop_ids(folder, encoder, self.model)
+        self.stop_ids = read_stop_ids(folder, encoder)
         room = int(cache_gib * 2**30) or _cache_room(self.device)
         self.cache = PrefixCache(room)
         self._prefill_tokens = PREFILL_TOKENS * (8 if self.device.type == "cuda" else 1)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the KV caches that are kept between requests."""
+        return self.cache.nbytes
+
+    def complete(
+        self, prompt: list[int], sampling: Sampling, check: Callable[[], None]
+    ) -> Generator[Piece, None, None]:
+        """Yield pieces up to one with a finish reason; `check` is called before each forward pass and may raise."""
+        stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else self.stop_ids)
+        detokeniser = Detokeniser(self.token_bytes)
+        try:
+            with self.session(prompt) as session:
+                for count, token in enumerate(self.generate(session, sampling, check), start=1):
+                    ended = token in stops
+                    text = "" if ended else detokeniser.feed(token)
+                    reason = "stop" if ended else "length" if count == sampling.max_tokens else None
+                    yield Piece(text=text, finish_reason=reason, tokens=count, cached_tokens=session.cached_tokens)
+                    if reason:
+                        return
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
 
     @contextmanager
     def session(self, prompt: list[int]) -> Iterator[Session]:
@@ -132,6 +156,10 @@ class Engine:
         session = Session(prompt=np.zeros(1, np.int64), cache=DynamicCache(), cached_tokens=0, fed=[])
         self._forward(session, [0])
 
+    def close(self) -> None:
+        """Forget the KV caches; the model goes with its last reference."""
+        self.cache.clear()
+
     @torch.inference_mode()
     def _forward(self, session: Session, ids: list[int]) -> torch.Tensor:
         """Logits [V] after `ids`, in fp32 on the CPU."""
@@ -151,8 +179,7 @@ class Engine:
 
 
 def _load_config(folder: Path) -> Any:
-    if not (folder / "config.json").exists():
-        raise InputError(f"{folder} is not a model folder: it has no config.json")
+    read_config(folder)
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -170,22 +197,6 @@ def _load_model(folder: Path, device: torch.device) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"the model in {folder} cannot be loaded: {error}") from error
     return model.to(device).eval()
-
-
-def _useful_threads(model: Any) -> int:
-    """One for a small model: the threads of a matrix product that takes microseconds mostly wait for each other."""
-    cores = len(os.sched_getaffinity(0))
-    return 1 if model.num_parameters() < SMALL_PARAMETERS else min(cores, MAX_THREADS)
-
-
-def _stop_ids(folder: Path, encoder: Encoder, model: Any) -> frozenset[int]:
-    """Return the tokens that end a text: the model's own end of text, and every control token."""
-    eos = model.generation_config.eos_token_id
-    stops = {eos} if isinstance(eos, int) else set(eos or ())
-    stops |= set(encoder.control)
-    with suppress(InputError):
-        stops |= set(load_format(folder).stop_ids)
-    return frozenset(stops)
 
 
 def _cache_room(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""The thread that owns the model, and the queue before it."""
+"""The threads that use the model, and the queue before them."""
 
 import asyncio
 import logging
@@ -6,13 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-import torch
-
-from serving.predictor.engine import Engine
-from serving.predictor.text import Detokeniser, StopFilter
+from serving.predictor.completion import CompletionEngine, Piece
+from serving.predictor.text import StopFilter
 from serving.protocol import ApiError, Sampling
 
 log = logging.getLogger("infill.predictor")
@@ -23,18 +22,6 @@ MAX_FAILURES: Final = 3
 
 class CancelledError(Exception):
     """The client has gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What one step adds to an answer."""
-
-    text: str
-    finish_reason: str | None
-    """`stop` or `length` in the last piece, None before."""
-    tokens: int
-    """Completion tokens so far."""
-    cached_tokens: int
 
 
 @dataclass(kw_only=True)
@@ -69,36 +56,43 @@ def emitter(
 
 
 class Worker:
-    """Runs jobs one after the other on a thread of its own."""
+    """Runs jobs in the order in which they came, as many at once as the engine has slots."""
 
-    def __init__(self, engine: Engine, *, queue: int, observe: Callable[[Job, str, Piece | None, float], None]) -> None:
+    def __init__(
+        self, engine: CompletionEngine, *, queue: int, observe: Callable[[Job, str, Piece | None, float], None]
+    ) -> None:
         self.engine = engine
         self._size = queue
         self._observe = observe
         self._jobs: deque[Job] = deque()
-        self._running: Job | None = None
+        self._running: list[Job] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._probing = threading.Lock()
+        names = [f"model-{number}" for number in range(engine.slots)]
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Cancel what runs, drop what waits, and wait for the thread to end."""
+        """Cancel what runs, drop what waits, and wait for the threads to end."""
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._stopping = True
-            if self._running:
-                self._running.cancelled.set()
-            self._changed.notify()
-        self._thread.join(timeout_s)
+            for job in self._running:
+                job.cancelled.set()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def healthy(self) -> bool:
         """Whether jobs can be expected to succeed."""
-        return self._thread.is_alive() and self._failures < MAX_FAILURES
+        return all(thread.is_alive() for thread in self._threads) and self._failures < MAX_FAILURES
 
     @property
     def waiting(self) -> int:
@@ -120,15 +114,17 @@ class Worker:
             started = time.monotonic()
             outcome, last = self._complete(job)
             self._observe(job, outcome, last, time.monotonic() - started)
+            with self._changed:
+                self._running.remove(job)
 
     def _next(self) -> Job | None:
         with self._changed:
-            self._running = None
             self._changed.wait_for(lambda: self._jobs or self._stopping)
             if self._stopping:
                 return None
-            self._running = self._jobs.popleft()
-            return self._running
+            job = self._jobs.popleft()
+            self._running.append(job)
+            return job
 
     def _complete(self, job: Job) -> tuple[str, Piece | None]:
         """Run `job` to whatever end it has; the outcome's name for the metrics, and the last piece."""
@@ -147,7 +143,7 @@ class Worker:
         except ApiError as error:
             outcome = error.code
             job.emit(error)
-        except torch.OutOfMemoryError:
+        except MemoryError:
             outcome = "out_of_memory"
             job.emit(ApiError(503, "the model has run out of memory", code=outcome, retry_after=1))
         except Exception:
@@ -159,25 +155,22 @@ class Worker:
 
     def _probe(self) -> None:
         """Find out whether the model itself is broken: no request, however odd, counts as ill health."""
-        try:
-            self.engine.probe()
-            self._failures = 0
-        except Exception:
-            log.exception("the model does not answer a probe")
-            self._failures += 1
+        with self._probing:
+            try:
+                self.engine.probe()
+                self._failures = 0
+            except Exception:
+                log.exception("the model does not answer a probe")
+                self._failures += 1
 
     def _generate(self, job: Job, emit: Callable[[Piece], None]) -> None:
-        sampling = job.sampling
-        stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else self.engine.stop_ids)
-        detokeniser, stop_filter = Detokeniser(self.engine.token_bytes), StopFilter(sampling.stop)
-        with self.engine.session(job.prompt) as session:
-            for count, token in enumerate(self.engine.generate(session, sampling, job.check), start=1):
-                ended = token in stops
-                text = stop_filter.feed("" if ended else detokeniser.feed(token))
-                ended = ended or stop_filter.stopped
-                reason = "stop" if ended else "length" if count == sampling.max_tokens else None
+        stop_filter = StopFilter(job.sampling.stop)
+        with closing(self.engine.complete(job.prompt, job.sampling, job.check)) as pieces:
+            for piece in pieces:
+                text = stop_filter.feed(piece.text)
+                reason = "stop" if stop_filter.stopped else piece.finish_reason
                 if reason:
                     text += stop_filter.flush()
-                emit(Piece(text=text, finish_reason=reason, tokens=count, cached_tokens=session.cached_tokens))
+                emit(replace(piece, text=text, finish_reason=reason))
                 if reason:
                     return

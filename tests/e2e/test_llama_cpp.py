@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infill import bases, model, prompt
+from infill import bases, llama_cpp, model, prompt
 from infill.bases import package
 from infill.train import gguf
 
@@ -113,11 +113,12 @@ def test_the_next_token_is_that_of_llama_cpp_on_the_same_file(
     assert sum(mine[0] == other[0] for mine, other in zip(ours, theirs(server, prompts), strict=True)) >= 9
 
 
-def test_the_greedy_tokens_are_those_of_llama_cpp_in_full_precision(
-    tmp_path: Path, prompts: list[list[int]], ours: list[list[int]]
+@pytest.mark.parametrize("kind", ["f32", llama_cpp.GGUF_TYPE])
+def test_the_greedy_tokens_are_those_of_llama_cpp_in_full_and_in_served_precision(
+    tmp_path: Path, prompts: list[list[int]], ours: list[list[int]], kind: str
 ) -> None:
-    """The folder, written as a GGUF file again, so that llama.cpp computes with the same numbers."""
+    """The folder, written as a GGUF file again, so that llama.cpp computes with (nearly) the same numbers."""
     file = tmp_path / "model.gguf"
-    gguf.export(str(bases.fetch(BASE, add_fim=True)), file, "f32")
+    gguf.export(str(bases.fetch(BASE, add_fim=True)), file, kind)
     with serving(file) as client:
         assert sum(mine == other for mine, other in zip(ours, theirs(client, prompts), strict=True)) >= 9

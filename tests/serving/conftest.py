@@ -21,8 +21,10 @@ from serving.local import free_port
 from serving.predictor.app import Metrics as PredictorMetrics
 from serving.predictor.app import Service as Predictor
 from serving.predictor.app import create_app
+from serving.predictor.completion import CompletionEngine
 from serving.predictor.config import PredictorConfig
 from serving.predictor.engine import Engine
+from serving.predictor.llama_cpp import LlamaCppEngine
 from serving.predictor.worker import Worker
 from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.openapi import include
@@ -55,6 +57,21 @@ def engine(model: Path) -> Engine:
     return Engine(model, threads=1)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the GGUF files of tiny models out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="package")
+def llama(model: Path, _own_cache: None) -> Iterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(model, threads=1)
+    yield engine
+    engine.close()
+
+
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """The base URL of `app` on a server in a thread."""
@@ -79,7 +96,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def make_predictor(model: Path, engine: Engine, queue: int = 32, timeout_s: float = 60.0) -> Predictor:
+def make_predictor(model: Path, engine: CompletionEngine, queue: int = 32, timeout_s: float = 60.0) -> Predictor:
     """A predictor round a loaded engine; only one at a time may use it."""
     config = PredictorConfig(model=str(model), name="tiny", queue=queue, timeout_s=timeout_s)
     metrics = PredictorMetrics()
@@ -88,7 +105,7 @@ def make_predictor(model: Path, engine: Engine, queue: int = 32, timeout_s: floa
 
 
 @contextmanager
-def predicting(model: Path, engine: Engine, queue: int = 32, timeout_s: float = 60.0) -> Iterator[str]:
+def predicting(model: Path, engine: CompletionEngine, queue: int = 32, timeout_s: float = 60.0) -> Iterator[str]:
     """The base URL of a running predictor."""
     with serving(create_app(make_predictor(model, engine, queue, timeout_s))) as url:
         yield url

@@ -100,7 +100,18 @@ def test_settings_without_sense_are_refused(fields: dict[str, Any]) -> None:
         TransformerConfig(**{"model": "m", **fields})
 
 
-@pytest.mark.parametrize("fields", [{"model": ""}, {"port": -1}, {"device": "tpu"}, {"queue": 0}], ids=str)
+WRONG_OF_PREDICTOR: list[dict[str, Any]] = [
+    {"model": ""},
+    {"port": -1},
+    {"device": "tpu"},
+    {"queue": 0},
+    {"engine": "vllm"},
+    {"engine": "llama.cpp", "device": "cuda"},
+    {"gguf_type": "q4_0"},
+]
+
+
+@pytest.mark.parametrize("fields", WRONG_OF_PREDICTOR, ids=str)
 def test_predictor_settings_without_sense_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         PredictorConfig(**{"model": "m", **fields})

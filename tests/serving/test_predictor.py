@@ -16,9 +16,11 @@ from infill.errors import InputError, ServiceError
 from infill.prompt import load_encoder
 from serving.events import read_events
 from serving.local import free_port
+from serving.predictor.completion import Piece
 from serving.predictor.engine import Engine
+from serving.predictor.llama_cpp import LlamaCppEngine
 from serving.predictor.server import bind, verify_model
-from serving.predictor.worker import Job, Piece, Worker
+from serving.predictor.worker import Job, Worker
 from serving.protocol import ApiError, Sampling
 from tests.serving.conftest import CONTEXT, HTTP, figure, predicting, wait_until
 
@@ -30,9 +32,9 @@ CANCELLED = 'infill_predictor_requests_total{outcome="cancelled"}'
 WRITTEN = 'infill_predictor_tokens_total{kind="completion"}'
 
 
-@pytest.fixture(scope="module")
-def url(model: Path, engine: Engine) -> Iterator[str]:
-    with predicting(model, engine) as address:
+@pytest.fixture(scope="module", params=["transformers", "llama.cpp"])
+def url(model: Path, engine: Engine, llama: LlamaCppEngine, request: pytest.FixtureRequest) -> Iterator[str]:
+    with predicting(model, engine if request.param == engine.name else llama) as address:
         yield address
 
 

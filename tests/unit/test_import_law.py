@@ -120,7 +120,7 @@ def test_a_grammar_that_is_not_installed_is_named() -> None:
 
 def test_predictor_imports_what_its_image_holds() -> None:
     blocked = tuple(name for name in (*HEAVY, *NOT_SERVING) if name not in ("torch", "transformers"))
-    done = import_blocked("import serving.predictor.app, serving.predictor.__main__", blocked)
+    done = import_blocked("import serving.predictor.server, serving.predictor.__main__, infill.train.gguf", blocked)
     assert done.returncode == 0, done.stderr
 
 

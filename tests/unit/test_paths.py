@@ -47,6 +47,8 @@ NO_PATHS: Final = {
     "--url",
     "--workers",
     "--device",
+    "--engine",
+    "--gguf-type",
     "--strategy",
     "--model_name",
     "RUN",

@@ -1,0 +1,174 @@
+"""llama.cpp on a CPU: a model folder as a GGUF file in the user's cache, and llama.cpp's own server in this process.
+
+The server comes with the wheel `xllamacpp`. It listens on a free port of the loopback address and answers only requests
+with its key. It schedules its slots and keeps their KV caches by itself; a closed connection cancels a request.
+"""
+
+import hashlib
+import http.client
+import importlib.util
+import json
+import os
+import secrets
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from infill import storage
+from infill.errors import InputError, ServiceError, StorageError
+
+GGUF_TYPES: Final = ("f32", "f16", "bf16", "q8_0")
+"""What a GGUF file can store matrices as."""
+GGUF_TYPE: Final = "f16"
+"""The default: the fastest type with which greedy decoding writes what fp32 writes (docs/log.md)."""
+FILE_VERSION: Final = 1
+"""Raised when `export` writes another file for the same model, so that a cached one is not taken for it."""
+BATCH_TOKENS: Final = 128
+"""Prompt tokens between two points at which the server notices that a request is cancelled; more are no faster."""
+LOCAL: Final = "127.0.0.1"
+SILENCE_S: Final = 600.0
+"""Seconds without an event after which the server counts as broken: it may first have to read other long prompts."""
+GREEDY: Final[Mapping[str, Any]] = {"samplers": ["top_k"], "top_k": 1}
+"""Fields of a request that take the most probable token each time."""
+KEPT_FILES: Final = 4
+"""GGUF files that stay in the cache when another is written; the longest unused go first."""
+INSTRUCTIONS: Final = frozenset({"avx2", "bmi2", "f16c", "fma"})
+"""What the wheel for x86-64 is compiled for (processors since 2013); without one of them it would kill the process."""
+
+
+def obstacle() -> str:
+    """Return why llama.cpp cannot be used on this machine; empty when it can."""
+    if any(importlib.util.find_spec(name) is None for name in ("xllamacpp", "gguf")):
+        return "llama.cpp is not installed (pip install xllamacpp gguf)"
+    if missing := _missing_instructions(Path("/proc/cpuinfo")):
+        return f"this processor lacks {', '.join(missing)}, for which llama.cpp is compiled"
+    return ""
+
+
+def _missing_instructions(cpuinfo: Path) -> list[str]:
+    """Return those of INSTRUCTIONS that the processor in `cpuinfo` lacks; only Linux on x86-64 has any."""
+    if not cpuinfo.exists():
+        return []
+    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() == "flags":
+            return sorted(INSTRUCTIONS - set(flags.split()))
+    return []
+
+
+def convert(folder: Path, kind: str = GGUF_TYPE) -> Path:
+    """Return the GGUF file of the model in `folder`; write it unless the cache has one of the same weights.
+
+    Raises InputError for a model that llama.cpp would read differently, StorageError when there is no room.
+    """
+    cache = storage.cache() / "gguf"
+    target = cache / f"{_digest(folder)}-{kind}-{FILE_VERSION}.gguf"
+    if target.exists():
+        os.utime(target)
+        return target
+    from infill.train import gguf
+
+    try:
+        gguf.export(str(folder), target, kind)
+        by_last_use = sorted(cache.glob("*.gguf"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in by_last_use[KEPT_FILES:]:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error}; set XDG_CACHE_HOME to a folder with room") from error
+    return target
+
+
+def _digest(folder: Path) -> str:
+    """Return a hash of the files that a GGUF file is made from."""
+    digest = hashlib.sha256()
+    names = {"config.json", "tokenizer.json", "prompt_format.json"}
+    for file in sorted(folder.iterdir()):
+        if file.name in names or file.suffix == ".safetensors":
+            with file.open("rb") as content:
+                digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def cache_bytes_per_token(config: Mapping[str, Any]) -> int:
+    """Return the bytes of one token's keys and values, which llama.cpp keeps as f16; `config` is a `config.json`."""
+    heads = config["num_attention_heads"]
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    return int(2 * 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * width)
+
+
+class Server:
+    """llama.cpp's server on one GGUF file."""
+
+    def __init__(self, file: Path, *, context_length: int, slots: int, threads: int, cache_bytes: int = 0) -> None:
+        """Load `file` for `slots` requests at once, each of up to `context_length` tokens.
+
+        KV caches of requests that had to leave their slot are kept within `cache_bytes`. Raises InputError when
+        llama.cpp cannot load the file.
+        """
+        import xllamacpp
+
+        self._key = secrets.token_hex(16)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(file)
+        params.n_ctx, params.n_parallel = context_length * slots, slots
+        params.n_batch = params.n_ubatch = BATCH_TOKENS
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.cache_ram_mib = cache_bytes >> 20
+        params.fit_params = params.ui = params.endpoint_slots = params.warmup = False
+        params.api_keys = [self._key]
+        params.hostnames = [LOCAL]
+        params.verbosity = 1  # errors
+        try:
+            self._server: Any = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise InputError(f"llama.cpp cannot load {file}: {error}; delete it, and it is written again") from error
+        self._port = int(self._server.listening_address.rpartition(":")[2])
+        self.probe()  # closing a server whose loop does not run yet would never end
+
+    def probe(self) -> None:
+        """Compute one token. Raises ServiceError when the server does not."""
+        for _ in self.stream({"prompt": [0], "n_predict": 1, "cache_prompt": False, **GREEDY}):
+            pass
+
+    def stream(self, request: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """Yield the events of `/completion`; closing the generator cancels the request.
+
+        Events with `prompt_progress` come before the first token. Raises ServiceError when the server refuses or fails.
+        """
+        body = json.dumps({**request, "stream": True, "return_progress": True, "return_tokens": True})
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        with closing(http.client.HTTPConnection(LOCAL, self._port, timeout=SILENCE_S)) as connection:
+            try:
+                connection.request("POST", "/completion", body, headers)
+                with connection.getresponse() as response:
+                    if response.status != 200:
+                        raise ServiceError(f"llama.cpp refused a request: {_message(response.read())}")
+                    yield from _events(response)
+            except (OSError, http.client.HTTPException) as error:
+                raise ServiceError(f"the connection to llama.cpp broke: {error!r}") from error
+
+    def close(self) -> None:
+        """Stop the server and free the model."""
+        self._server = None
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a stream. Raises ServiceError for one that reports an error."""
+    for line in lines:
+        name, _, data = line.partition(b": ")
+        if name not in (b"data", b"error") or data.strip() == b"[DONE]":
+            continue
+        event: dict[str, Any] = json.loads(data)
+        if name == b"error" or "error" in event:
+            raise ServiceError(f"llama.cpp failed: {_message(data)}")
+        yield event
+
+
+def _message(data: bytes) -> str:
+    """Return the message in llama.cpp's JSON, or all of `data` where there is none."""
+    try:
+        error = json.loads(data)
+        return str(error.get("error", error)["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return data.decode(errors="replace")

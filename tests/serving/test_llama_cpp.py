@@ -1,0 +1,225 @@
+"""llama.cpp as the predictor's engine: it writes what transformers writes, and keeps several sessions' KV caches."""
+
+import importlib.util
+import os
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from infill import cli, llama_cpp
+from infill.errors import InputError, ServiceError, StorageError
+from infill.train import gguf
+from serving.predictor.completion import Piece
+from serving.predictor.config import ENGINES, PredictorConfig
+from serving.predictor.engine import Engine
+from serving.predictor.llama_cpp import LlamaCppEngine, request_fields
+from serving.predictor.server import load_engine
+from serving.protocol import Sampling
+from tests.builders import tiny_model
+from tests.serving.conftest import CONTEXT
+
+NEW = 24
+GREEDY = Sampling(temperature=0, max_tokens=NEW)
+
+
+def tokens(count: int, seed: int) -> list[int]:
+    generator = random.Random(seed)
+    return [generator.randrange(32, 512) for _ in range(count)]
+
+
+def pieces(engine: Engine | LlamaCppEngine, prompt: list[int], sampling: Sampling = GREEDY) -> list[Piece]:
+    return list(engine.complete(prompt, sampling, lambda: None))
+
+
+def text(engine: Engine | LlamaCppEngine, prompt: list[int], sampling: Sampling = GREEDY) -> str:
+    return "".join(piece.text for piece in pieces(engine, prompt, sampling))
+
+
+@pytest.fixture(scope="module")
+def sharp(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with larger weights: a trained one, too, has few tokens that are nearly as likely as the best."""
+    folder = tmp_path_factory.mktemp("sharp")
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    larger = {name: weight if weight.dim() == 1 else 5 * weight for name, weight in weights.items()}
+    save_file(larger, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_it_writes_what_transformers_writes(sharp: Path) -> None:
+    ours, theirs = Engine(sharp, threads=1), LlamaCppEngine(sharp, threads=1)
+    prompts = [tokens(60, seed) for seed in range(10)]
+    same = [text(ours, prompt) == text(theirs, prompt) for prompt in prompts]
+    theirs.close()
+    assert sum(same) >= 9
+
+
+def test_as_many_sessions_as_slots_keep_their_kv_caches(llama: LlamaCppEngine) -> None:
+    prompts = [tokens(200, 100 + number) for number in range(llama.slots)]
+    for prompt in prompts:
+        text(llama, prompt)
+    assert llama.slots > 1
+    assert [pieces(llama, [*prompt, 77])[-1].cached_tokens for prompt in prompts] == [200] * llama.slots
+
+
+def test_a_stop_token_ends_the_text_and_is_no_part_of_it(llama: LlamaCppEngine) -> None:
+    prompt, sampling = tokens(60, 1), Sampling(temperature=1, seed=3, max_tokens=NEW, ignore_eos=True)
+    events = llama._server.stream({"prompt": prompt, **request_fields(sampling)})
+    written = [event["tokens"][0] for event in events if event["content"]]
+    place = next(place for place in range(1, NEW) if written[place] not in written[:place])
+    cut = pieces(llama, prompt, replace(sampling, stop_token_ids=(written[place],)))
+    whole = pieces(llama, prompt, sampling)
+    assert (cut[-1].finish_reason, whole[-1].finish_reason) == ("stop", "length")
+    assert "".join(piece.text for piece in whole).startswith("".join(piece.text for piece in cut))
+    assert cut[-1].tokens < whole[-1].tokens
+
+
+def test_a_request_that_is_left_frees_its_slot_at_once(llama: LlamaCppEngine) -> None:
+    """More requests than slots, each long enough to outlast the test if it were not cancelled."""
+    for number in range(3 * llama.slots):
+        running = llama.complete(
+            tokens(60, number), Sampling(temperature=0, max_tokens=CONTEXT - 60, ignore_eos=True), lambda: None
+        )
+        next(running)
+        running.close()
+    assert len(text(llama, tokens(60, 1))) > 0
+
+
+def test_a_request_that_does_not_fit_is_an_error_of_the_server(llama: LlamaCppEngine) -> None:
+    with pytest.raises(ServiceError, match="exceeds the available context"):
+        pieces(llama, tokens(CONTEXT + 1, 1))
+
+
+def test_a_file_is_written_once_for_the_same_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = llama_cpp.convert(model)
+    written = first.stat().st_ino
+    assert llama_cpp.convert(model) == first
+    assert first.stat().st_ino == written
+    assert [file.name for file in first.parent.iterdir()] == [first.name]
+    tiny_model(tmp_path / "other", context_length=CONTEXT, seed=1)
+    assert llama_cpp.convert(tmp_path / "other") != first
+
+
+def test_the_cache_keeps_the_files_that_were_used_last(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    used = llama_cpp.convert(model)
+    others = [used.with_name(f"{number}.gguf") for number in range(llama_cpp.KEPT_FILES)]
+    for age, file in enumerate([used, *others]):
+        file.touch()
+        os.utime(file, (1_000 - age, 1_000 - age))
+    llama_cpp.convert(model)
+    written = llama_cpp.convert(model, "q8_0")
+    assert set(used.parent.iterdir()) == {written, used, *others[:-2]}
+
+
+@pytest.fixture
+def blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that cannot be written."""
+    (tmp_path / "infill").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("blocked")
+def test_a_cache_without_room_is_one_sentence(model: Path) -> None:
+    with pytest.raises(StorageError, match="set XDG_CACHE_HOME"):
+        llama_cpp.convert(model)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_auto_takes_transformers_where_no_file_can_be_written(model: Path) -> None:
+    assert load_engine(PredictorConfig(model="m", device="cpu"), model).name == "transformers"
+    with pytest.raises(StorageError, match="set XDG_CACHE_HOME"):
+        load_engine(PredictorConfig(model="m", engine="llama.cpp"), model)
+
+
+def test_infill_serve_offers_the_engines_of_the_predictor(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    assert f"--engine {{{','.join(ENGINES)}}}" in capsys.readouterr().out
+
+
+def test_each_type_can_be_served(model: Path) -> None:
+    assert tuple(gguf.TYPES) == llama_cpp.GGUF_TYPES
+    for kind in llama_cpp.GGUF_TYPES:
+        engine = LlamaCppEngine(model, threads=1, gguf_type=kind)
+        assert text(engine, tokens(60, 1))
+        engine.close()
+
+
+def test_a_server_that_dies_is_an_error_of_the_service(model: Path) -> None:
+    engine = LlamaCppEngine(model, threads=1)
+    engine.close()
+    with pytest.raises(ServiceError, match="connection to llama"):
+        engine.probe()
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF but not really")
+    with pytest.raises(InputError, match=r"llama\.cpp cannot load"):
+        llama_cpp.Server(file, context_length=256, slots=1, threads=1)
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A model that transformers reads and the GGUF export does not."""
+    from transformers import Starcoder2Config, Starcoder2ForCausalLM
+
+    from tests.builders import tiny_tokenizer
+
+    tiny_tokenizer(tmp_path)
+    config = Starcoder2Config(
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    Starcoder2ForCausalLM(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_auto_takes_transformers_for_what_llama_cpp_cannot_read(foreign: Path) -> None:
+    assert load_engine(PredictorConfig(model="m", device="cpu"), foreign).name == "transformers"
+    with pytest.raises(InputError, match="not a plain Llama"):
+        load_engine(PredictorConfig(model="m", engine="llama.cpp"), foreign)
+
+
+def test_auto_takes_transformers_where_llama_cpp_is_not_installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "xllamacpp" else find(name, *rest)
+    )
+    assert load_engine(PredictorConfig(model="m", device="cpu"), model).name == "transformers"
+    with pytest.raises(InputError, match="pip install xllamacpp"):
+        load_engine(PredictorConfig(model="m", engine="llama.cpp"), model)
+
+
+def test_auto_takes_transformers_on_a_processor_that_llama_cpp_is_not_compiled_for(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx f16c\n")
+    missing = llama_cpp._missing_instructions(tmp_path / "cpuinfo")
+    assert missing == ["avx2", "bmi2", "fma"]
+    monkeypatch.setattr(llama_cpp, "_missing_instructions", lambda _: missing)
+    assert load_engine(PredictorConfig(model="m", device="cpu"), model).name == "transformers"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_auto_takes_llama_cpp_on_a_cpu(model: Path) -> None:
+    engine = load_engine(PredictorConfig(model="m"), model)
+    assert engine.name == "llama.cpp"
+    engine.close()

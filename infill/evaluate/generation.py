@@ -29,6 +29,10 @@ from infill.context.packing import pack
 from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format, stop_ids
 
+ENGINE: Final = "transformers"
+"""What samples, as records name it. On a CPU llama.cpp reads a prompt at half the speed. Here all prompts are new, and
+decoded in batches, so it is slower (docs/log.md), though it is faster for an editor, whose prompts are mostly known.
+"""
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144

@@ -13,7 +13,7 @@ from infill import manifest, metrics, storage, tracking
 from infill.config import EvaluateConfig
 from infill.errors import InputError
 from infill.evaluate import plots
-from infill.evaluate.generation import Generator
+from infill.evaluate.generation import ENGINE, Generator
 from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import interval
 from infill.examples import read_holes, request_of
@@ -131,6 +131,7 @@ def record(config: EvaluateConfig, holes: pa.Table, model: str, evaluation: Eval
         **manifest.pointer("model", model, output),
         "model_digest": manifest.digest_of(model),
         "benchmark_digest": benchmark_digest(config, holes),
+        "engine": ENGINE,
         "holes": holes.num_rows,
         "metrics": evaluation.metrics,
         "by_kind": evaluation.by_kind,

@@ -16,7 +16,7 @@ import pyarrow as pa
 from infill import manifest, storage
 from infill.config import PreferencesConfig
 from infill.errors import InputError, ServiceError
-from infill.evaluate.generation import Generator
+from infill.evaluate.generation import ENGINE, Generator
 from infill.examples import CONTEXT, read_holes
 from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
@@ -141,7 +141,14 @@ def _finish(
         table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
     storage.write_table(storage.join(output, "pairs.parquet"), table)
     kinds = Counter(str(kind) for kind in table["kind"].to_pylist())
-    report = {"holes": len(holes), "pairs": table.num_rows, "kinds": kinds, "judge": config.judge, "counts": counts}
+    report = {
+        "holes": len(holes),
+        "pairs": table.num_rows,
+        "kinds": kinds,
+        "judge": config.judge,
+        "engine": ENGINE,
+        "counts": counts,
+    }
     storage.write_json(storage.join(output, "report.json"), report)
     return {
         "holes": float(len(holes)),

@@ -33,7 +33,7 @@ def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_record_says_what_was_measured_on_what(made: Path, inputs: tuple[str, str]) -> None:
     record = storage.read_json(str(made / "record.json"))
     assert record["model_digest"] == manifest.digest_of(inputs[1])
-    assert record["holes"] == 8
+    assert (record["holes"], record["engine"]) == (8, "transformers")
     assert tuple(record["metrics"]) == tuple(sorted(metrics.METRICS))
     for figures in record["metrics"].values():
         assert 0 <= figures["low"] <= figures["value"] <= figures["high"] <= 1

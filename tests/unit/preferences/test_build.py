@@ -55,6 +55,7 @@ def test_a_hopeless_model_still_gives_pairs_with_the_true_middle_chosen(made: Pa
 
 def test_the_report_counts_the_pairs_by_kind(made: Path) -> None:
     report = storage.read_json(str(made / "report.json"))
+    assert report["engine"] == "transformers"
     assert sum(report["kinds"].values()) == report["pairs"]
     assert report["counts"]["samples"] == 20
 

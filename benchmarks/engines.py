@@ -17,6 +17,7 @@ import httpx
 from infill import manifest
 from infill.prompt import load_encoder
 from infill.storage import read_json
+from infill.text import read_text
 from serving import local
 from serving.events import read_events
 
@@ -71,7 +72,7 @@ def compare(model: str, *, quick: bool, threads: int, echo: Callable[[str], None
 
 def _code(folder: Path) -> list[int]:
     """Return token ids of Python code, more than any prompt needs."""
-    text = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(os.__file__).parent.glob("[a-d]*.py")))
+    text = "".join(read_text(file) for file in sorted(Path(os.__file__).parent.glob("[a-d]*.py")))
     return load_encoder(folder).encode(text[: 40 * max(SIZES)])
 
 

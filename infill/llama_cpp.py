@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from infill import storage
 from infill.errors import InputError, ServiceError, StorageError
+from infill.text import read_text, split_lines
 
 GGUF_TYPES: Final = ("f32", "f16", "bf16", "q8_0")
 """What a GGUF file can store matrices as."""
@@ -50,7 +51,7 @@ def _missing_instructions(cpuinfo: Path) -> list[str]:
     """Return those of INSTRUCTIONS that the processor in `cpuinfo` lacks; only Linux on x86-64 has any."""
     if not cpuinfo.exists():
         return []
-    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in split_lines(read_text(cpuinfo, "replace")):
         name, _, flags = line.partition(":")
         if name.strip() == "flags":
             return sorted(INSTRUCTIONS - set(flags.split()))

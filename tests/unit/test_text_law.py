@@ -16,6 +16,7 @@ OURS = {
     "infill/context/index.py": "texts of the index, UTF-8 already",
     "infill/corpus/sources.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",
+    "infill/llama_cpp.py": "errors of a server that we started",
     "infill/report/page.py": "base64",
     "infill/train/history.py": "metrics that we wrote",
     "benchmarks/context/coverage.py": "identifiers, ASCII",

@@ -71,7 +71,7 @@ SHORT_STEPS := --set sft.train.steps=560 --set sft.train.batch_tokens=512 --set 
 	--set sft.max_prompt_tokens=448 --set 'sft.prompt_lengths=[[96,0.25],[160,0.4],[240,0.25],[448,0.1]]'
 
 .PHONY: adapter
-adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-135m-fim (two hours on two cores, resumable)
+adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-135m-fim (two and a half hours, resumable)
 	$(BIN)/python -m tools.adapter_sources models/smollm2-135m-fim/sources.txt out/adapter/sources
 	$(BIN)/infill corpus build --preset adapter --source dir:out/adapter/sources --output out/adapter/corpus
 	$(BIN)/infill tokenizer train --preset adapter --corpus out/adapter/corpus --output out/adapter/tokenizer

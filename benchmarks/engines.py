@@ -21,13 +21,12 @@ from infill.text import read_text
 from serving import local
 from serving.events import read_events
 
-SIZES: Final = (256, 1_024, 4_096)
-"""Tokens of a prompt."""
+REPEATS: Final[Mapping[int, int]] = {256: 3, 1_024: 1, 4_096: 1}
+"""Tokens of a prompt -> measurements, of which the median counts; long prompts take minutes."""
 NEW_TOKENS: Final = 33
 SESSIONS: Final = (1, 4)
 WARM_SHARE: Final = 0.99
 """Part of a warm prompt that the session has sent before."""
-REPEATS: Final = 3
 BASELINE: Final = "transformers"
 VARIANTS: Final[Mapping[str, Sequence[str]]] = {
     BASELINE: ("--engine", "transformers"),
@@ -57,13 +56,13 @@ def compare(model: str, *, quick: bool, threads: int, echo: Callable[[str], None
     """
     folder = manifest.fetch(model)
     context = int(read_json(str(folder / "config.json"))["max_position_embeddings"])
-    sizes = [size for size in SIZES[: 1 if quick else None] if size + NEW_TOKENS <= context]
+    sizes = [size for size in list(REPEATS)[: 1 if quick else None] if size + NEW_TOKENS <= context]
     ids = _code(folder)
     engines: dict[str, dict[str, dict[str, Figures]]] = {name: {} for name in VARIANTS}
     with ExitStack() as stack:
         urls = {name: stack.enter_context(_predictor(model, name, threads, echo)) for name in VARIANTS}
         for size in sizes:
-            for name, cases in _measure(urls, ids, size, 1 if quick else REPEATS).items():
+            for name, cases in _measure(urls, ids, size, 1 if quick else REPEATS[size]).items():
                 engines[name][str(size)] = cases
                 echo(f"{name}, {size} tokens: {json.dumps(cases)}")
     speedup = {name: _speedup(engines[BASELINE], cases) for name, cases in engines.items() if name != BASELINE}
@@ -73,7 +72,7 @@ def compare(model: str, *, quick: bool, threads: int, echo: Callable[[str], None
 def _code(folder: Path) -> list[int]:
     """Return token ids of Python code, more than any prompt needs."""
     text = "".join(read_text(file) for file in sorted(Path(os.__file__).parent.glob("[a-d]*.py")))
-    return load_encoder(folder).encode(text[: 40 * max(SIZES)])
+    return load_encoder(folder).encode(text[: 40 * max(REPEATS)])
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from infill.text import read_text, split_lines
 GGUF_TYPES: Final = ("f32", "f16", "bf16", "q8_0")
 """What a GGUF file can store matrices as."""
 GGUF_TYPE: Final = "f16"
-"""The default: the fastest type with which greedy decoding writes what fp32 writes (docs/log.md)."""
+"""The default: q8_0 is faster, but changes greedy completions (docs/log.md)."""
 FILE_VERSION: Final = 1
 """Raised when `export` writes another file for the same model, so that a cached one is not taken for it."""
 BATCH_TOKENS: Final = 128

@@ -30,9 +30,8 @@ from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format, stop_ids
 
 ENGINE: Final = "transformers"
-"""What samples, as records name it. On a CPU llama.cpp reads a prompt at half the speed. Here all prompts are new, and
-decoded in batches, so it is slower (docs/log.md), though it is faster for an editor, whose prompts are mostly known.
-"""
+"""What samples, as records name it. On a CPU llama.cpp reads a prompt at half the speed (docs/log.md), and here all
+prompts are new and decoded in batches; for an editor, whose prompts are mostly in the KV cache, it is faster."""
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144

@@ -142,6 +142,11 @@ try: .venv-try/.ready ## complete code in the browser with SmolLM2-135M and the 
 page: ## build the web page that the transformer serves, from web/ (needs Node 20 and npm)
 	cd web && npm ci --no-audit --no-fund && npm run build
 
+.PHONY: vscode
+vscode: ## package the VS Code extension into dist/ as a .vsix (needs Node 20 and npm)
+	mkdir -p dist
+	cd editors/vscode && npm ci --ignore-scripts --no-audit --no-fund && npm test && npm run package
+
 .PHONY: serve
 serve: setup ## serve the model that the demo deployed (OUT=folder of the run)
 	$(BIN)/infill serve --out "$(OUT)" --port $(PORT)

@@ -1,14 +1,16 @@
 """From a caret to a completion: pack the project's context, ask the server, fit its answer to the document."""
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Final
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from infill.context.packing import Packed, pack
 from infill.editor.documents import Caret
 from infill.editor.project import Project
 from infill.editor.remote import Model, Remote, StaleError
-from infill.prompt import ContextItem, FimRequest
+from infill.prompt import ContextItem, FimRequest, item_texts
 from infill.text import first_line, split_lines
 
 MAX_SIDE_CHARS: Final = 500_000
@@ -22,10 +24,15 @@ class Completion:
     text: str
     caret: Caret
     """Where it belongs."""
-    items: tuple[ContextItem, ...] = ()
-    """What of the project stood in the prompt."""
-    prompt_tokens: int = 0
-    why_empty: str | None = None
+    packed: Packed | None = None
+    model: Model | None = None
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of `packing` here, of the `server`'s answer, and of its `first_token` within it."""
+
+    @property
+    def items(self) -> tuple[ContextItem, ...]:
+        """What of the project stood in the prompt."""
+        return self.packed.prompt.items if self.packed else ()
 
     def after_typing(self, caret: Caret) -> "Completion | None":
         """Return what is left of the completion where its beginning has been typed; None where something else was."""
@@ -34,7 +41,36 @@ class Completion:
         if not same or len(typed) == len(caret.prefix) > 0 or not self.text.startswith(typed):
             return None
         rest = self.text[len(typed) :]
-        return Completion(rest, caret, self.items, self.prompt_tokens, self.why_empty) if rest.strip() else None
+        return replace(self, text=rest, caret=caret) if rest.strip() else None
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what stood in the prompt and why, and how long the parts took: no text of it.
+
+        Counts the tokens of each item, so that completing does not.
+        """
+        assert self.packed is not None
+        assert self.model is not None
+        prompt = self.packed.prompt
+        names = ("path", "first_line", "last_line", "score", "strategy")
+        root = self.caret.place.root
+        fmt, encode = self.model.fmt, self.model.encoder.encode
+        return {
+            "path": self.caret.place.path,
+            "root": root and str(root),
+            "model": self.model.name,
+            "timing_ms": dict(self.timing_ms),
+            "prompt_tokens": len(prompt.ids),
+            "max_prompt_tokens": self.model.max_prompt_tokens,
+            "prefix_tokens": prompt.prefix_tokens,
+            "suffix_tokens": prompt.suffix_tokens,
+            "context": [
+                {name: getattr(item, name) for name in names}
+                | {"tokens": 1 + sum(len(encode(text)) for text in item_texts(fmt, item))}
+                for item in self.items
+            ],
+            "why_empty": self.packed.why_empty,
+            "blank": not self.text.strip(),
+        }
 
 
 @dataclass
@@ -43,6 +79,8 @@ class Completer:
 
     remote: Remote
     max_tokens: int
+    answered: Completion | None = None
+    """What the server answered last, even when that was blank."""
     _last: dict[str, Completion] = field(default_factory=dict)
     """By path, for the file that was completed last."""
 
@@ -62,19 +100,28 @@ class Completer:
         return completion
 
     async def _ask(self, caret: Caret, project: Project | None, model: Model) -> Completion | None:
+        began = time.monotonic()
         packed = await asyncio.to_thread(_pack, caret, project, model)
         if packed is None:
             return None
         stop = () if may_have_lines(caret) else ("\n",)
+        asked = time.monotonic()
         try:
             answer = await self.remote.complete(model, packed.prompt.ids, max_tokens=self.max_tokens, stop=stop)
         except StaleError:
             self.remote.forget(model)
             raise
-        text = fitted(answer.text, caret)
-        if not text.strip():
-            return None
-        return Completion(text, caret, packed.prompt.items, len(packed.prompt.ids), packed.why_empty)
+        timing = {
+            "packing": _milliseconds(asked - began),
+            "server": _milliseconds(time.monotonic() - asked),
+            **({} if answer.first_token_ms is None else {"first_token": answer.first_token_ms}),
+        }
+        completion = self.answered = Completion(fitted(answer.text, caret), caret, packed, model, timing)
+        return completion if completion.text.strip() else None
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1_000, 1)
 
 
 def _pack(caret: Caret, project: Project | None, model: Model) -> Packed | None:

@@ -21,6 +21,7 @@ TOKENIZER_S: Final = 60.0
 """For some ten megabytes."""
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
+BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 STALE: Final = frozenset({"tokenizer_changed", "prompt_too_long"})
 """Codes of errors after which the model must be asked for again."""
 MAX_MESSAGE: Final = 300
@@ -28,6 +29,10 @@ MAX_MESSAGE: Final = 300
 
 class StaleError(ServiceError):
     """The server has another model, or another limit, than the prompt was packed for."""
+
+
+class KeyRefusedError(ServiceError):
+    """The server wants a key, or another one."""
 
 
 class PausedError(ServiceError):
@@ -53,6 +58,8 @@ class Model:
 class Answer:
     text: str
     finish_reason: str | None
+    first_token_ms: float | None = None
+    """Milliseconds that the predictor took to the first token, where the server says so."""
 
 
 class Remote:
@@ -124,9 +131,10 @@ class Remote:
             text, reason = choice["text"], choice.get("finish_reason")
             if not isinstance(text, str):
                 raise TypeError(f"text is {text!r:.60}")
+            first = value.get("infill", {}).get("timing_ms", {}).get("first_token")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ServiceError(f"{self.url} answers not as an Infill server does: {error!r}") from error
-        return Answer(text=text, finish_reason=reason)
+        return Answer(text=text, finish_reason=reason, first_token_ms=first if isinstance(first, int | float) else None)
 
     async def _ask(self, method: str, path: str, timeout_s: float, body: Any = None) -> Any:
         """Return the JSON that the server answers with. Raises ServiceError."""
@@ -134,7 +142,7 @@ class Remote:
             raise PausedError(f"{self.url} was not available a moment ago")
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._client.request(method, path, json=body, timeout=timeout_s)
+                response = await self._send(method, path, body, timeout_s)
             if response.status_code != httpx.codes.OK:
                 raise self._refused(response)
             value = response.json()
@@ -153,6 +161,16 @@ class Remote:
         self._pause = 0.0
         return value
 
+    async def _send(self, method: str, path: str, body: Any, timeout_s: float) -> httpx.Response:
+        """Return the answer to a request, sent once more where the connection breaks.
+
+        A server closes an idle connection when it likes: as a request is on its way, too.
+        """
+        try:
+            return await self._client.request(method, path, json=body, timeout=timeout_s)
+        except BROKEN:
+            return await self._client.request(method, path, json=body, timeout=timeout_s)
+
     def _wait(self) -> None:
         """Do not ask for a while: twice as long as the last time."""
         self._pause = min(max(FIRST_PAUSE_S, 2 * self._pause), LONGEST_PAUSE_S)
@@ -169,7 +187,7 @@ class Remote:
             return StaleError(message)
         self._wait()
         if response.status_code in (401, 403):
-            return ServiceError(
+            return KeyRefusedError(
                 f"{self.url} refuses the key ({response.status_code}): put a valid one into INFILL_API_KEY"
             )
         return ServiceError(f"{self.url} answered {response.status_code}: {message}")

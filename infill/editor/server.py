@@ -20,7 +20,7 @@ from infill.editor import settings
 from infill.editor.completer import Completer, Completion
 from infill.editor.documents import Caret, Documents, caret_at, place_of, units
 from infill.editor.project import Indexer, Project
-from infill.editor.remote import PausedError, Remote
+from infill.editor.remote import KeyRefusedError, PausedError, Remote
 from infill.editor.settings import Settings
 from infill.editor.watch import Watcher
 from infill.errors import InfillError
@@ -30,6 +30,12 @@ log = logging.getLogger("infill.lsp")
 
 ACCEPTED: Final = "infill.accepted"
 STATUS: Final = "infill.status"
+LAST_COMPLETION: Final = "infill/lastCompletion"
+"""Request: what stood in the last prompt and why, with the latency of the parts; null before the first."""
+REJECTED: Final = "infill/rejected"
+"""Notification: the user typed something else than a completion, or went away from it."""
+STATE: Final = "infill/state"
+"""Notification to a client with the experimental capability `infillState`, which shows it to the user itself."""
 TRIGGERS: Final = (".", "(", "[", "{", "=", ":", ",")
 """Characters after which an editor without inline completion asks."""
 EVERYTHING: Final = types.FileSystemWatcher(glob_pattern="**/*")
@@ -60,8 +66,9 @@ class Editor:
         self.background: set[asyncio.Task[None]] = set()
         self.told = False
         """Whether the user knows that there are no completions."""
-        self.shown = self.accepted = 0
-        self.last: dict[str, Any] = {}
+        self.shown = self.accepted = self.rejected = 0
+        self.latency_ms = 0.0
+        """Of the last completion, the pause in typing included."""
 
     # Beginning and settings
 
@@ -146,6 +153,7 @@ class Editor:
             self._no_completions(error)
         else:
             log.info("%s serves %s, prompts of at most %d tokens", remote.url, model.name, model.max_prompt_tokens)
+            self._tell_state()
 
     def _in_background(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -260,12 +268,12 @@ class Editor:
                 del self.tasks[uri]
 
     async def _complete(self, caret: Callable[[], Caret | None], *, waits: bool) -> Completion | None:
+        started = time.monotonic()
         if waits:
             await asyncio.sleep(self.settings.debounce_ms / 1000)
         place, completer = caret(), self.completer
         if place is None or completer is None:
             return None
-        started = time.monotonic()
         try:
             completion = await completer.complete(place, self.project_of(place.place.root))
         except PausedError:
@@ -276,22 +284,18 @@ class Editor:
         except Exception as error:  # a defect of ours must not become an error at each keystroke
             log.error("a completion failed: %s; INFILL_DEBUG=1 tells more", type(error).__name__, exc_info=_debug())
             return None
-        self.told = False
+        if self.told:
+            self.told = False
+            self._tell_state()
         if completion is not None:
             self.shown += 1
-            self._remember(completion, time.monotonic() - started)
+            self.latency_ms = round((time.monotonic() - started) * 1000, 1)
         return completion
 
-    def _remember(self, completion: Completion, seconds: float) -> None:
-        """Keep what `infill.status` tells of the last completion: no text of it, nor of the project."""
-        names = ("path", "first_line", "last_line", "score", "strategy")
-        self.last = {
-            "path": completion.caret.place.path,
-            "latency_ms": round(seconds * 1000, 1),
-            "prompt_tokens": completion.prompt_tokens,
-            "context": [{name: getattr(item, name) for name in names} for item in completion.items],
-            "why_empty": completion.why_empty,
-        }
+    def last_completion(self) -> dict[str, Any] | None:
+        """Return what the last prompt held and how long its answer took; None before the first."""
+        answered = self.completer.answered if self.completer else None
+        return None if answered is None else answered.provenance() | {"latency_ms": self.latency_ms}
 
     def completes(self, uri: str) -> bool:
         """Return whether the settings want completions in a document."""
@@ -307,9 +311,26 @@ class Editor:
     def _no_completions(self, error: InfillError) -> None:
         """Tell why there are no completions: once until there are some again."""
         log.warning("%s", error)
-        if not self.told:
-            self.told = True
+        if self.told:
+            return
+        self.told = True
+        if _offers_state(self.server):
+            self._tell_state(error)
+        else:
             self.warn(str(error))
+
+    def _tell_state(self, error: InfillError | None = None) -> None:
+        """Tell a client that shows it whether there are completions."""
+        if _offers_state(self.server):
+            model = self.completer.remote.known if self.completer else None
+            state = {
+                "available": error is None,
+                "url": self.settings.url,
+                "model": model.name if model else None,
+                "problem": str(error) if error else None,
+                "keyRefused": isinstance(error, KeyRefusedError),
+            }
+            self.server.protocol.notify(STATE, state)
 
     def warn(self, sentence: str) -> None:
         """Show a sentence."""
@@ -331,7 +352,8 @@ class Editor:
             ],
             "shown": self.shown,
             "accepted": self.accepted,
-            "last": self.last or None,
+            "rejected": self.rejected,
+            "last": self.last_completion(),
         }
 
 
@@ -356,6 +378,12 @@ def _offers(server: LanguageServer, name: str) -> bool:
     for part in name.split("."):
         value = getattr(value, part, None)
     return bool(value)
+
+
+def _offers_state(server: LanguageServer) -> bool:
+    """Return whether the client shows the user itself whether there are completions."""
+    experimental = _plain(server.client_capabilities.experimental)
+    return isinstance(experimental, dict) and experimental.get("infillState") is True
 
 
 def _plain(value: Any) -> Any:
@@ -395,6 +423,14 @@ def create(given: Settings, key: str) -> Server:
     @server.command(ACCEPTED)
     def accepted() -> None:
         editor.accepted += 1
+
+    @server.feature(REJECTED)
+    def rejected(_: Any) -> None:
+        editor.rejected += 1
+
+    @server.feature(LAST_COMPLETION)
+    def last_completion(_: Any) -> dict[str, Any] | None:
+        return editor.last_completion()
 
     return server
 

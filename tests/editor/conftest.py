@@ -90,6 +90,7 @@ class Editor:
     messages: list[str] = field(default_factory=list)
     progress: list[Any] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
 
     def open(self, uri: str, text: str, language: str = "python") -> None:
         item = types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text)
@@ -202,6 +203,10 @@ def _listen(editor: Editor) -> None:
     @client.feature(types.PROGRESS)
     def progress(params: types.ProgressParams) -> None:
         editor.progress.append(params.value)
+
+    @client.feature("infill/state")
+    def state(params: Any) -> None:
+        editor.states.append(params)
 
     @client.feature(types.CLIENT_REGISTER_CAPABILITY)
     def register(params: types.RegistrationParams) -> None:

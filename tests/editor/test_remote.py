@@ -102,6 +102,13 @@ def test_a_server_that_disappoints_gives_a_clear_error(stranger: tuple[str, Stra
     assert message in str(error.value)
 
 
+def test_a_connection_that_the_server_closes_meanwhile_is_no_error(stranger: tuple[str, Strangers]) -> None:
+    url, server = stranger
+    server.behaviour = one_after_the_other(lambda _: None, GOOD)
+    assert complete(url) is not None
+    assert len(server.requests) == 2
+
+
 def test_a_tokenizer_that_cannot_be_used_gives_a_clear_error(stranger: tuple[str, Strangers]) -> None:
     url, server = stranger
     server.pages["/v1/tokenizer"]["tokenizer"] = {"model": {}}

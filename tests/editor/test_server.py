@@ -442,6 +442,78 @@ def test_typing_through_a_completion_asks_once(backend: Backend) -> None:
     assert len(backend.asked) == 2
 
 
+def test_what_the_last_prompt_held_is_told_by_item_and_part(backend: Backend, project: Path) -> None:
+    async def run() -> tuple[Any, Any, Any]:
+        async with editing(backend.url, project) as editor:
+            request = editor.client.protocol.send_request_async
+            before = await request("infill/lastCompletion", {})
+            uri = (project / "main.py").as_uri()
+            editor.open(uri, CURRENT)
+            await editor.text(uri, LINE, COLUMN)
+            answered = await request("infill/lastCompletion", {})
+            backend.answer("\n")
+            editor.replace(uri, CURRENT.replace("best =", "other ="))
+            assert await editor.text(uri, LINE, COLUMN + 1) is None
+            return before, answered, await request("infill/lastCompletion", {})
+
+    before, answered, blank = asyncio.run(run())
+    assert before is None
+    assert (answered.path, answered.model, answered.max_prompt_tokens, answered.blank) == (
+        "main.py",
+        "tiny",
+        512,
+        False,
+    )
+    parts = sum(item.tokens for item in answered.context) + answered.prefix_tokens + answered.suffix_tokens
+    control_and_path = answered.prompt_tokens - parts
+    assert 0 < control_and_path < 32
+    assert answered.prompt_tokens == len(backend.asked[0]["prompt"])
+    timing = answered.timing_ms
+    assert 0 < timing.first_token <= timing.server
+    assert answered.latency_ms >= timing.packing + timing.server - 1
+    assert blank.blank
+
+
+def test_a_client_that_shows_the_state_itself_is_told_of_it(backend: Backend) -> None:
+    capabilities = types.ClientCapabilities(text_document=INLINE, experimental={"infillState": True})
+
+    async def run() -> tuple[list[Any], list[str]]:
+        dead = f"http://127.0.0.1:{free_port()}"
+        async with editing(dead, capabilities=capabilities) as editor:
+
+            async def told(number: int) -> None:
+                async def enough() -> bool:
+                    return len(editor.states) >= number
+
+                await editor.until(enough)
+
+            editor.open("untitled:a", "x = ")
+            assert await editor.text("untitled:a", 0, 4) is None
+            await told(1)
+            settings = types.DidChangeConfigurationParams(settings={"infill": {"url": backend.url}})
+            editor.client.workspace_did_change_configuration(settings)
+            await told(2)
+            return editor.states, editor.messages
+
+    states, messages = asyncio.run(run())
+    assert messages == []
+    assert [state.available for state in states] == [False, True]
+    assert "no server answers" in states[0].problem
+    assert (states[1].model, states[1].problem) == ("tiny", None)
+
+
+def test_completions_that_are_rejected_are_counted(backend: Backend) -> None:
+    async def run() -> Any:
+        async with editing(backend.url) as editor:
+            editor.open("untitled:a", "x = ")
+            await editor.text("untitled:a", 0, 4)
+            editor.client.protocol.notify("infill/rejected", {})
+            return await editor.status()
+
+    status = asyncio.run(run())
+    assert (status["shown"], status["accepted"], status["rejected"]) == (1, 0, 1)
+
+
 def test_indexing_is_shown(backend: Backend, tmp_path: Path) -> None:
     write(tmp_path, {f"module_{number}.py": f"x = {number}\n" for number in range(350)})
     window = types.WindowClientCapabilities(work_done_progress=True)

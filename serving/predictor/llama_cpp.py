@@ -16,6 +16,10 @@ MAX_SLOTS: Final = 4
 RANDOM_SEED: Final = 2**32 - 1
 """The seed that makes llama.cpp choose one at random."""
 
+COLDEST: Final = 1e-5
+"""Below it the most probable token is taken, as in vLLM: llama.cpp divides by the temperature in single precision,
+which overflows, and then every token is the same."""
+
 
 class LlamaCppEngine:
     """A model in llama.cpp, which schedules its slots itself. Used by `slots` threads."""
@@ -72,7 +76,7 @@ class LlamaCppEngine:
 def request_fields(sampling: Sampling) -> dict[str, Any]:
     """Return `sampling` in llama.cpp's fields: temperature before nucleus, as in vLLM, and no other filter."""
     common = {"n_predict": sampling.max_tokens, "ignore_eos": sampling.ignore_eos}
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         return {**common, **llama_cpp.GREEDY}
     settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "samplers": ["temperature", "top_p"]}
     return {**common, **settings, "seed": RANDOM_SEED if sampling.seed is None else sampling.seed % RANDOM_SEED}

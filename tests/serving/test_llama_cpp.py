@@ -67,6 +67,20 @@ def test_as_many_sessions_as_slots_keep_their_kv_caches(llama: LlamaCppEngine) -
     assert [pieces(llama, [*prompt, 77])[-1].cached_tokens for prompt in prompts] == [200] * llama.slots
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-40, 5e-324])
+def test_a_tiny_temperature_leaves_the_most_probable_token(llama: LlamaCppEngine, temperature: float) -> None:
+    written = pieces(llama, tokens(60, 2), replace(GREEDY, temperature=temperature))
+    assert "".join(piece.text for piece in written) == text(llama, tokens(60, 2))
+
+
+@pytest.mark.parametrize("top_p", [1.0, 1e-3, 1e-40, 5e-324])
+def test_any_nucleus_can_be_sampled_from(llama: LlamaCppEngine, top_p: float) -> None:
+    written = pieces(
+        llama, tokens(60, 3), Sampling(temperature=1, top_p=top_p, seed=1, max_tokens=NEW, ignore_eos=True)
+    )
+    assert written[-1].tokens == NEW
+
+
 def test_a_stop_token_ends_the_text_and_is_no_part_of_it(llama: LlamaCppEngine) -> None:
     prompt, sampling = tokens(60, 1), Sampling(temperature=1, seed=3, max_tokens=NEW, ignore_eos=True)
     events = llama._server.stream({"prompt": prompt, **request_fields(sampling)})

@@ -25,7 +25,13 @@ async function open(options = {}) {
 }
 
 const editor = (page) => page.getByRole("textbox", { name: /^Code of / });
-const text = async (page) => (await editor(page).locator(".cm-line").allInnerTexts()).join("\n");
+/** The document, without the suggestion, which may come back when its acceptance is undone. */
+const text = (page) =>
+  editor(page).evaluate((node) => {
+    const copy = node.cloneNode(true);
+    for (const ghost of copy.querySelectorAll(".cm-ghost")) ghost.remove();
+    return [...copy.querySelectorAll(".cm-line")].map((line) => line.textContent).join("\n");
+  });
 const ghost = (page) => page.locator(".cm-ghost");
 const settled = async (page) => page.locator("#live", { hasText: "Suggestion:" }).waitFor({ state: "attached" });
 const sent = (page) => page.waitForRequest((request) => request.method() === "POST");

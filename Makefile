@@ -57,7 +57,7 @@ demo: setup ## fine-tune, evaluate, register and serve SmolLM2-135M on the insta
 	$(BIN)/infill run --out "$(OUT)" $(if $(BASE),--preset finetune --base-model "$(BASE)" --add-fim \
 		$(if $(ADAPTER),--adapter "$(ADAPTER)"),--preset demo)
 	$(BIN)/infill smoke --out "$(OUT)"
-	@echo "make: complete in your browser at http://127.0.0.1:$(PORT)/ with: make serve$(if $(filter-out out/demo,$(OUT)), OUT=$(OUT))"
+	@printf 'make: complete in your browser at http://127.0.0.1:%s/ with: make serve OUT=%q PORT=%s\n' $(PORT) "$(OUT)" $(PORT)
 
 # The adapter's second training: mostly single lines of functions, from the caret before the indentation to behind the
 # line break, in short prompts.

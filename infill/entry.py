@@ -63,6 +63,20 @@ class Parser(argparse.ArgumentParser):
         """Exit with code 2 and the sentence."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def add_subparsers(self, **settings: Any) -> Any:
+        """Return argparse's action for subcommands, each of which reports its own mistakes."""
+        return super().add_subparsers(**({"parser_class": _Subparser} | settings))
+
+
+class _Subparser(Parser):
+    """The parser of a subcommand. argparse leaves what it does not know to the program's, which names no subcommand."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return given, unknown
+
 
 def explain(error: BaseException) -> str | None:
     """Return one sentence about an error that the user or the machine's state can have caused, else None."""

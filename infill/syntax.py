@@ -5,6 +5,7 @@ recurses or walks a whole tree: a question about a position descends from the ro
 """
 
 import importlib
+import logging
 import time
 from array import array
 from bisect import bisect_left, bisect_right
@@ -20,6 +21,7 @@ from tree_sitter import Language, Node, Parser, Tree
 
 from infill.errors import InputError
 
+log: Final = logging.getLogger(__name__)
 SLOW_S: Final = 2.0
 SLOW_BYTES_PER_S: Final = 500_000
 """A parse may take `SLOW_S` seconds and a second for each of so many bytes; usual are 4 MB a second."""
@@ -176,7 +178,8 @@ class Source:
         self.text: Final = text
         try:
             tree = parse(source, language)
-        except SlowParseError:
+        except SlowParseError as error:
+            log.warning("%s: no hole is cut there", error)
             tree = None
         self._parsed: Final = tree is not None
         self.root: Final = (tree or parse(b"", language)).root_node

@@ -109,7 +109,7 @@ def demo() -> Preset:
 
 
 def finetune() -> Preset:
-    """Fine-tune a published base on two cores in ten minutes; `make demo` does so with SmolLM2-135M and our adapter."""
+    """Fine-tune a published base on two cores, for minutes; `make demo` does so with SmolLM2-135M and our adapter."""
     train = TrainConfig(
         steps=18,  # at 130 tokens/s on two cores each takes eight seconds
         batch_tokens=1_024,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -80,7 +81,9 @@ def code_server() -> Path:
     if not CHROMIUM:
         pytest.skip("Chromium is not installed")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("INFILL_CODE_SERVER") or cache / "infill/code-server-4.100.3")
+    version = re.search(r"^VERSION=(\S+)", (EXTENSION / "test/code-server.sh").read_text(), re.MULTILINE)
+    assert version
+    folder = Path(os.environ.get("INFILL_CODE_SERVER") or cache / f"infill/code-server-{version[1]}")
     if not (folder / ".ready").exists():
         pytest.skip("code-server is not installed: run editors/vscode/test/code-server.sh once")
     return folder

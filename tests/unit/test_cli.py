@@ -108,3 +108,21 @@ def test_a_base_that_is_not_there_cannot_be_served(tmp_path: Path, capsys: pytes
 def test_run_without_deployment_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "--out", str(tmp_path)]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [
+        (["--bogus", "fim", "split", __file__], "infill"),
+        (["fim", "split", __file__, "--holes", "5"], "infill fim split"),
+        (["serve", "--model", "a", "b"], "infill serve"),
+    ],
+)
+def test_an_unknown_argument_is_told_with_its_command(
+    arguments: list[str], program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    told = capsys.readouterr().err
+    assert told.startswith(f"{program}: unrecognized arguments: ")
+    assert told.endswith(f"; see {program} --help\n")

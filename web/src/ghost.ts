@@ -76,16 +76,20 @@ class Suggester {
     const refreshed = update.transactions.some((each) => each.effects.some((effect) => effect.is(changed)));
     if (!update.docChanged && !update.selectionSet && !refreshed) return;
     const rest = this.rest();
-    if (rest === null) this.cancel();
     const used = rest === "" && (this.pending?.whole ?? true);
-    if (update.docChanged && update.transactions.some(isTyping) && (rest === null || used)) this.schedule();
+    const typing = update.docChanged && update.transactions.some(isTyping);
+    const belied = refreshed && this.pending !== null && rest === null; // what came is not what was typed meanwhile
+    if (rest === null) this.cancel();
+    if ((typing && (rest === null || used)) || belied) this.schedule();
     this.show(rest ?? "");
   }
 
   /**
    * What of the answer still stands after the caret, "" for nothing yet; null when the answer does not belong here.
    *
-   * The answer survives typing along it and deleting back: the text between the old and the new caret must begin it.
+   * The answer survives typing along it and deleting back: the text between the old and the new caret must begin it, or
+   * go on from the part that has come. An answer of which nothing has come is given up: what it will say was asked for
+   * before the last key.
    */
   private rest(): string | null {
     const { pending } = this;
@@ -96,7 +100,8 @@ class Suggester {
     const start = prefix.length;
     if (head < start || doc.length - head !== suffix.length) return null;
     const typed = doc.sliceString(start, head);
-    const begins = pending.text.startsWith(typed) || (!pending.whole && typed.startsWith(pending.text));
+    const mayFollow = !pending.whole && pending.text !== "" && typed.startsWith(pending.text);
+    const begins = pending.text.startsWith(typed) || mayFollow;
     if (!begins || doc.sliceString(0, start) !== prefix || doc.sliceString(head) !== suffix) return null;
     return pending.text.slice(typed.length);
   }

@@ -108,17 +108,54 @@ const tests = {
     await page.keyboard.press("Tab");
     assert.equal(await editor(page).evaluate((node) => node.getRootNode().activeElement === node), false);
     await editor(page).click();
-    const aborted = page.waitForEvent("requestfailed");
-    await page.route("**/v1/completions", async (route) => {
-      await new Promise((resolve) => setTimeout(resolve, 2_000));
-      await route.continue().catch(() => undefined);
+    // The first question is held until the end: only a page that gives it up can show the answer to the second.
+    let release, held;
+    const released = new Promise((resolve) => (release = resolve));
+    const asked = new Promise((resolve) => (held = resolve));
+    const signals = await page.evaluateHandle(() => {
+      const given = [];
+      const real = window.fetch;
+      window.fetch = (resource, options) => (given.push(options?.signal), real(resource, options));
+      return given;
     });
+    await page.route(
+      "**/v1/completions",
+      async (route) => {
+        held();
+        await released;
+        await route.abort().catch(() => undefined);
+      },
+      { times: 1 },
+    );
     await page.keyboard.press("Control+End");
     await page.keyboard.type("a");
-    await page.waitForRequest("**/v1/completions");
+    await asked;
     await page.keyboard.type("b");
-    assert.match((await aborted).failure().errorText, /ABORTED/);
+    await ghost(page).waitFor();
+    assert.deepEqual(await signals.evaluate((given) => given.map((signal) => signal.aborted)), [true, false]);
+    release();
     await page.unrouteAll({ behavior: "ignoreErrors" });
+  },
+
+  async "asks again when what comes is not what was typed meanwhile"(page) {
+    await editor(page).click();
+    await page.keyboard.press("Control+End");
+    const piece = (text) => `data: ${JSON.stringify({ choices: [{ index: 0, text, finish_reason: null }] })}\n\n`;
+    await page.evaluate((first) => {
+      const real = window.fetch;
+      window.fetch = async () => {
+        window.fetch = real;
+        const stream = new ReadableStream({ start: (controller) => (window.answer = controller) });
+        window.say = (event) => window.answer.enqueue(new TextEncoder().encode(event));
+        window.say(first);
+        return new Response(stream, { headers: { "content-type": "text/event-stream" } });
+      };
+    }, piece("al"));
+    await page.keyboard.type("v");
+    await ghost(page).getByText("al", { exact: true }).waitFor();
+    await page.keyboard.type("alu");
+    await page.evaluate((next) => window.say(next), piece("id"));
+    await ghost(page).getByText(suggestion, { exact: true }).waitFor();
   },
 
   async "says what is wrong and sends a key when one is asked for"(page) {

@@ -1,6 +1,6 @@
 """Does the context help the model? Held-out holes with the engine's context, with the paper's `rag`, and with none.
 
-    python -m benchmarks.context_model --out DIR [--stage sft] [--holes N] [--max-prompt-tokens N] [--quick]
+    python -m benchmarks.context_model --out DIR [--stage sft] [--holes N] [--max-prompt-tokens N] [--keep FILE]
 
 DIR is the folder of a run (`infill run --out DIR`). Told for each strategy: the metrics of the pipeline's evaluation,
 bits per byte of the true middle, and how many of its identifiers the completion has; for the engine's context over each
@@ -9,7 +9,6 @@ stands nowhere else in the file, but in another file of the repository. Interval
 """
 
 import json
-import math
 import re
 import sys
 import tempfile
@@ -20,16 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import torch
-from torch.nn.functional import log_softmax
 
+from benchmarks import completions
 from infill import entry, examples, manifest, metrics, storage
 from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
-from infill.evaluate.generation import Generator
+from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.results import column
-from infill.evaluate.stage import evaluate_model
 from infill.evaluate.statistics import paired_interval
 from infill.examples import read_holes, request_of
 
@@ -51,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="N",
         help="prompts are held to this many tokens, and to three quarters of the model's context (default: 1,024)",
     )
+    completions.option(parser)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")
     options = parser.parse_args(arguments)
     corpus, tokenizer, model = (_newest(options.out, stage) for stage in ("corpus", "tokenizer", options.stage))
@@ -60,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     needing: list[bool] = []
     for strategy in STRATEGIES:
         holes = _holes(replace(config, evaluation_strategy=strategy), corpus, tokenizer)
-        found[strategy] = _measure(holes, settings, model)
+        found[strategy] = _measure(holes, settings, model, options.keep)
         needing = needing or _needing(holes, corpus)
     print(
         json.dumps(
@@ -127,18 +125,37 @@ def _identifiers(text: str) -> set[str]:
     return set(re.findall(r"[^\W\d]\w{2,}", text))
 
 
-def _measure(holes: pa.Table, settings: EvaluateConfig, model: str) -> dict[str, list[float]]:
+def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path | None) -> dict[str, list[float]]:
     """Metric -> its value for each hole, in the order of the holes, which is the same for every strategy."""
-    results = evaluate_model(settings, holes, model).results
-    order = sorted(range(len(results)), key=column(results, "id").__getitem__)
-    values = {name: column(results, name) for name in metrics.METRICS}
-    values["identifier_recall"] = [
-        _recall(output, middle)
-        for output, middle in zip(column(results, "output"), column(results, "middle"), strict=True)
-    ]
-    values["bits_per_byte"] = bits_per_byte(Generator(storage.fetch(model)), holes.to_pylist(), settings)
-    values["prompt_tokens"] = column(results, "prompt_tokens")
-    return {name: [float(each[number]) for number in order] for name, each in values.items()}
+    generator = Generator(storage.fetch(model))
+    rows = holes.to_pylist()
+    encode, room = generator.encoder.encode, generator.context_length - settings.max_prompt_tokens - 1
+    prompts = [generator.prompt(request_of(hole), settings.max_prompt_tokens) for hole in rows]
+    generations = completions.complete(
+        generator,
+        prompts,
+        model=manifest.digest_of(model),
+        max_new_tokens=settings.max_new_tokens,
+        references=[[*encode(hole["middle"])[:room], generator.format.endoftext] for hole in rows],
+        keep=keep,
+    )
+    values: dict[str, list[float]] = defaultdict(list)
+    for hole, prompt, generation in zip(rows, prompts, generations, strict=True):
+        for name, value in _values(hole, generator.encoder.decode(generation.ids), generation).items():
+            values[name].append(value)
+        values["prompt_tokens"].append(float(len(prompt)))
+    return dict(values)
+
+
+def _values(hole: Mapping[str, Any], output: str, generation: Generation) -> dict[str, float]:
+    """The metrics of one completion; `bits_per_byte` is of the true middle and its end, given the prompt."""
+    assert generation.reference_bits is not None
+    surroundings = {"prefix": hole["prefix"], "suffix": hole["suffix"]}
+    return {
+        **metrics.score(output, hole["middle"], **surroundings, finished=generation.finished),
+        "identifier_recall": _recall(output, hole["middle"]),
+        "bits_per_byte": generation.reference_bits / max(len(hole["middle"].encode()), 1),
+    }
 
 
 def _recall(output: str, middle: str) -> float:
@@ -153,25 +170,6 @@ def _settings(model: str, max_prompt_tokens: int) -> EvaluateConfig:
     return EvaluateConfig(
         max_prompt_tokens=min(max_prompt_tokens, context * 3 // 4), max_new_tokens=min(64, context // 16)
     )
-
-
-def bits_per_byte(generator: Generator, holes: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[float]:
-    """Of each hole's true middle and its end, given its prompt: -log2 p / bytes."""
-    found = []
-    for hole in holes:
-        encode = generator.encoder.encode
-        prompt = generator.prompt(request_of(hole), config.max_prompt_tokens)
-        room = generator.context_length - len(prompt) - 1
-        middle = [*encode(hole["middle"])[:room], generator.format.endoftext]
-        with torch.inference_mode():
-            logits = (
-                generator.model(torch.tensor([prompt + middle], device=generator.device))
-                .logits[0, len(prompt) - 1 : -1]
-                .float()
-            )
-        picked = log_softmax(logits, -1).gather(1, torch.tensor(middle, device=generator.device)[:, None]).sum()
-        found.append(-float(picked) / math.log(2) / max(len(hole["middle"].encode()), 1))
-    return found
 
 
 def _gains(ours: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:

@@ -1,9 +1,10 @@
 """pass@1 of a model on HumanEval-Infilling, each completion executed in the sandbox.
 
     INFILL_BENCH_DIR=DIR python -m benchmarks.humaneval --model URI [--set single-line] [--limit N] [--prefix-only]
+        [--keep FILE]
 
 DIR holds the files of github.com/openai/human-eval-infilling. Completions are greedy; pass@1 is told for the completion
-as it is and cut where an editor would cut it, with 95 % intervals.
+as it is and cut where an editor would cut it, with 95 % intervals. With `--keep` a killed run goes on where it was.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from benchmarks import completions
 from infill import entry, manifest
 from infill.cli_options import absolute_uri, integer
 from infill.evaluate import humaneval
@@ -33,15 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--max-new-tokens", type=integer("the number of tokens", 1), default=128, metavar="N")
     parser.add_argument("--prefix-only", action="store_true", help="for a model that cannot fill in the middle")
+    completions.option(parser)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} tasks")
     options = parser.parse_args(arguments)
-    result = humaneval.evaluate(
-        Generator(manifest.fetch(options.model)),
-        options.set,
-        limit=QUICK if options.quick else options.limit,
+    tasks = humaneval.load(options.set, QUICK if options.quick else options.limit)
+    generator = Generator(manifest.fetch(options.model))
+    completed = completions.complete(
+        generator,
+        humaneval.prompts(generator, tasks, max_new_tokens=options.max_new_tokens, prefix_only=options.prefix_only),
+        model=manifest.digest_of(options.model),
         max_new_tokens=options.max_new_tokens,
-        prefix_only=options.prefix_only,
+        keep=options.keep,
     )
+    result = humaneval.judge(tasks, completed, generator.encoder.decode, options.set)
     for task in result.pop("tasks"):
         print(f"{task['outcome']:8} {task['outcome_truncated']:8} {task['task_id']}")
     print(json.dumps(result))

@@ -9,6 +9,7 @@ two tokens that are equally likely to the last bit of a float may change places 
 """
 
 import hashlib
+import math
 import os
 import struct
 from collections import Counter
@@ -23,6 +24,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from infill.context.packing import pack
@@ -49,6 +51,8 @@ class Generation:
     """The new tokens without the stop token."""
     finished: bool
     """Whether a stop token ended it; else the limit of new tokens did."""
+    reference_bits: float | None = None
+    """-log2 of the probability that the model gives the reference after the prompt; None where none was given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ class _Sequence:
     temperature: float
     number: int
     """Which of the equal prompts of equal temperature it is."""
+    reference: tuple[int, ...] = ()
 
 
 class Generator:
@@ -112,31 +117,35 @@ class Generator:
         temperature: float | Sequence[float] = 0.0,
         seed: int = 0,
         top_p: float = 1.0,
+        references: Sequence[Sequence[int]] | None = None,
     ) -> list[Generation]:
         """One completion per prompt, in order: greedy where the temperature is 0, sampled elsewhere.
 
         `temperature` is one for all or one per prompt. Equal prompts are read by the model once and, at a temperature
-        above 0, give different samples. Raises InputError for a prompt that leaves no room for `max_new_tokens`.
+        above 0, give different samples. `references`, one per prompt, are token ids whose probability after the prompt
+        is told with the completion, for little more than the completion alone. Raises InputError for a prompt that
+        leaves no room for `max_new_tokens` or for its reference.
         """
         longest = max(map(len, prompts), default=0)
-        if longest + max_new_tokens > self.context_length:
+        room = max(max_new_tokens, max(map(len, references or ()), default=0))
+        if longest + room > self.context_length:
             raise InputError(
-                f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's context of "
+                f"a prompt of {longest} tokens and {room} new ones do not fit the model's context of "
                 f"{self.context_length}; lower max_prompt_tokens or max_new_tokens"
             )
         if not all(map(len, prompts)):
             raise InputError("a prompt is empty: it must have at least one token")
         results: dict[int, Generation] = {}
         with torch.inference_mode(), _threads(self.threads):
-            for batch in self._batches(_sequences(prompts, temperature), max_new_tokens):
+            for batch in self._batches(_sequences(prompts, temperature, references), room):
                 results |= self._complete(batch, max_new_tokens, seed, top_p)
         return [results[place] for place in range(len(prompts))]
 
-    def _batches(self, wanted: Sequence[_Sequence], max_new_tokens: int) -> Iterator[list[_Sequence]]:
-        """Sequences of similar length, equal prompts next to each other."""
+    def _batches(self, wanted: Sequence[_Sequence], room: int) -> Iterator[list[_Sequence]]:
+        """Sequences of similar length, equal prompts next to each other; each may grow by `room` tokens."""
         batch: list[_Sequence] = []
         for sequence in sorted(wanted, key=lambda s: (-len(s.prompt), s.prompt, s.place)):
-            if batch and (len(batch) + 1) * (len(batch[0].prompt) + max_new_tokens) > self.batch_tokens:
+            if batch and (len(batch) + 1) * (len(batch[0].prompt) + room) > self.batch_tokens:
                 yield batch
                 batch = []
             batch.append(sequence)
@@ -148,6 +157,7 @@ class Generator:
     ) -> dict[int, Generation]:
         """Place -> completion for one batch. Sequences that have ended leave the batch when they are half of it."""
         logits, cache, mask, position = self._prefill(batch)
+        bits = self._reference_bits(batch, logits, cache, mask, position)
         noise = [_noise(seed, sequence) for sequence in batch]
         ids: list[list[int]] = [[] for _ in batch]
         finished = [False] * len(batch)
@@ -169,8 +179,32 @@ class Generator:
                 tokens, rows = [tokens[row] for row in alive], [rows[row] for row in alive]
             position = position + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self._forward(torch.tensor(tokens, device=self.device)[:, None], cache, mask, position[:, None])
-        return {sequence.place: Generation(ids=ids[i], finished=finished[i]) for i, sequence in enumerate(batch)}
+            fed = torch.tensor(tokens, device=self.device)[:, None]
+            logits = self._forward(fed, cache, mask, position[:, None])[:, -1]
+        return {
+            sequence.place: Generation(ids=ids[i], finished=finished[i], reference_bits=bits[i])
+            for i, sequence in enumerate(batch)
+        }
+
+    def _reference_bits(
+        self, batch: Sequence[_Sequence], logits: Tensor, cache: DynamicCache, mask: Tensor, position: Tensor
+    ) -> list[float | None]:
+        """What each reference costs after its prompt; the cache is as before."""
+        width = max(len(sequence.reference) for sequence in batch)
+        if not width:
+            return [None] * len(batch)
+        padded = [[*each.reference, *[self.format.endoftext] * (width - len(each.reference))] for each in batch]
+        tokens = torch.tensor(padded, device=self.device)  # (B, R), padded on the right
+        positions = position[:, None] + 1 + torch.arange(width, device=self.device)
+        attended = torch.cat([mask, mask.new_ones(tokens.shape)], dim=1)
+        following = self._forward(tokens, cache, attended, positions, keep=width)  # (B, R, V)
+        cache.crop(-width)
+        before = torch.cat([logits[:, None], following[:, :-1]], dim=1)
+        costs = -log_softmax(before, -1).gather(2, tokens[:, :, None])[:, :, 0].double() / math.log(2)
+        return [
+            float(row[: len(each.reference)].sum()) if each.reference else None
+            for row, each in zip(costs, batch, strict=True)
+        ]
 
     def _prefill(self, batch: Sequence[_Sequence]) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
         """Read the distinct prompts, padded on the left: logits (B, V), cache, mask (B, T), last position (B)."""
@@ -183,23 +217,23 @@ class Generator:
         left = torch.tensor(padding, device=self.device)[:, None]
         mask = (columns >= left).long()
         cache = DynamicCache(config=self.model.config)
-        logits = self._forward(tokens, cache, mask, (columns - left).clamp(min=0))
+        logits = self._forward(tokens, cache, mask, (columns - left).clamp(min=0))[:, -1]
         where = {prompt: row for row, prompt in enumerate(distinct)}
         expand = torch.tensor([where[sequence.prompt] for sequence in batch], device=self.device)
         cache.batch_select_indices(expand)
         return logits[expand], cache, mask[expand], (width - 1 - left[:, 0])[expand]
 
-    def _forward(self, tokens: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor) -> Tensor:
-        """Logits (B, V) behind the last of `tokens` (B, T); the cache grows by T."""
+    def _forward(self, tokens: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor, keep: int = 1) -> Tensor:
+        """Logits (B, `keep`, V) after the last `keep` of `tokens` (B, T); the cache grows by T."""
         output = self.model(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
-        logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -keep:].float()
         return logits
 
 
@@ -215,12 +249,18 @@ def _batch_tokens(model: Any, device: torch.device) -> int:
     return int(min(BATCH_TOKENS, free * CACHE_SHARE // position))
 
 
-def _sequences(prompts: Sequence[Sequence[int]], temperature: float | Sequence[float]) -> list[_Sequence]:
+def _sequences(
+    prompts: Sequence[Sequence[int]],
+    temperature: float | Sequence[float],
+    references: Sequence[Sequence[int]] | None = None,
+) -> list[_Sequence]:
     temperatures = [temperature] * len(prompts) if isinstance(temperature, float | int) else list(temperature)
     seen: Counter[tuple[tuple[int, ...], float]] = Counter()
     wanted = []
-    for place, (prompt, heat) in enumerate(zip(map(tuple, prompts), temperatures, strict=True)):
-        wanted.append(_Sequence(place=place, prompt=prompt, temperature=heat, number=seen[prompt, heat]))
+    told = [()] * len(prompts) if references is None else [tuple(each) for each in references]
+    for place, (prompt, heat, reference) in enumerate(zip(map(tuple, prompts), temperatures, told, strict=True)):
+        number = seen[prompt, heat]
+        wanted.append(_Sequence(place=place, prompt=prompt, temperature=heat, number=number, reference=reference))
         seen[prompt, heat] += 1
     return wanted
 

@@ -83,30 +83,19 @@ def truncate(output: str, suffix: str, *, single_line: bool) -> str:
     return output
 
 
-def evaluate(
-    generator: Generator,
-    name: str,
-    *,
-    limit: int = 0,
-    max_new_tokens: int = 128,
-    seconds: float = 5.0,
-    prefix_only: bool = False,
-) -> dict[str, Any]:
-    """pass@1 of greedy completions on one of SETS, as they are and truncated, with Wilson intervals, and each outcome.
+def prompts(
+    generator: Generator, tasks: Sequence[Task], *, max_new_tokens: int, prefix_only: bool = False
+) -> list[list[int]]:
+    """Return the token ids that `generator` is asked to complete for each task.
 
-    `pass_at_1` and `pass_at_1_truncated` map to value, low and high; `tasks` lists id, output and the two outcomes.
     With `prefix_only` the model sees the text before the hole and no control token: the fair question to a model that
     never learned to fill in the middle.
     """
-    tasks = load(name, limit)
     budget = generator.context_length - max_new_tokens
     if prefix_only:
-        prompts = [generator.encoder.encode(task.prompt)[-budget:] for task in tasks]
-    else:
-        requests = [FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix) for task in tasks]
-        prompts = [generator.prompt(request, budget) for request in requests]
-    generations = generator.generate(prompts, max_new_tokens=max_new_tokens)
-    return judge(tasks, generations, generator.encoder.decode, name, seconds)
+        return [generator.encoder.encode(task.prompt)[-budget:] for task in tasks]
+    requests = [FimRequest(path=PATH, prefix=task.prompt, suffix=task.suffix) for task in tasks]
+    return [generator.prompt(request, budget) for request in requests]
 
 
 def judge(
@@ -114,9 +103,13 @@ def judge(
     generations: Sequence[Generation],
     decode: Callable[[list[int]], str],
     name: str,
-    seconds: float,
+    seconds: float = 5.0,
 ) -> dict[str, Any]:
-    """Run the completions of `tasks`, each as it is and truncated (once where both are the same)."""
+    """Run the completions of `tasks`, of the set `name`, each as it is and truncated (once where both are the same).
+
+    Return pass@1 of both with Wilson intervals (`pass_at_1` and `pass_at_1_truncated`: value, low, high) and `tasks`:
+    id, output and the two outcomes of each.
+    """
     outputs = [decode(generation.ids) for generation in generations]
     cut = [
         truncate(output, task.suffix, single_line=name == "single-line")

@@ -42,6 +42,20 @@ def test_batched_greedy_is_the_greedy_of_each_prompt_alone(generator: Generator)
     assert [result.ids for result in together] == [_greedy_without_cache(generator, p, 12) for p in prompts]
 
 
+def test_a_reference_costs_what_the_model_gives_it_after_its_prompt_and_changes_no_completion(
+    generator: Generator,
+) -> None:
+    prompts, references = _prompts(9), [reference[: 3 * place] for place, reference in enumerate(_prompts(9, seed=1))]
+    together = generator.generate(prompts, max_new_tokens=12, references=references)
+    assert [result.ids for result in together] == [r.ids for r in generator.generate(prompts, max_new_tokens=12)]
+    assert together[0].reference_bits is None  # an empty reference is none
+    for prompt, reference, result in list(zip(prompts, references, together, strict=True))[1:]:
+        with torch.inference_mode():
+            logits = generator.model(input_ids=torch.tensor([prompt + reference])).logits[0, len(prompt) - 1 : -1]
+        chosen = torch.log_softmax(logits, -1).gather(1, torch.tensor(reference)[:, None])
+        assert result.reference_bits == pytest.approx(-float(chosen.sum()) / np.log(2), rel=1e-4)
+
+
 def test_results_come_in_the_callers_order_and_equal_prompts_agree(generator: Generator) -> None:
     prompts = _prompts(5)
     twice = generator.generate([*prompts, *prompts[::-1]], max_new_tokens=6)

@@ -77,7 +77,9 @@ def test_a_limit_is_spread_over_the_file() -> None:
 @pytest.mark.usefixtures("_data")
 def test_a_model_is_evaluated_from_prompt_to_verdict(tmp_path: Path) -> None:
     builders.tiny_model(tmp_path / "model")
-    result = humaneval.evaluate(Generator(tmp_path / "model"), "single-line", limit=2, max_new_tokens=4)
+    generator, tasks = Generator(tmp_path / "model"), humaneval.load("single-line", 2)
+    generations = generator.generate(humaneval.prompts(generator, tasks, max_new_tokens=4), max_new_tokens=4)
+    result = humaneval.judge(tasks, generations, generator.encoder.decode, "single-line")
     assert [row["task_id"] for row in result["tasks"]] == [TASKS[0]["task_id"], TASKS[3]["task_id"]]
     assert result["pass_at_1"]["n"] == 2
 
@@ -106,15 +108,7 @@ def test_missing_data_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("_data")
-def test_a_model_that_cannot_fill_in_sees_the_prefix_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_fill_in_sees_the_prefix_alone(tmp_path: Path) -> None:
     generator = Generator(Path(builders.tiny_model(tmp_path / "model")))
-    asked: list[list[int]] = []
-    original = generator.generate
-
-    def generate(prompts: list[list[int]], *, max_new_tokens: int) -> list[Generation]:
-        asked.extend(prompts)
-        return original(prompts, max_new_tokens=max_new_tokens)
-
-    monkeypatch.setattr(generator, "generate", generate)
-    humaneval.evaluate(generator, "single-line", limit=2, max_new_tokens=2, prefix_only=True)
+    asked = humaneval.prompts(generator, humaneval.load("single-line", 2), max_new_tokens=2, prefix_only=True)
     assert [generator.encoder.decode(ids) for ids in asked] == [TASKS[0]["prompt"], TASKS[3]["prompt"]]

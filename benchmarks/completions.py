@@ -1,0 +1,88 @@
+"""Completions of many prompts, kept in a file as they come: a benchmark of an hour that is killed goes on."""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from infill.cli_options import output_file
+from infill.evaluate.generation import Generation, Generator
+from infill.text import decode, split_lines
+
+CHUNK: Final = 48
+"""Prompts between two points at which a killed run goes on."""
+log: Final = logging.getLogger(__name__)
+
+
+def option(parser: argparse.ArgumentParser) -> None:
+    """Add `--keep FILE`."""
+    about = "completions are kept in FILE as they come, and a killed run goes on from there"
+    parser.add_argument("--keep", type=output_file, metavar="FILE", help=about)
+
+
+def complete(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    *,
+    model: str,
+    max_new_tokens: int,
+    references: Sequence[Sequence[int]] | None = None,
+    keep: Path | None = None,
+) -> list[Generation]:
+    """Return the greedy completion of each prompt, in order, taking from the file `keep` what it has.
+
+    `model` is the digest of the generator's model: the file may hold completions of several models and settings.
+    """
+    told = references or [()] * len(prompts)
+    keys = [_key(model, max_new_tokens, prompt, reference) for prompt, reference in zip(prompts, told, strict=True)]
+    kept = _load(keep) if keep else {}
+    missing = sorted((i for i, key in enumerate(keys) if key not in kept), key=lambda i: len(prompts[i]))
+    log.info("%d of %d prompts are completed", len(keys) - len(missing), len(keys))
+    for start in range(0, len(missing), CHUNK):
+        chunk = missing[start : start + CHUNK]
+        fresh = generator.generate(
+            [prompts[i] for i in chunk],
+            max_new_tokens=max_new_tokens,
+            references=[told[i] for i in chunk] if references else None,
+        )
+        rows = {keys[i]: generation for i, generation in zip(chunk, fresh, strict=True)}
+        if keep:
+            _append(keep, rows)
+        kept |= rows
+        log.info("%d of %d prompts are completed", len(keys) - len(missing) + start + len(chunk), len(keys))
+    return [kept[key] for key in keys]
+
+
+def _key(model: str, max_new_tokens: int, prompt: Sequence[int], reference: Sequence[int]) -> str:
+    ids = struct.pack(f"<qq{len(prompt) + len(reference)}q", max_new_tokens, len(prompt), *prompt, *reference)
+    return hashlib.sha256(model.encode() + b"\0" + ids).hexdigest()[:32]
+
+
+def _load(file: Path) -> dict[str, Generation]:
+    """The completions in `file`; a line that was cut off by a kill is none."""
+    kept: dict[str, Generation] = {}
+    if file.exists():
+        for line in split_lines(decode(file.read_bytes())):
+            try:
+                row: dict[str, Any] = json.loads(line)
+            except ValueError:
+                continue
+            key = row.pop("key")
+            kept[key] = Generation(**row)
+    return kept
+
+
+def _append(file: Path, rows: dict[str, Generation]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+        if lines.tell():
+            lines.write("\n")  # ends a line that was cut off
+        lines.write("\n".join(json.dumps({"key": key} | asdict(row)) for key, row in rows.items()))
+        lines.flush()
+        os.fsync(lines.fileno())

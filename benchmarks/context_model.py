@@ -29,6 +29,7 @@ from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.results import column
 from infill.evaluate.statistics import paired_interval
 from infill.examples import read_holes, request_of
+from infill.model import context_length
 
 STRATEGIES: Final = ("infill", "rag", "none")
 QUICK: Final = 20
@@ -166,7 +167,7 @@ def _recall(output: str, middle: str) -> float:
 
 def _settings(model: str, max_prompt_tokens: int) -> EvaluateConfig:
     """Budgets that leave the model room for the middle."""
-    context = int(storage.read_json(storage.join(model, "config.json"))["max_position_embeddings"])
+    context = context_length(storage.read_json(storage.join(model, "config.json")))
     return EvaluateConfig(
         max_prompt_tokens=min(max_prompt_tokens, context * 3 // 4), max_new_tokens=min(64, context // 16)
     )

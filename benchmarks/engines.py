@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 
 from infill import manifest
+from infill.model import context_length
 from infill.prompt import load_encoder
 from infill.storage import read_json
 from infill.text import read_text
@@ -55,7 +56,7 @@ def compare(model: str, *, quick: bool, threads: int, echo: Callable[[str], None
     each case, so a change in the load of the machine meets them alike.
     """
     folder = manifest.fetch(model)
-    context = int(read_json(str(folder / "config.json"))["max_position_embeddings"])
+    context = context_length(read_json(str(folder / "config.json")))
     sizes = [size for size in list(REPEATS)[: 1 if quick else None] if size + NEW_TOKENS <= context]
     ids = _code(folder)
     engines: dict[str, dict[str, dict[str, Figures]]] = {name: {} for name in VARIANTS}

@@ -6,6 +6,7 @@ The published Mellum-4b is L = 30, D = 3,072, MLP 8,256, 24 heads without groupi
 embeddings (header of its GGUF).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,31 +76,47 @@ def load_config(folder: Path) -> "PretrainedConfig":
 
 
 def load(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
-    """The decoder in `folder`, a Llama or one built alike (Qwen2, StarCoder2), in fp32 unless `dtype` says otherwise.
+    """Return the decoder in `folder`, in fp32 unless `dtype` says otherwise, for training.
 
-    Raises InputError when its files are missing or damaged, or when it is built in another way.
+    It is a Llama or built alike (Qwen2, StarCoder2). Raises InputError as `load_any`, and when it is built in another
+    way.
+    """
+    decoder = load_any(folder, dtype)
+    if not hasattr(decoder, "lm_head") or not hasattr(getattr(decoder, "model", None), "layers"):
+        raise InputError(f"{folder} holds a {decoder.config.model_type}, which is not built like Llama; choose another")
+    return decoder
+
+
+def load_any(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
+    """Return the causal language model in `folder`, in fp32 unless `dtype` says otherwise.
+
+    Raises InputError when its files are missing or damaged.
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} is not a model folder: it has no config.json")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        found = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype or torch.float32, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # transformers, safetensors and json each raise their own
         first = str(error).strip().partition("\n")[0]
         raise InputError(f"the model in {folder} cannot be loaded ({first}); fetch or train it again") from error
-    if not hasattr(found, "lm_head") or not hasattr(getattr(found, "model", None), "layers"):
-        raise InputError(f"{folder} holds a {found.config.model_type}, which is not built like Llama; choose another")
-    return found
 
 
-def context_length(config: "PretrainedConfig") -> int:
-    """Tokens that the model was made for: its positions, or less where its attention slides over them."""
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
+def context_length(config: "PretrainedConfig | Mapping[str, Any]") -> int:
+    """Return the tokens that a model was made for: its positions, or less where its attention slides over them.
+
+    `config` is its configuration, or what its `config.json` holds; 0 when that tells no positions.
+    """
+    values = config if isinstance(config, Mapping) else config.to_dict()
+    positions = int(values.get("max_position_embeddings") or 0)
+    window = values.get("sliding_window") if values.get("use_sliding_window", True) else None
+    return min(positions, int(window or positions))
 
 
 def parameters(config: ModelConfig, vocab_size: int) -> int:

@@ -21,12 +21,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import log_softmax
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
+from infill import inference, machine, model
 from infill.context.packing import pack
 from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format, stop_ids
@@ -39,10 +38,6 @@ BATCH_TOKENS: Final = 12_288
 BATCH_TOKENS_CUDA: Final = 262_144
 CACHE_SHARE: Final = 0.25
 """Part of the free memory that a batch's KV cache may take; it is copied as it grows."""
-ONE_THREAD: Final = 50_000_000
-"""A model with fewer parameters runs on one thread: its products are too small to share. On two busy cores two threads
-took 95 to 180 s for what one did in 15 (1.6M parameters), waiting for each other."""
-MAX_THREADS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,36 +69,28 @@ class Generator:
     def __init__(self, folder: Path) -> None:
         """Load the MODEL FOLDER `folder`. Raises InputError when it is none."""
         encoder, fmt = load_encoder(folder), load_format(folder)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            # fp32 on a CPU, where bf16 is emulated.
-            dtype: Any = "auto" if device.type == "cuda" else torch.float32
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
-        if encoder.vocab_size > model.config.vocab_size:
+        decoder = inference.load(folder, inference.choose_device())
+        if encoder.vocab_size > decoder.config.vocab_size:
             raise InputError(
                 f"the tokenizer in {folder} has {encoder.vocab_size} tokens, the model only "
-                f"{model.config.vocab_size}: they do not belong together"
+                f"{decoder.config.vocab_size}: they do not belong together"
             )
-        self._take(model.to(device).eval(), encoder, fmt)
+        self._take(decoder, encoder, fmt)
 
     @classmethod
-    def of(cls, model: Any, encoder: Encoder, fmt: PromptFormat) -> "Generator":
-        """A generator for the Hugging Face `model` as it stands in memory, on its device."""
-        made = cls.__new__(cls)
-        made._take(model, encoder, fmt)
-        return made
+    def of(cls, decoder: Any, encoder: Encoder, fmt: PromptFormat) -> "Generator":
+        """Return a generator for the Hugging Face model `decoder` as it stands in memory, on its device."""
+        generator = cls.__new__(cls)
+        generator._take(decoder, encoder, fmt)
+        return generator
 
-    def _take(self, model: Any, encoder: Encoder, fmt: PromptFormat) -> None:
-        self.model, self.encoder, self.format = model, encoder, fmt
+    def _take(self, decoder: Any, encoder: Encoder, fmt: PromptFormat) -> None:
+        self.model, self.encoder, self.format = decoder, encoder, fmt
         self.stop_ids: frozenset[int] = frozenset(stop_ids(fmt, encoder))
-        self.device: torch.device = model.device
-        small = model.num_parameters() < ONE_THREAD
-        self.threads: int = 1 if small else min(torch.get_num_threads(), MAX_THREADS)
-        self.context_length: int = int(model.config.max_position_embeddings)
-        self.batch_tokens: int = _batch_tokens(model, self.device)
+        self.device: torch.device = decoder.device
+        self.threads = machine.useful_threads(decoder.num_parameters())
+        self.context_length = model.context_length(decoder.config)
+        self.batch_tokens: int = _batch_tokens(decoder, self.device)
 
     def prompt(self, request: FimRequest, budget: int) -> list[int]:
         """Return the token ids of `request` within `budget` tokens, laid out as serving lays them out."""
@@ -163,7 +150,8 @@ class Generator:
         finished = [False] * len(batch)
         rows = list(range(len(batch)))  # row of the tensors -> index in batch
         for step in range(max_new_tokens):
-            tokens = _choose(logits, [batch[i].temperature for i in rows], [noise[i] for i in rows], top_p)
+            heat, drawn = [batch[i].temperature for i in rows], [_draw(noise[i]) for i in rows]
+            tokens = inference.choose(logits, heat, drawn, top_p)
             for i, token in zip(rows, tokens, strict=True):
                 if token in self.stop_ids:
                     finished[i] = True
@@ -237,12 +225,12 @@ class Generator:
         return logits
 
 
-def _batch_tokens(model: Any, device: torch.device) -> int:
+def _batch_tokens(decoder: Any, device: torch.device) -> int:
     """Positions of a batch whose KV cache fits into the free memory of `device`; at least one sequence runs anyway."""
-    config = model.config
+    config = decoder.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    position = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize  # bytes of keys and values
+    position = 2 * config.num_hidden_layers * heads * width * decoder.dtype.itemsize  # bytes of keys and values
     if device.type == "cuda":
         return int(min(BATCH_TOKENS_CUDA, torch.cuda.mem_get_info(device)[0] * CACHE_SHARE // position))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -273,25 +261,8 @@ def _noise(seed: int, sequence: _Sequence) -> np.random.Generator | None:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:16], "little"))
 
 
-def _choose(
-    logits: Tensor, temperatures: Sequence[float], noise: Sequence[np.random.Generator | None], top_p: float
-) -> list[int]:
-    """The next token of each row of `logits` (B, V): the likeliest, or one drawn by its probability."""
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
-    sampled = [row for row, source in enumerate(noise) if source is not None]
-    if not sampled:
-        return tokens
-    heat = torch.tensor([temperatures[row] for row in sampled], device=logits.device)
-    uniform = torch.tensor([source.random() for source in noise if source is not None], dtype=torch.float64)
-    shares, order = torch.softmax(logits[sampled] / heat[:, None], dim=-1).sort(dim=-1, descending=True, stable=True)
-    through = shares.double().cumsum(dim=-1)  # (B, V)
-    # The nucleus: the likeliest tokens that together reach top_p (Holtzman et al. 2020); at least one.
-    total = torch.where(through - shares < top_p, through, 0.0).amax(dim=-1, keepdim=True)
-    chosen = torch.searchsorted(through, uniform.to(logits.device)[:, None] * total, right=True)
-    picked = order.gather(1, chosen.clamp(max=order.shape[1] - 1))[:, 0].tolist()
-    for row, token in zip(sampled, picked, strict=True):
-        tokens[row] = token
-    return tokens
+def _draw(noise: np.random.Generator | None) -> float:
+    return 0.0 if noise is None else float(noise.random())
 
 
 @contextmanager

@@ -4,10 +4,9 @@ Resume does not depend on either: workers look for the last whole checkpoint in 
 and however many they were.
 """
 
-import os
-
 import torch
 
+from infill import inference, machine
 from infill.train import history, watch
 from infill.train.engine import PlainEngine
 from infill.train.job import Job, Place, run
@@ -21,8 +20,8 @@ def fit(job: Job) -> dict[str, float]:
     """
     with following(job.output, job.label):
         if job.train.launcher == "local":
-            torch.set_num_threads(os.cpu_count() or 1)
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            torch.set_num_threads(machine.cores())
+            device = inference.choose_device()
             with watch.obedient():
                 run(job, PlainEngine, device, Place())
         else:

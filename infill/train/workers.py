@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from infill import manifest, ray_session, storage
+from infill import machine, manifest, ray_session, storage
 from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
 from infill.text import split_lines
@@ -247,7 +247,7 @@ def _worker(job: Job) -> None:
     context = ray.train.get_context()
     device = get_device()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(max(1, machine.cores() // context.get_local_world_size()))
     # Whatever DeepSpeed compiles goes where no other job waits on a lock that a killed one has left.
     with tempfile.TemporaryDirectory(prefix="infill-extensions-", ignore_cleanup_errors=True) as extensions:
         os.environ["TORCH_EXTENSIONS_DIR"] = extensions

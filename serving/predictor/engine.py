@@ -11,14 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from infill import inference, machine, model
 from infill.errors import InputError
 from infill.prompt import load_encoder
 from serving.predictor.cache import Entry, Ids, PrefixCache
 from serving.predictor.completion import Piece
-from serving.predictor.folder import CPU_CACHE_BYTES, read_config, read_stop_ids, useful_threads
+from serving.predictor.folder import CPU_CACHE_BYTES, read_stop_ids
 from serving.predictor.text import Detokeniser, token_bytes
 from serving.protocol import Sampling
 
@@ -42,34 +43,6 @@ class Session:
     """False while a forward pass runs: after an error there the layers may differ in length."""
 
 
-def choose_device(device: str) -> torch.device:
-    """The device named by `device`. Raises InputError when it is `cuda` and there is none."""
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise InputError("there is no usable CUDA device; start the predictor with --device cpu")
-    return torch.device("cuda" if available and device != "cpu" else "cpu")
-
-
-def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Return the next token from `logits` [V], on the CPU, so that a seed gives the same choice on every device.
-
-    It returns a token for any temperature and top_p from 0 on: the smallest ones leave the most probable token.
-    """
-    logits = torch.nan_to_num(logits, nan=-torch.inf, neginf=-torch.inf)
-    best = int(logits.argmax())
-    if sampling.temperature == 0 or logits[best] == -torch.inf:
-        return best
-    # Differences to the best first: divided by a tiny temperature they become -inf, which is a probability of 0.
-    probabilities = torch.softmax((logits.double() - logits[best].double()) / sampling.temperature, dim=-1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True, stable=True)
-        # The smallest set whose mass reaches top_p: a token stays when the mass before it is still below.
-        outside = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
-        outside[0] = False
-        probabilities[order[outside]] = 0
-    return int(torch.multinomial(probabilities, 1, generator=generator))
-
-
 class Engine:
     """A model in transformers with its KV caches. Used by one thread."""
 
@@ -77,13 +50,13 @@ class Engine:
     slots = 1
 
     def __init__(self, folder: Path, *, device: str = "auto", threads: int = 0, cache_gib: float = 0.0) -> None:
-        self.device = choose_device(device)
+        self.device = inference.choose_device(device)
         config = _load_config(folder)
         encoder = load_encoder(folder)
         self.token_bytes = token_bytes(encoder.json)
-        self.model = _load_model(folder, self.device)
-        torch.set_num_threads(threads or useful_threads(self.model.num_parameters()))
-        self.context_length = int(config.max_position_embeddings)
+        self.model = inference.load(folder, self.device)
+        torch.set_num_threads(threads or machine.useful_threads(self.model.num_parameters()))
+        self.context_length = model.context_length(config)
         self.vocab_size = int(config.vocab_size)
         self.stop_ids = read_stop_ids(folder, encoder)
         room = int(cache_gib * 2**30) or _cache_room(self.device)
@@ -143,7 +116,8 @@ class Engine:
             check()
             logits = self._forward(session, chunk)
         while True:
-            token = sample(logits, sampling, generator)
+            uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
+            [token] = inference.choose(logits[None], [sampling.temperature], [uniform], sampling.top_p)
             yield token
             check()
             logits = self._forward(session, [token])
@@ -179,24 +153,11 @@ class Engine:
 
 
 def _load_config(folder: Path) -> Any:
-    read_config(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    config = model.load_config(folder)
     odd = {type(layer) for layer in DynamicCache(config=config).layers} - PLAIN_LAYERS
     if odd:
         raise InputError(f"{folder} has layers that are not plain attention ({config.model_type}); serve it with vLLM")
     return config
-
-
-def _load_model(folder: Path, device: torch.device) -> Any:
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"the model in {folder} cannot be loaded: {error}") from error
-    return model.to(device).eval()
 
 
 def _cache_room(device: torch.device) -> int:

@@ -1,7 +1,6 @@
 """What both engines read from a model folder, and the limits that they share."""
 
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +11,6 @@ from infill import storage
 from infill.errors import InputError
 from infill.prompt import Encoder, load_format
 
-SMALL_PARAMETERS: Final = 20_000_000
-MAX_THREADS: Final = 8
 CPU_CACHE_BYTES: Final = 1 << 30
 """Memory for KV caches on a CPU by default."""
 
@@ -45,9 +42,3 @@ def count_parameters(folder: Path) -> int:
         with safe_open(path, "np") as file:
             count += sum(math.prod(weight.get_shape()) for weight in map(file.get_slice, file.keys()))
     return count
-
-
-def useful_threads(parameters: int) -> int:
-    """Return 1 for a small model: the threads of a product of microseconds would mostly wait for each other."""
-    cores = len(os.sched_getaffinity(0))
-    return 1 if parameters < SMALL_PARAMETERS else min(cores, MAX_THREADS)

@@ -5,10 +5,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from infill import llama_cpp
+from infill import llama_cpp, machine, model
 from infill.prompt import load_encoder
 from serving.predictor.completion import Piece
-from serving.predictor.folder import CPU_CACHE_BYTES, count_parameters, read_config, read_stop_ids, useful_threads
+from serving.predictor.folder import CPU_CACHE_BYTES, count_parameters, read_config, read_stop_ids
 from serving.protocol import Sampling
 
 MAX_SLOTS: Final = 4
@@ -32,7 +32,7 @@ class LlamaCppEngine:
         """Load the model in `folder`. Raises InputError for one that llama.cpp would read differently."""
         file = llama_cpp.convert(folder, gguf_type)  # raises InputError first for a model that llama.cpp cannot read
         config, encoder = read_config(folder), load_encoder(folder)
-        self.context_length = int(config["max_position_embeddings"])
+        self.context_length = model.context_length(config)
         self.vocab_size = int(config["vocab_size"])
         self.stop_ids = read_stop_ids(folder, encoder)
         room = int(cache_gib * 2**30) or CPU_CACHE_BYTES
@@ -43,7 +43,7 @@ class LlamaCppEngine:
             file,
             context_length=self.context_length,
             slots=self.slots,
-            threads=threads or useful_threads(count_parameters(folder)),
+            threads=threads or machine.useful_threads(count_parameters(folder)),
             cache_bytes=self.cache_bytes - self.slots * slot_bytes,
         )
 

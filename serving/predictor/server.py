@@ -77,9 +77,9 @@ def _llama_cpp(config: PredictorConfig, folder: Path) -> CompletionEngine:
 def _has_gpu(device: str) -> bool:
     """Return whether the model goes to a GPU; `cuda` without one is refused when the model is loaded."""
     if device == "auto":
-        import torch
+        from infill import inference
 
-        return torch.cuda.is_available()
+        return inference.choose_device().type == "cuda"
     return device == "cuda"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from infill import manifest, storage
+from infill import manifest, model, storage
 from infill.context import CANDIDATES
 from infill.context.strategies import STRATEGIES
 from infill.errors import InputError
@@ -118,4 +118,4 @@ def _context_length(folder: Path) -> int:
     if not (folder / "config.json").exists():
         return 0
     value: Mapping[str, Any] = storage.read_json(str(folder / "config.json"))
-    return int(value.get("max_position_embeddings", 0))
+    return model.context_length(value)

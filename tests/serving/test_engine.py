@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DynamicCache, Mamba2Config, Starcoder2Config, Starcoder2ForCausalLM
 
 from infill.errors import InputError
 from serving.predictor.cache import Entry, PrefixCache, common_prefix
-from serving.predictor.engine import Engine, choose_device, sample
+from serving.predictor.engine import Engine
 from serving.protocol import Sampling
 from tests.builders import tiny_tokenizer
 
@@ -160,18 +160,6 @@ def test_common_prefix(left: list[int], right: list[int]) -> None:
     assert size in (len(left), len(right)) or left[size] != right[size]
 
 
-@settings(max_examples=50)
-@given(logits=st.lists(st.floats(-5, 5), min_size=2, max_size=8), top_p=st.floats(0.05, 0.99), seed=st.integers(0, 99))
-def test_a_sampled_token_lies_in_the_nucleus(logits: list[float], top_p: float, seed: int) -> None:
-    values = torch.tensor(logits)
-    sampling = Sampling(temperature=1.0, top_p=top_p)
-    chosen = sample(values, sampling, torch.Generator().manual_seed(seed))
-    assert chosen == sample(values, sampling, torch.Generator().manual_seed(seed))
-    probabilities = torch.softmax(values, dim=-1)
-    more_probable = probabilities[probabilities > probabilities[chosen]].sum()
-    assert more_probable < top_p + 1e-6
-
-
 def test_folders_that_hold_no_usable_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         Engine(tmp_path)
@@ -181,9 +169,3 @@ def test_folders_that_hold_no_usable_model_are_refused(tmp_path: Path) -> None:
     Mamba2Config().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="vLLM"):
         Engine(tmp_path)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_missing_gpu_is_said() -> None:
-    with pytest.raises(InputError, match="--device cpu"):
-        choose_device("cuda")

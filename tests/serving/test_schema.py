@@ -8,11 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.predictor.engine import Engine, sample
+from serving.predictor.engine import Engine
 from serving.protocol import ApiError, Sampling, read_sampling, unknown_fields
 from serving.transformer.request import FIELDS, read_request
 from tests.serving.conftest import HTTP, figure, predicting, transforming
@@ -111,26 +110,6 @@ def test_an_odd_request_is_answered_or_refused_by_name(stack: tuple[str, str], f
             assert set(response.json()["error"]) == {"message", "type", "code", "param"}
             assert len(response.json()["error"]["message"]) < 500
     check_health(predictor)
-
-
-@given(
-    logits=st.lists(
-        st.floats(width=32, allow_subnormal=False) | st.sampled_from([math.nan, math.inf, -math.inf]),
-        min_size=1,
-        max_size=6,
-    ),
-    temperature=st.floats(0, 2) | st.sampled_from([5e-324, 1e-40]),
-    top_p=st.floats(0, 1) | st.sampled_from([5e-324, 1e-300]),
-)
-def test_a_token_is_sampled_from_any_logits(logits: list[float], temperature: float, top_p: float) -> None:
-    sampling = Sampling(temperature=temperature, top_p=top_p)
-    token = sample(torch.tensor(logits), sampling, torch.Generator())
-    assert 0 <= token < len(logits)
-    largest = torch.finfo(torch.float32).max
-    usable = {place: min(logit, largest) for place, logit in enumerate(logits) if logit > -math.inf}  # nor is NaN
-    assert not usable or token in usable
-    if usable and (temperature < 1e-30 or top_p < 1e-30):
-        assert usable[token] == max(usable.values())
 
 
 def test_a_tiny_temperature_is_greedy(stack: tuple[str, str]) -> None:

@@ -1,0 +1,65 @@
+"""How a model runs outside training, for evaluation, preferences, samples and serving alike: where, in which precision,
+on how many threads, and which token comes next.
+
+Legend: B = sequences, V = vocabulary.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infill import model
+from infill.errors import InputError
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device named by `device`: `cuda`, `cpu`, or `auto` for CUDA where there is one.
+
+    Raises InputError when it is `cuda` and there is none.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InputError("there is no usable CUDA device; use --device cpu")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """Return bf16 on a GPU and fp32 on a CPU, where bf16 is emulated."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def load(folder: Path, device: torch.device) -> Any:
+    """Return the causal language model in `folder`, ready to run on `device`. Raises InputError as `model.load_any`."""
+    return model.load_any(folder, precision(device)).to(device).eval()
+
+
+def choose(logits: Tensor, temperatures: Sequence[float], uniform: Sequence[float], top_p: float = 1.0) -> list[int]:
+    """Return the next token of each row of `logits` (B, V): the most probable, or one drawn by its probability.
+
+    A row is greedy where its temperature is 0; else `uniform`, a number in [0, 1) for each row, chooses among the
+    tokens by their cumulative probability, so that the same number gives the same token on every device. `top_p`
+    leaves the most probable tokens that together reach it (nucleus sampling, Holtzman et al. 2020), at least one. Any
+    temperature and top_p from 0 on give a token; logits that are no numbers are never chosen while others are.
+    """
+    logits = torch.nan_to_num(logits, nan=-torch.inf, neginf=-torch.inf)
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    usable = logits.isfinite().any(dim=-1).tolist()
+    sampled = [row for row, temperature in enumerate(temperatures) if temperature > 0 and usable[row]]
+    if not sampled:
+        return tokens
+    rows = logits[sampled].double()
+    heat = torch.tensor([temperatures[row] for row in sampled], dtype=torch.float64, device=logits.device)
+    # Differences to the best first: divided by a tiny temperature they become -inf, which is a probability of 0.
+    shares, order = torch.softmax((rows - rows.amax(dim=-1, keepdim=True)) / heat[:, None], dim=-1).sort(
+        dim=-1, descending=True, stable=True
+    )
+    through = shares.cumsum(dim=-1)
+    total = torch.where(through - shares < top_p, through, 0.0).amax(dim=-1, keepdim=True)
+    drawn = torch.tensor([uniform[row] for row in sampled], dtype=torch.float64, device=logits.device)
+    place = torch.searchsorted(through, drawn[:, None] * total, right=True).clamp(max=order.shape[1] - 1)
+    for row, token in zip(sampled, order.gather(1, place)[:, 0].tolist(), strict=True):
+        tokens[row] = token
+    return tokens

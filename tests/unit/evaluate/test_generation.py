@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from infill.errors import InputError
 from infill.evaluate import generation
@@ -109,7 +107,7 @@ def test_a_prompt_that_does_not_fit_is_refused(generator: Generator) -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     builders.tiny_tokenizer(tmp_path)
-    with pytest.raises(InputError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(InputError, match="is not a model folder"):
         Generator(tmp_path)
 
 
@@ -117,7 +115,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     builders.tiny_model(tmp_path)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(InputError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         Generator(tmp_path)
 
 
@@ -133,21 +131,3 @@ def test_the_number_of_threads_is_restored(generator: Generator) -> None:
     before = torch.get_num_threads()
     generator.generate(_prompts(1), max_new_tokens=1)
     assert torch.get_num_threads() == before
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1000), st.floats(0.05, 1.0))
-def test_the_nucleus_holds_the_likeliest_tokens_only(seed: int, top_p: float) -> None:
-    rng = np.random.default_rng(seed)
-    logits = torch.tensor(rng.normal(size=(1, 20)) * 3, dtype=torch.float32)
-    shares, order = torch.softmax(logits[0], dim=-1).sort(descending=True)
-    size = int((shares.cumsum(0) - shares < top_p).sum())
-    tokens = {generation._choose(logits, [1.0], [np.random.default_rng(i)], top_p)[0] for i in range(30)}
-    assert tokens <= set(order[:size].tolist())
-
-
-def test_samples_follow_the_distribution() -> None:
-    logits = torch.log(torch.tensor([[0.1, 0.6, 0.3]])).repeat(3000, 1)
-    sources = [np.random.default_rng(i) for i in range(3000)]
-    tokens = generation._choose(logits, [1.0] * 3000, sources, 1.0)
-    assert np.bincount(tokens) / 3000 == pytest.approx([0.1, 0.6, 0.3], abs=0.03)

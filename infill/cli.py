@@ -23,6 +23,7 @@ from infill.cli_options import (
     budget,
     command,
     expanded_path,
+    input_file,
     input_folder,
     integer,
     json_option,
@@ -332,6 +333,10 @@ def _add_serving(commands: Commands) -> None:
         help="what computes the model; auto: llama.cpp on a CPU, where it reads the model; default: %(default)s",
     )
 
+    serve.add_argument(
+        "--keys", type=input_file, metavar="FILE", help="ask clients for one of these keys; infill keys add makes them"
+    )
+
     complete = command(
         commands,
         "complete",
@@ -344,11 +349,51 @@ def _add_serving(commands: Commands) -> None:
     complete.add_argument(
         "--max-tokens", type=integer("the number of tokens", 1), default=64, help="default: %(default)s"
     )
+    _add_keys(commands)
     _add_lsp(commands)
 
 
+def _add_keys(commands: Commands) -> None:
+    keys = commands.add_parser("keys", help="API keys of a server: see infill keys --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    about = "make a key and print it, once: the file keeps only its hash"
+    add = command(keys, "add", _key_add, about, "infill keys add --file keys.json --tenant team-a --expires 2027-06-30")
+    add.add_argument("--tenant", type=word, required=True, metavar="NAME", help="whose limits the key counts against")
+    add.add_argument("--expires", type=word, metavar="DATE", help="first day without it, as 2027-06-30")
+    add.add_argument("--note", default="", metavar="TEXT", help="for whom or what it is")
+    shown = command(keys, "list", _key_list, "list keys: id, tenant, dates, note", "infill keys list --file keys.json")
+    about = "remove a key: servers refuse it from the next request on"
+    revoke = command(keys, "revoke", _key_revoke, about, "infill keys revoke --file keys.json 3f9a1c22d0e4")
+    revoke.add_argument("id", metavar="ID", help="as infill keys list shows it, or the part of the key after infill_")
+    for each in (add, shown, revoke):
+        kind = output_file if each is add else input_file
+        each.add_argument("--file", type=kind, required=True, metavar="FILE", help="the file of keys")
+
+
+def _key_add(options: argparse.Namespace) -> None:
+    from serving.transformer import keys
+
+    sys.stdout.write(keys.add(options.file, options.tenant, expires=options.expires or "", note=options.note) + "\n")
+
+
+def _key_list(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from serving.transformer import keys
+
+    entries = keys.load(options.file).values()
+    return [{name: getattr(key, name) for name in ("id", "tenant", "created", "expires", "note")} for key in entries]
+
+
+def _key_revoke(options: argparse.Namespace) -> dict[str, Any]:
+    from serving.transformer import keys
+
+    key = keys.revoke(options.file, options.id)
+    return {"revoked": key.id, "tenant": key.tenant}
+
+
 def _add_lsp(commands: Commands) -> None:
-    from infill.editor.settings import BOUNDS, DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, Fallback, Settings
+    from infill.api_key import KEY_VARIABLE
+    from infill.editor.settings import BOUNDS, DEFAULT_URL, URL_VARIABLE, Fallback, Settings
 
     usual = Settings()
     lsp = command(
@@ -461,7 +506,14 @@ def _model(options: argparse.Namespace) -> str:
 def _serve(options: argparse.Namespace) -> None:
     from serving.local import serve
 
-    serve(_model(options), port=options.port, host=options.host, cors_origins=options.cors or "", engine=options.engine)
+    serve(
+        _model(options),
+        port=options.port,
+        host=options.host,
+        cors_origins=options.cors or "",
+        engine=options.engine,
+        keys=str(options.keys or ""),
+    )
 
 
 def _complete(options: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 from kfp import dsl, kubernetes
 
 from infill import storage
+from infill.api_key import KEY_VARIABLE
 from infill.cluster import settings as cluster_settings
 from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InputError
@@ -55,6 +56,7 @@ class Place:
 
     secret: str = "infill-object-store"
     login: str = "infill-mlflow-client"
+    client: str = "infill-client"
     pull_secrets: tuple[str, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
@@ -73,6 +75,7 @@ def place() -> Place:
         return Place(
             secret=(values.get("objectStore") or {}).get("secretName", Place.secret),
             login=((values.get("mlflow") or {}).get("auth") or {}).get("clientSecret", Place.login),
+            client=(values.get("client") or {}).get("secretName", Place.client),
             pull_secrets=tuple(values.get("imagePullSecrets") or ()),
             node_selector=dict(jobs.get("nodeSelector") or {}),
             tolerations=tuple(jobs.get("tolerations") or ()),
@@ -93,7 +96,7 @@ def on_cluster(task: dsl.PipelineTask, *, retries: int = 2) -> dsl.PipelineTask:
         task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
     for config_map, names in CONFIG_MAPS.items():
         kubernetes.use_config_map_as_env(task, config_map, {key: key for key in names}, optional=True)
-    for secret, keys in ((where.secret, CREDENTIALS), (where.login, LOGIN)):
+    for secret, keys in ((where.secret, CREDENTIALS), (where.login, LOGIN), (where.client, (KEY_VARIABLE,))):
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
     kubernetes.use_field_path_as_env(task, RUN, RUN_LABEL)
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="1Gi")

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infill import proxies, storage
+from infill.api_key import api_key, headers
 from infill.context.caret import CHARACTERS, Unit, read_source, split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.identity import Current, within
@@ -55,7 +56,7 @@ def complete(
         "temperature": temperature,
         "session": str(root.resolve()),
     }
-    with proxies.client(url, timeout=timeout_s) as client:
+    with proxies.client(url, timeout=timeout_s, headers=headers(api_key())) as client:
         return ask(client, body)
 
 
@@ -94,7 +95,7 @@ def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:
 
 def complete_rows(url: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Complete the holes of examples at the transformer `url`, print a table to stderr, return what `smoke` returns."""
-    with proxies.client(url, timeout=120) as client:
+    with proxies.client(url, timeout=120, headers=headers(api_key())) as client:
         answers = [ask(client, request_of(row)) for row in rows]
     completions = [
         {"repo": row["repo"], "path": row["path"], "expected": row["middle"], **answer}

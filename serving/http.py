@@ -112,6 +112,8 @@ def error_response(error: ApiError, rid: str, body: dict[str, Any] | None = None
     response = json_response(body or error.body(), rid, error.status)
     if error.retry_after:
         response.headers["retry-after"] = str(error.retry_after)
+    if error.status == 401:
+        response.headers["www-authenticate"] = "Bearer"
     if error.status in (408, 413):
         response.headers["connection"] = "close"
     return response

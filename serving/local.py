@@ -227,9 +227,10 @@ def serve(
     host: str = "127.0.0.1",
     cors_origins: str = "",
     engine: str = "auto",
+    keys: str = "",
     timeout_s: float = 900.0,
 ) -> None:
-    """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM.
+    """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM; with `keys`, a file, to those who have one.
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends by itself.
     """
@@ -244,7 +245,8 @@ def serve(
     # SIGINT too: a shell starts a background job with it ignored.
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        transformer = ("--cors_origins", cors_origins) if cors_origins else ()
+        given = {"--cors_origins": cors_origins, "--keys": keys}
+        transformer = [part for option, value in given.items() if value for part in (option, value)]
         with servers(
             uri,
             host=host,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 
 from infill import proxies
+from infill.api_key import headers
 from infill.errors import ServiceError
 from infill.prompt import Encoder, PromptFormat
 
@@ -67,10 +68,9 @@ class Remote:
 
     def __init__(self, url: str, key: str = "", timeout_s: float = 10.0) -> None:
         self.url = url
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
         self._timeout_s = timeout_s
-        self._client = proxies.async_client(url, headers=headers, timeout=timeout)
+        self._client = proxies.async_client(url, headers=headers(key), timeout=timeout)
         self._model: Model | None = None
         self._loading = asyncio.Lock()
         self._pause = 0.0

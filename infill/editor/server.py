@@ -16,6 +16,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
 
 from infill import __version__, entry
+from infill.api_key import api_key
 from infill.editor import settings
 from infill.editor.completer import Completer, Completion
 from infill.editor.documents import Caret, Documents, caret_at, place_of, units
@@ -533,7 +534,7 @@ def _word(prefix: str) -> str:
 
 def serve(given: Settings) -> None:
     """Speak with the editor at standard input and output until it ends. Raise InputError for a key of no use."""
-    key = settings.api_key()
+    key = api_key()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="infill lsp: %(message)s")
     for name in ("pygls", "httpx", "httpcore", "watchfiles"):  # pygls logs what the editor sends: the user's code
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -2,21 +2,19 @@
 
 import dataclasses
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
+from infill.api_key import KEY_VARIABLE
 from infill.errors import InputError
 
 Fallback = Literal["auto", "always", "never"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "INFILL_URL"
-KEY_VARIABLE: Final = "INFILL_API_KEY"
-"""Environment variable with the key. Keys are never arguments: every user of the machine sees those."""
 SECTION: Final = "infill"
 """Of the editor's configuration."""
 BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
@@ -68,14 +66,6 @@ def _require_url(url: str) -> None:
         raise InputError(f"url must be an http:// or https:// URL, got {url!r}")
     if parts.username or parts.password:
         raise InputError(f"url must not hold a user or a password: put the key into {KEY_VARIABLE}")
-
-
-def api_key() -> str:
-    """Return the key in the environment; empty when there is none. Raise InputError for one that no header can hold."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not re.fullmatch(r"[!-~]*", key):
-        raise InputError(f"{KEY_VARIABLE} must hold printable ASCII without blanks; check how it was copied")
-    return key
 
 
 def read(value: Any, base: Settings) -> tuple[Settings, list[str]]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 
 from infill import prompt, proxies, storage
+from infill.api_key import api_key, headers
 from infill.context.packing import pack
 from infill.errors import ServiceError
 
@@ -80,7 +81,7 @@ def check(
     with storage.some_files(model_uri, prompt.FILES) as folder:
         fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
     timeout = max(latency_ms / 1000, 1.0) + 5
-    with proxies.client(url, timeout=timeout) as client:
+    with proxies.client(url, timeout=timeout, headers=headers(api_key())) as client:
         budget = _server(client, fmt.hash, settle_s)
         ask(client, GOLDEN[0].body(max_tokens))
         taken = []

@@ -26,11 +26,13 @@ from serving.protocol import (
     is_token,
     parse_object,
     read_sampling,
+    read_text,
     unknown_fields,
     usage,
 )
 
-FIELDS: Final = SAMPLING_FIELDS | {"prompt", "model", "user"}
+FIELDS: Final = SAMPLING_FIELDS | {"prompt", "model", "user", "cache_salt"}
+MAX_SALT_CHARS: Final = 256
 CLIENT_GONE: Final = Response(status_code=499)
 """Nobody reads it; 499 is nginx's number for it."""
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -142,7 +144,8 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
     queue: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
     deadline = time.monotonic() + config.timeout_s
     emit = emitter(asyncio.get_running_loop(), queue)
-    job = Job(prompt=prompt, sampling=sampling, deadline=deadline, emit=emit)
+    salt = read_text(body, "cache_salt", limit=MAX_SALT_CHARS)
+    job = Job(prompt=prompt, sampling=sampling, deadline=deadline, salt=salt, emit=emit)
     head = Head.new(rid, config.name)
     more = {"infill": {"warnings": warnings}} if warnings else {}
     service.worker.submit(job)

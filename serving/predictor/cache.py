@@ -26,6 +26,8 @@ class Entry:
     prompt_tokens: int
     """How many of them were the prompt; the rest was generated."""
     cache: DynamicCache
+    salt: str = ""
+    """Requests of another salt do not see the entry."""
 
     @property
     def nbytes(self) -> int:
@@ -61,12 +63,14 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, prompt: Ids) -> tuple[DynamicCache, int]:
-        """A cache that the caller may change, and the number of `prompt`'s first tokens that it holds.
+    def take(self, prompt: Ids, salt: str = "") -> tuple[DynamicCache, int]:
+        """Return a cache that the caller may change, and the number of `prompt`'s first tokens that it holds.
 
         At least the last token is left to be computed, since its logits are wanted.
         """
-        shared = {number: common_prefix(entry.ids, prompt) for number, entry in self._entries.items()}
+        shared = {
+            number: common_prefix(entry.ids, prompt) for number, entry in self._entries.items() if entry.salt == salt
+        }
         best = max(shared, key=lambda number: shared[number], default=-1)
         length = min(shared.get(best, 0), len(prompt) - 1)
         if length == 0:

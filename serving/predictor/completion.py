@@ -34,9 +34,11 @@ class CompletionEngine(Protocol):
         """Memory of the KV caches that are kept between requests."""
 
     def complete(
-        self, prompt: list[int], sampling: Sampling, check: Callable[[], None]
+        self, prompt: list[int], sampling: Sampling, check: Callable[[], None], salt: str = ""
     ) -> Generator[Piece, None, None]:
         """Yield pieces until one has a finish reason; the caller looks for stop strings.
+
+        What was computed for prompts of another `salt` is not used.
 
         `check` is called between steps and may raise. Closing the generator ends the work. Raises MemoryError when
         memory runs out.

@@ -69,13 +69,13 @@ class Engine:
         return self.cache.nbytes
 
     def complete(
-        self, prompt: list[int], sampling: Sampling, check: Callable[[], None]
+        self, prompt: list[int], sampling: Sampling, check: Callable[[], None], salt: str = ""
     ) -> Generator[Piece, None, None]:
         """Yield pieces up to one with a finish reason; `check` is called before each forward pass and may raise."""
         stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else self.stop_ids)
         detokeniser = Detokeniser(self.token_bytes)
         try:
-            with self.session(prompt) as session:
+            with self.session(prompt, salt) as session:
                 for count, token in enumerate(self.generate(session, sampling, check), start=1):
                     ended = token in stops
                     text = "" if ended else detokeniser.feed(token)
@@ -87,10 +87,10 @@ class Engine:
             raise MemoryError(str(error)) from error
 
     @contextmanager
-    def session(self, prompt: list[int]) -> Iterator[Session]:
-        """A session for `prompt`, which afterwards serves the next ones, also when it was broken off."""
+    def session(self, prompt: list[int], salt: str = "") -> Iterator[Session]:
+        """Give a session for `prompt`, which afterwards serves the next of its salt, also when it was broken off."""
         ids = np.asarray(prompt, dtype=np.int64)
-        cache, length = self.cache.take(ids)
+        cache, length = self.cache.take(ids, salt)
         session = Session(prompt=ids, cache=cache, cached_tokens=length, fed=prompt[:length])
         try:
             yield session
@@ -101,7 +101,8 @@ class Engine:
         finally:
             if session.whole:
                 known = np.asarray(session.fed, dtype=np.int64)
-                self.cache.put(Entry(ids=known, prompt_tokens=min(len(ids), len(known)), cache=session.cache))
+                used = min(len(ids), len(known))
+                self.cache.put(Entry(ids=known, prompt_tokens=used, cache=session.cache, salt=salt))
 
     def generate(self, session: Session, sampling: Sampling, check: Callable[[], None]) -> Iterator[int]:
         """Tokens without end; `check` is called before each forward pass and may raise."""

@@ -39,6 +39,7 @@ class LlamaCppEngine:
         slot_bytes = self.context_length * llama_cpp.cache_bytes_per_token(config)
         self.slots = max(1, min(MAX_SLOTS, room // slot_bytes))
         self.cache_bytes = max(room, slot_bytes)
+        self._salts: set[str] = set()
         self._server = llama_cpp.Server(
             file,
             context_length=self.context_length,
@@ -48,12 +49,18 @@ class LlamaCppEngine:
         )
 
     def complete(
-        self, prompt: list[int], sampling: Sampling, check: Callable[[], None]
+        self, prompt: list[int], sampling: Sampling, check: Callable[[], None], salt: str = ""
     ) -> Generator[Piece, None, None]:
-        """Yield pieces up to one with a finish reason; `check` is called before each and may raise."""
+        """Yield pieces up to one with a finish reason; `check` is called before each and may raise.
+
+        llama.cpp does not keep caches apart: from the second salt on nothing is taken from them.
+        """
+        if len(self._salts) < 2:
+            self._salts.add(salt)
+        reuse = {} if len(self._salts) == 1 else {"cache_prompt": False}
         stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else self.stop_ids)
         cached = 0
-        with closing(self._server.stream({"prompt": prompt, **request_fields(sampling)})) as events:
+        with closing(self._server.stream({"prompt": prompt, **request_fields(sampling), **reuse})) as events:
             for event in events:
                 check()
                 if progress := event.get("prompt_progress"):

@@ -30,6 +30,8 @@ class Job:
     sampling: Sampling
     deadline: float
     """On the monotonic clock."""
+    salt: str = ""
+    """Cached prompts of another salt are not used."""
     emit: Callable[[Piece | ApiError], None]
     """Called in the worker's thread; the last call has a finish reason or an error."""
     submitted: float = field(default_factory=time.monotonic)
@@ -165,7 +167,7 @@ class Worker:
 
     def _generate(self, job: Job, emit: Callable[[Piece], None]) -> None:
         stop_filter = StopFilter(job.sampling.stop)
-        with closing(self.engine.complete(job.prompt, job.sampling, job.check)) as pieces:
+        with closing(self.engine.complete(job.prompt, job.sampling, job.check, job.salt)) as pieces:
             for piece in pieces:
                 text = stop_filter.feed(piece.text)
                 reason = "stop" if stop_filter.stopped else piece.finish_reason

@@ -6,6 +6,7 @@ from typing import Any
 
 from infill.context.packing import Packed
 from serving.protocol import Head, usage
+from serving.transformer.access import Principal
 from serving.transformer.request import CompletionRequest
 from serving.transformer.upstream import Delta
 
@@ -18,6 +19,9 @@ class Answer:
     deltas: AsyncGenerator[Delta, None]
     context_length: int
     """Tokens of the longest prompt and answer together."""
+    principal: Principal
+    rid: str
+    """What logs call the request."""
     began: float
     """When packing began, in seconds of the monotonic clock."""
     asked: float

@@ -48,6 +48,18 @@ class TransformerConfig:
     """Requests at once that are read, packed or wait for their first token; one more is answered with 503."""
     cors_origins: str = ""
     """Origins of web pages that may ask, separated by commas, or `*`; empty allows none."""
+    keys: str = field(default="", metadata=storage.LOCATION)
+    """File of API keys, of which clients must send one; `infill keys add` writes it. Empty asks for none."""
+    oidc_issuer: str = ""
+    """URL of an OpenID Connect issuer whose tokens are taken, instead of keys or beside them."""
+    oidc_audience: str = ""
+    """Audience that the tokens must be made for."""
+    oidc_tenant: str = "sub"
+    """Claim of the tokens that names the tenant."""
+    tenant_requests: int = 0
+    """Requests a minute of each tenant, in each replica; one more is answered with 429. 0 sets no limit."""
+    tenant_tokens: int = 0
+    """Tokens a day of each tenant, prompts and completions, in each replica. 0 sets no limit."""
     max_body_bytes: int = 16_000_000
     """A larger body is answered with 413."""
     index_chars: int = 256_000_000
@@ -68,6 +80,17 @@ class TransformerConfig:
             raise ValueError("connect_s, first_token_s and total_s must be positive")
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
             raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
+        self._check_access()
+
+    def _check_access(self) -> None:
+        if bool(self.oidc_issuer) != bool(self.oidc_audience):
+            raise ValueError("oidc_issuer and oidc_audience belong together: set both or none")
+        if self.oidc_issuer and not self.oidc_issuer.startswith(("http://", "https://")):
+            raise ValueError(f"oidc_issuer must be an https:// URL, got {self.oidc_issuer!r}")
+        if min(self.tenant_requests, self.tenant_tokens) < 0:
+            raise ValueError("tenant_requests and tenant_tokens must not be negative; 0 sets no limit")
+        if (self.tenant_requests or self.tenant_tokens) and not (self.keys or self.oidc_issuer):
+            raise ValueError("tenant_requests and tenant_tokens need keys or oidc_issuer, which tell tenants apart")
 
 
 @dataclass(frozen=True, kw_only=True)

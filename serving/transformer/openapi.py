@@ -29,9 +29,12 @@ LINES: Final[Schema] = {"description": "The answer piece by piece: an object on 
 CHANGED: Final = 409
 STATUS: Final[Mapping[int, str]] = {
     400: "The request is at fault; `param` names the field",
+    401: "The server asks for a key or a token, and this is none that it knows",
+    403: "The token names no tenant",
     408: "The body did not arrive in time",
     CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again",
     413: "The body is too large",
+    429: "The tenant has used what it may; `Retry-After` says when to try again",
     502: "The predictor failed",
     503: "Too many requests at once, or no predictor; `Retry-After` says when to try again",
     504: "The predictor did not answer in time",
@@ -88,7 +91,7 @@ def of_page(page: Page) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "The answer"}
     if page.schema:
         answer["content"] = _content(page.schema)
-    told: dict[str, Any] = {"summary": page.about, "responses": {200: answer}}
+    told: dict[str, Any] = {"summary": page.about, "responses": {200: answer, **_errors(401, 403)}}
     if page.path == "/v1/tokenizer":
         told["responses"][304] = {"description": "The client has it: `If-None-Match` holds the digest"}
     if not page.schema:

@@ -11,10 +11,10 @@ from typing import Any, Final
 from fastapi import Request, Response
 
 import infill
-from serving.http import forwarded, read_body
+from serving.http import read_body
 from serving.protocol import invalid, parse_object, read_integer, read_text
 from serving.transformer.fields import Field, Fields, Schema, field, ignored, required
-from serving.transformer.service import FORWARDED, Limits, Service
+from serving.transformer.service import Limits, Service
 
 OLLAMA_API: Final = "0.6.4"
 """The version of Ollama whose interface is spoken: the first whose `/api/show` tells capabilities."""
@@ -41,7 +41,7 @@ class Page:
 
 
 async def _limits(service: Service, request: Request) -> Limits:
-    return await service.limits(forwarded(request, FORWARDED))
+    return await service.limits(service.headers(request))
 
 
 async def _body(service: Service, request: Request) -> dict[str, Any]:

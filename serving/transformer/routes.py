@@ -20,13 +20,13 @@ from serving.http import (
     REQUEST_ID,
     EventStream,
     error_response,
-    forwarded,
     json_response,
     read_body,
     request_id,
     while_connected,
 )
 from serving.protocol import ApiError, Head, parse_object
+from serving.transformer.access import ANYBODY, Principal
 from serving.transformer.answer import Answer, Outcome
 from serving.transformer.cut import cut, nothing, silent
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
@@ -35,7 +35,7 @@ from serving.transformer.pages import PAGES, Page
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.request import CompletionRequest
-from serving.transformer.service import FORWARDED, Limits, Service
+from serving.transformer.service import Limits, Service
 from serving.transformer.upstream import Delta, Headers, RefusedError
 
 log = logging.getLogger("kserve.infill")
@@ -56,13 +56,14 @@ async def _read(body: bytes, protocols: Sequence[Protocol], limit: int) -> tuple
     return read() if len(body) <= INLINE_BYTES else await asyncio.to_thread(read)
 
 
-def _scoped(completion: CompletionRequest, request: Request) -> CompletionRequest:
-    """The session's name bound to the client's credentials, so that nobody continues another's session by its name.
+def _scoped(completion: CompletionRequest, request: Request, principal: Principal) -> CompletionRequest:
+    """Bind the session's name to who asks, so that nobody continues another's session by its name.
 
     A client that names none is known by its address and the file: the prompts of two that share these only keep less of
     each other's beginning, since a prompt never holds text that its own request does not hold.
     """
-    parts = [request.headers.get("authorization", ""), completion.session]
+    credentials = principal.name or request.headers.get("authorization", "")
+    parts = [principal.tenant, credentials, completion.session]
     if not (completion.ids or completion.fim.prefix or completion.fim.suffix):
         return replace(completion, session="", project="")  # it warms a cache: no caret follows it
     if not completion.session:
@@ -73,30 +74,38 @@ def _scoped(completion: CompletionRequest, request: Request) -> CompletionReques
 
 
 async def begin(
-    service: Service, protocols: Sequence[Protocol], request: Request, rid: str
+    service: Service, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
 ) -> tuple[Protocol, Answer, Delta]:
     """Read, pack, ask the predictor, and wait for its first event. Raises ApiError."""
     config = service.config
     body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
-    headers = [*forwarded(request, FORWARDED), (REQUEST_ID.encode(), rid.encode())]
+    headers = service.headers(request, rid)
     limits = await service.limits(headers)
     protocol, completion = await _read(body, protocols, limits.new)
     service.metrics.protocols.labels(protocol.name).inc()
     started = time.monotonic()
     try:
-        answer, first = await _ask(service, request, _scoped(completion, request), limits, headers, rid)
+        scoped = _scoped(completion, request, principal)
+        answer, first = await _ask(service, request, scoped, limits, headers, rid, principal)
     except RefusedError:
         current = await service.limits(headers, again=True)
         if current == limits:
             raise
         protocol, completion = await _read(body, protocols, current.new)
-        answer, first = await _ask(service, request, _scoped(completion, request), current, headers, rid)
+        scoped = _scoped(completion, request, principal)
+        answer, first = await _ask(service, request, scoped, current, headers, rid, principal)
     service.metrics.first.observe(time.monotonic() - started)
     return protocol, answer, first
 
 
 async def _ask(
-    service: Service, request: Request, completion: CompletionRequest, limits: Limits, headers: Headers, rid: str
+    service: Service,
+    request: Request,
+    completion: CompletionRequest,
+    limits: Limits,
+    headers: Headers,
+    rid: str,
+    principal: Principal,
 ) -> tuple[Answer, Delta]:
     """Pack, ask the predictor, and wait for its first event. Raises ApiError."""
     started = time.monotonic()
@@ -108,7 +117,9 @@ async def _ask(
         head=Head.new(rid, service.config.name),
         packed=packed,
         request=completion,
-        deltas=_deltas(service, packed, completion, headers),
+        deltas=_deltas(service, packed, completion, headers, principal.salt),
+        principal=principal,
+        rid=rid,
         context_length=limits.prompt + limits.new,
         began=started,
         asked=asked,
@@ -118,17 +129,19 @@ async def _ask(
     except BaseException:
         await answer.deltas.aclose()
         raise
+    await service.access.spend(principal, len(packed.prompt.ids))
     return replace(answer, first=time.monotonic()), first
 
 
 def _deltas(
-    service: Service, packed: Packed, completion: CompletionRequest, headers: Headers
+    service: Service, packed: Packed, completion: CompletionRequest, headers: Headers, salt: str
 ) -> AsyncGenerator[Delta, None]:
     """Return the events of the answer: the predictor's, cut where the request wants it."""
     sampling = completion.sampling
     if sampling.max_tokens == 0 and not packed.prompt.items:
         return nothing()
-    deltas = service.upstream.deltas(packed.prompt.ids, replace(sampling, max_tokens=sampling.max_tokens or 1), headers)
+    asked = replace(sampling, max_tokens=sampling.max_tokens or 1)
+    deltas = service.upstream.deltas(packed.prompt.ids, asked, headers, salt)
     if sampling.max_tokens == 0:
         return silent(deltas)
     if completion.max_ms or completion.min_indent:
@@ -143,7 +156,7 @@ async def collect(service: Service, protocol: Protocol, answer: Answer, first: D
     async with aclosing(answer.deltas):
         async for delta in answer.deltas:
             outcome.add(delta)
-    return protocol.whole(answer, _ended(service, answer, outcome))
+    return protocol.whole(answer, await _ended(service, answer, outcome))
 
 
 async def events(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> AsyncIterator[bytes]:
@@ -157,27 +170,41 @@ async def events(service: Service, protocol: Protocol, answer: Answer, first: De
             outcome.add(delta)
             if (piece := protocol.piece(answer, delta, first=False)) is not None:
                 yield protocol.frame(piece)
-        _ended(service, answer, outcome)
+        await _ended(service, answer, outcome)
         for last in protocol.last(answer, outcome):
             yield protocol.frame(last)
     except ApiError as error:
         service.metrics.requests.labels("stream", error.code).inc()
         yield protocol.frame(protocol.error(error))
+    finally:
+        if not outcome.ended:
+            await _charge(service, answer, outcome)
     if protocol.end:
         yield protocol.end
 
 
-def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
+async def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
     """Return `outcome`, whose last event has come, and count its tokens."""
     outcome.ended = time.monotonic()
     outcome.text = clean(outcome.text)
     service.metrics.observe_usage(outcome.counts(answer))
+    await _charge(service, answer, outcome)
     return outcome
 
 
-async def respond(service: Service, protocols: Sequence[Protocol], request: Request, rid: str) -> Response:
+async def _charge(service: Service, answer: Answer, outcome: Outcome) -> None:
+    """Count what was written for whoever asked, also when he has gone in the middle of it."""
+    counts = outcome.counts(answer)
+    prompt, completion = counts["prompt_tokens"], counts["completion_tokens"]
+    await service.access.spend(answer.principal, completion)
+    service.access.audit("answer", answer.principal, answer.rid, prompt_tokens=prompt, completion_tokens=completion)
+
+
+async def respond(
+    service: Service, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
+) -> Response:
     """Answer one completion request. Raises ApiError."""
-    protocol, answer, first = await begin(service, protocols, request, rid)
+    protocol, answer, first = await begin(service, protocols, request, rid, principal)
     if answer.request.sampling.stream and protocol.media_type:
         stream = events(service, protocol, answer, first)
         return EventStream(stream, answer.deltas.aclose, rid, protocol.media_type)
@@ -187,12 +214,14 @@ async def respond(service: Service, protocols: Sequence[Protocol], request: Requ
 async def guarded(service: Service, protocols: Sequence[Protocol], request: Request) -> Response:
     """The answer or the error, never an exception; those who share a path share the shape of errors."""
     rid = request_id(request)
-    status, code = 200, "ok"
+    status, code, principal = 200, "ok", ANYBODY
     try:
+        principal = await service.access.identify(request)
         if service.slots.locked():
             raise ApiError(503, "too many requests at once", code="overloaded", retry_after=1)
+        await service.access.enter(principal)
         async with service.slots:
-            return await respond(service, protocols, request, rid)
+            return await respond(service, protocols, request, rid, principal)
     except ClientDisconnect:
         status, code = 499, "client_gone"
         return Response(status_code=status)
@@ -207,6 +236,7 @@ async def guarded(service: Service, protocols: Sequence[Protocol], request: Requ
         return error_response(told, rid, protocols[-1].error(told))
     finally:
         service.metrics.requests.labels(str(status), code).inc()
+        service.access.audit("request", principal, rid, path=request.url.path, status=status, code=code)
 
 
 def create_router(service: Service) -> APIRouter:
@@ -238,6 +268,7 @@ def _shower(service: Service, page: Page) -> Handler:
     async def show(request: Request) -> Response:
         rid = request_id(request)
         try:
+            await service.access.identify(request)
             answer = await page.answer(service, request)
         except ClientDisconnect:
             return Response(status_code=499)

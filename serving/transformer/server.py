@@ -1,6 +1,7 @@
 """The transformer as a KServe model server: health, readiness and metrics are KServe's, the completions are ours."""
 
 import logging
+import sys
 from typing import Any
 
 from kserve import Model, ModelServer, model_server
@@ -8,6 +9,7 @@ from kserve.errors import InvalidInput
 from kserve.logging import trace_logger
 from prometheus_client import REGISTRY
 
+from serving.transformer.access import audit_log
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.openapi import include
 from serving.transformer.packer import warm_up
@@ -50,6 +52,15 @@ def _is_no_probe(record: logging.LogRecord) -> bool:
     return "/health/" not in line and "/metrics" not in line
 
 
+def _audit_to_stdout() -> None:
+    """Write the audit log as lines of JSON, whatever becomes of the other logs."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    audit_log.addHandler(handler)
+    audit_log.setLevel(logging.INFO)
+    audit_log.propagate = False
+
+
 def serve(config: TransformerConfig, prepared: Prepared) -> None:
     """Serve until a signal comes."""
     service = build(config, prepared, REGISTRY)
@@ -59,6 +70,10 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
         allow_origins(model_server.app, config.cors_origins)
     trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
+    if not service.access.open:
+        _audit_to_stdout()
+    elif config.host not in ("127.0.0.1", "localhost", "::1"):
+        log.warning("whoever reaches %s:%d may complete: name a file of keys or an issuer", config.host, config.port)
     log.info("prompt format %s", prepared.why_format)
     log.info("prompts of at most %d tokens to %s", service.packer.budget, config.predictor)
     Server(config.host, config.port).start([CompletionModel(config.name)])

@@ -4,16 +4,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from infill.context import ProjectIndex
 from infill.prompt import stop_ids
+from serving.http import REQUEST_ID, forwarded
+from serving.transformer.access import Access
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.tokenizer import tokenizer_of
 from serving.transformer.upstream import Headers, Upstream
 
-FORWARDED: Final = ("authorization", "x-b3-traceid", "traceparent")
+TRACE: Final = ("x-b3-traceid", "traceparent")
 """Headers that go on to the predictor beside the request's id."""
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -64,8 +67,18 @@ class Service:
     upstream: Upstream
     max_new_tokens: int
     metrics: Metrics
+    access: Access
     slots: asyncio.Semaphore
     """One for each request that is read, packed or waits for its first token."""
+
+    def headers(self, request: Request, rid: str = "") -> Headers:
+        """Return the headers of a request to the predictor.
+
+        The client's own credentials go on only where this server does not ask for any itself.
+        """
+        access = self.access
+        own = access.predictor_headers or (forwarded(request, ("authorization",)) if access.open else [])
+        return [*own, *forwarded(request, TRACE), *([(REQUEST_ID.encode(), rid.encode())] if rid else [])]
 
     async def limits(self, headers: Headers, *, again: bool = False) -> Limits:
         """Return the limits of a request now: the configured ones, within the predictor's context."""
@@ -96,5 +109,6 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         upstream=Upstream(config, stop_ids(prepared.fmt, prepared.encoder)),
         max_new_tokens=prepared.max_new_tokens,
         metrics=Metrics(registry),
+        access=Access(config),
         slots=asyncio.Semaphore(config.max_requests),
     )

@@ -113,15 +113,17 @@ class Upstream:
         except (ValueError, RecursionError):
             return None
 
-    async def deltas(self, ids: list[int], sampling: Sampling, headers: Headers) -> AsyncGenerator[Delta, None]:
-        """The predictor's events for the prompt `ids`; the last text has a finish reason. Raises ApiError.
+    async def deltas(
+        self, ids: list[int], sampling: Sampling, headers: Headers, salt: str = ""
+    ) -> AsyncGenerator[Delta, None]:
+        """Yield the predictor's events for the prompt `ids`; the last text has a finish reason. Raises ApiError.
 
-        Close it (`aclose`) to cancel the generation.
+        Prompts of another `salt` are not taken from its cache. Close it (`aclose`) to cancel the generation.
         """
         started = time.monotonic()
         limit = min(self._config.first_token_s, self._config.total_s)
         finished = False
-        async with self._open(self._payload(ids, sampling), headers, started + limit) as events:
+        async with self._open(self._payload(ids, sampling, salt), headers, started + limit) as events:
             while True:
                 data = await _next(events, started + limit, limit)
                 if data is None:
@@ -136,12 +138,13 @@ class Upstream:
             self._contact = -math.inf
             raise gone("it broke off in the middle of an answer")
 
-    def _payload(self, ids: list[int], sampling: Sampling) -> dict[str, Any]:
+    def _payload(self, ids: list[int], sampling: Sampling, salt: str) -> dict[str, Any]:
         optional = {
             "model": self._config.upstream_name or None,
             "seed": sampling.seed,
             "stop": list(sampling.stop) or None,
             "ignore_eos": sampling.ignore_eos or None,
+            "cache_salt": salt or None,  # vLLM's name for it
         }
         stops = () if sampling.ignore_eos else self._stop_ids
         return {

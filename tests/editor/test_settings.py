@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from infill.editor.settings import KEY_VARIABLE, Settings, api_key, read
+from infill.api_key import KEY_VARIABLE, api_key
+from infill.editor.settings import Settings, read
 from infill.errors import InputError
 
 CASES: dict[str, tuple[Any, dict[str, Any], str]] = {

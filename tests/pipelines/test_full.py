@@ -85,7 +85,11 @@ def test_every_step_has_its_settings_secrets_and_room(spec: Any, pods: dict[str,
     }
     for name, pod in pods.items():
         assert [each["configMapName"] for each in pod["configMapAsEnv"]] == ["infill-environment", "infill-cluster"]
-        assert [each["secretName"] for each in pod["secretAsEnv"]] == ["infill-object-store", "infill-mlflow-client"]
+        assert [each["secretName"] for each in pod["secretAsEnv"]] == [
+            "infill-object-store",
+            "infill-mlflow-client",
+            "infill-client",
+        ]
         assert all(each["optional"] for each in (*pod["secretAsEnv"], *pod["configMapAsEnv"]))
         assert pod["fieldPathAsEnv"] == [{"name": "INFILL_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}]
         assert pod["emptyDirMounts"][0]["mountPath"] == "/dev/shm"

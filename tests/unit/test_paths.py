@@ -41,6 +41,13 @@ NO_PATHS: Final = {
     "--predictor_host",
     "--release",
     "--service-account",
+    "--expires",
+    "--note",
+    "--oidc_audience",
+    "--oidc_issuer",
+    "--oidc_tenant",
+    "--tenant",
+    "ID",
     "--set",  # tried by itself, below
     "--type",
     "--upstream_name",

@@ -101,6 +101,24 @@ spec:
           - --upstream_name={{ $values.model.name }}
           - {{ printf "--predictor_host=%s-predictor.%s:%v" .name $namespace $values.kserve.port | quote }}
           - --enable_grpc=false
+          {{- with $values.transformer.access }}
+          {{- if .keysSecret }}
+          - --keys=/keys/keys.json
+          {{- end }}
+          {{- with .oidc }}
+          {{- if .issuer }}
+          - {{ printf "--oidc_issuer=%s" .issuer | quote }}
+          - {{ required "transformer.access.oidc.audience: say for whom the issuer's tokens are made" .audience | printf "--oidc_audience=%s" | quote }}
+          - {{ printf "--oidc_tenant=%s" .tenantClaim | quote }}
+          {{- end }}
+          {{- end }}
+          {{- if .requestsPerMinute }}
+          - --tenant_requests={{ int64 .requestsPerMinute }}
+          {{- end }}
+          {{- if .tokensPerDay }}
+          - --tenant_tokens={{ int64 .tokensPerDay }}
+          {{- end }}
+          {{- end }}
           {{- with $values.transformer.args }}
           {{- toYaml . | nindent 10 }}
           {{- end }}
@@ -113,11 +131,18 @@ spec:
         volumeMounts:
           - {name: tmp, mountPath: /tmp}
           - {name: cache, mountPath: /cache}
+          {{- if $values.transformer.access.keysSecret }}
+          - {name: keys, mountPath: /keys, readOnly: true}
+          {{- end }}
     volumes:
       - name: tmp
         emptyDir: {sizeLimit: 256Mi}
       - name: cache
         emptyDir: {sizeLimit: 512Mi}
+      {{- with $values.transformer.access.keysSecret }}
+      - name: keys
+        secret: {secretName: {{ . }}}
+      {{- end }}
 {{- end }}
 
 {{- define "infill.modelArgs" -}}

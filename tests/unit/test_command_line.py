@@ -53,6 +53,9 @@ REQUIRED = {
     "context query": "--repo . --path code.py --line 1 --column 1",
     "export gguf": "a --to out.gguf",
     "export adapter": "a --to out",
+    "keys add": "--file keys.json --tenant a",
+    "keys list": "--file code.py",
+    "keys revoke": "id --file code.py",
     "lsp": "",
     "serve": "--model a",
     "complete": "--url http://127.0.0.1:9 --repo . --path code.py --line 1 --column 1",
@@ -145,6 +148,9 @@ def test_a_number_that_is_wrong_is_one_sentence(command: str, places: Path, caps
 
 
 NAMES = {
+    "--tenant",
+    "--expires",
+    "--note",
     "--store",
     "--output",
     "--set",

@@ -41,7 +41,10 @@ def _check_seed(seed: int) -> None:
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     sources: tuple[str, ...] = field(default=("packages:",), metadata=LOCATION)
-    """Where the code comes from: `dir:/path` (a folder of repositories) or `packages:` (installed distributions)."""
+    """Where the code comes from: `dir:/path` (a folder of repositories), `git:/path@revision` (Git repositories at a
+    revision, without a checkout), or `packages:` (installed distributions)."""
+    max_repository_files: int = 500_000
+    """A Git repository with more files is removed whole: a few objects can name billions."""
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
     max_file_bytes: int = 1_000_000
@@ -72,6 +75,7 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check(bool(self.sources), "corpus.sources is empty: name at least one source")
+        _check(self.max_repository_files > 0, "corpus.max_repository_files must be positive")
         _check(self.shard_bytes > 0, "corpus.shard_bytes must be positive")
         _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
         _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")

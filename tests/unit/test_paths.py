@@ -274,6 +274,8 @@ def test_every_setting_that_is_a_path_says_so() -> None:
         ("pretrain.base_model=s3://b/m", "pretrain.base_model", "s3://b/m"),
         ('sources=["dir:~/a", "packages:"]', "sources", ["dir:{home}/a", "packages:"]),
         ('corpus.sources=["dir:a b"]', "corpus.sources", ["dir:{cwd}/a b"]),
+        ('sources=["git:~/a b", "git:.@v1.0"]', "sources", ["git:{home}/a b", "git:{cwd}@v1.0"]),
+        ('sources=["git:file://~/a@HEAD~1", "git:a@b/c"]', "sources", ["git:{home}/a@HEAD~1", "git:{cwd}/a@b/c"]),
         ("corpus.sources=3", "corpus.sources", 3),
         ("report.title=~/m", "report.title", "~/m"),
     ],

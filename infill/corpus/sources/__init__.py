@@ -1,0 +1,91 @@
+"""Where code comes from: the repositories of a source and the files of a repository, in a fixed order.
+
+| source | what it names |
+| --- | --- |
+| `dir:/path` | a folder of repositories, at any depth, or one repository, as it lies on disk |
+| `git:/path@revision` | a Git repository, bare or not, or a folder of them, read at a revision without a checkout |
+| `packages:` | every Python distribution that is installed in the running environment |
+
+A repository that cannot be read costs itself: it is one file with the reason. Only a source in which nothing at all can
+be read, as the user named it, raises InputError.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from infill import storage
+from infill.config import CorpusConfig, Source, parse_source
+from infill.corpus.sources import folders, git, packages
+from infill.corpus.sources.contents import Read, reader
+from infill.corpus.sources.listing import Beside, Repository, SourceFile
+from infill.errors import InputError
+
+__all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "fingerprint", "reader", "repositories"]
+
+DEFAULTS: Final = CorpusConfig()
+
+
+def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS) -> Iterator[Repository]:
+    """Yield the repositories of all sources, each with its files; a name that occurs twice gets a number ("name~2").
+
+    Raises InputError for a source of unknown kind, a folder that is none, and a source without any repository.
+    """
+    taken: dict[str, int] = {}
+    for source in map(parse_source, sources):
+        for repository in _of(source, config):
+            taken[repository.name] = count = taken.get(repository.name, 0) + 1
+            yield repository if count == 1 else replace(repository, name=f"{repository.name}~{count}")
+
+
+def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
+    match source.kind:
+        case "dir":
+            return folders.repositories(_folder(source))
+        case "git":
+            return git.repositories(_folder(source), source.revision, config)
+        case _:
+            return packages.repositories()
+
+
+def beside(sources: Iterable[str]) -> Iterator[Beside]:
+    """Yield the files beside the repositories of all sources. Raises InputError as `repositories` does."""
+    for source in map(parse_source, sources):
+        if source.kind == "dir":
+            yield from folders.beside(_folder(source))
+
+
+def fingerprint(sources: Iterable[str]) -> str:
+    """Digest of the sources' state.
+
+    Names, sizes and times of change of the files, the commits of Git repositories, or the packages' own records.
+    """
+    digest = hashlib.sha256()
+    for source in map(parse_source, sources):
+        for part in _state(source):
+            digest.update(part.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _state(source: Source) -> Iterator[str]:
+    match source.kind:
+        case "dir":
+            return folders.fingerprint(_folder(source))
+        case "git":
+            return git.fingerprint(_folder(source), source.revision)
+        case _:
+            return packages.fingerprint()
+
+
+def _folder(source: Source) -> Path:
+    """The folder that a source names. Raises InputError when there is none."""
+    if not storage.is_local(source.place):
+        raise InputError(f"{source} is not on this machine: clone or copy it to a folder and name that")
+    folder = storage.local_path(source.place)
+    if not folder.exists():
+        raise InputError(f"{source} is not a folder: nothing is there; give the folder that holds the repositories")
+    if not folder.is_dir():
+        raise InputError(f"{source} is a file; give the folder that holds the repositories")
+    return folder.resolve()

@@ -179,7 +179,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def absolute_source(text: str) -> str:
-    """Return a source of code (`dir:PATH`, `git:PATH@REVISION`, `packages:`) with its path made absolute."""
+    """Return a source of code (`dir:PATH`, `git:PATH@REVISION` ...) with its path made absolute."""
     try:
         return config.absolute_source(text)
     except InfillError as error:
@@ -207,7 +207,7 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         type=absolute_source,
         action="append",
         metavar="URI",
-        help="dir:/path, git:/path@revision or packages: (may be repeated; default: packages:)",
+        help="dir:/path, git:/path@revision, archive:/path or packages: (may be repeated; default: packages:)",
     )
     base_options(parser, parser, "start from this {kind}, not from scratch")
     parser.add_argument(

@@ -11,6 +11,7 @@ from infill.errors import InfillError, InputError
 SOURCE_KINDS: Final = {
     "dir": "dir:/path/to/folder",
     "git": "git:/path/to/repository@revision",
+    "archive": "archive:/path/to/archive-or-folder",
     "packages": "packages: for the installed packages",
 }
 """Kind of a source -> how it is written."""

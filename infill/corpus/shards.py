@@ -120,8 +120,9 @@ def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
 def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]]) -> Iterator[Document]:
     """The documents that pass every rule; the others are appended to `rejected`."""
     for root, group in itertools.groupby(jobs, key=lambda job: job.root):
-        read = sources.reader(root)
-        for job in group:
+        listed = list(group)
+        read = sources.reader(root, [job.file for job in listed if job.removal is None], config)
+        for job in listed:
             outcome = job.removal or examine(job, read, config)
             if isinstance(outcome, Document):
                 yield outcome

@@ -275,6 +275,7 @@ def test_every_setting_that_is_a_path_says_so() -> None:
         ('sources=["dir:~/a", "packages:"]', "sources", ["dir:{home}/a", "packages:"]),
         ('corpus.sources=["dir:a b"]', "corpus.sources", ["dir:{cwd}/a b"]),
         ('sources=["git:~/a b", "git:.@v1.0"]', "sources", ["git:{home}/a b", "git:{cwd}@v1.0"]),
+        ('sources=["archive:~/a b.tgz", "archive:a"]', "sources", ["archive:{home}/a b.tgz", "archive:{cwd}/a"]),
         ('sources=["git:file://~/a@HEAD~1", "git:a@b/c"]', "sources", ["git:{home}/a@HEAD~1", "git:{cwd}/a@b/c"]),
         ("corpus.sources=3", "corpus.sources", 3),
         ("report.title=~/m", "report.title", "~/m"),

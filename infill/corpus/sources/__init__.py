@@ -4,6 +4,7 @@
 | --- | --- |
 | `dir:/path` | a folder of repositories, at any depth, or one repository, as it lies on disk |
 | `git:/path@revision` | a Git repository, bare or not, or a folder of them, read at a revision without a checkout |
+| `archive:/path` | a source archive or a folder of them: sdists, wheels, npm's tarballs, zip, tar, Debian's `.dsc` |
 | `packages:` | every Python distribution that is installed in the running environment |
 
 A repository that cannot be read costs itself: it is one file with the reason. Only a source in which nothing at all can
@@ -18,13 +19,18 @@ from typing import Final
 
 from infill import storage
 from infill.config import CorpusConfig, Source, parse_source
-from infill.corpus.sources import folders, git, packages
+from infill.corpus.sources import archives, folders, git, packages
 from infill.corpus.sources.contents import Read, reader
 from infill.corpus.sources.listing import Beside, Repository, SourceFile
 from infill.errors import InputError
 
 __all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "fingerprint", "reader", "repositories"]
 
+_WHAT: Final = {
+    "archive": "file or folder: nothing is there; give a source archive, or a folder of them",
+    "dir": "folder: nothing is there; give the folder that holds the repositories",
+    "git": "folder: nothing is there; give a clone, or a folder of them",
+}
 DEFAULTS: Final = CorpusConfig()
 
 
@@ -46,6 +52,8 @@ def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
             return folders.repositories(_folder(source))
         case "git":
             return git.repositories(_folder(source), source.revision, config)
+        case "archive":
+            return archives.repositories(_place(source), config)
         case _:
             return packages.repositories()
 
@@ -55,6 +63,8 @@ def beside(sources: Iterable[str]) -> Iterator[Beside]:
     for source in map(parse_source, sources):
         if source.kind == "dir":
             yield from folders.beside(_folder(source))
+        elif source.kind == "archive":
+            yield from archives.beside(_place(source))
 
 
 def fingerprint(sources: Iterable[str]) -> str:
@@ -75,17 +85,25 @@ def _state(source: Source) -> Iterator[str]:
             return folders.fingerprint(_folder(source))
         case "git":
             return git.fingerprint(_folder(source), source.revision)
+        case "archive":
+            return archives.fingerprint(_place(source))
         case _:
             return packages.fingerprint()
 
 
 def _folder(source: Source) -> Path:
     """The folder that a source names. Raises InputError when there is none."""
-    if not storage.is_local(source.place):
-        raise InputError(f"{source} is not on this machine: clone or copy it to a folder and name that")
-    folder = storage.local_path(source.place)
-    if not folder.exists():
-        raise InputError(f"{source} is not a folder: nothing is there; give the folder that holds the repositories")
+    folder = _place(source)
     if not folder.is_dir():
         raise InputError(f"{source} is a file; give the folder that holds the repositories")
-    return folder.resolve()
+    return folder
+
+
+def _place(source: Source) -> Path:
+    """The file or folder that a source names. Raises InputError when nothing is there."""
+    if not storage.is_local(source.place):
+        raise InputError(f"{source} is not on this machine: clone or copy it to a folder and name that")
+    place = storage.local_path(source.place)
+    if not place.exists():
+        raise InputError(f"{source} is not a {_WHAT[source.kind]}")
+    return place.resolve()

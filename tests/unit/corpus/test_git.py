@@ -49,7 +49,7 @@ def only(source: str, config: CorpusConfig = DEFAULTS) -> sources.Repository:
 
 def view(repository: sources.Repository) -> list[tuple[object, ...]]:
     """What matters of a repository's files, with their contents and licences."""
-    read = sources.reader(repository.root)
+    read = sources.reader(repository.root, repository.files)
     return [
         (file.path, file.size, file.trouble, b"" if file.trouble else read(file), repository.coverage.of(file.path))
         for file in repository.files

@@ -207,7 +207,7 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         type=absolute_source,
         action="append",
         metavar="URI",
-        help="dir:/path, git:/path@revision, archive:/path or packages: (may be repeated; default: packages:)",
+        help="dir:PATH, git:PATH@REVISION, archive:PATH, parquet:URI or packages: (may be repeated; default: the last)",
     )
     base_options(parser, parser, "start from this {kind}, not from scratch")
     parser.add_argument(

@@ -42,7 +42,13 @@ def _check_seed(seed: int) -> None:
 class CorpusConfig:
     sources: tuple[str, ...] = field(default=("packages:",), metadata=LOCATION)
     """Where the code comes from: `dir:/path` (a folder of repositories), `git:/path@revision` (Git repositories at a
-    revision, without a checkout), `archive:/path` (source archives), or `packages:` (installed distributions)."""
+    revision, without a checkout), `archive:/path` (source archives), `parquet:URI` (tables of files), or `packages:`
+    (installed distributions)."""
+    columns: tuple[str, ...] = ()
+    """What the columns of `parquet:` sources are called: a data set (`the_stack_v2`, `the_stack`), or ROLE=COLUMN for
+    the roles repo, path, content, blob, encoding, size, licence, commit, date and files; a later entry counts."""
+    blobs: str = field(default="", metadata=LOCATION)
+    """Where objects with the content lie that `parquet:` sources only name (`s3://softwareheritage/content`)."""
     max_repository_files: int = 500_000
     """A Git repository or an archive with more files is removed whole: a few objects can name billions."""
     max_archive_bytes: int = 4_000_000_000

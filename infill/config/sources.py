@@ -12,6 +12,7 @@ SOURCE_KINDS: Final = {
     "dir": "dir:/path/to/folder",
     "git": "git:/path/to/repository@revision",
     "archive": "archive:/path/to/archive-or-folder",
+    "parquet": "parquet:/path/or/uri",
     "packages": "packages: for the installed packages",
 }
 """Kind of a source -> how it is written."""

@@ -62,6 +62,7 @@ UNREAD: Final = (
     "beside",
     "binary_name",
     "damaged_archive",
+    "damaged_table",
     "data",
     "duplicate_name",
     "empty",

@@ -5,6 +5,7 @@
 | `dir:/path` | a folder of repositories, at any depth, or one repository, as it lies on disk |
 | `git:/path@revision` | a Git repository, bare or not, or a folder of them, read at a revision without a checkout |
 | `archive:/path` | a source archive or a folder of them: sdists, wheels, npm's tarballs, zip, tar, Debian's `.dsc` |
+| `parquet:URI` | a table of files in Parquet, on disk or in an object store |
 | `packages:` | every Python distribution that is installed in the running environment |
 
 A repository that cannot be read costs itself: it is one file with the reason. Only a source in which nothing at all can
@@ -19,7 +20,7 @@ from typing import Final
 
 from infill import storage
 from infill.config import CorpusConfig, Source, parse_source
-from infill.corpus.sources import archives, folders, git, packages
+from infill.corpus.sources import archives, folders, git, packages, tables
 from infill.corpus.sources.contents import Read, reader
 from infill.corpus.sources.listing import Beside, Repository, SourceFile
 from infill.errors import InputError
@@ -54,6 +55,8 @@ def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
             return git.repositories(_folder(source), source.revision, config)
         case "archive":
             return archives.repositories(_place(source), config)
+        case "parquet":
+            return tables.repositories(_uri(source), config)
         case _:
             return packages.repositories()
 
@@ -87,6 +90,8 @@ def _state(source: Source) -> Iterator[str]:
             return git.fingerprint(_folder(source), source.revision)
         case "archive":
             return archives.fingerprint(_place(source))
+        case "parquet":
+            return tables.fingerprint(_uri(source))
         case _:
             return packages.fingerprint()
 
@@ -107,3 +112,11 @@ def _place(source: Source) -> Path:
     if not place.exists():
         raise InputError(f"{source} is not a {_WHAT[source.kind]}")
     return place.resolve()
+
+
+def _uri(source: Source) -> str:
+    """The absolute URI that a source names. Raises InputError when nothing is there."""
+    uri = storage.absolute(source.place)
+    if not storage.exists(uri):
+        raise InputError(f"{source}: nothing is there; give a Parquet file, or a folder of them")
+    return uri

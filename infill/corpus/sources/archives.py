@@ -6,13 +6,13 @@ member that leads elsewhere, is a link, a device or ambiguous costs itself. An a
 """
 
 import contextlib
-import email
+import importlib.metadata
 import io
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -127,8 +127,10 @@ def _repository(name: str, file: Path, limits: Limits) -> Repository:
         if file.suffix.lower() == ".whl":
             return _wheel(name, root, files, archive)
         troubled = {file.path for file in files if file.trouble not in ("", "symlink")}
-        look = _lookup({member.path: member for member in members if member.path not in troubled})
-        coverage = listing.coverage_of(listing.stating(files), look, archive.texts)
+        look = listing.lookup({member.path: member for member in members if member.path not in troubled})
+        paths = listing.stating(files)
+        stated = listing.asked(paths, look)
+        coverage = listing.coverage_of(paths, stated, archive.texts(stated.values()))
     except LimitError as error:
         return listing.whole(name, root, "archive_limit", str(error))
     except UnreadableError as error:
@@ -158,20 +160,24 @@ def _wheel(name: str, root: str, files: Sequence[SourceFile], archive: "Archive"
     declared: list[str] = []
     if (metadata := at.pop("METADATA", None)) is not None and metadata.size <= MAX_STATING_BYTES:
         text = archive.texts([metadata]).get(metadata.place, "")
-        declared = licences.of_metadata(parse(email.message_from_string, text))
+        declared = licences.of_metadata(parse(lambda: _Metadata(text).metadata))
     stating.pop("METADATA", None)
-    coverage = listing.coverage_of(stating, at.get, archive.texts, declared)
+    stated = listing.asked(stating, listing.lookup(at))
+    coverage = listing.coverage_of(stating, stated, archive.texts(stated.values()), declared)
     return Repository(name=name, root=root, files=kept, coverage=coverage)
 
 
-def _lookup(at: Mapping[str, Member]) -> Callable[[str], Member | None]:
-    """Return what gives the member at a path; folders need no member of their own."""
-    above = {path[: match.start()] for path in at for match in re.finditer("/", path)}
+class _Metadata(importlib.metadata.Distribution):
+    """A distribution of which only the metadata are known."""
 
-    def look(path: str) -> Member | None:
-        return at.get(path) or (Member(path=path, kind="folder") if path in above else None)
+    def __init__(self, text: str) -> None:
+        self._text = text
 
-    return look
+    def read_text(self, filename: str) -> str | None:
+        return self._text if filename == "METADATA" else None
+
+    def locate_file(self, path: str | os.PathLike[str]) -> Path:
+        raise FileNotFoundError(path)
 
 
 # What is in an archive
@@ -398,8 +404,8 @@ def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig) -> Call
     def read(file: SourceFile) -> bytes:
         if wanted:
             archive = Archive(Path(root.removeprefix(PREFIX)), Limits.of(config))
-            places, _ = frozenset(wanted), wanted.clear()
-            contents.update(archive.contents(places))
+            contents.update(archive.contents(wanted))
+            wanted.clear()
         content = contents.pop(file.place, None)
         if isinstance(content, UnreadableError):
             raise content

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from infill.config import CorpusConfig
-from infill.corpus.sources import archives, folders, git
+from infill.corpus.sources import archives, folders, git, tables
 from infill.corpus.sources.listing import SourceFile
 
 DEFAULTS: Final = CorpusConfig()
@@ -19,4 +19,6 @@ def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig = DEFAUL
         return git.reader(root)
     if root.startswith(archives.PREFIX):
         return archives.reader(root, files, config)
+    if root.startswith(tables.PREFIX):
+        return tables.reader(root, files, config)
     return partial(folders.read, root)

@@ -5,7 +5,7 @@ The path is a repository, bare or not, or a folder of them at any depth. What is
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,8 +141,9 @@ def _repository(name: str, path: Path, commit_id: str, max_files: int) -> Reposi
             raise UnreadableError(f"it holds more than {max_files} files (corpus.max_repository_files)")
     date = listing.date_of(commit.commit_time)
     files = tuple(replace(file, commit=commit_id, date=date) for file in listing.files_of(members))
-    look = partial(_look, repository, commit.tree_id)
-    coverage = listing.coverage_of(listing.stating(files), look, partial(_texts, repository))
+    paths = listing.stating(files)
+    stated = listing.asked(paths, partial(_look, repository, commit.tree_id))
+    coverage = listing.coverage_of(paths, stated, _texts(repository, stated.values()))
     return Repository(name=name, root=f"{PREFIX}{path}", files=files, coverage=coverage)
 
 
@@ -165,7 +166,7 @@ def _walk(repository: "pygit2.Repository", tree: "pygit2.Oid") -> Iterator[Membe
 
 def _entries(repository: "pygit2.Repository", tree_id: "pygit2.Oid") -> Iterator[tuple[str, int, "pygit2.Oid"]]:
     for entry in _tree(repository, tree_id):
-        yield os.fsdecode(entry.raw_name), entry.filemode, entry.id
+        yield os.fsdecode(entry.raw_name or b""), entry.filemode, entry.id
 
 
 def _tree(repository: "pygit2.Repository", tree_id: "pygit2.Oid") -> "pygit2.Tree":
@@ -218,7 +219,7 @@ def _content(repository: "pygit2.Repository", place: str, limit: int) -> bytes |
         return UnreadableError(_MISSING)
 
 
-def _texts(repository: "pygit2.Repository", members: Sequence[Member]) -> dict[str, str]:
+def _texts(repository: "pygit2.Repository", members: Iterable[Member]) -> dict[str, str]:
     contents = {member.place: _content(repository, member.place, MAX_STATING_BYTES) for member in members}
     return {place: decode(data, "replace") for place, data in contents.items() if isinstance(data, bytes)}
 

@@ -192,30 +192,38 @@ def stating(files: Iterable[SourceFile]) -> list[str]:
     return [file.path for file in files if file.trouble not in ("bad_name", "vendored")]
 
 
-def coverage_of(
-    paths: Iterable[str],
-    look: Callable[[str], Member | None],
-    texts: Callable[[Sequence[Member]], Mapping[str, str]],
-    declared: Sequence[str] = (),
-) -> licences.Coverage:
-    """Return what covers the files at `paths` of a repository that lies in no folder.
-
-    `look` gives what stands at a path, `texts` the text of members by their place; it is called once, with the few that
-    state something. `declared` is what the package's metadata state.
-    """
-    paths = list(paths)
-    places: dict[str, str] = {}
-    asked: list[Member] = []
+def asked(paths: Iterable[str], look: Callable[[str], Member | None]) -> dict[str, Member]:
+    """Return the files that state something of those at `paths`, by path; `look` gives what stands at a path."""
+    stated: dict[str, Member] = {}
 
     def ask(path: str) -> None:
         member = follow_links(path, look)
         if member is not None and member.size <= MAX_STATING_BYTES:
-            places[path] = member.place
-            asked.append(member)
+            stated[path] = member
 
     licences.of_files(paths, ask)
-    by_place = texts(asked)
-    return licences.of_files(paths, lambda path: by_place.get(places.get(path, "")), declared)
+    return stated
+
+
+def coverage_of(
+    paths: Iterable[str], stated: Mapping[str, Member], texts: Mapping[str, str], declared: Sequence[str] = ()
+) -> licences.Coverage:
+    """Return what covers the files at `paths` of a repository that lies in no folder.
+
+    `stated` are the files that `asked` gives, `texts` their texts by place; `declared` is what the package's metadata
+    state.
+    """
+    return licences.of_files(paths, lambda path: texts.get(stated[path].place) if path in stated else None, declared)
+
+
+def lookup(at: Mapping[str, Member]) -> Callable[[str], Member | None]:
+    """Return what gives the member at a path; folders need no member of their own."""
+    above = {path[: match.start()] for path in at for match in re.finditer("/", path)}
+
+    def look(path: str) -> Member | None:
+        return at.get(path) or (Member(path=path, kind="folder") if path in above else None)
+
+    return look
 
 
 def follow_links(path: str, look: Callable[[str], Member | None]) -> Member | None:

@@ -6,10 +6,11 @@ headers with patterns that take quadratic time; here every header has a limit, a
 
 import bz2
 import gzip
+import io
 import lzma
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 
 from infill.corpus.sources.listing import Member
 from infill.foreign import UnreadableError, parse
@@ -61,7 +62,7 @@ class _Xz:
 def _zstd(file: BinaryIO) -> Stream:
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    return pa.CompressedInputStream(cast(io.IOBase, file), "zstd")
 
 
 _DECODERS: Final[Mapping[bytes, Callable[[BinaryIO], Stream]]] = {

@@ -128,16 +128,17 @@ def test_a_folder_of_archives_holds_a_repository_each_and_files_beside_them(tmp_
 def test_a_wheel_is_read_as_it_would_be_installed(tmp_path: Path) -> None:
     info = "mine-1.0.dist-info"
     files = {"mine/a.py": "x = 1\n", f"{info}/METADATA": "Name: mine\nLicense-Expression: MIT\n", f"{info}/RECORD": ""}
+    files |= {f"{info}/licenses/mine/gpl/COPYING": GPL, "mine/gpl/b.py": "x", "mine/vendor/c.py": "x"}
     with zipfile.ZipFile(tmp_path / "mine-1.0-py3-none-any.whl", "w") as archive:
-        for path, content in (
-            files | {f"{info}/licenses/mine/vendored/COPYING": GPL, "mine/vendored/b.py": "x"}
-        ).items():
+        for path, content in files.items():
             archive.writestr(path, content)
     repository = only(tmp_path / "mine-1.0-py3-none-any.whl")
-    assert [file.path for file in repository.files] == ["mine/a.py", "mine/vendored/"]
-    stated = repository.coverage.of("mine/a.py")
-    assert stated is not None
-    assert stated.expression == "MIT"
+    assert [file.path for file in repository.files] == ["mine/a.py", "mine/gpl/b.py", "mine/vendor/"]
+    stated = {path: repository.coverage.of(path) for path in ("mine/a.py", "mine/gpl/b.py")}
+    assert stated["mine/a.py"] is not None
+    assert stated["mine/a.py"].expression == "MIT"
+    assert stated["mine/gpl/b.py"] is not None
+    assert "GPL-3.0-only" in stated["mine/gpl/b.py"].expression
 
 
 def test_an_archive_that_git_made_tells_its_commit(tmp_path: Path) -> None:

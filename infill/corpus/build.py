@@ -74,6 +74,7 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
             [repository.name for repository in repositories],
             decision.unit,
         )
+        report["commits"] = sources.commits(repositories)
         if not report["documents_kept"]:
             raise InputError(_nothing(config, report))
         verdicts = list(decide.verdicts(scratch, len(work), decision))

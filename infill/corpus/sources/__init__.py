@@ -25,7 +25,7 @@ from infill.corpus.sources.contents import Read, reader
 from infill.corpus.sources.listing import Beside, Repository, SourceFile
 from infill.errors import InputError
 
-__all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "fingerprint", "reader", "repositories"]
+__all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "commits", "fingerprint", "reader", "repositories"]
 
 _WHAT: Final = {
     "archive": "file or folder: nothing is there; give a source archive, or a folder of them",
@@ -59,6 +59,14 @@ def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
             return tables.repositories(_uri(source), config)
         case _:
             return packages.repositories()
+
+
+def commits(repositories: Iterable[Repository]) -> dict[str, dict[str, str]]:
+    """Return commit and date of the repositories that were read at one, by name."""
+    known = {
+        repository.name: next((file for file in repository.files if file.commit), None) for repository in repositories
+    }
+    return {name: {"commit": file.commit, "date": file.date} for name, file in known.items() if file}
 
 
 def beside(sources: Iterable[str]) -> Iterator[Beside]:

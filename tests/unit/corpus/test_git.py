@@ -218,6 +218,9 @@ def test_submodules_and_pointers_are_told_and_ignored_files_are_read(tmp_path: P
     build.run(config, str(tmp_path / "out"))
     documents = storage.read_table(str(tmp_path / "out" / "documents")).to_pylist()
     assert [(row["path"], row["commit"], row["date"]) for row in documents] == [("a.py", head, "2024-02-29T12:00:00Z")]
+    report = storage.read_json(str(tmp_path / "out" / "report.json"))
+    assert report["commits"] == {"r": {"commit": head, "date": "2024-02-29T12:00:00Z"}}
+    assert "1 of 1 repositories were read at a commit" in (tmp_path / "out" / "DATASHEET.md").read_text()
     removed = {
         row["path"]: (row["reason"], row["detail"])
         for row in storage.read_table(str(tmp_path / "out" / "removed")).to_pylist()

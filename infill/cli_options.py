@@ -179,7 +179,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def absolute_source(text: str) -> str:
-    """Return a source of code (`dir:PATH`, `packages:`) with its path made absolute."""
+    """Return a source of code (`dir:PATH`, `git:PATH@REVISION` ...) with its path made absolute."""
     try:
         return config.absolute_source(text)
     except InfillError as error:
@@ -207,7 +207,7 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         type=absolute_source,
         action="append",
         metavar="URI",
-        help="dir:/path or packages: (may be repeated; default: packages:)",
+        help="dir:PATH, git:PATH@REVISION, archive:PATH, parquet:URI or packages: (may be repeated; default: the last)",
     )
     base_options(parser, parser, "start from this {kind}, not from scratch")
     parser.add_argument(

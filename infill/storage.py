@@ -198,6 +198,14 @@ def read_bytes(uri: str) -> bytes:
 
 
 @contextlib.contextmanager
+def open_read(uri: str) -> Iterator[BinaryIO]:
+    """Open a file to read from it, in any order. Raises InputError when it is missing."""
+    fs, path = filesystem(uri)
+    with _errors("read", uri), fs.open(path, "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
 def open_write(uri: str) -> Iterator[BinaryIO]:
     """A binary file that appears at `uri` when the block ends well, and not at all when it raises."""
     with _errors("write", uri), _renamed(local_path(uri)) if is_local(uri) else _uploaded(uri) as file:

@@ -7,7 +7,6 @@ A configuration is a frozen, keyword-only dataclass (`settings`), a preset a fun
 from infill.config.presets import PRESETS, adapter, base, debug, demo, finetune, mellum_4b, mellum_4b_gqa, small
 from infill.config.resolve import (
     absolute_settings,
-    absolute_source,
     from_text,
     is_text,
     parse_settings,
@@ -31,10 +30,12 @@ from infill.config.settings import (
     TokenizerConfig,
     TrainConfig,
 )
+from infill.config.sources import SOURCE_KINDS, Source, absolute_source, parse_source
 
 __all__ = [
     "PERMISSIVE_LICENCES",
     "PRESETS",
+    "SOURCE_KINDS",
     "CorpusConfig",
     "DeployConfig",
     "DpoConfig",
@@ -47,6 +48,7 @@ __all__ = [
     "RegisterConfig",
     "ReportConfig",
     "SftConfig",
+    "Source",
     "TokenizerConfig",
     "TrainConfig",
     "absolute_settings",
@@ -61,6 +63,7 @@ __all__ = [
     "mellum_4b",
     "mellum_4b_gqa",
     "parse_settings",
+    "parse_source",
     "resolve",
     "small",
     "to_text",

@@ -16,6 +16,7 @@ from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 from infill import storage
 from infill.config.presets import PRESETS
 from infill.config.settings import Preset
+from infill.config.sources import absolute_source
 from infill.errors import InputError
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -87,12 +88,6 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [absolute_source(item) if isinstance(item, str) else item for item in value]
     return storage.absolute(value) if isinstance(value, str) and value else value
-
-
-def absolute_source(source: str) -> str:
-    """Return a source of code with its path made absolute: `dir:~/code` as `dir:/home/me/code`."""
-    kind, _, place = source.partition(":")
-    return f"dir:{storage.absolute(place)}" if kind == "dir" and place else source
 
 
 def _field_names(config: Any, prefix: str = "") -> list[str]:

@@ -41,7 +41,21 @@ def _check_seed(seed: int) -> None:
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     sources: tuple[str, ...] = field(default=("packages:",), metadata=LOCATION)
-    """Where the code comes from: `dir:/path` (a folder of repositories) or `packages:` (installed distributions)."""
+    """Where the code comes from: `dir:/path` (a folder of repositories), `git:/path@revision` (Git repositories at a
+    revision, without a checkout), `archive:/path` (source archives), `parquet:URI` (tables of files), or `packages:`
+    (installed distributions)."""
+    columns: tuple[str, ...] = ()
+    """What the columns of `parquet:` sources are called: a data set (`the_stack_v2`, `the_stack`), or ROLE=COLUMN for
+    the roles repo, path, content, blob, encoding, size, licence, commit, date and files; a later entry counts."""
+    blobs: str = field(default="", metadata=LOCATION)
+    """Where objects with the content lie that `parquet:` sources only name (`s3://softwareheritage/content`)."""
+    max_repository_files: int = 500_000
+    """A Git repository or an archive with more files is removed whole: a few objects can name billions."""
+    max_archive_bytes: int = 4_000_000_000
+    """A source archive that unpacks to more is removed whole. Linux unpacks to 1.6 GB."""
+    max_archive_ratio: float = 200.0
+    """A source archive that unpacks to more than this many times its size is removed whole, from 16 MB on; source code
+    is packed by 4 to 20."""
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
     max_file_bytes: int = 1_000_000
@@ -72,6 +86,9 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check(bool(self.sources), "corpus.sources is empty: name at least one source")
+        _check(self.max_repository_files > 0, "corpus.max_repository_files must be positive")
+        _check(self.max_archive_bytes > 0, "corpus.max_archive_bytes must be positive")
+        _check(self.max_archive_ratio >= 1, "corpus.max_archive_ratio must be at least 1")
         _check(self.shard_bytes > 0, "corpus.shard_bytes must be positive")
         _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
         _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")

@@ -24,7 +24,7 @@ from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
-VERSION: Final = 5
+VERSION: Final = 6
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
@@ -63,7 +63,7 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote
         storage.remove(left)
-    repositories = list(sources.repositories(config.sources))
+    repositories = list(sources.repositories(config.sources, config))
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
     with RUNTIMES[config.runtime]() as run_all:
         _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work))
@@ -74,6 +74,7 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
             [repository.name for repository in repositories],
             decision.unit,
         )
+        report["commits"] = sources.commits(repositories)
         if not report["documents_kept"]:
             raise InputError(_nothing(config, report))
         verdicts = list(decide.verdicts(scratch, len(work), decision))

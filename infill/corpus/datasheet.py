@@ -78,6 +78,7 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         f"{kept:,} files ({size}) from {repositories:,} repositories, read from {where}.",
         f"{report['documents_removed']:,} files were removed; each stands in `removed/` with its reason.",
         f"{empty:,} of {found:,} repositories were empty.",
+        *_commits(report.get("commits", {}), found),
         "",
         "## Licences",
         "",
@@ -107,6 +108,17 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _commits(commits: Mapping[str, Mapping[str, str]], repositories: int) -> list[str]:
+    """The sentence on the commits that repositories were read at; none where there are no commits."""
+    if not commits:
+        return []
+    dates = sorted(entry["date"] for entry in commits.values() if entry["date"]) or ["unknown"]
+    return [
+        f"{len(commits):,} of {repositories:,} repositories were read at a commit, which stands beside each document; "
+        f"the commits' dates run from {dates[0]} to {dates[-1]}."
+    ]
 
 
 def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:

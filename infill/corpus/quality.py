@@ -4,7 +4,6 @@ A rule returns None to keep the file, or a `Removal` that says why not. The firs
 `CorpusConfig`; they are those of BigCode and OpenCoder where these agree.
 """
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Final, NamedTuple
 from infill import file_kinds
 from infill.config import CorpusConfig
 from infill.corpus import licences
-from infill.corpus.sources import SourceFile
-from infill.foreign import NotRegularError, UnreadableError, read_bytes
+from infill.corpus.sources import Read, SourceFile
+from infill.foreign import NotRegularError, UnreadableError
 from infill.text import DecodeError, decode
 
 GENERATED_CHARS: Final = 1_500
@@ -33,6 +32,9 @@ _ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 _NOT_LETTERS: Final = bytes(range(0x80)).translate(None, _ALPHANUMERIC) + bytes(range(0x80, 0xC0))
 """ASCII that is neither letter nor digit, and the bytes inside a UTF-8 sequence (its first byte counts as a letter)."""
 _INSIDE: Final = bytes(range(0x80, 0xC0))
+_LFS_POINTER: Final = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*oid sha256:[0-9a-f]{64}\nsize (\d{1,19})\n?\Z"
+)
 
 
 class Removal(NamedTuple):
@@ -49,13 +51,20 @@ class Document:
     language: str
     licence: licences.Statement
     content: str
+    commit: str | None = None
+    """The commit that it was read from, and its date; None where unknown."""
+    date: str | None = None
 
 
 UNREAD: Final = (
+    "archive_limit",
     "bad_name",
     "beside",
     "binary_name",
+    "damaged_archive",
+    "damaged_table",
     "data",
+    "duplicate_name",
     "empty",
     "generated_name",
     "licence_not_permitted",
@@ -106,20 +115,16 @@ def _judge_size(file: SourceFile, config: CorpusConfig) -> Removal | None:
     return Removal("too_large", f"{file.size} bytes, the limit is {limit}") if file.size > limit else None
 
 
-def read_text(root: str, file: SourceFile) -> str | Removal:
-    """The file's text without a byte order mark, or why there is none.
-
-    Never waits (a FIFO that has taken the file's place), never follows a link, never reads more than the size that the
-    file had when it was listed, and one byte.
-    """
+def read_text(read: Read, file: SourceFile) -> str | Removal:
+    """Return the file's text without a byte order mark, or why there is none."""
     try:
-        data = read_bytes(os.path.join(root, file.path), file.size + 1).data
+        data = read(file)
     except NotRegularError:
         return Removal("special_file")
     except UnreadableError as error:
         return Removal("unreadable", str(error))
-    if len(data) > file.size:
-        return Removal("unreadable", "the file grew while it was read")
+    if pointer := _LFS_POINTER.match(data):
+        return Removal("lfs_pointer", f"Git LFS has the content, {int(pointer[1])} bytes")
     try:
         text = decode(data)
     except DecodeError as error:

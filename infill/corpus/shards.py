@@ -6,6 +6,7 @@ under names that only the shard's number decides, so a part that exists is never
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import dedup, licences, quality
+from infill.corpus import dedup, licences, quality, sources
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
 
@@ -31,10 +32,14 @@ CANDIDATES: Final = pa.schema(
     [
         *_strings("repo", "path", "language", "licence", "content", "sha256", "copy_digest"),
         pa.field("bytes", pa.int64()),
+        *_strings("commit", "date"),
     ]
 )
 """Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`)."""
-DOCUMENTS: Final = pa.schema(_strings("repo", "path", "language", "licence", "content", "sha256", "split"))
+DOCUMENTS: Final = pa.schema(
+    _strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date")
+)
+"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown."""
 REMOVED: Final = pa.schema(
     [*_strings("repo", "path", "licence"), pa.field("bytes", pa.int64()), *_strings("reason", "detail")]
 )
@@ -114,17 +119,20 @@ def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
 
 def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]]) -> Iterator[Document]:
     """The documents that pass every rule; the others are appended to `rejected`."""
-    for job in jobs:
-        outcome = job.removal or examine(job, config)
-        if isinstance(outcome, Document):
-            yield outcome
-        else:
-            rejected.append((job, outcome))
+    for root, group in itertools.groupby(jobs, key=lambda job: job.root):
+        listed = list(group)
+        read = sources.reader(root, [job.file for job in listed if job.removal is None], config)
+        for job in listed:
+            outcome = job.removal or examine(job, read, config)
+            if isinstance(outcome, Document):
+                yield outcome
+            else:
+                rejected.append((job, outcome))
 
 
-def examine(job: Job, config: CorpusConfig) -> Document | Removal:
+def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Removal:
     """Read one file: the document, or why it is removed. What its header says counts before what covers it."""
-    text = quality.read_text(job.root, job.file)
+    text = quality.read_text(read, job.file)
     if isinstance(text, Removal):
         return text
     document = Document(
@@ -133,6 +141,8 @@ def examine(job: Job, config: CorpusConfig) -> Document | Removal:
         language=file_kinds.language_of(job.file.path, text) or "",
         licence=licences.of_source(text) or job.licence or licences.NOTHING_STATED,
         content=text,
+        commit=job.file.commit or None,
+        date=job.file.date or None,
     )
     return quality.judge_text(document, config) or document
 
@@ -160,6 +170,8 @@ def _candidates(documents: Sequence[Document]) -> pa.Table:
         "sha256": [hashlib.sha256(content).hexdigest() for content in contents],
         "copy_digest": [dedup.digest(document.content) for document in documents],
         "bytes": [len(content) for content in contents],
+        "commit": [document.commit for document in documents],
+        "date": [document.date for document in documents],
     }
     return pa.table(columns, schema=CANDIDATES)
 
@@ -198,7 +210,7 @@ def finish(verdict: Verdict, scratch: str, output: str) -> int:
             documents = group.drop_columns(["bytes", "copy_digest"]).append_column(
                 "split", pa.array(splits, pa.string())
             )
-            writer.write_table(documents.filter(kept).cast(DOCUMENTS))
+            writer.write_table(documents.select(DOCUMENTS.names).filter(kept).cast(DOCUMENTS))
             copies.append(_copies(group, details))
             first += group.num_rows
         rejected = storage.read_table(rejected_uri(scratch, verdict.number))

@@ -64,6 +64,7 @@ NO_PATHS: Final = {
 """Options whose value is a text but not a path. An option that stands neither here nor expands `~` fails the test."""
 
 NO_LOCATIONS: Final = {
+    "corpus.columns",
     "corpus.languages",
     "dpo.train.lora_modules",
     "pretrain.train.lora_modules",
@@ -281,6 +282,10 @@ def test_every_setting_that_is_a_path_says_so() -> None:
         ("pretrain.base_model=s3://b/m", "pretrain.base_model", "s3://b/m"),
         ('sources=["dir:~/a", "packages:"]', "sources", ["dir:{home}/a", "packages:"]),
         ('corpus.sources=["dir:a b"]', "corpus.sources", ["dir:{cwd}/a b"]),
+        ('sources=["git:~/a b", "git:.@v1.0"]', "sources", ["git:{home}/a b", "git:{cwd}@v1.0"]),
+        ('sources=["archive:~/a b.tgz", "archive:a"]', "sources", ["archive:{home}/a b.tgz", "archive:{cwd}/a"]),
+        ('sources=["parquet:s3://b/t", "parquet:a b"]', "sources", ["parquet:s3://b/t", "parquet:{cwd}/a b"]),
+        ('sources=["git:file://~/a@HEAD~1", "git:a@b/c"]', "sources", ["git:{home}/a@HEAD~1", "git:{cwd}/a@b/c"]),
         ("corpus.sources=3", "corpus.sources", 3),
         ("report.title=~/m", "report.title", "~/m"),
     ],

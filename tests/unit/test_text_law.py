@@ -14,7 +14,7 @@ OURS = {
     "infill/context/files.py": "names of files, shown to people",
     "infill/context/identity.py": "texts of the index, UTF-8 already",
     "infill/context/index.py": "texts of the index, UTF-8 already",
-    "infill/corpus/sources.py": "names of files, shown to people",
+    "infill/corpus/sources/listing.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",
     "infill/llama_cpp.py": "errors of a server that we started",
     "infill/report/page.py": "base64",

@@ -1,6 +1,7 @@
 """Rules on names, bytes and text: each removes what it should, with its reason, and nothing else."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from infill.config import CorpusConfig
 from infill.corpus import quality
 from infill.corpus.licences import Statement
 from infill.corpus.quality import Document, Removal
-from infill.corpus.sources import SourceFile
+from infill.corpus.sources import SourceFile, folders
 
 CONFIG = CorpusConfig(max_file_bytes=1_000, max_data_bytes=100)
 
@@ -106,7 +107,7 @@ def test_only_chosen_languages() -> None:
 )
 def test_bytes_become_text_or_a_reason(tmp_path: Path, data: bytes, expected: str) -> None:
     (tmp_path / "a.py").write_bytes(data)
-    found = quality.read_text(str(tmp_path), SourceFile(path="a.py", size=len(data)))
+    found = quality.read_text(partial(folders.read, str(tmp_path)), SourceFile(path="a.py", size=len(data)))
     assert (found if isinstance(found, str) else found.reason) == expected
 
 
@@ -116,7 +117,7 @@ def test_what_has_changed_since_it_was_listed_is_neither_waited_for_nor_read_who
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "grown.py").write_bytes(b"x" * 100)
     found = {
-        name: reason(quality.read_text(str(tmp_path), SourceFile(path=name, size=10)))
+        name: reason(quality.read_text(partial(folders.read, str(tmp_path)), SourceFile(path=name, size=10)))
         for name in ("fifo.py", "link.py", "folder.py", "grown.py", "gone.py")
     }
     assert found == {"fifo.py": "special_file"} | dict.fromkeys(

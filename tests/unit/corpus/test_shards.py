@@ -1,5 +1,6 @@
 """Shards: cut by size, without losing or reordering a file; their files stream in small row groups."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from infill.corpus import shards
 from infill.corpus.licences import Statement
 from infill.corpus.quality import Document, Removal
 from infill.corpus.shards import Job
-from infill.corpus.sources import SourceFile
+from infill.corpus.sources import SourceFile, folders
 from tests.unit.corpus.folders import write_files
 
 
@@ -39,7 +40,9 @@ def test_a_header_overrides_the_repository_s_licence(tmp_path: Path) -> None:
     found = {}
     for path in tmp_path.iterdir():
         for licence in ("MIT", "NOASSERTION"):
-            outcome = shards.examine(job(path.name, 100, root=str(tmp_path), licence=licence), CorpusConfig())
+            outcome = shards.examine(
+                job(path.name, 100, licence=licence), partial(folders.read, str(tmp_path)), CorpusConfig()
+            )
             found[path.name, licence] = outcome.licence.expression if isinstance(outcome, Document) else outcome.reason
     assert found == {
         ("ISC", "MIT"): "ISC",

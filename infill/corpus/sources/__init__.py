@@ -1,0 +1,130 @@
+"""Where code comes from: the repositories of a source and the files of a repository, in a fixed order.
+
+| source | what it names |
+| --- | --- |
+| `dir:/path` | a folder of repositories, at any depth, or one repository, as it lies on disk |
+| `git:/path@revision` | a Git repository, bare or not, or a folder of them, read at a revision without a checkout |
+| `archive:/path` | a source archive or a folder of them: sdists, wheels, npm's tarballs, zip, tar, Debian's `.dsc` |
+| `parquet:URI` | a table of files in Parquet, on disk or in an object store |
+| `packages:` | every Python distribution that is installed in the running environment |
+
+A repository that cannot be read costs itself: it is one file with the reason. Only a source in which nothing at all can
+be read, as the user named it, raises InputError.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from infill import storage
+from infill.config import CorpusConfig, Source, parse_source
+from infill.corpus.sources import archives, folders, git, packages, tables
+from infill.corpus.sources.contents import Read, reader
+from infill.corpus.sources.listing import Beside, Repository, SourceFile
+from infill.errors import InputError
+
+__all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "commits", "fingerprint", "reader", "repositories"]
+
+_WHAT: Final = {
+    "archive": "file or folder: nothing is there; give a source archive, or a folder of them",
+    "dir": "folder: nothing is there; give the folder that holds the repositories",
+    "git": "folder: nothing is there; give a clone, or a folder of them",
+}
+DEFAULTS: Final = CorpusConfig()
+
+
+def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS) -> Iterator[Repository]:
+    """Yield the repositories of all sources, each with its files; a name that occurs twice gets a number ("name~2").
+
+    Raises InputError for a source of unknown kind, a folder that is none, and a source without any repository.
+    """
+    taken: dict[str, int] = {}
+    for source in map(parse_source, sources):
+        for repository in _of(source, config):
+            taken[repository.name] = count = taken.get(repository.name, 0) + 1
+            yield repository if count == 1 else replace(repository, name=f"{repository.name}~{count}")
+
+
+def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
+    match source.kind:
+        case "dir":
+            return folders.repositories(_folder(source))
+        case "git":
+            return git.repositories(_folder(source), source.revision, config)
+        case "archive":
+            return archives.repositories(_place(source), config)
+        case "parquet":
+            return tables.repositories(_uri(source), config)
+        case _:
+            return packages.repositories()
+
+
+def commits(repositories: Iterable[Repository]) -> dict[str, dict[str, str]]:
+    """Return commit and date of the repositories that were read at one, by name."""
+    known = {
+        repository.name: next((file for file in repository.files if file.commit), None) for repository in repositories
+    }
+    return {name: {"commit": file.commit, "date": file.date} for name, file in known.items() if file}
+
+
+def beside(sources: Iterable[str]) -> Iterator[Beside]:
+    """Yield the files beside the repositories of all sources. Raises InputError as `repositories` does."""
+    for source in map(parse_source, sources):
+        if source.kind == "dir":
+            yield from folders.beside(_folder(source))
+        elif source.kind == "archive":
+            yield from archives.beside(_place(source))
+
+
+def fingerprint(sources: Iterable[str]) -> str:
+    """Digest of the sources' state.
+
+    Names, sizes and times of change of the files, the commits of Git repositories, or the packages' own records.
+    """
+    digest = hashlib.sha256()
+    for source in map(parse_source, sources):
+        for part in _state(source):
+            digest.update(part.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _state(source: Source) -> Iterator[str]:
+    match source.kind:
+        case "dir":
+            return folders.fingerprint(_folder(source))
+        case "git":
+            return git.fingerprint(_folder(source), source.revision)
+        case "archive":
+            return archives.fingerprint(_place(source))
+        case "parquet":
+            return tables.fingerprint(_uri(source))
+        case _:
+            return packages.fingerprint()
+
+
+def _folder(source: Source) -> Path:
+    """The folder that a source names. Raises InputError when there is none."""
+    folder = _place(source)
+    if not folder.is_dir():
+        raise InputError(f"{source} is a file; give the folder that holds the repositories")
+    return folder
+
+
+def _place(source: Source) -> Path:
+    """The file or folder that a source names. Raises InputError when nothing is there."""
+    if not storage.is_local(source.place):
+        raise InputError(f"{source} is not on this machine: clone or copy it to a folder and name that")
+    place = storage.local_path(source.place)
+    if not place.exists():
+        raise InputError(f"{source} is not a {_WHAT[source.kind]}")
+    return place.resolve()
+
+
+def _uri(source: Source) -> str:
+    """The absolute URI that a source names. Raises InputError when nothing is there."""
+    uri = storage.absolute(source.place)
+    if not storage.exists(uri):
+        raise InputError(f"{source}: nothing is there; give a Parquet file, or a folder of them")
+    return uri

@@ -1,0 +1,438 @@
+"""Tables of files: `parquet:URI`, one Parquet file or a folder of them, on disk or in an object store.
+
+A row is a file, or a repository with a list of files (`files`). Which column says what, `corpus.columns` tells: names
+of columns, or a data set whose names are known. Content stands in a column, or lies as a compressed object of its own
+below `corpus.blobs`, as that of The Stack v2 does at Software Heritage. A Parquet file that is damaged costs itself.
+"""
+
+import contextlib
+import gzip
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from infill import storage
+from infill.config import CorpusConfig
+from infill.corpus import licences
+from infill.corpus.licences.recognise import joined
+from infill.corpus.sources import listing
+from infill.corpus.sources.listing import MAX_STATING_BYTES, Member, Repository, SourceFile
+from infill.errors import InputError
+from infill.foreign import UnreadableError, parse
+from infill.text import decode
+
+PREFIX: Final = "parquet:"
+"""What starts the root of the repositories of a table; its URI follows."""
+ROLES: Final = ("repo", "path", "content", "blob", "encoding", "size", "licence", "commit", "date", "files")
+"""What a column may say. `content` or `blob`, and `path`, must be there; `files` is a list of the files of a row."""
+DATA_SETS: Final[Mapping[str, Mapping[str, str]]] = {
+    "the_stack_v2": {
+        "repo": "repo_name",
+        "blob": "blob_id",
+        "encoding": "src_encoding",
+        "size": "length_bytes",
+        "licence": "detected_licenses",
+        "commit": "revision_id",
+        "date": "committer_date",
+    },
+    "the_stack": {
+        "repo": "max_stars_repo_name",
+        "path": "max_stars_repo_path",
+        "licence": "max_stars_repo_licenses",
+        "commit": "max_stars_repo_head_hexsha",
+    },
+}
+"""Names of columns in published data sets, where they are not those of the roles."""
+_BATCH: Final = 256
+"""Rows whose content is held at once."""
+_BLOB: Final = re.compile(r"[\w-]{1,128}")
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
+
+
+def columns_of(config: CorpusConfig) -> dict[str, str]:
+    """Return role -> column. Raises InputError for an entry of `corpus.columns` that names neither."""
+    columns = dict(zip(ROLES, ROLES, strict=True))
+    for entry in config.columns:
+        role, equals, column = entry.partition("=")
+        if entry in DATA_SETS:
+            columns |= DATA_SETS[entry]
+        elif role in ROLES and equals and column:
+            columns[role] = column
+        else:
+            raise InputError(
+                f"corpus.columns: {entry!r} is neither a data set ({', '.join(DATA_SETS)}) nor ROLE=COLUMN; "
+                f"the roles are {', '.join(ROLES)}"
+            )
+    return columns
+
+
+def repositories(uri: str, config: CorpusConfig) -> Iterator[Repository]:
+    """Yield the repositories of a table by name. Raises InputError where there is none, or a column is missing."""
+    columns = columns_of(config)
+    root = f"{PREFIX}{uri}"
+    tables = _files(uri)
+    rows: dict[str, list[_Row]] = {}
+    damaged: dict[str, str] = {}
+    for number, file in enumerate(tables):
+        try:
+            for row in _rows(file, number, columns, config):
+                rows.setdefault(row.repo, []).append(row)
+        except UnreadableError as error:
+            damaged[_name(file, uri)] = str(error)
+    if len(damaged) == len(tables):
+        raise InputError(f"parquet:{uri}: {next(iter(damaged.values()))}")
+    for name, why in damaged.items():
+        yield listing.whole(name, root, "damaged_table", why)
+    listed = {name: _listed(rows.pop(name)) for name in sorted(rows)}
+    asked = {name: each.asked() for name, each in listed.items()}
+    texts = _texts(uri, (member for stated in asked.values() for member in stated.values()), config)
+    for name, each in listed.items():
+        yield Repository(name=name, root=root, files=each.files, coverage=each.coverage(asked[name], texts))
+
+
+def fingerprint(uri: str) -> Iterator[str]:
+    """Yield what a change of the table changes: names, sizes and times or checksums of its files."""
+    for file in _files(uri):
+        yield f"{_name(file, uri)}\0{storage.fingerprint(file)}\0"
+
+
+def _files(uri: str) -> list[str]:
+    """Return the Parquet files at or below `uri`. Raises InputError where there is none."""
+    files = [uri] if storage.is_file(uri) else storage.list_files(uri, ".parquet")
+    if not files:
+        raise InputError(f"parquet:{uri} holds no Parquet file: name one, or a folder of files that end in .parquet")
+    return files
+
+
+def _name(file: str, uri: str) -> str:
+    return (file.removeprefix(uri).strip("/") or file.rpartition("/")[2]).removesuffix(".parquet")
+
+
+# Rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """What a table says of a file beside its content."""
+
+    repo: str
+    path: str
+    place: str
+    size: int
+    commit: str
+    date: str
+    licence: licences.Statement | None
+
+
+@dataclass(frozen=True)
+class _Listed:
+    files: tuple[SourceFile, ...]
+    stated: Mapping[str, licences.Statement]
+    """What the row of a file states."""
+
+    def asked(self) -> dict[str, Member]:
+        """Return the files that state something of others, by path."""
+        at = {
+            file.path: Member(path=file.path, kind="file", size=file.size, place=file.place)
+            for file in self.files
+            if not file.trouble
+        }
+        return listing.asked(listing.stating(self.files), listing.lookup(at))
+
+    def coverage(self, asked: Mapping[str, Member], texts: Mapping[str, str]) -> licences.Coverage:
+        coverage = listing.coverage_of(listing.stating(self.files), asked, texts)
+        stated = dict(self.stated)
+        for path in stated.keys() & coverage.files.keys():
+            stated[path] = joined([coverage.files[path], stated[path]]) or stated[path]
+        return replace(coverage, files={**coverage.files, **stated})
+
+
+def _listed(rows: Sequence[_Row]) -> _Listed:
+    """Return the files of a repository; of rows with the same path the first counts, and the others are told."""
+    first: dict[str, _Row] = {}
+    again = [
+        SourceFile(path=row.path, trouble="duplicate_name", detail="an earlier row has this path")
+        for row in rows
+        if first.setdefault(row.path, row) is not row
+    ]
+    members = [Member(path=row.path, kind="file", size=row.size, place=row.place) for row in first.values()]
+    files = [
+        replace(file, commit=first[file.path].commit, date=first[file.path].date) if file.path in first else file
+        for file in listing.files_of(members)
+    ]
+    stated = {path: row.licence for path, row in first.items() if row.licence is not None}
+    return _Listed(tuple(sorted([*files, *again])), stated)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of one Parquet file."""
+
+    columns: Mapping[str, str]
+    """Role -> column of the table."""
+    members: Mapping[str, str]
+    """Role -> field of the entries of the list of files; empty where a row is a file."""
+
+    @classmethod
+    def of(cls, schema: pa.Schema, wanted: Mapping[str, str]) -> "_Layout":
+        columns = {role: column for role, column in wanted.items() if column in schema.names}
+        entry = getattr(schema.field(columns["files"]).type, "value_type", None) if "files" in columns else None
+        if not isinstance(entry, pa.StructType):
+            columns.pop("files", None)
+            return cls(_with_counted_size(columns, schema), {})
+        members = {role: column for role, column in wanted.items() if entry.get_field_index(column) >= 0}
+        return cls(
+            {role: column for role, column in columns.items() if role not in members},
+            _with_counted_size(members, entry),
+        )
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset(self.columns) | frozenset(self.members)
+
+    def names(self, *, content: bool) -> list[str]:
+        """Return the columns to read for the content of files, or for what is said of them."""
+        roles = {"content", "blob", "encoding", "files"} if content else self.columns.keys() - {"content"}
+        if "size" not in self.roles:
+            roles = {*roles, "content"}
+        return [column for role, column in self.columns.items() if role in roles]
+
+
+def _with_counted_size(columns: Mapping[str, str], schema: "pa.Schema | pa.StructType") -> dict[str, str]:
+    """Return `columns` without a size that is no number of bytes."""
+    size = columns.get("size")
+    is_number = size is not None and pa.types.is_integer(schema.field(size).type)
+    return {role: column for role, column in columns.items() if role != "size" or is_number}
+
+
+def _check(layout: _Layout, schema: pa.Schema, wanted: Mapping[str, str], file: str, config: CorpusConfig) -> None:
+    """Raise InputError where the table lacks what every file must have."""
+    missing = "path" if "path" not in layout.roles else "" if layout.roles & {"content", "blob"} else "content"
+    if missing:
+        raise InputError(
+            f"{file} has no column {wanted[missing]!r} for the {missing} of a file, only {', '.join(schema.names)}; "
+            f'name it by corpus.columns, as ["{missing}=COLUMN"] or as a data set ({", ".join(DATA_SETS)})'
+        )
+    if "content" not in layout.roles and not config.blobs:
+        raise InputError(
+            f"{file} has no column {wanted['content']!r}, only names of objects with the content; "
+            "give the address below which these lie as corpus.blobs"
+        )
+
+
+def _batches(
+    parquet: pq.ParquetFile, layout: _Layout, group: int, *, content: bool
+) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Yield the places of some files within a row group, and what the table says of them: role -> array."""
+    first = 0
+    batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=layout.names(content=content))
+    while (batch := parse(next, batches, None)) is not None:
+        arrays = {role: batch.column(column) for role, column in layout.columns.items() if column in batch.schema.names}
+        places = [str(first + row) for row in range(batch.num_rows)]
+        first += batch.num_rows
+        yield parse(_flattened, places, arrays, layout.members) if "files" in arrays else (places, arrays)
+
+
+def _flattened(
+    places: Sequence[str], arrays: Mapping[str, Any], members: Mapping[str, str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return places and arrays of the files where each row lists some."""
+    parents = pc.list_parent_indices(arrays["files"])
+    entries = pc.list_flatten(arrays["files"])
+    repeated = {role: array.take(parents) for role, array in arrays.items() if role != "files"}
+    counted = Counter[int]()
+    inside: list[str] = []
+    for parent in parents.to_pylist():
+        inside.append(f"{places[parent]}:{counted[parent]}")
+        counted[parent] += 1
+    return inside, repeated | {role: pc.struct_field(entries, [name]) for role, name in members.items()}
+
+
+def _rows(file: str, number: int, wanted: Mapping[str, str], config: CorpusConfig) -> Iterator[_Row]:
+    """Yield the rows of a Parquet file. Raises UnreadableError when it is damaged, InputError for a missing column."""
+    with storage.open_read(file) as opened:
+        parquet = parse(pq.ParquetFile, opened)
+        layout = _Layout.of(parquet.schema_arrow, wanted)
+        _check(layout, parquet.schema_arrow, wanted, file, config)
+        for group in range(parquet.num_row_groups):
+            for places, arrays in _batches(parquet, layout, group, content=False):
+                said = {role: parse(_SAYS[role], array) for role, array in arrays.items() if role in _SAYS}
+                said.setdefault("size", parse(_lengths, arrays["content"]) if "content" in arrays else [])
+                yield from _rows_of([f"{number}:{group}:{place}" for place in places], said, _name(file, ""))
+
+
+def _rows_of(places: Sequence[str], said: Mapping[str, Sequence[Any]], unnamed: str) -> Iterator[_Row]:
+    for index, place in enumerate(places):
+        values = {role: column[index] for role, column in said.items()}
+        repo = str(values.get("repo") or unnamed)
+        yield _Row(
+            repo=repo if listing.is_good_name(repo) else listing.escaped(repo),
+            path=str(values.get("path") or "").removeprefix("/"),
+            place=place,
+            size=int(values["size"] or 0),
+            commit=values.get("commit") or "",
+            date=values.get("date") or "",
+            licence=values.get("licence"),
+        )
+
+
+def _lengths(array: Any) -> list[int | None]:
+    """Return the bytes of texts."""
+    texts = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    lengths: list[int | None] = pc.binary_length(texts).to_pylist()
+    return lengths
+
+
+def _plain(array: Any) -> list[Any]:
+    return list(array.to_pylist())
+
+
+def _commits(array: Any) -> list[str]:
+    return [value if isinstance(value, str) and _COMMIT.fullmatch(value) else "" for value in array.to_pylist()]
+
+
+def _dates(array: Any) -> list[str]:
+    """Return dates as texts: of times, or of texts that are such dates already."""
+    if pa.types.is_timestamp(array.type):
+        seconds = array.cast(pa.timestamp("s", array.type.tz), safe=False).cast(pa.int64()).to_pylist()
+        return ["" if value is None else listing.date_of(value) for value in seconds]
+    return [value if isinstance(value, str) and _DATE.fullmatch(value) else "" for value in array.to_pylist()]
+
+
+def _licences(array: Any) -> list[licences.Statement | None]:
+    return [_licence(value) for value in array.to_pylist()]
+
+
+def _licence(value: object) -> licences.Statement | None:
+    """Return what a row states: all of the licences in it hold. None where it states none."""
+    stated = [str(name) for name in (value if isinstance(value, list) else [value]) if name]
+    if not stated:
+        return None
+    known = [licences.normalise(name) for name in stated]
+    if None in known:
+        return licences.Statement(licences.UNKNOWN, f"its row states {', '.join(stated)[:100]!r}")
+    return joined([licences.Statement(str(name), "its row") for name in known])
+
+
+_SAYS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
+    "repo": _plain,
+    "path": _plain,
+    "size": _plain,
+    "commit": _commits,
+    "date": _dates,
+    "licence": _licences,
+}
+"""Role -> how a column of it is read."""
+
+
+# Contents
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of a file, or where it lies."""
+
+    data: bytes | None
+    blob: str = ""
+    encoding: str = ""
+
+
+def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig) -> Callable[[SourceFile], bytes]:
+    """Return what gives the content of `files`, each once; it raises UnreadableError.
+
+    The row groups that hold them are read when the first is asked for; objects of their own one by one.
+    """
+    contents: dict[str, _Content] = {}
+    wanted = {file.place for file in files if not file.trouble}
+
+    def read(file: SourceFile) -> bytes:
+        if wanted:
+            contents.update(_contents(root.removeprefix(PREFIX), wanted, config))
+            wanted.clear()
+        content = contents.pop(file.place, None)
+        if content is None:
+            raise UnreadableError("the table has changed since it was listed, or is damaged")
+        return _bytes(content, max(file.size, config.max_file_bytes), config)
+
+    return read
+
+
+def _texts(uri: str, members: Iterable[Member], config: CorpusConfig) -> dict[str, str]:
+    """Return the texts of some files by their place; equal ones are held once."""
+    same: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for place, content in _contents(uri, {member.place for member in members}, config):
+        try:
+            text = decode(_bytes(content, MAX_STATING_BYTES, config), "replace")
+        except UnreadableError:
+            continue
+        texts[place] = same.setdefault(text, text)
+    return texts
+
+
+def _contents(uri: str, places: Collection[str], config: CorpusConfig) -> Iterator[tuple[str, _Content]]:
+    """Yield place and content of some files, in the order of the table; of a damaged part nothing."""
+    groups: dict[tuple[int, int], set[str]] = {}
+    for place in places:
+        number, group, row = place.split(":", 2)
+        groups.setdefault((int(number), int(group)), set()).add(row)
+    tables = _files(uri) if groups else []
+    for number, listed in itertools.groupby(sorted(groups), key=lambda group: group[0]):
+        with storage.open_read(tables[number]) as opened, contextlib.suppress(UnreadableError):
+            parquet = parse(pq.ParquetFile, opened)
+            layout = _Layout.of(parquet.schema_arrow, columns_of(config))
+            for key in listed:
+                for rows, arrays in _batches(parquet, layout, key[1], content=True):
+                    for index, row in enumerate(rows):
+                        if row in groups[key]:
+                            yield f"{number}:{key[1]}:{row}", _content(arrays, index)
+
+
+def _content(arrays: Mapping[str, Any], index: int) -> _Content:
+    said = {role: array[index].as_py() for role, array in arrays.items() if role in ("content", "blob", "encoding")}
+    blob, encoding = (str(said.get(role) or "") for role in ("blob", "encoding"))
+    if "content" not in said:
+        return _Content(None, blob, encoding)
+    value = said["content"]
+    if isinstance(value, bytes):
+        return _Content(value, encoding=encoding)
+    return _Content(value.encode() if isinstance(value, str) else None)
+
+
+def _bytes(content: _Content, limit: int, config: CorpusConfig) -> bytes:
+    """Return the content as UTF-8 where its encoding is told. Raises UnreadableError."""
+    data = content.data
+    if data is None:
+        if not content.blob:
+            raise UnreadableError("its row has no content")
+        data = _blob(content.blob, limit, config)
+    if len(data) > limit:
+        raise UnreadableError("it is larger than its row says")
+    if content.encoding.lower() in ("", "utf-8", "ascii"):
+        return data
+    try:
+        return str(data, content.encoding).encode()
+    except (UnicodeError, LookupError) as error:
+        raise UnreadableError(f"not text in the encoding that its row tells: {content.encoding[:40]}") from error
+
+
+def _blob(name: str, limit: int, config: CorpusConfig) -> bytes:
+    """Return the content of an object below `corpus.blobs`, unpacked where it is compressed."""
+    if _BLOB.fullmatch(name) is None:
+        raise UnreadableError(f"its row names an object {name[:80]!r}, which is no plain name")
+    uri = storage.join(config.blobs, name)
+    if not storage.exists(uri):
+        raise UnreadableError(f"there is no object {uri}")
+    data = storage.read_bytes(uri)
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    return parse(gzip.GzipFile(fileobj=io.BytesIO(data)).read, limit + 1)

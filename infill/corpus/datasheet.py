@@ -101,12 +101,34 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "",
         *_table("reason", report["removed"]),
         "",
+        "## Copies",
+        "",
+        *_copies(config),
+        "",
         "## What was not done",
         "",
-        "Near copies, personal data, secrets and public benchmarks have not been looked for.",
+        "Personal data, secrets and public benchmarks have not been looked for.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _copies(config: CorpusConfig) -> list[str]:
+    """What was done about copies."""
+    lines = ["Of equal texts one is kept (`duplicate`), whatever their line ends and trailing blanks."]
+    if config.near_duplicate_similarity:
+        lines.append(
+            f"A document is also removed when its 5-grams of words have a Jaccard similarity of at least"
+            f" {config.near_duplicate_similarity:g} with those of a kept one (`near_duplicate`)."
+        )
+    if config.split_similarity:
+        lines.append(
+            f"No two documents with a similarity of at least {config.split_similarity:g} are in different splits"
+            f" (`near_held_out`), as far as MinHash finds them."
+        )
+    if config.earlier:
+        lines.append(f"Copies were also looked for in {', '.join(f'`{uri}`' for uri in config.earlier)}.")
+    return lines
 
 
 def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -282,6 +282,7 @@ def test_every_setting_that_is_a_path_says_so() -> None:
         ('sources=["dir:~/a", "packages:"]', "sources", ["dir:{home}/a", "packages:"]),
         ('corpus.sources=["dir:a b"]', "corpus.sources", ["dir:{cwd}/a b"]),
         ("corpus.sources=3", "corpus.sources", 3),
+        ('corpus.earlier=["~/a b", "c", "s3://b/m"]', "corpus.earlier", ["{home}/a b", "{cwd}/c", "s3://b/m"]),
         ("report.title=~/m", "report.title", "~/m"),
     ],
 )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOCATION: Final[Mapping[str, bool]] = {"location": True}
 """Metadata of a dataclass field that holds paths or URIs: what a user gives for it goes through `absolute`."""
+PATHS: Final[Mapping[str, bool]] = {**LOCATION, "paths": True}
+"""Metadata of a field that holds a list of them."""
 PACKAGE: Final = "package:"
 """What starts the name of a base model that a Python distribution carries (`infill.bases`)."""
 CHUNK_BYTES: Final = 1 << 20

@@ -55,15 +55,18 @@ class _Built:
     name: str
 
 
-def tiny_repositories(count: int = 6, files: int = 3) -> dict[str, dict[str, str]]:
-    """Repository -> path -> text: `count` repositories of `files` Python files whose names differ."""
+def tiny_repositories(count: int = 6, files: int = 3, *, unlike: bool = False) -> dict[str, dict[str, str]]:
+    """Repository -> path -> text: `count` repositories of `files` Python files whose names differ.
+
+    Some files of different repositories are near-duplicates; with `unlike` none are.
+    """
     nouns = ["circle", "parcel", "record", "signal", "garden", "vessel", "ticket", "branch"]
     repositories: dict[str, dict[str, str]] = {}
     for number in range(count):
         repo = f"repo_{number}"
         repositories[repo] = {}
         for file in range(files):
-            noun = nouns[(number + file) % len(nouns)]
+            noun = nouns[(number + file) % len(nouns)] + f"_{number}_{file}" * unlike
             names = {"repo": repo, "module": f"module_{file}", "noun": noun, "Noun": noun.title()}
             repositories[repo][f"package/module_{file}.py"] = SAMPLE.format(**names)
     return repositories

@@ -1,7 +1,8 @@
-"""The context engine's inner loops compiled ahead of time, for images without numba: `python -m tools.kernels`.
+"""The inner loops of context engine and corpus compiled ahead of time: `python -m tools.kernels`.
 
-A small project is indexed and asked in every way, which shows with what types each loop is called; numba compiles the
-loops for these, a C compiler makes an extension module of them, and it goes beside `infill/context/compiled.py`.
+For images without numba. A small project is indexed and asked in every way, and searched for copies, which shows with
+what types each loop is called; numba compiles the loops for these, a C compiler makes an extension module of them, and
+it goes beside `infill/context/compiled.py`.
 """
 
 import json
@@ -14,10 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+
 from infill import entry
 from infill.context import Query, compiled, rank, store
 from infill.context.index import ProjectIndex
 from infill.context.strategies import STRATEGIES
+from infill.corpus import dedup, shingles
+from infill.storage import write_table
 
 CPU: Final = {"x86_64": "x86-64-v2"}.get(platform.machine(), "generic")
 """What every server of the last fifteen years can run."""
@@ -39,6 +45,26 @@ def exercise() -> None:
             for path in ("p0/m.py", "p0/new.py"):
                 rank(asked, Query(path=path, prefix=_module(4)[:900], suffix=_module(4)[900:]), strategy, 8)
                 rank(asked, Query(path=path, prefix="", suffix=""), strategy, 8)
+    _find_copies()
+
+
+def _find_copies() -> None:
+    contents = [_module(number) for number in (1, 1, 2)]
+    signatures = [dedup.sign(content.encode()) for content in contents]
+    columns = {
+        "content": contents,
+        "signature": pa.array([signature.values for signature in signatures], dedup.SIGNATURE),
+        "shingles": [signature.shingles for signature in signatures],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/documents.parquet"
+        write_table(file, pa.table(columns))
+        part = dedup.Part(file, file)
+        similar = dedup.similar([part], np.arange(3), count=3, fixed=0, threshold=0.7, lower=0.6)
+    similar.near(np.zeros(3, bool))
+    wanted = dedup.shingle_set(contents[0].encode())
+    wanted.flags.writeable = False
+    shingles.marked(wanted, np.ones(1 << 16, np.uint8), wanted)
 
 
 def _module(number: int) -> str:
@@ -105,7 +131,7 @@ def build(folder: Path) -> Path:
     compiler: Any = CC(compiled.MODULE)  # type: ignore[no-untyped-call]
     compiler.output_dir, compiler.target_cpu = str(folder), CPU
     table: dict[str, list[dict[str, Any]]] = {}
-    for name, function, versions in called([kernels, scoring]):
+    for name, function, versions in called([kernels, scoring, shingles]):
         table[name] = []
         for number, types in enumerate(versions):
             export = f"{name.replace('.', '_')}_{number}"

@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
@@ -64,29 +64,31 @@ def absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Which settings are paths, their fields say (`storage.LOCATION`). Values of a wrong type are left to `resolve`.
     """
     preset = PRESETS["demo"]()
-    places = set(_location_names(preset))
+    places, lists = set(_location_names(preset)), set(_location_names(preset, "paths"))
     short = _short_names(preset)
     return {
-        name: _absolute(value) if places.intersection(short.get(name, [name])) else value
+        name: _absolute(value, storage.absolute if name in lists else absolute_source)
+        if places.intersection(short.get(name, [name]))
+        else value
         for name, value in settings.items()
     }
 
 
-def _location_names(config: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the settings below a dataclass that hold paths, URIs or sources."""
+def _location_names(config: Any, mark: str = "location", prefix: str = "") -> list[str]:
+    """Dotted names of the settings below a dataclass that hold paths, URIs or sources; with "paths" lists of paths."""
     names: list[str] = []
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            names += _location_names(value, f"{prefix}{item.name}.")
-        elif "location" in item.metadata:
+            names += _location_names(value, mark, f"{prefix}{item.name}.")
+        elif mark in item.metadata:
             names.append(f"{prefix}{item.name}")
     return names
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(value: Any, listed: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
-        return [absolute_source(item) if isinstance(item, str) else item for item in value]
+        return [listed(item) if isinstance(item, str) and item else item for item in value]
     return storage.absolute(value) if isinstance(value, str) and value else value
 
 

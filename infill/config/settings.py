@@ -7,7 +7,7 @@ from typing import Final
 
 from infill.context import CANDIDATES
 from infill.fim import SplitConfig
-from infill.storage import LOCATION
+from infill.storage import LOCATION, PATHS
 
 EXECUTION: Final[Mapping[str, bool]] = {"execution": True}
 """Metadata of a field that says where or how fast a stage runs, not what it makes: no part of an artifact's key."""
@@ -72,6 +72,13 @@ class CorpusConfig:
     """Keep only these languages ("python", "c_sharp" ...); empty keeps every language that is known."""
     max_total_bytes: int = 0
     """Read at most this many bytes: whole repositories in the order of their hash, each that fits; 0 is no limit."""
+    near_duplicate_similarity: float = 0.7
+    """A document is removed when a kept one has at least this Jaccard similarity of 5-grams of words (BigCode: 0.7);
+    0 keeps near-duplicates."""
+    split_similarity: float = 0.6
+    """No two documents with at least this similarity are in different splits; 0 does not look."""
+    earlier: tuple[str, ...] = field(default=(), metadata=PATHS)
+    """Folders of finished corpora that this one extends: what has a copy in them is removed, and splits agree."""
     validation_share: float = 0.05
     """Share of repositories, by hash of the name, for validation loss."""
     test_share: float = 0.05
@@ -89,6 +96,13 @@ class CorpusConfig:
         _check(self.max_repository_files > 0, "corpus.max_repository_files must be positive")
         _check(self.max_archive_bytes > 0, "corpus.max_archive_bytes must be positive")
         _check(self.max_archive_ratio >= 1, "corpus.max_archive_ratio must be at least 1")
+        for name in ("near_duplicate_similarity", "split_similarity"):
+            value = getattr(self, name)
+            _check(value == 0 or 0.5 <= value <= 1, f"corpus.{name} must be 0 or between 0.5 and 1, got {value:g}")
+        _check(
+            self.split_similarity <= (self.near_duplicate_similarity or 1),
+            "corpus.split_similarity must not be above corpus.near_duplicate_similarity",
+        )
         _check(self.shard_bytes > 0, "corpus.shard_bytes must be positive")
         _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
         _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")

@@ -1,4 +1,4 @@
-"""The decorator of the inner loops: compiled ahead of time in the images, by numba at the first call elsewhere.
+"""The decorator of inner loops: compiled ahead of time in the images, by numba at the first call elsewhere.
 
 `python -m tools.kernels` compiles every loop for the types it is called with and puts the result beside this file, so
 that an image needs neither numba nor LLVM (195 MB) and compiles nothing when it starts.
@@ -19,7 +19,8 @@ from infill.text import read_text
 MODULE: Final = "_kernels"
 TABLE: Final = "_kernels.json"
 """{"source": digest of the loops' source, "loops": {name: [{"export": name in MODULE, "types": [...]}]}}."""
-SOURCES: Final = ("kernels", "scoring")
+SOURCES: Final = ("context/kernels", "context/scoring", "corpus/shingles")
+"""Modules of loops, below `infill`; their last names differ."""
 ANY_STRIDE: Final = "A"
 """Ends the type of an array that need not be contiguous; other arrays end in C, scalars are `int` or `float`."""
 
@@ -54,7 +55,7 @@ def njit(*, cache: bool) -> Callable[[Loop], Loop]:
 
 def source_digest() -> str:
     """SHA-256 of the modules that hold the loops."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()
 
 

@@ -39,7 +39,11 @@ def fingerprint(config: CorpusConfig) -> str:
 
 def external(config: CorpusConfig) -> dict[str, str]:
     """What the stage reads besides artifacts: the state of the sources."""
-    return {"sources": fingerprint(config)}
+    return {"sources": fingerprint(config), **_earlier(config)}
+
+
+def _earlier(config: CorpusConfig) -> dict[str, str]:
+    return {f"earlier_{number}": manifest.digest_of(uri) for number, uri in enumerate(config.earlier)}
 
 
 def run(config: CorpusConfig, output: str) -> dict[str, float]:
@@ -58,7 +62,7 @@ def run(config: CorpusConfig, output: str) -> dict[str, float]:
 def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
-        for name in ("documents", "removed", manifest.SCRATCH):
+        for name in ("documents", "removed", "signatures", manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote

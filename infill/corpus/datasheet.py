@@ -102,9 +102,13 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "",
         *_table("reason", report["removed"]),
         "",
+        "## Copies",
+        "",
+        *_copies(config),
+        "",
         "## What was not done",
         "",
-        "Near copies, personal data, secrets and public benchmarks have not been looked for.",
+        "Personal data, secrets and public benchmarks have not been looked for.",
         "",
     ]
     return "\n".join(lines)
@@ -119,6 +123,24 @@ def _commits(commits: Mapping[str, Mapping[str, str]], repositories: int) -> lis
         f"{len(commits):,} of {repositories:,} repositories were read at a commit, which stands beside each document; "
         f"the commits' dates run from {dates[0]} to {dates[-1]}."
     ]
+
+
+def _copies(config: CorpusConfig) -> list[str]:
+    """What was done about copies."""
+    lines = ["Of equal texts one is kept (`duplicate`), whatever their line ends and trailing blanks."]
+    if config.near_duplicate_similarity:
+        lines.append(
+            f"A document is also removed when its 5-grams of words have a Jaccard similarity of at least"
+            f" {config.near_duplicate_similarity:g} with those of a kept one (`near_duplicate`)."
+        )
+    if config.split_similarity:
+        lines.append(
+            f"No two documents with a similarity of at least {config.split_similarity:g} are in different splits"
+            f" (`near_held_out`), as far as MinHash finds them."
+        )
+    if config.earlier:
+        lines.append(f"Copies were also looked for in {', '.join(f'`{uri}`' for uri in config.earlier)}.")
+    return lines
 
 
 def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:

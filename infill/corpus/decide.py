@@ -1,17 +1,25 @@
-"""What is decided over all shards: which candidates are copies, and which split each document belongs to.
+"""What is decided over all shards: which candidates are removed for another, and which split each document belongs to.
 
-It reads the candidates' columns without the text, one shard after the other and several times, so its memory grows
-with the number of distinct texts (one hash each) and not with their rows.
+It reads the candidates' columns without the text, one shard after the other and several times, and of the texts only
+those that `dedup` compares. What it holds grows with the documents: some 150 bytes each, and 400 a removed one.
+
+The documents of the corpora in `corpus.earlier` come before the candidates: none of them is removed, and their
+repositories keep their splits.
 """
 
 import logging
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill import file_kinds, storage
+import numpy as np
+
+from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import dedup, shards, splits
+from infill.corpus import catalogue, dedup, shards, splits
+from infill.corpus.catalogue import Catalogue
+from infill.corpus.dedup import Array, Near, Similar
+from infill.corpus.quality import Removal
 from infill.corpus.shards import Verdict
 
 Row = dict[str, Any]
@@ -23,46 +31,135 @@ log: Final = logging.getLogger(__name__)
 class Decision:
     """Candidates are counted over all shards, in corpus order."""
 
-    copies: Mapping[int, int]
-    """Copy -> the candidate that is kept in its place."""
-    names: Mapping[int, str]
-    """Name of each candidate that has copies."""
+    removals: Mapping[int, Removal]
+    """Removed candidate -> why."""
     unit: str
     """What is split: "repository", or "file" when there are fewer repositories with code than splits."""
     split_of: Mapping[str, str]
     """Repository (or file) -> split."""
 
     def split(self, row: Row) -> str:
-        return self.split_of[_unit(row, self.unit)]
+        return self.split_of[str(row["repo"]) if self.unit == "repository" else catalogue.name(row)]
 
 
 def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     """Copies and splits of the candidates in `count` shards below `scratch`."""
-    copies = dedup.exact_copies(row["copy_digest"] for row in _rows(scratch, count, ["copy_digest"]))
-    wanted = set(copies.values())
-    rows = enumerate(_rows(scratch, count, ["repo", "path"]))
-    names = {position: _name(row) for position, row in rows if position in wanted}
-    least = 1 + (config.validation_share > 0) + (config.test_share > 0)
-    unit = "repository"
-    code = _code(scratch, count, copies, unit)
-    if sum(size > 0 for size in code.values()) < least:
-        log.warning("corpus: fewer than %d repositories with code: the splits are by file, not by repository", least)
-        unit = "file"
-        code = _code(scratch, count, copies, unit)
-    split_of = splits.assign(
-        code, validation_share=config.validation_share, test_share=config.test_share, seed=config.seed
+    documents = Catalogue([shards.candidates_uri(scratch, number) for number in range(count)], config.earlier)
+    order = documents.order()
+    copies = dedup.exact_copies(documents.digests, order)
+    copies[: documents.earlier] = -1
+    similar = dedup.similar(
+        documents.parts,
+        order[copies[order] < 0],
+        count=len(order),
+        fixed=documents.earlier,
+        threshold=config.near_duplicate_similarity or np.inf,
+        lower=config.split_similarity or config.near_duplicate_similarity or 1.0,
     )
-    return Decision(copies=copies, names=names, unit=unit, split_of=split_of)
+    near = similar.near(copies >= 0)
+    unit, split_of, split = _split(documents, copies, near, config)
+    near, crossing = _without_crossing(similar, near, copies, split, documents.earlier)
+    return Decision(removals=_removals(documents, copies, near, crossing, split), unit=unit, split_of=split_of)
 
 
-def _code(scratch: str, count: int, copies: Container[int], unit: str) -> dict[str, int]:
-    """Repository (or file) -> its bytes of code, copies not counted."""
-    sizes: dict[str, int] = {}
-    for position, row in enumerate(_rows(scratch, count, ["repo", "path", "language", "bytes"])):
-        if position not in copies:
-            name = _unit(row, unit)
-            sizes[name] = sizes.get(name, 0) + (row["bytes"] if row["language"] in file_kinds.CODE else 0)
-    return sizes
+# Splits
+
+
+def _split(documents: Catalogue, copies: Array, near: Near, config: CorpusConfig) -> tuple[str, dict[str, str], Array]:
+    """Return what is split, the split of each one, and that of each document as a number of `splits.SPLITS`."""
+    kept = (copies < 0) & (near.kept < 0)
+    code = documents.bytes * documents.is_code * kept
+    related = np.concatenate([_pairs(copies), _pairs(near.kept), near.close])
+    unit, numbers, names = "repository", documents.repo, documents.repositories
+    family = splits.families(numbers, documents.bytes, related)
+    least = 1 + (config.validation_share > 0) + (config.test_share > 0)
+    if not documents.earlier and np.count_nonzero(np.bincount(family[numbers], weights=code)) < least:
+        log.warning("corpus: fewer than %d repositories with code: the splits are by file, not by repository", least)
+        unit, numbers = "file", np.arange(len(documents))
+        names = list(documents.names(range(len(documents))).values())
+        family = splits.families(numbers, documents.bytes, related)
+    by_family = _split_families(documents, family[numbers], family, names, code, kept, config)
+    split = np.where(documents.split >= 0, documents.split, by_family[family[numbers]])
+    return unit, {name: splits.SPLITS[by_family[each]] for name, each in zip(names, family, strict=True)}, split
+
+
+def _split_families(
+    documents: Catalogue,
+    member: Array,
+    family: Array,
+    names: Sequence[str],
+    code: Array,
+    kept: Array,
+    config: CorpusConfig,
+) -> Array:
+    """Return the split of each family, by number, as a number of `splits.SPLITS`.
+
+    `member` is the family of each document, `family` that of each of `names`. A family goes where its largest member
+    would alone; one with a repository of an earlier corpus has the split of that.
+    """
+    result = np.full(len(names), -1, np.int8)
+    known, first = np.unique(member[: documents.earlier], return_index=True)
+    result[known] = documents.split[first]
+    sizes = np.bincount(member, weights=code, minlength=len(names))
+    present = np.bincount(member, weights=kept, minlength=len(names)) > 0
+    for numbers, fill in (
+        (np.flatnonzero((result < 0) & present), not documents.earlier),
+        (np.setdiff1d(family, np.flatnonzero((result >= 0) | present)), False),
+    ):
+        chosen = splits.assign(
+            {names[number]: int(sizes[number]) for number in numbers.tolist()},
+            validation_share=config.validation_share,
+            test_share=config.test_share,
+            seed=config.seed,
+            fill=fill,
+        )
+        result[numbers] = [splits.SPLITS.index(chosen[names[number]]) for number in numbers.tolist()]
+    return result
+
+
+def _pairs(kept: Array) -> Array:
+    """Return rows of a copy and what is kept in its place."""
+    copies = np.flatnonzero(kept >= 0)
+    return np.stack([copies, kept[copies]], axis=1)
+
+
+def _without_crossing(
+    similar: Similar, near: Near, copies: Array, split: Array, earlier: int
+) -> tuple[Near, dict[int, tuple[int, float]]]:
+    """Return what is kept when no two close documents may lie in two splits, and what is removed for that.
+
+    The latter leads to the kept document and the similarity. What a removed document stood for is judged anew.
+    """
+    removed: dict[int, tuple[int, float]] = {}
+    excluded = copies >= 0
+    while found := list(splits.crossing(near.close, split, earlier)):
+        for out, kept, pair in found:
+            removed[out] = kept, float(near.close_similarity[pair])
+            excluded[out] = True
+        near = similar.near(excluded)
+    return near, removed
+
+
+# What is made of it
+
+
+def _removals(
+    documents: Catalogue, copies: Array, near: Near, crossing: Mapping[int, tuple[int, float]], split: Array
+) -> dict[int, Removal]:
+    """Return why each removed candidate is removed; an exact copy of a removed one for the same reason as that."""
+    exact, removed = np.flatnonzero(copies >= 0), np.flatnonzero(near.kept >= 0)
+    kept = {*copies[exact].tolist(), *near.kept[removed].tolist(), *(place for place, _ in crossing.values())}
+    names = documents.names(kept)
+    result = {
+        place: Removal("near_duplicate", f"{names[near.kept[place]]}, similarity {near.similarity[place]:.3f}")
+        for place in removed.tolist()
+    }
+    for place, (other, similarity) in crossing.items():
+        detail = f"{names[other]} in the {splits.SPLITS[split[other]]} split, similarity {similarity:.3f}"
+        result[place] = Removal("near_held_out", detail)
+    for place in exact.tolist():
+        result[place] = result.get(int(copies[place])) or Removal("duplicate", names[copies[place]])
+    return {place - documents.earlier: removal for place, removal in result.items()}
 
 
 def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
@@ -70,11 +167,11 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
     first = 0
     for number in range(count):
         rows = list(_shard(scratch, number, ["repo", "path"]))
-        copies = {row: decision.copies[first + row] for row in range(len(rows)) if first + row in decision.copies}
+        removals = {row: decision.removals[first + row] for row in range(len(rows)) if first + row in decision.removals}
         yield Verdict(
             number=number,
-            splits=tuple("" if place in copies else decision.split(row) for place, row in enumerate(rows)),
-            details={place: decision.names[kept] for place, kept in copies.items()},
+            splits=tuple("" if place in removals else decision.split(row) for place, row in enumerate(rows)),
+            removals=removals,
         )
         first += len(rows)
 
@@ -82,17 +179,17 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
 def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
     """The documents without their text: repo, path, language, licence, sha256, bytes, split."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
-        if position not in decision.copies:
+        if position not in decision.removals:
             yield row | {"split": decision.split(row)}
 
 
 def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The removed files: repo, bytes, reason; those that a rule rejected, then the copies."""
+    """The removed files: repo, bytes, reason; those that a rule rejected, then those removed for another."""
     for number in range(count):
         yield from storage.read_table(shards.rejected_uri(scratch, number), ["repo", "bytes", "reason"]).to_pylist()
     for position, row in enumerate(_rows(scratch, count, ["repo", "bytes"])):
-        if position in decision.copies:
-            yield row | {"reason": "duplicate"}
+        if position in decision.removals:
+            yield row | {"reason": decision.removals[position].reason}
 
 
 def _rows(scratch: str, count: int, columns: Sequence[str]) -> Iterator[Row]:
@@ -102,11 +199,3 @@ def _rows(scratch: str, count: int, columns: Sequence[str]) -> Iterator[Row]:
 
 def _shard(scratch: str, number: int, columns: Sequence[str]) -> Iterator[Row]:
     yield from storage.read_table(shards.candidates_uri(scratch, number), columns).to_pylist()
-
-
-def _unit(row: Row, unit: str) -> str:
-    return str(row["repo"]) if unit == "repository" else _name(row)
-
-
-def _name(row: Row) -> str:
-    return f"{row['repo']}/{row['path']}"

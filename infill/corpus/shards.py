@@ -33,9 +33,19 @@ CANDIDATES: Final = pa.schema(
         *_strings("repo", "path", "language", "licence", "content", "sha256", "copy_digest"),
         pa.field("bytes", pa.int64()),
         *_strings("commit", "date"),
+        pa.field("signature", dedup.SIGNATURE),
+        pa.field("shingles", pa.int32()),
     ]
 )
 """Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`)."""
+SIGNATURES: Final = pa.schema(
+    [
+        *(CANDIDATES.field(name) for name in ("repo", "path", "language", "bytes", "copy_digest")),
+        *(CANDIDATES.field(name) for name in ("signature", "shingles")),
+        pa.field("split", pa.string()),
+    ]
+)
+"""What a later corpus has to know of each document, row by row, besides the text that it looks at now and then."""
 DOCUMENTS: Final = pa.schema(
     _strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date")
 )
@@ -70,8 +80,8 @@ class Verdict:
     number: int
     splits: tuple[str, ...]
     """Split of each candidate, in order; empty for one that is removed."""
-    details: Mapping[int, str]
-    """Candidate that is a copy -> of what."""
+    removals: Mapping[int, Removal]
+    """Removed candidate -> why."""
 
 
 def cut(jobs: Iterable[Job], shard_bytes: int) -> Iterator[Shard]:
@@ -100,6 +110,10 @@ def documents_uri(output: str, number: int) -> str:
     return storage.join(output, "documents", f"part-{number:05d}.parquet")
 
 
+def signatures_uri(output: str, number: int) -> str:
+    return storage.join(output, "signatures", f"part-{number:05d}.parquet")
+
+
 def removed_uri(output: str, number: int) -> str:
     return storage.join(output, "removed", f"part-{number:05d}.parquet")
 
@@ -112,7 +126,7 @@ def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
     rejected: list[tuple[Job, Removal]] = []
     with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
         for group in _groups(_examine(shard.jobs, config, rejected)):
-            writer.write_table(_candidates(group))
+            writer.write_table(_candidates(group, config))
         storage.write_table(rejected_uri(scratch, shard.number), _removed(rejected))
     return shard.number
 
@@ -159,8 +173,10 @@ def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield group
 
 
-def _candidates(documents: Sequence[Document]) -> pa.Table:
+def _candidates(documents: Sequence[Document], config: CorpusConfig) -> pa.Table:
     contents = [document.content.encode() for document in documents]
+    looks_for_similar = config.near_duplicate_similarity or config.split_similarity
+    signatures = [dedup.sign(content) if looks_for_similar else dedup.UNSIGNED for content in contents]
     columns = {
         "repo": [document.repo for document in documents],
         "path": [document.path for document in documents],
@@ -172,6 +188,8 @@ def _candidates(documents: Sequence[Document]) -> pa.Table:
         "bytes": [len(content) for content in contents],
         "commit": [document.commit for document in documents],
         "date": [document.date for document in documents],
+        "signature": [signature.values for signature in signatures],
+        "shingles": [signature.shingles for signature in signatures],
     }
     return pa.table(columns, schema=CANDIDATES)
 
@@ -189,11 +207,11 @@ def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
 
 
 def finish(verdict: Verdict, scratch: str, output: str) -> int:
-    """Write the documents and the removed files of one shard; returns its number."""
+    """Write the documents, their signatures and the removed files of one shard; returns its number."""
     target = documents_uri(output, verdict.number)
     if storage.exists(target):
         return verdict.number
-    copies: list[pa.Table] = []
+    removed, signatures = [storage.read_table(rejected_uri(scratch, verdict.number))], [SIGNATURES.empty_table()]
     fs, path = storage.filesystem(candidates_uri(scratch, verdict.number))
     with (
         fs.open(path, "rb") as source,
@@ -205,22 +223,25 @@ def finish(verdict: Verdict, scratch: str, output: str) -> int:
         for number in range(parquet.num_row_groups):
             group = parquet.read_row_group(number)
             splits = verdict.splits[first : first + group.num_rows]
-            details = [verdict.details.get(row, "") for row in range(first, first + group.num_rows)]
-            kept = pa.array([bool(split) for split in splits], pa.bool_())
-            documents = group.drop_columns(["bytes", "copy_digest"]).append_column(
-                "split", pa.array(splits, pa.string())
+            removals = [verdict.removals.get(row) for row in range(first, first + group.num_rows)]
+            documents = group.append_column("split", pa.array(splits, pa.string())).filter(
+                pa.array([removal is None for removal in removals], pa.bool_())
             )
-            writer.write_table(documents.select(DOCUMENTS.names).filter(kept).cast(DOCUMENTS))
-            copies.append(_copies(group, details))
+            writer.write_table(documents.select(DOCUMENTS.names).cast(DOCUMENTS))
+            signatures.append(documents.select(SIGNATURES.names).cast(SIGNATURES))
+            removed.append(_removed_candidates(group, removals))
             first += group.num_rows
-        rejected = storage.read_table(rejected_uri(scratch, verdict.number))
-        storage.write_table(removed_uri(output, verdict.number), pa.concat_tables([rejected, *copies]))
+        storage.write_table(signatures_uri(output, verdict.number), pa.concat_tables(signatures))
+        storage.write_table(removed_uri(output, verdict.number), pa.concat_tables(removed))
     return verdict.number
 
 
-def _copies(group: pa.Table, details: Sequence[str]) -> pa.Table:
-    """The candidates with a detail, as removed files."""
-    table = group.select(["repo", "path", "licence", "bytes"])
-    table = table.append_column("reason", pa.array(["duplicate"] * group.num_rows, pa.string()))
-    table = table.append_column("detail", pa.array(details, pa.string()))
-    return table.filter(pa.array([bool(detail) for detail in details], pa.bool_())).cast(REMOVED)
+def _removed_candidates(group: pa.Table, removals: Sequence[Removal | None]) -> pa.Table:
+    """The candidates with a removal, as removed files."""
+    out = [removal for removal in removals if removal is not None]
+    table = group.select(["repo", "path", "licence", "bytes"]).filter(
+        pa.array([removal is not None for removal in removals], pa.bool_())
+    )
+    for number, name in enumerate(Removal._fields):
+        table = table.append_column(name, pa.array([removal[number] for removal in out], pa.string()))
+    return table.cast(REMOVED)

@@ -27,7 +27,7 @@ LIMITATIONS: Final = """\
 - Completions may be wrong, insecure or out of date. Review and test them like any code that you did not write.
 - It may repeat parts of the code that it was trained on; what is repeated is under the licence of its source.
 - Languages that are rare in the data are completed badly.
-- Personal data, secrets, near copies and public benchmarks are removed only as far as the corpus's datasheet says.
+- Personal data, secrets, near-duplicates and public benchmarks are removed only as far as the corpus's datasheet says.
 """
 
 

@@ -63,7 +63,7 @@ def test_the_context_engine_is_asked_from_python() -> None:
 @pytest.mark.timeout(1_200)
 def test_a_folder_is_trained_on_and_served(tmp_path: Path) -> None:
     code, out = tmp_path / "my code", tmp_path / "out"
-    for repo, files in builders.tiny_repositories(count=7, files=4).items():
+    for repo, files in builders.tiny_repositories(count=7, files=4, unlike=True).items():
         for path, text in {"LICENSE": MIT, **files}.items():
             (code / repo / path).parent.mkdir(parents=True, exist_ok=True)
             (code / repo / path).write_text(text if path == "LICENSE" else f"# {repo}\n{text}", encoding="utf-8")

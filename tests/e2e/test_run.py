@@ -59,7 +59,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Repositories under MIT, one of them empty, one with a file that is no text."""
     folder = tmp_path_factory.mktemp("code") / ODD
     folder.mkdir()
-    for repo, files in builders.tiny_repositories(count=7, files=4).items():
+    for repo, files in builders.tiny_repositories(count=7, files=4, unlike=True).items():
         (folder / repo).mkdir()
         (folder / repo / "LICENSE").write_text(MIT)
         for path, text in files.items():

@@ -14,6 +14,7 @@ import pytest
 from infill.context import Query, compiled, kernels, rank, scoring
 from infill.context.index import ProjectIndex
 from infill.context.strategies import STRATEGIES
+from infill.corpus import shingles
 from tools import kernels as tool
 
 ROOT = Path(__file__).parents[3]
@@ -51,9 +52,10 @@ def test_a_loop_refuses_every_other_type(call: Callable[..., Any], arguments: tu
 
 def test_loops_of_other_source_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in compiled.SOURCES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.py").write_text("")
-    (tmp_path / compiled.TABLE).write_text(json.dumps({"source": "0" * 64, "loops": {}}))
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    (tmp_path / "context" / compiled.TABLE).write_text(json.dumps({"source": "0" * 64, "loops": {}}))
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "context" / "compiled.py"))
     compiled._loops.cache_clear()
     with pytest.raises(ImportError, match="other source"):
         compiled.njit(cache=True)(add)
@@ -62,8 +64,8 @@ def test_loops_of_other_source_are_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def test_every_loop_is_called_by_the_exercise() -> None:
     tool.exercise()
-    found = {name for name, _, _ in tool.called([kernels, scoring])}
-    assert {"kernels.lex", "kernels.link", "scoring.choose", "scoring.best"} <= found
+    found = {name for name, _, _ in tool.called([kernels, scoring, shingles])}
+    assert {"kernels.lex", "kernels.link", "scoring.choose", "scoring.best", "shingles.elect"} <= found
 
 
 def test_a_loop_that_nothing_calls_is_named() -> None:

@@ -37,7 +37,10 @@ def write_files(root: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def write_repositories(folder: Path, count: int = 4, files: int = 3) -> Path:
-    """`count` repositories under the MIT licence in `folder`, each with `files` Python files; returns `folder`."""
-    for name, contents in tiny_repositories(count, files).items():
+    """`count` repositories under the MIT licence in `folder`, each with `files` Python files; returns `folder`.
+
+    No two files are near-duplicates.
+    """
+    for name, contents in tiny_repositories(count, files, unlike=True).items():
         write_files(folder / name, {"LICENSE": MIT, **contents})
     return folder

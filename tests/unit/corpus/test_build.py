@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from infill import manifest, storage
 from infill.config import CorpusConfig
-from infill.corpus import build, shards
+from infill.corpus import build, dedup, quality, shards
 from infill.errors import InputError
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
 
@@ -83,6 +85,97 @@ def test_no_text_is_in_two_splits_and_no_repository_either(tmp_path: Path) -> No
     for column in ("sha256", "repo"):
         splits = {(row[column], row["split"]) for row in documents}
         assert len(splits) == len({row[column] for row in documents})
+
+
+def module(seed: int, lines: int = 40, changed: int = 0) -> str:
+    """A file of `lines` random lines, of which the last `changed` differ from those of the same seed."""
+    words, other = random.Random(seed), random.Random(f"{seed} {changed}")
+    rows = [" ".join(f"name_{words.randrange(5_000)}" for _ in range(8)) for _ in range(lines)]
+    rows[lines - changed :] = [" ".join(f"name_{other.randrange(5_000)}" for _ in range(8)) for _ in range(changed)]
+    return "\n".join(rows) + "\n"
+
+
+def similarity(first: str, second: str) -> float:
+    return dedup.jaccard(first.encode(), second.encode())
+
+
+def test_a_near_duplicate_is_removed_for_the_one_in_fewer_folders(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 5)
+    write_files(source / "repo_0", {"lib/deep/area.py": module(1), "own.py": module(2)})
+    write_files(source / "repo_3", {"area.py": module(1, changed=3)})
+    build.run(config(source), str(tmp_path / "out"))
+    (row,) = [row for row in rows(tmp_path / "out", "removed") if row["reason"] == "near_duplicate"]
+    assert (row["repo"], row["path"]) == ("repo_0", "lib/deep/area.py")
+    assert row["detail"] == f"repo_3/area.py, similarity {similarity(module(1), module(1, changed=3)):.3f}"
+    build.run(config(source, near_duplicate_similarity=0), str(tmp_path / "all"))
+    assert not [row for row in rows(tmp_path / "all", "removed") if row["reason"] == "near_duplicate"]
+
+
+def test_no_close_documents_are_in_two_splits(tmp_path: Path) -> None:
+    """Every repository has a file that some resemble to 0.5 to 1; half of the others are forks."""
+    source = write_repositories(tmp_path / "code", 24, files=2)
+    for number in range(24):
+        files = {"shared.py": module(number % 3, changed=number % 12), "own.py": module(100 + number)}
+        files |= {f"fork_{each}.py": module(200 + number // 2 * 10 + each, changed=number % 2) for each in range(3)}
+        write_files(source / f"repo_{number}", files)
+    build.run(config(source, test_share=0.3, validation_share=0.2), str(tmp_path / "out"))
+    documents, removed = rows(tmp_path / "out", "documents"), rows(tmp_path / "out", "removed")
+    for first, second in combinations(documents, 2):
+        if first["split"] != second["split"]:
+            assert similarity(first["content"], second["content"]) < 0.6
+    assert len({row["split"] for row in documents}) == 3
+    assert {row["reason"] for row in removed} >= {"near_duplicate", "near_held_out"}
+    split_of = {row["repo"]: row["split"] for row in documents}
+    assert all(split_of[f"repo_{number}"] == split_of[f"repo_{number + 1}"] for number in range(0, 24, 2))
+    texts = {f"{row['repo']}/{row['path']}": row["content"] for row in documents}
+    for row in removed:
+        if row["reason"] in ("near_duplicate", "near_held_out"):
+            kept, _, told = row["detail"].partition(", similarity ")
+            text = texts[kept.partition(" in the ")[0]]
+            found = similarity((source / row["repo"] / row["path"]).read_text(), text)
+            assert float(told) == pytest.approx(found, abs=6e-4)
+            assert found >= (0.7 if row["reason"] == "near_duplicate" else 0.6)
+
+
+def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = write_repositories(tmp_path / "first", 8)
+    write_files(first / "repo_0", {"deep/down/area.py": module(1), "close.py": module(2)})
+    build.run(config(first), str(tmp_path / "corpus"))
+    second = write_files(tmp_path / "second", {f"{name}/LICENSE": MIT for name in ("new", "repo_0", "fork")})
+    write_files(
+        second,
+        {"new/area.py": module(1, changed=1), "new/own.py": module(3), "fork/b.py": module(2, changed=10)}
+        | {"new/exact.py": (first / "repo_1" / "package" / "module_0.py").read_bytes(), "repo_0/more.py": module(4)},
+    )
+    read: list[str] = []
+    monkeypatch.setattr(quality, "read_text", _recording(quality.read_text, read))
+    build.run(config(second, earlier=(str(tmp_path / "corpus"),)), str(tmp_path / "batch"))
+    assert {Path(root).parent.name for root in read} == {"second"}  # nothing of the first is read again
+    removed = {f"{row['repo']}/{row['path']}": row for row in rows(tmp_path / "batch", "removed")}
+    assert removed["new/area.py"]["reason"] == "near_duplicate"
+    assert removed["new/area.py"]["detail"].startswith("repo_0/deep/down/area.py, similarity 0.9")
+    assert (removed["new/exact.py"]["reason"], removed["new/exact.py"]["detail"]) == (
+        "duplicate",
+        "repo_1/package/module_0.py",
+    )
+    documents = {f"{row['repo']}/{row['path']}": row["split"] for row in rows(tmp_path / "batch", "documents")}
+    assert documents.keys() == {"new/own.py", "repo_0/more.py", "fork/b.py"}
+    before = {row["repo"]: row["split"] for row in rows(tmp_path / "corpus", "documents")}
+    assert documents["repo_0/more.py"] == documents["fork/b.py"] == before["repo_0"]
+
+
+def test_a_folder_that_is_no_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
+    source = write_repositories(tmp_path / "code", 2)
+    with pytest.raises(InputError, match="not a finished artifact"):
+        build.run(config(source, earlier=(str(tmp_path),)), str(tmp_path / "out"))
+
+
+def _recording(function: Callable[..., Any], roots: list[str]) -> Callable[..., Any]:
+    def record(root: str, file: Any) -> Any:
+        roots.append(root)
+        return function(root, file)
+
+    return record
 
 
 def test_a_huge_file_is_removed_by_its_size_and_a_fifo_does_not_block(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from infill.config import CorpusConfig
 from infill.corpus import decide, shards
 from infill.corpus.licences import Statement
+from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.corpus.sources import SourceFile
 from tests.unit.corpus.folders import write_files
@@ -35,10 +36,13 @@ def scratch(tmp_path: Path) -> str:
 
 def test_the_first_of_equal_texts_is_kept_wherever_the_others_are(scratch: str) -> None:
     decision = decide.decide(scratch, 3, CONFIG)
-    assert decision.copies == {2: 1, 4: 0}
-    assert decision.names == {0: "a/1.py", 1: "a/2.py"}
+    assert decision.removals == {2: Removal("duplicate", "a/2.py"), 4: Removal("duplicate", "a/1.py")}
     verdicts = list(decide.verdicts(scratch, 3, decision))
-    assert [verdict.details for verdict in verdicts] == [{}, {0: "a/2.py"}, {0: "a/1.py"}]
+    assert [{row: removal.detail for row, removal in verdict.removals.items()} for verdict in verdicts] == [
+        {},
+        {0: "a/2.py"},
+        {0: "a/1.py"},
+    ]
     assert [[bool(split) for split in verdict.splits] for verdict in verdicts] == [
         [True, True],
         [False, True],

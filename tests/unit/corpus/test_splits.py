@@ -1,8 +1,10 @@
 """Splits: decided by name and seed alone."""
 
+import random
 from collections import Counter
 from functools import partial
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +63,38 @@ def test_a_held_out_split_of_tiny_repositories_gets_some_of_a_useful_size() -> N
         split_of = assign(code, seed=seed)
         for split in splits.HELD_OUT:
             assert sum(size for name, size in code.items() if split_of[name] == split) >= 90_000
+
+
+def families(unit: list[int], size: list[int], related: list[tuple[int, int]]) -> list[int]:
+    rows = np.array(related, np.int64).reshape(-1, 2)
+    return list(splits.families(np.array(unit, np.int64), np.array(size, np.int64), rows))
+
+
+def test_a_fork_goes_with_the_largest_of_its_family() -> None:
+    assert families([0, 0, 1, 1, 1], [5, 5, 5, 5, 5], [(0, 2), (1, 3)]) == [1, 1]
+    assert families([0, 0, 1, 1], [5, 5, 5, 5], [(0, 2), (1, 3)]) == [0, 0]
+
+
+def test_half_a_repository_makes_no_fork_and_a_shared_file_ties_no_two() -> None:
+    assert families([0, 0, 1, 1], [5, 5, 5, 5], [(0, 2)]) == [0, 1]
+    assert families([0, 0, 1, 1, 2], [5, 5, 5, 5, 1], [(0, 4), (2, 4)]) == [0, 1, 0]
+    assert families([0, 1], [5, 5], []) == [0, 1]
+    assert families([], [], []) == []
+
+
+def test_a_document_that_is_close_to_several_counts_once() -> None:
+    assert families([0] * 3 + [1] * 5, [4] * 8, [(0, 3), (0, 4)]) == [0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), st.integers(0, 9), st.randoms())
+def test_no_pair_is_left_in_two_splits(pairs: list[tuple[int, int]], earlier: int, shuffler: random.Random) -> None:
+    rows = [(first, second) for first, second in pairs if first != second and max(first, second) >= earlier]
+    split = np.array([shuffler.randrange(3) for _ in range(10)])
+    found = list(splits.crossing(np.array(rows, np.int64).reshape(-1, 2), split, earlier))
+    removed = {out for out, _, _ in found}
+    for first, second in rows:
+        assert split[first] == split[second] or not removed.isdisjoint((first, second))
+    for out, kept, number in found:
+        assert set(rows[number]) == {out, kept}
+        assert out >= earlier
+        assert kept < earlier or split[kept] < split[out]  # test before validation before training

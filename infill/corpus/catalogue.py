@@ -1,0 +1,102 @@
+"""What is known of each document but its text: arrays over the documents of earlier corpora and then the candidates.
+
+It takes some 60 bytes a document, and the names of the repositories.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infill import file_kinds, manifest, storage
+from infill.corpus import splits
+from infill.corpus.dedup import Array, Part
+from infill.errors import InputError
+
+_COLUMNS: Final = ("repo", "path", "language", "bytes", "copy_digest")
+_NO_DOCUMENT: Final = tuple(np.empty(0, kind) for kind in ("i4", "i8", "?", "i1", "i4", "S16"))
+_CODE: Final = pa.array(sorted(file_kinds.CODE))
+
+
+class Catalogue:
+    """Arrays by position: documents of earlier corpora first, each group in corpus order."""
+
+    def __init__(self, candidates: Sequence[str], earlier: Sequence[str] = ()) -> None:
+        """Read the candidates' files and the artifacts `earlier`."""
+        before = [part for uri in earlier for part in earlier_parts(uri)]
+        self.parts = [*before, *(Part(uri, uri) for uri in candidates)]
+        self._numbers: dict[str, int] = {}
+        columns = [self._read(part, is_earlier=number < len(before)) for number, part in enumerate(self.parts)]
+        self.sizes = [len(each[0]) for each in columns]
+        """Documents of each part."""
+        self.earlier = sum(self.sizes[: len(before)])
+        """How many documents are of earlier corpora."""
+        self.repo, self.bytes, self.is_code, self.split, self.depth, self.digests = (
+            np.concatenate(parts) for parts in zip(_NO_DOCUMENT, *columns, strict=True)
+        )
+        self.repositories = list(self._numbers)
+        """`repo` counts these; `split` counts `splits.SPLITS`, -1 where it is not decided yet."""
+
+    def __len__(self) -> int:
+        return len(self.repo)
+
+    def _read(self, part: Part, *, is_earlier: bool) -> tuple[Array, ...]:
+        table = storage.read_table(part.signatures, [*_COLUMNS, *(["split"] if is_earlier else [])])
+        repo = table["repo"].combine_chunks().dictionary_encode()
+        numbers = [self._numbers.setdefault(str(name), len(self._numbers)) for name in repo.dictionary.to_pylist()]
+        digests = bytes.fromhex("".join(map(str, table["copy_digest"].to_pylist())))
+        split = table["split"].to_pylist() if is_earlier else []
+        return (
+            np.array(numbers, np.int32)[repo.indices.to_numpy()],
+            table["bytes"].to_numpy(),
+            pc.is_in(table["language"], value_set=_CODE).to_numpy(),
+            np.array([splits.SPLITS.index(name) for name in split] or np.full(table.num_rows, -1), np.int8),
+            pc.count_substring(table["path"], "/").to_numpy(),
+            np.frombuffer(digests, "S32").astype("S16"),
+        )
+
+    def order(self) -> Array:
+        """Return the positions, those most worth keeping first.
+
+        A document of an earlier corpus comes before a new one, one in fewer folders before one in more (a vendored copy
+        lies deeper than the original), then the order of the names of repository and file counts.
+        """
+        position = np.arange(len(self))
+        return np.lexsort((position, self.depth, position >= self.earlier))
+
+    def names(self, wanted: Iterable[int]) -> dict[int, str]:
+        """Return "repository/path" of the documents at the positions `wanted`."""
+        sorted_positions = np.unique(np.fromiter(wanted, np.int64))
+        found: dict[int, str] = {}
+        for first, part, size in self._placed():
+            positions = sorted_positions[(sorted_positions >= first) & (sorted_positions < first + size)]
+            if len(positions):
+                rows = storage.read_table(part.signatures, ["repo", "path"]).take(positions - first)
+                found |= zip(positions.tolist(), map(name, rows.to_pylist()), strict=True)
+        return found
+
+    def _placed(self) -> Iterator[tuple[int, Part, int]]:
+        first = 0
+        for part, size in zip(self.parts, self.sizes, strict=True):
+            yield first, part, size
+            first += size
+
+
+def name(row: dict[str, Any]) -> str:
+    """Return how a document is called."""
+    return f"{row['repo']}/{row['path']}"
+
+
+def earlier_parts(uri: str) -> list[Part]:
+    """Return the files of an earlier corpus. Raises InputError when it is none, or has no signatures."""
+    artifact = manifest.load(uri)
+    numbers = [file for file in artifact.files if file.startswith("signatures/")]
+    if not numbers:
+        raise InputError(
+            f"corpus.earlier: {uri} is not a corpus with signatures; build it again with this version, or leave it out"
+        )
+    names = sorted(file.partition("/")[2] for file in numbers)
+    place = [storage.join(artifact.uri, folder) for folder in ("documents", "signatures")]
+    return [Part(*(storage.join(folder, file) for folder in place)) for file in names]

@@ -22,8 +22,8 @@ from infill import entry
 from infill.context import Query, compiled, rank, store
 from infill.context.index import ProjectIndex
 from infill.context.strategies import STRATEGIES
-from infill.corpus import dedup, shingles
-from infill.storage import write_table
+from infill.corpus import benchmarks, dedup, shingles
+from infill.storage import write_bytes, write_table
 
 CPU: Final = {"x86_64": "x86-64-v2"}.get(platform.machine(), "generic")
 """What every server of the last fifteen years can run."""
@@ -61,10 +61,11 @@ def _find_copies() -> None:
         write_table(file, pa.table(columns))
         part = dedup.Part(file, file)
         similar = dedup.similar([part], np.arange(3), count=3, fixed=0, threshold=0.7, lower=0.6)
-    similar.near(np.zeros(3, bool))
-    wanted = dedup.shingle_set(contents[0].encode())
-    wanted.flags.writeable = False
-    shingles.marked(wanted, np.ones(1 << 16, np.uint8), wanted)
+        similar.near(np.zeros(3, bool))
+        table, task = f"{folder}/benchmarks.parquet", f"{folder}/task.py"
+        write_bytes(task, contents[0].encode())
+        benchmarks.prepare([task], table)
+        benchmarks.load(table).overlap(contents[0].encode())
 
 
 def _module(number: int) -> str:

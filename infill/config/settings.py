@@ -79,6 +79,9 @@ class CorpusConfig:
     """No two documents with at least this similarity are in different splits; 0 does not look."""
     earlier: tuple[str, ...] = field(default=(), metadata=PATHS)
     """Folders of finished corpora that this one extends: what has a copy in them is removed, and splits agree."""
+    benchmarks: tuple[str, ...] = field(default=(), metadata=PATHS)
+    """Folders or files of benchmarks (JSON lines, Parquet, source files, artifacts with held-out data): a document that
+    holds a passage of one is removed. The folder in INFILL_BENCH_DIR is always one."""
     validation_share: float = 0.05
     """Share of repositories, by hash of the name, for validation loss."""
     test_share: float = 0.05

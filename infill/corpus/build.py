@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
-from infill.corpus import datasheet, decide, quality, shards, sources, splits
+from infill.corpus import benchmarks, datasheet, decide, quality, shards, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
@@ -39,11 +39,11 @@ def fingerprint(config: CorpusConfig) -> str:
 
 def external(config: CorpusConfig) -> dict[str, str]:
     """What the stage reads besides artifacts: the state of the sources."""
-    return {"sources": fingerprint(config), **_earlier(config)}
-
-
-def _earlier(config: CorpusConfig) -> dict[str, str]:
-    return {f"earlier_{number}": manifest.digest_of(uri) for number, uri in enumerate(config.earlier)}
+    earlier = {f"earlier_{number}": manifest.digest_of(uri) for number, uri in enumerate(config.earlier)}
+    places = benchmarks.places(config)
+    return {"sources": fingerprint(config), **earlier} | (
+        {"benchmarks": benchmarks.fingerprint(places)} if places else {}
+    )
 
 
 def run(config: CorpusConfig, output: str) -> dict[str, float]:
@@ -69,6 +69,8 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
         storage.remove(left)
     repositories = list(sources.repositories(config.sources, config))
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
+    if places := benchmarks.places(config):
+        benchmarks.prepare(places, shards.benchmarks_uri(scratch))
     with RUNTIMES[config.runtime]() as run_all:
         _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work))
         decision = decide.decide(scratch, len(work), config)

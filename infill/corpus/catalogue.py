@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infill import file_kinds, manifest, storage
-from infill.corpus import splits
+from infill.corpus import dedup, splits
 from infill.corpus.dedup import Array, Part
 from infill.errors import InputError
 
@@ -76,6 +76,18 @@ class Catalogue:
                 rows = storage.read_table(part.signatures, ["repo", "path"]).take(positions - first)
                 found |= zip(positions.tolist(), map(name, rows.to_pylist()), strict=True)
         return found
+
+    def contents(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield position and text in UTF-8 of the documents at the positions `wanted`."""
+        positions = np.unique(np.fromiter(wanted, np.int64))
+        for first, part, size in self._placed():
+            if not np.any((positions >= first) & (positions < first + size)):
+                continue
+            for table, start in dedup.row_groups(part.documents, ["content"]):
+                rows = positions - first - start
+                rows = rows[(rows >= 0) & (rows < table.num_rows)]
+                for row, text in zip(rows.tolist(), table["content"].take(rows).to_pylist(), strict=True):
+                    yield first + start + row, str(text).encode()
 
     def _placed(self) -> Iterator[tuple[int, Part, int]]:
         first = 0

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from infill.config import CorpusConfig
-from infill.corpus import quality, splits
+from infill.corpus import benchmarks, quality, splits
 
 Row = Mapping[str, Any]
 NONE: Final = {"documents": 0, "bytes": 0}
@@ -102,13 +102,13 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "",
         *_table("reason", report["removed"]),
         "",
-        "## Copies",
+        "## Copies and benchmarks",
         "",
         *_copies(config),
         "",
         "## What was not done",
         "",
-        "Personal data, secrets and public benchmarks have not been looked for.",
+        "Personal data and secrets have not been looked for.",
         "",
     ]
     return "\n".join(lines)
@@ -126,7 +126,7 @@ def _commits(commits: Mapping[str, Mapping[str, str]], repositories: int) -> lis
 
 
 def _copies(config: CorpusConfig) -> list[str]:
-    """What was done about copies."""
+    """What was done about copies and benchmarks."""
     lines = ["Of equal texts one is kept (`duplicate`), whatever their line ends and trailing blanks."]
     if config.near_duplicate_similarity:
         lines.append(
@@ -138,6 +138,11 @@ def _copies(config: CorpusConfig) -> list[str]:
             f"No two documents with a similarity of at least {config.split_similarity:g} are in different splits"
             f" (`near_held_out`), as far as MinHash finds them."
         )
+    if places := benchmarks.places(config):
+        named = ", ".join(f"`{place}`" for place in places)
+        lines.append(f"A document that holds a passage of a benchmark is removed (`benchmark_overlap`): {named}.")
+    else:
+        lines.append("No benchmark was named: their tasks have not been looked for.")
     if config.earlier:
         lines.append(f"Copies were also looked for in {', '.join(f'`{uri}`' for uri in config.earlier)}.")
     return lines

@@ -1,4 +1,4 @@
-"""What is decided over all shards: which candidates are removed for another, and which split each document belongs to.
+"""What is decided over all shards: what is removed as a copy or for a benchmark, and the split of each document.
 
 It reads the candidates' columns without the text, one shard after the other and several times, and of the texts only
 those that `dedup` compares. What it holds grows with the documents: some 150 bytes each, and 400 a removed one.
@@ -16,7 +16,7 @@ import numpy as np
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import catalogue, dedup, shards, splits
+from infill.corpus import benchmarks, catalogue, dedup, shards, splits
 from infill.corpus.catalogue import Catalogue
 from infill.corpus.dedup import Array, Near, Similar
 from infill.corpus.quality import Removal
@@ -45,29 +45,58 @@ class Decision:
 def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     """Copies and splits of the candidates in `count` shards below `scratch`."""
     documents = Catalogue([shards.candidates_uri(scratch, number) for number in range(count)], config.earlier)
+    overlapping = _overlapping(scratch, count, documents)
+    gone = np.zeros(len(documents), bool)
+    gone[list(overlapping)] = True
     order = documents.order()
-    copies = dedup.exact_copies(documents.digests, order)
+    copies = dedup.exact_copies(documents.digests, order[~gone[order]])
     copies[: documents.earlier] = -1
+    gone |= copies >= 0
     similar = dedup.similar(
         documents.parts,
-        order[copies[order] < 0],
+        order[~gone[order]],
         count=len(order),
         fixed=documents.earlier,
         threshold=config.near_duplicate_similarity or np.inf,
         lower=config.split_similarity or config.near_duplicate_similarity or 1.0,
     )
-    near = similar.near(copies >= 0)
-    unit, split_of, split = _split(documents, copies, near, config)
-    near, crossing = _without_crossing(similar, near, copies, split, documents.earlier)
-    return Decision(removals=_removals(documents, copies, near, crossing, split), unit=unit, split_of=split_of)
+    near = similar.near(gone)
+    unit, split_of, split = _split(documents, gone, copies, near, config)
+    near, crossing = _without_crossing(similar, near, gone, split, documents.earlier)
+    removals = overlapping | _removals(documents, copies, near, crossing, split)
+    by_candidate = {place - documents.earlier: removal for place, removal in removals.items()}
+    return Decision(removals=by_candidate, unit=unit, split_of=split_of)
+
+
+def _overlapping(scratch: str, count: int, documents: Catalogue) -> dict[int, Removal]:
+    """Return the candidates that hold a passage of a benchmark, by position, with the task and the passage."""
+    uri = shards.benchmarks_uri(scratch)
+    if not storage.exists(uri):
+        return {}
+    known, overlaps, first = benchmarks.load(uri), dict[int, list[int]](), documents.earlier
+    for number in range(count):
+        column = storage.read_table(shards.candidates_uri(scratch, number), ["overlaps"])["overlaps"].to_pylist()
+        overlaps |= {first + row: runs for row, runs in enumerate(column) if runs}
+        first += len(column)
+    judged = benchmarks.judge(overlaps, documents.repo, known)
+    passages = {place: known.passage(content, judged[place].runs) for place, content in documents.contents(judged)}
+    return {
+        place: Removal("benchmark_overlap", f'{known.tasks[judged[place].task]}: "{passage}"')
+        for place, passage in passages.items()
+    }
 
 
 # Splits
 
 
-def _split(documents: Catalogue, copies: Array, near: Near, config: CorpusConfig) -> tuple[str, dict[str, str], Array]:
-    """Return what is split, the split of each one, and that of each document as a number of `splits.SPLITS`."""
-    kept = (copies < 0) & (near.kept < 0)
+def _split(
+    documents: Catalogue, gone: Array, copies: Array, near: Near, config: CorpusConfig
+) -> tuple[str, dict[str, str], Array]:
+    """Return what is split, the split of each one, and that of each document as a number of `splits.SPLITS`.
+
+    `gone` marks what is removed for another reason than a near-duplicate.
+    """
+    kept = ~gone & (near.kept < 0)
     code = documents.bytes * documents.is_code * kept
     related = np.concatenate([_pairs(copies), _pairs(near.kept), near.close])
     unit, numbers, names = "repository", documents.repo, documents.repositories
@@ -124,14 +153,14 @@ def _pairs(kept: Array) -> Array:
 
 
 def _without_crossing(
-    similar: Similar, near: Near, copies: Array, split: Array, earlier: int
+    similar: Similar, near: Near, gone: Array, split: Array, earlier: int
 ) -> tuple[Near, dict[int, tuple[int, float]]]:
     """Return what is kept when no two close documents may lie in two splits, and what is removed for that.
 
     The latter leads to the kept document and the similarity. What a removed document stood for is judged anew.
     """
     removed: dict[int, tuple[int, float]] = {}
-    excluded = copies >= 0
+    excluded = gone.copy()
     while found := list(splits.crossing(near.close, split, earlier)):
         for out, kept, pair in found:
             removed[out] = kept, float(near.close_similarity[pair])
@@ -159,7 +188,7 @@ def _removals(
         result[place] = Removal("near_held_out", detail)
     for place in exact.tolist():
         result[place] = result.get(int(copies[place])) or Removal("duplicate", names[copies[place]])
-    return {place - documents.earlier: removal for place, removal in result.items()}
+    return result
 
 
 def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:

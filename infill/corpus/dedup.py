@@ -247,7 +247,7 @@ class _Index:
 
     def _load(self) -> None:
         for part, first in zip(self._parts, self._first[:-1], strict=True):
-            for table, start in _groups(part.signatures, ["signature"]):
+            for table, start in row_groups(part.signatures, ["signature"]):
                 numbers = self._number[first + start : first + start + table.num_rows]
                 present = np.flatnonzero(numbers >= 0)
                 column = table["signature"].take(present).to_pylist()
@@ -290,7 +290,7 @@ class _Index:
             numbers = self._number[first : first + _rows(part.signatures)]
             if not wanted[numbers[numbers >= 0]].any():
                 continue
-            for table, start in _groups(part.documents, ["content"]):
+            for table, start in row_groups(part.documents, ["content"]):
                 group = numbers[start : start + table.num_rows]
                 rows = np.flatnonzero((group >= 0) & wanted[group])
                 contents = table["content"].cast(pa.binary()).take(rows).to_pylist()
@@ -312,7 +312,7 @@ def _column(uri: str, name: str) -> Array:
     return storage.read_table(uri, [name])[name].to_numpy().astype(np.int64)
 
 
-def _groups(uri: str, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
+def row_groups(uri: str, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
     """Yield the row groups of a parquet file, each with the row at which it starts."""
     fs, path = storage.filesystem(uri)
     with fs.open(path, "rb") as source:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import dedup, licences, quality, sources
+from infill.corpus import benchmarks, dedup, licences, quality, sources
+from infill.corpus.benchmarks import Benchmarks
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
 
@@ -35,9 +36,11 @@ CANDIDATES: Final = pa.schema(
         *_strings("commit", "date"),
         pa.field("signature", dedup.SIGNATURE),
         pa.field("shingles", pa.int32()),
+        pa.field("overlaps", pa.list_(pa.int64())),
     ]
 )
-"""Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`)."""
+"""Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`), `overlaps` are
+the runs of words that a benchmark has, too."""
 SIGNATURES: Final = pa.schema(
     [
         *(CANDIDATES.field(name) for name in ("repo", "path", "language", "bytes", "copy_digest")),
@@ -98,6 +101,10 @@ def cut(jobs: Iterable[Job], shard_bytes: int) -> Iterator[Shard]:
         yield Shard(number=number, jobs=tuple(batch))
 
 
+def benchmarks_uri(scratch: str) -> str:
+    return storage.join(scratch, "benchmarks.parquet")
+
+
 def candidates_uri(scratch: str, number: int) -> str:
     return storage.join(scratch, "candidates", f"part-{number:05d}.parquet")
 
@@ -124,9 +131,10 @@ def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
     if storage.exists(target):
         return shard.number
     rejected: list[tuple[Job, Removal]] = []
+    passages = benchmarks.load(benchmarks_uri(scratch)) if storage.exists(benchmarks_uri(scratch)) else None
     with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
         for group in _groups(_examine(shard.jobs, config, rejected)):
-            writer.write_table(_candidates(group, config))
+            writer.write_table(_candidates(group, config, passages))
         storage.write_table(rejected_uri(scratch, shard.number), _removed(rejected))
     return shard.number
 
@@ -173,7 +181,7 @@ def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield group
 
 
-def _candidates(documents: Sequence[Document], config: CorpusConfig) -> pa.Table:
+def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: Benchmarks | None) -> pa.Table:
     contents = [document.content.encode() for document in documents]
     looks_for_similar = config.near_duplicate_similarity or config.split_similarity
     signatures = [dedup.sign(content) if looks_for_similar else dedup.UNSIGNED for content in contents]
@@ -190,6 +198,7 @@ def _candidates(documents: Sequence[Document], config: CorpusConfig) -> pa.Table
         "date": [document.date for document in documents],
         "signature": [signature.values for signature in signatures],
         "shingles": [signature.shingles for signature in signatures],
+        "overlaps": [passages.overlap(content) if passages else [] for content in contents],
     }
     return pa.table(columns, schema=CANDIDATES)
 

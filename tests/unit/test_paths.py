@@ -288,6 +288,7 @@ def test_every_setting_that_is_a_path_says_so() -> None:
         ('sources=["git:file://~/a@HEAD~1", "git:a@b/c"]', "sources", ["git:{home}/a@HEAD~1", "git:{cwd}/a@b/c"]),
         ("corpus.sources=3", "corpus.sources", 3),
         ('corpus.earlier=["~/a b", "c", "s3://b/m"]', "corpus.earlier", ["{home}/a b", "{cwd}/c", "s3://b/m"]),
+        ('corpus.benchmarks=["~/a b"]', "corpus.benchmarks", ["{home}/a b"]),
         ("report.title=~/m", "report.title", "~/m"),
     ],
 )

@@ -13,11 +13,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from infill import manifest, storage
 from infill.config import CorpusConfig
-from infill.corpus import build, dedup, quality, shards
+from infill.corpus import build, dedup, shards, sources
 from infill.errors import InputError
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
 
@@ -148,7 +149,7 @@ def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatc
         | {"new/exact.py": (first / "repo_1" / "package" / "module_0.py").read_bytes(), "repo_0/more.py": module(4)},
     )
     read: list[str] = []
-    monkeypatch.setattr(quality, "read_text", _recording(quality.read_text, read))
+    monkeypatch.setattr(sources, "reader", _recording(sources.reader, read))
     build.run(config(second, earlier=(str(tmp_path / "corpus"),)), str(tmp_path / "batch"))
     assert {Path(root).parent.name for root in read} == {"second"}  # nothing of the first is read again
     removed = {f"{row['repo']}/{row['path']}": row for row in rows(tmp_path / "batch", "removed")}
@@ -164,6 +165,47 @@ def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatc
     assert documents["repo_0/more.py"] == documents["fork/b.py"] == before["repo_0"]
 
 
+def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_repositories(tmp_path / "code", 6)
+    for number in (1, 2):
+        write_files(source / f"repo_{number}", {f"leak_{number}.py": f"{module(50 + number)}{module(number)}"})
+    task = {"task_id": "own/1", "prompt": module(1), "canonical_solution": "", "suffix": ""}
+    folder = write_files(tmp_path / "a folder", {"tasks.jsonl": json.dumps(task)})
+    write_files(tmp_path / "env", {"deep/second.py": module(2)})
+    before = build.external(config(source))
+    monkeypatch.setenv("INFILL_BENCH_DIR", str(tmp_path / "env"))
+    wanted = config(source, benchmarks=(str(folder),), shard_bytes=4_000)
+    assert build.external(wanted).keys() - before.keys() == {"benchmarks"}
+    build.run(wanted, str(tmp_path / "out"))
+    removed = {row["path"]: row for row in rows(tmp_path / "out", "removed") if row["reason"] == "benchmark_overlap"}
+    first_words = module(1)[:60]
+    assert removed.keys() == {"leak_1.py", "leak_2.py"}
+    assert removed["leak_1.py"]["detail"].startswith(f'own/1 (tasks.jsonl): "{first_words}')
+    assert removed["leak_2.py"]["detail"].startswith('deep/second.py: "')
+    assert storage.read_json(str(tmp_path / "out" / "report.json"))["removed"]["benchmark_overlap"]["documents"] == 2
+
+
+@pytest.mark.parametrize("stage", ["corpus", "examples"])
+def test_an_artifact_stands_for_what_it_holds_out(tmp_path: Path, stage: str) -> None:
+    source = write_repositories(tmp_path / "code", 6)
+    build.run(config(source), str(tmp_path / "first"))
+    held = {row["content"] for row in rows(tmp_path / "first", "documents") if row["split"] != "train"}
+    place = tmp_path / "first"
+    if stage == "examples":
+        holes = [{"id": "h", "prefix": text[:40], "middle": text[40:60], "suffix": text[60:]} for text in held]
+        for name in ("test", "train"):
+            rows_ = holes if name == "test" else [{"id": "t", "prefix": module(9), "middle": "", "suffix": ""}]
+            storage.write_table(str(tmp_path / "holes" / "examples" / f"{name}.parquet"), pa.Table.from_pylist(rows_))
+        place = tmp_path / "holes"
+        manifest.once(stage=stage, version=1, config=CorpusConfig(), inputs={}, output=str(place), body=dict)
+    write_files(source / "repo_0", {"trained_on.py": module(9)})
+    build.run(config(source, benchmarks=(str(place),)), str(tmp_path / "second"))
+    kept = {row["content"] for row in rows(tmp_path / "second", "documents")}
+    assert held
+    assert kept.isdisjoint(held)
+    assert module(9) in kept
+
+
 def test_a_folder_that_is_no_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 2)
     with pytest.raises(InputError, match="not a finished artifact"):
@@ -171,9 +213,9 @@ def test_a_folder_that_is_no_corpus_with_signatures_is_refused(tmp_path: Path) -
 
 
 def _recording(function: Callable[..., Any], roots: list[str]) -> Callable[..., Any]:
-    def record(root: str, file: Any) -> Any:
+    def record(root: str, *arguments: Any) -> Any:
         roots.append(root)
-        return function(root, file)
+        return function(root, *arguments)
 
     return record
 

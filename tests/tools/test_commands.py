@@ -31,7 +31,7 @@ def commands(block: str) -> Iterator[str]:
     """The commands of a block, one a line, without comments and variables set in front of them."""
     text = block.replace("\\\n", " ")
     for line in itertools.chain.from_iterable(re.split(r"; |&&", line) for line in text.splitlines()):
-        command = re.sub(r"(^|\s)#.*", "", line).strip()
+        command = re.sub(r"(^|\s)#.*|\s[|>] .*", "", line).strip()
         while VARIABLE.match(command):
             command = VARIABLE.sub("", command)
         if command.startswith(("infill ", "python -m benchmarks", "python -m deploy", "python -m tools")):
@@ -78,7 +78,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "infill").symlink_to(ROOT / "infill")
     for folder in ("out/demo", "dist", "DIR"):
         (tmp_path / folder).mkdir(parents=True)
-    for file in ("platform.yaml", "run.yaml", "dist/images.json", "x"):
+    for file in ("platform.yaml", "run.yaml", "dist/images.json", "keys.json", "x"):
         (tmp_path / file).touch()
     return tmp_path
 

@@ -26,7 +26,7 @@ PATHS = (
 )
 """Below the test's folder, see `places`. No option that reads an artifact takes one of these."""
 LEFT_OUT = {
-    ("keys add", "--file", "missing/deeper"),  # is written
+    *(("keys add", "--file", path) for path in ("missing/deeper", "link")),  # is written
     ("context query", "--path", "array.json"),  # any text is a current file
     *(("context query", "--recent", path) for path in PATHS),  # what is not in the index is not recent
     *(("corpus build", "--base-model", path) for path in PATHS),  # concerns other stages

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
-from infill.corpus import datasheet, decide, quality, shards, sources, splits
+from infill.corpus import datasheet, decide, opt_out, quality, shards, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
@@ -38,8 +38,9 @@ def fingerprint(config: CorpusConfig) -> str:
 
 
 def external(config: CorpusConfig) -> dict[str, str]:
-    """What the stage reads besides artifacts: the state of the sources."""
-    return {"sources": fingerprint(config), **_earlier(config)}
+    """What the stage reads besides artifacts: the state of the sources, the list of opt-outs, and earlier corpora."""
+    opted_out = {"opt_out": opt_out.digest(config.opt_out)} if config.opt_out else {}
+    return {"sources": fingerprint(config), **opted_out, **_earlier(config)}
 
 
 def _earlier(config: CorpusConfig) -> dict[str, str]:
@@ -100,8 +101,10 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
 
 def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
     """Every file of every repository, by repository and path, with the verdict on its name; then those beside them."""
+    opted_out = opt_out.load(config.opt_out)
     judged = {
-        repository.name: [_job(repository, file, config) for file in repository.files] for repository in repositories
+        repository.name: [_job(repository, file, config, opted_out) for file in repository.files]
+        for repository in repositories
     }
     sizes = {name: sum(job.file.size for job in jobs if job.removal is None) for name, jobs in judged.items()}
     chosen = _within_limit(sizes, config)
@@ -121,9 +124,14 @@ def _some(beside: Sequence[sources.Beside]) -> str:
     return ", ".join(names + ["..."] * (len(beside) > len(names)))
 
 
-def _job(repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig) -> Job:
+def _job(
+    repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig, opted_out: opt_out.OptOuts
+) -> Job:
     licence = None if file.trouble else repository.coverage.of(file.path)
-    removal = quality.judge_name(file, licence, config)
+    if (entry := opted_out.of(repository.name, file.path)) is not None:
+        removal: Removal | None = Removal("opted_out", entry)
+    else:
+        removal = quality.judge_name(file, licence, config)
     return Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
 
 

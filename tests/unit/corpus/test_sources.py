@@ -216,5 +216,5 @@ def test_the_fingerprint_of_the_packages_stays() -> None:
 
 def test_a_folder_that_is_named_like_a_licence_is_a_repository_of_its_own(tmp_path: Path) -> None:
     write_files(tmp_path, {"license/a.py": "x = 1\n", "setup-tools/a.py": "x = 2\n", "my-licence/src/a.py": "x = 3\n"})
-    names = [repository.name for repository in sources.repositories([f"dir:{tmp_path}"], CorpusConfig())]
+    names = [repository.name for repository in sources.repositories([f"dir:{tmp_path}"])]
     assert names == ["license", "my-licence", "setup-tools"]

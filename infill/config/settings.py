@@ -58,6 +58,8 @@ class CorpusConfig:
     is packed by 4 to 20."""
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
+    opt_out: str = field(default="", metadata=LOCATION)
+    """A TOML file of what owners asked to be left out: `[[opt_out]]` tables with `repository`, `path`, `reason`."""
     max_file_bytes: int = 1_000_000
     """A larger file is removed. OpenCoder allows 3 MB, The Stack v2 10 MB."""
     max_line_chars: int = 1_000

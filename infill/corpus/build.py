@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, datasheet, decide, quality, shards, sources, splits
+from infill.corpus import benchmarks, datasheet, decide, opt_out, quality, shards, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
-VERSION: Final = 6
+VERSION: Final = 7
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
@@ -38,12 +38,15 @@ def fingerprint(config: CorpusConfig) -> str:
 
 
 def external(config: CorpusConfig) -> dict[str, str]:
-    """What the stage reads besides artifacts: the state of the sources."""
-    earlier = {f"earlier_{number}": manifest.digest_of(uri) for number, uri in enumerate(config.earlier)}
+    """What the stage reads besides artifacts: sources, opt-outs, earlier corpora and benchmarks as they are now."""
+    opted_out = {"opt_out": opt_out.digest(config.opt_out)} if config.opt_out else {}
     places = benchmarks.places(config)
-    return {"sources": fingerprint(config), **earlier} | (
-        {"benchmarks": benchmarks.fingerprint(places)} if places else {}
-    )
+    tasks = {"benchmarks": benchmarks.fingerprint(places)} if places else {}
+    return {"sources": fingerprint(config), **opted_out, **_earlier(config), **tasks}
+
+
+def _earlier(config: CorpusConfig) -> dict[str, str]:
+    return {f"earlier_{number}": manifest.digest_of(uri) for number, uri in enumerate(config.earlier)}
 
 
 def run(config: CorpusConfig, output: str) -> dict[str, float]:
@@ -102,8 +105,10 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
 
 def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
     """Every file of every repository, by repository and path, with the verdict on its name; then those beside them."""
+    opted_out = opt_out.load(config.opt_out)
     judged = {
-        repository.name: [_job(repository, file, config) for file in repository.files] for repository in repositories
+        repository.name: [_job(repository, file, config, opted_out) for file in repository.files]
+        for repository in repositories
     }
     sizes = {name: sum(job.file.size for job in jobs if job.removal is None) for name, jobs in judged.items()}
     chosen = _within_limit(sizes, config)
@@ -123,9 +128,14 @@ def _some(beside: Sequence[sources.Beside]) -> str:
     return ", ".join(names + ["..."] * (len(beside) > len(names)))
 
 
-def _job(repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig) -> Job:
+def _job(
+    repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig, opted_out: opt_out.OptOuts
+) -> Job:
     licence = None if file.trouble else repository.coverage.of(file.path)
-    removal = quality.judge_name(file, licence, config)
+    if (entry := opted_out.of(repository.name, file.path)) is not None:
+        removal: Removal | None = Removal("opted_out", entry)
+    else:
+        removal = quality.judge_name(file, licence, config)
     return Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
 
 

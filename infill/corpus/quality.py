@@ -70,6 +70,7 @@ UNREAD: Final = (
     "licence_not_permitted",
     "licence_not_recognised",
     "minified",
+    "opted_out",
     "over_limit",
     "own_repository",
     "special_file",

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import PackageMetadata
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ _BY_FILE: Final = re.compile(
     re.IGNORECASE,
 )
 """Statements that only point to the licence files."""
+_SEE: Final = re.compile(r"see licen[cs]e in (?:\./)?(?P<file>[^/]+)", re.IGNORECASE)
+"""npm's way to point to a licence file."""
 _FAMILIES: Final = {
     "bsd": ("BSD", "0BSD", "ISC"),
     "bsd style": ("BSD",),
@@ -112,7 +114,7 @@ def _pattern(expression: str) -> Callable[[str], Iterator[object]]:
     return read
 
 
-_LOOSE: Final = _pattern(r"""^[\s"']*licen[cs]es?["']?\s*[:=]\s*(?P<stated>["'][^"'\n]*["']|\[[^\]]*\])""")
+_LOOSE: Final = _pattern(r"""(?:^|[{,])[\s"']*licen[cs]es?["']?\s*[:=]\s*(?P<stated>["'][^"'\n]*["']|\[[^\]]*\])""")
 _ASSIGNED: Final = r"""\.licen[cs]es?\s*=\s*(?P<stated>\[[^\]]*\]|\{[^}]*\}|["'][^"'\n]*["'])"""
 _READERS: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
     "package.json": _json,
@@ -174,10 +176,10 @@ def of_metadata(metadata: PackageMetadata) -> list[str]:
     return stated + list(_classifiers(list(metadata.get_all("Classifier") or [])))
 
 
-def of_statement(words: str, known: frozenset[str]) -> Statement | None:
+def of_statement(words: str, known: frozenset[str], files: Collection[str] = ()) -> Statement | None:
     """Return what `words` say; None where they only point to licence files that are known.
 
-    `known` holds the identifiers that the licence files beside it state.
+    `known` holds the identifiers that the licence files beside it state, `files` their names.
     """
     words = words.strip()
     if not words:
@@ -187,12 +189,14 @@ def of_statement(words: str, known: frozenset[str]) -> Statement | None:
     if len(words) > 100 or "\n" in words:
         recognised = recognise.of_text(words)
         return recognised or Statement(spdx.UNKNOWN, f"it states {words[:60]!r}, which is not a licence that we know")
-    if known and _points_to(words, known):
+    if known and _points_to(words, known, files):
         return None
     return Statement(spdx.UNKNOWN, f"it states {words!r}, which is not a licence that we know")
 
 
-def _points_to(words: str, known: frozenset[str]) -> bool:
+def _points_to(words: str, known: frozenset[str], files: Collection[str]) -> bool:
+    if (see := _SEE.fullmatch(words)) is not None:
+        return see["file"] in files
     family = _FAMILIES.get(spdx.key_of(words))
     if family is not None:
         return any(name.startswith(family) for name in known)

@@ -128,8 +128,9 @@ class _Folder:
         )
 
     def _of_builds(self, known: frozenset[str]) -> Iterable[Statement]:
+        files = {path.rpartition("/")[2] for path, statement in self.texts if statement is not None}
         for words, path in self.declared:
-            statement = builds.of_statement(words, known)
+            statement = builds.of_statement(words, known, files)
             if statement is not None:
                 yield _at(path, statement)
 

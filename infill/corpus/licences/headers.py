@@ -1,7 +1,8 @@
 """What a source file says about its own licence: SPDX lines, notices and proprietary marks in its comments."""
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from infill.corpus.licences import mentions, spdx, texts
@@ -11,20 +12,33 @@ from infill.text import split_lines
 HEADER_CHARS: Final = 6_000
 """Notices are looked for in the comments of this much of a file, SPDX lines in all of it."""
 
-_HINT: Final = re.compile(
-    r"licen[cs]|copyright|copying|gpl|propriet|confiden|permission|prohibit|forbid|commercial|\btrain|purpose|use only"
-    r"|only for|solely|no part|redistribut|not (?:be|copy|distribut|share|publish|disclose|sell)|secret|disclos|mining"
-    r"|no (?:ai|ml)\b",
-    re.IGNORECASE,
+_HINTS_TEXT: Final = (
+    "licens licenc copyright copying gpl propriet confiden permission prohibit forbid commercial train purpose solely "
+    "redistribut secret disclos mining"
 )
-"""What stands in every header that says something about rights."""
+_HINTS: Final = (*_HINTS_TEXT.split(), "use only", "only for", "no part", "no ai", "no ml", "not be", "not copy")
+_HINTS_MORE: Final = ("not distribut", "not share", "not publish", "not sell")
+"""What stands, in lower case, in the comments of every header that says something about rights."""
 _SPDX: Final = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n\r]*)", re.IGNORECASE)
 _END_OF_COMMENT: Final = re.compile(r"\*/|-->|#\}|\"\"\"|'''|\*\)|\]\]|\\n|--%>|%>|\?>")
 _COMMENT_LINE: Final = re.compile(
     r"\s*(?:#|//|/\*|\*|--|;|%|<!--|\{-|\(\*|\"\"\"|'''|dnl\b|rem\b|!|'|\"|\.\.|@|c\b|\{#|<%--|\\|=)", re.IGNORECASE
 )
-_OPENINGS: Final = (("/*", "*/"), ("<!--", "-->"), ('"""', '"""'), ("'''", "'''"), ("(*", "*)"), ("{-", "-}"))
-_OPENINGS_MORE: Final = (("--[[", "]]"), ("{#", "#}"), ("<%--", "--%>"), ("=begin", "=end"), ("<#", "#>"))
+_BLOCKS: Final = {
+    "--[[": "]]",
+    "{#": "#}",
+    "<%--": "--%>",
+    "=begin": "=end",
+    "<#": "#>",
+    "/*": "*/",
+    "<!--": "-->",
+    '"""': '"""',
+    "'''": "'''",
+    "(*": "*)",
+    "{-": "-}",
+}
+"""How a comment of several lines begins -> how it ends."""
+_BLOCK: Final = re.compile("|".join(map(re.escape, _BLOCKS)))
 
 _STATED: Final = re.compile(
     r"(?:^|[\s*#/;-])(?:@licen[cs]e|__licen[cs]e__|licen[cs]ed?)\s*(?:[:=]|(?<=@license)\s|(?<=@licence)\s|\s*-\s)\s*"
@@ -32,43 +46,92 @@ _STATED: Final = re.compile(
     re.IGNORECASE,
 )
 """`License: MIT`, `@license MIT`, `__license__ = "MIT"`."""
+_CHOICE: Final = re.compile(
+    r"\b(?:dual(?:ly)? licensed|either) (?:\w+ ){0,3}?(?:under|of) (?:the )?(?:terms of )?(?:either )?(?:the )?"
+    r"(?P<one>[\w ]{2,40}?)(?: license)? (?:and|or) (?:the )?(?P<other>[\w ]{2,40}?) (?:version \d )?licenses?\b"
+)
+"""Notices that offer two licences ("dual licensed under the MIT and GPL licenses"), in lower-case words."""
+_UNDER: Final = re.compile(
+    r"\b(?:licensed|released|distributed|available|published|covered|governed|provided)(?: \w+)?? (?:under|by|with) "
+    r"(?:terms (?:and conditions )?of |terms in |terms from )?(?P<name>(?:\w+ ){1,8}?)licenses?(?P<more> agreement)?\b"
+)
+"""Notices that put a file under a licence with a name, in lower-case words."""
+_POINTING_TEXT: Final = (
+    "a above accompanying all an and any apache as at attached be below both bsd choice clause compatible copyright "
+    "each either enclosed file following found free full given gnu in included is its like mit modified new of one "
+    "open or original osi our own package permissive project provided python respective revised root s same "
+    "simplified software source style such terms that the their these this those top under version which whole with "
+    "x11 your 2 3 0"
+)
+_POINTING: Final = frozenset(_POINTING_TEXT.split())
+"""Words before "license" that name no other licence than those that stand elsewhere or are looked for anyway."""
 _THIS: Final = (
     r"\b(?:this|the|these) (?:source )?(?:files?|software|code|programs?|source|work|materials?|library|module)\b"
 )
 _USES: Final = r"(?:non ?commercial|academic|educational|evaluation|personal|research)"
-_RESERVATIONS: Final = re.compile(
-    "|".join(
+_SECRETS: Final = "proprietary confidential"
+_BANS: Final = "prohibited forbidden"
+_RESERVATIONS: Final = tuple(
+    (hints.split(), re.compile(pattern))
+    for hints, pattern in (
+        (_SECRETS, r"\b(?:contains?|company|our) (?:the )?(?:\w+ )?(?:proprietary|confidential)\b"),
+        (_SECRETS, rf"{_THIS}.{{0,40}}\b(?:is|are) (?:the )?(?:strictly )?(?:proprietary|confidential)\b"),
         (
-            r"\b(?:contains?|company|our) (?:the )?(?:\w+ )?(?:proprietary|confidential)\b",
-            rf"{_THIS}.{{0,40}}\b(?:is|are) (?:the )?(?:strictly )?(?:proprietary|confidential)\b",
+            _SECRETS,
             r"\b(?:proprietary|confidential) (?:and |information|source|code|software|property|material|license|trade)",
-            r"^(?:\w+ ){0,4}(?:confidential|proprietary)$|\btrade secrets?\b|\bunpublished (?:work|proprietary|source)",
+        ),
+        (_SECRETS, r"^(?:\w+ ){0,4}(?:confidential|proprietary)$"),
+        ("secret unpublished", r"\btrade secrets?\b|\bunpublished (?:work|proprietary|source)"),
+        (
+            "unauthori",
             r"\bunauthori[sz]ed (?:copying|use|distribution|reproduction|access|modification|disclosure)",
-            r"\b(?:strictly|expressly) (?:prohibited|forbidden)",
+        ),
+        (_BANS, r"\b(?:strictly|expressly) (?:prohibited|forbidden)"),
+        (
+            _BANS,
             r"\b(?:copying|distribution|redistribution|reproduction|modification|use) .{0,80}(?:prohibited|forbidden)",
-            r"\bwithout (?:the )?(?:prior|express|written) .{0,40}(?:permission|consent) of",
+        ),
+        ("without", r"\bwithout (?:the )?(?:prior|express|written) .{0,40}(?:permission|consent) of"),
+        (
+            "not",
             rf"{_THIS}.{{0,60}}\b(?:may|must|shall|can) ?not be (?:\w+ ){{0,3}}(?:used|copied|reproduced"
             r"|(?:re)?distributed|disclosed|shared|published|modified|transmitted)\b",
+        ),
+        (
+            "not",
             r"\b(?:do|may|must) not (?:redistribute|(?:distribute|copy|share|publish|disclose|sell) (?:it\b|this\b|"
             r"the (?:file|software|code|program|source|work|material)))",
-            rf"{_THIS}.{{0,60}}\binternal use only",
-            r"\b(?:inc|ltd|llc|gmbh|company|corp|corporation|group) internal use only",
-            r"\bcommons clause\b",
-            r"\bno part of this (?:file|software|code|program|document|source|work|material)",
+        ),
+        ("internal", rf"{_THIS}.{{0,60}}\binternal use only"),
+        ("internal", r"\b(?:inc|ltd|llc|gmbh|company|corp|corporation|group) internal use only"),
+        ("commons", r"\bcommons clause\b"),
+        ("part", r"\bno part of this (?:file|software|code|program|document|source|work|material)"),
+        (
+            "only commercial",
             rf"\b{_USES} (?:\w+ )?(?:use|purposes?) only|(?:only|solely) for {_USES}|not for commercial",
+        ),
+        (
+            "commercial",
             r"\bnon ?commercial (?:use|purposes?|license)|commercial use (?:is )?(?:not|prohibited|forbidden|requires)",
-            r"\bfor commercial (?:use|licens)\w* (?:please )?(?:contact|see|requires)",
+        ),
+        ("commercial", r"\bfor commercial (?:use|licens)\w* (?:please )?(?:contact|see|requires)"),
+        (
+            "sold agreement",
             r"\blicensed not sold|(?:end user|software|commercial|enterprise|evaluation) license agreement",
-            r"\bgoverned by .{0,60}license agreement",
-            r"\bunder (?:a|the) (?:commercial|proprietary|enterprise|custom) license",
+        ),
+        ("agreement", r"\bgoverned by .{0,60}license agreement"),
+        ("license", r"\bunder (?:a|the) (?:commercial|proprietary|enterprise|custom) license"),
+        (
+            "disclosure granted reserved",
             r"\bnon ?disclosure agreement|no license is granted|all rights are reserved by",
-            r"\bno (?:machine learning|ai|ml|data mining|text and data mining|llm)(?: training| use)?\b",
-            r"\b(?:ai|ml|machine learning|llm|model) training .{0,40}(?:not|prohibited|forbidden)",
-            r"\b(?:not|isnt|never) (?:licensed|released|open source|free software)\b",
-        )
+        ),
+        ("no", r"\bno (?:machine learning|ai|ml|data mining|text and data mining|llm)(?: training| use)?\b"),
+        ("training", r"\b(?:ai|ml|machine learning|llm|model) training .{0,40}(?:not|prohibited|forbidden)"),
+        ("not isnt never", r"\b(?:not|isnt|never) (?:licensed|released|open source|free software)\b"),
     )
 )
-"""Words of somebody who keeps the rights, in lower case without punctuation."""
+"""Words of somebody who keeps the rights, in lower case without punctuation, each after what is looked for first, since
+one of that stands in whatever matches."""
 
 
 def of_source(text: str) -> Statement | None:
@@ -78,24 +141,74 @@ def of_source(text: str) -> Statement | None:
     the rights, makes the licence one that we do not know.
     """
     expressions: list[str] = []
-    for stated in _spdx_lines(text):
+    for stated in _spdx_lines(text) if "spdx-license-identifier" in text.lower() else ():
         expression = spdx.normalise(stated)
         if expression is None:
             return Statement(spdx.UNKNOWN, f"SPDX-License-Identifier: {stated[:100]!r} is not a valid SPDX expression")
         expressions.append(expression)
     head = text[:HEADER_CHARS]
-    comments = _comments(head) if _HINT.search(head) else ""  # few files say anything, and the search is quick
+    said = _of_comments(_comments(head)) if _hints(head) else ()  # few files say anything, and the search is quick
+    if isinstance(said, Statement):
+        return said
+    together = spdx.conjunction([*expressions, *said])
+    return None if together is None else Statement(together, "its header")
+
+
+def _hints(text: str) -> bool:
+    lower = text.lower()
+    return any(hint in lower for hint in (*_HINTS, *_HINTS_MORE))
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_comments(comments: str) -> Statement | tuple[str, ...]:
+    """Return the licences that comments state, or the statement that makes their licence one that we do not know.
+
+    The files of a repository often begin alike: equal comments are looked at once.
+    """
+    if not _hints(comments):
+        return ()
     recognition = texts.take_out(comments)
-    expressions += recognition.licences
     rest = " ".join(word for line in recognition.rest for word in line.words)
-    if (reservation := _RESERVATIONS.search(rest)) is not None:
-        return Statement(spdx.UNKNOWN, f"its header says {reservation[0][:100]!r}")
-    expressions += mentions.of_words(rest)
-    for match in _STATED.finditer(comments):
-        if (name := spdx.of_name(match[1].strip(" .;,*/"))) is not None:
-            expressions.append(name)
-    expression = spdx.conjunction(expressions)
-    return None if expression is None else Statement(expression, "its header")
+    if (stranger := next(_reservations(rest), None) or next(_strangers(rest), None)) is not None:
+        return Statement(spdx.UNKNOWN, f"its header says {stranger[:100]!r}")
+    stated = (spdx.of_name(match[1].strip(" .;,*/")) for match in _STATED.finditer(comments))
+    return (*recognition.licences, *_of_words(rest), *filter(None, stated))
+
+
+def _reservations(words: str) -> Iterator[str]:
+    """Yield what lower-case words say for somebody who keeps the rights."""
+    for hints, pattern in _RESERVATIONS:
+        if any(hint in words for hint in hints) and (match := pattern.search(words)) is not None:
+            yield match[0]
+
+
+def _strangers(words: str) -> Iterator[str]:
+    """Yield the notices in lower-case words that put the file under a licence that we do not know."""
+    for match in _UNDER.finditer(words):
+        known = _of_twice(match["name"].split()) or next(mentions.of_words(match[0]), None)
+        if not known and not _POINTING.issuperset(match["name"].split()):
+            yield match[0]
+
+
+def _of_words(words: str) -> Iterator[str]:
+    """Yield the licences that lower-case words name; one expression where they offer a choice of two."""
+    match = _CHOICE.search(words)
+    names = [_of_word(match[group]) for group in ("one", "other")] if match else []
+    if match and all(names):
+        yield spdx.disjunction(name for name in names if name) or spdx.UNKNOWN
+        words = words[: match.start()] + words[match.end() :]
+    yield from mentions.of_words(words)
+
+
+def _of_twice(words: Sequence[str]) -> str | None:
+    """Return the licence with the name `words`, which may stand there twice ("zero clause bsd 0bsd")."""
+    parts = [(" ".join(words[:end]), " ".join(words[end:])) for end in range(1, len(words))]
+    names = [spdx.of_name(first) for first, second in parts if spdx.of_name(first) == spdx.of_name(second)]
+    return spdx.of_name(" ".join(words)) or next(filter(None, names), None)
+
+
+def _of_word(name: str) -> str | None:
+    return spdx.of_name(name) or next(mentions.of_words(f"under {name.strip()}"), None)
 
 
 def _spdx_lines(text: str) -> Iterator[str]:
@@ -118,10 +231,10 @@ def _comments(text: str) -> str:
             ending = "" if ending in line else ending
             continue
         stripped = line.strip()
-        opening = next((pair for pair in (*_OPENINGS_MORE, *_OPENINGS) if stripped.startswith(pair[0])), None)
-        if opening is not None:
+        if (opening := _BLOCK.match(stripped)) is not None:
             kept.append(line)
-            ending = "" if opening[1] in stripped[len(opening[0]) :] else opening[1]
+            end = _BLOCKS[opening[0]]
+            ending = "" if end in stripped[opening.end() :] else end
         elif _COMMENT_LINE.match(line) or stripped.lower().startswith(("__license__", "__licence__")):
             kept.append(line)
     return "\n".join(kept)

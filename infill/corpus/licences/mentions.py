@@ -8,7 +8,8 @@ from infill.corpus.licences import spdx
 
 _GNU: Final = re.compile(
     r"gnu (?P<long>affero |lesser |library |free )?(?:general )?(?:public|documentation) license"
-    r"|\b(?:gnu|under|license|licensed|terms|is|the|of) (?P<short>a?l?gpl)(?: ?v?(?P<near>[123]))?\b"
+    r"|\b(?:gnu|under|license|licensed|terms|is|the|of|and|or|either) (?P<short>a?l?gpl)(?: ?v?(?P<near>[123]))?\b"
+    r"(?! (?:friendly|compatible))"
 )
 _GNU_NAMES: Final = {"affero ": "AGPL", "lesser ": "LGPL", "library ": "LGPL", "free ": "GFDL", None: "GPL"}
 _GNU_VERSION: Final = re.compile(r"\bv(?:ersion)? ?(\d(?: [0123]\b)?)")
@@ -27,12 +28,30 @@ _NAMED: Final = (
     (re.compile(r"creative commons attribution share ?alike|\bcc by sa\b"), "CC-BY-SA-4.0"),
 )
 
+_ACRONYMS: Final = {
+    "apsl": "APSL-2.0",
+    "busl": "BUSL-1.1",
+    "cddl": "CDDL-1.0",
+    "cecill": "CECILL-2.1",
+    "cpal": "CPAL-1.0",
+    "cpl": "CPL-1.0",
+    "epl": "EPL-2.0",
+    "eupl": "EUPL-1.2",
+    "mpl": "MPL-2.0",
+    "ofl": "OFL-1.1",
+    "osl": "OSL-3.0",
+    "sspl": "SSPL-1.0",
+    "wtfpl": "WTFPL",
+}
+_ACRONYM: Final = re.compile(rf"\b(?:under|license|licensed|terms of)(?: the)?(?: license)? ({'|'.join(_ACRONYMS)})\b")
+
 
 def of_words(words: str) -> Iterator[str]:
     """Yield the SPDX identifiers of the licences that are named in lower-case words."""
     mentions = dict(_gnu(match, words[match.end() : match.end() + _GNU_REACH]) for match in _GNU.finditer(words))
     exact = {name for (name, version) in mentions if version}
     yield from (licence for (name, version), licence in mentions.items() if version or name not in exact)
+    yield from (_ACRONYMS[match[1]] for match in _ACRONYM.finditer(words))
     for pattern, licence in _NAMED:
         if pattern.search(words):
             yield licence

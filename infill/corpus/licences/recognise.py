@@ -77,13 +77,14 @@ def of_text(text: str) -> Statement | None:
     recognition = texts.take_out(_BUNDLED_BINARY.sub("", text))
     licences = list(recognition.licences)
     unknown = ""
-    last_copyright = -2
+    above: Line | None = None
+    """The last line that names holders."""
     for line in recognition.rest:
-        kind, name = _kind(line, follows_copyright=line.number == last_copyright + 1)
+        kind, name = _kind(line, above if above and line.number == above.number + 1 else None)
         licences += [name] if name else []
         if kind == "unknown":
             unknown = unknown or line.raw
-        last_copyright = line.number if kind == "copyright" else last_copyright
+        above = line if kind == "copyright" else above
     if unknown:
         mentioned = mentions.of_words(" ".join(word for line in recognition.rest for word in line.words))
         expression = spdx.conjunction([*dict.fromkeys(mentioned), UNRECOGNISED])
@@ -103,9 +104,9 @@ def _not_known(part: str, licences: Sequence[str]) -> str:
     )
 
 
-def _kind(line: Line, *, follows_copyright: bool) -> tuple[str, str]:
+def _kind(line: Line, above: Line | None) -> tuple[str, str]:
     """Return what a line outside the known texts is (`copyright`, `title`, `name`, `prose`, `unknown`), and the licence
-    that it names."""
+    that it names. `above` is the line right above it when that names copyright holders."""
     raw = _ADDRESS.sub(" ", line.raw)
     words = line.words if raw == line.raw else tuple(texts.words_of(raw))
     flat = " ".join(words)
@@ -115,13 +116,14 @@ def _kind(line: Line, *, follows_copyright: bool) -> tuple[str, str]:
     if not rest:
         return "copyright", ""
     is_copyright = _COPYRIGHT.match(raw) is not None
-    if (is_copyright or follows_copyright) and wording.is_holders(raw, rest, is_copyright=is_copyright):
+    names_more = above is not None and (wording.is_open(above.raw) or wording.names_holders(line.raw))
+    if (is_copyright or names_more) and wording.is_holders(raw, rest, is_copyright=is_copyright):
         return "copyright", ""
     if _TITLE.fullmatch(flat):
         return "title", ""
     if (name := of_sentence(raw, flat)) is not None:
         return "name", name
-    if wording.is_description(raw, words):
+    if not is_copyright and wording.is_description(raw, words):
         return "prose", ""
     return "unknown", ""
 
@@ -140,9 +142,15 @@ def of_sentence(raw: str, flat: str) -> str | None:
             or spdx.restricts(flat[: match.start("name")].split())
         ):
             continue
-        if (name := spdx.of_name(match["name"])) is not None:
+        if (name := spdx.of_name(match["name"]) or _of_choice(match["name"])) is not None:
             return name
     return None
+
+
+def _of_choice(words: str) -> str | None:
+    """Return the licences of "apache license version 2 0 or the mit"; None when one of them is not known."""
+    names = [spdx.of_name(name) for name in re.split(r" or (?:the )?", words)]
+    return spdx.disjunction(name for name in names if name) if len(names) > 1 and all(names) else None
 
 
 def joined(statements: Iterable[Statement]) -> Statement | None:

@@ -2,16 +2,28 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from infill.corpus.licences import spdx
+from infill.corpus.licences import recognise, spdx
 from infill.corpus.licences.recognise import Statement, joined
 from infill.foreign import UnreadableError, parse
 
 REUSE: Final = "REUSE.toml"
 DEP5: Final = (".reuse/dep5", "debian/copyright")
+_DEBIAN: Final = {
+    "expat": "MIT",
+    "mit/x11": "X11",
+    "psf-2": "PSF-2.0",
+    "boost-1.0": "BSL-1.0",
+    "apache-2": "Apache-2.0",
+}
+"""Debian's short names that SPDX writes differently, in lower case."""
+_GNU: Final = re.compile(r"(A?L?GPL|GFDL)-(\d)(\.\d)?(\+)?", re.IGNORECASE)
+_CONNECTIVES: Final = re.compile(r",?\s+(?:and|or)\s+|,\s*", re.IGNORECASE)
+_ELSEWHERE: Final = re.compile(r"On Debian[^\0]*?/usr/share/common-licenses/[\w.+-]*[\w+]['\"`]?\.?", re.IGNORECASE)
+"""The sentence that tells where Debian keeps the whole text."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +55,71 @@ def of_reuse(text: str, path: str) -> list[Rule]:
 
 
 def of_dep5(text: str, path: str) -> list[Rule]:
-    """Return the `Files:` paragraphs of a DEP-5 file; of several that match a file the last one counts."""
+    """Return the `Files:` paragraphs of a DEP-5 file; of several that match a file the last one counts.
+
+    The words below a licence's short name, there or in a paragraph of their own, must be those of that licence.
+    """
+    paragraphs = [dict(_fields(paragraph)) for paragraph in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))]
+    texts = dict(
+        _named_text(fields["license"]) for fields in paragraphs if "license" in fields and "files" not in fields
+    )
     rules: list[Rule] = []
-    for paragraph in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
-        fields = dict(_fields(paragraph))
+    for fields in paragraphs:
         if "files" in fields and "license" in fields:
-            name = fields["license"].split("\n")[0]
-            statement = _statement(
-                re.sub(r"\b(and|or|with)\b", lambda word: word[0].upper(), name.replace(",", "")), path
-            )
+            statement = _of_paragraph(fields["license"], texts, path)
             rules += [Rule(re.compile(_dep5_glob(pattern)), statement) for pattern in fields["files"].split()]
     return rules[::-1]
+
+
+def _named_text(field: str) -> tuple[str, str]:
+    """Return the short name in a `License` field, and the text below it (Debian writes empty lines as a dot)."""
+    name, _, body = field.partition("\n")
+    body = re.sub(r"(?m)^[ \t]*\.?[ \t]*$", "", body)
+    return name.strip(), _ELSEWHERE.sub("", body).strip()
+
+
+def _of_paragraph(field: str, texts: Mapping[str, str], path: str) -> Statement:
+    name, body = _named_text(field)
+    statement = _statement(_debian_expression(name), path)
+    bodies = [body, *(texts.get(part, "") for part in {name, *_CONNECTIVES.split(name)})]
+    for words in filter(None, bodies):
+        said = recognise.of_text(words)
+        if said is None or not said.is_known:
+            return Statement(
+                spdx.UNKNOWN, f"{path}: {name}: {'no licence that we know' if said is None else said.evidence}"
+            )
+        if not spdx.keys(said.expression) <= spdx.keys(statement.expression):
+            return joined([statement, Statement(said.expression, f"{path}: the text of {name}")]) or statement
+    return statement
+
+
+def _debian_expression(name: str) -> str:
+    """Return Debian's words for licences ("Expat or GPL-2+, and ISC") as an SPDX expression; a comma binds less."""
+    parts = [part for part in re.split(r",\s*", name) if part]
+    joint = " ".join(
+        (match[0].upper() + " " if (match := re.match(r"(?i)(?:and|or)\b", part)) else "AND " * bool(number))
+        + "("
+        + _debian_names(re.sub(r"(?i)^(?:and|or)\s+", "", part))
+        + ")"
+        for number, part in enumerate(parts)
+    )
+    return joint if len(parts) > 1 else _debian_names(name)
+
+
+def _debian_names(part: str) -> str:
+    return " ".join(
+        word.upper() if word.lower() in {"and", "or", "with"} else _DEBIAN.get(word.lower()) or _debian_gnu(word)
+        for word in part.split()
+    )
+
+
+def _debian_gnu(name: str) -> str:
+    match = _GNU.fullmatch(name)
+    return (
+        name
+        if match is None
+        else f"{match[1].upper()}-{match[2]}{match[3] or '.0'}-{'or-later' if match[4] else 'only'}"
+    )
 
 
 def _fields(paragraph: str) -> Iterator[tuple[str, str]]:

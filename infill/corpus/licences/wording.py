@@ -39,9 +39,32 @@ _LICENCES: Final = frozenset({"license", "licenses", "licensed", "licensing"})
 _MAX_WORDS: Final = 16
 _STRANGERS: Final = 4
 """Words in lower case that a copyright line may have, for names that their owners write so."""
+_CHANGED: Final = frozenset({"adapted", "altered", "changed", "custom", "enhanced", "extended", "modified", "own"})
+"""Words of a title by which the licence is not the one that it names."""
+_TITLE_WORDS: Final = 2
+"""Capitalised words without any in lower case that a title may have beside those of descriptions."""
 _MAX_HOLDERS: Final = 60
 _RESERVED: Final = re.compile(r"\b(?:all|some) rights? reserved\b", re.IGNORECASE)
-_NEXT_SENTENCE: Final = re.compile(r"[.!?;]\s+[A-Z]\w+\s+[a-z]")
+_NEXT_SENTENCE: Final = re.compile(r"(?<=[\w)>][a-z)>][a-z)>][a-z)>])[.]\s+(?=\w)|[!?;]\s+(?=\w)")
+"""Where a sentence ends, not an abbreviation ("Inc.", "J. Doe")."""
+_OPEN: Final = re.compile(r"(?:,|&|\b(?:and|by|of|the))\s*$", re.IGNORECASE)
+"""How a copyright line ends that goes on in the next line."""
+_YEARS: Final = re.compile(
+    r"^\W*(?:(?:19|20)\d\d(?:\s*[-–,/&]\s*(?:(?:19|20)?\d\d|present|now|today))*[\s,:]*)+", re.IGNORECASE
+)
+_CREDITED: Final = re.compile(
+    r"\b(?:inc|ltd|limited|llc|llp|gmbh|corp|corporation|company|co|ag|s\.?a|b\.?v|foundation|university|institute|"
+    r"laborator(?:y|ies)|authors|contributors|others|et al)\W*$",
+    re.IGNORECASE,
+)
+"""How a line ends that names an organisation, or people together."""
+_NO_NAMES_TEXT: Final = (
+    "Any At Be Before But Does Every Except From Has Have If In Into Is It Keep Must No Nobody None Not Off Offer "
+    "Only Or Out Shall That These They This Those To Unless Until Void Was Were When Where While With Without You "
+    "Your"
+)
+_NO_NAMES: Final = re.compile(rf"(?<![\w.])(?:{_NO_NAMES_TEXT.replace(' ', '|')})(?![\w.])")
+"""Words that make a sentence of capitalised words; in a name they are not capitalised, if they stand in one at all."""
 _URL: Final = re.compile(r"<?\bhttps?://[^\s>)\]]+|www\.[^\s>)\]]+")
 _KNOWN_HOSTS: Final = re.compile(
     r"https?://(?:www\.)?(?:opensource\.org/licenses/|apache\.org/licenses/|spdx\.org/licenses/|unlicense\.org|"
@@ -57,14 +80,37 @@ _UNDER: Final = re.compile(
 )
 
 
+def is_open(raw: str) -> bool:
+    """Return whether a copyright line goes on in the next: it ends with "and" or a comma, or names nobody yet."""
+    rest = _YEARS.sub("", re.sub(r"\(c\)|©|copyrights?|copr\b", " ", raw, flags=re.IGNORECASE).strip())
+    return _OPEN.search(raw) is not None or not any(map(str.isalpha, rest))
+
+
+def names_holders(raw: str) -> bool:
+    """Return whether a line below a copyright line shows by itself that it names holders.
+
+    Years in front, an address, or what the names of organisations and groups end with. Capital letters show nothing:
+    they may begin each word of a condition as well.
+    """
+    return "@" in raw or any(pattern.search(raw) for pattern in (_YEARS, _CREDITED, _RESERVED, _URL))
+
+
 def is_holders(raw: str, words: Sequence[str], *, is_copyright: bool) -> bool:
     """Return whether a line only names copyright holders; one that says "copyright" may have names in lower case."""
     raw = _RESERVED.sub(" ", raw)
     if not is_copyright and not _LICENCES.isdisjoint(words):
         return False
-    if len(words) > _MAX_HOLDERS or spdx.restricts_more_than_a_name(words):
+    if len(words) > _MAX_HOLDERS or spdx.restricts_more_than_a_name(words) or _NO_NAMES.search(raw):
         return False
-    return is_plain(raw, strangers=_STRANGERS if is_copyright and _NEXT_SENTENCE.search(raw) is None else 0)
+    first, *others = _NEXT_SENTENCE.split(raw)
+    return is_plain(first, strangers=_STRANGERS if is_copyright else 0) and all(
+        is_plain(other) and (names_holders(other) or _is_said_of_holders(other)) for other in others
+    )
+
+
+def _is_said_of_holders(sentence: str) -> bool:
+    """Return whether a sentence behind a holder's name has no words but those of descriptions, whatever their case."""
+    return is_plain(sentence.lower())
 
 
 def is_plain(raw: str, *, strangers: int = 0) -> bool:
@@ -100,11 +146,28 @@ def _has_case(char: str) -> bool:
 
 def is_description(raw: str, words: Sequence[str]) -> bool:
     """Return whether a line is a heading or describes something, and gives and takes no right."""
-    if len(words) > _MAX_WORDS or spdx.restricts(words) or not _FAMILIES.isdisjoint(words):
+    if len(words) > _MAX_WORDS or spdx.restricts(words) or not _FAMILIES.isdisjoint(words) or _is_slogan(raw):
+        return False
+    if words[-1:] == ("license",) and not _CHANGED.isdisjoint(words):
         return False
     if len(words) == 1 or (len(words) <= 3 and words[-1] == "license"):
         return is_plain(raw, strangers=1) and not any(char.isalpha() and not _has_case(char) for char in raw)
     return is_plain(raw, strangers=1) and all(_is_known(match["name"]) for match in _UNDER.finditer(raw))
+
+
+def _is_slogan(raw: str) -> bool:
+    """Return whether the words of a line are capitalised where they are no names, so that it may say anything."""
+    tokens = [token.strip(".-") for token in _TOKEN.findall(_URL.sub(" ", raw))]
+    words = [token for token in tokens if token[:1].isalpha()]
+    strange = [word for word in words if word.lower() not in _PLAIN and not _is_identifier(word)]
+    if any(map(str.islower, words)):
+        return False
+    return _NO_NAMES.search(" ".join(words[1:])) is not None or len(strange) > _TITLE_WORDS
+
+
+def _is_identifier(word: str) -> bool:
+    """Return whether a word is a name of software by its form: with a digit, a dot, a hyphen or an inner capital."""
+    return any(char in "/@._&+-$" or char.isdigit() for char in word) or word[1:] != word[1:].lower()
 
 
 def _is_known(name: str) -> bool:

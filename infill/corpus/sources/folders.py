@@ -161,10 +161,17 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 def _is_marked(folder: Path) -> bool:
     """Return whether a folder has what a repository has at its top: .git, a licence file, a build file."""
     try:
-        names = os.listdir(folder)
+        with os.scandir(folder) as listing:
+            return any(map(_is_mark, listing))
     except OSError:
         return False
-    return any(name == ".git" or licences.is_licence(name) or licences.is_build_file(name) for name in names)
+
+
+def _is_mark(entry: os.DirEntry[str]) -> bool:
+    """Return whether `entry` marks a repository; a folder that is only named like a licence may be one itself."""
+    if entry.name in {".git", "LICENSES"}:
+        return True
+    return (licences.is_licence(entry.name) or licences.is_build_file(entry.name)) and not is_folder(entry)
 
 
 def _with_clones(roots: Iterable[_Root]) -> Iterator[_Root]:

@@ -212,3 +212,9 @@ def test_the_fingerprint_follows_the_files(tmp_path: Path, changed: str) -> None
 
 def test_the_fingerprint_of_the_packages_stays() -> None:
     assert sources.fingerprint(["packages:"]) == sources.fingerprint(["packages:"])
+
+
+def test_a_folder_that_is_named_like_a_licence_is_a_repository_of_its_own(tmp_path: Path) -> None:
+    write_files(tmp_path, {"license/a.py": "x = 1\n", "setup-tools/a.py": "x = 2\n", "my-licence/src/a.py": "x = 3\n"})
+    names = [repository.name for repository in sources.repositories([f"dir:{tmp_path}"])]
+    assert names == ["license", "my-licence", "setup-tools"]

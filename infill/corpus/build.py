@@ -24,7 +24,7 @@ from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
-VERSION: Final = 6
+VERSION: Final = 7
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
@@ -62,7 +62,7 @@ def run(config: CorpusConfig, output: str) -> dict[str, float]:
 def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
-        for name in ("documents", "removed", "signatures", manifest.SCRATCH):
+        for name in ("documents", "redacted", "removed", "signatures", manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote

@@ -15,6 +15,7 @@ from infill.config.resolve import (
 )
 from infill.config.settings import (
     PERMISSIVE_LICENCES,
+    SENSITIVE_KINDS,
     CorpusConfig,
     DeployConfig,
     DpoConfig,
@@ -35,6 +36,7 @@ from infill.config.sources import SOURCE_KINDS, Source, absolute_source, parse_s
 __all__ = [
     "PERMISSIVE_LICENCES",
     "PRESETS",
+    "SENSITIVE_KINDS",
     "SOURCE_KINDS",
     "CorpusConfig",
     "DeployConfig",

@@ -28,6 +28,9 @@ PERMISSIVE_LICENCES: Final = (
 )
 """SPDX identifiers without copyleft; a choice of ours, narrower than the Blue Oak list."""
 
+SENSITIVE_KINDS: Final = ("private_key", "token", "password", "email", "ip_address", "author")
+"""Secrets and personal data that the corpus stage knows how to replace."""
+
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
@@ -68,6 +71,9 @@ class CorpusConfig:
     """A file with a longer mean line is removed (BigCode, OpenCoder: 100)."""
     min_alphanumeric: float = 0.25
     """A file with a smaller share of letters and digits is removed (BigCode: 0.25)."""
+    redact: tuple[str, ...] = SENSITIVE_KINDS
+    """What is replaced by placeholders: `private_key`, `token`, `password`, `email`, `ip_address`, `author` (names in
+    author lines; the holder in a copyright notice stays); empty replaces nothing."""
     max_data_bytes: int = 20_000
     """The size limit of JSON, YAML, TOML, XML and INI files: small ones configure, large ones are data."""
     languages: tuple[str, ...] = ()
@@ -109,6 +115,9 @@ class CorpusConfig:
             "corpus.split_similarity must not be above corpus.near_duplicate_similarity",
         )
         _check(self.shard_bytes > 0, "corpus.shard_bytes must be positive")
+        for kind in self.redact:
+            known = ", ".join(SENSITIVE_KINDS)
+            _check(kind in SENSITIVE_KINDS, f"corpus.redact: unknown kind {kind!r}; choose from {known}, or none")
         _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
         _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")
         _check(

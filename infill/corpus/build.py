@@ -65,7 +65,7 @@ def run(config: CorpusConfig, output: str) -> dict[str, float]:
 def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
-        for name in ("documents", "removed", "signatures", manifest.SCRATCH):
+        for name in ("documents", "redacted", "removed", "signatures", manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote

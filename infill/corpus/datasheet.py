@@ -14,13 +14,18 @@ NONE: Final = {"documents": 0, "bytes": 0}
 def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequence[str], unit: str) -> dict[str, Any]:
     """The report: documents and bytes kept and removed, by reason, licence, language, split and repository.
 
-    `kept` has repo, language, licence, split and bytes, `removed` has repo, reason and bytes; each is read once.
+    `kept` has repo, language, licence, split, bytes and redactions, `removed` has repo, reason and bytes; each is read
+    once.
     """
     documents, reasons = _Groups("licence", "language", "split", "repo"), _Groups("reason", "repo")
+    redacted = {"places": Counter[str](), "documents": Counter[str]()}
     homes: dict[str, set[str]] = {split: set() for split in splits.PRIORITY}
     for row in kept:
         documents.add(row)
         homes[row["split"]].add(row["repo"])
+        kinds = [place["kind"] for place in row["redactions"]]
+        redacted["places"].update(kinds)
+        redacted["documents"].update(set(kinds))
     for row in removed:
         reasons.add(row)
     by_repository, by_reason, by_split = documents.of("repo"), reasons.of("reason"), documents.of("split")
@@ -36,6 +41,10 @@ def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequenc
         "repositories_empty": len(empty),
         "empty_repositories": empty,
         "removed": by_reason,
+        "redacted": {
+            kind: {counted: counter[kind] for counted, counter in redacted.items()}
+            for kind in sorted(redacted["places"])
+        },
         "by_licence": documents.of("licence"),
         "by_language": documents.of("language"),
         "by_split": {split: by_split.get(split, NONE) | {"repositories": len(homes[split])} for split in homes},
@@ -106,9 +115,7 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "",
         *_copies(config),
         "",
-        "## What was not done",
-        "",
-        "Personal data and secrets have not been looked for.",
+        *_replaced(report["redacted"], config),
         "",
     ]
     return "\n".join(lines)
@@ -146,6 +153,22 @@ def _copies(config: CorpusConfig) -> list[str]:
     if config.earlier:
         lines.append(f"Copies were also looked for in {', '.join(f'`{uri}`' for uri in config.earlier)}.")
     return lines
+
+
+def _replaced(redacted: Mapping[str, Mapping[str, int]], config: CorpusConfig) -> list[str]:
+    """The section on secrets and personal data: counts by kind, and the rule for names in licences."""
+    if not config.redact:
+        return ["## Secrets and personal data", "", "Not looked for (`corpus.redact` is empty)."]
+    rows = [f"| {kind} | {entry['places']:,} | {entry['documents']:,} |" for kind, entry in redacted.items()]
+    return [
+        "## Secrets and personal data",
+        "",
+        f"Looked for: {', '.join(config.redact)}.",
+        "Each value was replaced by a placeholder, the same one for the same value in a file; `redacted/` tells the",
+        "places. The holder in a copyright notice stays, since licences demand it.",
+        "",
+        *(["| kind | places | files |", "| --- | ---: | ---: |", *rows] if rows else ["Nothing was found."]),
+    ]
 
 
 def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -23,7 +23,7 @@ from infill.corpus.quality import Removal
 from infill.corpus.shards import Verdict
 
 Row = dict[str, Any]
-COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes")
+COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "redactions")
 log: Final = logging.getLogger(__name__)
 
 
@@ -206,7 +206,7 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
 
 
 def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The documents without their text: repo, path, language, licence, sha256, bytes, split."""
+    """The documents without their text: repo, path, language, licence, sha256, bytes, redactions, split."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
         if position not in decision.removals:
             yield row | {"split": decision.split(row)}

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from infill import file_kinds
 from infill.config import CorpusConfig
-from infill.corpus import licences
+from infill.corpus import licences, privacy
 from infill.corpus.sources import Read, SourceFile
 from infill.foreign import NotRegularError, UnreadableError
 from infill.text import DecodeError, decode
@@ -54,6 +54,7 @@ class Document:
     commit: str | None = None
     """The commit that it was read from, and its date; None where unknown."""
     date: str | None = None
+    redactions: tuple[privacy.Place, ...] = ()
 
 
 UNREAD: Final = (

@@ -8,7 +8,7 @@ under names that only the shard's number decides, so a part that exists is never
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, dedup, licences, quality, sources
+from infill.corpus import benchmarks, dedup, licences, privacy, quality, sources
 from infill.corpus.benchmarks import Benchmarks
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
@@ -29,6 +29,9 @@ def _strings(*names: str) -> "list[pa.Field[Any]]":
     return [pa.field(name, pa.string()) for name in names]
 
 
+_PLACES: Final = pa.struct(
+    [*_strings("kind"), pa.field("line", pa.int64()), pa.field("column", pa.int64()), *_strings("placeholder")]
+)
 CANDIDATES: Final = pa.schema(
     [
         *_strings("repo", "path", "language", "licence", "content", "sha256", "copy_digest"),
@@ -37,6 +40,7 @@ CANDIDATES: Final = pa.schema(
         pa.field("signature", dedup.SIGNATURE),
         pa.field("shingles", pa.int32()),
         pa.field("overlaps", pa.list_(pa.int64())),
+        pa.field("redactions", pa.list_(_PLACES)),
     ]
 )
 """Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`), `overlaps` are
@@ -53,6 +57,8 @@ DOCUMENTS: Final = pa.schema(
     _strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date")
 )
 """`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown."""
+REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
+"""Where something was replaced in a document, and by what; never what stood there."""
 REMOVED: Final = pa.schema(
     [*_strings("repo", "path", "licence"), pa.field("bytes", pa.int64()), *_strings("reason", "detail")]
 )
@@ -121,6 +127,10 @@ def signatures_uri(output: str, number: int) -> str:
     return storage.join(output, "signatures", f"part-{number:05d}.parquet")
 
 
+def redacted_uri(output: str, number: int) -> str:
+    return storage.join(output, "redacted", f"part-{number:05d}.parquet")
+
+
 def removed_uri(output: str, number: int) -> str:
     return storage.join(output, "removed", f"part-{number:05d}.parquet")
 
@@ -166,7 +176,16 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Re
         commit=job.file.commit or None,
         date=job.file.date or None,
     )
-    return quality.judge_text(document, config) or document
+    return quality.judge_text(document, config) or redact(document, config)
+
+
+def redact(document: Document, config: CorpusConfig) -> Document | Removal:
+    """Replace secrets and personal data, before copies are looked for: two that differ in a key are equal then."""
+    redaction = privacy.redact(document.content, document.language, config.redact)
+    if redaction.secret_share > privacy.MOSTLY:
+        kinds = ", ".join(sorted({place.kind for place in redaction.places}))
+        return Removal("mostly_secrets", f"{redaction.secret_share:.0%} of it ({kinds})")
+    return replace(document, content=redaction.text, redactions=redaction.places) if redaction.places else document
 
 
 def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -199,6 +218,7 @@ def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: B
         "signature": [signature.values for signature in signatures],
         "shingles": [signature.shingles for signature in signatures],
         "overlaps": [passages.overlap(content) if passages else [] for content in contents],
+        "redactions": [[asdict(place) for place in document.redactions] for document in documents],
     }
     return pa.table(columns, schema=CANDIDATES)
 
@@ -221,6 +241,7 @@ def finish(verdict: Verdict, scratch: str, output: str) -> int:
     if storage.exists(target):
         return verdict.number
     removed, signatures = [storage.read_table(rejected_uri(scratch, verdict.number))], [SIGNATURES.empty_table()]
+    redacted = [REDACTED.empty_table()]
     fs, path = storage.filesystem(candidates_uri(scratch, verdict.number))
     with (
         fs.open(path, "rb") as source,
@@ -238,11 +259,20 @@ def finish(verdict: Verdict, scratch: str, output: str) -> int:
             )
             writer.write_table(documents.select(DOCUMENTS.names).cast(DOCUMENTS))
             signatures.append(documents.select(SIGNATURES.names).cast(SIGNATURES))
+            redacted.append(_redacted(documents))
             removed.append(_removed_candidates(group, removals))
             first += group.num_rows
         storage.write_table(signatures_uri(output, verdict.number), pa.concat_tables(signatures))
+        storage.write_table(redacted_uri(output, verdict.number), pa.concat_tables(redacted))
         storage.write_table(removed_uri(output, verdict.number), pa.concat_tables(removed))
     return verdict.number
+
+
+def _redacted(documents: pa.Table) -> pa.Table:
+    """What was replaced in the documents, one row for each place."""
+    rows = documents.select(["repo", "path", "redactions"]).to_pylist()
+    places = [{"repo": row["repo"], "path": row["path"]} | place for row in rows for place in row["redactions"]]
+    return pa.Table.from_pylist(places, schema=REDACTED)
 
 
 def _removed_candidates(group: pa.Table, removals: Sequence[Removal | None]) -> pa.Table:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from infill.config import CorpusConfig
 from infill.corpus import build, dedup, shards, sources
 from infill.errors import InputError
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
+from tests.unit.corpus.privacy_cases import KINDS
 
 
 def rows(output: Path, part: str) -> list[dict[str, Any]]:
@@ -75,6 +77,52 @@ def test_documents_and_removed_files_add_up_to_what_is_there(tmp_path: Path) -> 
     }
     assert sum(entry["documents"] for entry in report["by_language"].values()) == 16
     assert "| MIT | 16 |" in (output / "DATASHEET.md").read_text()
+
+
+def test_secrets_and_personal_data_are_replaced_before_copies_are_looked_for(tmp_path: Path) -> None:
+    source, output = write_repositories(tmp_path / "code", 4), tmp_path / "out"
+    keys = [KINDS["github_pat"](Random(seed)) for seed in range(2)]
+    about = '"""The settings of the tool that builds and publishes the site of the whole group."""'
+    for number, key in enumerate(keys):
+        text = f'{about}\n\nTOKEN = "{key}"\nMAIL = "jane{number}@blueharbor.io"\n'
+        write_files(source / f"repo_{number}", {"settings.py": text})
+    pem = KINDS["pem_rsa"](Random(1))
+    write_files(source / "repo_2", {"key.txt": pem})
+    build.run(config(source), str(output))
+    documents = {(row["repo"], row["path"]): row["content"] for row in rows(output, "documents")}
+    assert documents["repo_0", "settings.py"].endswith('\nTOKEN = "TOKEN_1"\nMAIL = "user1@example.com"\n')
+    reasons = {(row["repo"], row["path"]): row["reason"] for row in rows(output, "removed")}
+    assert reasons["repo_1", "settings.py"] == "duplicate"
+    assert reasons["repo_2", "key.txt"] == "mostly_secrets"
+    assert [(row["path"], row["kind"], row["line"], row["column"]) for row in rows(output, "redacted")] == [
+        ("settings.py", "token", 3, 10),
+        ("settings.py", "email", 4, 9),
+    ]
+    report = storage.read_json(str(output / "report.json"))
+    assert report["redacted"] == {"email": {"places": 1, "documents": 1}, "token": {"places": 1, "documents": 1}}
+    assert "| token | 1 | 1 |" in (output / "DATASHEET.md").read_text()
+    secrets = [*keys, pem.split("\n")[1], "jane0"]
+    for file in output.rglob("*"):
+        assert file.is_dir() or not any(secret.encode() in content(file) for secret in secrets), file
+
+
+def content(file: Path) -> bytes:
+    """What a file holds; of a table, its values."""
+    return str(storage.read_table(str(file)).to_pylist()).encode() if file.suffix == ".parquet" else file.read_bytes()
+
+
+def test_nothing_is_replaced_where_no_kind_is_named(tmp_path: Path) -> None:
+    source, output = write_repositories(tmp_path / "code", 4), tmp_path / "out"
+    write_files(source / "repo_0", {"mail.py": 'MAIL = "jane@blueharbor.io"\n'})
+    build.run(config(source, redact=()), str(output))
+    assert 'MAIL = "jane@blueharbor.io"\n' in [row["content"] for row in rows(output, "documents")]
+    assert storage.read_json(str(output / "report.json"))["redacted"] == {}
+    assert "Not looked for" in (output / "DATASHEET.md").read_text()
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"corpus\.redact: unknown kind 'names'; choose from private_key, token"):
+        CorpusConfig(redact=("names",))
 
 
 def test_no_text_is_in_two_splits_and_no_repository_either(tmp_path: Path) -> None:

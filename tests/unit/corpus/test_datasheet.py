@@ -7,7 +7,7 @@ from infill.corpus import datasheet
 
 
 def document(repo: str, split: str, size: int, language: str = "python") -> dict[str, Any]:
-    return {"repo": repo, "split": split, "bytes": size, "language": language, "licence": "MIT"}
+    return {"repo": repo, "split": split, "bytes": size, "language": language, "licence": "MIT", "redactions": []}
 
 
 KEPT = [document("a", "train", 10), document("a", "train", 20, "go"), document("b", "test", 5)]

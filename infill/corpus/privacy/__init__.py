@@ -1,0 +1,175 @@
+"""Secrets and personal data: what is found in a document, and what is put in its place.
+
+A placeholder says the kind and a number: the same value has the same one in the whole document, and two copies that
+differ in a key become equal. It consists of letters, digits, `_`, and, for addresses, `@` `.` `:`, and stands inside
+the quotes or the comment where the value stood, so what parsed before parses afterwards.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tree_sitter import Node
+
+from infill import syntax
+from infill.corpus.privacy import assigned, people, tokens, told
+from infill.corpus.privacy.spans import KINDS, SECRETS, Span, settle
+
+__all__ = ["KINDS", "Place", "Redaction", "redact"]
+
+MOSTLY: Final = 0.5
+"""A document with a larger share of its signs (blanks not counted) in keys and tokens is nothing but a secret."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where something was replaced, in the text as it is now; the value itself is kept nowhere."""
+
+    kind: str
+    line: int
+    column: int
+    placeholder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redaction:
+    text: str
+    places: tuple[Place, ...]
+    secret_share: float
+    """Share of the original text that was secret, without blanks."""
+
+
+def redact(text: str, language: str, kinds: Collection[str] = KINDS) -> Redaction:
+    """Replace everything of `kinds` in a text; `language` is one of `infill.file_kinds`, or empty."""
+    spans = settle(span for span in find(text, language, kinds) if span.kind in kinds)
+    if spans:
+        spans = _that_may_change(text, language, spans)
+    if not spans:
+        return Redaction(text=text, places=(), secret_share=0.0)
+    secret = sum(len(text[span.start : span.end]) for span in spans if span.kind in SECRETS)
+    replaced, places = _replace(text, spans)
+    return Redaction(text=replaced, places=places, secret_share=secret / max(1, len("".join(text.split()))))
+
+
+def find(text: str, language: str, kinds: Collection[str] = KINDS) -> list[Span]:
+    """Return what is found, as it is found: spans may overlap."""
+    wanted = set(kinds)
+    secrets = [*tokens.find(text), *assigned.find(text, language), *told.find(text)] if wanted & SECRETS else []
+    return [*secrets, *people.find(text)] if wanted - SECRETS else secrets
+
+
+# What may change
+
+_LITERAL: Final = re.compile(
+    r"string|comment|heredoc|regex|fragment|content|char|preproc_arg|^raw_text$|^text$|jsx_text"
+)
+"""Kinds of nodes in which any letters may stand, in all grammars."""
+
+
+def _that_may_change(text: str, language: str, spans: Sequence[Span]) -> list[Span]:
+    """Return the spans in strings and comments, where the language has a grammar and the text parses.
+
+    `W@x.to` in Python and `this@Activity.id` in Kotlin are no addresses, and only the tree tells. In a text that does
+    not parse everything may change.
+    """
+    if language not in syntax.LANGUAGES:
+        return list(spans)
+    source = text.encode("utf-8", "surrogatepass")
+    try:
+        root = syntax.parse(source, language).root_node
+    except syntax.SlowParseError:
+        return list(spans)
+    if root.has_error:
+        return list(spans)
+    _, byte = syntax.translators(source)
+    return [span for span in spans if _is_literal(root.descendant_for_byte_range(byte(span.start), byte(span.end)))]
+
+
+def _is_literal(node: Node | None) -> bool:
+    return node is not None and _LITERAL.search(node.type) is not None
+
+
+# Placeholders
+
+
+def _replace(text: str, spans: Sequence[Span]) -> tuple[str, tuple[Place, ...]]:
+    """Put a placeholder in the place of each span; lines of a key after its first one go."""
+    names = _Names()
+    parts: list[str] = []
+    places: list[Place] = []
+    line, line_start, length, position = 1, 0, 0, 0
+    for number, span in enumerate(spans):
+        start, end, placeholder = span.start, span.end, names.of(text, spans, number)
+        if _continues(spans, number):
+            start, end, placeholder = _rest_of_key(text, span, placeholder)
+        kept = text[position:start]
+        parts.append(kept)
+        length += len(kept)
+        if breaks := kept.count("\n"):
+            line += breaks
+            line_start = length - len(kept) + kept.rfind("\n") + 1
+        if not _continues(spans, number):
+            places.append(Place(kind=span.kind, line=line, column=length - line_start + 1, placeholder=placeholder))
+        parts.append(placeholder)
+        length += len(placeholder)
+        position = end
+    return "".join([*parts, text[position:]]), tuple(places)
+
+
+_KEY_GAP: Final = 40
+"""What stands between two lines of one private key: quotes, `\\n`, plus signs, indentation."""
+
+
+def _continues(spans: Sequence[Span], number: int) -> bool:
+    """Whether this is a line of the same private key as the span before."""
+    if number == 0 or spans[number].kind != "private_key" or spans[number - 1].kind != "private_key":
+        return False
+    return spans[number].start - spans[number - 1].end <= _KEY_GAP
+
+
+def _rest_of_key(text: str, span: Span, placeholder: str) -> tuple[int, int, str]:
+    """Start, end and replacement of a further line of a key: the whole line goes where nothing else stands on it."""
+    first = text.rfind("\n", 0, span.start)
+    last = text.find("\n", span.end)
+    last = len(text) if last < 0 else last
+    if first >= 0 and not (text[first : span.start] + text[span.end : last]).strip():
+        return first, last - text[span.end : last].endswith("\r"), ""
+    return span.start, span.end, placeholder
+
+
+_PREFIXES: Final = {"private_key": "PRIVATE_KEY", "token": "TOKEN", "password": "PASSWORD", "author": "AUTHOR"}
+_IPV4_BLOCKS: Final = ("192.0.2", "198.51.100", "203.0.113")
+"""RFC 5737."""
+
+
+class _Names:
+    """The placeholders of one document: equal values have equal ones."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], str] = {}
+        self._counts = Counter[str]()
+
+    def of(self, text: str, spans: Sequence[Span], number: int) -> str:
+        """Return the placeholder of a span; a line of a key has that of the key."""
+        while _continues(spans, number):
+            number -= 1
+        span = spans[number]
+        value = text[span.start : span.end]
+        kind = "ipv6" if span.kind == "ip_address" and ":" in value else span.kind
+        if (kind, value) not in self._names:
+            self._counts[kind] += 1
+            self._names[kind, value] = _placeholder(kind, self._counts[kind])
+        return self._names[kind, value]
+
+
+def _placeholder(kind: str, number: int) -> str:
+    if kind == "email":
+        return f"user{number}@example.com"  # RFC 2606
+    if kind == "ip_address":
+        block, host = divmod(number - 1, 254)
+        return f"{_IPV4_BLOCKS[block % len(_IPV4_BLOCKS)]}.{host + 1}"
+    if kind == "ipv6":
+        return f"2001:db8::{number:x}"  # RFC 3849
+    return f"{_PREFIXES[kind]}_{number}"

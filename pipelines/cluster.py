@@ -6,7 +6,7 @@ installed with; it is read when the pipeline is compiled.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Final
 
@@ -40,13 +40,15 @@ USER: Final = 1_000
 class Room:
     """Requests and limits of a step's pod."""
 
-    cpu: tuple[str, str]
-    memory: tuple[str, str]
+    cpu_request: str
+    cpu_limit: str
+    memory_request: str
+    memory_limit: str
 
 
-WAITS: Final = Room(cpu=("200m", "1"), memory=("1Gi", "2Gi"))
+WAITS: Final = Room(cpu_request="200m", cpu_limit="1", memory_request="1Gi", memory_limit="2Gi")
 """For steps that ask for something and wait."""
-WORKS: Final = Room(cpu=("1", "4"), memory=("2Gi", "8Gi"))
+WORKS: Final = Room(cpu_request="1", cpu_limit="4", memory_request="2Gi", memory_limit="8Gi")
 """For stages that run in the step."""
 
 
@@ -89,8 +91,8 @@ def on_cluster(task: dsl.PipelineTask, *, retries: int = 2) -> dsl.PipelineTask:
     """The same task, which a cluster now knows how to run."""
     where, name = place(), task.component_spec.name
     room = WORKS if name in STAGES and name not in RAY_STAGES else WAITS
-    task.set_cpu_request(room.cpu[0]).set_cpu_limit(room.cpu[1])
-    task.set_memory_request(room.memory[0]).set_memory_limit(room.memory[1])
+    # Each of KFP's setters reads the sources of all calling modules (`inspect.stack`): seconds for the whole pipeline.
+    task.container_spec.resources = dsl.structures.ResourceSpec(**asdict(room))
     if retries:
         # KubeRay retries a stage by itself; this is for the step: a node that goes away, an API server that is updated.
         task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")

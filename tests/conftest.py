@@ -15,7 +15,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How quickly a busy machine draws its inputs says nothing about the code.
-settings.register_profile("infill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("infill", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+settings.register_profile("thorough", settings.get_profile("infill"), max_examples=100)
 settings.load_profile("infill")
 
 

@@ -167,6 +167,7 @@ def test_mlflow_has_a_parent_and_a_run_per_stage(undisturbed: tuple[Path, dict[s
     assert client.get_model_version_by_alias("infill", "champion")
 
 
+@pytest.mark.long
 def test_killed_three_times_it_ends_the_same(
     code: Path, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
 from infill.editor.documents import Documents, Place, caret_at, ending_of, offset_at, place_of
+from tests.properties import examples
 
 UNITS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
 texts = st.text(st.sampled_from("ab \té🌍\r\n\x0c\u2028\x85"), max_size=12)
@@ -58,7 +59,7 @@ def opened(text: str, uri: str = "untitled:a", encoding: str = "utf-16", languag
 edits = st.tuples(st.integers(0, 12), st.integers(0, 12), texts)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(texts, st.lists(edits, max_size=4), encodings)
 def test_changes_give_the_text_that_the_editor_has(
     text: str, changes: list[tuple[int, int, str]], encoding: str

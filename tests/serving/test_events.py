@@ -10,19 +10,20 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from infill.prompt import load_encoder
 from infill.release.smoke import ask
 from serving.events import EventReader, event, read_events
 from serving.predictor.engine import Engine
+from tests.properties import examples
 from tests.serving.conftest import HTTP, Strangers, predicting, strange_predictor, transforming
 
 BREAKS = "\n\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029"
 """What some reader takes for the end of a line; only the first two end a line of an event stream."""
 texts = st.text(st.sampled_from(BREAKS) | st.characters(exclude_categories=["Cs"]), max_size=20)
-many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex
@@ -20,6 +20,7 @@ from serving.transformer.request import CompletionRequest, read_request
 from serving.transformer.service import build_packer
 from serving.transformer.tokenizer import Tokenizer
 from tests import golden
+from tests.properties import examples
 
 Files = tuple[tuple[str, str], ...]
 FILES: Files = (("a.py", "def alpha():\n    return beta()\n"), ("b.py", "def beta():\n    return 1\n"))
@@ -62,7 +63,7 @@ def test_a_project_beyond_the_limit_is_answered_but_not_kept() -> None:
     assert len(cache) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(versions=st.lists(st.dictionaries(st.sampled_from("abcd"), st.text("xy\n", max_size=9)), max_size=5))
 def test_an_index_that_is_kept_equals_a_new_one(versions: list[dict[str, str]]) -> None:
     cache = ProjectCache(ProjectIndex, 10_000)

@@ -8,16 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from serving.predictor.engine import Engine
 from serving.protocol import ApiError, Sampling, read_sampling, unknown_fields
 from serving.transformer.request import FIELDS, read_request
+from tests.properties import examples
 from tests.serving.conftest import HTTP, figure, predicting, transforming
 
 PROMPT = [40, 41, 42]
-slow = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 numbers = st.one_of(
     st.sampled_from([0, 1, -1, 2, 16.0, 1e-40, 5e-324, 1e-300, 1e308, -0.0, 2**31, 2**63, 2**64, 10**400, True, False]),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from infill.prompt import load_format
@@ -17,6 +17,7 @@ from serving.events import read_events
 from serving.predictor.engine import Engine
 from serving.transformer.request import read_request
 from serving.transformer.service import Service
+from tests.properties import examples
 from tests.serving.conftest import CONTEXT, HTTP, figure, predicting, transforming, wait_until
 
 NEW = 64
@@ -198,7 +199,7 @@ def test_a_body_above_the_limit_is_refused(url: str) -> None:
     assert ask(url).status_code == 200
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.lists(
         st.sampled_from(["<fim_middle>", "<fim_prefix>", "<fim_suffix>", "<|endoftext|>", "<filename>", "\n", "a = b"]),
@@ -221,7 +222,7 @@ JSON = st.recursive(
 FIELDS = ("prompt", "suffix", "path", "context", "temperature", "top_p", "stop", "seed", "stream", "n", "user", "model")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
 def test_whatever_the_fields_hold_there_is_an_answer_or_a_clear_error(url: str, fields: dict[str, Any]) -> None:
     response = HTTP.post(f"{url}/v1/completions", content=json.dumps(CARET | {"max_tokens": 1} | fields))

@@ -82,13 +82,15 @@ def leaves(
         yield from leaves(inner, (*words, name))
 
 
-PARSERS = dict(leaves(cli._parser()))
+PARSER = cli._parser()
+PARSERS = dict(leaves(PARSER))
 
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what PATHS names and an empty folder `a`."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_parser", lambda: PARSER)  # made once: a thousand times it takes longer than all commands
     for name in ("MLFLOW_TRACKING_URI", "KFP_HOST", entry.DEBUG):
         monkeypatch.delenv(name, raising=False)
     for name in ("INFILL_IMAGES", "INFILL_VALUES"):  # which commands set

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill import fim, storage, syntax
 from infill.config import CorpusConfig
 from infill.context.index import ProjectIndex
 from infill.corpus import build
+from tests.properties import examples
 from tests.unit.corpus.folders import MIT
 
 NAMES: Final = (
@@ -40,7 +41,7 @@ CONTENTS: Final = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), CONTENTS, min_size=1, max_size=6))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@examples(40)
 def test_a_strange_repository_costs_itself(files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as name:
         top = Path(name) / "code"

@@ -1,6 +1,7 @@
 """Who may import whom; the images and the transformer's start-up depend on it."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,13 @@ def sources() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for name in packages for path in (ROOT / name).rglob("*.py"))
 
 
-def imported(file: str) -> Iterator[str]:
+@functools.cache
+def imported(file: str) -> frozenset[str]:
     """Top-level names of the packages that a file imports, wherever in it."""
+    return frozenset(_imported(file))
+
+
+def _imported(file: str) -> Iterator[str]:
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -58,7 +64,7 @@ def test_heavy_packages_stay_where_they_belong(package: str) -> None:
 def test_library_does_not_import_what_is_built_on_it() -> None:
     above = {"components", "pipelines", "serving", "benchmarks", "tests"}
     library = [file for file in sources() if file.startswith("infill/") and file != "infill/cli.py"]
-    assert [file for file in library if above & set(imported(file))] == []
+    assert [file for file in library if above & imported(file)] == []
 
 
 def import_blocked(code: str, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:

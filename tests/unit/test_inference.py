@@ -2,16 +2,17 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill import inference, machine
 from infill.errors import InputError
+from tests.properties import examples
 
 UNIFORM = st.floats(0, 1, exclude_max=True)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(logits=st.lists(st.floats(-5, 5), min_size=2, max_size=8), top_p=st.floats(0.05, 0.99), uniform=UNIFORM)
 def test_a_sampled_token_lies_in_the_nucleus(logits: list[float], top_p: float, uniform: float) -> None:
     values = torch.tensor(logits)

@@ -97,7 +97,7 @@ def answers() -> list[list[Any]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: `make wheels` needs one, nothing else does")
 def test_without_numba_the_compiled_loops_find_the_same(tmp_path: Path) -> None:
     for name in ("infill", "tests", "tools"):

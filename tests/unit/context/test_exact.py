@@ -3,15 +3,16 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, exact
+from tests.properties import examples
 from tests.unit.context import brute
 
 
 @given(brute.projects, brute.texts, st.integers(1, 8), st.sampled_from(["tokens", "lines"]), brute.paths)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_iou_equals_brute_force(project: dict[str, str], text: str, k: int, kind: exact.Kind, without: str) -> None:
     index = ProjectIndex.from_documents(project.items())
     found = exact.top_iou(index, text, k, kind=kind, without=without)
@@ -36,7 +37,7 @@ def test_iou_equals_brute_force_over_many_windows(kind: exact.Kind) -> None:
 
 
 @given(brute.projects, brute.texts)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_bm25_equals_brute_force(project: dict[str, str], text: str) -> None:
     index = ProjectIndex.from_documents(project.items())
     found = {brute.place(index, hit.window): hit.score for hit in exact.top_bm25(index, text, 1_000)}

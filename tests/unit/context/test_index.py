@@ -4,19 +4,20 @@ import subprocess
 import sys
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, exact, rank
 from infill.context.index import MAX_FILE_BYTES
 from infill.context.table import LONGEST, SHORTEST
+from tests.properties import examples
 from tests.unit.context import brute
 
 edits = st.lists(st.tuples(brute.paths, st.one_of(st.none(), brute.texts)), max_size=25)
 
 
 @given(edits, brute.texts)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_any_edits_give_the_index_built_from_scratch(history: list[tuple[str, str | None]], text: str) -> None:
     index, files = ProjectIndex(), dict[str, str]()
     for path, content in history:
@@ -47,7 +48,7 @@ def test_many_edits_leave_no_garbage_behind() -> None:
 
 
 @given(brute.texts)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_blocks_are_the_file(text: str) -> None:
     index = ProjectIndex.from_documents([("a.py", text)])
     file = index.files["a.py"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex
@@ -14,6 +14,7 @@ from infill.errors import InputError
 from infill.prompt import ContextItem, FimRequest, render
 from tests import golden
 from tests.builders import SAMPLE
+from tests.properties import examples
 from tests.unit.context import brute
 
 FMT, ENCODE = golden.FORMATS["infill"], golden.ENCODER.encode
@@ -48,7 +49,7 @@ requests = st.builds(
 
 
 @given(requests, requests, st.integers(12, 400), st.integers(12, 400))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_never_over_the_budget_and_items_whole(first: FimRequest, second: FimRequest, one: int, other: int) -> None:
     packed = pack(FMT, ENCODE, first, budget=one)
     again = pack(FMT, ENCODE, second, previous=packed, budget=other)
@@ -62,7 +63,7 @@ def test_never_over_the_budget_and_items_whole(first: FimRequest, second: FimReq
 
 
 @given(requests, st.integers(12, 400))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_ids_are_those_of_render(asked: FimRequest, budget: int) -> None:
     packed = pack(FMT, ENCODE, asked, budget=budget)
     layout = packed.layout
@@ -218,7 +219,7 @@ def test_rules_are_checked(change: dict[str, float]) -> None:
         max_size=80,
     )
 )
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_memo_gives_what_encode_gives(parts: list[str]) -> None:
     text = "".join(parts)
     memo = Memo(ENCODE)

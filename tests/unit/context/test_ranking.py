@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from infill.context import ProjectIndex, Query, rank
 from infill.context.caret import first_lines, imports, last_lines
@@ -12,11 +12,12 @@ from infill.context.similarity import iou, line_set, path_distance
 from infill.context.strategies import MAX_FILE_LINES, STRATEGIES
 from infill.errors import InputError
 from tests import golden
+from tests.properties import examples
 from tests.unit.context import brute
 
 
 @given(brute.projects, brute.texts, brute.texts, brute.paths)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_strategy_keeps_the_rules(project: dict[str, str], prefix: str, suffix: str, path: str) -> None:
     index = ProjectIndex.from_documents(project.items())
     for strategy in STRATEGIES:
@@ -34,7 +35,7 @@ def test_every_strategy_keeps_the_rules(project: dict[str, str], prefix: str, su
 
 
 @given(brute.projects, brute.texts)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_iou_ranks_files_of_the_directory_by_lines(project: dict[str, str], prefix: str) -> None:
     items = rank(ProjectIndex.from_documents(project.items()), Query(path="lib/x.py", prefix=prefix, suffix=""), "iou")
     scores = {path: iou(line_set(prefix.encode()), line_set(text.encode())) for path, text in project.items()}
@@ -43,7 +44,7 @@ def test_iou_ranks_files_of_the_directory_by_lines(project: dict[str, str], pref
 
 
 @given(brute.projects)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_path_distance_goes_breadth_first(project: dict[str, str]) -> None:
     items = rank(
         ProjectIndex.from_documents(project.items()), Query(path="lib/x.py", prefix="", suffix=""), "path_distance"

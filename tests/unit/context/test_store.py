@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, rank, store
+from tests.properties import examples
 from tests.unit.context import brute
 
 
 @given(brute.projects, brute.paths, brute.texts, st.data())
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_a_loaded_index_answers_and_goes_on_like_the_saved_one(
     tmp_path_factory: pytest.TempPathFactory, project: dict[str, str], path: str, text: str, data: st.DataObject
 ) -> None:

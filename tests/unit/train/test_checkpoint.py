@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.errors import StorageError
 from infill.train import checkpoint
 from infill.train.checkpoint import Keep
+from tests.properties import examples
 from tests.unit.train import runs
 
 TENSORS = [
@@ -89,7 +90,7 @@ def test_those_of_every_so_many_steps_and_the_best_are_kept_too(tmp_path: Path) 
     assert kept(tmp_path) == [60, 40, 30, 20]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.dictionaries(st.integers(1, 60), st.none() | st.floats(0, 5), min_size=1),
     st.builds(Keep, st.integers(1, 3), st.integers(0, 9), st.integers(0, 3)),

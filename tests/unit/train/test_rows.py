@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.errors import InputError
 from infill.train.rows import Rows
+from tests.properties import examples
 
 
 def write(file: Path, count: int, group: int) -> str:
@@ -19,7 +20,7 @@ def write(file: Path, count: int, group: int) -> str:
     return str(file)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 90), st.integers(1, 30), st.integers(1, 50))
 def test_every_row_has_its_number_and_its_place(
     tmp_path_factory: pytest.TempPathFactory, count: int, group: int, window: int

@@ -10,7 +10,7 @@ def pretrain(
     preset: str,
     settings: str,
     store: str,
-    content: str,  # noqa: ARG001 - the digest of the base model, for KFP's cache
+    content: str,  # noqa: ARG001 - the digest of the base model and adapters, for KFP's cache
     corpus: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
@@ -28,6 +28,7 @@ def sft(
     preset: str,
     settings: str,
     store: str,
+    content: str,  # noqa: ARG001 - as above
     examples: dsl.Input[dsl.Dataset],
     base: dsl.Input[dsl.Model],
     model: dsl.Output[dsl.Model],

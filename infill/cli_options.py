@@ -12,13 +12,14 @@ import tempfile
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from infill import config, storage
 from infill.errors import InfillError
 
 Commands = Any  # argparse's own type of a group of sub-parsers is private
+BASE_KINDS: Final = "Hugging Face folder, .gguf file or package:NAME==VERSION"
 
 
 def integer(what: str, low: int, high: int | None = None) -> Callable[[str], int]:
@@ -217,8 +218,12 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
 
 def base_options(parser: argparse.ArgumentParser, group: Any, about: str) -> None:
     """Add the options that name a published base, --base-model to `group`; `about` tells what is done with a {kind}."""
-    about = about.format(kind="Hugging Face folder, .gguf file or package:NAME==VERSION")
-    group.add_argument("--base-model", type=absolute_uri, metavar="URI", help=about)
+    group.add_argument("--base-model", type=absolute_uri, metavar="URI", help=about.format(kind=BASE_KINDS))
+    fim_and_adapter(parser)
+
+
+def fim_and_adapter(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change a published base."""
     about = "give a base model without fill-in-the-middle tokens some"
     parser.add_argument("--add-fim", action="store_true", help=about)
     about = "merge this LoRA adapter into the base model first"

@@ -43,6 +43,7 @@ def check(*, preset: str, settings: str, store: str, budget: float) -> str:
         "the store": lambda: _store(store),
         "MLflow": _mlflow,
         "the cluster": lambda: _cluster(preset, config),
+        "the base model": lambda: _reach(config),
     }
     _load(store)
     collect = _start(checks)
@@ -175,10 +176,28 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
 
 
 def _content(config: Preset) -> str:
-    """Digest of the sources and the base model: an input of the steps that read them, for KFP's cache."""
+    """Digest of the sources, the base model and adapters: an input of the steps that read them, for KFP's cache."""
     from infill.corpus import sources
 
-    state = [sources.fingerprint(config.corpus.sources)]
-    named = {config.tokenizer.base_model, config.pretrain.base_model} - {""}
-    state += map(bases.fingerprint, sorted(named))
+    state = [sources.fingerprint(config.corpus.sources), *map(bases.fingerprint, _bases(config))]
+    adapters = {config.pretrain.adapter, config.pretrain.train.lora_start, config.sft.train.lora_start} - {""}
+    for adapter in sorted(adapters):
+        if not storage.exists(adapter):
+            raise InputError(f"there is no adapter at {adapter}")
+        state.append(storage.fingerprint(adapter))
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _bases(config: Preset) -> list[str]:
+    """Return what names the base model."""
+    return sorted({config.tokenizer.base_model, config.pretrain.base_model} - {""})
+
+
+def _reach(config: Preset) -> Iterator[str]:
+    """A pod fetches nothing from a package index."""
+    for base in _bases(config):
+        if os.environ.get(IN_A_POD) and base.startswith(storage.PACKAGE):
+            yield (
+                f"the base model {base} is fetched by pip, which our images do not have: write it to the object store, "
+                f"infill export base {base} --to s3://bucket/base, and set base_model to that"
+            )

@@ -22,7 +22,7 @@ def infill(
 
     Args:
         store: folder or object-store prefix for the bytes of all artifacts.
-        preset: debug, demo, small, mellum_4b or mellum_4b_gqa.
+        preset: debug, demo, finetune, adapter, base, small, mellum_4b or mellum_4b_gqa.
         settings: what differs from the preset, as the text of a JSON object: {"pretrain.train.steps": 100}. A
             parameter of type dict would turn each of its integers into a float on its way.
         budget: GPU-hours; a run that is estimated to take more is refused.

@@ -25,7 +25,7 @@ from infill.config import ModelConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
 from infill.text import read_text, split_lines
-from infill.train import card, export
+from infill.train import card, export, lora_matrices
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -36,6 +36,10 @@ SETTINGS_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 BASE_FILE: Final = "base.json"
 """In the adapter's folder: what identifies the model that it belongs to."""
+PEFT: Final = "peft"
+VLLM: Final = "vllm"
+FORMS: Final = (PEFT, VLLM)
+"""For whom an adapter is published."""
 WEIGHTS: Final = re.compile(r".*\.(safetensors|bin)")
 
 
@@ -175,8 +179,12 @@ def _weights_digest(base: str) -> str:
 
 def digest(adapter: str) -> str:
     """Return the SHA-256 of an adapter's weights and settings. Raise InputError for a folder without one."""
-    folder = _fetch(adapter)
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))).hexdigest()
+    return _digest(str(_fetch(adapter)))
+
+
+def _digest(folder: str) -> str:
+    files = (storage.read_bytes(storage.join(folder, name)) for name in (SETTINGS_FILE, WEIGHTS_FILE))
+    return hashlib.sha256(b"".join(files)).hexdigest()
 
 
 def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
@@ -191,6 +199,17 @@ def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
         return folder
     name = f"adapted-{storage.fingerprint(str(folder))[:24]}-{storage.fingerprint(adapter)[:24]}"
     return bases.once(name, functools.partial(merge, str(folder), adapter))
+
+
+def export_base(base: str, target: str, *, add_fim: bool = False, adapter: str = "") -> dict[str, str | int]:
+    """Write the model folder of a published base, with its adapter merged, to `target`; return its place and size.
+
+    What it is made of, and any manifest, goes along. Raise InputError for what cannot be used.
+    """
+    folder = adapted(base, add_fim=add_fim, adapter=adapter)
+    model.load_config(folder)  # which tells what is no model
+    storage.upload(folder, target)
+    return {"uri": target, "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())}
 
 
 def merge(base: str, adapter: str, target: Path) -> None:
@@ -221,22 +240,46 @@ def merge(base: str, adapter: str, target: Path) -> None:
     storage.write_json(storage.join(str(target), card.FACTS_FILE), facts)
 
 
-def publish(trained: str, target: str) -> dict[str, str | int]:
-    """Write the adapter of the model folder `trained` to `target` in half precision, with a card.
+def publish(source: str, target: str, form: str = PEFT, base: str = "") -> dict[str, str | int]:
+    """Write the adapter of `source` to `target` in half precision, with a card.
 
-    That is what can be given to others: the matrices and rows that were trained, and nothing of the base. Return its
-    place, digest and size in bytes. Raise InputError for a model that was trained without LoRA.
+    `source` is a model folder that was trained with LoRA, or an adapter that was published before. What is written can
+    be given to others: the matrices and rows that were trained, and nothing of the base. For vLLM, which knows matrices
+    alone, the rows become such; what they gain over the rows of its `base` must then be known. Return place, digest and
+    size in bytes. Raise InputError where there is no adapter, or another base.
     """
-    source = _fetch(storage.join(trained, FOLDER))
-    weights = {name: weight.to(torch.float16) for name, weight in load_file(source / WEIGHTS_FILE).items()}
-    for name in (SETTINGS_FILE, BASE_FILE):
-        storage.write_bytes(storage.join(target, name), (source / name).read_bytes())
+    alone = storage.exists(storage.join(source, SETTINGS_FILE))
+    folder = _fetch(source if alone else storage.join(source, FOLDER))
+    try:
+        settings, origin = (json.loads(read_text(folder / name)) for name in (SETTINGS_FILE, BASE_FILE))
+        weights = {name: weight.to(torch.float16) for name, weight in load_file(folder / WEIGHTS_FILE).items()}
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"the adapter in {source} is damaged ({error}); fetch or train it again") from error
+    if form == VLLM:
+        settings, weights = _as_matrices(folder, source, base, settings, weights)
+        storage.write_json(storage.join(target, SETTINGS_FILE), settings)
+    else:
+        for name in (SETTINGS_FILE, BASE_FILE):
+            storage.write_bytes(storage.join(target, name), (folder / name).read_bytes())
     storage.write_bytes(storage.join(target, WEIGHTS_FILE), serialise(weights, {"format": "pt"}))
-    facts = {**card.of_base(trained), "name": Path(target).name}
+    facts = {**card.of_base(source), "name": Path(target).name}
     storage.write_json(storage.join(target, card.FACTS_FILE), facts)
-    text = card.of_adapter(facts, storage.read_json(storage.join(target, BASE_FILE)), digest(target))
+    text = card.of_adapter(facts, origin, _digest(target), rank=settings["r"] if form == VLLM else 0)
     storage.write_bytes(storage.join(target, card.FILE_NAME), text.encode())
-    return {"uri": target, "sha256": digest(target), "bytes": storage.size(storage.join(target, WEIGHTS_FILE))}
+    return {"uri": target, "sha256": _digest(target), "bytes": storage.size(storage.join(target, WEIGHTS_FILE))}
+
+
+def _as_matrices(
+    folder: Path, source: str, base: str, settings: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return settings and weights of the adapter in `folder` without rows, as a difference to its `base`."""
+    if not base:
+        raise InputError(f"vLLM wants the rows of {source} as a difference to its base; name that with --base-model")
+    place = bases.fetch(base, add_fim=True)
+    _check_base(str(place), folder, source)
+    decoder = model.load(place)
+    tied = bool(decoder.config.tie_word_embeddings)
+    return lora_matrices.convert(settings, weights, decoder.get_input_embeddings().weight.detach(), tied=tied)
 
 
 def _fetch(adapter: str) -> Path:

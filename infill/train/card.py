@@ -110,15 +110,21 @@ def render(facts: Facts, fmt: PromptFormat) -> str:
     return "\n".join(parts)
 
 
-def of_adapter(facts: Facts, base: Mapping[str, str], digest: str) -> str:
-    """Return the card of an adapter as Markdown; `base` is the name and the digest of the model that it belongs to."""
+def of_adapter(facts: Facts, base: Mapping[str, str], digest: str, rank: int = 0) -> str:
+    """Return the card of an adapter as Markdown; `base` is the name and the digest of the model that it belongs to.
+
+    With a `rank` it is one for vLLM.
+    """
+    use = f"infill run --base-model {facts.get('source', 'BASE')} --add-fim --adapter FOLDER"
+    if rank:
+        use = f"vllm serve BASE --enable-lora --max-lora-rank {rank} --lora-modules infill=FOLDER"
     return "\n".join(
         [
             _header(facts, "peft"),
             f"# {facts['name']}\n",
             f"A LoRA adapter for `{base['name'] or 'a model'}` (SHA-256 `{base['weights_sha256']}`). It belongs to",
             "that model alone and holds nothing of its weights.\n",
-            f"## Use\n\n```sh\ninfill run --base-model {facts.get('source', 'BASE')} --add-fim --adapter FOLDER\n```\n",
+            f"## Use\n\n```sh\n{use}\n```\n",
             _trainings(facts["trainings"]),
             _energy(facts["trainings"]),
             f"## Limitations\n\n{LIMITATIONS}",

@@ -64,6 +64,9 @@ class Upstream:
         self._config = config
         self._stop_ids = stop_ids
         self._context: int | None = None
+        """What the predictor last told."""
+        self._current = False
+        """Whether it told that after the last break."""
         self._contact = -math.inf
         """When the predictor last answered. After KEEP_ALIVE_S no connection from before is left."""
         self._failed = -math.inf
@@ -79,21 +82,28 @@ class Upstream:
         """Return how many tokens the predictor's context has; None when it does not say.
 
         It is asked once per connection, so to speak: at first, after each break and pause in which another predictor
-        may have taken its place, and when the caller wants it `again`.
+        may have taken its place, and when the caller wants it `again`. Until it answers, its last word holds.
         """
         async with self._asking:
             now = time.monotonic()
-            if again or (now - self._contact > KEEP_ALIVE_S and now - self._failed > PAUSE_S):
-                self._context = await self._ask_context(headers)
+            current = self._current and now - self._contact <= KEEP_ALIVE_S
+            if again or (not current and now - self._failed > PAUSE_S):
+                context = await self._ask_context(headers)
+                self._current = self._failed < now
+                if self._current:
+                    self._context = context
             return self._context
 
     async def _ask_context(self, headers: Headers) -> int | None:
-        """Ask for `max_model_len` as vLLM tells it, else for `n_ctx` of a slot as llama.cpp does."""
+        """Ask for `max_model_len` as vLLM tells it, else for `n_ctx` of a slot as llama.cpp does.
+
+        vLLM tells it of the base alone, which each adapter names as its `parent`.
+        """
         models = await self._get("/v1/models", headers)
         try:
             entries = {str(entry["id"]): entry for entry in reversed(models["data"])}
             entry = entries.get(self._config.upstream_name) or models["data"][0]
-            length = entry.get("max_model_len")
+            length = entry.get("max_model_len") or entries.get(entry.get("parent"), {}).get("max_model_len")
             if length is None:
                 length = (await self._get("/props", headers))["default_generation_settings"]["n_ctx"]
         except (KeyError, IndexError, TypeError, AttributeError):
@@ -123,20 +133,20 @@ class Upstream:
         started = time.monotonic()
         limit = min(self._config.first_token_s, self._config.total_s)
         finished = False
-        async with self._open(self._payload(ids, sampling, salt), headers, started + limit) as events:
-            while True:
-                data = await _next(events, started + limit, limit)
-                if data is None:
-                    break
-                delta = _parse(data)
-                self._contact = time.monotonic()
-                if delta is not None:
-                    finished = finished or delta.finish_reason is not None
-                    limit = self._config.total_s
-                    yield delta
-        if not finished:
-            self._contact = -math.inf
-            raise gone("it broke off in the middle of an answer")
+        try:
+            async with self._open(self._payload(ids, sampling, salt), headers, started + limit) as events:
+                while (data := await _next(events, started + limit, limit)) is not None:
+                    delta = _parse(data)
+                    self._contact = time.monotonic()
+                    if delta is not None:
+                        finished = finished or delta.finish_reason is not None
+                        limit = self._config.total_s
+                        yield delta
+            if not finished:
+                raise gone("it broke off in the middle of an answer")
+        except ApiError as error:
+            self._current = self._current and error.code != GONE
+            raise
 
     def _payload(self, ids: list[int], sampling: Sampling, salt: str) -> dict[str, Any]:
         optional = {
@@ -183,10 +193,9 @@ class Upstream:
             except TimeoutError as error:
                 raise _slow("did not begin to answer", self._config.first_token_s) from error
             except (httpx.ConnectError, httpx.TimeoutException) as error:
-                self._contact = -math.inf
                 raise gone(str(error) or type(error).__name__) from error
             except httpx.TransportError as error:
-                self._contact = -math.inf
+                self._current = False
                 if last:
                     raise gone(str(error) or type(error).__name__) from error
         raise AssertionError("unreachable")

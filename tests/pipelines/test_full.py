@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,11 @@ def test_steps_are_retried_and_cached_unless_they_are_about_more_than_their_inpu
         assert task["cachingOptions"].get("enableCache", False) == (name not in always), name
 
 
-def test_content_of_the_sources_is_in_the_cache_key(spec: Any) -> None:
+def test_what_a_stage_reads_beside_artifacts_is_in_the_cache_key(spec: Any) -> None:
     train = spec["components"]["comp-infill-train"]["dag"]["tasks"]
-    for name in ("corpus", "tokenizer", "pretrain"):
+    readers = [name for name in train if name in STAGES and hasattr(import_module(STAGES[name].module), "external")]
+    assert len(readers) == 4
+    for name in readers:
         assert train[name]["inputs"]["parameters"]["content"] == {"componentInputParameter": "content"}
     (dag,) = [part for part in spec["components"].values() if "preflight" in part.get("dag", {}).get("tasks", {})]
     content = dag["dag"]["tasks"]["infill-train"]["inputs"]["parameters"]["content"]

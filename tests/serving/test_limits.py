@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ LONG = {"prompt": "value = compute(circle)\n" * 400, "max_tokens": 64}
 
 
 def vllm(context: int) -> dict[str, Any]:
-    """What vLLM tells of a model and of an adapter."""
-    models = [{"id": name, "object": "model", "max_model_len": context} for name in ("base", "adapter")]
-    return {"/v1/models": {"object": "list", "data": models}}
+    """What vLLM tells of two adapters and of their base; it knows no length of an adapter."""
+    base = {"id": "base", "object": "model", "parent": None, "max_model_len": context}
+    adapters = [{"id": name, "object": "model", "parent": "base", "max_model_len": None} for name in ("other", "mine")]
+    return {"/v1/models": {"object": "list", "data": [base, *adapters]}}
 
 
 def llama_cpp(context: int) -> dict[str, Any]:
@@ -54,6 +56,10 @@ class Small:
         assert response.status_code == 200, response.text
         return int(response.json()["infill"]["prompt_tokens"])
 
+    def told(self) -> int:
+        """The context that our own list of models tells."""
+        return int(HTTP.get(f"{self.url}/v1/models").json()["data"][0]["max_model_len"])
+
 
 @pytest.fixture
 def small(model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small]:
@@ -68,6 +74,17 @@ def test_a_smaller_engine_gets_smaller_prompts(small: Small, shape: Callable[[in
     assert 200 < small.prompt_tokens() <= 512 - 64
     entry = HTTP.get(f"{small.url}/v1/models").json()["data"][0]
     assert (entry["max_model_len"], entry["infill"]["max_prompt_tokens"]) == (512, 384)
+
+
+@pytest.mark.parametrize("name", ["", "base", "mine", "unknown"])
+def test_an_adapter_has_the_context_of_its_base(model: Path, name: str) -> None:
+    with (
+        strange_predictor(say("200 OK", chunk("x", "stop"), "text/event-stream")) as (predictor, strangers),
+        transforming(model, predictor, upstream_name=name) as (url, service),
+    ):
+        small = Small(strangers, url, service)
+        small.start(512)
+        assert small.told() == 512
 
 
 UNKNOWN: dict[str, dict[str, Any]] = {
@@ -97,7 +114,29 @@ def test_an_engine_that_restarts_smaller_is_asked_again(small: Small) -> None:
     assert HTTP.post(f"{small.url}/v1/completions", json=LONG).status_code == 503
     small.strangers.behaviour = small._answer  # the connection broke: it is asked before the next prompt
     assert small.prompt_tokens() <= 960
-    assert HTTP.get(f"{small.url}/v1/models").json()["data"][0]["max_model_len"] == 1_024
+    assert small.told() == 1_024
+
+
+def test_an_engine_that_restarts_larger_is_asked_as_soon_as_it_answers(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers nothing for a while, and then completions before it is asked again: its last word holds till then."""
+    small.start(512)
+    assert small.prompt_tokens() <= 448
+    with monkeypatch.context() as patch:
+        patch.setattr(upstream.Upstream, "_get", silent)
+        small.service.upstream._current = False
+        assert small.prompt_tokens() <= 448
+    small.start(1_024)
+    assert small.prompt_tokens() <= 448
+    assert small.told() == 512
+    monkeypatch.setattr(upstream, "PAUSE_S", 0.0)
+    assert small.told() == 1_024
+
+
+async def silent(self: upstream.Upstream, path: str, headers: upstream.Headers) -> None:
+    """Wait in vain, as for a server that loads a model."""
+    self._failed = time.monotonic()
 
 
 def test_a_refusal_for_another_reason_is_told(small: Small) -> None:

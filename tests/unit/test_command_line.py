@@ -57,6 +57,7 @@ REQUIRED = {
     "keys add": "--file keys.json --tenant a",
     "keys list": "--file code.py",
     "keys revoke": "id --file code.py",
+    "export base": "a --to out",
     "lsp": "",
     "serve": "--model a",
     "complete": "--url http://127.0.0.1:9 --repo . --path code.py --line 1 --column 1",

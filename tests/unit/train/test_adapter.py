@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from infill import config, examples, model, prompt, storage
 from infill.config import Preset
 from infill.errors import InputError
-from infill.train import adapter, card, dpo, pretrain, sft
+from infill.train import adapter, card, dpo, lora_matrices, pretrain, sft
 from tests.builders import tiny_model, tiny_repositories, write_documents
 from tests.unit.train.test_stages import stage
 
@@ -76,6 +77,84 @@ def test_a_published_adapter_makes_the_trained_model_of_its_base(root: Path, pub
     assert storage.size(str(published / adapter.WEIGHTS_FILE)) < 0.6 * storage.size(
         str(root / "sft" / adapter.FOLDER / adapter.WEIGHTS_FILE)
     )
+
+
+def by_hand(base: Path, plain: Path) -> dict[str, torch.Tensor]:
+    """The weights of `base` with an adapter's matrices added as LoRA's paper has it, without peft."""
+    state = {name: weight.clone() for name, weight in model.load(base).state_dict().items()}
+    weights = {name: weight.float() for name, weight in load_file(plain / adapter.WEIGHTS_FILE).items()}
+    settings = storage.read_json(str(plain / adapter.SETTINGS_FILE))
+    for name, weight in weights.items():
+        layer, _, side = name.removeprefix("base_model.model.").partition(".lora_")
+        if side == "embedding_A":
+            product = (weights[name.replace("_A", "_B")] @ weight).T
+        elif side == "A.weight":
+            product = weights[name.replace("lora_A", "lora_B")] @ weight
+        else:
+            continue
+        state[f"{layer}.weight"] += settings["lora_alpha"] / settings["r"] * product
+    return state
+
+
+@pytest.mark.parametrize("source", ["sft", "published"])
+def test_for_vllm_matrices_alone_tell_the_whole_change(
+    root: Path, published: Path, tmp_path: Path, source: str
+) -> None:
+    adapter.merge(str(root / "base"), str(published), tmp_path / "merged")
+    adapter.publish(str(root / source), str(tmp_path / "plain"), adapter.VLLM, str(root / "base"))
+    merged, plain = model.load(tmp_path / "merged").state_dict(), by_hand(root / "base", tmp_path / "plain")
+    assert merged.keys() == plain.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(plain[name], weight, rtol=0, atol=1e-5, msg=name)
+    with pytest.raises(InputError, match="is not an adapter"):
+        adapter.merge(str(root / "base"), str(tmp_path / "plain"), tmp_path / "again")
+    assert "--max-lora-rank" in (tmp_path / "plain" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("rank", "alpha", "rows"), [(2, 2, 5), (8, 4, 3), (4, 16, 0)])
+def test_rows_become_matrices_whatever_rank_and_scale(rank: int, alpha: int, rows: int, tied: bool) -> None:
+    ids, before, after = [7, 1, 4, 0, 9][:rows], torch.randn(10, 6), torch.randn(rows, 6)
+    a, b = torch.randn(rank, 6), torch.randn(3, rank)
+    names = "base_model.model.model.layers.0.up_proj", "base_model.model.model.embed_tokens"
+    weights = {f"{names[0]}.lora_A.weight": a, f"{names[0]}.lora_B.weight": b}
+    settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": ["up_proj"]}
+    if rows:
+        weights[f"{names[1]}.token_adapter.trainable_tokens_delta"] = after
+        settings[lora_matrices.ROWS] = {"embed_tokens": ids}
+    plain, made = lora_matrices.convert(settings, weights, before, tied=tied)
+    assert plain["lora_alpha"] == plain["r"] == max(rank, rows)
+    up = made[f"{names[0]}.lora_B.weight"] @ made[f"{names[0]}.lora_A.weight"]
+    torch.testing.assert_close(up, alpha / rank * b @ a)
+    assert ("lm_head" in plain["target_modules"]) == (tied and rows > 0)
+    if rows:
+        expected = before.clone()
+        expected[sorted(ids)] = after
+        gain = made[f"{names[1]}.lora_embedding_B"] @ made[f"{names[1]}.lora_embedding_A"].float()
+        torch.testing.assert_close(before + gain.T, expected)
+    if rows and tied:
+        head = "base_model.model.lm_head"
+        gain = made[f"{head}.lora_B.weight"].float() @ made[f"{head}.lora_A.weight"]
+        torch.testing.assert_close(before + gain, expected)
+
+
+def test_vllms_form_wants_the_adapters_own_base(root: Path, published: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name that with --base-model"):
+        adapter.publish(str(published), str(tmp_path / "plain"), adapter.VLLM)
+    with pytest.raises(InputError, match="name its own base"):
+        adapter.publish(str(published), str(tmp_path / "plain"), adapter.VLLM, tiny_model(tmp_path / "other", seed=1))
+    assert not (tmp_path / "plain").exists()
+
+
+def test_a_base_is_exported_whole(root: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    base, folder = str(root / "base"), tmp_path / "a folder"
+    told = adapter.export_base(base, str(folder), adapter=str(published))
+    assert told["bytes"] == sum(file.stat().st_size for file in folder.rglob("*"))
+    torch.testing.assert_close(
+        logits(model.load(folder)), logits(model.load(adapter.adapted(base, adapter=str(published))))
+    )
+    assert prompt.load_format(folder) == prompt.load_format(root / "base")
 
 
 def test_nothing_of_an_adapter_tells_where_it_was_trained(root: Path, published: Path) -> None:

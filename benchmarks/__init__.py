@@ -1,1 +1,1 @@
-"""Measurements side by side with peers; each prints one JSON object as its last line."""
+"""Benchmarks against peers; each prints one JSON object as its last line."""

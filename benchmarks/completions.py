@@ -1,4 +1,4 @@
-"""Completions of many prompts, kept in a file as they come: a benchmark of an hour that is killed goes on."""
+"""Completions of many prompts, saved to a file as they arrive, so that a killed benchmark can resume."""
 
 import argparse
 import hashlib
@@ -16,13 +16,13 @@ from infill.evaluate.generation import Generation, Generator
 from infill.text import decode, split_lines
 
 CHUNK: Final = 48
-"""Prompts between two points at which a killed run goes on."""
+"""Prompts between two saves, from the last of which a killed run resumes."""
 log: Final = logging.getLogger(__name__)
 
 
 def option(parser: argparse.ArgumentParser) -> None:
     """Add `--keep FILE`."""
-    about = "completions are kept in FILE as they come, and a killed run goes on from there"
+    about = "save completions in FILE as they arrive, from which a killed run resumes"
     parser.add_argument("--keep", type=output_file, metavar="FILE", help=about)
 
 
@@ -35,12 +35,13 @@ def complete(
     references: Sequence[Sequence[int]] | None = None,
     keep: Path | None = None,
 ) -> list[Generation]:
-    """Return the greedy completion of each prompt, in order, taking from the file `keep` what it has.
+    """Return the greedy completion of each prompt, in order; reuse those in the file `keep` and add the others to it.
 
-    `model` is the digest of the generator's model: the file may hold completions of several models and settings.
+    `model` is the digest of the generator's model, since the file may hold completions of several models and settings.
     """
-    told = references or [()] * len(prompts)
-    keys = [_key(model, max_new_tokens, prompt, reference) for prompt, reference in zip(prompts, told, strict=True)]
+    expected = references or [()] * len(prompts)
+    pairs = zip(prompts, expected, strict=True)
+    keys = [_key(model, max_new_tokens, prompt, reference) for prompt, reference in pairs]
     kept = _load(keep) if keep else {}
     missing = sorted((i for i, key in enumerate(keys) if key not in kept), key=lambda i: len(prompts[i]))
     log.info("%d of %d prompts are completed", len(keys) - len(missing), len(keys))
@@ -49,7 +50,7 @@ def complete(
         fresh = generator.generate(
             [prompts[i] for i in chunk],
             max_new_tokens=max_new_tokens,
-            references=[told[i] for i in chunk] if references else None,
+            references=[expected[i] for i in chunk] if references else None,
         )
         rows = {keys[i]: generation for i, generation in zip(chunk, fresh, strict=True)}
         if keep:
@@ -65,7 +66,7 @@ def _key(model: str, max_new_tokens: int, prompt: Sequence[int], reference: Sequ
 
 
 def _load(file: Path) -> dict[str, Generation]:
-    """The completions in `file`; a line that was cut off by a kill is none."""
+    """Return the completions in `file` by key, without a line that was cut off."""
     kept: dict[str, Generation] = {}
     if file.exists():
         for line in split_lines(decode(file.read_bytes())):
@@ -82,7 +83,7 @@ def _append(file: Path, rows: dict[str, Generation]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:
         if lines.tell():
-            lines.write("\n")  # ends a line that was cut off
+            lines.write("\n")  # end a line that was cut off
         lines.write("\n".join(json.dumps({"key": key} | asdict(row)) for key, row in rows.items()))
         lines.flush()
         os.fsync(lines.fileno())

@@ -1,11 +1,12 @@
-"""Does the context help the model? Held-out holes with the engine's context, with the paper's `rag`, and with none.
+"""Effect of context on a model: held-out holes with the engine's context, with the paper's `rag`, and without any.
 
     python -m benchmarks.context_model --out DIR [--stage sft] [--holes N] [--max-prompt-tokens N] [--keep FILE]
 
-DIR is the folder of a run (`infill run --out DIR`). Told for each strategy: the metrics of the pipeline's evaluation,
-bits per byte of the true middle, and how many of its identifiers the completion has; for the engine's context over each
-other one the paired difference, over all holes and over those that need context: their middle has an identifier that
-stands nowhere else in the file, but in another file of the repository. Intervals are for 95 % confidence.
+DIR is the folder of a run (`infill run --out DIR`). The output holds for each strategy the metrics of the pipeline's
+evaluation, bits per byte of the true middle, and the share of its identifiers in the completion; and the paired
+difference between the engine's context and each other strategy, over all holes and over those that need context: their
+middle has an identifier that occurs in another file of the repository but nowhere else in its own. Intervals are for
+95 % confidence.
 """
 
 import json
@@ -33,21 +34,22 @@ from infill.model import context_length
 
 STRATEGIES: Final = ("infill", "rag", "none")
 QUICK: Final = 20
-"""Holes of a quick run."""
+"""Number of holes of a quick run."""
 RESAMPLES: Final = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     parser = entry.Parser(prog="python -m benchmarks.context_model", description="Context and the model.")
     parser.add_argument("--out", required=True, type=input_folder, metavar="DIR", help="folder of a finished run")
-    parser.add_argument("--stage", default="sft", choices=("pretrain", "sft", "dpo"), help="which of its models")
+    parser.add_argument("--stage", default="sft", choices=("pretrain", "sft", "dpo"), help="the model to measure")
     parser.add_argument("--holes", type=integer("the number of holes", 1), default=400, metavar="N")
     parser.add_argument(
         "--max-prompt-tokens",
         type=integer("the number of tokens", 1),
         default=1_024,
         metavar="N",
-        help="prompts are held to this many tokens, and to three quarters of the model's context (default: 1,024)",
+        help="longest prompt in tokens, at most three quarters of the model's context (default: 1,024)",
     )
     completions.option(parser)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")
@@ -55,31 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     corpus, tokenizer, model = (_newest(options.out, stage) for stage in ("corpus", "tokenizer", options.stage))
     config = ExamplesConfig(holes=1, validation_holes=0, test_holes=QUICK if options.quick else options.holes)
     settings = _settings(model, options.max_prompt_tokens)
-    found: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     needing: list[bool] = []
     for strategy in STRATEGIES:
         holes = _holes(replace(config, evaluation_strategy=strategy), corpus, tokenizer)
-        found[strategy] = _measure(holes, settings, model, options.keep)
+        results[strategy] = _measure(holes, settings, model, options.keep)
         needing = needing or _needing(holes, corpus)
     print(
         json.dumps(
             {
                 "model": manifest.load(model).digest,
                 "max_prompt_tokens": settings.max_prompt_tokens,
-                "all": _compared(found, range(len(needing))),
-                "needing_context": _compared(found, [place for place, needs in enumerate(needing) if needs]),
+                "all": _compared(results, range(len(needing))),
+                "needing_context": _compared(results, [place for place, needs in enumerate(needing) if needs]),
             }
         )
     )
 
 
-def _compared(found: Mapping[str, Mapping[str, list[float]]], places: Sequence[int]) -> dict[str, Any]:
-    """The mean of each metric over the holes at `places`, and what the engine's context gains over the others."""
+def _compared(results: Mapping[str, Mapping[str, list[float]]], places: Sequence[int]) -> dict[str, Any]:
+    """Return the mean of each metric over the holes at `places`, and the gain of the engine's context over others."""
     if not places:
         return {"holes": 0}
     chosen = {
         strategy: {name: [each[place] for place in places] for name, each in values.items()}
-        for strategy, values in found.items()
+        for strategy, values in results.items()
     }
     return {
         "holes": len(places),
@@ -92,27 +94,27 @@ def _compared(found: Mapping[str, Mapping[str, list[float]]], places: Sequence[i
 
 
 def _newest(out: Path, stage: str) -> str:
-    """The folder that `stage` wrote last in the store of a run."""
+    """Return the newest folder that `stage` wrote in the store of a run. Raises InputError if there is none."""
     written = manifest.newest(out / "store", stage)
     if written is None:
-        raise InputError(f"{out} holds no finished stage {stage}; run `infill run --out {out}` first")
+        raise InputError(f"{out} has no finished stage {stage}; run `infill run --out {out}` first")
     return storage.parent(written)
 
 
 def _holes(config: ExamplesConfig, corpus: str, tokenizer: str) -> pa.Table:
-    """The test holes with the context that the strategy of `config` finds, in the order of their ids."""
+    """Return the test holes, in the order of their ids, with context by the strategy of `config`."""
     with tempfile.TemporaryDirectory() as folder:
         examples.run(config, corpus, tokenizer, output=folder)
         return read_holes(folder, "test", config.test_holes)
 
 
 def _needing(holes: pa.Table, corpus: str) -> list[bool]:
-    """For each hole, whether its middle needs a name that only other files of the repository have."""
+    """Return for each hole whether its middle needs a name that occurs only in other files of the repository."""
     names: dict[str, dict[str, set[str]]] = defaultdict(dict)
-    wanted = set(column(holes, "repo"))
+    repos = set(column(holes, "repo"))
     for file in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
         for row in storage.read_table(file, ["repo", "path", "content"]).to_pylist():
-            if row["repo"] in wanted:
+            if row["repo"] in repos:
                 names[row["repo"]][row["path"]] = _identifiers(row["content"])
     return [
         any(new & others for path, others in names[hole["repo"]].items() if path != hole["path"])
@@ -122,12 +124,12 @@ def _needing(holes: pa.Table, corpus: str) -> list[bool]:
 
 
 def _identifiers(text: str) -> set[str]:
-    """Names of at least three characters: shorter ones stand everywhere."""
+    """Return the names of at least three characters, since shorter ones occur everywhere."""
     return set(re.findall(r"[^\W\d]\w{2,}", text))
 
 
 def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path | None) -> dict[str, list[float]]:
-    """Metric -> its value for each hole, in the order of the holes, which is the same for every strategy."""
+    """Return each metric's values in the order of the holes, which is the same for every strategy."""
     generator = Generator(storage.fetch(model))
     rows = holes.to_pylist()
     encode, room = generator.encoder.encode, generator.context_length - settings.max_prompt_tokens - 1
@@ -149,7 +151,7 @@ def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path |
 
 
 def _values(hole: Mapping[str, Any], output: str, generation: Generation) -> dict[str, float]:
-    """The metrics of one completion; `bits_per_byte` is of the true middle and its end, given the prompt."""
+    """Return the metrics of a completion; `bits_per_byte` is of the true middle with its end, given the prompt."""
     assert generation.reference_bits is not None
     surroundings = {"prefix": hole["prefix"], "suffix": hole["suffix"]}
     return {
@@ -160,13 +162,13 @@ def _values(hole: Mapping[str, Any], output: str, generation: Generation) -> dic
 
 
 def _recall(output: str, middle: str) -> float:
-    """The share of the middle's identifiers that the completion has; 1 where it has none."""
-    wanted = _identifiers(middle)
-    return len(wanted & _identifiers(output)) / len(wanted) if wanted else 1.0
+    """Return the share of the middle's identifiers that occur in the completion; 1 for a middle without any."""
+    names = _identifiers(middle)
+    return len(names & _identifiers(output)) / len(names) if names else 1.0
 
 
 def _settings(model: str, max_prompt_tokens: int) -> EvaluateConfig:
-    """Budgets that leave the model room for the middle."""
+    """Return budgets that leave room for the middle in the model's context."""
     context = context_length(storage.read_json(storage.join(model, "config.json")))
     return EvaluateConfig(
         max_prompt_tokens=min(max_prompt_tokens, context * 3 // 4), max_new_tokens=min(64, context // 16)
@@ -174,12 +176,12 @@ def _settings(model: str, max_prompt_tokens: int) -> EvaluateConfig:
 
 
 def _gains(ours: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Metric -> our value less the other's, hole by hole."""
-    found = {}
+    """Return for each metric the mean paired difference, ours minus the other, with its interval."""
+    gains = {}
     for name in ours:
         value, low, high = paired_interval(ours[name], other[name], resamples=RESAMPLES, seed=0)
-        found[name] = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
-    return found
+        gains[name] = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+    return gains
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time to first token and decode rate of the predictor's engines on a CPU: cold and warm, one and four sessions."""
+"""Time to first token and decode rate of the predictor's engines on a CPU, cold and warm, with 1 and 4 sessions."""
 
 import json
 import os
@@ -23,37 +23,37 @@ from serving import local
 from serving.events import read_events
 
 REPEATS: Final[Mapping[int, int]] = {256: 3, 1_024: 1, 4_096: 1}
-"""Tokens of a prompt -> measurements, of which the median counts; long prompts take minutes."""
+"""Number of measurements for each prompt length in tokens; their median counts, and long prompts take minutes."""
 NEW_TOKENS: Final = 33
 SESSIONS: Final = (1, 4)
 WARM_SHARE: Final = 0.99
-"""Part of a warm prompt that the session has sent before."""
+"""Share of a warm prompt that the session has sent before."""
 BASELINE: Final = "transformers"
 VARIANTS: Final[Mapping[str, Sequence[str]]] = {
     BASELINE: ("--engine", "transformers"),
     "llama.cpp f16": ("--engine", "llama.cpp", "--gguf-type", "f16"),
     "llama.cpp q8_0": ("--engine", "llama.cpp", "--gguf-type", "q8_0"),
 }
-"""Name of an engine -> arguments of the predictor."""
+"""Arguments of the predictor for each engine."""
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One request."""
+    """The times of one request."""
 
     first_token_s: float
     decode_s: float
-    """From the first token to the last."""
+    """Seconds from the first token to the last."""
     cached_tokens: int
 
 
 def compare(model: str, *, quick: bool, threads: int, echo: Callable[[str], None]) -> dict[str, Any]:
-    """Return the figures of each engine by prompt length and case, and how many times better llama.cpp's are.
+    """Return the figures of each engine by prompt length and case, and the speedup of llama.cpp.
 
-    All engines get the same prompts and `threads` threads (0: as many as they take themselves). They take turns within
-    each case, so a change in the load of the machine meets them alike.
+    All engines get the same prompts and `threads` threads (0 for their own default). They take turns within each case,
+    so that changes in the machine's load affect them equally.
     """
     folder = manifest.fetch(model)
     context = context_length(read_json(str(folder / "config.json")))
@@ -71,7 +71,7 @@ def compare(model: str, *, quick: bool, threads: int, echo: Callable[[str], None
 
 
 def _code(folder: Path) -> list[int]:
-    """Return token ids of Python code, more than any prompt needs."""
+    """Return the token ids of Python code, more than any prompt needs."""
     text = "".join(read_text(file) for file in sorted(Path(os.__file__).parent.glob("[a-d]*.py")))
     return load_encoder(folder).encode(text[: 40 * max(REPEATS)])
 
@@ -113,7 +113,7 @@ def _code_at(ids: Sequence[int], size: int, seed: object) -> list[int]:
 
 
 def _edited(prompt: Sequence[int], ids: Sequence[int], seed: int) -> list[int]:
-    """Return `prompt` with another end."""
+    """Return `prompt` with a different end."""
     kept = int(len(prompt) * WARM_SHARE)
     return [*prompt[:kept], *_code_at(ids, len(prompt) - kept, seed)]
 
@@ -153,7 +153,7 @@ def _summary(timings: Sequence[Timing], size: int) -> Figures:
 def _speedup(
     base: Mapping[str, Mapping[str, Figures]], other: Mapping[str, Mapping[str, Figures]]
 ) -> dict[str, dict[str, Figures]]:
-    """Return how many times better each of `other`'s figures is."""
+    """Return the factor by which each of `other`'s figures is better than `base`'s."""
     return {
         size: {
             case: {

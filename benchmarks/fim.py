@@ -1,10 +1,10 @@
-"""The speed of the splitter beside tree-sitter's bare parse of the same files, on one core.
+"""The speed of the splitter against tree-sitter's parse of the same files, on one core.
 
     python -m benchmarks.fim [--quick] [--repo DIR]
 
-Each file is parsed, then split from its text (which parses it again), so both feel the same load of the machine; what
-is counted is the processor time of this process. A file gets one hole per 500 bytes (AST-FIM, arXiv 2506.00204), and at
-most 64.
+Each file is parsed, then split from its text (which parses it again), so that the machine's load affects both equally;
+only the processor time of this process counts. A file gets one hole per 500 bytes (AST-FIM, arXiv 2506.00204), at most
+64.
 """
 
 import json
@@ -25,13 +25,15 @@ from infill.text import DecodeError, read_text
 BYTES_PER_HOLE: Final = 500
 MAX_HOLES: Final = 64
 MAX_FILE_BYTES: Final = 1_000_000
-"""Larger files are left out, as in a corpus."""
+"""The largest file in the sample, as in a corpus."""
 CONFIG: Final = fim.SplitConfig()
 SAMPLE_BYTES: Final = 20_000_000
 QUICK_BYTES: Final = 2_000_000
 
 
 class File(NamedTuple):
+    """A source file of the sample."""
+
     path: str
     language: str
     source: bytes
@@ -39,6 +41,8 @@ class File(NamedTuple):
 
 
 class Measured(NamedTuple):
+    """The times and holes of one file."""
+
     parse_s: float
     split_s: float
     asked: int
@@ -46,17 +50,18 @@ class Measured(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     parser = entry.Parser(prog="python -m benchmarks.fim", description="Speed of the FIM splitter.")
-    parser.add_argument("--quick", action="store_true", help="2 MB of source in place of 20")
+    parser.add_argument("--quick", action="store_true", help="2 MB of source instead of 20")
     parser.add_argument(
-        "--repo", type=input_folder, metavar="DIR", help="this folder in place of the installed packages"
+        "--repo", type=input_folder, metavar="DIR", help="measure on this folder instead of the installed packages"
     )
     options = parser.parse_args(arguments)
     folder = options.repo or Path(sysconfig.get_paths()["purelib"])
     languages = syntax.LANGUAGES if options.repo else ("python",)
     files = list(_sample(folder, languages, QUICK_BYTES if options.quick else SAMPLE_BYTES))
     if not files:
-        parser.error(f"{folder} holds no source file in a language with a grammar")
+        parser.error(f"{folder} has no source file in a language with a grammar")
     print(f"{len(files)} files of {folder}")
     for first in {file.language: file for file in files}.values():  # loads the grammars
         _measure(first)
@@ -64,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _sample(folder: Path, languages: Sequence[str], size: int) -> Iterator[File]:
-    """Files in a random order that is the same each time, until they make up `size` bytes."""
+    """Yield files of at least `size` bytes in total, in a reproducible random order."""
     paths = sorted(_paths(folder))
     random.Random(0).shuffle(paths)
     for path in paths:
@@ -77,14 +82,14 @@ def _sample(folder: Path, languages: Sequence[str], size: int) -> Iterator[File]
 
 
 def _paths(folder: Path) -> Iterator[str]:
-    """All files below `folder` but those in hidden folders."""
+    """Yield all files below `folder` except those in hidden folders."""
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(root, name) for name in names)
 
 
 def _read(path: str, languages: Sequence[str]) -> File | None:
-    """A file as a corpus would take it: a known language, UTF-8, not empty, not huge."""
+    """Return a file that a corpus would accept: of a known language, UTF-8, not empty, not too large; else None."""
     language = syntax.language_of(path)
     if language is None or language not in languages:
         return None

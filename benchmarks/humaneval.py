@@ -3,8 +3,9 @@
     INFILL_BENCH_DIR=DIR python -m benchmarks.humaneval --model URI [--set single-line] [--limit N] [--prefix-only]
         [--keep FILE]
 
-DIR holds the files of github.com/openai/human-eval-infilling. Completions are greedy; pass@1 is told for the completion
-as it is and cut where an editor would cut it, with 95 % intervals. With `--keep` a killed run goes on where it was.
+DIR holds the files of github.com/openai/human-eval-infilling. Completions are greedy; pass@1 is reported, with 95 %
+intervals, for the whole completion and for the completion cut where an editor would cut it. With `--keep` a killed run
+resumes.
 """
 
 import json
@@ -19,10 +20,11 @@ from infill.evaluate import humaneval
 from infill.evaluate.generation import Generator
 
 QUICK: Final = 40
-"""Tasks of a quick run."""
+"""Number of tasks of a quick run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     parser = entry.Parser(prog="python -m benchmarks.humaneval", description="HumanEval-Infilling, executed.")
     parser.add_argument("--model", type=absolute_uri, required=True, metavar="URI", help="folder of the model")
     parser.add_argument("--set", default="single-line", choices=humaneval.SETS)
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=integer("the number of tasks", 0),
         default=0,
         metavar="N",
-        help="N tasks, spread over the set; 0 is all",
+        help="N tasks, spread over the set; 0 for all",
     )
     parser.add_argument("--max-new-tokens", type=integer("the number of tokens", 1), default=128, metavar="N")
     parser.add_argument("--prefix-only", action="store_true", help="for a model that cannot fill in the middle")

@@ -1,4 +1,4 @@
-"""How quickly the presets train on a device, without a peer: tokens a second, MFU, fine-tuning beside pre-training."""
+"""Training speed of the presets on a device, without a peer: tokens/s, MFU, fine-tuning against pre-training."""
 
 import statistics
 import time
@@ -14,20 +14,20 @@ from infill.train.data import draw
 from infill.train.engine import PlainEngine, precision
 
 STEPS: Final = 8
-"""Steps that are timed one by one, after WARM ones, in which kernels are compiled; their median counts."""
+"""Steps that are timed individually, after WARM steps that compile kernels; their median counts."""
 WARM: Final = 3
 MIDDLE: Final = 0.1
 """Share of the tokens that fine-tuning predicts."""
 
 
 def measure(names: list[str], device: torch.device) -> dict[str, Any]:
-    """Figure -> preset -> value.
+    """Return figures by name and preset.
 
-    `tokens_per_s` of one process on a row of documents as long as the context; `mfu` is the operations of
-    `cost.step_flops` a second over the device's peak in `cost.DEVICES`, left out where that is unknown;
-    `sft_vs_pretrain` the same rate where MIDDLE of the tokens are predicted, over that where all are.
+    `tokens_per_s` is that of one process on documents as long as the context; `mfu` is the operations per second by
+    `cost.step_flops` over the device's peak in `cost.DEVICES`, left out for an unknown device; `sft_vs_pretrain` is the
+    rate when the share MIDDLE of the tokens is predicted over the rate when all are.
     """
-    found: dict[str, Any] = {"peak": _peak(device), "tokens_per_s": {}, "mfu": {}, "sft_vs_pretrain": {}}
+    figures: dict[str, Any] = {"peak": _peak(device), "tokens_per_s": {}, "mfu": {}, "sft_vs_pretrain": {}}
     for name in names:
         preset = PRESETS[name]()
         engine = _engine(preset, device)
@@ -35,16 +35,16 @@ def measure(names: list[str], device: torch.device) -> dict[str, Any]:
         seconds = _seconds(engine, batch)
         speed = cost.step_flops(engine.model, [batch]) / seconds
         bf16 = precision(preset.pretrain.train, device).itemsize == 2
-        found["tokens_per_s"][name] = round(batch.used / seconds, 1)
+        figures["tokens_per_s"][name] = round(batch.used / seconds, 1)
         if share := cost.utilisation(speed, cost.device_name(device), 1, bf16=bf16):
-            found["mfu"][name] = round(share["mfu"], 4)
+            figures["mfu"][name] = round(share["mfu"], 4)
         tuned = _row(preset, 1 - MIDDLE).to(device)
-        found["sft_vs_pretrain"][name] = round(tuned.used / _seconds(engine, tuned) / (batch.used / seconds), 3)
-        print(f"{name} {found['tokens_per_s'][name]:,.0f} tokens/s, {cost.memory(device)}", flush=True)
+        figures["sft_vs_pretrain"][name] = round(tuned.used / _seconds(engine, tuned) / (batch.used / seconds), 3)
+        print(f"{name} {figures['tokens_per_s'][name]:,.0f} tokens/s, {cost.memory(device)}", flush=True)
         del engine
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return found
+    return figures
 
 
 def _peak(device: torch.device) -> str:
@@ -58,7 +58,7 @@ def _engine(preset: Preset, device: torch.device) -> PlainEngine:
 
 
 def _row(preset: Preset, unpredicted: float) -> Batch:
-    """A full micro-batch of random documents, of each of which the first part, a share, is not predicted."""
+    """Return a full micro-batch of random documents; the share `unpredicted` at each one's start is not predicted."""
     tokens, vocabulary = preset.pretrain.train.micro_batch_tokens, preset.tokenizer.vocab_size
     length = min(tokens, preset.pretrain.model.context_length)
     documents = [[int(draw(place, row) * vocabulary) for place in range(length)] for row in range(tokens // length)]
@@ -66,12 +66,12 @@ def _row(preset: Preset, unpredicted: float) -> Batch:
 
 
 def _seconds(engine: PlainEngine, batch: Batch) -> float:
-    """The median time of a step of one micro-batch."""
+    """Return the median time of a step on one micro-batch."""
     times = []
     for number in range(WARM + STEPS):
         started = time.perf_counter()
         engine.backward(objectives.language_model(engine.score(batch), batch).loss / batch.weight)
-        engine.step(1e-4)  # returns a number, so all kernels have ended
+        engine.step(1e-4)  # returns a number, so all kernels have finished
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         if number >= WARM:

@@ -1,14 +1,14 @@
-"""Measure the latency that the transformer adds to the predictor, and what the predictor's KV cache saves.
+"""Measure the latency that the transformer adds to the predictor, and the savings of the predictor's KV cache.
 
     python -m benchmarks.serving [--quick] [--model URI] [--repo DIR] [--engines] [--threads N]
 
-One developer types: the caret stands in a file of the project and moves on by a few characters a request; the other
-files travel with each request. For each step the same prompt goes to the predictor directly and through the
-transformer, twice each in turn after a first call that fills the KV cache, and one token comes back: the difference is
-HTTP, JSON, indexing, ranking, packing and tokenising. The model is tiny unless one is given, so the overhead is not
-drowned in the forward pass.
+It simulates one developer who types: the caret advances by a few characters per request in a file of the project, and
+each request contains the other files. At each step the same prompt is sent to the predictor directly and through the
+transformer, twice each in turn after a first call that fills the KV cache, and one token is returned. The difference is
+HTTP, JSON, indexing, ranking, packing and tokenising. The model is tiny by default, so that the forward pass does not
+hide the overhead.
 
-With `--engines` the predictor's two engines are compared instead (`benchmarks.engines`): give a real model.
+With `--engines` the predictor's two engines are compared instead (`benchmarks.engines`); use a real model for that.
 """
 
 import json
@@ -44,14 +44,15 @@ DIRECT = {"max_tokens": 1, "temperature": 0, "ignore_eos": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     parser = entry.Parser(prog="python -m benchmarks.serving", description="Overhead of the transformer.")
-    parser.add_argument("--quick", action="store_true", help="10 steps in place of 100")
-    parser.add_argument("--model", type=absolute_uri, metavar="URI", help="this model folder in place of a tiny one")
+    parser.add_argument("--quick", action="store_true", help="10 steps instead of 100")
+    parser.add_argument("--model", type=absolute_uri, metavar="URI", help="this model folder instead of a tiny one")
     parser.add_argument(
         "--repo", type=input_folder, default=Path(infill.__file__).parent, metavar="DIR", help="the project"
     )
     parser.add_argument("--engines", action="store_true", help="compare transformers and llama.cpp instead")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each engine; 0: as it serves")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each engine; 0 for its default")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or tiny_model(Path(folder) / "model", context_length=CONTEXT_LENGTH)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
-    """All figures for `steps` requests of one typing session."""
+    """Return all figures for `steps` requests of one typing session."""
     config = TransformerConfig(model=model, max_new_tokens=MAX_NEW)
     packer = build_packer(config, prepare(config))
     bodies = _bodies(repo, steps)
@@ -72,10 +73,10 @@ def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
     with both as (predictor, transformer), httpx.Client(timeout=120, trust_env=False) as client:
         for body in bodies:
             ids = packer.pack(read_request(body, MAX_NEW)).prompt.ids
-            asked = {"prompt": ids, **DIRECT}
-            cold.append(_timed(_first_time, client, predictor.url, asked, reused))
+            direct_body = {"prompt": ids, **DIRECT}
+            cold.append(_timed(_first_time, client, predictor.url, direct_body, reused))
             for _ in range(2):
-                direct.append(_timed(_post, client, predictor.url, asked))
+                direct.append(_timed(_post, client, predictor.url, direct_body))
                 through.append(_timed(_post, client, transformer.url, body))
             first.append(_timed(_first_event, client, transformer.url, body))
     overhead = [after - before for before, after in zip(direct, through, strict=True)]
@@ -98,10 +99,10 @@ def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
 
 
 def _bodies(repo: Path, steps: int) -> list[dict[str, Any]]:
-    """The requests of a typing session in the largest file of the project, from its middle on."""
+    """Return the requests of a typing session in the project's largest file, from a third of it on."""
     largest = max(repo.rglob("*.py"), key=lambda file: file.stat().st_size, default=None)
     if largest is None:
-        raise InputError(f"{repo} holds no Python file to type in: give --repo another folder")
+        raise InputError(f"{repo} has no Python file to type in: give --repo another folder")
     path, text = largest.relative_to(repo).as_posix(), read_text(largest)
     context = project_files(repo, path)
     suffix = text[len(text) * 2 // 3 :]
@@ -115,19 +116,19 @@ def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
 
 
 def _first_event(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
-    """Wait for the first event of a stream, then leave."""
+    """Wait for the first event of a stream, then close it."""
     with client.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}) as response:
         next(read_events(response.iter_bytes()))
 
 
 def _first_time(client: httpx.Client, url: str, body: dict[str, Any], reused: list[float]) -> None:
-    """Ask, and note the share of the prompt's tokens that the KV cache held."""
+    """Request a completion, and append to `reused` the share of the prompt's tokens that the KV cache held."""
     counts = client.post(f"{url}/v1/completions", json=body).raise_for_status().json()["usage"]
     reused.append(counts["prompt_tokens_details"]["cached_tokens"] / counts["prompt_tokens"])
 
 
 def _timed(call: Callable[..., None], *arguments: Any) -> float:
-    """Milliseconds."""
+    """Return the milliseconds that a call takes."""
     started = time.perf_counter()
     call(*arguments)
     return (time.perf_counter() - started) * 1000

@@ -1,6 +1,6 @@
-"""The peer of `benchmarks.training`'s ray_vs_torchrun: DeepSpeed's own loop under torchrun, as its tutorial has it.
+"""The peer of `benchmarks.training`'s ray_vs_torchrun: DeepSpeed's loop under torchrun, as in its tutorial.
 
-The last line is the rate of the steps after the first ten, in tokens per second over all ranks.
+The last line of the output is the rate of the steps after the first ten, in tokens per second over all ranks.
 """
 
 import time
@@ -13,7 +13,8 @@ from benchmarks.training import ROWS, TWO, llama, sequences
 
 
 def main() -> None:
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not compiled for us either
+    """Train, and print the rate on rank 0."""
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not compiled for our side either
     torch.distributed.init_process_group("gloo")
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     weights = llama()

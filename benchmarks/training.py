@@ -1,19 +1,19 @@
-"""The training engine beside its peers: the same model, the same data, runs that take turns, medians of ratios.
+"""The training engine against its peers: the same model, the same data, alternating runs, medians of ratios.
 
     python -m benchmarks.training [--quick] [--only NAME ...] [--rounds N]
     python -m benchmarks.training --device cuda [--presets NAME ...]     # the presets' rate and MFU, `rates.py`
 
-Ratios are throughput, ours over theirs; above one we are faster.
+Ratios are our throughput over theirs; above one we are faster.
 
-- step_vs_torch: an optimiser step of our engine against a plain PyTorch loop round the same Hugging Face Llama.
+- step_vs_torch: an optimiser step of our engine against a plain PyTorch loop with the same Hugging Face Llama.
 - step_vs_trainer: the same against Hugging Face's Trainer.
-- sft_vs_trl: tokens that are not padding per second, packed examples, against TRL's SFTTrainer with packing.
-- lora_vs_full: the same of SmolLM2-135M's shape, training LoRA matrices against training all weights.
+- sft_vs_trl: tokens other than padding per second on packed examples, against TRL's SFTTrainer with packing.
+- lora_vs_full: the same with SmolLM2-135M's shape, training LoRA matrices against training all weights.
 - lora_vs_trl: the same with LoRA on both sides, against TRL's SFTTrainer with peft.
-- dpo_vs_trl: pairs per second at prompts of 1,024 tokens and completions of 64, against TRL's DPOTrainer, both with the
-  reference's log-probabilities computed beforehand.
+- dpo_vs_trl: pairs per second with prompts of 1,024 tokens and completions of 64, against TRL's DPOTrainer, both with
+  precomputed log-probabilities of the reference.
 - ray_vs_torchrun: steady tokens per second of two Ray Train workers against two torchrun ranks, both with DeepSpeed.
-- data_wait: share of the time that our loop waits for data, which it tokenises while it trains.
+- data_wait: share of the time for which our loop waits for data, which it tokenises while it trains.
 """
 
 import contextlib
@@ -52,51 +52,56 @@ VOCABULARY: Final = 4_096
 SHAPE: Final = ModelConfig(
     layers=4, width=128, mlp_width=344, heads=4, kv_heads=4, context_length=2_048, rope_base=1e4, tie_embeddings=True
 )
-"""The demo's model, with a context that holds a pair."""
+"""The demo's model, with a context long enough for a pair."""
 TRAIN: Final = TrainConfig(batch_tokens=2_048, micro_batch_tokens=2_048, launcher="local")
 ROWS: Final = 8
 """Sequences in a batch of TRAIN."""
 STEPS: Final = 8
-"""Steps of each turn that are timed, after one that is not."""
+"""Timed steps of each turn, after an untimed one."""
 SMOLLM2: Final = ModelConfig(
     layers=30, width=576, mlp_width=1_536, heads=9, kv_heads=3, context_length=8_192, rope_base=1e5, tie_embeddings=True
 )
 SMOLLM2_VOCABULARY: Final = 49_152
 LORA: Final = replace(TRAIN, lora_rank=16)
 LORA_STEPS: Final = 2
-"""Steps of a turn with that model: each takes some fifteen seconds on two cores."""
+"""Timed steps of a turn with SmolLM2's shape, each of which takes about 15 s on two cores."""
 SLOW: Final = ("ray_vs_torchrun", "lora_vs_full", "lora_vs_trl")
 Turn = Callable[[], float]
-"""Runs for a while and returns its throughput."""
+"""A function that trains for a while and returns its throughput."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the comparisons."""
     parser = entry.Parser(prog="python -m benchmarks.training", description="Speed of the training engine.")
     parser.add_argument("--quick", action="store_true", help=f"one round, without {', '.join(SLOW)}")
-    parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="these figures alone")
+    parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), help="only these figures")
     parser.add_argument(
         "--rounds", type=integer("the number of rounds", 1), default=7, help="turns of each side (default 7)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the presets' speed and MFU")
-    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), help="their speed alone, on the device")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda measures the presets' speed and MFU"
+    )
+    parser.add_argument(
+        "--presets", nargs="+", choices=sorted(PRESETS), help="measure only the speed of these presets on the device"
+    )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("argument --device: PyTorch sees no CUDA device on this machine")
+        parser.error("argument --device: PyTorch finds no CUDA device on this machine")
     if options.presets or options.device == "cuda":
         device = torch.device(options.device)
         rated = rates.measure(options.presets or ["small", "mellum_4b"], device)
         print(json.dumps({"device": cost.device_name(device), **rated}))
         return
     names = options.only or [name for name in COMPARISONS if not (options.quick and name in SLOW)]
-    found: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}
+    figures: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}
     for name in names:
-        found[name] = COMPARISONS[name](1 if options.quick else options.rounds)
-        print(f"{name} {found[name]:.4g}", flush=True)
-    print(json.dumps(found))
+        figures[name] = COMPARISONS[name](1 if options.quick else options.rounds)
+        print(f"{name} {figures[name]:.4g}", flush=True)
+    print(json.dumps(figures))
 
 
 def ratio(ours: Turn, theirs: Turn, rounds: int) -> float:
-    """Median of ours over theirs in turns that follow each other, after one turn of each to warm up."""
+    """Return the median of ours over theirs in alternating turns, after one warm-up turn of each."""
     ours(), theirs()
     pairs = [(ours(), theirs()) for _ in range(rounds)]
     for mine, other in pairs:
@@ -124,7 +129,7 @@ def sequences() -> list[list[int]]:
 def our_steps(
     batch: Batch, objective: objectives.Objective, count: float, decoder: Any = None, steps: int = STEPS
 ) -> Turn:
-    """Throughput of our engine on `batch`, which holds `count` of what is counted."""
+    """Return a turn of our engine on `batch`, which holds `count` units (tokens or pairs)."""
     engine = PlainEngine(decoder or llama(), TRAIN, torch.device("cpu"))
 
     def step() -> None:
@@ -136,7 +141,7 @@ def our_steps(
 
 
 def timed(step: Callable[[], None], count: float, steps: int = STEPS) -> Turn:
-    """A turn of `steps` steps, each of which processes `count` of what is counted."""
+    """Return a turn of `steps` steps, each of which processes `count` units."""
 
     def turn() -> float:
         step()
@@ -165,7 +170,7 @@ def step_vs_torch(rounds: int) -> float:
 
 
 class Stopwatch:
-    """A callback for Hugging Face's trainers: the time of the steps after the first."""
+    """A callback of Hugging Face's trainers that records the time at the end of each step."""
 
     def __new__(cls) -> Any:
         from transformers import TrainerCallback
@@ -180,7 +185,7 @@ class Stopwatch:
 
 
 def their_turn(make: Callable[[list[Any]], Any], count: Callable[[], float]) -> Turn:
-    """Throughput of a trainer that `make` makes with callbacks; `count` is what one of its steps takes."""
+    """Return a turn of the trainer that `make` makes with callbacks; one of its steps processes `count` units."""
 
     def turn() -> float:
         watch = Stopwatch()
@@ -225,13 +230,13 @@ def step_vs_trainer(rounds: int) -> float:
 
 
 def examples() -> list[tuple[list[int], list[int]]]:
-    """Prompt and middle of fine-tuning examples: 200 to 900 tokens before, 20 to 150 after."""
+    """Return fine-tuning examples: prompts of 200 to 900 tokens with middles of 20 to 150."""
     sizes = [(int(200 + 700 * draw("prompt", k)), int(20 + 130 * draw("middle", k))) for k in range(64)]
     return [(tokens(before, "p", k), tokens(after, "m", k)) for k, (before, after) in enumerate(sizes)]
 
 
 class Holes(Listed):
-    """The same as our items."""
+    """The examples as items of our engine."""
 
     what = "examples"
 
@@ -278,7 +283,7 @@ def our_lora(batch: Batch) -> Turn:
 
 @contextlib.contextmanager
 def trl_sft(decoder: Any, lora: Any, steps: int) -> Iterator[Turn]:
-    """Throughput of TRL's SFTTrainer on `examples`, in tokens that are not padding."""
+    """Yield a turn of TRL's SFTTrainer on `examples`, in tokens other than padding."""
     from datasets import Dataset  # type: ignore[import-untyped]
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
@@ -317,7 +322,7 @@ def trl_sft(decoder: Any, lora: Any, steps: int) -> Iterator[Turn]:
 
 
 def tokenizer() -> Any:
-    """A tokenizer that the trainers ask for its padding only: the data are token ids."""
+    """Return a tokenizer, of which the trainers use only the padding, since the data are token ids."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -358,9 +363,9 @@ def words(ids: Sequence[int]) -> str:
 def spaced_tokenizer() -> Any:
     from tokenizers import pre_tokenizers
 
-    found = tokenizer()
-    found.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return found
+    spaced = tokenizer()
+    spaced.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return spaced
 
 
 TWO: Final = TrainConfig(
@@ -386,7 +391,7 @@ def fixed_work(_engine: Engine) -> loop.Work:
 
 
 def ray_vs_torchrun(rounds: int) -> float:
-    """Start-up is left out on both sides: the rate is that of the last 20 of 30 steps."""
+    """Compare the rates of the last 20 of 30 steps, so that start-up does not count on either side."""
     from tests.builders import tiny_tokenizer
 
     def ours() -> float:
@@ -420,12 +425,12 @@ def ray_vs_torchrun(rounds: int) -> float:
 
 
 def steady(rows: Sequence[history.Row]) -> float:
-    """Tokens per second between the first row and the last."""
+    """Return the tokens per second between the first row and the last."""
     return float((rows[-1]["tokens"] - rows[0]["tokens"]) / (rows[-1]["seconds"] - rows[0]["seconds"]))
 
 
 def data_wait(rounds: int) -> float:
-    """Share of the time spent waiting while training on this package's own source, after the first steps."""
+    """Return the share of time spent waiting for data in training on this package's source, after the first steps."""
     from tests.builders import tiny_tokenizer, write_documents
 
     source = {path.name: read_text(path) for path in sorted(Path(model.__file__).parent.rglob("*.py"))}
@@ -461,6 +466,6 @@ COMPARISONS: Final[dict[str, Callable[[int], float]]] = {
 
 
 if __name__ == "__main__":
-    from benchmarks import training  # noqa: PLW0406 (by this name workers find what they are sent)
+    from benchmarks import training  # noqa: PLW0406 (the name under which workers find the pickled functions)
 
     sys.exit(entry.run("python -m benchmarks.training", training.main))

@@ -1,6 +1,6 @@
-"""Writes each chart's README.md from Chart.yaml, values.yaml and ci/; `--check` fails when one is out of date.
+"""Write each chart's README.md from Chart.yaml, values.yaml and ci/; `--check` fails if one is out of date.
 
-In values.yaml a line `# -- text` documents the value under it.
+In values.yaml a line `# -- text` documents the value below it.
 """
 
 import json
@@ -20,29 +20,29 @@ KEY = re.compile(r"^(?P<indent> *)(?P<name>[\w.-]+):(?P<rest>.*)$")
 
 
 def documented(text: str) -> Iterator[tuple[str, str]]:
-    """Dotted name and description of each documented value."""
+    """Yield the dotted name and description of each documented value."""
     path: list[tuple[int, str]] = []
     pending = ""
     for line in text.split("\n"):
-        if found := COMMENT.match(line):
-            pending = found["text"]
-        elif found := KEY.match(line):
-            depth = len(found["indent"])
-            path = [entry for entry in path if entry[0] < depth] + [(depth, found["name"])]
+        if match := COMMENT.match(line):
+            pending = match["text"]
+        elif match := KEY.match(line):
+            depth = len(match["indent"])
+            path = [entry for entry in path if entry[0] < depth] + [(depth, match["name"])]
             if pending:
                 yield ".".join(name for _, name in path), pending
             pending = ""
 
 
 def lookup(values: Any, name: str) -> Any:
-    """The default of a dotted name."""
+    """Return the default of the value with a dotted name."""
     for part in name.split("."):
         values = values[part]
     return values
 
 
 def render(chart: Path) -> str:
-    """The README of a chart folder."""
+    """Return the README of the chart in a folder."""
     about = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
     text = (chart / "values.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text)
@@ -53,7 +53,7 @@ def render(chart: Path) -> str:
         f"{about['description']}",
         "",
         f"Chart {about['version']}, Kubernetes {about['kubeVersion'].removesuffix('-0')}. "
-        "This page is written by `python charts/readme.py`; how to install is in docs/operator-guide.md.",
+        "`python charts/readme.py` generates this page; docs/operator-guide.md describes the installation.",
         "",
         "## Values",
         "",
@@ -70,12 +70,12 @@ def render(chart: Path) -> str:
 
 
 def heading(path: Path) -> str:
-    """The comment on the first line of a values file."""
+    """Return the comment on the first line of a values file."""
     return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def main() -> int:
-    """Writes or checks; 1 when a README is out of date."""
+    """Write or check the READMEs; return 1 if one is out of date."""
     parser = entry.Parser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check

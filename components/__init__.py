@@ -1,1 +1,1 @@
-"""One KFP component per stage: typed artifacts in and out, a body that calls the library."""
+"""One KFP component per stage, with typed artifacts as inputs and outputs and a body that calls the library."""

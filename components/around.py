@@ -1,4 +1,4 @@
-"""Before the first stage and after the last: the preflight, and the exit handler."""
+"""The steps before the first stage and after the last: the preflight and the exit handler."""
 
 from kfp import dsl
 
@@ -7,7 +7,7 @@ from components.images import image
 
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def preflight(preset: str, settings: str, store: str, budget: float) -> str:
-    """Refuse a run that would fail later or cost more GPU-hours than `budget`; returns the digest of what it reads."""
+    """Fail for a run that would fail later or exceed `budget` GPU-hours; return the digest of what the run reads."""
     from infill.pipeline_step import sentence
     from infill.preflight import check
 
@@ -17,7 +17,7 @@ def preflight(preset: str, settings: str, store: str, budget: float) -> str:
 
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def finish(status: dsl.PipelineTaskFinalStatus) -> None:
-    """Sweep what is left of the run, however it ended."""
+    """Delete the run's remaining jobs, however the run ended."""
     from infill.pipeline_step import finish
 
     finish(status.state)

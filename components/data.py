@@ -1,7 +1,7 @@
-"""From code to examples: corpus, tokenizer, syntactic holes.
+"""The data stages, from code to examples: corpus, tokenizer, syntactic holes.
 
-A body is shipped as source: it sees its arguments and what it imports, nothing else of this module.
-Each output is a stage's manifest, a few KB; the bytes stay in the store.
+KFP ships the source of a component's body, which therefore sees only its arguments and its own imports. Each output is
+a stage's manifest of a few KB; the bytes stay in the store.
 """
 
 from kfp import dsl
@@ -14,14 +14,14 @@ def corpus(
     preset: str,
     settings: str,
     store: str,
-    content: str,  # noqa: ARG001 - the digest of the sources; KFP's cache would not know that they have changed
+    content: str,  # noqa: ARG001 - the digest of the sources, by which KFP's cache notices a change
     corpus: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Read the sources and keep what may be trained on."""
+    """Read the sources and keep the documents that may be trained on."""
     from infill.pipeline_step import step
 
-    made = step("corpus", preset=preset, settings=settings, store=store, inputs={}, output=corpus.path)
-    corpus.metadata.update(made.metrics)
+    manifest = step("corpus", preset=preset, settings=settings, store=store, inputs={}, output=corpus.path)
+    corpus.metadata.update(manifest.metrics)
 
 
 @dsl.component(base_image=image_of("tokenizer"), install_kfp_package=False)
@@ -29,16 +29,16 @@ def tokenizer(
     preset: str,
     settings: str,
     store: str,
-    content: str,  # noqa: ARG001 - as above, of the base model
+    content: str,  # noqa: ARG001 - the digest of the base model, for KFP's cache
     corpus: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Train the tokenizer on the corpus, or take that of the base model."""
+    """Train the tokenizer on the corpus, or use that of the base model."""
     from infill.pipeline_step import step
 
     inputs = {"corpus": corpus.path}
-    made = step("tokenizer", preset=preset, settings=settings, store=store, inputs=inputs, output=tokenizer.path)
-    tokenizer.metadata.update(made.metrics)
+    manifest = step("tokenizer", preset=preset, settings=settings, store=store, inputs=inputs, output=tokenizer.path)
+    tokenizer.metadata.update(manifest.metrics)
 
 
 @dsl.component(base_image=image_of("examples"), install_kfp_package=False)
@@ -54,5 +54,5 @@ def examples(
     from infill.pipeline_step import step
 
     inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
-    made = step("examples", preset=preset, settings=settings, store=store, inputs=inputs, output=examples.path)
-    examples.metadata.update(made.metrics)
+    manifest = step("examples", preset=preset, settings=settings, store=store, inputs=inputs, output=examples.path)
+    examples.metadata.update(manifest.metrics)

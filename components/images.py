@@ -1,7 +1,8 @@
-"""The images that components run in, and the one place where their names stand.
+"""The images in which components run; this module defines their names.
 
-`INFILL_IMAGES` may point to a JSON file {"train": "registry/infill-train@sha256:...", ...}, as `make images` writes it;
-it is read when the pipeline is compiled. KFP's cache key holds the reference: by digest, a changed image is a miss.
+`INFILL_IMAGES` may name a JSON file {"train": "registry/infill-train@sha256:...", ...}, which `make images` writes; it
+is read when the pipeline is compiled. KFP's cache key contains the reference, so a changed image with a new digest is a
+miss.
 """
 
 import json
@@ -15,11 +16,14 @@ from infill.text import read_text
 
 NAMES: Final = ("pipeline", "train", "transformer", "predictor")
 IN_PROCESS: Final = "INFILL_IN_PROCESS"
-"""Environment variable: "1" where the compiled pipeline is to run without KubeRay, as under KFP's Docker runner."""
+"""Environment variable: "1" if the compiled pipeline runs without KubeRay, as under KFP's Docker runner."""
 
 
 def image(name: str) -> str:
-    """The image of that name: by digest where `make images` has run, else by this release's tag."""
+    """Return the image of that name: by digest if INFILL_IMAGES is set, else by this release's tag.
+
+    Raises ValueError for an unknown name, InputError if the file does not contain it.
+    """
     if name not in NAMES:
         raise ValueError(f"unknown image {name!r}; choose one of {', '.join(NAMES)}")
     if file := os.environ.get("INFILL_IMAGES"):
@@ -31,5 +35,5 @@ def image(name: str) -> str:
 
 
 def step(stage: str) -> str:
-    """The image of a stage's step: `pipeline`, or `train` where the step itself does what else a RayJob does."""
+    """Return the image of a stage's step: `pipeline`, or `train` if the step itself does the work of a RayJob."""
     return image("train" if stage in RAY_STAGES and os.environ.get(IN_PROCESS) == "1" else "pipeline")

@@ -1,4 +1,4 @@
-"""From evaluated models to a deployment: gate and registry, the deployment record, the report."""
+"""The release stages, from evaluated models to a deployment: gate and registry, deployment record, report."""
 
 from kfp import dsl
 
@@ -19,15 +19,15 @@ def register(
     evaluation_dpo: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
 ) -> bool:
-    """Choose the winner, put it before the gate, register it; returns whether the gate let it through."""
+    """Choose the winner, test it against the gate, register it; return whether it passed the gate."""
     from infill.pipeline_step import step
     from infill.stages import read_decision
 
     models = {"model_base": model_base.path, "model_sft": model_sft.path, "model_dpo": model_dpo.path}
     records = {"evaluation_base": evaluation_base.path, "evaluation_sft": evaluation_sft.path}
     inputs = {"examples": examples.path, **models, **records, "evaluation_dpo": evaluation_dpo.path}
-    made = step("register", preset=preset, settings=settings, store=store, inputs=inputs, output=decision.path)
-    return bool(read_decision(made.uri)["passed"])
+    manifest = step("register", preset=preset, settings=settings, store=store, inputs=inputs, output=decision.path)
+    return bool(read_decision(manifest.uri)["passed"])
 
 
 @dsl.component(base_image=image_of("deploy"), install_kfp_package=False)
@@ -38,7 +38,7 @@ def deploy(
     decision: dsl.Input[dsl.Artifact],
     deployment: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Write the deployment record of the model that passed."""
+    """Write the deployment record of the model that passed the gate."""
     from infill.pipeline_step import step
 
     inputs = {"decision": decision.path}

@@ -1,4 +1,4 @@
-"""The three trainings, and the preferences between the last two."""
+"""The three training stages, the preferences between the last two, and the evaluation."""
 
 from kfp import dsl
 
@@ -19,8 +19,8 @@ def pretrain(
     from infill.pipeline_step import step
 
     inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
-    made = step("pretrain", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
-    model.metadata.update(made.metrics)
+    manifest = step("pretrain", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
+    model.metadata.update(manifest.metrics)
 
 
 @dsl.component(base_image=image_of("sft"), install_kfp_package=False)
@@ -37,8 +37,8 @@ def sft(
     from infill.pipeline_step import step
 
     inputs = {"examples": examples.path, "model": base.path}
-    made = step("sft", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
-    model.metadata.update(made.metrics)
+    manifest = step("sft", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
+    model.metadata.update(manifest.metrics)
 
 
 @dsl.component(base_image=image_of("preferences"), install_kfp_package=False)
@@ -54,8 +54,9 @@ def preferences(
     from infill.pipeline_step import step
 
     inputs = {"examples": examples.path, "model": model.path}
-    made = step("preferences", preset=preset, settings=settings, store=store, inputs=inputs, output=preferences.path)
-    preferences.metadata.update(made.metrics)
+    path = preferences.path
+    manifest = step("preferences", preset=preset, settings=settings, store=store, inputs=inputs, output=path)
+    preferences.metadata.update(manifest.metrics)
 
 
 @dsl.component(base_image=image_of("dpo"), install_kfp_package=False)
@@ -67,12 +68,12 @@ def dpo(
     sft: dsl.Input[dsl.Model],
     model: dsl.Output[dsl.Model],
 ) -> None:
-    """Prefer the chosen completion over the rejected one."""
+    """Train the model to prefer the chosen completion over the rejected one."""
     from infill.pipeline_step import step
 
     inputs = {"preferences": preferences.path, "model": sft.path}
-    made = step("dpo", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
-    model.metadata.update(made.metrics)
+    manifest = step("dpo", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
+    model.metadata.update(manifest.metrics)
 
 
 @dsl.component(base_image=image_of("evaluate"), install_kfp_package=False)
@@ -85,10 +86,10 @@ def evaluate(
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Complete the holes of held-out repositories and measure."""
+    """Complete the holes of held-out repositories and measure the completions."""
     from infill.pipeline_step import step
 
     inputs, label = {"examples": examples.path, "model": model.path}, f"evaluate-{name}"
     path = evaluation.path
-    made = step("evaluate", preset=preset, settings=settings, store=store, inputs=inputs, output=path, label=label)
-    evaluation.metadata.update(made.metrics)
+    manifest = step("evaluate", preset=preset, settings=settings, store=store, inputs=inputs, output=path, label=label)
+    evaluation.metadata.update(manifest.metrics)

@@ -1,1 +1,1 @@
-"""How a cluster for tests is made and what must hold on it."""
+"""A test cluster, checks of runs on it, and the table of resources in the operator's guide."""

@@ -1,6 +1,6 @@
 """The table of GPUs, memory, storage and hours in docs/operator-guide.md, from the counts of `infill.model`.
 
-`python -m deploy.sizing` writes it between its two marks, `--check` fails when it is out of date.
+`python -m deploy.sizing` writes it between its two marks; `--check` fails if it is out of date.
 """
 
 import sys
@@ -19,7 +19,7 @@ GIB: Final = 2.0**30
 
 
 def row(preset: str, stage: str) -> list[str]:
-    """One line: what a training stage of a preset needs."""
+    """Return one row of the table: the resources of a training stage of a preset."""
     config = PRESETS[preset]()
     architecture, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
     train = trainer(config, stage)
@@ -45,15 +45,15 @@ def row(preset: str, stage: str) -> list[str]:
 
 
 def table() -> str:
-    """The Markdown between the marks."""
-    head = ["preset", "stage", "GPUs", "tokens (10^9)", "GiB a GPU", "GiB stored", "hours", "GPU-hours"]
+    """Return the Markdown between the marks."""
+    head = ["preset", "stage", "GPUs", "tokens (10^9)", "GiB per GPU", "GiB stored", "hours", "GPU-hours"]
     rows = [row(preset, stage) for preset in SIZED for stage in TRAINING_STAGES]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> int:
-    """Writes or checks; 1 when the guide is out of date."""
+    """Write or check the table; return 1 if the guide is out of date."""
     parser = entry.Parser(prog="python -m deploy.sizing", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check

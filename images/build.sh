@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the four images and writes their names to dist/images.json, which INFILL_IMAGES points to. With REGISTRY set
-# they are pushed and named by the registry's digests, and the names go into a file of values for each chart too;
-# without it they stay here and keep their tags, which the charts refuse.
+# Build the four images and write their references to dist/images.json, which INFILL_IMAGES names. With REGISTRY set,
+# push them, refer to them by the registry's digests, and also write a file of values for each chart; otherwise they stay
+# local with their tags, which the charts reject.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 torch=${TORCH:-cpu}
@@ -23,7 +23,7 @@ for name in "${names[@]}"; do
     references[$name]=$tag
     if [ -n "${REGISTRY:-}" ]; then
         "$docker" push --quiet "$tag" >/dev/null
-        # An image that lies in several registries has a digest in each.
+        # An image in several registries has a digest in each.
         references[$name]=$("$docker" inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$tag" \
             | grep --max-count 1 --fixed-strings "$repository@sha256:")
     fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the images of dist/images.json as the charts do: read-only, as user 1000, without rights; the transformer and the
-# predictor against each other on a private network, with the model folder $1. Prints sizes, times and the completion.
+# Run the images of dist/images.json as the charts do: read-only, as user 1000, without rights; the transformer with the
+# predictor on a private network, with the model folder $1. Print sizes, times and the completion.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 docker=${DOCKER:-docker}
@@ -24,7 +24,7 @@ for name in pipeline train transformer predictor; do
 done
 most=500
 test $(($("$docker" inspect --format '{{.Size}}' "$(image transformer)") / 1000000)) -lt $most || {
-    echo "images/check.sh: the transformer is not below $most MB" >&2
+    echo "images/check.sh: the transformer must be smaller than $most MB" >&2
     exit 1
 }
 for name in pipeline train; do
@@ -35,7 +35,7 @@ holds() { # image, modules
 }
 holds train 'boto3, deepspeed, ray, s3fs, torch, transformers'
 holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs, infill.cluster.stage'
-# What a step does itself on a cluster must need neither torch nor Ray.
+# The work that a step does itself on a cluster must need neither torch nor Ray.
 "$docker" run --rm --network none "${hardened[@]}" "$(image pipeline)" python -c '
 import importlib
 from infill.cluster.sizing import RAY_STAGES
@@ -46,7 +46,7 @@ holds transformer 'infill.context.kernels, infill.context.scoring, s3fs'
 holds predictor 'gguf, s3fs, xllamacpp'
 for module in torch numba pyarrow; do
     if holds transformer $module 2>/dev/null; then
-        echo "images/check.sh: the transformer holds $module" >&2
+        echo "images/check.sh: the transformer must not contain $module" >&2
         exit 1
     fi
 done
@@ -71,7 +71,7 @@ for _ in $(seq 120); do
     sleep 1
 done
 echo "both ready after $((SECONDS - started)) s"
-# Files, one of which defines what the caret needs: the first request has an index to make and a ranking to run.
+# One of these files defines what the caret needs: the first request builds an index and runs a ranking.
 ask 'import json, time, urllib.request as u
 files = [{"path": f"other_{n}.py", "text": f"def other_{n}(thing_{n}):\n    return thing_{n} + {n}\n"} for n in range(20)]
 files.append({"path": "shapes.py", "text": "def area(width, height):\n    return width * height\n"})

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the four images and runs them: the whole `debug` pipeline in containers, then the transformer and the predictor
-# against each other. With BASE_IMAGE and a Docker that runs it needs no more than `make wheels` does. Otherwise it starts
-# dockerd by hand and makes a base with debootstrap, for which it must be root on Debian; INSTALL=1 installs both when they
-# are missing. Exits with 77 and a sentence where this machine cannot do it.
+# Build the four images and run them: the whole `debug` pipeline in containers, then the transformer with the predictor.
+# With BASE_IMAGE and a running Docker this needs no more than `make wheels`. Otherwise it starts dockerd and makes a base
+# with debootstrap, for which it must run as root on Debian; INSTALL=1 installs both if they are missing. It exits with 77
+# and a sentence if this machine cannot do it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "images/ci.sh: SKIPPED, images neither built nor run: $1" >&2; exit 77; }
@@ -28,7 +28,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update --quiet=2 || skip "Debian's packages cannot be reached"
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null
 fi
-# Debian's own client builds with BuildKit; another one earlier in PATH needs a plug-in for that.
+# Debian's own client builds with BuildKit; another client earlier in PATH needs a plug-in for that.
 if [ -z "${DOCKER:-}" ]; then
     DOCKER=docker
     docker buildx version >/dev/null 2>&1 || DOCKER=/usr/bin/docker

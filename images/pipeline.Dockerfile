@@ -3,13 +3,13 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# cpu or cuda: which lock and which wheels.
+# cpu or cuda selects the lock and the wheels.
 ARG TORCH=cpu
 ENV PIP_NO_INDEX=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 RUN python3.11 -m venv /opt/infill
-# Nothing comes from the network: the wheelhouse holds what the lock names. Tests of packages stay behind; byte
-# code is made here, since nobody can write it later.
+# Nothing comes from the network: the wheelhouse holds every package of the lock. Packages' tests are left out; byte
+# code is compiled here, since the file system is read-only later.
 RUN --mount=type=bind,source=dist/wheels,target=/wheels \
     --mount=type=bind,source=requirements,target=/requirements \
     /opt/infill/bin/pip install --no-compile --find-links "/wheels/${TORCH}" \
@@ -33,7 +33,7 @@ RUN groupadd --gid 1000 infill \
     && mkdir /cache \
     && chown 1000:1000 /cache
 COPY --from=build /opt/infill /opt/infill
-# The root file system is read-only in use: whatever is written goes to /tmp and /cache, which the pod mounts.
+# The root file system is read-only at run time: all writes go to /tmp and /cache, which the pod mounts.
 ENV PATH=/opt/infill/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -1,9 +1,10 @@
-"""Runs the whole pipeline (preset `debug`) in the images of dist/images.json: each step is a container that is
-read-only, without root, rights or network.
+"""Run the whole pipeline (preset `debug`) in the images of dist/images.json, each step in a read-only container.
+
+The containers have no root, rights or network.
 
     INFILL_IMAGES=dist/images.json python images/pipeline.py OUT --repositories FOLDER
 
-OUT must be writable for user 1000, or new. Prints the summary as JSON.
+OUT must be writable for user 1000, or new. The output is the summary as JSON.
 """
 
 import argparse
@@ -25,15 +26,17 @@ TMPFS = f"uid={USER},gid={USER},exec"
 
 
 def main() -> int:
-    """0 when every step succeeded."""
+    """Run the pipeline and print its summary; return 0 if every step succeeded."""
     parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=absolute_path)
-    parser.add_argument("--repositories", type=absolute_path, required=True, help="folder with one folder a repository")
-    given = parser.parse_args()
-    out = given.out
-    shutil.copytree(given.repositories, out / "repositories", dirs_exist_ok=True)
-    os.environ[IN_PROCESS] = "1"  # each step does its stage's work itself
-    from pipelines.full import compile_pipeline  # which names the images when it is imported
+    parser.add_argument(
+        "--repositories", type=absolute_path, required=True, help="folder with one folder per repository"
+    )
+    options = parser.parse_args()
+    out = options.out
+    shutil.copytree(options.repositories, out / "repositories", dirs_exist_ok=True)
+    os.environ[IN_PROCESS] = "1"  # each step does its stage's work itself, without Ray jobs
+    from pipelines.full import compile_pipeline  # reads the images' names when it is imported
     from pipelines.local import report_of
 
     compile_pipeline(out / "pipeline.yaml")
@@ -58,8 +61,8 @@ def main() -> int:
     pipeline = components.load_component_from_file(str(out / "pipeline.yaml"))
     settings = {"corpus.sources": [f"dir:{out / 'repositories'}"]}
     pipeline(store=str(out / "store"), preset="debug", settings=to_text(settings))
-    made = report_of(out)
-    sys.stdout.write(json.dumps(read_summary(made.uri)) + "\n")
+    report = report_of(out)
+    sys.stdout.write(json.dumps(read_summary(report.uri)) + "\n")
     return 0
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fills dist/wheels/$TORCH with every wheel that the images install, at the versions of requirements/$TORCH.txt.
-# Needs an index once; the builds of the images need none. For an air-gapped site copy the folder.
+# Fill dist/wheels/$TORCH with every wheel that the images install, at the versions of requirements/$TORCH.txt.
+# This needs an index; the builds of the images need none. Copy the folder to an air-gapped site.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 torch=${TORCH:-cpu}
@@ -20,24 +20,24 @@ trap 'rm -rf "$new" "$source"' EXIT
 export DS_BUILD_OPS=0
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
-# DeepSpeed comes as source and is built against the torch of the environment; the same holds for our own wheel.
+# DeepSpeed is distributed as source and built against the environment's torch, like our own wheel.
 deepspeed=$(grep '^deepspeed==' "$lock")
 cp "$target/${deepspeed/==/-}"-*.whl "$new" 2>/dev/null || wheel "$deepspeed"
-# Ours is made of the commit that the images' label names, not of what the working tree happens to hold. It carries the
-# context engine's inner loops, compiled for this platform, so that no image needs numba.
+# Our wheel is built from the commit in the images' label, not from the working tree. It contains the context engine's
+# inner loops, compiled for this platform, so that no image needs numba.
 git archive HEAD | tar -x -C "$source"
 (cd "$source" && NUMBA_CACHE_DIR="$source/.numba" "$python" -m tools.kernels)
 platform=$("$python" -c 'import sysconfig; print(sysconfig.get_platform().replace("-", "_"))')
 wheel --config-settings="--build-option=--plat-name=$platform" "$source"
-# What was fetched before is taken from there, without an index if that is everything; what the lock no longer names goes.
+# Reuse wheels that were downloaded before, without an index if they are complete; remove those no longer in the lock.
 fetch() {
     "$tools/bin/pip" wheel --quiet --prefer-binary --find-links "$new" --find-links "$target" --wheel-dir "$new" \
         --constraint "$lock" "$@" 'infill[pipeline,predictor,server,stages,store,tracking,train,transformer]'
 }
 fetch --no-index 2>/dev/null || fetch
-# A folder of CPU wheels in pip's settings satisfies the CUDA lock's torch too.
+# A folder of CPU wheels in pip's settings also satisfies the CUDA lock's torch.
 if [ "$torch" != cpu ] && compgen -G "$new/torch-*+cpu*" >/dev/null; then
-    echo "images/wheels.sh: pip found PyTorch's CPU build for TORCH=$torch: take it out of its find-links" >&2
+    echo "images/wheels.sh: pip found PyTorch's CPU build for TORCH=$torch: remove it from pip's find-links" >&2
     exit 1
 fi
 (cd "$new" && sha256sum -- *.whl >SHA256SUMS)

@@ -1,1 +1,1 @@
-"""The pipeline as KFP sees it, and how it is compiled, run here and submitted."""
+"""The KFP pipeline, and the commands that compile it, run it on this machine and submit it."""

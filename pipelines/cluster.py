@@ -1,7 +1,7 @@
-"""What a step gets on a cluster: room, settings, secrets, a place, retries. A laptop's runner heeds none of it.
+"""Cluster settings of a step: resources, configuration, secrets, nodes, retries. The local runner ignores them all.
 
-The names are those of charts/infill-platform. `INFILL_VALUES` may point to the values (YAML) that the chart was
-installed with; it is read when the pipeline is compiled.
+The names are those of charts/infill-platform. `INFILL_VALUES` may name the file of values (YAML) with which the chart
+was installed; it is read when the pipeline is compiled.
 """
 
 import os
@@ -26,13 +26,13 @@ CONFIG_MAPS: Final[Mapping[str, tuple[str, ...]]] = {
     "infill-environment": ("INFILL_STORE", "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
     "infill-cluster": (cluster_settings.VARIABLE,),
 }
-"""Of the chart -> keys, each an environment variable. All are optional: preflight tells what is missing in a sentence,
-a pod that cannot start would tell nobody."""
+"""The chart's ConfigMaps with their keys, each an environment variable. All are optional, since preflight reports what
+is missing in a sentence, while a pod that cannot start reports nothing."""
 CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 LOGIN: Final = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-"""Keys of the Secrets, each an environment variable. They are optional too: a cluster may have other ways to log in."""
+"""Keys of the Secrets, each an environment variable. They are optional, as a cluster may have other ways to log in."""
 RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
-"""KFP's own label of every pod of a run. As a parameter the run's id would make each run miss KFP's cache."""
+"""KFP's label with the run's id on every pod. If the id were a parameter, each run would miss KFP's cache."""
 USER: Final = 1_000
 
 
@@ -54,7 +54,7 @@ WORKS: Final = Room(cpu_request="1", cpu_limit="4", memory_request="2Gi", memory
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What the chart's values say about pods."""
+    """The settings of pods in the chart's values."""
 
     secret: str = "infill-object-store"
     login: str = "infill-mlflow-client"
@@ -67,7 +67,7 @@ class Place:
 
 @cache
 def place() -> Place:
-    """The place that the values name, else the chart's defaults. Raises InputError for values that are none."""
+    """Return the settings in the file of values, else the chart's defaults. Raises InputError for an invalid file."""
     file = os.environ.get(VALUES, "")
     if not file:
         return Place()
@@ -84,17 +84,19 @@ def place() -> Place:
             claims=dict(jobs.get("claims") or {}),
         )
     except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{file} holds no values of charts/infill-platform ({error}): name the right file") from error
+        raise InputError(
+            f"{file} is not a file of values of charts/infill-platform ({error}): check INFILL_VALUES"
+        ) from error
 
 
 def on_cluster(task: dsl.PipelineTask, *, retries: int = 2) -> dsl.PipelineTask:
-    """The same task, which a cluster now knows how to run."""
+    """Add to `task` what a cluster needs to run it; return the same task."""
     where, name = place(), task.component_spec.name
     room = WORKS if name in STAGES and name not in RAY_STAGES else WAITS
     # Each of KFP's setters reads the sources of all calling modules (`inspect.stack`): seconds for the whole pipeline.
     task.container_spec.resources = dsl.structures.ResourceSpec(**asdict(room))
     if retries:
-        # KubeRay retries a stage by itself; this is for the step: a node that goes away, an API server that is updated.
+        # KubeRay itself retries a stage; this covers the step: a lost node, an update of the API server.
         task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
     for config_map, names in CONFIG_MAPS.items():
         kubernetes.use_config_map_as_env(task, config_map, {key: key for key in names}, optional=True)

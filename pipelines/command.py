@@ -1,4 +1,4 @@
-"""`infill pipeline ...`: compile, submit, status, logs, cancel. A command imports what it needs when it is run."""
+"""`infill pipeline ...`: compile, submit, status, logs, cancel. A command imports what it needs when it runs."""
 
 import argparse
 import os
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 HOST: Final = "KFP_HOST"
 BUILT: Final = Path("dist/images.json")
-"""Where images/build.sh writes the references of what it has pushed."""
+"""The file to which images/build.sh writes the references of the pushed images."""
 
 
 def add(commands: Commands) -> None:
-    """Add `infill pipeline` and what stands below it."""
-    pipeline = commands.add_parser("pipeline", help="the KFP pipeline: see infill pipeline --help").add_subparsers(
+    """Add `infill pipeline` and its subcommands."""
+    pipeline = commands.add_parser("pipeline", help="the KFP pipeline; see infill pipeline --help").add_subparsers(
         metavar="COMMAND", required=True
     )
     compiled = command(
@@ -47,38 +47,42 @@ def add(commands: Commands) -> None:
         "infill pipeline submit --host http://localhost:8888 --store s3://bucket/infill --preset small",
     )
     submit.add_argument(
-        "--parameters", type=input_file, metavar="FILE", help="parameters as YAML; options go before them"
+        "--parameters", type=input_file, metavar="FILE", help="parameters as YAML; options take precedence"
     )
     submit.add_argument("--store", type=absolute_uri, metavar="URI", help="object-store prefix for all artifacts")
     budget(submit)
-    submit.add_argument("--service-account", default="", metavar="NAME", help="of the steps; default: KFP's")
+    submit.add_argument(
+        "--service-account", default="", metavar="NAME", help="service account of the steps (default: KFP's)"
+    )
     submit.add_argument("--no-wait", action="store_true", help="do not follow the run")
     settings_options(submit, preset=None)
     _platform_options(submit)
 
     status = command(pipeline, "status", _run_status, "show a run's steps, states and times")
-    status.add_argument("--follow", action="store_true", help="until it has ended")
+    status.add_argument("--follow", action="store_true", help="follow the run to its end")
     logs = command(pipeline, "logs", _run_logs, "print the log of a step", "infill pipeline logs RUN pretrain --follow")
     cancel = command(pipeline, "cancel", _run_cancel, "stop a run")
     for each in (status, logs, cancel):
         each.add_argument("run", type=word, metavar="RUN", help="the run's id")
-    logs.add_argument("step", type=word, metavar="STEP", help="as the table names it: corpus, evaluate-base, ...")
-    logs.add_argument("--follow", action="store_true", help="until the step has ended")
+    logs.add_argument(
+        "step", type=word, metavar="STEP", help="name of the step in the table: corpus, evaluate-base, ..."
+    )
+    logs.add_argument("--follow", action="store_true", help="follow the log to the step's end")
     for each in (submit, status, logs, cancel):
-        about = f"the KFP API (default: {HOST}); its token in KFP_TOKEN"
+        about = f"the KFP API (default: {HOST}); set its token in KFP_TOKEN"
         each.add_argument("--host", type=url, metavar="URL", default=os.environ.get(HOST) or None, help=about)
-        each.add_argument("--namespace", default="", help="your profile, where KFP has users")
+        each.add_argument("--namespace", default="", help="your profile, if KFP has several users")
 
 
 def _platform_options(parser: argparse.ArgumentParser) -> None:
-    about = "images by digest, as images/build.sh writes them (default: INFILL_IMAGES"
-    parser.add_argument("--images", type=input_file, metavar="FILE", help=f"{about}; of submit also {BUILT})")
-    about = "the values that charts/infill-platform was installed with (default: INFILL_VALUES)"
+    about = "images by digest, as written by images/build.sh (default: INFILL_IMAGES"
+    parser.add_argument("--images", type=input_file, metavar="FILE", help=f"{about}; for submit also {BUILT})")
+    about = "values with which charts/infill-platform was installed (default: INFILL_VALUES)"
     parser.add_argument("--values", type=input_file, metavar="FILE", help=about)
 
 
 def _platform(options: argparse.Namespace) -> None:
-    """Tell the modules that define the pipeline, which read them when they are imported."""
+    """Set the variables that the pipeline's modules read when they are imported. Raises InputError for bad images."""
     for name, file in (("INFILL_IMAGES", options.images), ("INFILL_VALUES", options.values)):
         if file:
             os.environ[name] = str(file)
@@ -89,17 +93,17 @@ def _platform(options: argparse.Namespace) -> None:
 
 
 def _connect(options: argparse.Namespace) -> "Service":
-    """Return the KFP that --host or KFP_HOST names. Raises InputError when neither does."""
+    """Return the KFP at --host or KFP_HOST. Raises InputError if neither is set."""
     from pipelines import service
 
     if not options.host:
-        raise InputError(f"no address of Kubeflow Pipelines: give --host URL, or set {HOST}")
+        raise InputError(f"the address of Kubeflow Pipelines is missing: give --host URL, or set {HOST}")
     return service.connect(options.host, options.namespace)
 
 
 def _compile(options: argparse.Namespace) -> dict[str, str]:
     if options.to.suffix != ".yaml":
-        raise InputError(f"KFP reads the pipeline as YAML: {options.to} must end with .yaml")
+        raise InputError(f"KFP reads the pipeline as YAML: --to must end with .yaml, got {options.to}")
     _platform(options)
     from pipelines.full import compile_pipeline
 
@@ -116,14 +120,14 @@ def _submit(options: argparse.Namespace) -> dict[str, Any]:
     from pipelines import submit, watch
 
     parameters = submit.read_parameters(options.parameters) if options.parameters else {}
-    given = {"preset": options.preset, "store": options.store, "budget": options.budget}
-    parameters |= {name: value for name, value in given.items() if value is not None}
+    overrides = {"preset": options.preset, "store": options.store, "budget": options.budget}
+    parameters |= {name: value for name, value in overrides.items() if value is not None}
     parameters["settings"] = {**submit.settings_in(parameters), **settings_of(options)}
     kfp = _connect(options)
-    made = submit.submit(kfp, parameters, service_account=options.service_account)
+    run = submit.submit(kfp, parameters, service_account=options.service_account)
     console = Console(stderr=True)
-    console.print(f"run {made['run']}: {made['url']}", highlight=False, soft_wrap=True)
-    return made if options.no_wait else watch.follow(kfp, made["run"], console)
+    console.print(f"run {run['run']}: {run['url']}", highlight=False, soft_wrap=True)
+    return run if options.no_wait else watch.follow(kfp, run["run"], console)
 
 
 def _run_status(options: argparse.Namespace) -> dict[str, Any]:

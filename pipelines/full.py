@@ -1,4 +1,4 @@
-"""The whole pipeline: preflight, train, release, report, clean-up. One compiled file for laptop and cluster."""
+"""The whole pipeline: preflight, train, release, report, clean-up, compiled once for laptop and cluster."""
 
 from pathlib import Path
 
@@ -18,17 +18,17 @@ def infill(
     settings: str = "{}",
     budget: float = 24.0,
 ) -> None:
-    """Train, release, report; nothing of it starts before the preflight is content, and nothing is left behind.
+    """Train, release and report, after a preflight that must pass; clean up at the end.
 
     Args:
         store: folder or object-store prefix for the bytes of all artifacts.
         preset: debug, demo, finetune, adapter, base, small, mellum_4b or mellum_4b_gqa.
-        settings: what differs from the preset, as the text of a JSON object: {"pretrain.train.steps": 100}. A
-            parameter of type dict would turn each of its integers into a float on its way.
-        budget: GPU-hours; a run that is estimated to take more is refused.
+        settings: changes to the preset, as the text of a JSON object: {"pretrain.train.steps": 100}. A
+            parameter of type dict would turn its integers into floats.
+        budget: GPU-hours; a run whose estimate is higher is refused.
     """
     run = {"preset": preset, "settings": settings, "store": store}
-    # KFP allows no output from within an exit handler: `pipelines.local.report_of` finds the report instead.
+    # KFP allows no output inside an exit handler, so `pipelines.local.report_of` finds the report instead.
     last = on_cluster(finish()).set_caching_options(enable_caching=False)
     with dsl.ExitHandler(last, name="run"):
         checked = on_cluster(preflight(**run, budget=budget), retries=0).set_caching_options(enable_caching=False)

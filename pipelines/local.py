@@ -1,6 +1,7 @@
 """The compiled pipeline on one machine: KFP's local runner, one Ray, MLflow on sqlite.
 
-KFP makes a new folder for each run; the store, addressed by what made the bytes, is what lets a killed run resume.
+KFP makes a new folder for each run. A killed run resumes by the store, whose addresses are hashes of what made each
+artifact.
 """
 
 import contextlib
@@ -26,18 +27,18 @@ from pipelines.watch import step_names
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:
-    """Run the whole pipeline with everything below `out`; return the run's summary, also in `summary.json` there.
+    """Run the whole pipeline with all files below `out`; return the run's summary, also written to `summary.json`.
 
-    `budget` (GPU-hours) goes before the pipeline's own default. Run again with the same arguments, it goes on where it
-    was killed. Raises InfillError when a step fails.
+    `budget` (GPU-hours) replaces the pipeline's default. Called again with the same arguments, it resumes a killed run.
+    Raises InputError for invalid settings, InfillError when a step fails.
     """
     settings = configuration.absolute_settings(settings)
-    configuration.resolve(preset, settings)  # a user's mistake is told before anything is started
+    configuration.resolve(preset, settings)  # report a user's mistake before anything starts
     out = Path(storage.absolute(str(out)))
     if not configuration.is_text(str(out)):
-        raise InputError(f"the folder of a run must have a name in UTF-8, got {str(out)!a}; choose another --out")
+        raise InputError(f"the name of a run's folder must be UTF-8, got {str(out)!a}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    sys.stderr.write(f"everything goes below {out}, all that the stages say into {out / 'run.log'}\n")
+    sys.stderr.write(f"writing all files below {out}, and the full log to {out / 'run.log'}\n")
     compiled = out / "pipeline.yaml"
     compile_pipeline(compiled)
     arguments: dict[str, Any] = {
@@ -48,19 +49,19 @@ def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | 
     if budget is not None:
         arguments["budget"] = budget
     with _environment(out, preset, settings), _ray():
-        made = _run_compiled(compiled, arguments, out)
-        summary = read_summary(made.uri)
+        report = _run_compiled(compiled, arguments, out)
+        summary = read_summary(report.uri)
     storage.write_json(str(out / SUMMARY_FILE), summary)
     return summary
 
 
 @contextlib.contextmanager
 def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterator[None]:
-    """What the steps, which are processes of their own, read from their environment; the run's parent in MLflow."""
+    """Set the variables that the steps, which are separate processes, read; open the run's parent in MLflow."""
     # The steps may run in another folder, so a relative path in the user's own URI is made absolute too.
     os.environ["MLFLOW_TRACKING_URI"] = tracking.tracking_uri() or tracking.local_store(str(out))
     resolved = configuration.resolve(preset, settings)
-    # Everything that is logged to the run: a preset or a default that has changed since is another run.
+    # The key contains everything that is logged to the run, so that a changed preset or default starts another run.
     key = json.dumps([str(out), preset, tracking.flatten(resolved)], sort_keys=True)
     parent = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset}, config=resolved)
     os.environ["INFILL_PARENT_RUN_ID"] = parent
@@ -71,7 +72,7 @@ def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterato
 
 @contextlib.contextmanager
 def _ray() -> Iterator[None]:
-    """One Ray for all steps: starting one takes longer than a small training. Its address goes into RAY_ADDRESS."""
+    """Run one Ray for all steps, as starting it takes longer than a small training; its address is in RAY_ADDRESS."""
     if "RAY_ADDRESS" in os.environ:
         yield
         return
@@ -94,16 +95,16 @@ def _run_compiled(compiled: Path, arguments: Mapping[str, Any], out: Path) -> ma
     with contextlib.closing(Console(log, sys.stderr, step_names())) as console:
         try:
             with runner(out / "kfp"), contextlib.redirect_stdout(console), warnings.catch_warnings():
-                # It warns of each setting that only a cluster heeds, once a task.
+                # KFP warns, for each task, of every setting that only a cluster uses.
                 warnings.filterwarnings("ignore", module=r"kfp\.local")
                 pipeline(**arguments)
         except RuntimeError as error:
-            raise InfillError(console.error or f"a step failed, see the end of {log}: {error}") from error
+            raise InfillError(console.error or f"a step failed ({error}); see the end of {log}") from error
     return report_of(out / "kfp")
 
 
 def without_retries(compiled: str) -> str:
-    """The compiled pipeline with no step retried: on one machine a step fails for a reason that stays."""
+    """Return the compiled pipeline without retries, since on one machine a step fails for a lasting reason."""
     documents = list(yaml.safe_load_all(compiled))
     for component in (documents[0]["root"], *documents[0]["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
@@ -112,13 +113,13 @@ def without_retries(compiled: str) -> str:
 
 
 def report_of(root: Path) -> manifest.Manifest:
-    """The manifest of the report of the newest run below KFP's local root."""
-    found = max(root.glob("*/report/report"), key=lambda path: path.stat().st_mtime)
-    return manifest.load(str(found))
+    """Return the manifest of the report of the newest run below KFP's local root."""
+    newest = max(root.glob("*/report/report"), key=lambda path: path.stat().st_mtime)
+    return manifest.load(str(newest))
 
 
 def deployment_of(out: Path) -> str:
-    """Return the newest deployment record below a run's folder. Raise InputError when there is none, with the cause."""
+    """Return the newest deployment record below a run's folder. Raises InputError with the reason if there is none."""
     record = manifest.newest(out / "store", "deploy", "deployment.json")
     if record is None:
         raise InputError(_why_not_deployed(out))
@@ -128,16 +129,16 @@ def deployment_of(out: Path) -> str:
 def _why_not_deployed(out: Path) -> str:
     """Return why the folder `out` holds no deployed model, as a sentence for the user."""
     if not out.exists():
-        return f"there is no folder {out}: name the --out of a finished infill run"
+        return f"folder {out} does not exist: name the --out of a finished infill run"
     if not (out / "store").is_dir():
         return f"{out} is not the folder of a run: it has no store; name the --out of an infill run"
     if any((out / "store" / "register").glob("*/manifest.json")):
-        return f"{out} has no deployment: the gate let no model through; see the report there"
-    return f"{out} has no deployment: the run has not come as far as the gate; go on with infill run --out {out}"
+        return f"{out} has no deployment: no model passed the gate; see the report there"
+    return f"{out} has no deployment: the run has not reached the gate; continue it with infill run --out {out}"
 
 
 def examples_of(out: Path) -> str:
-    """Return the newest examples below a run's folder. Raise InputError when there are none."""
+    """Return the newest examples below a run's folder. Raises InputError if there are none."""
     examples = manifest.newest(out / "store", "examples")
     if examples is None:
         raise InputError(f"{out} has no examples; run the pipeline first: infill run --out {out}")

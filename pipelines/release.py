@@ -1,4 +1,4 @@
-"""From three evaluated models to a deployment."""
+"""The pipeline from three evaluated models to a deployment."""
 
 from kfp import dsl
 
@@ -19,9 +19,10 @@ def release(
     evaluation_sft: dsl.Input[dsl.Artifact],
     evaluation_dpo: dsl.Input[dsl.Artifact],
 ) -> dsl.Artifact:
-    """Register the winner and, when the gate lets it through, deploy it; the output is the gate's decision.
+    """Register the winner and deploy it if it passes the gate; return the gate's decision.
 
-    KFP's cache knows neither the registry's champion nor what serves: they run each time and find their work done.
+    Both steps run each time, since KFP's cache knows neither the registry's champion nor the deployed model; they do
+    nothing if their result exists.
     """
     run = {"preset": preset, "settings": settings, "store": store}
     gate = on_cluster(
@@ -36,7 +37,7 @@ def release(
             evaluation_dpo=evaluation_dpo,
         )
     ).set_caching_options(enable_caching=False)
-    # A KFP condition is substituted as text and evaluated: only booleans and numbers are safe in it.
+    # KFP substitutes a condition as text and evaluates it, so only booleans and numbers are safe.
     with dsl.If(gate.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
         deployed = on_cluster(components.deploy(**run, decision=gate.outputs["decision"]))
         deployed.set_caching_options(enable_caching=False)

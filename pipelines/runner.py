@@ -1,7 +1,7 @@
-"""KFP's local runner, whose steps get the interpreter and the arguments exactly as they are.
+"""KFP's local runner, changed so that steps get the interpreter and the arguments exactly as they are.
 
-KFP replaces the text `python3` and its placeholders (`{{$...}}`, `/kfp-workspace`) wherever they stand in a command,
-the user's own paths and settings included, and has a shell split the interpreter's path at spaces.
+KFP replaces the text `python3` and its placeholders (`{{$...}}`, `/kfp-workspace`) anywhere in a command, even in the
+user's paths and settings, and a shell splits the interpreter's path at spaces.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from kfp.dsl.component_factory import EXECUTOR_MODULE
 from kfp.local import placeholder_utils, status, subprocess_task_handler
 
 EXECUTOR_INPUT: Final = "{{$}}"
-"""What a component's command holds in place of its inputs and outputs."""
+"""The placeholder in a component's command for its inputs and outputs."""
 
 
 @contextlib.contextmanager
 def runner(root: Path) -> Iterator[None]:
-    """Inside, a pipeline that is called runs here, each step as a process; KFP's own files go below the folder `root`.
+    """Make a call of a pipeline run it here, each step as a process, with KFP's own files below the folder `root`.
 
     Raises UnicodeEncodeError for a folder whose name is not UTF-8.
     """
@@ -41,7 +41,7 @@ def runner(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Inside, `value` is the `module`'s attribute `name`."""
+    """Replace the attribute `name` of `module` by `value` inside the context."""
     original = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -51,15 +51,15 @@ def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 def _fill_in(full_command: Sequence[str], executor_input_dict: dict[str, Any], **_: Any) -> list[str]:
-    """Return the command of a component with its inputs and outputs, in which nothing more is replaced."""
+    """Return the command of a component with its inputs and outputs, replacing nothing else."""
     return [json.dumps(executor_input_dict) if part == EXECUTOR_INPUT else part for part in full_command]
 
 
-class _Step(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]  # kfp carries no types
+class _Step(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]  # kfp has no types
     """A step as a process of this interpreter, without a shell."""
 
     def run(self) -> status.Status:
-        """Run the step, print what it says line by line, and return how it ended."""
+        """Run the step, print its output line by line, and return its status."""
         script = next(place for place, part in enumerate(self.full_command) if EXECUTOR_MODULE in part)
         source, *arguments = self.full_command[script + 1 :]
         with tempfile.TemporaryDirectory() as folder:

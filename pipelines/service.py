@@ -1,7 +1,7 @@
-"""The API of Kubeflow Pipelines over the SDK's own client: paths in, plain dicts out, errors as sentences.
+"""The API of Kubeflow Pipelines over the SDK's client: paths in, plain dicts out, errors as sentences.
 
-The SDK finds and renews the credentials: the token in KFP_TOKEN, the service account of a pod, or what the user's KFP
-configuration names. Its calls themselves have no time limits, so they are made here.
+The SDK finds and renews the credentials: the token in KFP_TOKEN, the service account of a pod, or those in the user's
+KFP configuration. The SDK's own calls have no time limits, so this module makes the calls.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from infill.errors import InfillError, ServiceError
 API: Final = "/apis/v2beta1"
 TOKEN: Final = "KFP_TOKEN"
 PASSING: Final = (429, 500, 502, 503, 504)
-"""HTTP statuses that a server under load answers for a while."""
+"""HTTP statuses of a server that is temporarily overloaded or away."""
 PAGE: Final = 100
 
 Thing = dict[str, Any]
 
 
 class RefusedError(ServiceError):
-    """KFP answered with an error; `status` is the HTTP status."""
+    """KFP's own error; `status` is the HTTP status."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -38,55 +38,55 @@ class RefusedError(ServiceError):
 
 
 class UnreachableError(ServiceError):
-    """No answer, or one that broke off: worth another attempt."""
+    """The error for a missing or incomplete answer, after which a retry may succeed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """Requests to one KFP."""
+    """A client of one KFP."""
 
     host: str
-    """URL, without a slash at its end."""
+    """URL without a trailing slash."""
     client: Any
-    """kfp_server_api.ApiClient: address, certificates, token and its renewal."""
+    """The kfp_server_api.ApiClient with the address, certificates, token and its renewal."""
     namespace: str = ""
-    """Of the user's profile; empty where KFP has none (single-user)."""
+    """Namespace of the user's profile; empty if KFP has a single user."""
     timeout: float = 15.0
     """Seconds to connect and to wait for each part of an answer."""
     attempts: int = 3
-    """Of a request; 0.5 and 1 s between them."""
+    """Attempts of a request, 0.5 and 1 s apart."""
 
     def pipeline(self, name: str) -> str:
-        """The id of the pipeline of that name, made if there is none."""
-        found = self._named("/pipelines", "pipelines", name, {"namespace": self.namespace})
-        if found is None:
+        """Return the id of the pipeline of that name; create it if there is none."""
+        pipeline = self._named("/pipelines", "pipelines", name, {"namespace": self.namespace})
+        if pipeline is None:
             body = {"name": name, "display_name": name, "namespace": self.namespace}
-            found = self._call("POST", "/pipelines", body=body)
-        return str(found["pipeline_id"])
+            pipeline = self._call("POST", "/pipelines", body=body)
+        return str(pipeline["pipeline_id"])
 
     def version(self, pipeline: str, name: str, file: Path) -> tuple[str, bool]:
-        """The id of the pipeline's version of that name, and whether it had to be uploaded from `file`."""
+        """Return the id of the pipeline's version of that name, and whether it had to be uploaded from `file`."""
         path = f"/pipelines/{pipeline}/versions"
-        found = self._named(path, "pipeline_versions", name, {})
-        if found is not None:
-            return str(found["pipeline_version_id"]), False
+        existing = self._named(path, "pipeline_versions", name, {})
+        if existing is not None:
+            return str(existing["pipeline_version_id"]), False
         query = {"name": name, "display_name": name, "pipelineid": pipeline}
-        made = self._call("POST", "/pipelines/upload_version", query=query, file=file)
-        return str(made["pipeline_version_id"]), True
+        uploaded = self._call("POST", "/pipelines/upload_version", query=query, file=file)
+        return str(uploaded["pipeline_version_id"]), True
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment of that name, made if there is none."""
-        found = self._named("/experiments", "experiments", name, {"namespace": self.namespace})
-        if found is None:
-            found = self._call("POST", "/experiments", body={"display_name": name, "namespace": self.namespace})
-        return str(found["experiment_id"])
+        """Return the id of the experiment of that name; create it if there is none."""
+        experiment = self._named("/experiments", "experiments", name, {"namespace": self.namespace})
+        if experiment is None:
+            experiment = self._call("POST", "/experiments", body={"display_name": name, "namespace": self.namespace})
+        return str(experiment["experiment_id"])
 
     def start(self, run: Thing) -> Thing:
-        """The run as KFP stored it. Not attempted twice: the first attempt may have started it."""
+        """Start a run and return it as stored. It is not retried, since the first attempt may have started it."""
         return self._call("POST", "/runs", body=run, attempts=1)
 
     def run(self, identity: str) -> Thing:
-        """The run with its state and, in `run_details.task_details`, those of its tasks."""
+        """Return the run with its state and, in `run_details.task_details`, the states of its tasks."""
         return self._call("GET", f"/runs/{identity}")
 
     def terminate(self, identity: str) -> None:
@@ -94,8 +94,8 @@ class Service:
         self._call("POST", f"/runs/{identity}:terminate")
 
     def log(self, run: str, pod: str, *, follow: bool) -> Iterator[str]:
-        """The lines of the log of a pod of the run."""
-        path = f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log"  # the one path that has no v2 yet
+        """Yield the lines of the log of one of the run's pods."""
+        path = f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log"  # this path has no v2 yet
         query = [("follow", "true")] if follow else []
         limits = (self.timeout, 3_600.0 if follow else self.timeout)
         with _sentences(self.host):
@@ -106,14 +106,14 @@ class Service:
                 yield line.decode("utf-8", "replace").rstrip("\n")
 
     def page(self, run: str) -> str:
-        """The address of the run for a browser."""
+        """Return the URL of the run's web page."""
         return f"{self.host}/#/runs/details/{run}"
 
     def _named(self, path: str, field: str, name: str, query: Mapping[str, str]) -> Thing | None:
-        """The thing of that display name in a list."""
+        """Return the entry with that display name in the list at `path`; None if there is none."""
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-        asked = {**query, "page_size": str(PAGE), "filter": json.dumps({"predicates": [predicate]})}
-        listed = self._call("GET", path, query=asked).get(field) or []
+        filtered = {**query, "page_size": str(PAGE), "filter": json.dumps({"predicates": [predicate]})}
+        listed = self._call("GET", path, query=filtered).get(field) or []
         return next((dict(each) for each in listed if each.get("display_name") == name), None)
 
     def _call(
@@ -126,7 +126,7 @@ class Service:
         file: Path | None = None,
         attempts: int = 0,
     ) -> Thing:
-        """The answer. Raises RefusedError or UnreachableError."""
+        """Return the answer to a request. Raises RefusedError or UnreachableError."""
         attempts = attempts or self.attempts
         for attempt in range(attempts):
             try:
@@ -159,14 +159,14 @@ def _headers(file: Path | None) -> dict[str, str]:
 
 
 def connect(host: str, namespace: str = "") -> Service:
-    """The KFP at `host`, with the credentials that the SDK finds. Raises ServiceError when it cannot find any."""
+    """Return a client of the KFP at `host` with the SDK's credentials. Raises ServiceError if it finds none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # "only works with KFP 2": so do we
+        warnings.simplefilter("ignore", FutureWarning)  # "only works with KFP 2", like this module
         try:
-            # Any name spares the SDK a question of its own, which it repeats for half a minute with tracebacks.
+            # A name keeps the SDK from asking for one, which it would retry for half a minute with tracebacks.
             client = kfp.Client(host=host, existing_token=os.environ.get(TOKEN) or None, namespace=namespace or "-")
-        except Exception as error:  # whatever a login of the SDK raises
-            raise ServiceError(f"no client for Kubeflow Pipelines at {host}: {_first(error)}") from error
+        except Exception as error:  # the SDK's logins raise various errors
+            raise ServiceError(f"cannot log in to Kubeflow Pipelines at {host}: {_first(error)}") from error
     api = client._run_api.api_client
     api.rest_client.pool_manager.connection_pool_kw["retries"] = False  # attempts are counted here, not in urllib3
     return Service(host=client._existing_config.host, client=api, namespace=namespace)
@@ -174,41 +174,42 @@ def connect(host: str, namespace: str = "") -> Service:
 
 @contextlib.contextmanager
 def _sentences(host: str) -> Iterator[None]:
-    """Inside, what the client raises becomes a sentence."""
+    """Turn the client's exceptions into errors with a sentence."""
     try:
         yield
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
         if getattr(error, "status", 0):
             raise _refused(error, host) from error
         raise UnreachableError(
-            f"Kubeflow Pipelines at {host} does not answer ({_first(error)}): is the address right, and is it up?"
+            f"Kubeflow Pipelines at {host} does not answer ({_first(error)}): check the address and the server"
         ) from error
     except (AttributeError, TypeError, ValueError) as error:
         raise ServiceError(
-            f"{host} answers, but not as Kubeflow Pipelines' API does (a login page?): check the address and the token "
-            f"in {TOKEN}"
+            f"{host} does not answer like the API of Kubeflow Pipelines (perhaps a login page): check the address and "
+            f"the token in {TOKEN}"
         ) from error
 
 
 def _refused(error: Any, host: str) -> RefusedError:
-    """The server's answer as a sentence with what to do."""
+    """Return the error for the server's refusal, with a sentence that says what to do."""
     try:
         answer = json.loads(error.body or "{}")
     except ValueError:
         answer = {}
     message = str(answer.get("message") or answer.get("error") or "") if isinstance(answer, dict) else ""
     status = int(error.status)
-    said = " ".join((message or str(error.reason)).split())[:400]
+    reason = " ".join((message or str(error.reason)).split())[:400]
     if status == 401 or (status == 403 and TOKEN not in os.environ):
         what = f"renew the token in {TOKEN}" if TOKEN in os.environ else f"put a token into {TOKEN}"
-        return RefusedError(status, f"Kubeflow Pipelines at {host} does not let us in ({status}): {what}")
+        return RefusedError(status, f"Kubeflow Pipelines at {host} rejects the login ({status}): {what}")
     if status == 403:
         return RefusedError(
-            status, f"Kubeflow Pipelines at {host} does not allow this ({said}): ask for the right, or name --namespace"
+            status,
+            f"Kubeflow Pipelines at {host} does not allow this ({reason}): ask for the right, or give --namespace",
         )
     if status == 404:
-        return RefusedError(status, f"Kubeflow Pipelines at {host} does not have that ({said}): check the name or id")
-    return RefusedError(status, f"Kubeflow Pipelines at {host} answered {status}: {said}")
+        return RefusedError(status, f"Kubeflow Pipelines at {host} does not have this ({reason}): check the name or id")
+    return RefusedError(status, f"Kubeflow Pipelines at {host} answered {status}: {reason}")
 
 
 def _first(error: BaseException) -> str:

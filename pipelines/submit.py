@@ -1,4 +1,4 @@
-"""Start a run of the pipeline on Kubeflow Pipelines: upload the compiled pipeline unless it is there, then run it."""
+"""Start a run of the pipeline on Kubeflow Pipelines, after uploading the compiled pipeline if it is new."""
 
 import hashlib
 import json
@@ -23,28 +23,28 @@ PARAMETERS: Final = tuple(infill.component_spec.inputs)
 
 
 def read_parameters(file: Path) -> dict[str, Any]:
-    """The run's parameters in a YAML or JSON file. Raises InputError for a file that holds something else."""
+    """Return the run's parameters in a YAML or JSON file. Raises InputError for an invalid file."""
     try:
-        given = yaml.safe_load(read_text(file))
+        parameters = yaml.safe_load(read_text(file))
     except (OSError, DecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} holds no parameters ({error}); write YAML, as: preset: small") from error
-    if not isinstance(given, dict):
-        raise InputError(f"{file} holds no parameters; write one a line, as: preset: small")
-    return check(given)
+        raise InputError(f"{file} is not a file of parameters ({error}); write YAML such as: preset: small") from error
+    if not isinstance(parameters, dict):
+        raise InputError(f"{file} is not a file of parameters; write one per line, such as: preset: small")
+    return check(parameters)
 
 
 def check(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, if the pipeline knows them and the preset knows the settings. Raises InputError otherwise."""
+    """Return the parameters of a run. Raises InputError for an unknown parameter or setting, or a local store."""
     if unknown := sorted(set(parameters) - set(PARAMETERS)):
-        raise InputError(f"the pipeline has no parameter {unknown[0]!r}; it has {', '.join(PARAMETERS)}")
+        raise InputError(f"unknown parameter {unknown[0]!r}; choose from {', '.join(PARAMETERS)}")
     config.resolve(str(parameters.get("preset", "demo")), settings_in(parameters))
     if "store" in parameters and "://" not in str(parameters["store"]):
-        raise InputError(f"store {parameters['store']} is a folder of this machine; a cluster needs s3:// or the like")
+        raise InputError(f"store must be the URI of an object store, such as s3://bucket, got {parameters['store']}")
     return dict(parameters)
 
 
 def settings_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings among a run's parameters: names and values, or the JSON text as which they travel.
+    """Return the settings in a run's parameters, which may be an object or the text of a JSON object.
 
     Raises InputError for anything else.
     """
@@ -52,24 +52,25 @@ def settings_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(settings, str):
         return config.from_text(settings)
     if not isinstance(settings, Mapping):
-        raise InputError(f"settings must be names and values, as {{sft.train.steps: 10}}, got {settings!r}")
+        raise InputError(f"settings must be an object such as {{sft.train.steps: 10}}, got {settings!r}")
     return dict(settings)
 
 
 def submit(service: Service, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
-    """Start a run; return its `run` (id), its `url`, and the `version` of the `pipeline`, "uploaded" or "reused".
+    """Start a run; return its id as `run`, its `url`, the pipeline's `version`, and `pipeline`: uploaded or reused.
 
-    The version's name holds the digest of its content, so an unchanged pipeline is uploaded once.
+    The version's name contains the digest of its content, so that an unchanged pipeline is uploaded once. Raises
+    InputError for invalid parameters, a missing store, or images without digests.
     """
     checked = check(parameters)
     if settings := settings_in(checked):
         checked["settings"] = config.to_text(settings)
     if "store" not in checked:
-        raise InputError("the run has no store: name an object-store prefix, as --store s3://bucket/infill")
+        raise InputError("the run has no store: name an object-store prefix, such as --store s3://bucket/infill")
     if "@sha256:" not in image("pipeline"):
         raise InputError(
-            f"the images have no digests ({image('pipeline')}), so a cluster could run others than it has cached: push "
-            "them by REGISTRY=... images/build.sh, and give --images dist/images.json"
+            f"the images have no digests ({image('pipeline')}), so a cluster might run outdated ones: push them with "
+            "REGISTRY=... images/build.sh, and give --images dist/images.json"
         )
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
@@ -77,7 +78,7 @@ def submit(service: Service, parameters: Mapping[str, Any], *, service_account: 
         name = f"{PIPELINE}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:16]}"
         pipeline = service.pipeline(PIPELINE)
         version, uploaded = service.version(pipeline, name, compiled)
-    made = service.start(
+    started = service.start(
         {
             "display_name": f"infill-{checked.get('preset', 'demo')}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
             "experiment_id": service.experiment(EXPERIMENT),
@@ -86,5 +87,5 @@ def submit(service: Service, parameters: Mapping[str, Any], *, service_account: 
             "service_account": service_account,
         }
     )
-    run = str(made["run_id"])
+    run = str(started["run_id"])
     return {"run": run, "url": service.page(run), "version": name, "pipeline": "uploaded" if uploaded else "reused"}

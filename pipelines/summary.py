@@ -1,4 +1,4 @@
-"""A run's summary for people: the tables that `infill run` prints at its end."""
+"""The tables of a run's summary, which `infill run` prints at its end."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from infill import manifest
 from infill.stages import EVALUATED, STAGES
 
 SHOWN: Final = ("kk", "exact_match", "edit_similarity", "chrf", "over_generation", "under_generation", "eot_rate")
-"""Metrics in the table; all are in the report."""
+"""The metrics in the table; the report has all."""
 
 
 def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
-    """Print what a run read, learned, decided, and where its report and MLflow are."""
+    """Print a run's corpus, stages, evaluation and gate, and where its report and MLflow are."""
     console.print(_corpus(summary, out))
     console.print(_training(summary))
     console.print(_evaluation(summary))
     gate = summary["gate"]
-    verdict = "let through" if gate["passed"] else "refused"
-    console.print(f"winner: {summary['winner']}, {verdict} by the gate: {gate['reason']}", highlight=False)
+    verdict = "passed" if gate["passed"] else "did not pass"
+    console.print(f"winner: {summary['winner']}, which {verdict} the gate: {gate['reason']}", highlight=False)
     console.print(f"model:  {summary['model']}", highlight=False, soft_wrap=True)
     console.print(f"report: {summary['report']}", highlight=False, soft_wrap=True)
     console.print(
@@ -47,7 +47,7 @@ def _corpus(summary: Mapping[str, Any], out: Path) -> Table:
 
 
 def _removed(out: Path) -> list[tuple[str, float]]:
-    """Reasons and counts of what the newest corpus of the run removed, most first."""
+    """Return the reasons and counts of the documents removed from the run's newest corpus, largest first."""
     corpus = manifest.newest(out / "store", "corpus")
     metrics = manifest.load(corpus).metrics if corpus else {}
     counts = [(name.removeprefix("removed_"), count) for name, count in metrics.items() if name.startswith("removed_")]
@@ -64,7 +64,7 @@ def _training(summary: Mapping[str, Any]) -> Table:
 
 
 def _place(name: str) -> tuple[int, int]:
-    """Where a stage stands in the table of stages; an evaluation has its model's name behind its own."""
+    """Return the position of a stage in the table of stages; an evaluation's name ends with its model's."""
     stage, _, model = name.partition("-")
     return list(STAGES).index(stage), [*EVALUATED, model].index(model)
 
@@ -79,7 +79,7 @@ def _evaluation(summary: Mapping[str, Any]) -> Table:
 
 
 def _percent(figure: Mapping[str, float] | None) -> str:
-    """Return a share and its interval in percent, short enough for three of them in 80 columns."""
+    """Return a share and its interval in percent, short enough for three in 80 columns."""
     if figure is None:
         return ""
     value, low, high = (100 * figure[name] for name in ("value", "low", "high"))

@@ -1,4 +1,4 @@
-"""From code to three evaluated models."""
+"""The pipeline from code to three evaluated models."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from pipelines.cluster import on_cluster
 
 
 class Trained(NamedTuple):
-    """What the training pipeline hands to the release."""
+    """The outputs of the training pipeline, which are the inputs of the release."""
 
     corpus: dsl.Dataset
     tokenizer: dsl.Artifact
@@ -27,7 +27,7 @@ class Trained(NamedTuple):
     name="infill-train", description="corpus, tokenizer, base model, SFT, DPO, and an evaluation of each model"
 )
 def train(preset: str, settings: str, store: str, content: str) -> Trained:
-    """Corpus, tokenizer, pre-training, examples, SFT, preferences, DPO, three evaluations."""
+    """Build the data, train the base, SFT and DPO models, and evaluate each of the three."""
     run = {"preset": preset, "settings": settings, "store": store}
     corpus = on_cluster(data.corpus(**run, content=content)).output
     tokenizer = on_cluster(data.tokenizer(**run, content=content, corpus=corpus)).output

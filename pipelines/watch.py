@@ -1,4 +1,4 @@
-"""Follow a run on Kubeflow Pipelines: a live table of its steps, then how it ended."""
+"""Follow a run on Kubeflow Pipelines with a live table of its steps, and report its result."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -25,53 +25,55 @@ COLOURS: Final[Mapping[str, str]] = {
     "CANCELED": "red",
 }
 DRIVER: Final = "-driver"
-"""How KFP ends the names of pods that prepare a step."""
+"""The end of KFP's names of pods that prepare a step."""
 
 
 class RunFailedError(ServiceError):
-    """The run ended otherwise than in success."""
+    """The error of a run that did not succeed."""
 
     exit_code = 1
 
 
 class LeftError(ServiceError):
-    """The user stopped watching; the run goes on."""
+    """The error when the user stops following a run, which continues."""
 
     exit_code = 130
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
+    """A step of a run."""
+
     name: str
     state: str = ""
-    """KFP's state; empty before it has begun."""
+    """KFP's state; empty before the step has begun."""
     started: datetime | None = None
     ended: datetime | None = None
     error: str = ""
 
     @property
     def seconds(self) -> float | None:
-        """How long it has taken so far, or took."""
+        """Seconds that the step has taken so far, or in total; None before it has begun."""
         if self.started is None:
             return None
         return max(0.0, ((self.ended or datetime.now(UTC)) - self.started).total_seconds())
 
 
 def step_names() -> dict[str, str]:
-    """KFP's name of each step's task -> ours, in the order in which they run."""
+    """Return our name of each step by KFP's name of its task, in the order in which they run."""
     spec = infill.pipeline_spec
-    found = {
+    names = {
         key: task.task_info.name
         for part in (spec.root, *spec.components.values())
         for key, task in part.dag.tasks.items()
         if spec.components[task.component_ref.name].executor_label
     }
     order = ["preflight", *STAGES, "finish"]
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[1].split("-")[0]), item[1])))
+    return dict(sorted(names.items(), key=lambda item: (order.index(item[1].split("-")[0]), item[1])))
 
 
 def steps(run: Thing, names: Mapping[str, str]) -> list[Step]:
-    """The steps of a run as KFP tells them, those that have not begun included; of repeated tasks the newest."""
+    """Return all steps of a run with KFP's states, even those that have not begun; of repeated tasks the newest."""
     details = sorted(_details(run), key=lambda task: str(task.get("create_time") or ""))
     newest = {str(task.get("display_name")): task for task in details}
     return [_step(newest.get(key, {}), name) for key, name in names.items()]
@@ -92,25 +94,25 @@ def _step(task: Thing, name: str) -> Step:
 
 
 def _time(text: Any) -> datetime | None:
-    """KFP's RFC 3339 time; it writes the year 1970 for a time that has not come."""
+    """Return KFP's RFC 3339 time; None if it is unknown, for which KFP also writes the year 1970."""
     if not text:
         return None
-    found = datetime.fromisoformat(str(text))
-    return found if found.year > 1970 else None
+    moment = datetime.fromisoformat(str(text))
+    return moment if moment.year > 1970 else None
 
 
 def table(run: Thing, found: list[Step]) -> Table:
-    """Steps, states and times."""
-    made = Table("step", "state", "time", title=f"{run.get('display_name', '')}: {run.get('state') or 'PENDING'}")
+    """Return a table of the steps with their states and times."""
+    shown = Table("step", "state", "time", title=f"{run.get('display_name', '')}: {run.get('state') or 'PENDING'}")
     for step in found:
         colour = COLOURS.get(step.state, "")
         seconds = step.seconds
-        made.add_row(step.name, f"[{colour}]{step.state}[/]" if colour else step.state, _span(seconds))
-    return made
+        shown.add_row(step.name, f"[{colour}]{step.state}[/]" if colour else step.state, _span(seconds))
+    return shown
 
 
 def _span(seconds: float | None) -> str:
-    """Hours, minutes and seconds."""
+    """Return a duration as h:mm:ss or m:ss; empty for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -127,53 +129,53 @@ def follow(
     outage: float = 600.0,
     patience: float = 60.0,
 ) -> dict[str, Any]:
-    """Show the run until it has ended; return its `run`, `state`, `url`, `mlflow` and the seconds of each step.
+    """Show the run until it has ended; return its `run` (id), `state`, `url`, `mlflow` and the seconds of its `steps`.
 
-    On a terminal the table is live, elsewhere each change is a line. KFP may be gone for `outage` seconds; when no step
-    begins within `patience` seconds, that is told. Raises RunFailedError when the run did not succeed.
+    On a terminal the table is live, elsewhere each change is a line. KFP may be unavailable for `outage` seconds; a
+    hint is printed if no step begins within `patience` seconds. Raises RunFailedError if the run does not succeed.
     """
     names, begun, hinted = step_names(), time.monotonic(), False
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-    told: dict[str, str] = {}
+    printed: dict[str, str] = {}
     try:
         if live:
             live.start()
         for run in _states(service, identity, pause, outage):
-            found = steps(run, names)
+            current = steps(run, names)
             if live:
-                live.update(table(run, found), refresh=True)
+                live.update(table(run, current), refresh=True)
             else:
-                _tell(found, told, console)
-            waits = not hinted and not any(step.state not in ("", "PENDING") for step in found)
+                _print_changes(current, printed, console)
+            waits = not hinted and not any(step.state not in ("", "PENDING") for step in current)
             if waits and time.monotonic() - begun > patience:
                 hinted = True
                 console.print(
-                    f"no step has begun for {patience:.0f} s: is its image there, is there room? "
+                    f"no step has begun for {patience:.0f} s; check its image and the free resources with "
                     f"kubectl get pods --selector pipeline/runid={identity}",
                     highlight=False,
                     soft_wrap=True,
                 )
     except KeyboardInterrupt:
         raise LeftError(
-            f"the run goes on; see infill pipeline status {identity}, or stop it by infill pipeline cancel {identity}"
+            f"the run continues; see infill pipeline status {identity}, or stop it: infill pipeline cancel {identity}"
         ) from None
     finally:
         if live:
             live.stop()
-    return outcome(service, run, found)
+    return outcome(service, run, current)
 
 
 def status(service: Service, identity: str, console: Console) -> dict[str, Any]:
-    """Show the run as it is now; return its `run`, `state`, `url` and the state of each step that has begun."""
+    """Show the current state of the run; return its `run` (id), `state`, `url` and the states of its begun `steps`."""
     run = service.run(identity)
-    found = steps(run, step_names())
-    console.print(table(run, found))
-    states = {step.name: step.state for step in found if step.state}
+    current = steps(run, step_names())
+    console.print(table(run, current))
+    states = {step.name: step.state for step in current if step.state}
     return {"run": identity, "state": run.get("state"), "url": service.page(identity), "steps": states}
 
 
 def _states(service: Service, identity: str, pause: float, outage: float) -> Iterator[Thing]:
-    """The run, again and again, until it has ended."""
+    """Yield the run repeatedly until it has ended. Raises ServiceError after an outage of `outage` seconds."""
     broken = 0.0
     while True:
         try:
@@ -192,15 +194,15 @@ def _states(service: Service, identity: str, pause: float, outage: float) -> Ite
         time.sleep(pause)
 
 
-def _tell(found: list[Step], told: dict[str, str], console: Console) -> None:
-    for step in found:
-        if step.state and told.get(step.name) != step.state:
-            told[step.name] = step.state
+def _print_changes(current: list[Step], printed: dict[str, str], console: Console) -> None:
+    for step in current:
+        if step.state and printed.get(step.name) != step.state:
+            printed[step.name] = step.state
             console.print(f"{step.name}: {step.state} {_span(step.seconds)}".rstrip(), highlight=False)
 
 
 def outcome(service: Service, run: Thing, found: list[Step]) -> dict[str, Any]:
-    """The result of a run that has ended. Raises RunFailedError unless it succeeded."""
+    """Return the result of a run that has ended. Raises RunFailedError unless it succeeded."""
     identity, state = str(run["run_id"]), str(run.get("state"))
     if state != "SUCCEEDED":
         failed = next((step for step in found if step.state == "FAILED"), None)
@@ -213,7 +215,7 @@ def outcome(service: Service, run: Thing, found: list[Step]) -> dict[str, Any]:
 
 
 def mlflow_page(run: Thing) -> str:
-    """The address of the run in MLflow: what KFP's own plug-in says, else what the MLflow of the environment knows."""
+    """Return the run's page in MLflow: the one that KFP's plug-in names, else from the MLflow of the environment."""
     for plugin in (run.get("plugins_output") or {}).values():
         for entry in (plugin.get("entries") or {}).values():
             if str(entry.get("value", "")).startswith("http"):
@@ -226,20 +228,20 @@ def _reason(run: Thing) -> str:
 
 
 def logs(service: Service, identity: str, step: str, *, follow: bool) -> Iterator[str]:
-    """The lines of a step's pods. Raises InputError for a step that has no pod."""
+    """Yield the lines of a step's pods. Raises InputError for an unknown step or one without a pod."""
     names = step_names()
     keys = {key for key, name in names.items() if name == step}
     if not keys:
-        raise InputError(f"the pipeline has no step {step!r}; it has {', '.join(names.values())}")
+        raise InputError(f"unknown step {step!r}; choose one of {', '.join(names.values())}")
     pods = list(_pods(_details(service.run(identity)), keys))
     if not pods:
-        raise InputError(f"step {step} of run {identity} has no pod: it has not begun, or KFP's cache had its result")
+        raise InputError(f"step {step} of run {identity} has no pod: it has not begun, or its result was cached")
     for pod in pods:
         yield from service.log(identity, pod, follow=follow)
 
 
 def _pods(details: list[Thing], keys: set[str]) -> Iterator[str]:
-    """Pods of the tasks with those names and of all tasks below them, without KFP's own drivers."""
+    """Yield the pods of the tasks with the names `keys` and of all tasks below them, without KFP's own drivers."""
     below: dict[str, list[Thing]] = {}
     for task in details:
         below.setdefault(str(task.get("parent_task_id") or ""), []).append(task)

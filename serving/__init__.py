@@ -1,1 +1,1 @@
-"""What answers an editor: the predictor with the model, the transformer before it, both on one machine."""
+"""The servers: the predictor, which runs the model, and the transformer, which packs prompts and answers editors."""

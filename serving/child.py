@@ -1,6 +1,6 @@
 """`python -m serving.child MODULE ARGUMENTS...`: run a module as a server that ends with the process that started it.
 
-Standard input is a pipe from that process and never written to: when it closes, the process has ended, however it died.
+Standard input is a pipe from that process, which never writes to it; it closes when the process ends, however it ends.
 """
 
 import os

@@ -19,9 +19,9 @@ from infill.release.smoke import ask
 from serving import local
 
 MAX_CONTEXT_BYTES: Final = 8_000_000
-"""Text of other files in one request: half of what the transformer takes, since JSON escapes line breaks and quotes."""
+"""Bytes of other files in one request: half of the transformer's limit, since JSON escapes line breaks and quotes."""
 MAX_CURRENT_CHARS: Final = 1_000_000
-"""Of the current file so much is sent on each side of the caret; no prompt holds more."""
+"""Characters of the current file that are sent on each side of the caret; no prompt holds more."""
 LIMITS: Final = Limits(files=10_000, file_bytes=500_000)
 TEST_SPLIT: Final = "examples/test.parquet"
 
@@ -40,9 +40,9 @@ def complete(
 ) -> dict[str, Any]:
     """Return the completion at `line` and `column` (from 1, the column in `unit`) of the file `path` in `repo`.
 
-    Returns `text`, `latency_ms` (the whole request), `prompt_tokens`, and `context`: what of the project stood in the
-    prompt (`path`, `lines` as first and last, `score`, `strategy`). Raises InputError for a file or caret that does not
-    exist, ServiceError when the server is gone, slow or refuses.
+    The result holds `text`, `latency_ms` (of the whole request), `prompt_tokens`, and `context`: the parts of the
+    project in the prompt (`path`, `lines` as first and last, `score`, `strategy`). Raises InputError for a file or
+    caret that does not exist, ServiceError when the server is unreachable, too slow or refuses the request.
     """
     root = Path(repo)
     text, path = read_source(root / path), within(root, path)
@@ -61,32 +61,32 @@ def complete(
 
 
 def project_files(root: Path, path: str, text: str = "") -> list[dict[str, str]]:
-    """Return path and text of the project's other files, the nearest first, as far as they fit into a request.
+    """Return the path and text of the project's other files, nearest first, as many as fit into a request.
 
-    `path` is relative to `root`, `text` the text of that file.
+    `path` is the current file, relative to `root`; `text` is its text.
     """
     current = Current(path, text)
     others = list(sources(root, LIMITS, LeftOut()))
     same = current.named_in(source.path for source in others)
-    found: list[dict[str, str]] = []
+    files: list[dict[str, str]] = []
     room = MAX_CONTEXT_BYTES
     for source in sorted(others, key=lambda each: (path_distance(each.path, path), each)):
-        if source.path in same or source.stamp.size > room or len(found) == LIMITS.files:
+        if source.path in same or source.stamp.size > room or len(files) == LIMITS.files:
             continue
         content = read(root, source, LIMITS)
-        if isinstance(content, str):  # it says why the file is no source
+        if isinstance(content, str):  # a string says why the file is skipped
             continue
         if not current.has_text(content[0]):
-            found.append({"path": source.path, "text": content[0].decode()})
+            files.append({"path": source.path, "text": content[0].decode()})
             room -= len(content[0])
-    return found
+    return files
 
 
 def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:
-    """Serve a deployment, complete at `n` carets in held-out files of different repositories, print a table.
+    """Serve a deployment, complete at `n` carets in held-out files of different repositories, and print a table.
 
-    Returns `completions` (repo, path, text, expected, latency_ms, prompt_tokens, context) and `latency_ms` (the
-    largest). Raises InputError when there is no held-out example, ServiceError when a completion fails.
+    The result holds `completions` (repo, path, text, expected, latency_ms, prompt_tokens, context) and `latency_ms`
+    (the largest). Raises InputError when there is no held-out example, ServiceError when a completion fails.
     """
     rows = held_out(examples_uri, n)
     with local.running(deployment_uri) as url:
@@ -94,7 +94,7 @@ def smoke(deployment_uri: str, examples_uri: str, n: int = 3) -> dict[str, Any]:
 
 
 def complete_rows(url: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Complete the holes of examples at the transformer `url`, print a table to stderr, return what `smoke` returns."""
+    """Complete the holes of examples with the transformer at `url` and print a table to stderr; return as `smoke`."""
     with proxies.client(url, timeout=120, headers=headers(api_key())) as client:
         answers = [ask(client, request_of(row)) for row in rows]
     completions = [
@@ -106,11 +106,14 @@ def complete_rows(url: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 
 def held_out(examples_uri: str, n: int) -> list[dict[str, Any]]:
-    """`n` test examples in the order of their ids: with context first, one of each repository before a second."""
+    """Return `n` test examples: one of each repository before a second, those with context first, then by id.
+
+    Raises InputError when there is none.
+    """
     columns = ["id", "repo", "path", "prefix", "middle", "suffix", "context"]
     rows = storage.read_table(storage.join(examples_uri, TEST_SPLIT), columns).to_pylist()
     if not rows:
-        raise InputError(f"{examples_uri} holds no test example; give the corpus more repositories")
+        raise InputError(f"{examples_uri} has no test examples; add repositories to the corpus")
     rows.sort(key=lambda row: (not row["context"], row["id"]))
     seen: dict[str, int] = {}
     rounds = []
@@ -122,7 +125,7 @@ def held_out(examples_uri: str, n: int) -> list[dict[str, Any]]:
 
 
 def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The request for an example: its caret, and of the files behind its context items what is known."""
+    """Return the request for an example: its caret, and as other files the parts that its context items hold."""
     files: dict[str, list[str]] = {}
     for item in row["context"] or ():
         files.setdefault(item["path"], []).append(item["text"])
@@ -131,7 +134,7 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(completions: Sequence[Mapping[str, Any]]) -> Table:
-    """The completions for people."""
+    """Return the completions as a table to print."""
     shown = Table(title="Completions in held-out files", show_lines=True, expand=True)
     for heading in ("caret", "completion", "expected"):
         shown.add_column(heading, overflow="fold", ratio=1)
@@ -144,5 +147,5 @@ def table(completions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _plain(text: str) -> Text:
-    """`text` without what a terminal would take for a command."""
+    """Return `text` with U+FFFD for every character that a terminal might interpret."""
     return Text("".join(each if each.isprintable() or each == "\n" else "�" for each in text.expandtabs()))

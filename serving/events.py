@@ -1,7 +1,7 @@
-"""Server-sent events: write one, and read a stream of them from bytes that may be cut anywhere.
+"""Server-sent events: write one, and read a stream of them from chunks of bytes that may be split anywhere.
 
-A line of such a stream ends in LF, CR or CRLF and in nothing else (WHATWG HTML, section 9.2.6). `str.splitlines` and
-httpx's `iter_lines` also end one at U+2028, U+2029, U+0085, form feeds and others, which generated text may hold.
+A line of such a stream ends with LF, CR or CRLF and nothing else (WHATWG HTML, section 9.2.6). `str.splitlines` and
+httpx's `iter_lines` also split at U+2028, U+2029, U+0085, form feeds and others, which generated text may contain.
 """
 
 import json
@@ -12,23 +12,23 @@ from typing import Any, Final
 DONE: Final = b"data: [DONE]\n\n"
 """The last event of a stream of completions."""
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r(?!\Z))")
-"""A line with its end. A CR at the end of what has come may be the first half of a CRLF, so it has to wait."""
+"""A line with its end. A CR at the end of the buffer may be the first half of a CRLF, so it is left for later."""
 
 
 def event(value: Mapping[str, Any]) -> bytes:
-    """Return `value` as an event of one line, in ASCII: no client can take a character of it for the end of a line."""
+    """Return `value` as an event of one line, in ASCII, so that no client takes a character for the end of a line."""
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
 class EventReader:
-    """Collects the bytes of a stream and gives back the data of each event that is complete."""
+    """A parser that takes the bytes of a stream and returns the data of each complete event."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the data of the events that `chunk` completes; an event without data is left out."""
+        """Return the data of the events that `chunk` completes, without events that have no data."""
         self._rest += chunk
         complete, end = [], 0
         for line in _LINE.finditer(self._rest):
@@ -40,7 +40,7 @@ class EventReader:
         return complete
 
     def _take(self, line: bytes) -> bytes | None:
-        """Return the event's data when `line` is the blank one that ends it."""
+        """Return the event's data when `line` is the blank line that ends it, else None."""
         if not line:
             data, self._data = self._data, []
             return b"\n".join(data) if data else None

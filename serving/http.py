@@ -1,4 +1,4 @@
-"""What both servers do with a request: read a bounded body, notice that the client has gone, answer with an error."""
+"""HTTP helpers of both servers: read a bounded body, notice a client's disconnect, answer with an error."""
 
 import asyncio
 import re
@@ -17,20 +17,20 @@ T = TypeVar("T")
 REQUEST_ID: Final = "x-request-id"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 DRAIN_FACTOR: Final = 4
-"""A body above the limit is read on and thrown away up to this many limits, else the client would see a broken pipe."""
+"""A body above the limit is read and discarded up to this many limits, else the client would see a broken pipe."""
 
 
 def request_id(request: Request) -> str:
-    """The client's `x-request-id` where it is harmless, else a new one."""
-    given = request.headers.get(REQUEST_ID, "")
-    return given if re.fullmatch(r"[A-Za-z0-9_.:-]{1,128}", given) else uuid.uuid4().hex
+    """Return the client's `x-request-id` if it is well-formed, else a new id."""
+    name = request.headers.get(REQUEST_ID, "")
+    return name if re.fullmatch(r"[A-Za-z0-9_.:-]{1,128}", name) else uuid.uuid4().hex
 
 
 def forwarded(request: Request, names: Collection[str]) -> list[tuple[bytes, bytes]]:
-    """Return the request's headers of these (lower-case) names, to be sent on byte by byte.
+    """Return the request's headers with these lower-case names as bytes, to be forwarded unchanged.
 
-    A value may hold bytes that are no ASCII. Blanks round it are no part of it (llama.vim without a key sends
-    `Bearer `). One with control characters, which no HTTP client may send, is left out.
+    A value may hold bytes outside ASCII. Blanks around it are stripped (llama.vim without a key sends `Bearer `). A
+    value with control characters, which no HTTP client may send, is left out.
     """
     return [
         (name, value.strip(b" \t"))
@@ -40,7 +40,7 @@ def forwarded(request: Request, names: Collection[str]) -> list[tuple[bytes, byt
 
 
 async def read_body(request: Request, *, limit: int, timeout_s: float) -> bytes:
-    """The whole body. Raises ApiError 413 above `limit` bytes and 408 when it does not arrive in time."""
+    """Return the whole body. Raises ApiError 413 above `limit` bytes and 408 when it does not arrive in time."""
     chunks: list[bytes] = []
     size = 0
     try:
@@ -59,9 +59,9 @@ async def read_body(request: Request, *, limit: int, timeout_s: float) -> bytes:
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`; when the client goes first, `work` is cancelled and ClientDisconnect raised.
+    """Return the result of `work`; when the client disconnects first, cancel `work` and raise ClientDisconnect.
 
-    The body must have been read before.
+    The request's body must have been read.
     """
     task = asyncio.ensure_future(work)
     watcher = asyncio.create_task(_disconnected(request))
@@ -82,7 +82,7 @@ async def _disconnected(request: Request) -> None:
 
 
 class EventStream(StreamingResponse):
-    """A stream; `close` is called once, however it ends: whole, broken, left by its client."""
+    """A streamed response that calls `close` once, however it ends: completed, broken or left by its client."""
 
     def __init__(
         self,
@@ -103,12 +103,12 @@ class EventStream(StreamingResponse):
 
 
 def json_response(value: dict[str, Any], rid: str, status: int = 200) -> JSONResponse:
-    """`value` with the request's id in the header."""
+    """Return a response with the body `value` and the request's id in a header."""
     return JSONResponse(value, status, headers={REQUEST_ID: rid})
 
 
 def error_response(error: ApiError, rid: str, body: dict[str, Any] | None = None) -> JSONResponse:
-    """The error as `body` says it, in OpenAI's shape where there is none."""
+    """Return the response for an error: `body`, or OpenAI's shape when there is none."""
     response = json_response(body or error.body(), rid, error.status)
     if error.retry_after:
         response.headers["retry-after"] = str(error.retry_after)

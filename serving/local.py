@@ -1,6 +1,6 @@
-"""Both servers on one machine: `infill serve`, and `running` for a test or a smoke run.
+"""Both servers on one machine: `serve` for `infill serve`, and `running` for a test or a smoke run.
 
-Neither is restarted: when one dies, the other is stopped and the error says what the dead one said last.
+Neither is restarted: when one ends, the other is stopped and the error quotes the last lines of its output.
 """
 
 import contextlib
@@ -27,24 +27,24 @@ from serving.transformer.config import TransformerConfig, prepare
 RECORD_FILE: Final = "deployment.json"
 POLL_S: Final = 0.1
 STOP_S: Final = 10.0
-"""A server that has not ended so long after SIGTERM is killed."""
+"""Seconds after SIGTERM until a server that still runs is killed."""
 TAIL_LINES: Final = 30
 DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks without a proxy: the servers run on this machine."""
+"""An opener that uses no proxy, since the servers run on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is served: a model folder, or what a deployment record names."""
+    """The model folder to serve, and the deployment record that names it, if any."""
 
     model: str
     deployment: str = ""
 
 
 def resolve(uri: str) -> Target:
-    """Return the target at `uri`: a model folder, a deployment record, or a folder with one.
+    """Return the target at `uri`: a model folder, a deployment record, or a folder that holds one.
 
-    Raises InputError when there is none.
+    Raises InputError for a record that is missing or damaged, or whose model is missing.
     """
     record = uri if uri.endswith(".json") else storage.join(uri, RECORD_FILE)
     if not storage.exists(record):
@@ -62,7 +62,7 @@ def resolve(uri: str) -> Target:
 
 @dataclass(kw_only=True)
 class Child:
-    """A server process and what it said last."""
+    """A server process and the last lines of its output."""
 
     name: str
     url: str
@@ -71,7 +71,7 @@ class Child:
     reader: threading.Thread | None = None
 
     def ready(self) -> bool:
-        """Whether it answers that it is ready."""
+        """Return whether the server answers that it is ready."""
         try:
             with DIRECT.open(f"{self.url}/v2/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -79,18 +79,18 @@ class Child:
             return False
 
     def check(self) -> None:
-        """Raise ServiceError when it has ended."""
+        """Raise ServiceError if the process has ended."""
         code = self.process.poll()
         if code is None:
             return
         if self.reader:
             self.reader.join(2)
-        said = "\n".join(self.tail) or "(it said nothing)"
-        raise ServiceError(f"the {self.name} has ended with exit code {code}; its last lines:\n{said}")
+        output = "\n".join(self.tail) or "(no output)"
+        raise ServiceError(f"the {self.name} has ended with exit code {code}; its last lines:\n{output}")
 
 
 def start(name: str, module: str, url: str, arguments: Sequence[str], echo: Callable[[str], None]) -> Child:
-    """Start a server that ends with this process; each line that it writes goes to `echo`."""
+    """Start a server that ends with this process; pass each line that it writes to `echo`."""
     root = str(Path(__file__).resolve().parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     process = subprocess.Popen(
@@ -109,7 +109,7 @@ def start(name: str, module: str, url: str, arguments: Sequence[str], echo: Call
         assert process.stdout is not None
         for line in process.stdout:
             child.tail.append(line.rstrip())
-            with contextlib.suppress(OSError):  # whoever listened has gone; the server must not block on a full pipe
+            with contextlib.suppress(OSError):  # the reader has gone, but the server must not block on a full pipe
                 echo(f"{name} | {line.rstrip()}")
 
     child.reader = threading.Thread(target=read, name=name, daemon=True)
@@ -118,7 +118,7 @@ def start(name: str, module: str, url: str, arguments: Sequence[str], echo: Call
 
 
 def wait_ready(children: Sequence[Child], timeout_s: float) -> None:
-    """Return when all are ready. Raises ServiceError when one ends or the time is up."""
+    """Wait until all servers are ready. Raises ServiceError when one ends or the time is up."""
     deadline = time.monotonic() + timeout_s
     waiting = list(children)
     while waiting:
@@ -126,14 +126,14 @@ def wait_ready(children: Sequence[Child], timeout_s: float) -> None:
             child.check()
         waiting = [child for child in waiting if not child.ready()]
         if waiting and time.monotonic() > deadline:
-            said = "\n".join(waiting[0].tail)
-            raise ServiceError(f"the {waiting[0].name} was not ready within {timeout_s:g} s; its last lines:\n{said}")
+            output = "\n".join(waiting[0].tail)
+            raise ServiceError(f"the {waiting[0].name} was not ready within {timeout_s:g} s; its last lines:\n{output}")
         if waiting:
             time.sleep(POLL_S)
 
 
 def stop(children: Sequence[Child]) -> None:
-    """End all of them: politely, then by force."""
+    """End all servers with SIGTERM; kill those that still run after STOP_S seconds."""
     for child in children:
         if child.process.poll() is None:
             child.process.terminate()
@@ -154,7 +154,7 @@ def stop(children: Sequence[Child]) -> None:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -186,10 +186,10 @@ def servers(
     transformer: Sequence[str] = (),
     echo: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[Child, Child]]:
-    """Predictor and transformer for the model or deployment at `uri`, both ready; they are stopped at the end.
+    """Run predictor and transformer for the model or deployment at `uri`; yield both when they are ready.
 
-    `predictor` and `transformer` are further command-line arguments for the two; port 0 takes a free one.
-    Raises InputError when the model cannot be served, ServiceError when a server does not come up.
+    `predictor` and `transformer` are further command-line arguments of the two; port 0 takes a free one.
+    Raises InputError when the model cannot be served, ServiceError when a server does not start.
     """
     target = resolve(uri)
     if artifact := manifest.find(target.model):
@@ -197,7 +197,7 @@ def servers(
     inner, port = free_port(), port or free_port()
     _require_free(host, port)
     config = TransformerConfig(model=target.model, deployment=target.deployment)
-    prepare(config)  # what is wrong with the model's folder is said here, in one sentence
+    prepare(config)  # a bad model folder is reported here, in one sentence
     what = ["--model", target.model, "--deployment", target.deployment]
     upstream = f"http://127.0.0.1:{inner}"
     outer = _url(host, port)
@@ -215,7 +215,7 @@ def servers(
 
 @contextlib.contextmanager
 def running(uri: str, *, predictor: Sequence[str] = (), transformer: Sequence[str] = ()) -> Iterator[str]:
-    """The base URL of a transformer with its predictor that serve `uri`, on free ports of this machine."""
+    """Serve `uri` on free ports of this machine; yield the transformer's base URL."""
     with servers(uri, predictor=predictor, transformer=transformer) as (_, front):
         yield front.url
 
@@ -232,7 +232,7 @@ def serve(
 ) -> None:
     """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM; with `keys`, a file, to those who have one.
 
-    Raises InputError when the model cannot be served, ServiceError when one of the two servers ends by itself.
+    Raises InputError when the model cannot be served, ServiceError when one of the two servers ends on its own.
     """
 
     def say(line: str) -> None:

@@ -1,7 +1,7 @@
-"""OpenAI's completion protocol as far as we speak it: fields of a request, parts of an answer, errors.
+"""The part of OpenAI's completion protocol that we support: fields of a request, parts of an answer, errors.
 
-The predictor and the transformer read the same sampling fields, so they share this module; what only one of them reads
-stands in its own package.
+The predictor and the transformer read the same sampling fields, so they share this module; fields that only one of them
+reads are in its own package.
 """
 
 import difflib
@@ -16,16 +16,16 @@ from infill.errors import InfillError
 from infill.text import clean
 
 MAX_STOP_CHARS: Final = 16_384
-"""Of all stop strings of a request together."""
+"""Characters of all stop strings of a request together."""
 MAX_STOP_IDS: Final = 4_096
 MAX_TOKEN: Final = 2**31 - 1
-"""No vocabulary is larger; servers behind us read a token id as a 32-bit integer."""
+"""The largest token id: no vocabulary is larger, and other predictors read a token id as a 32-bit integer."""
 MAX_WARNINGS: Final = 16
 
 
-def _equals(wanted: float) -> Callable[[Any], bool]:
-    """Return a test for that number; true and false, which Python takes for 1 and 0, are no numbers."""
-    return lambda value: not isinstance(value, bool) and isinstance(value, int | float) and value == wanted
+def _equals(number: float) -> Callable[[Any], bool]:
+    """Return a test for `number`; true and false, which equal 1 and 0 in Python, fail it."""
+    return lambda value: not isinstance(value, bool) and isinstance(value, int | float) and value == number
 
 
 UNSUPPORTED: Final[Mapping[str, Callable[[Any], bool]]] = {
@@ -37,7 +37,7 @@ UNSUPPORTED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "frequency_penalty": _equals(0),
     "presence_penalty": _equals(0),
 }
-"""Fields of the protocol that we do not implement, and which of their values ask for nothing. null asks for nothing."""
+"""Fields that we do not implement, each with a test for the values that have no effect. null has no effect either."""
 SAMPLING_FIELDS: Final = frozenset(UNSUPPORTED) | {
     *("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stop_token_ids"),
     *("ignore_eos", "stream", "stream_options"),
@@ -45,7 +45,7 @@ SAMPLING_FIELDS: Final = frozenset(UNSUPPORTED) | {
 
 
 class ApiError(InfillError):
-    """An error that the client is told, in OpenAI's shape."""
+    """An error that is reported to the client, in OpenAI's shape."""
 
     def __init__(
         self, status: int, message: str, *, code: str, kind: str = "", param: str | None = None, retry_after: int = 0
@@ -56,20 +56,20 @@ class ApiError(InfillError):
         self.kind = kind or ("invalid_request_error" if status < 500 else "server_error")
         self.param = param
         self.retry_after = retry_after
-        """Seconds after which the client may try again; 0 says nothing."""
+        """Seconds after which the client may try again; 0 if unknown."""
 
     def body(self) -> dict[str, Any]:
-        """`{"error": {"message", "type", "code", "param"}}`."""
+        """Return `{"error": {"message", "type", "code", "param"}}`."""
         return {"error": {"message": str(self), "type": self.kind, "code": self.code, "param": self.param}}
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
-    """Status 400: the request is at fault."""
+    """Return an error with status 400, for a request that is at fault."""
     return ApiError(400, message, code=code, param=param)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; lone surrogates in its strings become U+FFFD. Raises ApiError for anything else."""
+    """Return the JSON object in `body`. Raises ApiError 400 for anything else."""
     try:
         value = json.loads(body)
     except RecursionError as error:
@@ -82,7 +82,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def read_text(body: Mapping[str, Any], name: str, default: str = "", limit: int = 0) -> str:
-    """The string field `name`; null counts as absent. `limit` characters at most, 0 for any number."""
+    """Return the string field `name`, or `default` when it is null or absent; lone surrogates become U+FFFD.
+
+    Raises ApiError 400 for another type, or for more than `limit` characters if `limit` is not 0.
+    """
     value = body.get(name)
     if value is None:
         return default
@@ -94,7 +97,7 @@ def read_text(body: Mapping[str, Any], name: str, default: str = "", limit: int 
 
 
 def read_flag(body: Mapping[str, Any], name: str) -> bool:
-    """The boolean field `name`; null and absent are false."""
+    """Return the boolean field `name`; null and absent are false. Raises ApiError 400 for another type."""
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise invalid(f"{name!r} must be true or false", name, "invalid_type")
@@ -102,19 +105,25 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def read_number(body: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
-    """The number field `name` between `low` and `high`; null counts as absent."""
+    """Return the number field `name`, or `default` when it is null or absent.
+
+    Raises ApiError 400 for another type or a number outside `low` to `high`.
+    """
     value = body.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(f"{name!r} must be a number", name, "invalid_type")
-    if not low <= value <= high:  # nor is NaN
-        raise invalid(f"{name!r} must lie between {low:g} and {high:g}", name)
+    if not low <= value <= high:  # NaN fails this test too
+        raise invalid(f"{name!r} must be between {low:g} and {high:g}, got {reprlib.repr(value)}", name)
     return float(value)
 
 
 def read_integer(body: Mapping[str, Any], name: str, low: int | None = None) -> int | None:
-    """Return the integer field `name`, at least `low`; None when it is null or absent. 16.0 is an integer, too."""
+    """Return the integer field `name`, None when it is null or absent; 16.0 counts as an integer.
+
+    Raises ApiError 400 for another type or an integer below `low`.
+    """
     value = body.get(name)
     if value is None:
         return None
@@ -128,7 +137,10 @@ def read_integer(body: Mapping[str, Any], name: str, low: int | None = None) -> 
 
 
 def read_list(body: Mapping[str, Any], name: str, valid: Callable[[Any], bool], what: str, limit: int) -> list[Any]:
-    """The list field `name`, each element of which is `valid`; null and absent give an empty list."""
+    """Return the list field `name`; null and absent give an empty list.
+
+    Raises ApiError 400 for anything but a list of at most `limit` elements that pass `valid`, described by `what`.
+    """
     value = body.get(name)
     if value is None:
         return []
@@ -140,19 +152,19 @@ def read_list(body: Mapping[str, Any], name: str, valid: Callable[[Any], bool], 
 
 
 def integral(values: Any) -> Any:
-    """Return the list `values` with numbers like 16.0, integers for JSON, as integers; anything else as it is."""
+    """Return the list `values` with floats like 16.0 as integers; return anything but a list unchanged."""
     if not isinstance(values, list):
         return values
     return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
 
 
 def is_token(value: Any) -> bool:
-    """Whether `value` can be a token id."""
+    """Return whether `value` can be a token id."""
     return type(value) is int and 0 <= value <= MAX_TOKEN
 
 
 def _read_stops(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the stop strings, each once; an empty one stops nothing."""
+    """Return the stop strings, each once, without empty ones."""
     stops = body.get("stop")
     if stops is None or isinstance(stops, str):
         stops = [stops or ""]
@@ -165,10 +177,10 @@ def _read_stops(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def unknown_fields(body: Mapping[str, Any], known: Collection[str]) -> list[str]:
-    """Return a sentence for each field that we ignore.
+    """Return a warning for each field that is not `known`, at most MAX_WARNINGS of them.
 
-    Clients send fields of other servers (`top_k`, `cache_prompt`, `metadata`) to each that speaks the protocol, so such
-    a field is no error; but whoever misspells one must be able to see it.
+    Clients send fields of other servers (`top_k`, `cache_prompt`, `metadata`) to every server that speaks the protocol,
+    so such a field is not an error; but a client that misspells a field must be able to notice.
     """
     warnings = []
     for name in [name for name in body if name not in known][:MAX_WARNINGS]:
@@ -180,7 +192,7 @@ def unknown_fields(body: Mapping[str, Any], known: Collection[str]) -> list[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the model shall write, and how the answer shall come."""
+    """The sampling settings of a request, and the form of its answer."""
 
     max_tokens: int = 16
     temperature: float = 1.0
@@ -188,10 +200,10 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    """None of them is empty. The text ends before the first of these."""
+    """Strings before the first of which the text ends; none of them is empty."""
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
-    """Write on past the model's own end of text; measurements need it."""
+    """Continue past the model's own end of text; measurements need this."""
     stream: bool = False
     include_usage: bool = False
     """Whether a stream ends with a chunk that holds the usage."""
@@ -200,9 +212,9 @@ class Sampling:
 def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
     """Return the sampling fields of a request.
 
-    `max_completion_tokens` is OpenAI's newer name of `max_tokens` and wins, as in vLLM and llama.cpp. A seed of any
-    size is folded into 64 bits. Raises ApiError for a wrong type, a value out of range or a field that we do not
-    implement.
+    `max_completion_tokens` is OpenAI's newer name for `max_tokens` and takes precedence, as in vLLM and llama.cpp. A
+    seed of any size is folded into 64 bits. Raises ApiError 400 for a wrong type, a value out of range or a field that
+    we do not implement.
     """
     for name, asks_nothing in UNSUPPORTED.items():
         value = body.get(name)
@@ -228,7 +240,7 @@ def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
 
 
 def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
-    """OpenAI's usage object: token counts, `cached` of the prompt's tokens taken from the KV cache."""
+    """Return OpenAI's usage object: counts of tokens, where `cached` tokens of the prompt came from the KV cache."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -239,7 +251,7 @@ def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What each chunk of one answer repeats."""
+    """The fields that each chunk of one answer repeats."""
 
     id: str
     model: str
@@ -247,11 +259,11 @@ class Head:
 
     @classmethod
     def new(cls, request_id: str, model: str) -> "Head":
-        """A head for an answer that starts now."""
+        """Return the head of an answer that starts now."""
         return cls(id=f"cmpl-{request_id}", model=model, created=int(time.time()))
 
     def completion(self, choices: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
-        """An answer or a chunk of one, with further top-level fields."""
+        """Return an answer, or a chunk of one, with `more` as further top-level fields."""
         return {
             "id": self.id,
             "object": "text_completion",
@@ -263,5 +275,5 @@ class Head:
 
 
 def choice(text: str, finish_reason: str | None) -> dict[str, Any]:
-    """The one choice of an answer or a chunk."""
+    """Return the only choice of an answer or a chunk."""
     return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}

@@ -1,1 +1,1 @@
-"""What keeps texts about the code equal to the code."""
+"""Development tools: generated documentation, compiled kernels, training data of the shipped adapter."""

@@ -1,11 +1,11 @@
-"""Fetch and unpack the packages that the shipped adapter is trained on.
+"""Download and unpack the packages on which the shipped adapter is trained.
 
     python -m tools.adapter_sources models/smollm2-135m-fim/sources.txt out/adapter/sources
 
-A line of the list is `pypi NAME==VERSION` or `npm NAME@VERSION`; without a version it is the newest, and the line with
-it is printed, to be written into the list. What is there is not fetched again. Files that hold a long line of a
-HumanEval task are left out, so that the benchmark measures what was learned; with --without-tests, tests and
-documentation are too.
+A line of the list is `pypi NAME==VERSION` or `npm NAME@VERSION`. Without a version the newest is taken, and the line
+with its version is printed, to be copied into the list. Existing packages are not downloaded again. Files that contain
+a long line of a HumanEval task are left out, so that the benchmark measures what was learned; with --without-tests,
+tests and documentation are left out too.
 """
 
 import argparse
@@ -36,10 +36,11 @@ log = logging.getLogger("adapter_sources")
 NPM: Final = "https://registry.npmjs.org"
 DOCUMENTATION: Final = {"doc", "docs"}
 LONG_LINE: Final = 40
-"""A line of a task with so many characters names the task; shorter ones stand in everybody's code."""
+"""Least characters of a line that identifies a task; shorter lines occur in any code."""
 
 
 def main() -> None:
+    """Download the packages on the list that are not yet in the folder."""
     parser = entry.Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path)
     parser.add_argument("folder", type=Path)
@@ -48,23 +49,23 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     forbidden = benchmark_lines() if os.environ.get(humaneval.FOLDER) else None
     if forbidden is None:
-        log.warning("%s is not set: files that hold a task of HumanEval are not looked for", humaneval.FOLDER)
+        log.warning("%s is not set: files that contain a task of HumanEval are not left out", humaneval.FOLDER)
     for line in split_lines(read_text(options.list)):
         if not line.startswith(("pypi ", "npm ")):
             continue
-        index, _, wanted = line.partition(" ")
-        name, version, url, digest = (pypi if index == "pypi" else npm)(wanted.strip())
+        index, _, requirement = line.partition(" ")
+        name, version, url, digest = (pypi if index == "pypi" else npm)(requirement.strip())
         place = options.folder / f"{name.replace('/', '_')}-{version}"
         log.info("%s %s%s%s", index, name, "==" if index == "pypi" else "@", version)
         if not place.exists():
             unpack(download(url, digest), place, without_tests=options.without_tests)
             for path in holding(place, forbidden or frozenset()):
-                log.info("%s holds a task of HumanEval: left out", path)
+                log.info("%s contains a task of HumanEval and is left out", path)
                 path.unlink()
 
 
 def pypi(wanted: str) -> tuple[str, str, str, str]:
-    """Return name, version, URL and SHA-256 of a source distribution, as the index tells by PEP 691."""
+    """Return name, version, URL and SHA-256 of a source distribution on PyPI (PEP 691). Raises SystemExit if none."""
     name, _, version = wanted.partition("==")
     page = httpx.get(
         f"{PYPI}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}, timeout=60, follow_redirects=True
@@ -76,13 +77,13 @@ def pypi(wanted: str) -> tuple[str, str, str, str]:
             files[parse_sdist_filename(file["filename"])[1]] = file
     stable = [each for each in files if not each.is_prerelease]
     if not stable or (version and Version(version) not in files):
-        raise SystemExit(f"{wanted} has no source distribution on PyPI: take it off the list")
+        raise SystemExit(f"{wanted} has no source distribution on PyPI: remove it from the list")
     chosen = Version(version) if version else max(stable)
     return name, str(chosen), urljoin(str(page.url), files[chosen]["url"]), files[chosen]["hashes"]["sha256"]
 
 
 def npm(wanted: str) -> tuple[str, str, str, str]:
-    """Return name, version, URL and SHA-1 of a package's archive."""
+    """Return name, version, URL and SHA-1 of a package's archive on npm."""
     name, _, version = wanted.rpartition("@") if "@" in wanted[1:] else (wanted, "", "latest")
     page = httpx.get(f"{NPM}/{name}/{version}", timeout=60, follow_redirects=True)
     page.raise_for_status()
@@ -91,16 +92,17 @@ def npm(wanted: str) -> tuple[str, str, str, str]:
 
 
 def download(url: str, digest: str) -> bytes:
+    """Return the file at `url`. Raises SystemExit if its SHA-256 or SHA-1 is not `digest`."""
     answer = httpx.get(url, timeout=300, follow_redirects=True)
     answer.raise_for_status()
-    kind = hashlib.sha256 if len(digest) == 64 else hashlib.sha1  # npm tells SHA-1 alone in a form that is hexadecimal
+    kind = hashlib.sha256 if len(digest) == 64 else hashlib.sha1  # npm publishes only SHA-1 in hexadecimal
     if kind(answer.content).hexdigest() != digest:
-        raise SystemExit(f"{url} does not have the digest {digest} that the index tells: try again")
+        raise SystemExit(f"{url} does not have the digest {digest} that the index lists: try again")
     return answer.content
 
 
 def unpack(archive: bytes, place: Path, *, without_tests: bool = False) -> None:
-    """Unpack a tar archive with one folder at its top into `place`, which appears whole."""
+    """Unpack a tar archive with one top folder into `place`, which appears only when it is complete."""
     partial = place.with_name(f"{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -114,7 +116,7 @@ def unpack(archive: bytes, place: Path, *, without_tests: bool = False) -> None:
 
 
 def benchmark_lines() -> frozenset[str]:
-    """Return the long lines of HumanEval's tasks."""
+    """Return the lines of HumanEval's tasks with at least LONG_LINE characters."""
     tasks = humaneval.load("single-line")
     lines = (
         line.strip() for task in tasks for line in split_lines(task.prompt + task.canonical_solution + task.suffix)
@@ -123,10 +125,10 @@ def benchmark_lines() -> frozenset[str]:
 
 
 def holding(folder: Path, lines: frozenset[str]) -> list[Path]:
-    """Return the files below `folder` that hold one of `lines`."""
-    wanted = {line.encode() for line in lines}
+    """Return the files below `folder` that contain one of `lines`."""
+    encoded = {line.encode() for line in lines}
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return [path for path in files if not wanted.isdisjoint(line.strip() for line in path.read_bytes().split(b"\n"))]
+    return [path for path in files if not encoded.isdisjoint(line.strip() for line in path.read_bytes().split(b"\n"))]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The picture of the architecture, `docs/images/architecture.svg`, drawn from the tables below.
 
-`python -m tools.architecture` writes it again.
+`python -m tools.architecture` writes it.
 """
 
 import sys
@@ -20,6 +20,8 @@ GAP: Final = 14
 
 
 class Box(NamedTuple):
+    """A box with a title and one line about it."""
+
     x: float
     y: float
     width: float
@@ -30,6 +32,8 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
+    """An arrow through `points`, with an optional label."""
+
     points: tuple[tuple[float, float], ...]
     label: str = ""
 
@@ -62,7 +66,7 @@ STYLE: Final = """
 
 
 def boxes() -> list[Box]:
-    """Return all boxes, the stages of the training from left to right first."""
+    """Return all boxes, first the stages of the training from left to right."""
     stages = [
         Box(LEFT + number * (STAGE_WIDTH + GAP), TOP, STAGE_WIDTH, ROW, title, about, "stage")
         for number, (title, about) in enumerate(TRAINING)
@@ -89,7 +93,7 @@ def boxes() -> list[Box]:
 
 
 def arrows() -> list[Arrow]:
-    """Return all arrows."""
+    """Return all arrows of the picture."""
     middle = TOP + ROW / 2
     step = STAGE_WIDTH + GAP
     chain = [
@@ -171,7 +175,7 @@ def _arrow(arrow: Arrow) -> str:
 
 
 def main() -> None:
-    """Draw the picture again."""
+    """Write the picture."""
     entry.Parser(prog=PROGRAM, description=__doc__).parse_args()
     FILE.parent.mkdir(parents=True, exist_ok=True)
     FILE.write_text(draw(), encoding="utf-8")

@@ -1,6 +1,6 @@
 """The generated pages of the documentation: command line, settings, artifacts, and the tree of the code.
 
-`python -m tools.docs` writes them again; a test holds pages and code equal.
+`python -m tools.docs` writes them; a test compares them with the code.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def command_line() -> str:
         "# Command line\n",
         GENERATED,
         "Every command exits with 0 on success and with 2, and one sentence on standard error, for a mistake that you "
-        "can mend; exit codes of cluster jobs are in the [operator's guide](../operator-guide.md#jobs-on-ray).\n",
+        "can correct; exit codes of cluster jobs are in the [operator's guide](../operator-guide.md#jobs-on-ray).\n",
     ]
     for words, parser in commands(cli._parser(), ("infill",)):
         sections.append(f"{'#' * min(len(words) + 1, 4)} `{' '.join(words)}`\n")
@@ -66,7 +66,7 @@ def command_line() -> str:
 def commands(
     parser: argparse.ArgumentParser, words: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    """Yield `parser` and all parsers below it with their words, in the order in which they were added."""
+    """Yield the words and parser of a command and of all its subcommands, in the order in which they were added."""
     yield words, parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -75,17 +75,17 @@ def commands(
 
 
 def all_settings() -> str:
-    """Return the reference of the settings: one table for each group, then those of the two servers."""
+    """Return the reference of the settings: a table for each group, then one for each of the two servers."""
     parts = [
         "# Settings\n",
         GENERATED,
         "Give a setting as `--set NAME=VALUE`, for example `--set sft.train.steps=500`. A value is JSON: `500`, "
         '`0.5`, `true`, `["a", "b"]`; anything that is not JSON is taken as a string. Short names stand for one or '
         "several settings: `sources`, `base_model`, `add_fim`, `adapter`, `seed`. Defaults are those of the published "
-        "model or our choice; a preset changes some of them. A setting marked * says how a stage runs and does not "
-        "change what it makes, so changing it makes nothing anew.\n",
+        "model or our choice; a preset changes some of them. A setting marked * affects how a stage runs but not its "
+        "result, so finished stages are reused when it changes.\n",
         "## Presets\n",
-        "| preset | what it is for |\n| --- | --- |",
+        "| preset | purpose |\n| --- | --- |",
         *(f"| `{name}` | {first_sentence(preset)} |" for name, preset in config.PRESETS.items()),
         "",
     ]
@@ -122,7 +122,7 @@ def rows(kind: type, prefix: str) -> Iterator[str]:
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:
-    """Return the default of a field as the reference shows it."""
+    """Return the default of a field in the reference's form."""
     if field.default is not dataclasses.MISSING:
         return f"`{shown(field.default)}`"
     if field.default_factory is not dataclasses.MISSING:
@@ -131,7 +131,7 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a default as a user would write it, shortened."""
+    """Return a default in the form in which a user writes it, shortened."""
     text = cell(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -144,7 +144,7 @@ def type_name(kind: Any) -> str:
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """Return the docstring under each field of a dataclass, by the field's name."""
+    """Return the docstrings of a dataclass's fields by name."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
     docs: dict[str, str] = {}
@@ -157,25 +157,25 @@ def field_docs(kind: type) -> dict[str, str]:
 
 
 def cell(text: str) -> str:
-    """Return `text` so that it stays in its cell of a Markdown table."""
+    """Return `text` escaped for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def with_part(text: str, name: str, part: str) -> str:
-    """Return `text`, a page, with what stands between the two comments of `name` as the code has it now.
+    """Return the page `text` with the content between the two comments of `name` replaced by `part`.
 
-    Raises ValueError where the page has no such comments.
+    Raises ValueError if the page has no such comments.
     """
     start, end = f"<!-- {name}: python -m tools.docs -->\n", f"<!-- end of {name} -->\n"
-    before, found, rest = text.partition(start)
+    before, opened, rest = text.partition(start)
     _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"the page has no part {name!r}: it begins with {start!r} and ends with {end!r}")
+    if not opened or not closed:
+        raise ValueError(f"the page lacks the part {name!r}, which begins with {start!r} and ends with {end!r}")
     return before + start + part + end + after
 
 
 def http_api(text: str) -> str:
-    """Return `text`, the page of the HTTP API, with the tables of addresses and of each protocol's fields."""
+    """Return the page of the HTTP API with current tables of addresses, each protocol's fields, and statuses."""
     parts = {f"fields of {each.name}": protocol_fields(each.fields) for each in PROTOCOLS}
     for name, lines in {"addresses": addresses(), **parts, "statuses": statuses()}.items():
         text = with_part(text, name, "\n" + "\n".join(lines) + "\n\n")
@@ -183,25 +183,25 @@ def http_api(text: str) -> str:
 
 
 def addresses() -> Iterator[str]:
-    """Yield the table of what the transformer answers."""
-    yield from ("| method and path | what it does |", "| --- | --- |")
+    """Yield the table of the transformer's routes."""
+    yield from ("| method and path | answer |", "| --- | --- |")
     for path, protocols in by_path().items():
-        yield f"| `POST {path}` | complete at a caret: {', '.join(each.title for each in protocols)} |"
+        yield f"| `POST {path}` | a completion at a caret: {', '.join(each.title for each in protocols)} |"
     for page in PAGES:
         yield f"| `{page.method} {page.path}` | {cell(page.about)} |"
-    yield "| `GET /openapi.json` | this interface as OpenAPI 3.1 describes it |"
+    yield "| `GET /openapi.json` | the description of this interface in OpenAPI 3.1 |"
     yield "| `GET /v1/models/{name}`, `GET /v2/health/ready` | readiness, as KServe defines it |"
     yield "| `GET /metrics` | Prometheus: requests, packing time, context items, tokens |"
 
 
 def protocol_fields(fields: Fields) -> Iterator[str]:
-    """Yield the table of a protocol's fields, then those that are taken and ignored."""
+    """Yield the table of a protocol's fields, then the list of ignored ones."""
     yield from ("| field | type | meaning |", "| --- | --- | --- |")
     for name, field in fields.items():
         if field.schema:
             yield f"| `{name}` | {cell(json_type(field))} | {cell(field.about)} |"
     unused = [f"`{name}`" for name, field in fields.items() if not field.schema]
-    yield from ("", f"Taken and ignored: {', '.join(unused)}.")
+    yield from ("", f"Accepted and ignored: {', '.join(unused)}.")
 
 
 def json_type(field: Field) -> str:
@@ -214,7 +214,7 @@ def json_type(field: Field) -> str:
 
 
 def statuses() -> Iterator[str]:
-    """Yield the table of the statuses that are not 200."""
+    """Yield the table of the statuses other than 200."""
     yield from ("| status | meaning |", "| --- | --- |")
     for status, about in STATUS.items():
         yield f"| {status} | {cell(about[0].lower() + about[1:])} |"
@@ -231,10 +231,10 @@ def tree() -> Iterator[str]:
 
 
 def about(file: Path) -> str:
-    """Return the first sentence of a module's docstring without its full stop. Raises ValueError when there is none."""
+    """Return the first paragraph of a module's docstring without its full stop. Raises ValueError if there is none."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
     if not text:
-        raise ValueError(f"{file} has no docstring: say what the file holds")
+        raise ValueError(f"{file} has no docstring: describe what the file holds")
     return " ".join(text.split("\n\n")[0].split()).removesuffix(".")
 
 
@@ -253,7 +253,7 @@ def _line(name: str, file: Path) -> str:
 
 
 def main() -> None:
-    """Write the pages again."""
+    """Write the generated pages."""
     entry.Parser(prog=PROGRAM, description=__doc__).parse_args()
     for page, text in pages().items():
         page.write_text(text, encoding="utf-8")

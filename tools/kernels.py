@@ -26,7 +26,7 @@ from infill.corpus import benchmarks, dedup, shingles
 from infill.storage import write_bytes, write_table
 
 CPU: Final = {"x86_64": "x86-64-v2"}.get(platform.machine(), "generic")
-"""What every server of the last fifteen years can run."""
+"""The instruction set, which all servers of the last fifteen years have."""
 
 
 def exercise() -> None:
@@ -40,11 +40,11 @@ def exercise() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store.save(index, f"{folder}/index")
         restored = store.load(f"{folder}/index")
-    for asked in (index, restored or index, ProjectIndex()):
+    for each in (index, restored or index, ProjectIndex()):
         for strategy in STRATEGIES:
             for path in ("p0/m.py", "p0/new.py"):
-                rank(asked, Query(path=path, prefix=_module(4)[:900], suffix=_module(4)[900:]), strategy, 8)
-                rank(asked, Query(path=path, prefix="", suffix=""), strategy, 8)
+                rank(each, Query(path=path, prefix=_module(4)[:900], suffix=_module(4)[900:]), strategy, 8)
+                rank(each, Query(path=path, prefix="", suffix=""), strategy, 8)
     _find_copies()
 
 
@@ -78,9 +78,9 @@ def _module(number: int) -> str:
 
 
 def called(modules: list[ModuleType]) -> Iterator[tuple[str, Any, list[tuple[Any, ...]]]]:
-    """(name, function, argument types of each version) of each loop that Python calls.
+    """Yield the name, function and argument types (of each version) of each loop that Python calls.
 
-    Raises ValueError for one that `exercise` does not reach.
+    Raises ValueError for a loop that `exercise` does not call.
     """
     for module in modules:
         for name, loop in vars(module).items():
@@ -94,19 +94,19 @@ def called(modules: list[ModuleType]) -> Iterator[tuple[str, Any, list[tuple[Any
 
 
 def _merged(signatures: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """One version for all that differ in strides or in being read-only alone: the one that takes every array."""
-    found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    """Return one version for those that differ only in strides or mutability: the one that accepts every array."""
+    groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for types in signatures:
-        found.setdefault(tuple(getattr(each, "dtype", each) for each in types), []).append(types)
-    return [tuple(max(each, key=_generality) for each in zip(*versions, strict=True)) for versions in found.values()]
+        groups.setdefault(tuple(getattr(each, "dtype", each) for each in types), []).append(types)
+    return [tuple(max(each, key=_generality) for each in zip(*versions, strict=True)) for versions in groups.values()]
 
 
 def _generality(kind: Any) -> tuple[bool, bool]:
     return getattr(kind, "layout", "C") != "C", not getattr(kind, "mutable", True)
 
 
-def _told(kind: Any) -> str:
-    """A numba type in the words of `compiled`."""
+def _type_name(kind: Any) -> str:
+    """Return the name of a numba type in `compiled`."""
     from numba import types
     from numba.np.numpy_support import as_dtype
 
@@ -116,14 +116,14 @@ def _told(kind: Any) -> str:
 
 
 def build(folder: Path) -> Path:
-    """Compile into `folder`, in place of what was there; the extension module.
+    """Compile the loops into `folder`, replacing older files; return the path of the extension module.
 
-    Raises ValueError when a loop was never called, or none is left to compile.
+    Raises ValueError if a loop was never called, or if the loops in use are already compiled.
     """
     for old in (*folder.glob(f"{compiled.MODULE}.*.so"), folder / compiled.TABLE):
         old.unlink(missing_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's only way ahead of time is to be replaced one day
+        warnings.simplefilter("ignore")  # numba deprecates its only ahead-of-time compiler
         from numba.pycc.cc import CC
 
     from infill.context import kernels, scoring
@@ -137,9 +137,9 @@ def build(folder: Path) -> Path:
         for number, types in enumerate(versions):
             export = f"{name.replace('.', '_')}_{number}"
             compiler.export(export, types)(function)
-            table[name].append({"export": export, "types": [_told(kind) for kind in types]})
+            table[name].append({"export": export, "types": [_type_name(kind) for kind in types]})
     if not table:
-        raise ValueError("the loops in use are compiled already: delete those beside infill/context/compiled.py")
+        raise ValueError("the loops in use are already compiled: delete the module beside infill/context/compiled.py")
     compiler.compile()
     file = folder / compiled.TABLE
     file.write_text(json.dumps({"source": compiled.source_digest(), "loops": table}, indent=1, sort_keys=True) + "\n")
@@ -147,7 +147,7 @@ def build(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Compile beside the source and print the extension module's path."""
+    """Compile the loops beside the source and print the extension module's path."""
     sys.stdout.write(f"{build(Path(compiled.__file__).parent)}\n")
 
 

@@ -1,1 +1,1 @@
-"""The context engine beside its peers: speed, coverage of what missing code needs, reuse of the KV cache."""
+"""The context engine against its peers: speed, coverage of the identifiers in missing code, reuse of the KV cache."""

@@ -1,9 +1,9 @@
-"""Measure the context engine beside its peers; the last line is one JSON object.
+"""Measure the context engine against its peers; the last line is one JSON object.
 
     python -m benchmarks.context [--quick] [--repo DIR] [--chunks N]
 
-Speed is measured on the Python packages installed here, coverage and reuse on published packages (`projects.py`); both
-on DIR where one is given. Times are processor time of one core.
+Speed is measured on the Python packages installed here, coverage and reuse on published packages (`projects.py`), or
+everything on DIR. Times are processor time of one core.
 """
 
 import argparse
@@ -30,6 +30,7 @@ KV_BUDGET, PACK_BUDGET = 6_144, 8_192
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     parser = entry.Parser(prog="python -m benchmarks.context", description="Context engine and its peers.")
     parser.add_argument("--quick", action="store_true", help="two packages, 40 holes, 3,000 chunks")
     parser.add_argument("--repo", type=input_folder, metavar="DIR", help="measure on this folder")
@@ -38,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=integer("the number of chunks", 1),
         default=0,
         metavar="N",
-        help="size of the index; default: 30,000",
+        help="size of the index (default: 30,000)",
     )
     options = parser.parse_args(arguments)
     chunks = options.chunks or (3_000 if options.quick else 30_000)
     result = _speed(options.repo or Path(sysconfig.get_paths()["purelib"]), chunks, 50 if options.quick else 500)
-    found = _projects(options)
-    encode = _tokenizer(text for project in found.values() for text in project.values())
-    result |= _quality(found, encode, holes=40 if options.quick else 400, sessions=1 if options.quick else 20)
+    sources = _projects(options)
+    encode = _tokenizer(text for project in sources.values() for text in project.values())
+    result |= _quality(sources, encode, holes=40 if options.quick else 400, sessions=1 if options.quick else 20)
     print(json.dumps(result))
 
 
@@ -59,7 +60,7 @@ def _projects(options: argparse.Namespace) -> dict[str, projects.Project]:
 
 
 def _tokenizer(texts: Iterable[str]) -> Encode:
-    """A byte-level BPE with our pattern, trained on a sample of the projects."""
+    """Return the encoder of a byte-level BPE with our pattern, trained on a sample of the projects."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
@@ -104,9 +105,9 @@ def _speed(root: Path, chunks: int, count: int) -> dict[str, Any]:
     }
 
 
-def _quality(found: dict[str, projects.Project], encode: Encode, holes: int, sessions: int) -> dict[str, Any]:
+def _quality(sources: dict[str, projects.Project], encode: Encode, holes: int, sessions: int) -> dict[str, Any]:
     covered, gains, steps, packs = {}, {}, list[replay.Step](), list[replay.Step]()
-    for name, project in found.items():
+    for name, project in sources.items():
         cut = coverage.holes(project, holes, name)
         results = coverage.measure(project, cut, encode)
         covered[name] = {strategy: coverage.interval(values) for strategy, values in results.items()}

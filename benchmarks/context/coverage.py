@@ -1,9 +1,9 @@
-"""Novel-identifier coverage: is what the missing code needs in the packed context?
+"""Novel-identifier coverage: the share of identifiers that the missing code needs and the packed context contains.
 
-One to eight lines of a file are hidden. Of their identifiers that stand nowhere else in the file and are defined
-elsewhere in the project, the share that the context holds is the hole's coverage. An identifier has more than three
-letters and stands in less than 2 % of the windows, so that it says something. The context is filled with a strategy's
-items, best first, each whole or not at all, up to a budget of tokens.
+One to eight lines of a file are hidden. A hole's coverage is the share that the context contains of the hidden lines'
+identifiers that occur nowhere else in the file and are defined elsewhere in the project. An identifier counts if it has
+more than three letters and occurs in less than 2 % of the windows. The context is filled with a strategy's items, best
+first, each whole or not at all, up to a budget of tokens.
 """
 
 import random
@@ -25,9 +25,9 @@ BUDGET: Final = 4_096
 COMMON: Final = 0.02
 MAX_LINES: Final = 8
 PEER_WINDOW, PEER_STEP = 40, 20
-"""Lines of the windows that BM25 searches: it does better on these than on shorter ones."""
+"""Lines of the windows that BM25 searches; shorter ones give worse results."""
 PEER_QUERIES: Final = ((30, 10), (15, 5))
-"""Lines before and after the caret that BM25 is asked for; the better one counts."""
+"""Lines before and after the caret in BM25's queries; the better of the two results counts."""
 _DEFINITION: Final = re.compile(
     r"\b(?:class|const|def|define|enum|fn|fun|func|function|interface|let|mod|namespace|object|static|struct|trait|type"
     r"|typedef|using|val|var)\s+\*?\s*([^\W\d]\w*)"
@@ -35,10 +35,12 @@ _DEFINITION: Final = re.compile(
     r"|^\s*(?:self\.|this\.|[\w<>\[\],: ]+\s)?([^\W\d]\w*)\s*[:=](?!=)",
     re.MULTILINE,
 )
-"""A name behind a keyword, before a parameter list and a brace, or before a colon or an equals sign."""
+"""A name after a keyword, before a parameter list and a brace, or before a colon or an equals sign."""
 
 
 class Hole(NamedTuple):
+    """Hidden lines with the identifiers to find."""
+
     query: Query
     middle: str
     wanted: frozenset[str]
@@ -48,16 +50,16 @@ Ranked = Callable[[Query], Iterable[ContextItem]]
 
 
 def names(text: str) -> list[str]:
-    """The identifiers of a text, in order."""
+    """Return the identifiers of a text, in order."""
     return [name.decode() for name in IDENTIFIER.findall(text.encode())]
 
 
 def holes(project: Project, count: int, seed: str) -> list[Hole]:
-    """At most `count` holes with something to find, the same ones for the same seed."""
+    """Return at most `count` holes with identifiers to find, the same ones for the same seed."""
     lines = {path: text.split("\n") for path, text in sorted(project.items())}
     named = {path: [names(line) for line in each] for path, each in lines.items()}
     rare, defined = _rare(named), _defined(project)
-    draw, found = random.Random(seed), list[Hole]()
+    draw, chosen = random.Random(seed), list[Hole]()
     paths, weights = list(lines), [len(each) for each in lines.values()]
     for _ in range(200 * count):
         (path,) = draw.choices(paths, weights)
@@ -70,10 +72,10 @@ def holes(project: Project, count: int, seed: str) -> list[Hole]:
         if wanted:
             before, after = "\n".join(lines[path][:start]) + "\n", "\n".join(lines[path][start + size :])
             middle = "\n".join(lines[path][start : start + size]) + "\n"
-            found.append(Hole(Query(path=path, prefix=before, suffix=after), middle, frozenset(wanted)))
-        if len(found) == count:
+            chosen.append(Hole(Query(path=path, prefix=before, suffix=after), middle, frozenset(wanted)))
+        if len(chosen) == count:
             break
-    return found
+    return chosen
 
 
 def _split(named: Sequence[Sequence[str]], start: int, stop: int) -> tuple[set[str], set[str]]:
@@ -82,7 +84,7 @@ def _split(named: Sequence[Sequence[str]], start: int, stop: int) -> tuple[set[s
 
 
 def _rare(named: Mapping[str, Sequence[Sequence[str]]]) -> set[str]:
-    """The identifiers that stand in less than a share COMMON of the windows."""
+    """Return the identifiers that occur in less than the share COMMON of the windows."""
     counts, total = Counter[str](), 0
     for each in named.values():
         for start in range(0, max(len(each) - PEER_STEP, 1), PEER_STEP):
@@ -92,16 +94,16 @@ def _rare(named: Mapping[str, Sequence[Sequence[str]]]) -> set[str]:
 
 
 def _defined(project: Project) -> dict[str, set[str]]:
-    """Name -> the files that define it."""
-    found = defaultdict[str, set[str]](set)
+    """Return the paths of the files that define each name."""
+    paths = defaultdict[str, set[str]](set)
     for path, text in project.items():
         for match in _DEFINITION.finditer(text):
-            found[match[match.lastindex or 1]].add(path)
-    return found
+            paths[match[match.lastindex or 1]].add(path)
+    return paths
 
 
 def fill(items: Iterable[ContextItem], size: Callable[[str], int]) -> list[ContextItem]:
-    """The items, best first, each whole or skipped, that the budget has room for."""
+    """Return the items that fit into the budget, best first, each whole or skipped."""
     room, taken = BUDGET, []
     for item in items:
         cost = 1 + size(f"{item.path}\n") + size(item.text)
@@ -112,14 +114,14 @@ def fill(items: Iterable[ContextItem], size: Callable[[str], int]) -> list[Conte
 
 
 def coverage(wanted: frozenset[str], items: Iterable[ContextItem]) -> float:
-    """The share of the wanted identifiers that the items hold."""
+    """Return the share of the wanted identifiers that occur in the items."""
     return len(wanted.intersection(name for item in items for name in names(item.text))) / len(wanted)
 
 
 def measure(
     project: Project, found: Sequence[Hole], encode: Callable[[str], list[int]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Strategy -> the coverage of each hole."""
+    """Return the coverage of each hole by strategy."""
     memo = Memo(encode)
 
     def size(text: str) -> int:
@@ -143,7 +145,7 @@ def measure(
 
 
 class Bm25:
-    """The library bm25s over line windows; a window that shares a line with a better one is passed over."""
+    """The library bm25s over line windows; a window that shares a line with a better one is skipped."""
 
     def __init__(self, project: Project) -> None:
         self._items = [item for path, text in sorted(project.items()) for item in _windows(path, text)]
@@ -151,15 +153,15 @@ class Bm25:
         self._search.index([names(item.text) for item in self._items], show_progress=False)
 
     def rank(self, query: Query, before: int, after: int) -> Iterator[ContextItem]:
-        """The windows by BM25 score, best first."""
+        """Yield the windows by BM25 score, best first."""
         text = "\n".join([*query.prefix.split("\n")[-before - 1 :], *query.suffix.split("\n")[:after]])
         known = [name for name in dict.fromkeys(names(text)) if name in self._search.vocab_dict]
         if not known:
             return
         count = min(len(self._items), 6 * CANDIDATES)
-        found, scores = self._search.retrieve([known], k=count, show_progress=False)
+        numbers, scores = self._search.retrieve([known], k=count, show_progress=False)
         taken = defaultdict[str, set[int]](set)
-        for number, score in zip(found[0].tolist(), scores[0].tolist(), strict=True):
+        for number, score in zip(numbers[0].tolist(), scores[0].tolist(), strict=True):
             item = self._items[number]
             lines = set(range(item.first_line, item.last_line + 1))
             if score > 0 and item.path != query.path and taken[item.path].isdisjoint(lines):
@@ -175,7 +177,7 @@ def _windows(path: str, text: str) -> Iterator[ContextItem]:
 
 
 def interval(values: NDArray[np.float64], resamples: int = 2_000) -> dict[str, float]:
-    """Mean in points with its 95 % bootstrap interval; of differences, the paired one."""
+    """Return the mean in percentage points with its 95 % bootstrap interval; for differences it is the paired one."""
     draw = np.random.default_rng(0)
     means = values[draw.integers(0, len(values), (resamples, len(values)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -1,4 +1,4 @@
-"""Source code to measure on: published packages, fetched once by pip and npm into the user's cache."""
+"""Source code for the benchmarks: published packages, which pip and npm download once into the user's cache."""
 
 import shutil
 import subprocess
@@ -16,15 +16,17 @@ SECONDS: Final = 300
 
 
 class Package(NamedTuple):
+    """A published package."""
+
     name: str
     client: str
     """`pip` or `npm`."""
     requirement: str
     folder: str
-    """The folder in it that is measured."""
+    """The folder of the package that is used."""
     extensions: tuple[str, ...]
     compiled: tuple[str, ...] = ()
-    """Folders in it that hold the same code in a compiled form."""
+    """Folders of the package with compiled forms of the same code."""
 
 
 TUNED: Final = (
@@ -33,7 +35,7 @@ TUNED: Final = (
     Package("rxjs", "npm", "rxjs@7.8.1", "package/src", (".ts",)),
     Package("three", "npm", "three@0.170.0", "package/src", (".js",)),
 )
-"""The weights of Infill's ranking were found on these, in other versions, and on a small Rust project."""
+"""Packages on which the weights of Infill's ranking were tuned, in other versions, with a small Rust project."""
 CHECKED: Final = (
     Package("django", "pip", "django==5.1.4", "django", (".py",)),
     Package("scikit-learn", "pip", "scikit-learn==1.5.2", "sklearn", (".py",)),
@@ -42,14 +44,14 @@ CHECKED: Final = (
     Package("rocksdb", "npm", "rocksdb@5.2.1", "package/deps", (".cc", ".h")),
     Package("react-native", "npm", "react-native@0.74.5", "package/ReactAndroid", (".java", ".kt")),
 )
-"""These had no part in that."""
+"""Packages that had no part in the tuning."""
 
 Project = dict[str, str]
-"""Path -> text."""
+"""Texts by path."""
 
 
 def fetch(package: Package) -> Project:
-    """Return the package's files. Raises ServiceError when it cannot be fetched."""
+    """Return the package's source files. Raises ServiceError if it cannot be downloaded."""
     place = CACHE / package.requirement.replace("==", "-").replace("@", "-")
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -78,15 +80,15 @@ def _download(package: Package, folder: Path) -> None:
         subprocess.run([*command, package.requirement], check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
         raise ServiceError(
-            f"cannot fetch {package.requirement} with {package.client} ({error}): check the network and that "
+            f"cannot download {package.requirement} with {package.client} ({error}): check the network and that "
             f"{package.client} is installed, or measure on a folder with --repo DIR"
         ) from error
 
 
 def files(root: Path) -> Iterator[tuple[str, str]]:
-    """Path and text of the source files below `root`, as an index would take them."""
+    """Yield the path and text of the source files below `root` that an index would contain."""
     limits, left_out = Limits(files=1_000_000, total_bytes=1_000_000_000), LeftOut()
     for source in sources(root, limits, left_out):
-        found = read(root, source, limits)
-        if not isinstance(found, str):
-            yield source.path, found[0].decode()
+        content = read(root, source, limits)
+        if not isinstance(content, str):
+            yield source.path, content[0].decode()

@@ -1,4 +1,4 @@
-"""Typing replayed: how much of each prompt is the last one's, and what that costs in coverage."""
+"""A replay of typing: the share of each prompt that repeats the previous one, and its cost in coverage."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,20 @@ STEPS, CHARS = 40, 3
 
 
 class Step(NamedTuple):
+    """One prompt of a replay."""
+
     shared: int
-    """Tokens at the start of the prompt that the last one started with too."""
+    """Tokens of the longest common prefix with the previous prompt."""
     tokens: int
-    """Of the prompt in all."""
+    """Tokens of the whole prompt."""
     lost: float | None
-    """Coverage of a prompt packed anew less that of the one packed after the last; None when nothing is wanted."""
+    """Coverage of a freshly packed prompt minus that of this one; None if there is nothing to find."""
     seconds: float
-    """Processor time of packing after the last prompt."""
+    """Processor time of packing after the previous prompt."""
 
 
 def replay(project: Project, found: Sequence[Hole], sessions: int, budget: int, encode: Encode) -> list[Step]:
-    """Type the hidden lines of the first holes that are long enough, ranking and packing at every third character."""
+    """Type the hidden lines of the first holes that are long enough; rank and pack after every third character."""
     index = ProjectIndex.from_documents(sorted(project.items()), encode)
     long = [hole for hole in found if len(hole.middle) >= STEPS * CHARS]
     return [step for hole in long[:sessions] for step in _session(index, hole, budget, encode)]
@@ -50,7 +52,7 @@ def _session(index: ProjectIndex, hole: Hole, budget: int, encode: Encode) -> It
 
 
 def _request(index: ProjectIndex, hole: Hole, typed: int) -> FimRequest:
-    """The request after so many characters of the hidden lines, with its candidates."""
+    """Return the request after `typed` characters of the hidden lines, with its candidates."""
     path, prefix, suffix = hole.query.path, hole.query.prefix + hole.middle[:typed], hole.query.suffix
     request = FimRequest(path=path, prefix=prefix, suffix=suffix)
     context = retrieve(index, request)

@@ -1,6 +1,7 @@
-"""Speed of exact search, ranking, building and updating, beside peers on the same windows and queries.
+"""Speed of exact search, ranking, building and updating, against peers on the same windows and queries.
 
-Times are processor time of this process, so that other load on the machine does not count; the peers run in it too.
+Times are processor time of this process, so that other load on the machine does not count; the peers run in the same
+process.
 """
 
 import random
@@ -22,28 +23,30 @@ from infill.context.similarity import iou, token_set
 
 K: Final = 20
 ROUND_CARET: Final = 10
-"""Lines before and after the caret that exact search compares: together about a window."""
+"""Lines before and after the caret that exact search compares, together about a window."""
 EXACT_QUERIES: Final = 20
 SLOW_QUERIES: Final = 10
-"""Of the peer that looks at every window."""
+"""Queries of the peer that scans every window."""
 TURNS: Final = 5
-"""Programs take turns, all queries each, so that what else the machine does counts against all of them."""
+"""Turns of each program, of all queries each; they alternate, so that other load affects all of them."""
 
 
 class Asked(NamedTuple):
+    """A query in the forms for the different programs."""
+
     query: Query
     text: str
-    """The lines round the caret that exact search compares."""
+    """The lines around the caret that exact search compares."""
     longer: str
-    """Those for which BM25 finds most, and the peers are asked."""
+    """The lines for which BM25 finds most, used for the peers."""
 
 
 Body = Callable[[Asked], object]
-"""Answers one query."""
+"""A function that answers one query."""
 
 
 def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: int = 5) -> list[float]:
-    """Processor time of each call, after a few that do not count."""
+    """Return the processor time of each call in milliseconds, after a few warm-up calls."""
     for argument in arguments[:warm]:
         body(argument)
     times = []
@@ -55,12 +58,12 @@ def milliseconds(body: Callable[[Any], object], arguments: Sequence[Any], warm: 
 
 
 def percentiles(times: "Sequence[float] | NDArray[np.float64]") -> dict[str, float]:
-    """p50 and p99."""
+    """Return p50 and p99."""
     return {f"p{share}": round(float(np.percentile(times, share)), 3) for share in (50, 99)}
 
 
 def build(files: Iterable[tuple[str, str]], chunks: int) -> tuple[ProjectIndex, float, int]:
-    """An index of at least `chunks` blocks, if the files are enough, with its seconds and the bytes read."""
+    """Build an index of at least `chunks` blocks, if the files suffice; return it, its seconds and the bytes read."""
     ProjectIndex.from_documents([("warm.py", "warm = 1\n")])  # loads the compiled loops
     seconds, size, index = 0.0, 0, ProjectIndex()
     for path, text in files:
@@ -76,7 +79,7 @@ def build(files: Iterable[tuple[str, str]], chunks: int) -> tuple[ProjectIndex, 
 
 
 def queries(index: ProjectIndex, count: int) -> list[Asked]:
-    """Carets at random lines of random files."""
+    """Return queries at random lines of random files."""
     draw, asked = random.Random(0), []
     paths = sorted(path for path, file in index.files.items() if file.span.blocks > 1)
     for path in draw.choices(paths, k=count):
@@ -91,7 +94,7 @@ def queries(index: ProjectIndex, count: int) -> list[Asked]:
 
 
 def update_times(index: ProjectIndex, count: int) -> list[float]:
-    """Milliseconds to take in a file with one line changed, over random files."""
+    """Return the milliseconds of updates by a file with one changed line, for random files."""
     draw, paths = random.Random(1), sorted(index.files)
     changed = []
     for path in draw.choices(paths, k=count):
@@ -102,7 +105,7 @@ def update_times(index: ProjectIndex, count: int) -> list[float]:
 
 
 def ours(index: ProjectIndex) -> dict[str, Body]:
-    """Strategy -> a query of it."""
+    """Return a function per strategy that answers one query."""
     return {
         "iou_exact": lambda each: exact.top_iou(index, each.text, K, without=each.query.path),
         "iou_lines": lambda each: exact.top_iou(index, each.text, K, kind="lines", without=each.query.path),
@@ -112,52 +115,52 @@ def ours(index: ProjectIndex) -> dict[str, Body]:
 
 
 def measure(bodies: Mapping[str, Body], asked: Sequence[Asked]) -> dict[str, list[list[float]]]:
-    """Name -> the times of all queries in each of its turns."""
+    """Return the times of all queries in each turn, by program."""
     turns = [{name: milliseconds(body, asked) for name, body in bodies.items()} for _ in range(TURNS)]
     return {name: [turn[name] for turn in turns] for name in bodies}
 
 
 def ratio(mine: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
-    """The median of the ratios of the medians of two programs' turns; below one, the first is faster."""
+    """Return the median over turns of the ratio of two programs' medians; below one, the first is faster."""
     pairs = zip(mine, theirs, strict=True)
     return round(float(np.median([np.median(each) / np.median(other) for each, other in pairs])), 3)
 
 
 def memory_mb() -> float:
-    """The most that this process has taken."""
+    """Return the peak memory of this process in MB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, 1)
 
 
 def window_texts(index: ProjectIndex) -> dict[int, str]:
-    """Window -> its text: what the peers search."""
+    """Return the text of each window, which the peers search."""
     return {
         window: index.item(window, index.width(window)).text for path in index.files for window in index.windows(path)
     }
 
 
 def is_exact(index: ProjectIndex, texts: dict[int, str], asked: Sequence[Asked]) -> tuple[bool, list[float]]:
-    """Whether exact search gives what comparing with every window gives, and the times of the latter."""
+    """Return whether exact search equals a comparison with every window, and the times of the latter."""
     sets = {window: token_set(text.encode()) for window, text in texts.items()}
     ranks, table, times, same = index.layout.ranks, index.table, [], True
     for each in asked:
         started = time.process_time()
-        wanted = token_set(each.text.encode())
-        scores = {window: iou(wanted, held) for window, held in sets.items()}
+        tokens = token_set(each.text.encode())
+        scores = {window: iou(tokens, held) for window, held in sets.items()}
         times.append((time.process_time() - started) * 1000)
         current = index.files[each.query.path].number
         best = sorted(
             (window for window, score in scores.items() if score > 0 and table.file[window] != current),
             key=lambda window: (-scores[window], ranks[table.file[window]], table.line[window]),
         )[:K]
-        found = exact.top_iou(index, each.text, K, without=each.query.path)
-        same = same and [(window, scores[window]) for window in best] == [tuple(hit) for hit in found]
+        hits = exact.top_iou(index, each.text, K, without=each.query.path)
+        same = same and [(window, scores[window]) for window in best] == [tuple(hit) for hit in hits]
     return same, times
 
 
 def peers(texts: Sequence[str]) -> dict[str, Body]:
-    """Program -> a query of it, from the text on, over the same windows.
+    """Return a function per program that answers one query, starting from its text, over the same windows.
 
-    They are asked for the lines for which BM25 finds most; bm25s for the shorter text of exact search too.
+    The queries are the lines for which BM25 finds most; bm25s also answers the shorter text of exact search.
     """
     held = [names(text) for text in texts]
     search, searcher = _bm25s(held), _tantivy(held)
@@ -169,7 +172,7 @@ def peers(texts: Sequence[str]) -> dict[str, Body]:
 
 
 def slow_peer(texts: Sequence[str], asked: Sequence[Asked]) -> list[float]:
-    """The times of rank-bm25, which looks at every window, for a few queries."""
+    """Return the times of rank-bm25, which scans every window, for a few queries."""
     search = _rank_bm25([names(text) for text in texts])
     return milliseconds(search, [each.longer for each in asked[:SLOW_QUERIES]], warm=1)
 

@@ -1,8 +1,8 @@
-"""Check what two runs of the pipeline have left on a cluster; deploy/kind/test.sh calls it step by step.
+"""Check the results of two runs of the pipeline on a cluster; deploy/kind/test.sh calls it step by step.
 
-`assert` looks at a run's RayJobs, its MLflow run, the registered model, the deployment, and a completion through it;
-`rollback` goes back to the deployment before and looks whether all of that agrees. Each prints one line for each thing
-that does not hold, and exits with 1 then.
+`assert` checks a run's RayJobs, its MLflow run, the registered model, the deployment, and a completion through it;
+`rollback` returns to the previous deployment and checks the registered model and the deployment. Each prints one line
+per problem, and exits with 1 if there is one.
 """
 
 import argparse
@@ -27,9 +27,9 @@ PROMPT = {"prompt": "def area(width, height):\n    return ", "suffix": "\n", "pa
 
 
 def rayjobs(api: Api, run: str, stages: Sequence[str] = RAY_STAGES) -> Iterator[str]:
-    """Every one of those stages had a job in that run that succeeded, and no cluster of the run is left."""
-    found = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
-    of_stage = {item["metadata"]["labels"][STAGE_LABEL].partition("-")[0]: item for item in found}
+    """Yield a problem for each stage without a successful job in the run, and each Ray pod of it that still runs."""
+    jobs = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
+    of_stage = {item["metadata"]["labels"][STAGE_LABEL].partition("-")[0]: item for item in jobs}
     for stage in stages:
         status = of_stage.get(stage, {}).get("status", {})
         if stage not in of_stage:
@@ -42,7 +42,7 @@ def rayjobs(api: Api, run: str, stages: Sequence[str] = RAY_STAGES) -> Iterator[
 
 
 def mlflow(run: str, stages: Sequence[str] = RAY_STAGES) -> Iterator[str]:
-    """The MLflow run of that pipeline run is finished; each of those stages, and register, has one nested in it."""
+    """Yield a problem if the MLflow run is not finished, or lacks a nested run of one of the stages or of register."""
     parent = tracking.run_of(run)
     if parent is None:
         yield f"MLflow at {tracking.tracking_uri()} has no run of pipeline run {run}"
@@ -58,7 +58,7 @@ def mlflow(run: str, stages: Sequence[str] = RAY_STAGES) -> Iterator[str]:
 
 
 def deployment(api: Api, release: str, model: str) -> Iterator[str]:
-    """The Service points to an InferenceService that is ready and serves the champion."""
+    """Yield a problem unless the Service points to a ready InferenceService that serves the champion."""
     champion = registry.champion(model)
     if champion is None:
         yield f"model {model} is not registered, or has no champion"
@@ -76,16 +76,16 @@ def deployment(api: Api, release: str, model: str) -> Iterator[str]:
 
 
 def completion(url: str) -> Iterator[str]:
-    """A completion through the transformer, with the context's provenance."""
+    """Yield a problem unless the transformer returns a completion with the context's provenance."""
     answer = ask(f"{url}/v1/completions", PROMPT)
     if "text" not in (answer.get("choices") or [{}])[0]:
-        yield f"{url} gives no completion: {answer}"
+        yield f"{url} returns no completion: {answer}"
     if "infill" not in answer:
-        yield f"{url} does not say what it packed: the answer is not the transformer's"
+        yield f"{url} does not report the packed context: the answer is not the transformer's"
 
 
 def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The JSON answer. Raises ServiceError when there is none."""
+    """Return the JSON answer. Raises ServiceError if there is none."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
@@ -95,7 +95,7 @@ def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def settled(check: Callable[[], Iterator[str]], seconds: float, pause: float = 5.0) -> list[str]:
-    """The problems that are left when the check holds or the time is over."""
+    """Repeat a check until it finds no problem or the time is up; return the remaining problems."""
     until = time.monotonic() + seconds
     while True:
         try:
@@ -108,7 +108,7 @@ def settled(check: Callable[[], Iterator[str]], seconds: float, pause: float = 5
 
 
 def look(given: argparse.Namespace) -> list[str]:
-    """Return a sentence for each expectation of a run that does not hold."""
+    """Check a run; return a sentence for each problem."""
     api = connect(given.namespace)
 
     def everything() -> Iterator[str]:
@@ -121,40 +121,42 @@ def look(given: argparse.Namespace) -> list[str]:
 
 
 def roll_back(given: argparse.Namespace) -> list[str]:
-    """Roll back; return a sentence for each expectation that does not hold, another model than before among them."""
+    """Roll back; return a sentence for each problem, such as a model that is not the previous one."""
     api = connect(given.namespace)
     before = route.read(api, frame.read(api, given.release).service)[0]
-    made = rollout.rollback(api, given.release, given.model)
+    result = rollout.rollback(api, given.release, given.model)
 
     def everything() -> Iterator[str]:
-        if made["active"] != before.previous or made["left"] != before.active:
-            yield f"the rollback went to {made['active']}, before the deployment {before.previous} served"
+        if result["active"] != before.previous or result["left"] != before.active:
+            yield f"the rollback went to {result['active']}, but the previous deployment was {before.previous}"
         yield from deployment(api, given.release, given.model)
 
     return settled(everything, given.wait)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when everything holds, 1 with one line for each thing that does not."""
+    """Run a check; print one line per problem, and return 1 if there is one, else 0."""
     parser = entry.Parser(prog="python -m deploy.kind.check", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, call, about in (
-        ("assert", look, "look at what a run left behind"),
-        ("rollback", roll_back, "go back to the deployment before, and look"),
+        ("assert", look, "check the results of a run"),
+        ("rollback", roll_back, "return to the previous deployment, and check it"),
     ):
         command = commands.add_parser(name, help=about)
         command.set_defaults(call=call)
         command.add_argument("--namespace", default="")
         command.add_argument("--mlflow", required=True, help="URL of MLflow")
         command.add_argument("--model", default="infill", help="registered model")
-        command.add_argument("--release", default="completions", help="of charts/infill-serving")
-        command.add_argument(
-            "--wait", type=number("wait"), default=600.0, help="seconds that things may take to settle"
-        )
+        command.add_argument("--release", default="completions", help="name of the release of charts/infill-serving")
+        command.add_argument("--wait", type=number("wait"), default=600.0, help="seconds until all checks must pass")
         if name == "assert":
-            command.add_argument("--run", default="", help="id of the pipeline run; without it only what serves")
-            command.add_argument("--stages", nargs="*", default=RAY_STAGES, help="that ran in it as RayJobs")
-            command.add_argument("--url", default="", help="URL of the transformer; without it no completion")
+            command.add_argument(
+                "--run", default="", help="id of the pipeline run; without it only the deployment is checked"
+            )
+            command.add_argument("--stages", nargs="*", default=RAY_STAGES, help="stages of the run that are RayJobs")
+            command.add_argument(
+                "--url", default="", help="URL of the transformer; without it no completion is requested"
+            )
     given = parser.parse_args(arguments)
     os.environ["MLFLOW_TRACKING_URI"] = given.mlflow
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the CRDs of KubeRay and KServe, in the versions of versions.env, into a folder: what INFILL_CRD_DIR must name for
+# Download the CRDs of KubeRay and KServe, in the versions of versions.env, into a folder that INFILL_CRD_DIR must name for
 # the tests. DRY_RUN=1 prints the commands.
 # shellcheck source=deploy/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes the kind cluster and its registry. DRY_RUN=1 prints the commands.
+# Remove the kind cluster and its registry. DRY_RUN=1 prints the commands.
 # shellcheck source=deploy/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need kind docker

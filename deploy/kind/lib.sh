@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# What the scripts of this folder share: versions, tools, and `run`, which prints a command and, unless DRY_RUN is set,
+# Shared by the scripts of this folder: versions, tools, and `run`, which prints a command and, unless DRY_RUN is set,
 # executes it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies the credentials of KFP's object store under the names that S3 clients read.
+# Copy the credentials of KFP's object store under the names that S3 clients read.
 # shellcheck source=deploy/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need kubectl base64

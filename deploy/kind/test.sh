@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the `debug` pipeline twice on the cluster that KUBECONFIG names, and asserts what it must have left behind: RayJobs,
-# MLflow runs, a registered model, a completion through the InferenceService, a second deployment, a rollback.
+# Run the `debug` pipeline twice on the cluster that KUBECONFIG names, and check the results: RayJobs, MLflow runs, a
+# registered model, a completion through the InferenceService, a second deployment, a rollback.
 #
-#   KIND=1       the kind cluster of up.sh, whatever KUBECONFIG says
+#   KIND=1       use the kind cluster of up.sh instead of KUBECONFIG
 #   NAMESPACE    of charts/infill-platform and charts/infill-serving (release `completions`)
 #   STORE        prefix of the artifacts
-#   KFP_HOST     the KFP API, its token in KFP_TOKEN; without it the Service ml-pipeline of NAMESPACE is asked
+#   KFP_HOST     the KFP API, its token in KFP_TOKEN; by default the Service ml-pipeline of NAMESPACE
 #   DRY_RUN=1    prints the commands
 # shellcheck source=deploy/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -50,7 +50,7 @@ first=$(submit)
 forward completions-active 18080 80
 check assert --run "$first" --url http://localhost:18080
 
-# Another base model: the second deployment. Corpus and tokenizer come from KFP's cache.
+# Another base model for the second deployment. Corpus and tokenizer come from KFP's cache.
 second=$(submit --set pretrain.train.seed=1)
 forward completions-active 18081 80
 check assert --run "$second" --stages pretrain sft dpo preferences evaluate --url http://localhost:18081

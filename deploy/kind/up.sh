@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A kind cluster with cert-manager, KServe in Standard mode, KubeRay, Kubeflow Pipelines, our images and our charts.
+# Create a kind cluster with cert-manager, KServe in Standard mode, KubeRay, Kubeflow Pipelines, our images and our charts.
 # DRY_RUN=1 prints the commands.
 # shellcheck source=deploy/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -8,17 +8,17 @@ registry=localhost:5001
 node=infill-control-plane
 
 test -n "${DRY_RUN:-}" || [[ $(kind version) == *"v$KIND_VERSION "* ]] || {
-    echo "up.sh: kind $KIND_VERSION is wanted, this is $(kind version)" >&2
+    echo "up.sh: kind $KIND_VERSION is required, found $(kind version)" >&2
     exit 1
 }
 
-# Charts name images by their digests, which only a registry gives.
+# Charts refer to images by their digests, which only a registry assigns.
 run docker run --detach --restart always --publish "127.0.0.1:5001:5000" --name infill-registry \
     "registry:$REGISTRY_VERSION"
 run env "REGISTRY=$registry" "$root/images/build.sh"
 
 run kind create cluster --config "$here/cluster.yaml" --image "kindest/node:v$KUBERNETES_VERSION" --wait 5m
-# The registry that the images were pushed to, as the cluster's nodes reach it.
+# The registry with the images, at the address by which the cluster's nodes reach it.
 run docker network connect kind infill-registry
 run docker exec "$node" mkdir -p "/etc/containerd/certs.d/$registry"
 run docker exec "$node" \

@@ -1,4 +1,4 @@
 """Stages as RayJobs on Kubernetes: build (`job`), size (`sizing`), start and follow (`launch`), explain (`failure`).
 
-`api` alone imports the kubernetes client; the objects that travel through this package are plain dicts.
+Only `api` imports the kubernetes client; the objects in this package are plain dicts.
 """

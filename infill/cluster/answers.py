@@ -1,8 +1,9 @@
-"""Errors of the API server: the sentence for each refusal, and whether to ask again.
+"""Errors of the API server: a sentence for each refusal, and whether to retry.
 
-A server that restarts refuses what it allowed a second before: its caches of roles are empty (403), tokens cannot be
-checked (401), resources are not installed (404), admission is not ready. Such answers are in doubt and are asked for
-again for as long as a restart takes; a server that is away or overloaded, for as long as an outage may last.
+A server that restarts refuses what it allowed a second earlier: its caches of roles are empty (403), tokens cannot be
+checked (401), resources are not installed (404), admission is not ready. Such answers are in doubt, and the request is
+retried for as long as a restart takes. Requests to a server that is away or overloaded are retried for as long as an
+outage may last.
 """
 
 import json
@@ -19,19 +20,19 @@ OPERATORS: Final[Mapping[str, str]] = {
     "inferenceservices": "KServe",
     "servingruntimes": "KServe",
 }
-"""Resource -> the operator that installs it."""
+"""The operator that installs each resource."""
 OVERLOADED: Final = (408, 429, 500, 502, 503, 504)
-"""HTTP statuses of a server, or of a proxy before it, that is away or under load."""
+"""HTTP statuses of a server that is away or overloaded, or of a proxy in front of it."""
 NOT_READY: Final = re.compile(r"not yet ready to handle request|status unknown for quota|failed calling webhook")
-"""Words of an admission plugin whose cache is empty, or whose webhook is being restarted."""
+"""Messages of an admission plugin whose cache is empty, or whose webhook restarts."""
 RBAC: Final = re.compile(r'\bcannot [\w*/-]+ (resource|path) "')
-"""Words of a 403 that is about rights; every other 403 is admission's."""
+"""The message of a 403 about missing rights; every other 403 comes from admission."""
 PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 10.0
 
 
 class Passing(Enum):
-    """Why the same request may succeed in a moment, if it may."""
+    """The reason why the same request may succeed in a moment, if there is one."""
 
     NO = "no"
     OUTAGE = "the server is away or overloaded"
@@ -39,28 +40,28 @@ class Passing(Enum):
 
 
 class ApiError(ServiceError):
-    """The API server gave no answer, or did not do what it was asked."""
+    """The error of a request that the API server did not answer or did not fulfil."""
 
     passing = Passing.NO
     after = 0.0
-    """Seconds after which the server wants to be asked again."""
+    """Seconds after which the server asks for a retry."""
 
     def final(self, lasted: float) -> Self:
-        """Mark this error as final after `lasted` seconds of attempts, and return it."""
+        """Mark this error as final after `lasted` seconds of attempts; return it."""
         if self.passing is Passing.OUTAGE and lasted > 0:
-            self.args = (f"the API server has been gone for {max(lasted, 1):.0f} s: {self}",)
+            self.args = (f"the API server has been unavailable for {max(lasted, 1):.0f} s: {self}",)
         self.passing = Passing.NO
         return self
 
 
 class UnreachableError(ApiError):
-    """No answer, or one that broke off."""
+    """The error for a missing or incomplete answer."""
 
     passing = Passing.OUTAGE
 
 
 class RefusedError(ApiError):
-    """The API server answered with an error; `status` is the HTTP status, `message` the server's own words."""
+    """The API server's own error; `status` is the HTTP status, `message` the server's text."""
 
     def __init__(self, status: int, sentence: str, message: str = "", *, passing: Passing = Passing.NO) -> None:
         super().__init__(sentence)
@@ -70,7 +71,7 @@ class RefusedError(ApiError):
 
 
 class Retry:
-    """Waits between attempts until they have failed for too long."""
+    """A policy that waits between attempts until they have failed for too long."""
 
     def __init__(self, *, outage: float, grace: float) -> None:
         self._limits = {Passing.NO: -1.0, Passing.OUTAGE: outage, Passing.DOUBT: grace}
@@ -78,11 +79,11 @@ class Retry:
         self._pause = PAUSE
 
     def reset(self) -> None:
-        """Forget the failures: an attempt succeeded."""
+        """Forget the failures after a successful attempt."""
         self._since, self._pause = None, PAUSE
 
     def wait(self, error: ApiError) -> None:
-        """Sleep before the next attempt. Raises `error` when it does not pass, or has not passed in time."""
+        """Sleep before the next attempt. Raises `error` if it is permanent or has lasted too long."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         left = self._limits[error.passing] - (now - self._since)
@@ -103,9 +104,10 @@ def refusal(
     proven: Collection[str] = (),
     after: str = "",
 ) -> RefusedError:
-    """Return an error answer as a sentence with what to do.
+    """Return the error for an answer of the server, with a sentence that says what to do.
 
-    `proven` are the resources of which this server has answered a request of ours; `after` is its header Retry-After.
+    `proven` holds the resources for which this server has answered one of our requests; `after` is its header
+    Retry-After.
     """
     answer = _status(body)
     message, details = str(answer.get("message") or ""), answer.get("details") or {}
@@ -118,7 +120,7 @@ def refusal(
 
 
 def is_about_rights(status: int, message: str) -> bool:
-    """Whether a refusal is RBAC's: a 403 of admission has other words."""
+    """Return whether a refusal comes from RBAC, and not from admission, whose 403 has another message."""
     return status == 403 and (not message or bool(RBAC.search(message)))
 
 
@@ -135,25 +137,25 @@ def _sentence(
     status: int, message: str, details: Mapping[str, Any], method: str, path: str, namespace: str, resource: str
 ) -> str:
     if status == 401:
-        return "the API server refuses our token (401): renew it, or name another KUBECONFIG"
+        return "the API server rejects our token (401): renew it, or set KUBECONFIG to another file"
     if "being terminated" in message or _caused(details, "NamespaceTerminating"):
-        return f"namespace {namespace} is being deleted: create it again when it is gone, or use another"
+        return f"namespace {namespace} is being deleted: create it again afterwards, or use another"
     if is_about_rights(status, message):
         return (
-            f"not allowed to {method} {resource or path} in namespace {namespace} ({message or 403}): install "
-            "charts/infill-platform there, or use an account that is bound to its role"
+            f"our account is not allowed to {method} {resource or path} in namespace {namespace} ({message or 403}): "
+            "install charts/infill-platform there, or use an account that is bound to its role"
         )
     if status == 404 and details.get("kind") == "namespaces":
         return f"namespace {namespace} does not exist: create it, or use another"
     if status == 404 and not details.get("name"):
         operator = OPERATORS.get(resource)
         fix = f"install {operator}" if operator else "check the namespace"
-        return f"the cluster knows no {resource or path} (404): {fix}"
+        return f"the cluster has no resource {resource or path} (404): {fix}"
     return f"the API server answered {status} to {method} {path}: {message or 'no reason given'}"
 
 
 def _status(body: bytes | str) -> Mapping[str, Any]:
-    """The Status object of an error answer; empty for a text, as proxies send it."""
+    """Return the Status object of an error answer; empty for plain text, which proxies send."""
     try:
         answer = json.loads(body or b"{}")
     except ValueError:

@@ -1,7 +1,7 @@
-"""The Kubernetes API over the client's own connection: paths in, plain dicts out, errors as sentences.
+"""The Kubernetes API over the official client's connection: paths in, plain dicts out, errors as sentences.
 
-The typed classes of the client are left out on purpose: version 37 serialises some of them wrongly (docs of ours:
-facts on KServe), dicts pass unchanged through every version.
+The client's typed classes are not used: version 37 serialises some of them wrongly, while dicts pass unchanged through
+every version.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ Manifest = dict[str, Any]
 MERGE: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-"""Accept header for an object without its contents: a Secret's stay in the cluster."""
+"""Accept header for an object's metadata only, so that a Secret's content stays in the cluster."""
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 GROUPS: Final[Mapping[str, str]] = {
@@ -51,9 +51,9 @@ GROUPS: Final[Mapping[str, str]] = {
 
 
 def connect(namespace: str = "") -> "Api":
-    """Return the API server that KUBECONFIG names, else that of the pod we run in.
+    """Return the API server that KUBECONFIG names, else that of the cluster whose pod we run in.
 
-    Raises InputError when there is neither, or when the file cannot be used.
+    Raises InputError if there is neither, or if the file cannot be used.
     """
     settings = client.Configuration()
     settings.retries = False  # attempts are counted here, not in urllib3
@@ -65,7 +65,7 @@ def connect(namespace: str = "") -> "Api":
             config.load_incluster_config(client_configuration=settings)
             default = read_text(NAMESPACE_FILE).strip()
     except (config.ConfigException, OSError) as error:
-        raise InputError(f"no cluster to talk to ({error}): set KUBECONFIG, or run inside a pod") from error
+        raise InputError(f"found no cluster ({error}): set KUBECONFIG, or run inside a pod") from error
     return Api(client=client.ApiClient(settings), namespace=namespace or default)
 
 
@@ -73,35 +73,41 @@ def _load(file: str | None, settings: Any) -> str:
     """Read the kubeconfig into `settings`; return the namespace of its context."""
     name = file or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
     try:
-        with _complaints() as said:
+        with _complaints() as complaints:
             config.load_kube_config(config_file=file, client_configuration=settings)
         context = config.list_kube_config_contexts(config_file=file)[1]["context"]
-        if said and not (settings.api_key or settings.cert_file or settings.username):
+        if complaints and not (settings.api_key or settings.cert_file or settings.username):
             raise InputError(
-                f"kubeconfig {name}: user {context.get('user')} gets no credentials ({' '.join(said)}): run the "
-                "command of its exec section by hand, or log in anew"
+                f"kubeconfig {name}: user {context.get('user')} gets no credentials ({' '.join(complaints)}): run the "
+                "command of its exec section by hand, or log in again"
             )
         return str(context.get("namespace") or "default")
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:  # the client checks no types
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:  # the client does not check types
         reason = " ".join(str(error).split())
         raise InputError(
-            f"kubeconfig {name} cannot be read ({type(error).__name__}: {reason}): name another file in KUBECONFIG"
+            f"kubeconfig {name} cannot be read ({type(error).__name__}: {reason}): set KUBECONFIG to another file"
         ) from error
 
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """Collect what the client only logs: that an exec plugin failed."""
-    said: list[str] = []
+    """Yield a list that collects the client's log messages, its only sign that an exec plugin failed."""
+    complaints: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(" ".join(record.getMessage().split()))
+            complaints.append(" ".join(record.getMessage().split()))
 
     handler, root = Collector(logging.ERROR), logging.getLogger()
     root.addHandler(handler)
     try:
-        yield said
+        yield complaints
     finally:
         root.removeHandler(handler)
 
@@ -119,22 +125,22 @@ def quantity(text: str | float) -> Decimal:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """Requests to one namespace."""
+    """A client for one namespace."""
 
     client: Any
-    """kubernetes.client.ApiClient: address, certificates, tokens and their renewal."""
+    """The kubernetes.client.ApiClient with the address, certificates, tokens and their renewal."""
     namespace: str
     timeout: float = 15.0
     """Seconds to connect and to wait for each part of an answer."""
     outage: float = 30.0
-    """Seconds for which a server that is away or overloaded is asked again; with the timeout, less than a minute."""
+    """Seconds for which requests to a server that is away or overloaded are retried."""
     grace: float = 20.0
-    """Seconds for which a refusal that a restarting server gives is doubted."""
+    """Seconds for which a refusal that may come from a restarting server is retried."""
     proven: set[str] = dataclasses.field(default_factory=set, repr=False, compare=False)
-    """Resources of which a request of ours was answered."""
+    """Resources for which one of our requests was answered."""
 
     def get(self, resource: str, name: str) -> Manifest | None:
-        """The object, or None when there is none of that name."""
+        """Return the object, or None if there is none of that name."""
         try:
             return self._json("GET", resource, name)
         except RefusedError as error:
@@ -153,31 +159,31 @@ class Api:
         return True
 
     def list(self, resource: str, labels: str = "", fields: str = "") -> Manifest:
-        """The list with `items` and `metadata.resourceVersion`."""
+        """Return the list object with `items` and `metadata.resourceVersion`."""
         return self._json("GET", resource, query={"labelSelector": labels, "fieldSelector": fields})
 
     def create(self, resource: str, body: Manifest, *, dry_run: bool = False) -> Manifest:
-        """The object as stored; unknown fields are refused. With `dry_run` all is checked and nothing is stored.
+        """Create an object and return it as stored; unknown fields are errors. With `dry_run` it is only checked.
 
-        Raises RefusedError with status 409 when the name is taken: also when an earlier attempt of this request had
-        come through after all.
+        Raises RefusedError with status 409 if the name is taken, even by an earlier attempt of this request that
+        succeeded after all.
         """
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         return self._json("POST", resource, body=body, query=query)
 
     def merge(self, resource: str, name: str, change: Manifest, *, dry_run: bool = False) -> Manifest:
-        """The object after a merge patch."""
+        """Apply a merge patch and return the changed object."""
         query = {"dryRun": "All"} if dry_run else {}
         return self._json("PATCH", resource, name, body=change, query=query, content=MERGE)
 
     def apply(self, resource: str, name: str, body: Manifest, *, manager: str, dry_run: bool = False) -> Manifest:
-        """The object after a server-side apply by that field manager (taking fields over from others)."""
+        """Apply `body` on the server as the field manager `manager`, taking over fields; return the object."""
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
         query |= {"dryRun": "All"} if dry_run else {}
         return self._json("PATCH", resource, name, body=body, query=query, content=APPLY)
 
     def delete(self, resource: str, name: str) -> bool:
-        """Whether there was something to delete; what it owns goes with it."""
+        """Delete an object and everything that it owns; return whether it existed."""
         try:
             self._json("DELETE", resource, name, body={"propagationPolicy": "Background"})
         except RefusedError as error:
@@ -187,7 +193,7 @@ class Api:
         return True
 
     def watch(self, resource: str, *, version: str, fields: str, seconds: int) -> Iterator[Manifest]:
-        """The events after that resource version, for at most so many seconds. Raises UnreachableError."""
+        """Yield the events after a resource version for at most `seconds` seconds. Raises UnreachableError."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         query |= {"resourceVersion": version, "fieldSelector": fields}
         # The server ends the watch; the margin covers one that is slow or hangs.
@@ -195,26 +201,26 @@ class Api:
         for line in lines(response):
             try:
                 event = json.loads(line)
-            except ValueError as error:  # a proxy ended the answer in the middle of a line
-                raise UnreachableError("the watch broke off in the middle of an event") from error
+            except ValueError as error:  # a proxy cut the answer in the middle of a line
+                raise UnreachableError("the watch ended in the middle of an event") from error
             yield event
 
     def log(self, pod: str, *, query: Mapping[str, str], timeout: float) -> Iterator[bytes]:
-        """Whole lines of the container's log, each with its line feed if it has one."""
+        """Yield the lines of a container's log, each with its line feed if it has one."""
         response = self._send("GET", f"{self._path('pods', pod)}/log", query=query, timeout=timeout)
         yield from lines(response)
 
     def reachable(self) -> str:
-        """Return the server's version once it answers and has its roles. Raises RefusedError or UnreachableError."""
+        """Return the server's version when it answers and knows its roles. Raises RefusedError or UnreachableError."""
         try:
             return str(self._request("GET", "/version").get("gitVersion", "unknown"))
         except RefusedError as error:
-            if is_about_rights(error.status, error.message):  # a server that shows its version to no one
+            if is_about_rights(error.status, error.message):  # this server hides its version
                 return "unknown"
             raise
 
     def review(self, verb: str, resource: str) -> bool:
-        """Whether our own identity may do that in the namespace."""
+        """Return whether our account has the right to `verb` on `resource` in the namespace."""
         group, _, subresource = resource.partition("/")
         prefix = GROUPS[group]
         attributes = {"namespace": self.namespace, "verb": verb, "resource": group, "subresource": subresource}
@@ -245,8 +251,8 @@ class Api:
     def _parsed(self, response: Any) -> Manifest:
         try:
             return dict(json.loads(b"".join(lines(response))))
-        except (ValueError, TypeError) as error:  # a login page, or an answer cut short by a proxy
-            raise UnreachableError(f"{self.client.configuration.host} does not answer as an API server does") from error
+        except (ValueError, TypeError) as error:  # a login page, or an answer that a proxy has cut
+            raise UnreachableError(f"{self.client.configuration.host} does not answer like an API server") from error
 
     def _send(
         self,
@@ -302,7 +308,7 @@ class Api:
         return refused
 
     def _allows_nothing(self) -> bool:
-        """Return whether even /version is forbidden, which everyone may read once the server has its roles."""
+        """Return whether even /version is forbidden, which every account may read once the server knows its roles."""
         try:
             self.client.call_api(
                 "/version",
@@ -325,16 +331,16 @@ class Api:
                 f"the certificate of the API server {host} is not trusted ({why}): check certificate-authority and "
                 "server in KUBECONFIG"
             )
-        return UnreachableError(f"the API server {host} does not answer ({type(error).__name__}): is it up?")
+        return UnreachableError(f"the API server {host} does not answer ({type(error).__name__}): check that it runs")
 
     @staticmethod
     def _known(error: RefusedError) -> bool:
-        """Whether a 404 means the object, not the whole resource."""
+        """Return whether a 404 is about the object, and not the whole resource."""
         return bool(error.message)
 
 
 def lines(response: Any) -> Iterator[bytes]:
-    """The body by lines, as they arrive. Raises UnreachableError when the connection breaks off."""
+    """Yield the lines of the body as they arrive. Raises UnreachableError if the connection breaks."""
     rest = b""
     try:
         for part in response.stream(amt=None, decode_content=True):
@@ -342,7 +348,7 @@ def lines(response: Any) -> Iterator[bytes]:
             *whole, rest = rest.split(b"\n")
             yield from (line + b"\n" for line in whole)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise UnreachableError(f"the API server's answer broke off ({type(error).__name__})") from error
+        raise UnreachableError(f"the connection to the API server broke ({type(error).__name__})") from error
     finally:
         response.release_conn()
     if rest:

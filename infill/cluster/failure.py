@@ -1,6 +1,6 @@
-"""Why a RayJob failed: a table of kinds with their exit codes, and the reading of status, pods and events.
+"""Causes of a failed RayJob: a table of kinds with their exit codes, and the diagnosis from status, pods and events.
 
-Everything here is a pure function of dicts that the API server gave.
+Everything here is a pure function of dicts from the API server.
 """
 
 import re
@@ -17,9 +17,11 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
+    """A kind of failure."""
+
     exit_code: int
     sentence: str
-    """What was wrong and what to do; `{detail}` is the cluster's own words."""
+    """The cause and what to do; `{detail}` is the cluster's own message."""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -34,7 +36,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "memory": Kind(
         exit_code=23,
-        sentence="out of memory ({detail}): give the group more memory, or make the micro-batch smaller",
+        sentence="out of memory ({detail}): give the group more memory, or reduce the micro-batch",
     ),
     "deadline": Kind(
         exit_code=24,
@@ -43,19 +45,19 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "never-started": Kind(
         exit_code=25,
-        sentence="the Ray cluster was not up in time ({detail}): check free nodes, GPUs and tolerations, or raise "
+        sentence="the Ray cluster did not start in time ({detail}): check free nodes, GPUs and tolerations, or raise "
         "pre_running_deadline",
     ),
     "invalid": Kind(
-        exit_code=26, sentence="KubeRay refuses the job ({detail}): this is a defect of Infill or its settings"
+        exit_code=26, sentence="KubeRay rejects the job ({detail}): this is a defect in Infill or its settings"
     ),
     "submission": Kind(
         exit_code=27, sentence="the driver could not be submitted ({detail}): see the submitter's lines below"
     ),
     "unreachable": Kind(
         exit_code=28,
-        sentence="KubeRay lost sight of the Ray cluster ({detail}): allow the operator to reach the head on port 8265 "
-        "(NetworkPolicy), and see whether the head was evicted",
+        sentence="KubeRay lost contact with the Ray cluster ({detail}): allow the operator to reach the head on port "
+        "8265 (NetworkPolicy), and check whether the head was evicted",
     ),
     "gone": Kind(
         exit_code=29, sentence="the RayJob was deleted by someone else ({detail}): retry the step to start again"
@@ -70,10 +72,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "refused": Kind(
         exit_code=33,
-        sentence="the cluster does not admit the job's pods ({detail}): change the policy, limit range or webhook that "
-        "says so, or the pods' sizes in infill/cluster/sizing.py",
+        sentence="the cluster does not admit the job's pods ({detail}): change that policy, limit range or webhook, or "
+        "the pods' sizes in infill/cluster/sizing.py",
     ),
-    "crash": Kind(exit_code=34, sentence="a container ends again and again ({detail})"),
+    "crash": Kind(exit_code=34, sentence="a container fails repeatedly ({detail})"),
     "unknown": Kind(exit_code=31, sentence="the RayJob failed ({detail}): see `kubectl describe rayjob`"),
 }
 
@@ -86,7 +88,7 @@ REASONS: Final[Mapping[str, str]] = {
     "JobDeploymentStatusTransitionGracePeriodExceeded": "unreachable",
     "JobStatusCheckTimeoutExceeded": "unreachable",
 }
-"""KubeRay's JobFailedReason -> our kind."""
+"""Our kind for each JobFailedReason of KubeRay."""
 
 IMAGE_WAITS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 CRASH_WAITS: Final = ("RunContainerError", "CreateContainerError", "StartError", "PostStartHookError")
@@ -95,7 +97,7 @@ MEMORY: Final = re.compile(
     r"OutOfMemoryError|CUDA out of memory|OOMKilled|Workers \(tasks / actors\) killed due to memory"
 )
 CRASHES: Final = 2
-"""Restarts after which a container is taken to end each time."""
+"""Restarts after which a container is considered to fail each time."""
 REFERENCE: Final = r"secrets?|configmaps?|serviceaccounts?|service account|persistentvolumeclaims?|resourceclaims?"
 CAUSES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     ("quota", re.compile(r"exceeded quota")),
@@ -115,29 +117,32 @@ CAUSES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         ),
     ),
 )
-"""Kind -> the words of API server, kubelet and operators for a cause that waiting does not cure. The first counts:
-quotas and missing classes are told as forbidden, too."""
+"""Kinds of failure that waiting does not cure, each with the messages of API server, kubelet and operators. The first
+match counts, since quotas and missing classes are reported as forbidden, too."""
 SHOWN: Final = ("application", "submission", "memory", "unknown")
-"""Kinds whose last lines help."""
+"""Kinds for which the last lines of the log help."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
+    """The diagnosis of a failed job."""
+
     kind: str
     detail: str
     lines: tuple[str, ...] = ()
-    """The last lines of the driver or of `container`, where they help."""
+    """The last lines of the driver or of `container`, if they help."""
     pod: str = ""
     container: str = ""
-    """Whose own last lines say more."""
+    """The container of `pod` whose last lines explain the failure; empty if there is none."""
 
     @property
     def sentence(self) -> str:
+        """The cause and what to do."""
         return KINDS[self.kind].sentence.format(detail=self.detail)
 
 
 class JobFailedError(ServiceError):
-    """A RayJob ended otherwise than in success; `exit_code` tells the kinds apart."""
+    """The error of a RayJob that did not succeed; `exit_code` depends on the kind of failure."""
 
     def __init__(self, job: str, failure: Failure) -> None:
         text = f"RayJob {job}: {failure.sentence}"
@@ -147,23 +152,26 @@ class JobFailedError(ServiceError):
 
 
 def obstacle(job: Manifest, pods: Iterable[Manifest], events: Iterable[Manifest]) -> Failure | None:
-    """Return what keeps the job, or another owner of pods, from starting and does not go away by waiting."""
+    """Return what prevents the job, or another owner of pods, from starting and will not pass; None if nothing does."""
     pods = list(pods)
     return next(chain(_stuck(pods), _crashes(pods), _refusals(job, pods, events)), None)
 
 
 def cause(message: str) -> str:
-    """Return the kind of failure that a message of the cluster means; empty for one that may go away by waiting."""
+    """Return the kind of failure that a message of the cluster reports; empty for one that may pass."""
     return next((kind for kind, words in CAUSES if words.search(message)), "")
 
 
 def unstarted(pods: Iterable[Manifest]) -> list[str]:
-    """Return the names of pods that have no sandbox yet: their events say why."""
+    """Return the names of pods without a sandbox, whose events say why."""
     return [pod["metadata"]["name"] for pod in pods if not _has_sandbox(pod)]
 
 
 def diagnose(job: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest], lines: Sequence[str]) -> Failure:
-    """Why a job whose deployment status is Failed failed; the deepest cause that the cluster still shows."""
+    """Return the deepest cause that the cluster still shows of a job whose deployment status is Failed.
+
+    `lines` are the last lines of the driver's log.
+    """
     status = job.get("status", {})
     reason, message = str(status.get("reason", "")), str(status.get("message", ""))
     kind = REASONS.get(reason, "unknown")
@@ -171,14 +179,14 @@ def diagnose(job: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest]
     killed = next(_killed(pods), None)
     if killed is not None and kind in ("application", "submission", "unreachable", "unknown"):
         return Failure(kind="memory", detail=f"pod {killed} was OOMKilled", lines=tuple(lines))
-    found = next((line for line in reversed(lines) if MEMORY.search(line)), None)
-    if found is not None and kind in ("application", "unknown"):
-        return Failure(kind="memory", detail=short(found.strip()), lines=tuple(lines))
+    exhausted = next((line for line in reversed(lines) if MEMORY.search(line)), None)
+    if exhausted is not None and kind in ("application", "unknown"):
+        return Failure(kind="memory", detail=short(exhausted.strip()), lines=tuple(lines))
     blocked = obstacle(job, pods, events)
     if blocked is not None and kind in ("never-started", "deadline", "submission", "unknown"):
         return blocked
     if kind == "never-started":
-        detail = next(chain(unschedulable(pods), _said(job, pods, events)), detail)
+        detail = next(chain(unschedulable(pods), _warnings(job, pods, events)), detail)
     if kind == "unknown":
         kind = {"STOPPED": "stopped", "FAILED": "application"}.get(str(status.get("jobStatus")), kind)
     return Failure(kind=kind, detail=short(detail), lines=tuple(lines) if kind in SHOWN else ())
@@ -191,7 +199,7 @@ def _containers(pod: Manifest) -> Iterator[Manifest]:
 
 
 def _stuck(pods: Iterable[Manifest]) -> Iterator[Failure]:
-    """Containers that wait for what does not come, and pods whose claims do not exist."""
+    """Yield a failure for each container that waits in vain, and each pod whose claims do not exist."""
     pods = list(pods)
     for name, reason, message in waiting(pods):
         detail = short(f"{reason} in pod {name}: {message}")
@@ -216,46 +224,46 @@ def _crashes(pods: Iterable[Manifest]) -> Iterator[Failure]:
             if not again or not ended.get("exitCode", 1):
                 continue
             why = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', 'unknown')}"
-            said = " ".join(filter(None, [why, str(ended.get("message", ""))]))
+            details = " ".join(filter(None, [why, str(ended.get("message", ""))]))
             yield Failure(
                 kind="memory" if ended.get("reason") == "OOMKilled" else "crash",
-                detail=short(f"{container['name']} of pod {name}: {said}"),
+                detail=short(f"{container['name']} of pod {name}: {details}"),
                 pod=name,
                 container=container["name"],
             )
 
 
 def _ended(container: Manifest) -> Manifest:
-    """How the container ended last; empty when it never has."""
+    """Return the state in which the container last ended; empty if it never has."""
     states = (container.get(key) or {} for key in ("lastState", "state"))
     return next((state["terminated"] for state in states if state.get("terminated")), {})
 
 
 def _refusals(job: Manifest, pods: Sequence[Manifest], events: Iterable[Manifest]) -> Iterator[Failure]:
-    """Pods that are not made, by the words of operators, controllers and the kubelet."""
-    for message in (*_conditions(job), *_said(job, pods, events)):
+    """Yield a failure for each pod that is not created, from messages of operators, controllers and the kubelet."""
+    for message in (*_conditions(job), *_warnings(job, pods, events)):
         if kind := cause(message):
             yield Failure(kind=kind, detail=short(message))
 
 
-def _said(job: Manifest, pods: Sequence[Manifest], events: Iterable[Manifest]) -> Iterator[str]:
-    """The warnings that still hold, the newest first.
+def _warnings(job: Manifest, pods: Sequence[Manifest], events: Iterable[Manifest]) -> Iterator[str]:
+    """Yield the warnings that still hold, newest first.
 
-    One about a pod holds until its sandbox is there. One about an owner of pods holds until a pod is made after it: a
-    controller that is refused tries again, and says so again, before it makes another pod.
+    A warning about a pod holds until the pod has its sandbox. A warning about an owner of pods holds until a later pod
+    is created: a refused controller retries, and warns again, before it creates another pod.
     """
     started = {pod["metadata"]["name"] for pod in pods if _has_sandbox(pod)}
-    made = max((moment(thing["metadata"]) for thing in (job, *pods) if "metadata" in thing), default=EPOCH)
+    newest = max((moment(thing["metadata"]) for thing in (job, *pods) if "metadata" in thing), default=EPOCH)
     for event in sorted(events, key=moment, reverse=True):
         about = event.get("involvedObject") or {}
         if event.get("type", "Warning") != "Warning":
             continue
-        if about.get("name") not in started if about.get("kind") == "Pod" else moment(event) >= made:
+        if about.get("name") not in started if about.get("kind") == "Pod" else moment(event) >= newest:
             yield f"{about.get('kind', '')} {about.get('name', '')}: {event.get('message', '')}".strip(": ")
 
 
 def _has_sandbox(pod: Manifest) -> bool:
-    """Whether volumes are mounted and containers may start."""
+    """Return whether the pod's volumes are mounted and its containers may start."""
     status = pod.get("status") or {}
     return status.get("phase", "Pending") != "Pending" or any(
         each.get("type") == "PodReadyToStartContainers" and each.get("status") == "True"
@@ -264,7 +272,7 @@ def _has_sandbox(pod: Manifest) -> bool:
 
 
 def moment(thing: Manifest) -> datetime:
-    """Return when an event was seen last, or when an object was made, by its metadata; EPOCH when it does not say."""
+    """Return when an event was last seen, or when an object was created; EPOCH if that is unknown."""
     series = thing.get("series") or {}
     stamps = (series.get("lastObservedTime"), thing.get("lastTimestamp"), thing.get("eventTime"))
     stamp = next(filter(None, (*stamps, thing.get("creationTimestamp"))), None)
@@ -273,7 +281,7 @@ def moment(thing: Manifest) -> datetime:
 
 
 def waiting(pods: Iterable[Manifest]) -> Iterator[tuple[str, str, str]]:
-    """Pod, reason and message of each container that waits."""
+    """Yield the pod, reason and message of each waiting container."""
     for pod in pods:
         for container in _containers(pod):
             waits = (container.get("state") or {}).get("waiting")
@@ -291,7 +299,7 @@ def _killed(pods: Iterable[Manifest]) -> Iterator[str]:
 
 
 def unschedulable(pods: Iterable[Manifest]) -> Iterator[str]:
-    """Yield the scheduler's words for each pod that no node takes."""
+    """Yield the scheduler's message for each pod that fits no node."""
     for pod in pods:
         for condition in pod.get("status", {}).get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -305,6 +313,6 @@ def _conditions(job: Manifest) -> Iterator[str]:
 
 
 def short(text: str) -> str:
-    """Return the text in one line of at most about 400 characters."""
+    """Return the text on one line, cut after 400 characters."""
     text = " ".join(text.split())
     return text if len(text) <= 400 else f"{text[:400]}..."

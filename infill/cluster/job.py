@@ -1,6 +1,6 @@
-"""A stage as a KubeRay RayJob: a plain dict, so that no client library can reshape it.
+"""A stage as a KubeRay RayJob: a plain dict, which no client library can change.
 
-The name is a pure function of run, stage and configuration, which makes a retried step find its own job again.
+The name is a pure function of run, stage and configuration, so that a retried step finds its own job again.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_NAME: Final = 47
-"""KubeRay refuses longer names of RayJobs, and Kueue keeps their quota all the same (kueue#13413)."""
+"""The longest name of a RayJob; KubeRay rejects longer ones, while Kueue still keeps their quota (kueue#13413)."""
 
 RUN_LABEL: Final = "infill.dev/run"
 STAGE_LABEL: Final = "infill.dev/stage"
@@ -39,7 +39,7 @@ RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-# The root file system is read-only: every library that caches is sent to an emptyDir.
+# The root file system is read-only, so every library's cache is in an emptyDir.
 CACHES: Final[Mapping[str, str]] = {
     "HOME": CACHE,
     "HF_HOME": f"{CACHE}/huggingface",
@@ -59,15 +59,15 @@ def _check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Pods of one size. Requests equal limits, so a pod is never evicted for memory that it was promised."""
+    """Pods of one size. Requests equal limits, so that no pod is evicted for memory within its limit."""
 
     replicas: int = 1
     cpu: int = 2
-    """Cores."""
+    """Number of cores."""
     memory_gib: int = 8
     gpus: int = 0
     disk_gib: int = 20
-    """Limit of the emptyDir under /tmp (Ray's session, spilled objects) and of that under /cache."""
+    """Limit of the emptyDir at /tmp (Ray's session, spilled objects) and of the one at /cache."""
 
     def __post_init__(self) -> None:
         _check(min(self.replicas, self.cpu, self.memory_gib, self.disk_gib) > 0, "a group's sizes must be positive")
@@ -81,63 +81,65 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where the pods run and what they are given; the same for all groups."""
+    """The image, environment and nodes of the pods; the same for all groups."""
 
     image: str
-    """With its digest (`name@sha256:...`), so that a retry runs what the first attempt ran."""
+    """Image with its digest (`name@sha256:...`), so that a retry runs the same code."""
     pull_secrets: tuple[str, ...] = ()
     service_account: str = "infill-stage"
     secrets: tuple[str, ...] = ()
-    """Secrets whose keys become environment variables: credentials never stand in the entrypoint."""
+    """Secrets whose keys become environment variables, so that credentials are never in the entrypoint."""
     config_maps: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, str], ...] = ()
     claims: Mapping[str, str] = field(default_factory=dict)
-    """PersistentVolumeClaim -> where it is mounted, read-only: sources, base models."""
+    """Read-only mount point of each PersistentVolumeClaim, for sources and base models."""
     gpu_resource: str = "nvidia.com/gpu"
     priority_class: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageJob:
-    """What `build` needs to know."""
+    """The description of a RayJob, from which `build` makes it."""
 
     run: str
-    """Identifier of the pipeline run; the label that `launch.sweep` looks for."""
+    """Identifier of the pipeline run, by whose label `launch.sweep` finds the job."""
     stage: str
     config_hash: str
-    """Hash of what decides the result: stage version, configuration, digests of the inputs, image."""
+    """Hash of everything that determines the result: stage version, configuration, inputs' digests, image."""
     entrypoint: tuple[str, ...]
-    """Words of the driver's command. They pass two shells on their way to the head: only plain characters are allowed,
-    anything else travels as an environment variable."""
+    """Words of the driver's command. Two shells read them on their way to the head, so only plain characters are
+    allowed; anything else is passed as an environment variable."""
     driver_gpus: int = 0
-    """GPUs that the driver itself works with; it runs on a worker then, not on the head."""
+    """GPUs that the driver itself uses; it then runs on a worker, not on the head."""
     placement: Placement
     head: Group = field(default_factory=Group)
     workers: tuple[Group, ...] = ()
     ray_version: str = "2.60.0"
     pre_running_deadline: int = 1_800
-    """Seconds until the cluster must be up; without it a job that never fits waits for ever (kuberay#1991)."""
+    """Seconds until the cluster must run; without a limit a job that never fits waits for ever (kuberay#1991)."""
     active_deadline: int = 86_400
-    """Seconds for the whole job including retries."""
+    """Seconds for the whole job, including retries."""
     retries: int = 1
-    """Each is a new RayCluster; the stage finds its last checkpoint in the store."""
+    """Number of retries, each with a new RayCluster; the stage finds its last checkpoint in the store."""
     ttl: int = 120
-    """Seconds that the finished cluster stays for its logs."""
+    """Seconds for which the finished cluster is kept for its logs."""
     queue: str = ""
-    """Kueue LocalQueue; empty is no Kueue."""
+    """Kueue LocalQueue; empty to run without Kueue."""
     workload_priority: str = ""
     """Kueue WorkloadPriorityClass."""
     owner: Mapping[str, Any] | None = None
-    """Owner reference: the workflow of the run, so that deleting the run deletes the job. Not the step's pod: the job
-    must outlive a retried step."""
+    """Owner reference to the run's workflow, so that deleting the run deletes the job. The step's pod is not the owner,
+    since the job must survive a retry of the step."""
 
     def __post_init__(self) -> None:
-        _check(bool(self.entrypoint), "the entrypoint is empty")
+        _check(bool(self.entrypoint), "the entrypoint must not be empty")
         odd = [word for word in self.entrypoint if not re.fullmatch(r"[\w@%+=:,./-]+", word, flags=re.ASCII)]
-        _check(not odd, f"entrypoint words {odd} hold characters that a shell reads: pass them in placement.env")
+        _check(
+            not odd, f"entrypoint words {odd} contain characters that a shell interprets: pass them in placement.env"
+        )
         _check(self.head.memory_gib >= 4, "the head needs at least 4 GiB: with 2 its probes fail (kuberay#2305)")
         _check(min(self.pre_running_deadline, self.active_deadline) > 0, "both deadlines must be positive")
         most = max((group.gpus for group in self.workers), default=0)
@@ -146,19 +148,19 @@ class StageJob:
 
     @property
     def name(self) -> str:
-        """The RayJob's name."""
+        """The name of the RayJob."""
         return job_name(self.run, self.stage, self.config_hash)
 
 
 def label_value(text: str) -> str:
-    """`text` as a label value: at most 63 characters of those that Kubernetes allows, unequal texts unequal."""
+    """Return `text` as a label value of at most 63 allowed characters; different texts give different values."""
     if len(text) <= 63 and re.fullmatch(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", text, flags=re.ASCII):
         return text
     return f"{_slug(text)[:52]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def job_name(run: str, stage: str, config_hash: str) -> str:
-    """A DNS label of at most 47 characters: readable start, then ten digits of a hash over all three."""
+    """Return a DNS label of at most 47 characters: run and stage, then ten digits of a hash of all three arguments."""
     digest = hashlib.sha256("\0".join((run, stage, config_hash)).encode()).hexdigest()[:10]
     tail = f"-{_slug(stage)[:16]}-{digest}"
     return _slug(run)[: MAX_NAME - len(tail)].rstrip("-") + tail
@@ -171,7 +173,7 @@ def _slug(text: str) -> str:
 
 
 def build(job: StageJob) -> Manifest:
-    """The RayJob (ray.io/v1) as it is sent to the API server."""
+    """Return the RayJob (ray.io/v1) to send to the API server."""
     labels = {RUN_LABEL: label_value(job.run), STAGE_LABEL: label_value(job.stage), JOB_LABEL: job.name}
     labels |= {"app.kubernetes.io/name": "infill", "app.kubernetes.io/managed-by": "infill"}
     kueue = {"kueue.x-k8s.io/queue-name": job.queue, "kueue.x-k8s.io/priority-class": job.workload_priority}
@@ -204,7 +206,7 @@ def build(job: StageJob) -> Manifest:
 
 
 def _head(job: StageJob, labels: Mapping[str, str]) -> Manifest:
-    # Ray's own parameters are strings. With workers the head runs the driver only, no tasks.
+    # Ray's parameters are strings. If there are workers, the head runs only the driver, no tasks.
     start = {"dashboard-host": "0.0.0.0"} | _ray_memory(job.head) | ({"num-cpus": "0"} if job.workers else {})
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
     container = _container(job, job.head, "ray-head")
@@ -225,7 +227,7 @@ def _workers(job: StageJob, labels: Mapping[str, str], number: int, group: Group
 
 
 def _submitter(job: StageJob, labels: Mapping[str, str]) -> Manifest:
-    """`ray job submit` and then the driver's log: the pod whose output the step repeats."""
+    """Return the template of the pod that runs `ray job submit` and prints the driver's log, which the step repeats."""
     small = Group(cpu=1, memory_gib=1, disk_gib=1)
     pod = _pod(job, small, _container(job, small, SUBMITTER), {**labels, ROLE_LABEL: "submitter"})
     pod["spec"]["restartPolicy"] = "Never"
@@ -241,7 +243,7 @@ def _container(job: StageJob, group: Group, name: str) -> Manifest:
     amounts: dict[str, str] = {"cpu": str(group.cpu), "memory": f"{group.memory_gib}Gi"}
     amounts |= {"ephemeral-storage": f"{2 * group.disk_gib}Gi"}
     amounts |= {place.gpu_resource: str(group.gpus)} if group.gpus else {}
-    # Kubernetes replaces $(NAME) in values; $$( is how it is written to stay.
+    # Kubernetes replaces $(NAME) in values; $$( escapes it.
     env = {name: value.replace("$(", "$$(") for name, value in {**CACHES, **place.env}.items()}
     sources = [{"secretRef": {"name": name}} for name in place.secrets]
     sources += [{"configMapRef": {"name": name}} for name in place.config_maps]

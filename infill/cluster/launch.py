@@ -1,6 +1,6 @@
-"""A stage run as a RayJob: create or attach, follow, explain, stop, sweep.
+"""The life of a RayJob: create or attach, follow, explain, stop, sweep.
 
-What a step of the pipeline calls is `launch`; what the pipeline's exit handler calls is `sweep`.
+A step of the pipeline calls `launch`; the pipeline's exit handler calls `sweep`.
 """
 
 import signal
@@ -31,49 +31,50 @@ from infill.cluster.watch import follow
 from infill.errors import InputError, ServiceError
 
 ASKED_PODS: Final = 4
-"""Pods whose events are read at each look: what keeps one of a group from starting keeps the others, too."""
+"""Pods whose events are read at a time: what prevents one of a group from starting usually prevents the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long the launcher waits for what; seconds."""
+    """How long the launcher waits, in seconds."""
 
     tick: int = 15
-    """Between two looks at the pods when nothing changes."""
+    """Interval between two looks at the pods while nothing changes."""
     grace: float = 40.0
-    """For an obstacle (image, quota, Secret) to go away by itself before the job is given up; also for a refusal by an
-    API server that may be restarting."""
+    """Time for an obstacle (image, quota, Secret) to pass before the job is given up; also for a refusal by an API
+    server that may be restarting."""
     outage: float = 600.0
-    """For the API server to come back."""
+    """Time for the API server to come back."""
     stop: float = 10.0
-    """For the same once SIGTERM has arrived: Kubernetes gives a pod 30 s to end."""
+    """Time for the API server to come back after SIGTERM; Kubernetes gives a pod 30 s to end."""
     removal: float = 180.0
-    """For an object to be gone after it was deleted."""
+    """Time for a deleted object to disappear."""
     drain: float = 15.0
-    """For the rest of the log after the job has ended."""
+    """Time for the rest of the log after the job has ended."""
 
     def __post_init__(self) -> None:
         if self.tick < 1 or min(self.grace, self.outage, self.stop, self.removal, self.drain) < 0:
-            raise ValueError("patience: tick is at least 1 s, the other waits are not negative")
+            raise ValueError("patience: tick must be at least 1 s, and the other times must not be negative")
 
 
 class Interrupted(BaseException):
-    """SIGTERM arrived. A BaseException, so that no handler of errors takes it for a failure."""
+    """SIGTERM arrived. This is a BaseException, so that no error handler treats it as a failure."""
 
 
 def launch(
     api: Api, job: StageJob, *, on_stop: str = "delete", out: TextIO | None = None, patience: Patience | None = None
 ) -> str:
-    """The name of the RayJob once it has succeeded; its log goes to `out`, else to stderr.
+    """Run a RayJob to its end and return its name; write its log to `out`, by default stderr.
 
-    A job of that name which waits or runs is attached to, one that succeeded counts, one that failed is replaced. On
-    SIGTERM the job is deleted, suspended (a later launch resumes it) or left, as `on_stop` says, and SystemExit(143) is
-    raised. Raises JobFailedError (with an exit code per kind of failure), RefusedError, ServiceError or InputError.
+    An existing job of that name is followed if it waits or runs, used if it succeeded, and replaced if it failed. On
+    SIGTERM the job is deleted, suspended (a later launch resumes it) or left alone, as `on_stop` says, and
+    SystemExit(143) is raised. Raises JobFailedError (with an exit code per kind of failure), RefusedError, ServiceError
+    or InputError.
     """
     if on_stop not in POLICIES:
-        raise InputError(f"on_stop={on_stop!r} is none of {', '.join(POLICIES)}")
+        raise InputError(f"unknown on_stop {on_stop!r}; choose one of {', '.join(POLICIES)}")
     if on_stop == "suspend" and job.queue:
-        raise InputError("on_stop='suspend' does not go with a Kueue queue, which resumes jobs itself: use 'delete'")
+        raise InputError("on_stop='suspend' does not work with a Kueue queue, which resumes jobs itself: use 'delete'")
     waits, out = patience or Patience(), out or sys.stderr
     api = replace(api, outage=waits.outage, grace=waits.grace)
     tail = Tail(api, job.name, out, pause=min(2.0, waits.tick))
@@ -92,9 +93,9 @@ def launch(
 
 
 def sweep(api: Api, run: str) -> list[str]:
-    """Deletes every RayJob of the pipeline run that has not ended, its cluster and pods with it; returns their names.
+    """Delete every RayJob of the pipeline run that has not ended, with its cluster and pods; return their names.
 
-    One that has ended holds nothing any more but its story; it goes with the run's workflow, which owns it.
+    A job that has ended uses no resources; it is deleted with the run's workflow, which owns it.
     """
     waits = Patience()
     api = replace(api, outage=waits.outage, grace=waits.grace)
@@ -104,42 +105,41 @@ def sweep(api: Api, run: str) -> list[str]:
 
 
 def owner_of(api: Api, pod: str) -> Manifest | None:
-    """The reference to the workflow that owns the step's pod, or None: the owner that a RayJob should have."""
-    found = api.get("pods", pod)
-    owners = (found or {}).get("metadata", {}).get("ownerReferences") or ()
+    """Return a reference to the workflow that owns the step's pod, as the owner of RayJobs; None if there is none."""
+    owners = (api.get("pods", pod) or {}).get("metadata", {}).get("ownerReferences") or ()
     for owner in owners:
         if owner.get("kind") == "Workflow":
-            kept = {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
-            return kept | {"controller": False, "blockOwnerDeletion": False}
+            reference = {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
+            return reference | {"controller": False, "blockOwnerDeletion": False}
     return None
 
 
 def _create_or_attach(api: Api, job: StageJob, waits: Patience, out: TextIO) -> None:
-    """Afterwards the job exists, by us or by an earlier attempt of the same step."""
+    """Create the job, or attach to the one that an earlier attempt of the same step created."""
     body = build(job)
     until = time.monotonic() + waits.removal
     while time.monotonic() < until:
-        found = api.get("rayjobs", job.name)
-        if found is None:
+        existing = api.get("rayjobs", job.name)
+        if existing is None:
             if _create(api, body):
                 out.write(f"[infill] created RayJob {api.namespace}/{job.name}\n")
                 return
-            continue  # somebody was faster: look again
-        _check_same(found, job)
-        if found["metadata"].get("deletionTimestamp"):
+            continue  # another process was faster: look again
+        _check_same(existing, job)
+        if existing["metadata"].get("deletionTimestamp"):
             time.sleep(min(1.0, waits.tick))
-        elif _state(found) == "Failed":
+        elif _state(existing) == "Failed":
             out.write(f"[infill] replacing RayJob {job.name}, which failed in an earlier attempt\n")
             api.delete("rayjobs", job.name)
         else:
-            _resume(api, found)
+            _resume(api, existing)
             out.write(f"[infill] attached to RayJob {api.namespace}/{job.name}\n")
             return
-    raise ServiceError(f"RayJob {job.name} is still being deleted after {waits.removal:.0f} s: see its finalizers")
+    raise ServiceError(f"RayJob {job.name} is still being deleted after {waits.removal:.0f} s: check its finalizers")
 
 
 def _create(api: Api, body: Manifest) -> bool:
-    """Return whether the job was created; False when one of that name exists."""
+    """Create the job; return False if one of that name exists."""
     name = body["metadata"]["name"]
     try:
         with _naming(api, name, only=UnreachableError):
@@ -154,7 +154,7 @@ def _create(api: Api, body: Manifest) -> bool:
 
 
 def _verdict(error: RefusedError) -> str:
-    """Return the kind of failure that a refusal is; empty for one that says itself what to do: rights, operators."""
+    """Return the kind of failure of a refusal; empty for one that says what to do (rights, operators)."""
     if cause(error.message) == "quota":
         return "quota"
     invalid = error.status in (400, 422) or "admission webhook" in error.message
@@ -163,7 +163,7 @@ def _verdict(error: RefusedError) -> str:
 
 @contextmanager
 def _naming(api: Api, name: str, only: type[ApiError] = ApiError) -> Iterator[None]:
-    """Add to an error of the API server what becomes of the job, which is out of our sight then."""
+    """Add to an error of the API server that the job may still run, since we have lost contact with it."""
     try:
         yield
     except only as error:
@@ -177,17 +177,19 @@ def _removal(api: Api, name: str) -> str:
     return f"end it with `kubectl delete rayjob {name} --namespace {api.namespace}`"
 
 
-def _check_same(found: Manifest, job: StageJob) -> None:
-    annotations, labels = found["metadata"].get("annotations") or {}, found["metadata"].get("labels") or {}
+def _check_same(existing: Manifest, job: StageJob) -> None:
+    annotations, labels = existing["metadata"].get("annotations") or {}, existing["metadata"].get("labels") or {}
     if annotations.get(HASH_ANNOTATION) != job.config_hash or labels.get(RUN_LABEL) != label_value(job.run):
-        raise InputError(f"RayJob {job.name} exists and is not of run {job.run!r}: delete it, or rename the run")
+        raise InputError(
+            f"RayJob {job.name} exists but does not belong to run {job.run!r}: delete it, or rename the run"
+        )
 
 
-def _resume(api: Api, found: Manifest) -> None:
-    """Sets a job going again that our own SIGTERM had suspended; one that Kueue suspends is Kueue's."""
-    if SUSPENDED_ANNOTATION in (found["metadata"].get("annotations") or {}):
+def _resume(api: Api, job: Manifest) -> None:
+    """Resume a job that was suspended after SIGTERM; leave one that Kueue suspended to Kueue."""
+    if SUSPENDED_ANNOTATION in (job["metadata"].get("annotations") or {}):
         change = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: None}}, "spec": {"suspend": False}}
-        api.merge("rayjobs", found["metadata"]["name"], change)
+        api.merge("rayjobs", job["metadata"]["name"], change)
 
 
 def _state(job: Manifest) -> str:
@@ -195,7 +197,7 @@ def _state(job: Manifest) -> str:
 
 
 def _await_end(api: Api, name: str, tail: Tail, waits: Patience) -> Failure | None:
-    """None after success. A job that cannot start is deleted before its failure is returned."""
+    """Wait for the job to end; return its failure, None after success. A job that cannot start is deleted."""
     blocked_since = 0.0
     last = ""
     for job in follow(api, "rayjobs", name, tick=waits.tick, outage=waits.outage):
@@ -218,11 +220,11 @@ def _await_end(api: Api, name: str, tail: Tail, waits: Patience) -> Failure | No
             lines = last_lines(api, blocked.pod, blocked.container) if blocked.pod else []
             api.delete("rayjobs", name)
             return replace(blocked, lines=tuple(lines))
-    raise AssertionError("the watch does not end by itself")
+    raise AssertionError("the watch ended, which it must not")
 
 
 def _explain(api: Api, job: Manifest, tail: Tail, waits: Patience) -> Failure:
-    pods = _pods(api, job["metadata"]["name"])  # before the cluster is torn down
+    pods = _pods(api, job["metadata"]["name"])  # before the cluster is deleted
     events = _events(api, job, pods)
     tail.finish(waits.drain)
     return diagnose(job, pods, events, list(tail.last))
@@ -233,7 +235,7 @@ def _pods(api: Api, name: str) -> list[Manifest]:
 
 
 def _events(api: Api, job: Manifest, pods: list[Manifest]) -> list[Manifest]:
-    """What happened to the job, its cluster, its submitter (a Job of the same name), and pods that do not start."""
+    """Return the events of the job, its cluster, its submitter (a Job of the same name), and pods that do not start."""
     names = [job["metadata"]["name"], job.get("status", {}).get("rayClusterName", ""), *unstarted(pods)[:ASKED_PODS]]
     return [
         event for name in names if name for event in api.list("events", fields=f"involvedObject.name={name}")["items"]
@@ -241,7 +243,7 @@ def _events(api: Api, job: Manifest, pods: list[Manifest]) -> list[Manifest]:
 
 
 def _stop(api: Api, name: str, policy: str, out: TextIO) -> None:
-    """Do what the policy says; a server that does not answer in time leaves the job running, which is said."""
+    """Apply the policy to the job; print a message if it keeps running, also because the server does not answer."""
     out.write(f"[infill] SIGTERM: {policy} RayJob {name}\n")
     try:
         if policy == "delete":
@@ -252,15 +254,15 @@ def _stop(api: Api, name: str, policy: str, out: TextIO) -> None:
     except ApiError as error:
         if isinstance(error, RefusedError) and error.status == 404:
             return
-        out.write(f"[infill] {policy} failed ({error}): RayJob {name} runs on; {_removal(api, name)}\n")
+        out.write(f"[infill] {policy} failed ({error}): RayJob {name} keeps running; {_removal(api, name)}\n")
     if policy == "leave":
-        out.write(f"[infill] RayJob {name} runs on; {_removal(api, name)}\n")
+        out.write(f"[infill] RayJob {name} keeps running; {_removal(api, name)}\n")
     out.flush()
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Inside, SIGTERM raises Interrupted (in the main thread; elsewhere Python allows no handlers)."""
+    """Make SIGTERM raise Interrupted (only in the main thread; elsewhere Python allows no handlers)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,8 @@
-"""The driver's log, repeated once and whole into the step's own log.
+"""The driver's log, copied completely and only once into the step's own log.
 
-The submitter pod prints the driver's output. Kubernetes offers a log from a point in time (whole seconds), not from a
-byte, so the position is a byte offset within the last second seen: a broken stream downloads at most that second again.
+The submitter pod prints the driver's output. Kubernetes returns a log from a point in time (whole seconds), not from a
+byte offset, so the position is a byte offset within the last second seen, and after a broken stream at most that second
+is downloaded again.
 """
 
 import threading
@@ -17,49 +18,52 @@ from infill.cluster.job import JOB_LABEL, ROLE_LABEL, SUBMITTER
 
 KEPT_LINES: Final = 50
 CRASH_LINES: Final = 10
-"""Of a container that ends again and again."""
+"""Lines to show of a container that fails repeatedly."""
 REFUSED_PAUSE: Final = 30.0
-"""Seconds until a log that may not be read is asked for again."""
+"""Seconds between attempts to read a log for which we lack the rights."""
 STARTED: Final = ("Running", "Succeeded", "Failed")
 
 
 @dataclass
 class Position:
+    """The place in a pod's log up to which it has been read."""
+
     second: str = ""
-    """RFC 3339 time of the last line, cut to the second."""
+    """RFC 3339 time of the last line, truncated to the second."""
     offset: int = 0
-    """Bytes taken since that second, time stamps included."""
+    """Bytes read since that second, including time stamps."""
     ended: bool = False
 
 
 class Tail:
-    """Follows the newest submitter pod of a job in a thread of its own; `last` holds the last 50 lines."""
+    """A thread that follows the newest submitter pod of a job; `last` holds the last 50 lines."""
 
     def __init__(self, api: Api, job: str, out: TextIO, *, pause: float = 2.0, quiet: float = 60.0) -> None:
         self.last: deque[str] = deque(maxlen=KEPT_LINES)
-        self._api = replace(api, outage=0.0, grace=0.0)  # this loop is the retry
+        self._api = replace(api, outage=0.0, grace=0.0)  # this class retries
         self._job, self._out = job, out
         self._pause = pause
-        self._quiet = quiet  # seconds without a byte after which the stream is opened anew
+        self._quiet = quiet  # seconds without a byte after which the stream is reopened
         self._positions: dict[str, Position] = {}
         self._stop = threading.Event()
-        self._until = float("inf")  # seconds of the monotonic clock after which the log is left
+        self._until = float("inf")  # time of the monotonic clock at which reading stops
         self._grace = api.grace
         self._refused: float | None = None  # when the server began to refuse
-        self._said = False
+        self._reported = False
         self._thread = threading.Thread(target=self._run, name="log-tail", daemon=True)
 
     def start(self) -> None:
+        """Start the thread that follows the log."""
         self._thread.start()
 
     def finish(self, seconds: float) -> None:
-        """Wait until the log is read to its end, at most so long. Call it when the job has ended."""
+        """Wait until the log is read to its end, at most `seconds`. Call this when the job has ended."""
         self._until = time.monotonic() + seconds
         self._stop.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        """Follow the log through everything that may happen to its server: the position is kept."""
+        """Follow the log across errors of the API server; the position is kept."""
         while time.monotonic() < self._until:
             stopping, pause = self._stop.is_set(), self._pause
             try:
@@ -67,27 +71,27 @@ class Tail:
                 if pod is not None:
                     self._stream(pod)
                 self._refused = None
-                if stopping:  # what was there when the job ended has been read
+                if stopping:  # everything up to the job's end has been read
                     return
             except ApiError as error:
                 if isinstance(error, RefusedError) and error.status in (401, 403):
                     if stopping:
                         return
-                    pause = self._tell(error)
+                    pause = self._report(error)
             if stopping:
                 time.sleep(pause)
             else:
                 self._stop.wait(pause)
 
-    def _tell(self, error: RefusedError) -> float:
-        """Say once, when a refusal lasts, that the log may not be read; return the seconds until the next attempt."""
+    def _report(self, error: RefusedError) -> float:
+        """Print a message, once, if a refusal lasts; return the seconds until the next attempt."""
         now = time.monotonic()
         self._refused = now if self._refused is None else self._refused
         if now - self._refused < self._grace:
             return self._pause
-        if not self._said:
-            self._said = True
-            self._out.write(f"[infill] the job's log cannot be followed for now: {error}\n")
+        if not self._reported:
+            self._reported = True
+            self._out.write(f"[infill] the job's log cannot be read at the moment: {error}\n")
             self._out.flush()
         return max(self._pause, REFUSED_PAUSE)
 
@@ -126,10 +130,10 @@ class Tail:
 
 
 def last_lines(api: Api, pod: str, container: str) -> list[str]:
-    """Return what a container said before it ended; nothing when that is gone or may not be read."""
+    """Return the last lines of a container before it ended; empty if its log is gone or may not be read."""
     query = {"container": container, "previous": "true", "tailLines": str(CRASH_LINES)}
     try:
-        said = list(api.log(pod, query=query, timeout=api.timeout))
+        lines = list(api.log(pod, query=query, timeout=api.timeout))
     except ApiError:
         return []
-    return [line.decode("utf-8", "replace").rstrip() for line in said[-CRASH_LINES:]]
+    return [line.decode("utf-8", "replace").rstrip() for line in lines[-CRASH_LINES:]]

@@ -1,6 +1,6 @@
-"""Before anything expensive: is there a cluster with what we need, may we, is there room, would it take our jobs?
+"""Checks of a cluster before a run: operators, rights, free quota, and whether it would accept our jobs.
 
-All of it is asked of the API server; nothing is made.
+They only ask the API server; nothing is created.
 """
 
 import logging
@@ -27,7 +27,7 @@ RIGHTS: Final = (
     ("pods/log", "get"),
     ("events", "list"),
 )
-"""What infill.cluster does; the role infill-launcher of charts/infill-platform."""
+"""Rights that infill.cluster needs; the role infill-launcher of charts/infill-platform."""
 DEPLOY_RIGHTS: Final = (
     *(("inferenceservices", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")),
     *(("services", verb) for verb in ("get", "patch")),
@@ -36,9 +36,9 @@ DEPLOY_RIGHTS: Final = (
     ("pods/log", "get"),
     ("events", "list"),
 )
-"""What infill.release does; the roles infill-deployer and infill-launcher."""
+"""Rights that infill.release needs; the roles infill-deployer and infill-launcher."""
 DOUBT_S: Final = 1.0
-"""Seconds for which a refusal is doubted once the server is known to have its roles."""
+"""Seconds for which a refusal is retried once the server is known to have its roles."""
 LOOKED_UP: Final = (
     ("pods", "create"),
     ("resourcequotas", "list"),
@@ -47,30 +47,30 @@ LOOKED_UP: Final = (
     ("serviceaccounts", "get"),
     ("persistentvolumeclaims", "get"),
 )
-"""What preflight itself does besides, and goes without where it may not."""
+"""Rights that preflight itself uses; it skips the checks for which it lacks them."""
 REFERENCES: Final = {
     "secrets": "Secret",
     "configmaps": "ConfigMap",
     "serviceaccounts": "ServiceAccount",
     "persistentvolumeclaims": "PersistentVolumeClaim",
 }
-"""What pods name and the kubelet looks for only when they start; priority and runtime classes are admission's."""
+"""Objects that the kubelet looks up only when a pod starts; admission checks priority and runtime classes."""
 
 
 def problems(api: Api, jobs: Sequence[StageJob] = (), *, deploys: bool = True) -> list[str]:
-    """One sentence for each thing that would make a run with these jobs fail later; empty when nothing is known to.
+    """Return a sentence for each known reason why a run with these jobs would fail later.
 
-    Images are judged by what the API server shows: pods that wait for one of ours. What we have no right to look at is
-    logged as not checked.
+    Images are checked only by pods that wait for one of ours. Checks for which we lack the rights are logged as
+    skipped.
     """
     shapes = {(job.head, job.workers, job.driver_gpus): job for job in reversed(jobs)}
-    bodies = [build(job) for job in reversed(shapes.values())]  # jobs of one shape share their fate
+    bodies = [build(job) for job in reversed(shapes.values())]  # jobs of one shape fail alike
     try:
         api.reachable()
         api = replace(api, grace=DOUBT_S)
-        found = [*_missing(api, deploys), *_rights(api, deploys), *_quota(api, bodies), *_images(api, bodies)]
-        found += _unresolved(api, bodies)
-        return found or list(_refused(api, bodies))
+        reasons = [*_missing(api, deploys), *_rights(api, deploys), *_quota(api, bodies), *_images(api, bodies)]
+        reasons += _unresolved(api, bodies)
+        return reasons or list(_refused(api, bodies))
     except ServiceError as error:
         return [str(error)]
 
@@ -81,25 +81,25 @@ def _missing(api: Api, deploys: bool) -> Iterator[str]:
             api.list(resource)
         except RefusedError as error:
             if error.status == 404:
-                yield f"the cluster knows no {resource}: install {OPERATORS[resource]}"
-            elif error.status != 403:  # rights are told below
+                yield f"the cluster has no resource {resource}: install {OPERATORS[resource]}"
+            elif error.status != 403:  # missing rights are reported below
                 raise
 
 
 def _rights(api: Api, deploys: bool) -> Iterator[str]:
-    wanted = dict.fromkeys((*RIGHTS, *(DEPLOY_RIGHTS if deploys else ())))
-    denied = denials(api, wanted)
+    rights = dict.fromkeys((*RIGHTS, *(DEPLOY_RIGHTS if deploys else ())))
+    denied = denials(api, rights)
     if denied:
         yield (
-            f"our account may not {', '.join(denied)} in namespace {api.namespace}: install charts/infill-platform "
-            "there, with our account in pipeline.serviceAccounts"
+            f"our account is not allowed to {', '.join(denied)} in namespace {api.namespace}: install "
+            "charts/infill-platform there, with our account in pipeline.serviceAccounts"
         )
 
 
 def denials(api: Api, rights: Iterable[tuple[str, str]]) -> list[str]:
-    """Return which of these rights (resource, verb) our account lacks, as words.
+    """Return those of `rights` (resource, verb) that our account lacks, as text ("verb resource").
 
-    A denial is asked for twice: while a server restarts, it may know of no roles for a moment.
+    Denied rights are asked for twice, since a restarting server may not know its roles for a moment.
     """
     denied = [right for right in rights if not api.review(right[1], right[0])]
     if denied:
@@ -108,7 +108,7 @@ def denials(api: Api, rights: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _quota(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
-    """What the largest job asks for must be free in every quota that counts it."""
+    """Yield a sentence for each quota without room for the largest job that it counts."""
     for each in _readable(api, "resourcequotas"):
         yield from quota.shortages(each, bodies)
 
@@ -118,20 +118,20 @@ def _readable(api: Api, resource: str) -> list[Manifest]:
 
 
 def _permitted(ask: Callable[[], T], otherwise: T, what: str) -> T:
-    """The answer, or `otherwise` with a note in the log where our account may not ask."""
+    """Return the answer of `ask`, or `otherwise`, with a log message, if our account lacks the right to ask."""
     try:
         return ask()
     except RefusedError as error:
         if not is_about_rights(error.status, error.message):
             raise
-        log.warning("preflight does not check %s: our account may not (%s)", what, error.message or error.status)
+        log.warning("preflight skips %s: our account lacks the right (%s)", what, error.message or error.status)
         return otherwise
 
 
 def _unresolved(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
-    """Secrets, ConfigMaps, accounts and claims that the jobs' pods name and the namespace does not have."""
-    named = {reference for body in bodies for _, pod in quota.pods(body) for reference in references(pod["spec"])}
-    for resource, name in sorted(named):
+    """Yield a sentence for each Secret, ConfigMap, account or claim of the jobs' pods that does not exist."""
+    required = {reference for body in bodies for _, pod in quota.pods(body) for reference in references(pod["spec"])}
+    for resource, name in sorted(required):
         if not _permitted(partial(api.exists, resource, name), True, f"{resource} {name}"):
             yield (
                 f"namespace {api.namespace} has no {REFERENCES[resource]} {name}, which the jobs' pods need: create "
@@ -140,7 +140,7 @@ def _unresolved(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
 
 
 def references(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield resource and name of everything that a pod names and does not start without."""
+    """Yield the resource and name of every object without which a pod does not start."""
     yield "serviceaccounts", spec.get("serviceAccountName") or "default"
     for each in spec.get("imagePullSecrets") or ():
         yield "secrets", each["name"]
@@ -155,7 +155,7 @@ def references(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _images(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
-    """Images of ours that some pod of the namespace waits for in vain."""
+    """Yield a sentence for each of our images that a pod of the namespace fails to pull."""
     ours = {
         body["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["image"] for body in bodies
     }
@@ -166,23 +166,23 @@ def _images(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
 
 
 def _refused(api: Api, bodies: Sequence[Manifest]) -> Iterator[str]:
-    """The server's own word on each job and its pods, from a dry run: schema, admission, limits, quotas, classes."""
-    said: set[str] = set()
+    """Yield a sentence for each job or pod that the server rejects in a dry run: schema, admission, limits, quotas."""
+    messages: set[str] = set()
     for resource, what, body in _trials(bodies):
         error = _trial(api, resource, body)
-        if error is None or error.message in said:
+        if error is None or error.message in messages:
             continue
-        said.add(error.message)
+        messages.add(error.message)
         if resource == "pods" and is_about_rights(error.status, error.message):
-            log.warning("preflight does not try the jobs' pods: our account may not (%s)", error.message)
+            log.warning("preflight skips the jobs' pods: our account lacks the right (%s)", error.message)
             continue
-        yield f"the cluster would refuse {what}: {error}"
-        if error.status >= 500:  # the server or a webhook is out of order: the next trial would wait for it, too
+        yield f"the cluster would reject {what}: {error}"
+        if error.status >= 500:  # the server or a webhook is broken: the next trial would wait for it, too
             return
 
 
 def _trials(bodies: Sequence[Manifest]) -> Iterator[tuple[str, str, Manifest]]:
-    """Resource, description and body of what is tried. Pods have one name, so that equal refusals are equal words."""
+    """Yield the resource, description and body of each trial. All pods have one name, so that refusals can be equal."""
     for body in bodies:
         job = body["metadata"]["name"]
         yield "rayjobs", f"RayJob {job}", body
@@ -193,7 +193,7 @@ def _trials(bodies: Sequence[Manifest]) -> Iterator[tuple[str, str, Manifest]]:
 
 
 def _trial(api: Api, resource: str, body: Manifest) -> RefusedError | None:
-    """Why the server would not take it; None when it would, or has one of that name."""
+    """Return the server's refusal of `body`; None if it accepts it, or already has an object of that name."""
     try:
         api.create(resource, body, dry_run=True)
     except RefusedError as error:

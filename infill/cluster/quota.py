@@ -1,6 +1,6 @@
-"""What a RayJob takes of a namespace's ResourceQuotas, and which of them it does not fit into.
+"""A RayJob's use of a namespace's ResourceQuotas, and the quotas that it exceeds.
 
-Pure functions of dicts, after the rules of the API server's quota admission: scopes choose pods, amounts are decimal.
+Pure functions of dicts that follow the API server's quota admission: scopes choose pods, amounts are decimal.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ OBJECTS: Final[Mapping[str, int]] = {
     "count/services": 1,
     "services": 1,
 }
-"""What KubeRay makes of one RayJob besides pods: its cluster, the submitter's Job, the head's Service."""
+"""Objects other than pods that KubeRay creates for a RayJob: its cluster, the submitter's Job, the head's Service."""
 
 
 def pods(body: Manifest) -> list[tuple[int, Manifest]]:
-    """Return how many pods of which template a RayJob has."""
+    """Return the count and template of each group of a RayJob's pods."""
     cluster = body["spec"]["rayClusterSpec"]
     single = [cluster["headGroupSpec"]["template"], body["spec"]["submitterPodTemplate"]]
     groups = [(int(group["replicas"]), group["template"]) for group in cluster["workerGroupSpecs"]]
@@ -30,12 +30,12 @@ def pods(body: Manifest) -> list[tuple[int, Manifest]]:
 
 
 def demand(body: Manifest, quota: Manifest | None = None) -> dict[str, Decimal]:
-    """Return what a RayJob takes of a quota (of one without scopes by default) while it runs, by the quota's names."""
+    """Return the amount of each resource that a running RayJob uses of a quota (by default one without scopes)."""
     rules = _rules(quota or {})
     chosen = [(count, pod) for count, pod in pods(body) if all(_applies(rule, pod) for rule in rules)]
     number = Decimal(sum(count for count, _ in chosen))
     total = {"pods": number, "count/pods": number}
-    if not rules:  # a quota with scopes counts pods alone
+    if not rules:  # a quota with scopes counts only pods
         total |= {name: Decimal(count) for name, count in OBJECTS.items()}
     for count, pod in chosen:
         for name, amount in _amounts(pod).items():
@@ -44,30 +44,30 @@ def demand(body: Manifest, quota: Manifest | None = None) -> dict[str, Decimal]:
 
 
 def shortages(quota: Manifest, bodies: Sequence[Manifest]) -> Iterator[str]:
-    """Yield a sentence for each resource of which a quota has too little left for the largest of these jobs."""
+    """Yield a sentence for each resource of which a quota has too little left for the largest of the jobs."""
     status, name = quota.get("status") or {}, quota["metadata"]["name"]
     hard = status.get("hard") or (quota.get("spec") or {}).get("hard") or {}
     used = status.get("used") or {}
-    wanted = [demand(body, quota) for body in bodies]
+    demands = [demand(body, quota) for body in bodies]
     for resource, limit in sorted(hard.items()):
-        amount = max((each.get(resource, Decimal(0)) for each in wanted), default=Decimal(0))
+        amount = max((each.get(resource, Decimal(0)) for each in demands), default=Decimal(0))
         taken = used.get(resource, "0")
         if amount and quantity(limit) - quantity(taken) < amount:
             yield (
-                f"quota {name} leaves no room for {float(amount):g} of {resource} (used {taken} of {limit}): end other "
+                f"quota {name} has no room for {float(amount):g} of {resource} (used {taken} of {limit}): end other "
                 "jobs, or raise it"
             )
 
 
 def _rules(quota: Manifest) -> list[Manifest]:
-    """The scopes of a quota, all of which a pod must match."""
+    """Return the scopes of a quota, all of which a pod must match."""
     spec = quota.get("spec") or {}
     expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
     return [*({"scopeName": scope, "operator": "Exists"} for scope in spec.get("scopes") or ()), *expressions]
 
 
 def _applies(rule: Manifest, pod: Manifest) -> bool:
-    """Whether a pod is in a scope."""
+    """Return whether a pod is in a scope."""
     spec, scope, operator = pod["spec"], rule["scopeName"], rule.get("operator", "Exists")
     if scope == "PriorityClass":
         value, values = spec.get("priorityClassName", ""), rule.get("values") or ()
@@ -99,7 +99,7 @@ def _crosses_namespaces(spec: Manifest) -> bool:
 
 
 def _amounts(pod: Manifest) -> dict[str, Decimal]:
-    """Of one pod, by the names of quotas: `requests.cpu`, `limits.cpu`, and `cpu`, which means the request."""
+    """Return a pod's amounts by their names in quotas: `requests.cpu`, `limits.cpu`, and `cpu` for the request."""
     total: dict[str, Decimal] = {}
     for container in pod["spec"]["containers"]:
         for kind in ("requests", "limits"):

@@ -1,6 +1,6 @@
-"""How this cluster wants its jobs: what the chart infill-platform writes into the variable INFILL_CLUSTER, as JSON.
+"""Settings of jobs on this cluster, which the chart infill-platform puts into the variable INFILL_CLUSTER as JSON.
 
-Steps of a pipeline run their stages as RayJobs where the variable is set, in their own process where it is not.
+Steps of a pipeline run their stages as RayJobs if the variable is set, else in their own process.
 """
 
 import dataclasses
@@ -15,13 +15,15 @@ from infill.errors import InputError
 
 VARIABLE: Final = "INFILL_CLUSTER"
 POLICIES: Final = ("delete", "suspend", "leave")
-"""What SIGTERM to a step may do to its RayJob."""
+"""Actions on a step's RayJob when the step receives SIGTERM."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    """The settings in INFILL_CLUSTER."""
+
     image: str
-    """Of the stages, with its digest."""
+    """The image of the stages, with its digest."""
     pull_secrets: tuple[str, ...] = ()
     service_account: str = "infill-stage"
     secrets: tuple[str, ...] = ()
@@ -41,9 +43,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if "@sha256:" not in self.image:
-            raise ValueError(f"image {self.image!r} has no digest")
+            raise ValueError(f"image must have a digest, got {self.image!r}")
         if self.on_stop not in POLICIES:
-            raise ValueError(f"on_stop {self.on_stop!r} is none of {', '.join(POLICIES)}")
+            raise ValueError(f"unknown on_stop {self.on_stop!r}; choose one of {', '.join(POLICIES)}")
 
     def job(
         self,
@@ -57,7 +59,7 @@ class Settings:
         driver_gpus: int = 0,
         owner: Mapping[str, Any] | None = None,
     ) -> StageJob:
-        """A job under these settings; `groups` is the head and the workers (see `sizing.groups`)."""
+        """Return a job with these settings; `groups` holds the head and the workers (see `sizing.groups`)."""
         shared = {field.name for field in dataclasses.fields(Placement)} & {*vars(self)}
         return StageJob(
             run=run,
@@ -78,19 +80,19 @@ class Settings:
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings | None:
-    """The settings of the environment; None where stages run in the step's own process.
+    """Return the settings in the environment; None if stages run in the step's own process.
 
-    Raises InputError for settings that are no JSON, unknown, or make no sense.
+    Raises InputError for invalid JSON, unknown settings or invalid values.
     """
     text = environment.get(VARIABLE, "")
     if not text:
         return None
     try:
-        given = json.loads(text)
+        values = json.loads(text)
         known = {field.name for field in dataclasses.fields(Settings)}
-        if not isinstance(given, dict) or set(given) - known:
+        if not isinstance(values, dict) or set(values) - known:
             raise ValueError(f"it is not an object with only {', '.join(sorted(known))}")
-        lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return Settings(**{**given, **lists})
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return Settings(**{**values, **lists})
     except (TypeError, ValueError) as error:
         raise InputError(f"{VARIABLE} cannot be used ({error}): install charts/infill-platform again") from error

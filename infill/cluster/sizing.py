@@ -1,7 +1,7 @@
-"""Pods for a stage of a preset: how many, how large, with how many GPUs, and for how many GPU-hours.
+"""The pods of a preset's stages: their number, size and GPUs, and an estimate of GPU-hours.
 
-The number of GPUs is not decided here: it is `train.workers` of the preset's stage. The shapes of nodes are ours; an
-operator whose nodes differ changes this table, nothing else.
+The number of GPUs comes from `train.workers` of the preset's stage. The shapes of nodes are our assumption; an operator
+whose nodes differ changes only this table.
 """
 
 from collections.abc import Mapping
@@ -14,27 +14,29 @@ from infill.config import Preset, TrainConfig
 from infill.errors import InputError
 
 RAY_STAGES: Final = ("corpus", "pretrain", "sft", "dpo", "preferences", "evaluate")
-"""Stages that outgrow one small pod; the others run in the pipeline's own step."""
+"""Stages that need more than one small pod; the others run in the pipeline's own step."""
 GPU_STAGES: Final = ("pretrain", "sft", "dpo", "preferences", "evaluate")
 TRAINING_STAGES: Final = ("pretrain", "sft", "dpo")
 PEAK: Final = 989e12
 """Dense bf16 FLOP/s of an H100 or H200 (NVIDIA's data sheets)."""
 UTILISATION: Final = 0.35
-"""Share of the peak that training is taken to reach: an assumption, to be replaced by your first run's tokens/s."""
+"""Share of the peak that training reaches: an assumption, to be replaced by the tokens/s of your first run."""
 GENERATION: Final = 0.05
-"""The same for generation, which waits for memory: an assumption."""
+"""Share of the peak that generation reaches, which is bound by memory: an assumption."""
 EVALUATIONS: Final = 3
-"""Of the base model, after SFT, after DPO."""
+"""Number of evaluations: of the base model, after SFT, after DPO."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
+    """The sizes of a preset's pods."""
+
     head: Group
-    """Runs the driver; alone, also the work."""
+    """The pod that runs the driver; without other pods, also the work."""
     data: Group | None = None
-    """Pods for stages of CPU work."""
+    """Pods of stages that work on CPUs."""
     gpu: Group | None = None
-    """A whole GPU node; `replicas` is ignored, `gpus` is how many one node has."""
+    """A whole GPU node; `gpus` is the number of GPUs of one node, `replicas` is ignored."""
 
 
 SHAPES: Final[Mapping[str, Shape]] = {
@@ -58,13 +60,14 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 
 def groups(preset: str, config: Preset, stage: str) -> tuple[Group, tuple[Group, ...]]:
-    """The head and the worker groups of a stage's RayJob.
+    """Return the head and the worker groups of a stage's RayJob.
 
-    Raises InputError for a preset without a shape or a stage that does not run as a RayJob.
+    Raises InputError for a preset without a shape, a stage that does not run as a RayJob, or workers that do not fill
+    whole nodes.
     """
     shape = SHAPES.get(preset.removesuffix("_gqa"))
     if shape is None:
-        raise InputError(f"there is no shape of pods for preset {preset!r}: add one to infill/cluster/sizing.py")
+        raise InputError(f"preset {preset!r} has no sizes of pods: add them to SHAPES in infill/cluster/sizing.py")
     if stage not in RAY_STAGES:
         raise InputError(f"stage {stage!r} does not run as a RayJob: only {', '.join(RAY_STAGES)} do")
     if stage in GPU_STAGES and shape.gpu is not None:
@@ -73,7 +76,7 @@ def groups(preset: str, config: Preset, stage: str) -> tuple[Group, tuple[Group,
 
 
 def gpus(preset: str, config: Preset, stage: str) -> int:
-    """GPUs that the stage uses; 0 for a stage or a preset of CPU work."""
+    """Return the number of GPUs that the stage uses; 0 for a stage or a preset that works on CPUs."""
     shape = SHAPES.get(preset.removesuffix("_gqa"))
     if shape is None or shape.gpu is None or stage not in GPU_STAGES:
         return 0
@@ -81,23 +84,23 @@ def gpus(preset: str, config: Preset, stage: str) -> int:
 
 
 def driver_gpus(preset: str, config: Preset, stage: str) -> int:
-    """GPUs for the driver of a stage that generates: it does that itself, where trainings have workers."""
+    """Return the number of GPUs for the driver: those of a stage that generates; 0 for training, which has workers."""
     return 0 if stage in TRAINING_STAGES else gpus(preset, config, stage)
 
 
 def on_ray(preset: str, stage: str) -> dict[str, object]:
-    """Settings that make a stage use the pods that `groups` gives it; none of them changes what the stage makes."""
+    """Return the settings that make a stage use the pods from `groups`; they do not change the stage's result."""
     shape = SHAPES.get(preset.removesuffix("_gqa"))
     return {"corpus.runtime": "ray"} if stage == "corpus" and shape is not None and shape.data else {}
 
 
 def trainer(config: Preset, stage: str) -> TrainConfig:
-    """How a training stage trains."""
+    """Return the training settings of a training stage."""
     return {"pretrain": config.pretrain.train, "sft": config.sft.train, "dpo": config.dpo.train}[stage]
 
 
 def flops(config: Preset, stage: str) -> float:
-    """Floating-point operations of a GPU stage, by the counts of `infill.model`; an imported base model costs none."""
+    """Return the floating-point operations of a GPU stage, counted as in `infill.model`; 0 for an imported base."""
     architecture, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
     per_token = model.flops_per_token(architecture, vocabulary, architecture.context_length)
     if stage in TRAINING_STAGES:
@@ -108,17 +111,17 @@ def flops(config: Preset, stage: str) -> float:
         return passes * per_token * train.steps * train.batch_tokens
     forward = per_token / 3
     if stage == "preferences":
-        asked = config.preferences
-        completions = asked.holes * len(asked.temperatures) * asked.samples
-        return forward * completions * (asked.max_prompt_tokens + asked.max_new_tokens)
-    asked_of_each = config.evaluate.holes * (config.evaluate.max_prompt_tokens + config.evaluate.max_new_tokens)
-    return forward * EVALUATIONS * asked_of_each
+        sampling = config.preferences
+        completions = sampling.holes * len(sampling.temperatures) * sampling.samples
+        return forward * completions * (sampling.max_prompt_tokens + sampling.max_new_tokens)
+    tokens = config.evaluate.holes * (config.evaluate.max_prompt_tokens + config.evaluate.max_new_tokens)
+    return forward * EVALUATIONS * tokens
 
 
 def gpu_hours(preset: str, config: Preset) -> dict[str, float]:
-    """An estimate for each stage that uses GPUs; empty for a preset of CPU work.
+    """Return an estimate of GPU-hours for each stage that uses GPUs; empty for a preset that works on CPUs.
 
-    A base model is counted as one of the preset's own architecture: name yours by `pretrain.model.*`.
+    A base model is counted with the preset's own architecture; set yours in `pretrain.model.*`.
     """
     return {
         stage: flops(config, stage) / (PEAK * (UTILISATION if stage in TRAINING_STAGES else GENERATION)) / 3_600
@@ -127,17 +130,17 @@ def gpu_hours(preset: str, config: Preset) -> dict[str, float]:
     }
 
 
-def _gpu_nodes(node: Group, wanted: int) -> Group:
-    """Pods with `wanted` GPUs in all: whole nodes, or the part of one that suffices."""
-    if wanted >= node.gpus:
-        if wanted % node.gpus:
-            raise InputError(f"{wanted} workers do not fill nodes of {node.gpus} GPUs: choose a multiple")
+def _gpu_nodes(node: Group, count: int) -> Group:
+    """Return pods with `count` GPUs in total: whole nodes, or a part of one node."""
+    if count >= node.gpus:
+        if count % node.gpus:
+            raise InputError(f"workers must be a multiple of the {node.gpus} GPUs of a node, got {count}")
         return Group(
-            replicas=wanted // node.gpus,
+            replicas=count // node.gpus,
             cpu=node.cpu,
             memory_gib=node.memory_gib,
             gpus=node.gpus,
             disk_gib=node.disk_gib,
         )
-    share = node.gpus // wanted
-    return Group(cpu=node.cpu // share, memory_gib=node.memory_gib // share, gpus=wanted, disk_gib=node.disk_gib)
+    share = node.gpus // count
+    return Group(cpu=node.cpu // share, memory_gib=node.memory_gib // share, gpus=count, disk_gib=node.disk_gib)

@@ -1,6 +1,6 @@
-"""A stage of the pipeline as a RayJob: the step asks (`run`), the driver on the Ray head does it (`drive`).
+"""A stage of the pipeline as a RayJob: the step requests it (`run`), the driver on the Ray head executes it (`drive`).
 
-The request travels as an environment variable, the answer (the manifest) as a small file in the store. The step
+The request is passed as an environment variable, the answer (the manifest) as a small file in the store. The step
 itself imports no stage, so its image needs neither torch nor Ray.
 """
 
@@ -24,22 +24,24 @@ from infill.manifest import Manifest
 
 REQUEST: Final = "INFILL_STAGE_REQUEST"
 PASSED: Final = ("INFILL_PARENT_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
-"""What a job's driver must know of the step's environment to log to the same MLflow run."""
+"""Environment variables that a job's driver needs to log to the step's MLflow run."""
 ENTRYPOINT: Final = ("python", "-m", "infill.cluster.stage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
+    """A stage to execute, as passed to the driver."""
+
     stage: str
     preset: str
     settings: Mapping[str, Any]
     """Overrides of the preset."""
     store: str
     inputs: Mapping[str, str]
-    """Name of each input -> URI of its finished artifact."""
+    """URI of each input's finished artifact."""
     label: str
     result: str
-    """URI of the file that the driver writes the manifest to."""
+    """URI of the file to which the driver writes the manifest."""
 
 
 def run(
@@ -56,25 +58,26 @@ def run(
     out: TextIO | None = None,
     patience: Patience | None = None,
 ) -> Manifest:
-    """Runs the stage as a RayJob, writes its manifest to the file `output`, and returns it.
+    """Run the stage as a RayJob, write its manifest to the file `output`, and return it.
 
-    `inputs` maps the stage's inputs to their manifests. Raises what `launch` raises, and InputError for a missing
-    input, an unknown setting, or a step outside of a pipeline run.
+    `inputs` holds the file of each input's manifest. Raises what `launch` raises, and InputError for a missing input,
+    an unknown setting, or a step outside a pipeline run.
     """
     identity = os.environ.get(stages.RUN, "")
     if not identity:
-        raise InputError(f"{stages.RUN} is not set: a stage on the cluster needs the identifier of its pipeline run")
+        raise InputError(f"{stages.RUN} is not set: a stage on a cluster needs the identifier of its pipeline run")
     api = api or connect()
     overrides = {**overrides, **sizing.on_ray(preset, name)}
     resolved = configuration.resolve(preset, overrides)
-    loaded = {wanted: manifest.load(inputs[wanted]) for wanted in stages.STAGES[name].inputs if wanted in inputs}
-    if missing := [wanted for wanted in stages.STAGES[name].inputs if wanted not in loaded]:
-        raise InputError(f"{name} needs {', '.join(missing)}")
-    digests = {wanted: made.digest for wanted, made in loaded.items()}
+    required = stages.STAGES[name].inputs
+    loaded = {each: manifest.load(inputs[each]) for each in required if each in inputs}
+    if missing := [each for each in required if each not in loaded]:
+        raise InputError(f"stage {name} needs the inputs {', '.join(missing)}")
+    digests = {each: artifact.digest for each, artifact in loaded.items()}
     config = dataclasses.asdict(getattr(resolved, stages.STAGES[name].settings))
     key = _digest([name, label, config, digests, settings.image])
     result = storage.join(store, "steps", f"{_digest([identity, key])[:16]}.json")
-    uris = {wanted: made.uri for wanted, made in loaded.items()}
+    uris = {each: artifact.uri for each, artifact in loaded.items()}
     request = Request(
         stage=name, preset=preset, settings=overrides, store=store, inputs=uris, label=label, result=result
     )
@@ -89,9 +92,9 @@ def run(
         owner=_owner(api),
     )
     launch(api, job, on_stop=settings.on_stop, out=out or sys.stderr, patience=patience)
-    made = manifest.load(result)
-    storage.write_json(output, dataclasses.asdict(made))
-    return made
+    artifact = manifest.load(result)
+    storage.write_json(output, dataclasses.asdict(artifact))
+    return artifact
 
 
 def _environment(request: Request) -> dict[str, str]:
@@ -109,13 +112,13 @@ def _digest(value: Any) -> str:
 
 
 def drive(environment: Mapping[str, str]) -> int:
-    """The driver's life on the Ray head: run the requested stage; 2 when it cannot be, with the reason on stderr."""
+    """Execute the requested stage on the Ray head; return the exit code, 2 for an error, which goes to stderr."""
     try:
         request = Request(**json.loads(environment[REQUEST]))
         resolved = configuration.resolve(request.preset, request.settings)
         config = getattr(resolved, stages.STAGES[request.stage].settings)
-        made = stages.execute(request.stage, config, request.inputs, request.store, label=request.label)
-        storage.write_json(request.result, dataclasses.asdict(made))
+        artifact = stages.execute(request.stage, config, request.inputs, request.store, label=request.label)
+        storage.write_json(request.result, dataclasses.asdict(artifact))
     except InfillError as error:
         sys.stderr.write(f"infill: {error}\n")
         return 2

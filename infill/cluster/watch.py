@@ -1,4 +1,4 @@
-"""One object of the cluster, followed through everything that happens to a watch."""
+"""A watch of one object of the cluster that survives interruptions."""
 
 import json
 import time
@@ -12,9 +12,9 @@ from infill.cluster.api import Api, Manifest
 def follow(api: Api, resource: str, name: str, *, tick: int, outage: float) -> Iterator[Manifest | None]:
     """Yield the object at first, after each change, and at least every `tick` seconds; None while it does not exist.
 
-    A watch that ends or breaks off is taken up at the last version seen; when the server has forgotten that version
-    (410 Gone), the object is read anew. Raises UnreachableError when the API server is gone for `outage` seconds
-    without a break, and RefusedError when it answers that it will not.
+    A watch that ends or breaks is resumed at the last version seen; if the server no longer has that version (410
+    Gone), the object is read again. Raises UnreachableError when the API server has been unavailable for `outage`
+    seconds, and RefusedError when it refuses.
     """
     api = replace(api, outage=outage)
     retry = Retry(outage=outage, grace=api.grace)
@@ -51,7 +51,7 @@ def _read(api: Api, resource: str, name: str) -> tuple[Manifest | None, str]:
 
 
 def _ended(api: Api, resource: str, status: Manifest) -> RefusedError:
-    """The error event of a watch, as the refusal that it would have been as an answer."""
+    """Return the error event of a watch as the refusal that an answer would have been."""
     return refusal(
         int(status.get("code") or 500),
         json.dumps(status),

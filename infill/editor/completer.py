@@ -14,28 +14,30 @@ from infill.prompt import ContextItem, FimRequest, item_texts
 from infill.text import first_line, split_lines
 
 MAX_SIDE_CHARS: Final = 500_000
-"""Of the current file so much is packed on each side of the caret; no prompt holds more."""
+"""Characters of the current file to pack on each side of the caret; no prompt holds more."""
 CLOSERS: Final = " \t)]}>\"'`;:,"
-"""What may stand after the caret on its line where the completion may have several lines."""
+"""Characters that may follow the caret on its line if the completion may have several lines."""
 
 
 @dataclass(frozen=True)
 class Completion:
+    """A completion of a caret, and the prompt that led to it."""
+
     text: str
     caret: Caret
-    """Where it belongs."""
+    """The caret that it completes."""
     packed: Packed | None = None
     model: Model | None = None
     timing_ms: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds of `packing` here, of the `server`'s answer, and of its `first_token` within it."""
+    """Milliseconds of `packing` here, of the `server`'s answer, and within that until the `first_token`."""
 
     @property
     def items(self) -> tuple[ContextItem, ...]:
-        """What of the project stood in the prompt."""
+        """The context items in the prompt."""
         return self.packed.prompt.items if self.packed else ()
 
     def after_typing(self, caret: Caret) -> "Completion | None":
-        """Return what is left of the completion where its beginning has been typed; None where something else was."""
+        """Return the rest of the completion if the user has typed its beginning; None if the user typed other text."""
         typed = caret.prefix.removeprefix(self.caret.prefix)
         same = caret.place == self.caret.place and caret.suffix == self.caret.suffix
         if not same or len(typed) == len(caret.prefix) > 0 or not self.text.startswith(typed):
@@ -44,9 +46,9 @@ class Completion:
         return replace(self, text=rest, caret=caret) if rest.strip() else None
 
     def provenance(self) -> dict[str, Any]:
-        """Return what stood in the prompt and why, and how long the parts took: no text of it.
+        """Return the origin of the prompt's parts, the reasons, and the times, without any text of the prompt.
 
-        Counts the tokens of each item, so that completing does not.
+        The tokens of each item are counted here, so that completing does not take time for it.
         """
         assert self.packed is not None
         assert self.model is not None
@@ -75,19 +77,19 @@ class Completion:
 
 @dataclass
 class Completer:
-    """What completions of one editor share; nothing in it belongs to one request."""
+    """The state that the completions of one editor share; nothing here belongs to one request."""
 
     remote: Remote
     max_tokens: int
     answered: Completion | None = None
-    """What the server answered last, even when that was blank."""
+    """The server's last answer, even if it was blank."""
     _last: dict[str, Completion] = field(default_factory=dict)
-    """By path, for the file that was completed last."""
+    """The last completion by path, only of the file that was completed last."""
 
     async def complete(self, caret: Caret, project: Project | None) -> Completion | None:
-        """Return a completion that is not blank; None where the model has none, or the file is ignored.
+        """Return a completion that is not blank; None if the model has none or the file is ignored.
 
-        Where the server has changed its model, the prompt is packed once more. Raises ServiceError.
+        If the server has changed its model, the prompt is packed again. Raises ServiceError.
         """
         last = self._last.get(caret.place.path)
         if last is not None and (rest := last.after_typing(caret)):
@@ -125,7 +127,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _pack(caret: Caret, project: Project | None, model: Model) -> Packed | None:
-    """Return the prompt of a caret, with context where it lies in a project."""
+    """Return the prompt for a caret, with context if it is in a project; None in a file that Git ignores."""
     request = FimRequest(
         path=caret.place.path, prefix=caret.prefix[-MAX_SIDE_CHARS:], suffix=caret.suffix[:MAX_SIDE_CHARS]
     )
@@ -140,7 +142,7 @@ def may_have_lines(caret: Caret) -> bool:
 
 
 def fitted(text: str, caret: Caret) -> str:
-    """Return a completion with the line ends of the document; only its first line where there may be one alone."""
+    """Return a completion with the line ends of the document, cut after its first line if it may have only one."""
     if not may_have_lines(caret):
         return first_line(text)
     end = line_end(caret.prefix + caret.suffix)

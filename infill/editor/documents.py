@@ -1,7 +1,7 @@
-"""What the editor shows: texts and their changes, where a position lies in them, and cells of notebooks.
+"""The editor's documents: texts and their changes, positions in them, and cells of notebooks.
 
-pygls keeps the documents. Its `TextDocument` cuts lines as `str.splitlines` does, at form feeds and U+2028 too, where
-the protocol does not, so that a file which holds one would come apart; ours cuts them as `infill.text` does.
+pygls keeps the documents. Its `TextDocument` splits lines like `str.splitlines`, also at form feeds and U+2028, where
+the protocol does not, and so misplaces changes in a file that holds one; ours splits them like `infill.text`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from infill.file_kinds import extension_of
 from infill.text import clean, first_line, line_starts
 
 MAX_CHARS: Final = MAX_FILE_BYTES
-"""A longer text is not kept, so that typing in it costs nothing, and is not completed."""
+"""The longest text that is kept and completed; typing in a longer one costs nothing."""
 _ENDINGS: Final = {
     "csharp": ".cs",
     "javascriptreact": ".jsx",
@@ -26,13 +26,13 @@ _ENDINGS: Final = {
     "shellscript": ".sh",
     "typescriptreact": ".tsx",
 }
-"""Ending of files in languages that editors name otherwise than `infill.file_kinds`."""
+"""File extensions of languages for which editors and `infill.file_kinds` have different names."""
 
 
 def offset_at(text: str, position: types.Position, encoding: str = "utf-16") -> int:
-    """Return how many characters stand before a position; one beyond the line or the text is its end.
+    """Return the number of characters before a position; a position beyond the line or the text means its end.
 
-    A position inside a character, as between the halves of a UTF-16 pair, is the place before it.
+    A position inside a character, such as between the halves of a UTF-16 pair, means the place before it.
     """
     starts = line_starts(text)
     if position.line >= len(starts):
@@ -43,7 +43,7 @@ def offset_at(text: str, position: types.Position, encoding: str = "utf-16") -> 
 
 
 def _characters(line: str, units: int, encoding: str) -> int:
-    """Return how many characters of `line` lie within its first `units` code units."""
+    """Return the number of whole characters in the first `units` code units of `line`."""
     if line.isascii() or encoding == types.PositionEncodingKind.Utf32:
         return min(units, len(line))
     for number, char in enumerate(line):
@@ -54,26 +54,26 @@ def _characters(line: str, units: int, encoding: str) -> int:
 
 
 def _width(code: int, encoding: str) -> int:
-    """Return the code units of a character."""
+    """Return the number of code units of a character."""
     if encoding == types.PositionEncodingKind.Utf8:
         return 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
     return 1 + (code > 0xFFFF)
 
 
 def units(text: str, encoding: str = "utf-16") -> int:
-    """Return the code units of `text`."""
+    """Return the number of code units of `text`."""
     if encoding == types.PositionEncodingKind.Utf32 or text.isascii():
         return len(text)
     return sum(_width(ord(char), encoding) for char in text)
 
 
 class Document(TextDocument):
-    """A text in the editor; `too_large` instead of a text above MAX_CHARS."""
+    """A text in the editor, or only `too_large` for a text above MAX_CHARS."""
 
     too_large = False
 
     def apply_change(self, change: types.TextDocumentContentChangeEvent) -> None:
-        """Take over a change. One of part of a text that was never kept changes nothing."""
+        """Apply a change; a change of a part of a text that is too large has no effect."""
         if isinstance(change, types.TextDocumentContentChangePartial):
             if self.too_large:
                 return
@@ -84,18 +84,18 @@ class Document(TextDocument):
             self.keep(change.text)
 
     def keep(self, text: str) -> None:
-        """Make `text` the document's."""
+        """Replace the document's text by `text`."""
         self.too_large = len(text) > MAX_CHARS
         self._source = "" if self.too_large else text
 
     @property
     def source(self) -> str:
-        """The text; never read from the disk, which the editor's text may differ from."""
+        """The text in the editor, never that on disk, which may differ."""
         return self._source or ""
 
 
 class Documents(Workspace):
-    """pygls's workspace with our documents. A change of a document that was never opened is not an error."""
+    """pygls's workspace with our documents, in which a change of an unopened document is not an error."""
 
     def _create_text_document(
         self, doc_uri: str, source: str | None = None, version: int | None = None, language_id: str | None = None
@@ -113,25 +113,25 @@ class Documents(Workspace):
     def update_text_document(
         self, text_doc: types.VersionedTextDocumentIdentifier, change: types.TextDocumentContentChangeEvent
     ) -> None:
-        """Take over a change of a document that is open."""
+        """Apply a change of an open document; ignore other documents."""
         if self.is_open(text_doc.uri):
             super().update_text_document(text_doc, change)
 
     def update_notebook_document(self, params: types.DidChangeNotebookDocumentParams) -> None:
-        """Take over a change of a notebook that is open."""
+        """Apply a change of an open notebook; ignore other notebooks."""
         if unquote(params.notebook_document.uri) in self.notebook_documents:
             super().update_notebook_document(params)
 
     def is_open(self, uri: str) -> bool:
-        """Return whether the editor shows `uri`."""
+        """Return whether the document `uri` is open in the editor."""
         return unquote(uri) in self.text_documents
 
     def text(self, uri: str) -> str:
-        """Return the text of `uri` with whole characters; empty when it is not open or too large."""
+        """Return the text of `uri` without lone surrogates; empty if it is not open or too large."""
         return clean(self.get_text_document(uri).source) if self.is_open(uri) else ""
 
     def cells(self, uri: str) -> tuple[str, list[Document]] | None:
-        """Return the URI of the notebook that holds the cell `uri`, and its cells of the same kind in order."""
+        """Return the URI of the notebook with the cell `uri`, and its cells of the same kind in order; None if none."""
         notebook = self.get_notebook_document(cell_uri=uri)
         if notebook is None:
             return None
@@ -141,18 +141,18 @@ class Documents(Workspace):
 
 
 class Place(NamedTuple):
-    """Where a document lies."""
+    """The location of a document."""
 
     root: Path | None
-    """The innermost folder of the editor's that holds it; None for a file outside of all, or without a path."""
+    """The innermost of the editor's folders that contains it; None for a file outside all, or without a path."""
     path: str
-    """Relative to the root; of a file outside only its name, which says nothing about the machine."""
+    """Path relative to the root; for a file outside all folders only its name, which reveals nothing of the machine."""
 
 
 def place_of(uri: str, language: str, roots: list[Path]) -> Place:
-    """Return where the document `uri` lies, and for one without a path a name with its language's ending.
+    """Return the place of the document `uri`; one without a path gets a name with its language's extension.
 
-    An untitled document belongs to the editor's folder where there is only one.
+    An untitled document belongs to the editor's folder if there is only one.
     """
     file = to_fs_path(uri)
     if file is None:
@@ -164,7 +164,7 @@ def place_of(uri: str, language: str, roots: list[Path]) -> Place:
 
 
 def _relative(file: Path, root: Path) -> str | None:
-    """Return the path of `file` in `root`, however links lead to the two."""
+    """Return the path of `file` relative to `root`, also if symbolic links lead to either; None if it is outside."""
     for inner, outer in ((file, root), (file.parent.resolve() / file.name, root.resolve())):
         if inner.is_relative_to(outer) and inner != outer:
             return inner.relative_to(outer).as_posix()
@@ -172,25 +172,25 @@ def _relative(file: Path, root: Path) -> str | None:
 
 
 def ending_of(language: str) -> str:
-    """Return the usual ending of file names in a language as editors call it; empty for one that we do not know."""
+    """Return the usual file extension of a language by the editors' name for it; empty for an unknown language."""
     return _ENDINGS.get(language) or extension_of(language)
 
 
 class Caret(NamedTuple):
-    """Where the user types: the text round it, in the document's own line ends."""
+    """The place where the user types, with the text around it in the document's own line ends."""
 
     place: Place
     prefix: str
     suffix: str
     file: str = ""
-    """Path on the disk where the prompt has another one: of a notebook."""
+    """Path on disk if the prompt has another one, as for a notebook."""
 
 
 def caret_at(documents: Documents, uri: str, position: types.Position, roots: list[Path]) -> Caret | None:
-    """Return the caret at a position of the document `uri`; None for one that is not open or too large.
+    """Return the caret at a position of the document `uri`; None if it is not open or too large.
 
-    A notebook's cell has the cells before it (of code, or of text, as it is one) in its prefix, the others in its
-    suffix, and the notebook's name with its language's ending.
+    The prefix of a notebook's cell includes the cells of the same kind (code or text) before it, the suffix those after
+    it; the path is the notebook's with the language's extension.
     """
     document = documents.get_text_document(uri)
     if not documents.is_open(uri) or not isinstance(document, Document) or document.too_large:
@@ -213,5 +213,5 @@ def caret_at(documents: Documents, uri: str, position: types.Position, roots: li
 
 
 def _ended(text: str) -> str:
-    """Return a cell's text with a line end at its end."""
+    """Return a cell's text with a final line end."""
     return text if text.endswith(("\n", "\r")) else f"{text}\n"

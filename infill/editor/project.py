@@ -1,8 +1,7 @@
-"""A folder of the editor's, indexed on this machine: brought up to date in the background, asked in between.
+"""The index of one of the editor's folders: updated in the background, queried in between.
 
-The index is for one thread at a time. The background thread gives it up after each file, so that a caret waits for one
-file at most, however long a first look at the folder takes. What the editor shows of a file takes the place of what the
-disk holds.
+One thread at a time uses the index. The background thread releases it after each file, so that a caret waits for at
+most one file, however long the first scan of the folder takes. The editor's text of a file replaces that on disk.
 """
 
 import logging
@@ -26,24 +25,24 @@ log = logging.getLogger("infill.lsp")
 
 MAX_RECENT: Final = 100
 MANY: Final = 200
-"""More changed files than this, as after a checkout, and the whole folder is looked at."""
+"""Number of changed files, as after a checkout, above which the whole folder is scanned."""
 RULES: Final = (".gitignore", ".git")
-"""Where these change, other files may come into the index or leave it."""
+"""Names whose change may add other files to the index or remove them."""
 PAUSE_S: Final = 0.001
 
 Progress = Callable[["Project", int | None], None]
-"""Told how many files of a first look are indexed so far; None when it is over."""
+"""A callback with the number of files indexed so far in a scan; None at the end."""
 
 
 class Project:
-    """A folder, what is open of it, and what was packed last."""
+    """A folder, its open files, and its last prompt."""
 
     def __init__(self, root: Path, limits: Limits | None = None) -> None:
         self.root = root
         self.ready = False
-        """Whether the whole folder has been looked at once."""
+        """Whether the whole folder has been scanned once."""
         self.problem = ""
-        """Why there is no index."""
+        """The reason why there is no index; empty if there is one."""
         self._limits = limits or Limits()
         self._index: ProjectIndex | None = None
         self._lock = threading.Lock()
@@ -51,9 +50,9 @@ class Project:
         self._previous: Packed | None = None
         self._buffers: dict[str, str] = {}
         self._edited: set[str] = set()
-        """Paths of buffers that the index has not seen."""
+        """Paths of buffers that are not yet in the index."""
         self._reasons: dict[str, str | None] = {}
-        """Why files are left out, as far as was asked."""
+        """Cached reasons why files are left out."""
         self._recent: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ class Project:
         return len(self._index) if self._index else 0
 
     def show(self, path: str, text: str) -> None:
-        """The editor shows `text` for a file; it need not be saved."""
+        """Record the editor's text of a file, saved or not."""
         self._buffers[path] = text
         self._edited.add(path)
         self._recent.pop(path, None)
@@ -70,16 +69,16 @@ class Project:
             self._recent.popitem(last=False)
 
     def hide(self, path: str) -> None:
-        """The editor no longer shows a file; look at what the disk holds of it next."""
+        """Forget the editor's text of a file that was closed; the file on disk counts again."""
         self._buffers.pop(path, None)
         self._edited.discard(path)
 
     def is_shown(self, path: str) -> bool:
-        """Return whether the editor shows a file."""
+        """Return whether a file is open in the editor."""
         return path in self._buffers
 
     def refresh(self, told: Callable[[int], None] = lambda _: None) -> None:
-        """Bring the index up to date with the folder; `told` gets the number of changed files from time to time."""
+        """Update the index from the folder; call `told` with the number of changed files from time to time."""
         told(0)
         index = self._index or ProjectIndex()
         self._index = index
@@ -97,15 +96,15 @@ class Project:
             self.ready = True
 
     def _step(self, steps: Iterator[str]) -> bool:
-        """Take one step, after those who wait for the index; return whether there was one."""
+        """Take one step, after all carets that wait for the index; return whether there was one."""
         self._give_way()
         with self._lock:
             return next(steps, None) is not None
 
     def refresh_files(self, paths: Iterable[str]) -> None:
-        """Bring the index up to date with files that may have come, changed or gone, but for those that are shown.
+        """Update the index for files that were perhaps added, changed or removed, except for open ones.
 
-        Where one is a folder, or was one, the whole project is looked at.
+        If one of them is or was a folder, the whole project is scanned.
         """
         for path in paths:
             if self._is_folder(path):
@@ -117,7 +116,7 @@ class Project:
                     self._index.refresh_file(self.root, path, self._limits)
 
     def _is_folder(self, path: str) -> bool:
-        """Return whether files below `path` may have come into the index, or must leave it."""
+        """Return whether `path` is a folder that may add files to the index, or was one whose files must leave it."""
         if self._index is None or path in self._index.files:
             return False
         if (self.root / path).is_dir():
@@ -130,7 +129,7 @@ class Project:
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
-        """The index for a caret, before the background thread."""
+        """Hold the index for a caret, ahead of the background thread."""
         self._waiting += 1
         try:
             self._lock.acquire()
@@ -142,10 +141,10 @@ class Project:
             self._lock.release()
 
     def pack(self, request: FimRequest, model: Model, *, file: str = "") -> Packed | None:
-        """Return the prompt of a caret with what the index has so far; None in a file that Git ignores.
+        """Return the prompt for a caret with context from the index as it is; None in a file that Git ignores.
 
-        It is the prompt that the server would make of the same files. `file` is the path on the disk where the request
-        has another one. Raises InputError when the budget is too small.
+        The server would make the same prompt from the same files. `file` is the path on disk if the request has another
+        one. Raises InputError when the budget is too small.
         """
         if self.left_out(file or request.path) == "ignored by git":
             return None
@@ -171,25 +170,25 @@ class Project:
             return self._previous
 
     def _take_buffers(self, index: ProjectIndex, current: str) -> None:
-        """Let the index see what the editor shows of other files, as far as they belong into it."""
+        """Update the index with the editor's text of all files that belong in it, except `current`."""
         for path in self._edited - {current}:
             self._edited.discard(path)
             if self.left_out(path) is None:
                 index.update(path, self._buffers.get(path, ""))
 
     def left_out(self, path: str) -> str | None:
-        """Return why a file is not for the index; None when it is."""
+        """Return why a file is left out of the index; None if it is not."""
         if path not in self._reasons:
             self._reasons[path] = why_left_out(self.root, path)
         return self._reasons[path]
 
     def recent(self, current: str) -> tuple[str, ...]:
-        """Return the files that were opened or edited last, the latest first, without the current one."""
+        """Return the recently opened or edited files, latest first, without the current one."""
         return tuple(path for path in reversed([*self._recent]) if path != current)
 
 
 class Indexer:
-    """The background thread that brings projects up to date, one after the other."""
+    """The background thread that updates projects, one at a time."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -197,11 +196,11 @@ class Indexer:
         self._thread = threading.Thread(target=self._work, name="indexer", daemon=True)
 
     def start(self) -> None:
-        """Begin. The thread ends with the process: an editor that closes does not wait for it."""
+        """Start the thread. It ends with the process, so that an editor that closes does not wait for it."""
         self._thread.start()
 
     def look(self, project: Project, paths: Iterable[str] | None = None) -> None:
-        """Look at files of a project that may have changed, at the whole folder when none are named."""
+        """Queue an update of files of a project that may have changed; of the whole folder if `paths` is None."""
         names = None if paths is None else frozenset(paths)
         if names is not None and (len(names) > MANY or any(path.rpartition("/")[2] in RULES for path in names)):
             names = None

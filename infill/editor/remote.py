@@ -1,7 +1,7 @@
-"""The Infill server as the language server needs it: what prompts must look like, and completions of packed ones.
+"""The client of an Infill server: the data to pack prompts, and completions of packed prompts.
 
-Only token ids of prompts go there. A server that is down is asked again after a pause that grows, so that typing
-without one costs nothing.
+Only the token ids of prompts are sent. After a failure no request is sent for a while, longer each time, so that typing
+without a server costs nothing.
 """
 
 import asyncio
@@ -19,34 +19,34 @@ from infill.prompt import Encoder, PromptFormat
 
 CONNECT_S: Final = 2.0
 TOKENIZER_S: Final = 60.0
-"""For some ten megabytes."""
+"""Time limit for the tokenizer, about ten megabytes."""
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 STALE: Final = frozenset({"tokenizer_changed", "prompt_too_long"})
-"""Codes of errors after which the model must be asked for again."""
+"""Codes of errors after which the model must be fetched again."""
 MAX_MESSAGE: Final = 300
 
 
 class StaleError(ServiceError):
-    """The server has another model, or another limit, than the prompt was packed for."""
+    """The error when the server's model or limit is not the one for which the prompt was packed."""
 
 
 class KeyRefusedError(ServiceError):
-    """The server wants a key, or another one."""
+    """The error when the server rejects the key or requires one."""
 
 
 class PausedError(ServiceError):
-    """The server was down a moment ago and is not asked yet."""
+    """The error while no request is sent, since the server failed a moment ago."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is needed to pack prompts for a server."""
+    """The data needed to pack prompts for a server."""
 
     name: str
     tokenizer: str
-    """Digest of the two that follow."""
+    """Digest of the prompt format and the tokenizer."""
     fmt: PromptFormat
     encoder: Encoder
     max_prompt_tokens: int
@@ -57,14 +57,16 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
+    """The server's completion."""
+
     text: str
     finish_reason: str | None
     first_token_ms: float | None = None
-    """Milliseconds that the predictor took to the first token, where the server says so."""
+    """Milliseconds until the predictor's first token, if the server reports them."""
 
 
 class Remote:
-    """The connection to one server. All errors are ServiceErrors, or InputErrors for a URL or proxy of no use."""
+    """The connection to one server. All errors are ServiceErrors, or InputErrors for an invalid URL or proxy."""
 
     def __init__(self, url: str, key: str = "", timeout_s: float = 10.0) -> None:
         self.url = url
@@ -82,18 +84,18 @@ class Remote:
 
     @property
     def known(self) -> Model | None:
-        """The model as far as it was asked for."""
+        """The model, if it has been fetched."""
         return self._model
 
     async def model(self) -> Model:
-        """Return the server's model; it is asked for once."""
+        """Return the server's model, which is fetched once. Raises ServiceError."""
         async with self._loading:
             if self._model is None:
                 self._model = await self._load()
             return self._model
 
     def forget(self, model: Model) -> None:
-        """Ask for the model again at the next completion, unless another than `model` is known by now."""
+        """Fetch the model again before the next completion, unless `model` has already been replaced."""
         if self._model is model:
             self._model = None
 
@@ -117,7 +119,10 @@ class Remote:
         return Model(name=name, tokenizer=digest, fmt=fmt, encoder=encoder, strategy=strategy, **numbers)
 
     async def complete(self, model: Model, ids: list[int], *, max_tokens: int, stop: tuple[str, ...] = ()) -> Answer:
-        """Return the completion of a packed prompt. Cancelled, it closes the connection, which ends the generation."""
+        """Return the completion of a packed prompt. Raises ServiceError.
+
+        Cancelling it closes the connection, which ends the generation.
+        """
         body = {
             "prompt": ids,
             "tokenizer": model.tokenizer,
@@ -133,7 +138,7 @@ class Remote:
                 raise TypeError(f"text is {text!r:.60}")
             first = value.get("infill", {}).get("timing_ms", {}).get("first_token")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise ServiceError(f"{self.url} answers not as an Infill server does: {error!r}") from error
+            raise ServiceError(f"{self.url} does not answer like an Infill server: {error!r}") from error
         return Answer(text=text, finish_reason=reason, first_token_ms=first if isinstance(first, int | float) else None)
 
     async def _ask(self, method: str, path: str, timeout_s: float, body: Any = None) -> Any:
@@ -157,14 +162,14 @@ class Remote:
             raise ServiceError(f"no server answers at {self.url} ({why}): start it, or change the url") from error
         except (ValueError, RecursionError) as error:
             self._wait()
-            raise ServiceError(f"{self.url} answers not as an Infill server does: it sent no JSON") from error
+            raise ServiceError(f"{self.url} does not answer like an Infill server: it sent no JSON") from error
         self._pause = 0.0
         return value
 
     async def _send(self, method: str, path: str, body: Any, timeout_s: float) -> httpx.Response:
-        """Return the answer to a request, sent once more where the connection breaks.
+        """Return the answer to a request; send it again if the connection breaks.
 
-        A server closes an idle connection when it likes: as a request is on its way, too.
+        A server may close an idle connection at any time, even when a request is on its way.
         """
         try:
             return await self._client.request(method, path, json=body, timeout=timeout_s)
@@ -172,12 +177,12 @@ class Remote:
             return await self._client.request(method, path, json=body, timeout=timeout_s)
 
     def _wait(self) -> None:
-        """Do not ask for a while: twice as long as the last time."""
+        """Send no requests for a while, twice as long as the last time."""
         self._pause = min(max(FIRST_PAUSE_S, 2 * self._pause), LONGEST_PAUSE_S)
         self._until = time.monotonic() + self._pause
 
     def _refused(self, response: httpx.Response) -> ServiceError:
-        """Return the error that an answer stands for."""
+        """Return the error for an answer whose status is not 200."""
         try:
             error = response.json()["error"]
             code, message = str(error["code"]), str(error["message"])[:MAX_MESSAGE]
@@ -188,6 +193,6 @@ class Remote:
         self._wait()
         if response.status_code in (401, 403):
             return KeyRefusedError(
-                f"{self.url} refuses the key ({response.status_code}): put a valid one into INFILL_API_KEY"
+                f"{self.url} rejects the key ({response.status_code}): put a valid key into INFILL_API_KEY"
             )
         return ServiceError(f"{self.url} answered {response.status_code}: {message}")

@@ -1,4 +1,4 @@
-"""`infill lsp`: the Language Server Protocol on standard input and output, spoken by pygls."""
+"""`infill lsp`: a server of the Language Server Protocol on standard input and output, built on pygls."""
 
 import asyncio
 import contextlib
@@ -32,49 +32,49 @@ log = logging.getLogger("infill.lsp")
 ACCEPTED: Final = "infill.accepted"
 STATUS: Final = "infill.status"
 LAST_COMPLETION: Final = "infill/lastCompletion"
-"""Request: what stood in the last prompt and why, with the latency of the parts; null before the first."""
+"""Request: the contents of the last prompt, the reasons, and the latencies; null before the first."""
 REJECTED: Final = "infill/rejected"
-"""Notification: the user typed something else than a completion, or went away from it."""
+"""Notification: the user typed something other than the completion, or moved away from it."""
 STATE: Final = "infill/state"
-"""Notification to a client with the experimental capability `infillState`, which shows it to the user itself."""
+"""Notification to a client with the experimental capability `infillState`, which shows the state to the user."""
 TRIGGERS: Final = (".", "(", "[", "{", "=", ":", ",")
-"""Characters after which an editor without inline completion asks."""
+"""Characters after which an editor without inline completion requests a completion."""
 EVERYTHING: Final = types.FileSystemWatcher(glob_pattern="**/*")
 MAX_LABEL: Final = 60
 
 
 class Editor:
-    """One editor: its folders, its settings, and what happens to its requests."""
+    """One editor: its folders, its settings, and its requests."""
 
     def __init__(self, server: LanguageServer, given: Settings, key: str) -> None:
         self.server = server
         self.settings = self.base = given
         self.key = key
         self.key_origin = given.origin
-        """Where the key may be sent: not to whatever server a project's own configuration names."""
+        """The only server to which the key may be sent, since a project's own configuration may name another."""
         self.completer: Completer | None = None
         self.projects: dict[str, Project] = {}
-        """By the URI of the editor's folder."""
+        """Projects by the URI of the editor's folder."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.indexer = Indexer(self._progress)
         self.watcher: Watcher | None = None
         self.tasks: dict[str, asyncio.Task[Completion | None]] = {}
-        """The newest request of each document."""
+        """The newest request of each document, by URI."""
         self.tokens: dict[Project, str] = {}
-        """Of the progress of projects that are being indexed."""
+        """Progress tokens of projects that are being indexed."""
         self.begun: set[str] = set()
-        """Tokens that the client shows."""
+        """Progress tokens that the client shows."""
         self.background: set[asyncio.Task[None]] = set()
-        self.told = False
-        """Whether the user knows that there are no completions."""
+        self.reported = False
+        """Whether the user has been told that there are no completions."""
         self.shown = self.accepted = self.rejected = 0
         self.latency_ms = 0.0
-        """Of the last completion, the pause in typing included."""
+        """Milliseconds of the last completion, including the pause in typing."""
 
-    # Beginning and settings
+    # Start and settings
 
     def initialize(self, params: types.InitializeParams) -> None:
-        """Take over the client's options; the rest waits until it says that it is ready."""
+        """Apply the client's options; everything else waits for `initialized`."""
         old = self.server.workspace
         documents = Documents(
             old.root_uri, workspace_folders=[*old.folders.values()], position_encoding=old.position_encoding
@@ -106,18 +106,18 @@ class Editor:
         self.add_folders(folders)
 
     async def _register(self, registration: types.Registration) -> None:
-        with contextlib.suppress(Exception):  # a client that refuses goes without
+        with contextlib.suppress(Exception):  # a client that refuses does without
             await self.server.client_register_capability_async(types.RegistrationParams([registration]))
 
     @property
     def documents(self) -> Documents:
-        """What the editor shows."""
+        """The documents that are open in the editor."""
         documents = self.server.workspace
         assert isinstance(documents, Documents)
         return documents
 
     async def configure(self, pushed: Any = None) -> None:
-        """Take over the editor's section `infill`; `pushed` is what a client sent that cannot be asked."""
+        """Apply the editor's section `infill`; `pushed` is its value from a client that cannot be asked for it."""
         value = _plain(pushed)
         if _offers(self.server, "workspace.configuration"):
             item = types.ConfigurationItem(section=settings.SECTION)
@@ -125,14 +125,14 @@ class Editor:
                 answer = await self.server.workspace_configuration_async(types.ConfigurationParams([item]))
                 value = _plain(answer[0]) if answer else None
             except Exception as error:
-                log.warning("the editor does not tell its configuration: %s", type(error).__name__)
+                log.warning("the editor does not send its configuration: %s", type(error).__name__)
         self.settings, problems = settings.read(value, self.base)
         for problem in problems:
             self.warn(problem)
         await self._connect()
 
     async def _connect(self) -> None:
-        """Use the server and the limits that the settings name."""
+        """Connect to the server in the settings."""
         old = self.completer
         key = self.key if self.settings.origin == self.key_origin else ""
         try:
@@ -141,20 +141,20 @@ class Editor:
             self.warn(str(error))
             return
         self.completer = Completer(remote, self.settings.max_tokens)
-        self.told = False
+        self.reported = False
         if old is not None:
             await old.remote.close()
         self._in_background(self._ask_for_model(remote))
 
     async def _ask_for_model(self, remote: Remote) -> None:
-        """Ask for the model before the first completion needs it."""
+        """Fetch the model before the first completion needs it."""
         try:
             model = await remote.model()
         except InfillError as error:
             self._no_completions(error)
         else:
             log.info("%s serves %s, prompts of at most %d tokens", remote.url, model.name, model.max_prompt_tokens)
-            self._tell_state()
+            self._send_state()
 
     def _in_background(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -164,7 +164,7 @@ class Editor:
     # Folders and files
 
     def add_folders(self, folders: list[types.WorkspaceFolder]) -> None:
-        """Index folders of the editor's; one that is not on this machine's disk is left out."""
+        """Index folders of the editor, except those that are not on this machine's disk."""
         for folder in folders:
             root = to_fs_path(folder.uri)
             if root is None or folder.uri in self.projects:
@@ -177,22 +177,22 @@ class Editor:
             self.show(uri)
 
     def remove_folders(self, folders: list[types.WorkspaceFolder]) -> None:
-        """Forget folders."""
+        """Forget folders of the editor."""
         for folder in folders:
             project = self.projects.pop(folder.uri, None)
             if project is not None and self.watcher is not None:
                 self.watcher.remove(project)
 
     def project_of(self, root: Path | None) -> Project | None:
-        """Return the project with this root."""
+        """Return the project with this root; None if there is none."""
         return next((project for project in self.projects.values() if project.root == root), None)
 
     def roots(self) -> list[Path]:
-        """Return the folders of the editor's."""
+        """Return the editor's folders."""
         return [project.root for project in self.projects.values()]
 
     def show(self, uri: str) -> None:
-        """Let the project of a file see what the editor shows of it. Cells and untitled texts are no files."""
+        """Pass the editor's text of a file to its project; ignore cells and untitled texts, which are not files."""
         if self.documents.get_notebook_document(cell_uri=uri) is not None or to_fs_path(uri) is None:
             return
         place = place_of(uri, "", self.roots())
@@ -201,7 +201,7 @@ class Editor:
             project.show(place.path, text)
 
     def look(self, uris: list[str], *, closed: bool = False) -> None:
-        """Look at files on the disk that may have changed; at those that are `closed`, too."""
+        """Update the indexes for files on disk that may have changed; `closed` if the editor has closed them."""
         changed: dict[Project, set[str]] = {}
         for uri in uris:
             place = place_of(uri, "", self.roots())
@@ -214,9 +214,9 @@ class Editor:
             self.indexer.look(project, paths)
 
     def _progress(self, project: Project, count: int | None) -> None:
-        """Show how far the index of a project is; called by the background thread."""
+        """Show the progress of a project's index; called by the background thread."""
         if self.loop is not None and not self.loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # the loop closes as we ask
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
                 self.loop.call_soon_threadsafe(self._show_progress, project, count)
 
     def _show_progress(self, project: Project, count: int | None) -> None:
@@ -238,7 +238,7 @@ class Editor:
             self.server.work_done_progress.report(self.tokens[project], report)
 
     async def _begin_progress(self, project: Project, token: str) -> None:
-        """Show the progress, unless it is over by the time that the client has made room for it."""
+        """Show the progress, unless the index is complete before the client answers."""
         with contextlib.suppress(Exception):  # a client that shows none
             await self.server.work_done_progress.create_async(token)
             title = f"Infill: indexing {project.root.name}"
@@ -249,9 +249,9 @@ class Editor:
     # Completions
 
     async def complete(self, uri: str, caret: Callable[[], Caret | None], *, waits: bool) -> Completion | None:
-        """Return a completion for the newest caret of a document; None for one that a newer request has overtaken.
+        """Return a completion for the newest caret of a document; None if a newer request has replaced this one.
 
-        With `waits` the server is asked after the pause in typing that the settings name.
+        With `waits` the server is asked only after the pause in typing that is set as `debounce_ms`.
         """
         if (older := self.tasks.get(uri)) is not None:
             older.cancel()
@@ -282,46 +282,46 @@ class Editor:
         except InfillError as error:
             self._no_completions(error)
             return None
-        except Exception as error:  # a defect of ours must not become an error at each keystroke
-            log.error("a completion failed: %s; INFILL_DEBUG=1 tells more", type(error).__name__, exc_info=_debug())
+        except Exception as error:  # our own defect must not cause an error at each keystroke
+            log.error("a completion failed: %s; INFILL_DEBUG=1 shows more", type(error).__name__, exc_info=_debug())
             return None
-        if self.told:
-            self.told = False
-            self._tell_state()
+        if self.reported:
+            self.reported = False
+            self._send_state()
         if completion is not None:
             self.shown += 1
             self.latency_ms = round((time.monotonic() - started) * 1000, 1)
         return completion
 
     def last_completion(self) -> dict[str, Any] | None:
-        """Return what the last prompt held and how long its answer took; None before the first."""
+        """Return the contents of the last prompt and the latencies; None before the first."""
         answered = self.completer.answered if self.completer else None
         return None if answered is None else answered.provenance() | {"latency_ms": self.latency_ms}
 
     def completes(self, uri: str) -> bool:
-        """Return whether the settings want completions in a document."""
+        """Return whether the settings enable completions in a document."""
         language = self.documents.get_text_document(uri).language_id
         return self.settings.enabled and (not self.settings.languages or language in self.settings.languages)
 
     def caret(self, uri: str, position: types.Position) -> Caret | None:
-        """Return the caret at a position, in the text as it is now."""
+        """Return the caret at a position of the current text; None if the document is not open or too large."""
         return caret_at(self.documents, uri, position, self.roots())
 
-    # What the user is told
+    # Messages to the user
 
     def _no_completions(self, error: InfillError) -> None:
-        """Tell why there are no completions: once until there are some again."""
+        """Report why there are no completions, once until there are completions again."""
         log.warning("%s", error)
-        if self.told:
+        if self.reported:
             return
-        self.told = True
+        self.reported = True
         if _offers_state(self.server):
-            self._tell_state(error)
+            self._send_state(error)
         else:
             self.warn(str(error))
 
-    def _tell_state(self, error: InfillError | None = None) -> None:
-        """Tell a client that shows it whether there are completions."""
+    def _send_state(self, error: InfillError | None = None) -> None:
+        """Send the state of completions to a client that shows it."""
         if _offers_state(self.server):
             model = self.completer.remote.known if self.completer else None
             state = {
@@ -334,12 +334,12 @@ class Editor:
             self.server.protocol.notify(STATE, state)
 
     def warn(self, sentence: str) -> None:
-        """Show a sentence."""
+        """Show a warning to the user."""
         params = types.ShowMessageParams(type=types.MessageType.Warning, message=f"Infill: {sentence}")
         self.server.window_show_message(params)
 
     def status(self) -> dict[str, Any]:
-        """Return what the language server knows of itself, for people and for extensions of editors."""
+        """Return the state of the language server, for people and for extensions of editors."""
         model = self.completer.remote.known if self.completer else None
         return {
             "version": __version__,
@@ -359,14 +359,12 @@ class Editor:
 
 
 class Server(LanguageServer):
-    """pygls's server, which tells of its own errors in the log instead of in the editor."""
+    """pygls's server, but with its own errors in the log instead of the editor."""
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """Log an error; its message may hold text of a document, so only its type is told."""
+        """Log an error by its type only, since its message may contain text of a document."""
         what = type(error).__name__
-        log.error(
-            "a message of the editor could not be handled (%s): %s", source.__name__, what, exc_info=_debug() and error
-        )
+        log.error("cannot handle a message of the editor (%s): %s", source.__name__, what, exc_info=_debug() and error)
 
 
 def _debug() -> bool:
@@ -374,7 +372,7 @@ def _debug() -> bool:
 
 
 def _offers(server: LanguageServer, name: str) -> bool:
-    """Return whether the client has a capability, as `workspace.configuration`."""
+    """Return whether the client has a capability such as `workspace.configuration`."""
     value: Any = server.client_capabilities
     for part in name.split("."):
         value = getattr(value, part, None)
@@ -382,13 +380,13 @@ def _offers(server: LanguageServer, name: str) -> bool:
 
 
 def _offers_state(server: LanguageServer) -> bool:
-    """Return whether the client shows the user itself whether there are completions."""
+    """Return whether the client itself shows the state of completions to the user."""
     experimental = _plain(server.client_capabilities.experimental)
     return isinstance(experimental, dict) and experimental.get("infillState") is True
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON value of which pygls may have made an object of its own."""
+    """Return a JSON value in plain types, which pygls may have wrapped in its own."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, Mapping):
@@ -505,7 +503,7 @@ def _add_completions(server: Server, editor: Editor) -> None:
 
 
 def _item(completion: Completion, position: types.Position, encoding: str) -> types.CompletionItem:
-    """Return a completion as an item of a list, which editors compare with the word before the caret."""
+    """Return a completion as a list item that includes the word before the caret, with which editors compare it."""
     word = _word(completion.caret.prefix)
     text = word + completion.text
     start = types.Position(position.line, position.character - units(word, encoding))
@@ -533,12 +531,12 @@ def _word(prefix: str) -> str:
 
 
 def serve(given: Settings) -> None:
-    """Speak with the editor at standard input and output until it ends. Raise InputError for a key of no use."""
+    """Serve the editor on standard input and output until it ends. Raises InputError for an invalid key."""
     key = api_key()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="infill lsp: %(message)s")
     for name in ("pygls", "httpx", "httpcore", "watchfiles"):  # pygls logs what the editor sends: the user's code
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Whatever else writes to standard output would break the protocol, so it goes to the log.
+    # Other writes to standard output would break the protocol, so they go to the log.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as out:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         create(given, key).start_io(sys.stdin.buffer, out)

@@ -1,4 +1,4 @@
-"""What a user can set: on the command line, in `initializationOptions`, or as the editor's section `infill`."""
+"""The user's settings: from the command line, `initializationOptions`, or the editor's section `infill`."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ Fallback = Literal["auto", "always", "never"]
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "INFILL_URL"
 SECTION: Final = "infill"
-"""Of the editor's configuration."""
+"""The section of the editor's configuration."""
 BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "timeout_ms": (100, 600_000),
     "debounce_ms": (0, 10_000),
@@ -26,20 +26,22 @@ BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    """The settings of the language server."""
+
     url: str = DEFAULT_URL
-    """The Infill server, as http://127.0.0.1:8080."""
+    """URL of the Infill server, such as http://127.0.0.1:8080."""
     enabled: bool = True
-    """Whether to complete at all."""
+    """Whether to offer completions."""
     languages: tuple[str, ...] = ()
-    """The editor's names of the languages to complete in, as python or typescriptreact; none means all."""
+    """The editor's names of the languages to complete, such as python or typescriptreact; empty means all."""
     debounce_ms: int = 75
-    """Milliseconds without a keystroke after which the server is asked; asking by hand does not wait."""
+    """Milliseconds without a keystroke before the server is asked; an explicit request does not wait."""
     timeout_ms: int = 10_000
     """Milliseconds after which a completion is given up."""
     max_tokens: int = 64
     """Tokens of a completion, at most the server's limit."""
     fallback: Fallback = "auto"
-    """Whether to answer textDocument/completion: `auto` where the editor has no inline completion."""
+    """Whether to answer textDocument/completion; `auto` means if the editor has no inline completion."""
 
     def __post_init__(self) -> None:
         _require_url(self.url)
@@ -51,7 +53,7 @@ class Settings:
 
     @property
     def origin(self) -> tuple[str, str]:
-        """Scheme, host and port of the server."""
+        """The server's scheme, and its host with port."""
         parts = urlsplit(self.url)
         return parts.scheme, parts.netloc
 
@@ -65,25 +67,25 @@ def _require_url(url: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"url must be an http:// or https:// URL, got {url!r}")
     if parts.username or parts.password:
-        raise InputError(f"url must not hold a user or a password: put the key into {KEY_VARIABLE}")
+        raise InputError(f"url must not contain a user or a password: put the key into {KEY_VARIABLE}")
 
 
 def read(value: Any, base: Settings) -> tuple[Settings, list[str]]:
-    """Return `base` with the settings of a JSON object, and a sentence for each that cannot be used.
+    """Return `base` with the settings in a JSON object, and a sentence for each invalid one.
 
-    Names are accepted as editors write them (`debounceMs`) and as ours (`debounce_ms`); null counts as absent. Editors
-    send sections of other names or none at all, so what is not an object changes nothing.
+    Names are accepted in the editors' form (`debounceMs`) and in ours (`debounce_ms`); null counts as absent. Editors
+    may send other sections or none at all, so a value that is not an object changes nothing.
     """
     if not isinstance(value, Mapping):
         return base, []
     value = value[SECTION] if isinstance(value.get(SECTION), Mapping) else value
     problems = []
-    for name, given in value.items():
+    for name, setting in value.items():
         field = re.sub(r"([A-Z])", lambda letter: f"_{letter[1].lower()}", str(name))
-        if given is None:
+        if setting is None:
             continue
         try:
-            base = dataclasses.replace(base, **{_known(field, str(name)): _typed(field, str(name), given)})
+            base = dataclasses.replace(base, **{_known(field, str(name)): _typed(field, str(name), setting)})
         except InputError as error:
             problems.append(str(error))
     return base, problems
@@ -100,7 +102,7 @@ def _known(field: str, name: str) -> str:
 
 
 def camel(field: str) -> str:
-    """Return a setting's name as editors write it."""
+    """Return a setting's name in the editors' form."""
     return re.sub(r"_(.)", lambda letter: letter[1].upper(), field)
 
 
@@ -112,9 +114,9 @@ def _typed(field: str, name: str, value: Any) -> Any:
         return tuple(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    wanted = kind if kind in (int, bool) else str
-    if type(value) is not wanted:
-        raise InputError(f"{name} must be {_WORDS[wanted]}, got {value!r:.60}")
+    expected = kind if kind in (int, bool) else str
+    if type(value) is not expected:
+        raise InputError(f"{name} must be {_WORDS[expected]}, got {value!r:.60}")
     return value
 
 

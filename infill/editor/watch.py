@@ -1,4 +1,4 @@
-"""Watch folders for an editor that does not tell which of their files change."""
+"""Watch folders for an editor that does not report which files change."""
 
 import logging
 import threading
@@ -13,19 +13,19 @@ log = logging.getLogger("infill.lsp")
 
 
 class Watcher:
-    """One thread for each folder; they end with the process."""
+    """A watcher of folders, with one thread for each; the threads end with the process."""
 
     def __init__(self, indexer: Indexer) -> None:
         self._indexer = indexer
         self._ends: dict[Project, threading.Event] = {}
 
     def add(self, project: Project) -> None:
-        """Watch a folder."""
+        """Start watching a folder."""
         end = self._ends[project] = threading.Event()
         threading.Thread(target=self._watch, args=(project, end), name="watcher", daemon=True).start()
 
     def remove(self, project: Project) -> None:
-        """Watch a folder no longer."""
+        """Stop watching a folder."""
         if end := self._ends.pop(project, None):
             end.set()
 
@@ -40,5 +40,5 @@ class Watcher:
                 ignore_permission_denied=True,
             ):
                 self._indexer.look(project, {Path(path).relative_to(root).as_posix() for _, path in changes})
-        except Exception as error:  # of the watching library, for which any folder may be too large
-            log.warning("%s is not watched, only files that are saved here are looked at: %s", root, error)
+        except Exception as error:  # the library raises various errors, such as for a folder that is too large
+            log.warning("cannot watch %s; only files saved in this editor are updated: %s", root, error)

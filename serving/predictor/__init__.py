@@ -1,1 +1,1 @@
-"""The embedded predictor: one model on the CPU or one GPU behind vLLM's completion protocol, prompts as token ids."""
+"""The embedded predictor: one model on the CPU or a GPU, served in vLLM's protocol with prompts as token ids."""

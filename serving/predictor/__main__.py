@@ -13,7 +13,7 @@ from serving.predictor.config import PredictorConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the predictor with a command line's arguments; 2 when it cannot begin."""
+    """Run the predictor with the command line's arguments; return the exit code, 2 when it cannot start."""
     parser = entry.Parser(prog="python -m serving.predictor", description="Serve one model.")
     for field in dataclasses.fields(PredictorConfig):
         required = field.default is dataclasses.MISSING
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        folder = manifest.fetch(config.model)  # before the seconds that it takes to import torch
+        folder = manifest.fetch(config.model)  # before importing torch, which takes seconds
         from serving.predictor.server import serve
 
         serve(config, folder)

@@ -34,12 +34,12 @@ from serving.protocol import (
 FIELDS: Final = SAMPLING_FIELDS | {"prompt", "model", "user", "cache_salt"}
 MAX_SALT_CHARS: Final = 256
 CLIENT_GONE: Final = Response(status_code=499)
-"""Nobody reads it; 499 is nginx's number for it."""
+"""A response that nobody reads; 499 is nginx's status for a client that has closed the connection."""
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The predictor's figures, in a registry of their own."""
+    """The predictor's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -52,7 +52,7 @@ class Metrics:
         self.cache = Gauge(f"{name}_cache_bytes", "KV caches kept between requests", registry=self.registry)
 
     def observe(self, job: Job, outcome: str, last: Piece | None, seconds: float) -> None:
-        """Count one job that has ended after `seconds` of the model's time."""
+        """Count a job that ended with `outcome` after `seconds` of the model's time; `last` is its last piece."""
         self.requests.labels(outcome).inc()
         self.tokens.labels("prompt").inc(len(job.prompt))
         self.waited.observe(max(time.monotonic() - seconds - job.submitted, 0))
@@ -64,7 +64,7 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What the routes share; nothing in it belongs to one request."""
+    """The objects that all routes share; nothing here belongs to one request."""
 
     config: PredictorConfig
     engine: CompletionEngine
@@ -73,15 +73,16 @@ class Service:
 
 
 def read_prompt(body: dict[str, Any], engine: CompletionEngine, sampling: Sampling) -> list[int]:
-    """The token ids of `prompt`. Raises ApiError when it is text, holds unknown ids or does not fit the context."""
+    """Return the token ids of `prompt`. Raises ApiError 400 for text, unknown ids or more than the context holds."""
     prompt = body.get("prompt")
     if isinstance(prompt, str) or (isinstance(prompt, list) and any(isinstance(part, str) for part in prompt)):
-        message = "'prompt' must be a list of token ids: this predictor takes no text; ask the transformer before it"
+        message = "'prompt' must be a list of token ids, not text; send text to the transformer"
         raise invalid(message, "prompt", "text_prompt")
     if not isinstance(prompt, list) or not prompt or not all(is_token(token) for token in prompt):
-        raise invalid("'prompt' must be a list of token ids that is not empty", "prompt", "invalid_type")
+        raise invalid("'prompt' must be a non-empty list of token ids", "prompt", "invalid_type")
     if max(prompt) >= engine.vocab_size:
-        raise invalid(f"token id {max(prompt)} must be below {engine.vocab_size}, the vocabulary's size", "prompt")
+        message = f"token ids must be below {engine.vocab_size}, the size of the vocabulary, got {max(prompt)}"
+        raise invalid(message, "prompt")
     if len(prompt) + sampling.max_tokens > engine.context_length:
         raise invalid(
             f"{len(prompt)} prompt tokens and 'max_tokens' = {sampling.max_tokens} exceed "
@@ -103,7 +104,7 @@ async def _pieces(queue: "asyncio.Queue[Piece | ApiError]") -> AsyncIterator[Pie
 
 
 async def _collect(queue: "asyncio.Queue[Piece | ApiError]") -> tuple[str, Piece]:
-    """The whole text and the last piece."""
+    """Return the whole text and the last piece."""
     pieces = [piece async for piece in _pieces(queue)]
     return "".join(piece.text for piece in pieces), pieces[-1]
 
@@ -111,7 +112,7 @@ async def _collect(queue: "asyncio.Queue[Piece | ApiError]") -> tuple[str, Piece
 async def _events(
     head: Head, job: Job, first: Piece, queue: "asyncio.Queue[Piece | ApiError]", more: dict[str, Any]
 ) -> AsyncIterator[bytes]:
-    """Yield server-sent events from `first` on, `more` in that one; a step without text or end is left out."""
+    """Yield server-sent events from `first` on, the first with the fields `more`; skip steps without text or end."""
     piece = first
     try:
         yield event(head.completion([choice(first.text, first.finish_reason)], **more))
@@ -135,7 +136,7 @@ async def _first(queue: "asyncio.Queue[Piece | ApiError]") -> Piece:
 
 
 async def complete(service: Service, request: Request, rid: str) -> Response:
-    """Answer one completion request. Raises ApiError; ClientDisconnect when nobody waits any more."""
+    """Answer one completion request. Raises ApiError, or ClientDisconnect when the client has gone."""
     config, engine = service.config, service.engine
     body = parse_object(await read_body(request, limit=config.max_body_bytes, timeout_s=config.timeout_s))
     sampling = read_sampling(body, Sampling())
@@ -167,7 +168,7 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application; its worker threads run as long as it does."""
+    """Return the application; its worker threads run as long as it does."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

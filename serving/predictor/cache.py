@@ -1,6 +1,6 @@
-"""KV caches of past requests, to start the next one from the longest prompt prefix that was seen before.
+"""KV caches of past requests, which let the next request start from the longest prompt prefix seen before.
 
-T = tokens; an entry's cache holds keys and values of exactly its T tokens, shape [1, heads, T, width] a layer.
+T = tokens; an entry's cache holds the keys and values of exactly its T tokens, shape [1, heads, T, width] per layer.
 """
 
 from collections import OrderedDict
@@ -16,27 +16,29 @@ from transformers.cache_utils import DynamicLayer
 Ids = npt.NDArray[np.int64]
 
 SUPERSEDED_SHARE: Final = 0.9
-"""An entry whose prompt lives on to this share in a new request is taken over by it rather than kept beside it."""
+"""A new request that shares at least this part of an entry's prompt takes the entry over instead of copying it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
+    """The KV cache that one request has left."""
+
     ids: Ids
     """The tokens whose keys and values the cache holds."""
     prompt_tokens: int
-    """How many of them were the prompt; the rest was generated."""
+    """Number of these tokens that were the prompt; the rest was generated."""
     cache: DynamicCache
     salt: str = ""
     """Requests of another salt do not see the entry."""
 
     @property
     def nbytes(self) -> int:
-        """Memory behind the keys and values; a cropped tensor still holds its whole storage."""
+        """Bytes of memory of the keys and values; a cropped tensor still holds its whole storage."""
         return sum(tensor.untyped_storage().nbytes() for layer in _layers(self.cache) for tensor in layer)
 
 
 def _layers(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of each layer that has any."""
+    """Return the keys and values of each layer that has any."""
     return [
         (layer.keys, layer.values)
         for layer in cache.layers
@@ -45,14 +47,14 @@ def _layers(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def common_prefix(left: Ids, right: Ids) -> int:
-    """How many first tokens are the same."""
+    """Return the length of the longest common prefix of the two token lists."""
     size = min(len(left), len(right))
     different = np.flatnonzero(left[:size] != right[:size])
     return int(different[0]) if len(different) else size
 
 
 class PrefixCache:
-    """Entries within `max_bytes`, the least recently used thrown away first. Used by one thread."""
+    """KV caches of at most `max_bytes`; the least recently used is dropped first. Used by one thread."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -66,7 +68,7 @@ class PrefixCache:
     def take(self, prompt: Ids, salt: str = "") -> tuple[DynamicCache, int]:
         """Return a cache that the caller may change, and the number of `prompt`'s first tokens that it holds.
 
-        At least the last token is left to be computed, since its logits are wanted.
+        At least the last token remains to be computed, since its logits are needed.
         """
         shared = {
             number: common_prefix(entry.ids, prompt) for number, entry in self._entries.items() if entry.salt == salt
@@ -85,7 +87,7 @@ class PrefixCache:
         return DynamicCache(layers), length
 
     def put(self, entry: Entry) -> None:
-        """Keep `entry`, unless it alone is larger than the whole room."""
+        """Keep `entry` unless it is empty or alone exceeds `max_bytes`."""
         size = entry.nbytes
         if len(entry.ids) == 0 or size > self._max_bytes:
             return
@@ -96,7 +98,7 @@ class PrefixCache:
         self.nbytes += size
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         self._entries.clear()
         self.nbytes = 0
 

@@ -1,4 +1,4 @@
-"""The interface of the predictor's engines: completions, piece by piece."""
+"""The interface of the predictor's engines: completions in pieces."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from serving.protocol import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """The part of an answer that one step adds."""
+    """The part of a completion that one step adds."""
 
     text: str
     finish_reason: str | None
@@ -17,35 +17,35 @@ class Piece:
     tokens: int
     """Completion tokens so far."""
     cached_tokens: int
-    """Leading tokens of the prompt whose keys and values an earlier request had computed."""
+    """Leading tokens of the prompt whose keys and values an earlier request computed."""
 
 
 class CompletionEngine(Protocol):
-    """A loaded model."""
+    """A loaded model that completes prompts."""
 
     name: str
     slots: int
-    """Requests that it works on at once; up to as many threads call `complete`."""
+    """Number of requests that the engine can work on at once, each in its own thread."""
     context_length: int
     vocab_size: int
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the KV caches that are kept between requests."""
+        """Bytes of the KV caches that are kept between requests."""
 
     def complete(
         self, prompt: list[int], sampling: Sampling, check: Callable[[], None], salt: str = ""
     ) -> Generator[Piece, None, None]:
-        """Yield pieces until one has a finish reason; the caller looks for stop strings.
+        """Yield pieces up to one with a finish reason; the caller looks for stop strings.
 
         What was computed for prompts of another `salt` is not used.
 
-        `check` is called between steps and may raise. Closing the generator ends the work. Raises MemoryError when
-        memory runs out.
+        The engine calls `check` between steps, which may raise. Closing the generator ends the work. Raises MemoryError
+        when memory runs out.
         """
 
     def probe(self) -> None:
-        """Compute one token. Raises when the model or its device is broken."""
+        """Compute one token. Raises an exception when the model or its device is broken."""
 
     def close(self) -> None:
         """Free the model."""

@@ -1,4 +1,4 @@
-"""What the predictor can be told."""
+"""The predictor's settings."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,12 +11,14 @@ ENGINES: Final = ("auto", "transformers", "llama.cpp")
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
+    """The command-line options of the predictor."""
+
     model: str = field(metadata=LOCATION)
     """URI of the model folder."""
     deployment: str = field(default="", metadata=LOCATION)
-    """URI of a deployment record: the model must then have the digest that stands in it."""
+    """URI of a deployment record; the model must then have the digest that the record names."""
     name: str = "infill"
-    """What the model is called in answers."""
+    """Name of the model in answers."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8081
@@ -24,27 +26,27 @@ class PredictorConfig:
     engine: str = "auto"
     """`llama.cpp` (CPU), `transformers`, or `auto`: llama.cpp on a CPU where it is installed and can read the model."""
     gguf_type: str = GGUF_TYPE
-    """What llama.cpp stores the matrices as: `f16`, `f32`, `bf16` or `q8_0`."""
+    """Type in which llama.cpp stores the matrices: `f16`, `f32`, `bf16` or `q8_0`."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     threads: int = 0
-    """Threads of the model on a CPU; 0 takes one for a small model, else the cores that it may use, at most 8."""
+    """Threads of the model on a CPU; 0 takes one for a small model, else all available cores, at most 8."""
     cache_gib: float = 0.0
-    """KV caches kept between requests; 0 takes 1 GiB on a CPU, half of the memory left beside the weights on a GPU."""
+    """GiB of KV caches kept between requests; 0 takes 1 GiB on a CPU, half of the free memory on a GPU."""
     queue: int = 32
-    """Requests that may wait for the model; one more is answered with 503."""
+    """Requests that may wait for the model; any more are answered with 503."""
     timeout_s: float = 60.0
     """A request that has not ended after this many seconds, waiting included, is answered with 504."""
     max_body_bytes: int = 4_000_000
-    """Prompts are token ids, so a larger body is no prompt."""
+    """Largest body of a request, which holds token ids; a larger one is answered with 413."""
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ValueError("model is empty: name the folder of a model")
+            raise ValueError("model must not be empty; name the folder of a model")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port must be between 0 and 65535, got {self.port}")
         if self.device not in {"auto", "cpu", "cuda"}:
-            raise ValueError(f"device {self.device!r} is none of auto, cpu, cuda")
+            raise ValueError(f"unknown device {self.device!r}; choose one of auto, cpu, cuda")
         if self.engine not in ENGINES:
             raise ValueError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if self.gguf_type not in GGUF_TYPES:

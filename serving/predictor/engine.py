@@ -1,4 +1,4 @@
-"""transformers as the predictor's engine: loading, prefill from the longest known prefix, one token after the other.
+"""transformers as the predictor's engine: prefill from the longest known prefix, then one token at a time.
 
 One request at a time; T = tokens of the prompt, V = vocabulary.
 """
@@ -24,9 +24,9 @@ from serving.predictor.text import Detokeniser, token_bytes
 from serving.protocol import Sampling
 
 PREFILL_TOKENS: Final = 512
-"""Prompt tokens per forward pass; between two passes a cancelled request is noticed. On a GPU eight times as many."""
+"""Prompt tokens per forward pass, between which a cancelled request is noticed; a GPU takes eight times as many."""
 PLAIN_LAYERS: Final = {DynamicLayer, DynamicSlidingWindowLayer}
-"""Layers whose keys and values can all be kept (the mask sees to the window) and be cut back to a prefix."""
+"""Layers whose keys and values can all be kept (the mask applies the window) and be cropped to a prefix."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +36,7 @@ class Session:
     prompt: Ids
     cache: DynamicCache
     cached_tokens: int
-    """First tokens of the prompt that another request had computed."""
+    """Number of the prompt's first tokens that an earlier request computed."""
     fed: list[int]
     """Tokens whose keys and values are in the cache."""
     whole: bool = True
@@ -65,13 +65,13 @@ class Engine:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the KV caches that are kept between requests."""
+        """Bytes of the KV caches that are kept between requests."""
         return self.cache.nbytes
 
     def complete(
         self, prompt: list[int], sampling: Sampling, check: Callable[[], None], salt: str = ""
     ) -> Generator[Piece, None, None]:
-        """Yield pieces up to one with a finish reason; `check` is called before each forward pass and may raise."""
+        """Yield pieces up to one with a finish reason; call `check`, which may raise, before each forward pass."""
         stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else self.stop_ids)
         detokeniser = Detokeniser(self.token_bytes)
         try:
@@ -88,7 +88,7 @@ class Engine:
 
     @contextmanager
     def session(self, prompt: list[int], salt: str = "") -> Iterator[Session]:
-        """Give a session for `prompt`, which afterwards serves the next of its salt, also when it was broken off."""
+        """Yield a session for `prompt`; afterwards keep its KV cache for its salt's requests, even if cancelled."""
         ids = np.asarray(prompt, dtype=np.int64)
         cache, length = self.cache.take(ids, salt)
         session = Session(prompt=ids, cache=cache, cached_tokens=length, fed=prompt[:length])
@@ -105,7 +105,7 @@ class Engine:
                 self.cache.put(Entry(ids=known, prompt_tokens=used, cache=session.cache, salt=salt))
 
     def generate(self, session: Session, sampling: Sampling, check: Callable[[], None]) -> Iterator[int]:
-        """Tokens without end; `check` is called before each forward pass and may raise."""
+        """Yield tokens without end; call `check`, which may raise, before each forward pass."""
         generator = torch.Generator()
         if sampling.seed is None:
             generator.seed()
@@ -124,7 +124,7 @@ class Engine:
             logits = self._forward(session, [token])
 
     def probe(self) -> None:
-        """Compute one token apart from all requests and caches; raise what is wrong with the model or its device.
+        """Compute one token without any cache. Raises whatever is wrong with the model or its device.
 
         Before the first request this also loads the device's libraries.
         """
@@ -132,12 +132,12 @@ class Engine:
         self._forward(session, [0])
 
     def close(self) -> None:
-        """Forget the KV caches; the model goes with its last reference."""
+        """Drop the KV caches; the model is freed with its last reference."""
         self.cache.clear()
 
     @torch.inference_mode()
     def _forward(self, session: Session, ids: list[int]) -> torch.Tensor:
-        """Logits [V] after `ids`, in fp32 on the CPU."""
+        """Return the logits [V] after `ids`, in fp32 on the CPU."""
         session.whole = False
         output = self.model(
             input_ids=torch.tensor([ids], device=self.device),
@@ -147,7 +147,7 @@ class Engine:
         )
         logits: torch.Tensor = output.logits[0, -1].float().cpu()
         if not logits.isfinite().any():
-            raise ArithmeticError("the model computed no finite number")
+            raise ArithmeticError("the model computed no finite logits")
         session.fed.extend(ids)
         session.whole = True
         return logits

@@ -1,4 +1,4 @@
-"""What both engines read from a model folder, and the limits that they share."""
+"""Readers of a model folder, and limits, that both engines share."""
 
 import math
 from contextlib import suppress

@@ -12,24 +12,24 @@ from serving.predictor.folder import CPU_CACHE_BYTES, count_parameters, read_con
 from serving.protocol import Sampling
 
 MAX_SLOTS: Final = 4
-"""Requests at once, and editor sessions whose KV caches stay in place between requests."""
+"""Most requests at once; also the number of editor sessions whose KV caches stay in place between requests."""
 RANDOM_SEED: Final = 2**32 - 1
-"""The seed that makes llama.cpp choose one at random."""
+"""The seed with which llama.cpp chooses one at random."""
 
 COLDEST: Final = 1e-5
-"""Below it the most probable token is taken, as in vLLM: llama.cpp divides by the temperature in single precision,
-which overflows, and then every token is the same."""
+"""Below this temperature we take the most probable token, as vLLM does: llama.cpp divides by the temperature in single
+precision, which overflows and makes all tokens equally probable."""
 
 
 class LlamaCppEngine:
-    """A model in llama.cpp, which schedules its slots itself. Used by `slots` threads."""
+    """A model in llama.cpp, which schedules its slots itself. Used by at most `slots` threads."""
 
     name = "llama.cpp"
 
     def __init__(
         self, folder: Path, *, threads: int = 0, cache_gib: float = 0.0, gguf_type: str = llama_cpp.GGUF_TYPE
     ) -> None:
-        """Load the model in `folder`. Raises InputError for one that llama.cpp would read differently."""
+        """Load the model in `folder`. Raises InputError for one that llama.cpp cannot read faithfully."""
         file = llama_cpp.convert(folder, gguf_type)  # raises InputError first for a model that llama.cpp cannot read
         config, encoder = read_config(folder), load_encoder(folder)
         self.context_length = model.context_length(config)
@@ -51,7 +51,7 @@ class LlamaCppEngine:
     def complete(
         self, prompt: list[int], sampling: Sampling, check: Callable[[], None], salt: str = ""
     ) -> Generator[Piece, None, None]:
-        """Yield pieces up to one with a finish reason; `check` is called before each and may raise.
+        """Yield pieces up to one with a finish reason; call `check`, which may raise, before each.
 
         llama.cpp does not keep caches apart: from the second salt on nothing is taken from them.
         """
@@ -72,7 +72,7 @@ class LlamaCppEngine:
                     return
 
     def probe(self) -> None:
-        """Compute one token. Raises ServiceError when llama.cpp does not."""
+        """Compute one token. Raises ServiceError when llama.cpp fails."""
         self._server.probe()
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class LlamaCppEngine:
 
 
 def request_fields(sampling: Sampling) -> dict[str, Any]:
-    """Return `sampling` in llama.cpp's fields: temperature before nucleus, as in vLLM, and no other filter."""
+    """Return `sampling` as llama.cpp's fields: temperature before top-p, as in vLLM, and no other filter."""
     common = {"n_predict": sampling.max_tokens, "ignore_eos": sampling.ignore_eos}
     if sampling.temperature < COLDEST:
         return {**common, **llama_cpp.GREEDY}

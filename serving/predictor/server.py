@@ -1,4 +1,4 @@
-"""Start the predictor: check the model, load it, then listen. Until it listens nobody takes it for ready."""
+"""The start of the predictor: check the model, load it, then listen, so that it looks ready only when it is."""
 
 import logging
 import socket
@@ -18,11 +18,11 @@ from serving.predictor.worker import Worker
 log = logging.getLogger("infill.predictor")
 
 GRACE_S = 5
-"""Seconds that open requests get when the server is told to stop."""
+"""Seconds that open requests get to finish when the server stops."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet. Raises ServiceError when the port is taken."""
+    """Return a bound socket that does not listen yet. Raises ServiceError when the address cannot be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,21 +35,21 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def verify_model(folder: Path, deployment: str) -> None:
-    """Compare the model with the deployment record. Raises InputError when it is another one, or a file is damaged."""
+    """Compare the model with its deployment record. Raises InputError when they differ or a file is damaged."""
     record: dict[str, Any] = storage.read_json(deployment)
-    found = manifest.load(str(folder))
-    if found.digest != record.get("model_digest"):
+    artifact = manifest.load(str(folder))
+    if artifact.digest != record.get("model_digest"):
         raise InputError(
-            f"{folder} has digest {found.digest}, but {deployment} names {record.get('model_digest')}; deploy again"
+            f"{folder} has digest {artifact.digest}, but {deployment} names {record.get('model_digest')}; deploy again"
         )
-    manifest.verify(found)
+    manifest.verify(artifact)
 
 
 def load_engine(config: PredictorConfig, folder: Path) -> CompletionEngine:
     """Load the model in `folder` with the engine that `config` names.
 
-    `auto` takes llama.cpp on a CPU, where it is faster (`benchmarks.serving --engines`), and transformers where there
-    is a GPU or llama.cpp cannot be used; the log says why. Raises InputError when the model cannot be used.
+    `auto` takes llama.cpp on a CPU, where it is faster (`benchmarks.serving --engines`), and transformers on a GPU or
+    where llama.cpp cannot be used; the log then says why. Raises InputError when the model cannot be loaded.
     """
     if config.engine == "llama.cpp":
         return _llama_cpp(config, folder)
@@ -57,7 +57,7 @@ def load_engine(config: PredictorConfig, folder: Path) -> CompletionEngine:
         try:
             return _llama_cpp(config, folder)
         except (InputError, StorageError) as error:
-            log.warning("the engine is transformers: %s", error)
+            log.warning("using the engine transformers: %s", error)
     import transformers
 
     from serving.predictor.engine import Engine
@@ -75,7 +75,7 @@ def _llama_cpp(config: PredictorConfig, folder: Path) -> CompletionEngine:
 
 
 def _has_gpu(device: str) -> bool:
-    """Return whether the model goes to a GPU; `cuda` without one is refused when the model is loaded."""
+    """Return whether the model goes to a GPU; loading fails later for `cuda` without one."""
     if device == "auto":
         from infill import inference
 
@@ -84,7 +84,7 @@ def _has_gpu(device: str) -> bool:
 
 
 def build(config: PredictorConfig, folder: Path) -> Service:
-    """A predictor with the model in `folder` loaded. Raises InputError when the model cannot be used."""
+    """Return a predictor that has loaded the model in `folder`. Raises InputError when the model cannot be used."""
     if config.deployment:
         verify_model(folder, config.deployment)
     engine = load_engine(config, folder)
@@ -95,7 +95,7 @@ def build(config: PredictorConfig, folder: Path) -> Service:
 
 
 def serve(config: PredictorConfig, folder: Path) -> None:
-    """Serve the model in `folder` until a signal comes. Raises InputError or ServiceError when it cannot begin."""
+    """Serve the model in `folder` until a signal arrives. Raises InputError or ServiceError when it cannot start."""
     bound = bind(config.host, config.port)
     service = build(config, folder)
     engine = service.engine

@@ -1,4 +1,4 @@
-"""From token ids to text, piece by piece: no half characters, nothing that may yet turn out to be a stop string."""
+"""Token ids to text, in pieces without partial characters or the possible beginning of a stop string."""
 
 import codecs
 from collections import deque
@@ -10,9 +10,10 @@ from infill.prompt import control_tokens
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's reversible alphabet: printable bytes stand for themselves, the others for characters from U+0100 on.
+    """Return the byte of each character of GPT-2's alphabet.
 
-    Source: `bytes_to_unicode` in openai/gpt-2, src/encoder.py; byte-level tokenizers all use it.
+    Printable bytes are written as themselves, the others as characters from U+0100 on. Source: `bytes_to_unicode` in
+    openai/gpt-2, src/encoder.py; all byte-level tokenizers use it.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -42,9 +43,9 @@ def token_bytes(tokenizer: Mapping[str, Any]) -> list[bytes]:
 
 
 class Detokeniser:
-    """The text of a growing list of tokens; a character comes out when its last byte has come in.
+    """A decoder of a growing list of tokens, which returns a character when its last byte has arrived.
 
-    Bytes that are no UTF-8 become U+FFFD; a character that is unfinished at the end is left out.
+    Bytes that are not UTF-8 become U+FFFD; a character that is incomplete at the end is left out.
     """
 
     def __init__(self, table: Sequence[bytes]) -> None:
@@ -52,30 +53,30 @@ class Detokeniser:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token: int) -> str:
-        """The characters that `token` completes; a row of the embedding without a token has no text."""
+        """Return the characters that `token` completes; an id without a token has no text."""
         return self._decoder.decode(self._table[token] if token < len(self._table) else b"")
 
 
 class StopFilter:
-    """Passes text on, holding back what may be the beginning of a stop string.
+    """A filter that passes text on but holds back what may be the beginning of a stop string.
 
-    An automaton of all stop strings (Aho and Corasick 1975) reads each character once, however many they are. Its state
-    is the longest end of the text that begins a stop string: what has to be held back.
+    An automaton of all stop strings (Aho and Corasick 1975) reads each character once, whatever their number. Its state
+    is the longest end of the text that begins a stop string: the part to hold back.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """`stops` are the stop strings, none of them empty."""
+        """Build the automaton of `stops`, none of which may be empty."""
         self._next: list[dict[str, int]] = [{}]
         self._depth = [0]
         self._match = [0]
-        """Of each state the length of the longest stop string that the text then ends in; 0 for none."""
+        """For each state, the length of the longest stop string that the text then ends with; 0 for none."""
         for stop in stops:
             self._insert(stop)
         self._fail = self._links()
         self._state = 0
         self._held = ""
         self.stopped = False
-        """Whether a stop string has come; everything from its first character on is dropped."""
+        """Whether a stop string has been seen; everything from its first character on is dropped."""
 
     def _insert(self, stop: str) -> None:
         state = 0
@@ -89,7 +90,7 @@ class StopFilter:
         self._match[state] = len(stop)
 
     def _links(self) -> list[int]:
-        """Return of each state the state of its longest proper end; breadth first, so that it is known before."""
+        """Return for each state the state of its longest proper suffix, breadth first, as each needs shorter ones."""
         links = [0] * len(self._next)
         queue = deque(self._next[0].values())
         while queue:
@@ -106,12 +107,12 @@ class StopFilter:
         return self._next[state].get(character, 0)
 
     def feed(self, text: str) -> str:
-        """Return what is certain to lie before any stop string and was not yet returned."""
+        """Add `text`; return the new text that is certain to precede any stop string."""
         if self.stopped:
             return ""
         for place, character in enumerate(text):
             self._state = self._follow(self._fail, self._state, character)
-            # The stop that is complete first counts, so that the text does not depend on how it was cut into pieces.
+            # The first stop string to be complete counts, so that the result does not depend on the pieces' boundaries.
             if self._match[self._state]:
                 self.stopped = True
                 whole = self._held + text[: place + 1]
@@ -120,7 +121,7 @@ class StopFilter:
         return self._release(len(self._held) - self._depth[self._state])
 
     def flush(self) -> str:
-        """Return what was held back, when no more will come."""
+        """Return the text that was held back, at the end of the input."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _release(self, length: int) -> str:

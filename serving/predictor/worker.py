@@ -1,4 +1,4 @@
-"""The threads that use the model, and the queue before them."""
+"""The threads that run the model, and the queue that feeds them."""
 
 import asyncio
 import logging
@@ -17,38 +17,40 @@ from serving.protocol import ApiError, Sampling
 log = logging.getLogger("infill.predictor")
 
 MAX_FAILURES: Final = 3
-"""After so many probes of the model in a row have failed the predictor is not healthy (a broken GPU context, say)."""
+"""Failed probes of the model in a row after which the predictor is unhealthy (for example, a broken GPU context)."""
 
 
 class CancelledError(Exception):
-    """The client has gone."""
+    """The exception that ends a job whose client has gone."""
 
 
 @dataclass(kw_only=True)
 class Job:
+    """One completion to compute."""
+
     prompt: list[int]
     sampling: Sampling
     deadline: float
-    """On the monotonic clock."""
+    """Time on the monotonic clock, in seconds, at which the job is given up."""
     salt: str = ""
     """Cached prompts of another salt are not used."""
     emit: Callable[[Piece | ApiError], None]
-    """Called in the worker's thread; the last call has a finish reason or an error."""
+    """A callback for each piece, called in the worker's thread; the last call has a finish reason or an error."""
     submitted: float = field(default_factory=time.monotonic)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise CancelledError when the client has gone, ApiError when the time is up."""
+        """Raise CancelledError when the client has gone, ApiError 504 when the time is up."""
         if self.cancelled.is_set():
             raise CancelledError
         if time.monotonic() > self.deadline:
-            raise ApiError(504, "the completion took longer than the predictor allows", code="timeout")
+            raise ApiError(504, "the completion took longer than the predictor's timeout_s allows", code="timeout")
 
 
 def emitter(
     loop: asyncio.AbstractEventLoop, queue: "asyncio.Queue[Piece | ApiError]"
 ) -> Callable[[Piece | ApiError], None]:
-    """A function that puts what a thread gives it into `queue`, which belongs to `loop`."""
+    """Return a function that puts its argument into `queue`, which belongs to `loop`, from any thread."""
 
     def emit(value: Piece | ApiError) -> None:
         if not loop.is_closed():
@@ -58,7 +60,7 @@ def emitter(
 
 
 class Worker:
-    """Runs jobs in the order in which they came, as many at once as the engine has slots."""
+    """A queue of jobs with one thread per slot of the engine; jobs start in the order of submission."""
 
     def __init__(
         self, engine: CompletionEngine, *, queue: int, observe: Callable[[Job, str, Piece | None, float], None]
@@ -76,12 +78,12 @@ class Worker:
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads of the worker."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Cancel what runs, drop what waits, and wait for the threads to end."""
+        """Cancel the running jobs, drop the waiting ones, and wait up to `timeout_s` for the threads to end."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._stopping = True
@@ -93,21 +95,22 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether jobs can be expected to succeed."""
+        """Whether jobs can be expected to succeed: all threads run and the model answers probes."""
         return all(thread.is_alive() for thread in self._threads) and self._failures < MAX_FAILURES
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return len(self._jobs)
 
     def submit(self, job: Job) -> None:
-        """Queue `job`. Raises ApiError 503 when the queue is full of requests that somebody still waits for."""
+        """Queue `job`. Raises ApiError 503 when the queue is full of jobs whose clients still wait."""
         with self._changed:
             if len(self._jobs) >= self._size:
                 self._jobs = deque(other for other in self._jobs if not other.cancelled.is_set())
             if len(self._jobs) >= self._size:
-                raise ApiError(503, "too many requests wait for the model", code="overloaded", retry_after=1)
+                message = f"too many requests: {self._size} already wait for the model"
+                raise ApiError(503, message, code="overloaded", retry_after=1)
             self._jobs.append(job)
             self._changed.notify()
 
@@ -129,7 +132,7 @@ class Worker:
             return job
 
     def _complete(self, job: Job) -> tuple[str, Piece | None]:
-        """Run `job` to whatever end it has; the outcome's name for the metrics, and the last piece."""
+        """Run `job` to its end, whatever it is; return the outcome's name for the metrics, and the last piece."""
         last: list[Piece] = []
 
         def emit(piece: Piece) -> None:
@@ -151,12 +154,12 @@ class Worker:
         except Exception:
             log.exception("a request failed")
             outcome = "failed"
-            job.emit(ApiError(500, "the predictor failed; its log says why", code="internal_error"))
+            job.emit(ApiError(500, "the predictor failed; see its log", code="internal_error"))
             self._probe()
         return outcome, last[0] if last else None
 
     def _probe(self) -> None:
-        """Find out whether the model itself is broken: no request, however odd, counts as ill health."""
+        """Find out whether the model itself is broken, since an odd request that fails does not make it unhealthy."""
         with self._probing:
             try:
                 self.engine.probe()

@@ -1,1 +1,1 @@
-"""The transformer: completion endpoints that pack the project's files into the prompt. It knows no torch."""
+"""The transformer: completion endpoints that pack the project's files into the prompt. It does not import torch."""

@@ -1,4 +1,4 @@
-"""`python -m serving.transformer --model URI --predictor URL`, or with the options that KServe's controller passes."""
+"""`python -m serving.transformer --model URI --predictor URL`; also takes the options of KServe's controller."""
 
 import argparse
 import dataclasses
@@ -12,27 +12,27 @@ from infill.errors import InfillError
 from serving.transformer.config import TransformerConfig, prepare
 
 KSERVE_NAMES: Final[Mapping[str, str]] = {"name": "model_name", "port": "http_port"}
-"""Our field -> the option by which KServe's controller sets it."""
+"""Our fields, each with the option that KServe's controller passes for it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the transformer with a command line's arguments; 2 when it cannot begin."""
+    """Run the transformer with the command line's arguments; return the exit code, 2 when it cannot start."""
     parser = _parser()
-    given, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
     try:
-        config = read_config(vars(given))
+        config = read_config(vars(options))
     except ValueError as error:
         parser.error(str(error))
     try:
-        prepared = prepare(config)  # before the seconds that it takes to import KServe
+        prepared = prepare(config)  # before importing KServe, which takes seconds
     except InfillError as error:
         sys.stderr.write(f"transformer: {error}\n")
         return 2
-    # KServe reads the command line when it is imported and would take --model for a short form of --model_name.
-    sys.argv = [sys.argv[0], *rest, *(["--predictor_host", given.predictor_host] if given.predictor_host else [])]
+    # KServe reads the command line when it is imported and would take --model as a short form of --model_name.
+    sys.argv = [sys.argv[0], *rest, *(["--predictor_host", options.predictor_host] if options.predictor_host else [])]
     from kserve import logging, model_server
 
-    model_server.parser.parse_args()  # refuses what neither we nor KServe know
+    model_server.parser.parse_args()  # rejects options that neither we nor KServe know
     logging.configure_logging()
     from serving.transformer.server import serve
 
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = entry.Parser(
         prog="python -m serving.transformer",
         description="Complete code with the project's files in the prompt.",
-        epilog="KServe's own options (see kserve.model_server) are taken too.",
+        epilog="KServe's own options (see kserve.model_server) are accepted too.",
         allow_abbrev=False,
     )
     for field in dataclasses.fields(TransformerConfig):
@@ -52,14 +52,14 @@ def _parser() -> argparse.ArgumentParser:
         kind: Any = optional_uri if "location" in field.metadata else field.type
         parser.add_argument(f"--{option}", dest=field.name, type=kind, default=field.default)
     parser.add_argument("--tokenizer", type=optional_uri, default="", help="another name for --model")
-    parser.add_argument("--predictor_host", default="", help="host[:port] of the predictor, as KServe gives it")
+    parser.add_argument("--predictor_host", default="", help="host[:port] of the predictor, as KServe passes it")
     parser.add_argument("--predictor_use_ssl", default="false", choices=("true", "false", "True", "False"))
     parser.add_argument("--workers", help="ignored: one process holds the projects and sessions")
     return parser
 
 
 def read_config(given: Mapping[str, Any]) -> TransformerConfig:
-    """The configuration in parsed options. Raises ValueError for a value that makes no sense."""
+    """Return the configuration in parsed options. Raises ValueError for an invalid value."""
     values = {field.name: given[field.name] for field in dataclasses.fields(TransformerConfig)}
     values["model"] = values["model"] or given["tokenizer"]
     if host := given["predictor_host"]:

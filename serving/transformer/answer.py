@@ -1,4 +1,4 @@
-"""One request's answer in the making, and what is known when it is whole; a protocol writes it down."""
+"""One request's answer while it is generated, and its outcome; a protocol writes them as JSON."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -13,25 +13,27 @@ from serving.transformer.upstream import Delta
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
+    """An answer that is being generated."""
+
     head: Head
     packed: Packed
     request: CompletionRequest
     deltas: AsyncGenerator[Delta, None]
     context_length: int
-    """Tokens of the longest prompt and answer together."""
+    """Most tokens of prompt and answer together."""
     principal: Principal
     rid: str
     """What logs call the request."""
     began: float
-    """When packing began, in seconds of the monotonic clock."""
+    """Time when packing began, in seconds of the monotonic clock."""
     asked: float
-    """When the predictor was asked."""
+    """Time when the predictor was asked."""
     first: float = 0.0
-    """When its first event came."""
+    """Time when its first event arrived."""
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What stands in the prompt, and where it came from."""
+        """The field `infill` of an answer: the context items in the prompt, warnings and timings."""
         names = ("path", "first_line", "last_line", "score", "strategy")
         return {
             "prompt_tokens": len(self.packed.prompt.ids),
@@ -51,27 +53,27 @@ def _milliseconds(seconds: float) -> float:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What has come of an answer so far; whole when its stream has ended."""
+    """The part of an answer that has arrived so far; complete when its stream has ended."""
 
     text: str = ""
     reason: str | None = None
     pieces: int = 0
-    """Texts that came; each is at least a token."""
+    """Number of events with text; each holds at least one token."""
     usage: dict[str, Any] | None = None
-    """As the predictor tells it."""
+    """The predictor's usage object, if it sent one."""
     ended: float = 0.0
-    """When the last event came."""
+    """Time when the last event arrived."""
 
     def add(self, delta: Delta) -> None:
-        """Take in one event."""
+        """Add one event."""
         self.text += delta.text
         self.reason = delta.finish_reason or self.reason
         self.pieces += bool(delta.text)
         self.usage = delta.usage or self.usage
 
     def counts(self, answer: Answer) -> dict[str, Any]:
-        """Return the predictor's usage, or a count of our own."""
-        told = self.usage or {}
-        details = told.get("prompt_tokens_details") or {}
+        """Return the usage object, with the predictor's counts where it sent them and our own elsewhere."""
+        reported = self.usage or {}
+        details = reported.get("prompt_tokens_details") or {}
         cached = int(details.get("cached_tokens") or 0)
-        return usage(len(answer.packed.prompt.ids), int(told.get("completion_tokens", self.pieces)), cached)
+        return usage(len(answer.packed.prompt.ids), int(reported.get("completion_tokens", self.pieces)), cached)

@@ -1,4 +1,4 @@
-"""What the transformer can be told, and what it takes from the model's folder and the deployment record."""
+"""The transformer's settings, and what it reads from the model's folder and the deployment record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,38 +16,40 @@ MAX_NEW_TOKENS: Final = 128
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
+    """The command-line options of the transformer."""
+
     model: str = field(default="", metadata=storage.LOCATION)
-    """URI of the model's (or its tokenizer's) folder; empty takes the deployment's."""
+    """URI of the folder of the model or its tokenizer; empty takes the deployment's."""
     deployment: str = field(default="", metadata=storage.LOCATION)
-    """URI of the deployment record, if there is one: its limits and its prompt format's hash are obeyed."""
+    """URI of the deployment record, if there is one; its limits apply and its prompt format's hash must match."""
     predictor: str = "http://127.0.0.1:8081"
     """Base URL of the predictor."""
     name: str = "infill"
-    """What the model is called in answers."""
+    """Name of the model in answers."""
     upstream_name: str = ""
-    """What the predictor calls the model; empty leaves it out of requests."""
+    """Name of the model at the predictor; empty leaves it out of requests."""
     host: str = "0.0.0.0"
     """Address to listen on."""
     port: int = 8080
     """Port to listen on."""
     max_prompt_tokens: int = 0
-    """Budget of a prompt; 0 takes the deployment's, else the model's context less `max_new_tokens`."""
+    """Budget of a prompt in tokens; 0 takes the deployment's, else the model's context minus `max_new_tokens`."""
     max_new_tokens: int = 0
     """Default and upper bound of `max_tokens`; 0 takes the deployment's, else 128 or a quarter of the context."""
     strategy: str = "infill"
     """Context strategy."""
     context_items: int = CANDIDATES
-    """Candidates that packing may choose from, each of some ten lines."""
+    """Number of candidates that packing may choose from, each of about ten lines."""
     connect_s: float = 2.0
-    """Time to reach the predictor."""
+    """Seconds until a connection to the predictor must be made."""
     first_token_s: float = 30.0
-    """Time to the predictor's first token, its queue included."""
+    """Seconds until the predictor's first token, including the wait in its queue."""
     total_s: float = 60.0
-    """Time of a whole request."""
+    """Seconds until a whole request must be answered."""
     max_requests: int = 256
-    """Requests at once that are read, packed or wait for their first token; one more is answered with 503."""
+    """Requests at once that are read, packed or wait for their first token; any more are answered with 503."""
     cors_origins: str = ""
-    """Origins of web pages that may ask, separated by commas, or `*`; empty allows none."""
+    """Origins of web pages that may call this server, separated by commas, or `*`; empty allows none."""
     keys: str = field(default="", metadata=storage.LOCATION)
     """File of API keys, of which clients must send one; `infill keys add` writes it. Empty asks for none."""
     oidc_issuer: str = ""
@@ -61,21 +63,21 @@ class TransformerConfig:
     tenant_tokens: int = 0
     """Tokens a day of each tenant, prompts and completions, in each replica. 0 sets no limit."""
     max_body_bytes: int = 16_000_000
-    """A larger body is answered with 413."""
+    """Largest body of a request; a larger one is answered with 413."""
     index_chars: int = 256_000_000
-    """Text kept indexed between requests."""
+    """Characters of text that stay indexed between requests."""
     sessions: int = 256
-    """Editor sessions whose last prompt is remembered, with its texts' token ids: about 1 MB for 8,000 tokens."""
+    """Editor sessions whose last prompt is kept with its token ids, about 1 MB for 8,000 tokens."""
 
     def __post_init__(self) -> None:
         if not self.model and not self.deployment:
-            raise ValueError("name the model's folder (model) or a deployment record (deployment)")
+            raise ValueError("model and deployment are both empty; name a model folder or a deployment record")
         if not self.predictor.startswith(("http://", "https://")):
             raise ValueError(f"predictor must be an http:// or https:// URL, got {self.predictor!r}")
         if not 0 < self.port <= 65_535:
             raise ValueError(f"port must be between 1 and 65535, got {self.port}")
         if self.max_requests < 1:
-            raise ValueError("max_requests must be at least 1")
+            raise ValueError(f"max_requests must be at least 1, got {self.max_requests}")
         if min(self.connect_s, self.first_token_s, self.total_s) <= 0:
             raise ValueError("connect_s, first_token_s and total_s must be positive")
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
@@ -95,24 +97,25 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a model folder and a deployment record say about prompts."""
+    """The prompt format, tokenizer and limits from a model folder and a deployment record."""
 
     fmt: PromptFormat
     why_format: str
-    """Which format that is, and what decided."""
+    """The format's name, and what determined it."""
     encoder: Encoder
     max_prompt_tokens: int
     max_new_tokens: int
 
 
 def prepare(config: TransformerConfig) -> Prepared:
-    """Read tokenizer, prompt format and limits.
+    """Read the tokenizer, the prompt format and the limits.
 
-    Raises InputError when the format's version is unknown to this code, differs from the deployment's, no limit is
-    known, or the context strategy does not exist: such a transformer must not become ready.
+    Raises InputError when the format's version is unknown to this code, the format differs from the deployment's, the
+    limits are unknown or exceed the context, or the context strategy does not exist: such a transformer must not become
+    ready.
     """
     if config.strategy not in STRATEGIES:
-        raise InputError(f"unknown context strategy {config.strategy!r}: use one of {', '.join(STRATEGIES)}")
+        raise InputError(f"unknown context strategy {config.strategy!r}; choose one of {', '.join(STRATEGIES)}")
     record = storage.read_json(config.deployment) if config.deployment else {}
     uri = config.model or manifest.follow(record, "model", storage.parent(config.deployment))
     if not uri:
@@ -120,24 +123,24 @@ def prepare(config: TransformerConfig) -> Prepared:
     with storage.some_files(uri, FILES) as folder:
         fmt, encoder, context = load_format(folder), load_encoder(folder), _context_length(folder)
         why = why_format(folder)
-    wanted = record.get("prompt_format_hash", fmt.hash)
-    if wanted != fmt.hash:
+    expected = record.get("prompt_format_hash", fmt.hash)
+    if expected != fmt.hash:
         raise InputError(
-            f"the prompt format in {uri} has hash {fmt.hash}, the deployment expects {wanted}; deploy the model again"
+            f"the prompt format in {uri} has hash {fmt.hash}, the deployment expects {expected}; deploy the model again"
         )
     usual = min(MAX_NEW_TOKENS, context // 4) if context else MAX_NEW_TOKENS
     max_new = config.max_new_tokens or int(record.get("max_new_tokens", usual))
     budget = config.max_prompt_tokens or int(record.get("max_prompt_tokens", context - max_new))
     if budget <= 0 or (context and budget + max_new > context):
         raise InputError(
-            f"a budget of {budget} prompt tokens and {max_new} new ones does not fit the context of {context} tokens "
-            f"of {uri}; set max_prompt_tokens and max_new_tokens"
+            f"{budget} prompt tokens and {max_new} new tokens do not fit the context of {context} tokens of {uri}; "
+            "set max_prompt_tokens and max_new_tokens"
         )
     return Prepared(fmt=fmt, why_format=why, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
 
 
 def _context_length(folder: Path) -> int:
-    """The model's context in tokens; 0 when the folder holds only a tokenizer."""
+    """Return the model's context length in tokens; 0 when the folder holds only a tokenizer."""
     if not (folder / "config.json").exists():
         return 0
     value: Mapping[str, Any] = storage.read_json(str(folder / "config.json"))

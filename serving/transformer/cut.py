@@ -1,4 +1,4 @@
-"""Where an answer ends although the predictor would write on: after a time, or where the indentation falls."""
+"""Limits that end an answer before the predictor does: a time, or a line with less indentation."""
 
 import re
 import time
@@ -9,14 +9,15 @@ from typing import Final
 from serving.transformer.upstream import Delta
 
 LIMIT: Final = "length"
-"""The finish reason of an answer that is ended here."""
+"""The finish reason of an answer that ends here."""
 _OPEN_LINE: Final = re.compile(r"\n[ \t]*\Z")
 
 
 async def cut(deltas: AsyncGenerator[Delta, None], max_ms: float, min_indent: int) -> AsyncGenerator[Delta, None]:
-    """Yield `deltas` until `max_ms` have passed since the first and a line ends, or a line is indented too little.
+    """Yield `deltas` up to the first line end after `max_ms`, or the first line indented by less than `min_indent`.
 
-    The start of a line is held back until its indentation is known. 0 sets no limit. Closes `deltas`.
+    Time counts from the first delta. The start of a line is held back until its indentation is known. 0 sets no limit.
+    `deltas` is closed at the end.
     """
     held, end = "", 0.0
     async with aclosing(deltas):
@@ -37,7 +38,7 @@ async def cut(deltas: AsyncGenerator[Delta, None], max_ms: float, min_indent: in
 
 
 def _indented(text: str, least: int) -> str:
-    """Return `text` up to its first line, after a line break, that is not blank and is indented by fewer blanks."""
+    """Return `text` up to the first non-blank line after a line break that is indented by fewer than `least` blanks."""
     for line in re.finditer(r"\n([ \t]*)(?=[^\s])", text) if least else ():
         if len(line[1]) < least:
             return text[: line.start()].rstrip("\n")
@@ -45,7 +46,7 @@ def _indented(text: str, least: int) -> str:
 
 
 async def silent(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
-    """Yield the usage that `deltas` end with, of a prompt that was only to be computed, and no text."""
+    """Yield only the usage at the end of `deltas`, without text: the answer to a request that warms the KV cache."""
     usage = None
     async for delta in deltas:
         usage = delta.usage or usage
@@ -53,5 +54,5 @@ async def silent(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
 
 
 async def nothing() -> AsyncGenerator[Delta, None]:
-    """Yield the end of an answer for which the predictor need not be asked."""
+    """Yield the end of an empty answer, for which the predictor is not asked."""
     yield Delta(finish_reason=LIMIT, usage={"completion_tokens": 0})

@@ -1,4 +1,4 @@
-"""The fields that requests may hold: what the server knows, what `/openapi.json` describes and what the docs list."""
+"""The fields of requests: one table for the server, for `/openapi.json` and for the docs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One field of a JSON object. null is taken wherever a field may be absent."""
+    """One field of a JSON object. null is accepted wherever a field may be absent."""
 
     about: str
-    """What it means, for people."""
+    """Description for people."""
     schema: Schema
-    """JSON schema of its values; {} where it is ignored."""
+    """JSON schema of the field's values; {} where it is ignored."""
     required: bool = False
 
 
@@ -34,57 +34,61 @@ def field(about: str, kind: str, **rules: Any) -> Field:
 
 
 def required(about: str, kind: str, **rules: Any) -> Field:
-    """Return a field that must be there."""
+    """Return a required field of the JSON type `kind`."""
     return Field(about=about, schema={"type": kind, **rules}, required=True)
 
 
 def ignored(*names: str) -> dict[str, Field]:
-    """Return fields that clients of other servers send and that change nothing here, whatever they hold."""
+    """Return fields that clients of other servers send and that have no effect here, whatever they hold."""
     return {name: Field(about="ignored", schema={}) for name in names}
 
 
 def only(about: str, *values: Any) -> Field:
-    """Return a field of which only `values` are taken, those that ask for nothing."""
+    """Return a field that accepts only `values`, which have no effect."""
     return Field(about=about, schema={"enum": [*values, None]})
 
 
 def object_schema(fields: Fields) -> dict[str, Any]:
-    """Return the JSON schema of an object with these fields; unknown ones are taken, too."""
+    """Return the JSON schema of an object with these fields; it accepts unknown ones too."""
     properties = {name: {**each.schema, "description": each.about} for name, each in fields.items()}
-    needed = [name for name, each in fields.items() if each.required]
-    return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
+    names = [name for name, each in fields.items() if each.required]
+    return {"type": "object", "properties": properties, **({"required": names} if names else {})}
 
 
 PATH_SCHEMA: Final[Schema] = {"maxLength": MAX_PATH_CHARS, "pattern": r"^[^\n\r]*$"}
 
-MAX_TOKENS: Final = field("at most so many new tokens; the server's limit is the default and the maximum", "integer")
-TEMPERATURE: Final = field("0, the default, takes the most probable token", "number", minimum=0, maximum=2)
-TOP_P: Final = field("sample from the most probable tokens with this sum", "number", minimum=0, maximum=1)
-SEED: Final = field("of the sampling", "integer")
+MAX_TOKENS: Final = field(
+    "maximum number of new tokens; the server's limit is the default and the upper bound", "integer"
+)
+TEMPERATURE: Final = field(
+    "sampling temperature; 0, the default, takes the most probable token", "number", minimum=0, maximum=2
+)
+TOP_P: Final = field("sample from the most probable tokens with this total probability", "number", minimum=0, maximum=1)
+SEED: Final = field("seed of the sampling", "integer")
 STOP: Final = Field(
-    about=f"where to stop, at most {MAX_STOP_CHARS:,} characters together; the stop is not part of the text",
+    about=f"strings at which to stop, at most {MAX_STOP_CHARS:,} characters together; the text ends before the first",
     schema={"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}}]},
 )
-STREAM: Final = field("whether the answer comes piece by piece", "boolean")
+STREAM: Final = field("whether the answer is streamed", "boolean")
 MODEL: Final = ignored("model")
 
 SAMPLING: Final[Fields] = {
     "max_tokens": Field(about=MAX_TOKENS.about, schema={**MAX_TOKENS.schema, "minimum": 1}),
-    "max_completion_tokens": field("the newer name of `max_tokens`, which wins", "integer", minimum=1),
+    "max_completion_tokens": field("the newer name of `max_tokens`; takes precedence over it", "integer", minimum=1),
     "temperature": TEMPERATURE,
     "top_p": TOP_P,
     "seed": SEED,
     "stop": STOP,
     "stop_token_ids": field(
-        "tokens at which to stop",
+        "token ids at which to stop",
         "array",
         items={"type": "integer", "minimum": 0, "maximum": MAX_TOKEN},
         maxItems=MAX_STOP_IDS,
     ),
-    "ignore_eos": field("write on past the model's own end of text", "boolean"),
+    "ignore_eos": field("continue past the model's own end of text", "boolean"),
     "stream": STREAM,
     "stream_options": Field(
-        about="`include_usage`: whether a stream ends with a chunk that holds the usage",
+        about="`include_usage`: whether a stream ends with a chunk that contains the usage",
         schema={"type": ["object", "null"], "properties": {"include_usage": {"type": ["boolean", "null"]}}},
     ),
     "n": only("1", 1),
@@ -100,19 +104,17 @@ SAMPLING: Final[Fields] = {
 ADDITIONS: Final[Fields] = {
     "path": field("the file's path in its project; it is part of the prompt", "string", **PATH_SCHEMA),
     "recent": field(
-        "paths of files that were opened or edited recently, the latest first",
+        "paths of files that were recently opened or edited, latest first",
         "array",
         items={"type": "string", "pattern": PATH_SCHEMA["pattern"]},
         maxItems=MAX_RECENT,
     ),
-    "session": field(
-        "one editor window; its prompts follow each other and share the KV cache", "string", maxLength=MAX_NAME_CHARS
-    ),
+    "session": field("name of the editor window; its prompts share the KV cache", "string", maxLength=MAX_NAME_CHARS),
     "project": field(
-        "names the project whose files come as context, so that its index is kept", "string", maxLength=MAX_NAME_CHARS
+        "name of the project whose files come as context, so that its index is kept", "string", maxLength=MAX_NAME_CHARS
     ),
 }
-"""Our own fields, which every protocol takes beside its own."""
+"""Our own fields, which every protocol accepts in addition to its own."""
 
 DOCUMENTS: Final = field(
     'the project\'s other files, `{"path", "text"}`',

@@ -1,4 +1,4 @@
-"""The OpenAPI description of what the transformer answers, from the tables of protocols and pages."""
+"""The transformer's OpenAPI description, made from the tables of protocols and pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,33 +14,33 @@ from serving.transformer.protocols.base import SSE, Protocol
 from serving.transformer.service import Service
 
 ERROR: Final[Schema] = {
-    "description": "In the shape of the protocol's own errors",
+    "description": "An error in the protocol's own shape",
     "type": "object",
     "properties": {"error": {"type": ["object", "string"]}},
     "required": ["error"],
 }
 EVENTS: Final[Schema] = {
-    "description": "The answer piece by piece: server-sent events, the data of each an object of the protocol's",
+    "description": "The streamed answer: server-sent events, the data of each an object of the protocol",
     "type": "object",
     "properties": {"data": {"type": "string"}},
     "required": ["data"],
 }
-LINES: Final[Schema] = {"description": "The answer piece by piece: an object on each line", "type": "string"}
+LINES: Final[Schema] = {"description": "The streamed answer: one object per line", "type": "string"}
 CHANGED: Final = 409
 STATUS: Final[Mapping[int, str]] = {
-    400: "The request is at fault; `param` names the field",
+    400: "The request is invalid; `param` names the field",
     401: "The server asks for a key or a token, and this is none that it knows",
     403: "The token names no tenant",
-    408: "The body did not arrive in time",
+    408: "The request's body did not arrive in time",
     CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again",
-    413: "The body is too large",
+    413: "The request's body is too large",
     429: "The tenant has used what it may; `Retry-After` says when to try again",
     502: "The predictor failed",
     503: "Too many requests at once, or no predictor; `Retry-After` says when to try again",
     504: "The predictor did not answer in time",
 }
 PROBES: Final = ("/", "/metrics", "/v2/health/live", "/v2/health/ready")
-"""Of KServe's routes those that this model answers; its inference protocols are refused."""
+"""The routes of KServe that this model answers; it rejects KServe's inference protocols."""
 
 
 def _content(schema: Schema, media_type: str = "application/json") -> dict[str, Any]:
@@ -56,13 +56,13 @@ def _either(schemas: Sequence[Schema]) -> Schema:
 
 
 def packed_fields(service: Service) -> Fields:
-    """Return what is otherwise in the fields of a request whose prompt the client has packed for this model."""
+    """Return the fields that differ in a request whose prompt the client has packed for this model."""
     tokenizer = service.packer.tokenizer
     ids = {"type": "integer", "minimum": 0, "exclusiveMaximum": tokenizer.size}
     prompt = {"type": "array", "items": ids, "minItems": 1, "maxItems": service.packer.budget}
     return {
         "prompt": Field(about="a packed prompt as token ids", schema=prompt, required=True),
-        "tokenizer": only("`/v1/models` tells it", tokenizer.digest, ""),
+        "tokenizer": only("the digest in `/v1/models`", tokenizer.digest, ""),
         "suffix": only("empty", ""),
         "path": only("empty", ""),
         "context": only("empty", []),
@@ -71,7 +71,7 @@ def packed_fields(service: Service) -> Fields:
 
 
 def of_protocols(protocols: Sequence[Protocol], packed: Fields) -> dict[str, Any]:
-    """Return how the route of one path is described, as arguments of `add_api_route`."""
+    """Return the description of the route that `protocols` share, as arguments of `add_api_route`."""
     answers = _content(_either([each.whole_schema for each in protocols]))
     for streamed in {each.media_type for each in protocols if each.media_type}:
         answers |= _content(EVENTS if streamed == SSE else LINES, streamed)
@@ -87,32 +87,32 @@ def of_protocols(protocols: Sequence[Protocol], packed: Fields) -> dict[str, Any
 
 
 def of_page(page: Page) -> dict[str, Any]:
-    """Return how the route of a page is described, as arguments of `add_api_route`."""
+    """Return the description of a page's route, as arguments of `add_api_route`."""
     answer: dict[str, Any] = {"description": "The answer"}
     if page.schema:
         answer["content"] = _content(page.schema)
-    told: dict[str, Any] = {"summary": page.about, "responses": {200: answer, **_errors(401, 403)}}
+    route: dict[str, Any] = {"summary": page.about, "responses": {200: answer, **_errors(401, 403)}}
     if page.path == "/v1/tokenizer":
-        told["responses"][304] = {"description": "The client has it: `If-None-Match` holds the digest"}
+        route["responses"][304] = {"description": "The client is up to date: `If-None-Match` holds the digest"}
     if not page.schema:
-        told["response_class"] = Response
+        route["response_class"] = Response
     if page.body is not None:
-        told["openapi_extra"] = {"requestBody": {"required": True, "content": _content(object_schema(page.body))}}
-        told["responses"] |= _errors(400, 408, 413)
-    return told
+        route["openapi_extra"] = {"requestBody": {"required": True, "content": _content(object_schema(page.body))}}
+        route["responses"] |= _errors(400, 408, 413)
+    return route
 
 
 def include(app: FastAPI, router: APIRouter) -> None:
-    """Add our routes to `app`, and let it serve a description of what is answered: these and the probes."""
+    """Add our routes to `app`, and make its OpenAPI description list them and the probes only."""
     app.include_router(router)
     app.title, app.version = "Infill", infill.__version__
     app.description = "Complete code at a caret, in the protocols that editors' clients speak."
-    told = {route.path for route in router.routes if isinstance(route, APIRoute)} | set(PROBES)
+    described = {route.path for route in router.routes if isinstance(route, APIRoute)} | set(PROBES)
 
     def description() -> dict[str, Any]:
         if app.openapi_schema is None:
             whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            whole["paths"] = {path: each for path, each in whole["paths"].items() if path in told}
+            whole["paths"] = {path: each for path, each in whole["paths"].items() if path in described}
             app.openapi_schema = whole
         return app.openapi_schema
 

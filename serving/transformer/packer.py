@@ -1,4 +1,4 @@
-"""From a request to a prompt: keep the project's index up to date, rank, pack. Safe in several threads at once."""
+"""From a request to a prompt: update the project's index, rank, pack. Thread-safe."""
 
 import hashlib
 import threading
@@ -25,14 +25,14 @@ PACKED_BY_CLIENT: Final = "the prompt came as token ids: the client has chosen i
 
 @dataclass(kw_only=True)
 class _Project:
-    """An index with what it holds; changed only under its lock."""
+    """A project's index and its size; both change only under the lock."""
 
     index: ProjectIndex
     chars: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def update(self, documents: Documents) -> None:
-        """Make the index hold exactly `documents`; only files whose content differs cost anything."""
+        """Make the index hold exactly `documents`; only files whose content differs cost time."""
         texts = dict(documents)
         empty = not self.index.files
         for path in self.index.files.keys() - texts.keys():
@@ -45,7 +45,7 @@ class _Project:
 
 
 class ProjectCache:
-    """Indexes of the recently used projects, within `max_chars` of text; the least recently used is forgotten first."""
+    """Indexes of recently used projects with at most `max_chars` of text; the least recently used is dropped first."""
 
     def __init__(self, new_index: Callable[[], ProjectIndex], max_chars: int) -> None:
         self._new_index = new_index
@@ -58,7 +58,7 @@ class ProjectCache:
 
     @contextmanager
     def project(self, key: str, documents: Documents) -> Iterator[ProjectIndex]:
-        """The index of exactly `documents`, for the caller alone; `key` says which earlier index is near to it."""
+        """Yield an index of exactly `documents`, locked for the caller, updated from the last index under `key`."""
         with self._lock:
             project = self._projects.pop(key, None) or _Project(index=self._new_index())
             self._projects[key] = project
@@ -76,7 +76,7 @@ class ProjectCache:
 
 
 class Sessions:
-    """The last prompt of each editor session, at most `size` of them."""
+    """The last prompts of at most `size` editor sessions."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -84,7 +84,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def get(self, session: str) -> Packed | None:
-        """What was packed last for `session`; None for a new or nameless one."""
+        """Return the last prompt of `session`; None for a new or nameless one."""
         with self._lock:
             return self._packed.get(session)
 
@@ -101,6 +101,8 @@ class Sessions:
 
 @dataclass(frozen=True, kw_only=True)
 class Packer:
+    """A packer of prompts with one model's format and tokenizer, and the state that lasts between requests."""
+
     fmt: PromptFormat
     encode: Encode
     budget: int
@@ -111,9 +113,10 @@ class Packer:
     tokenizer: Tokenizer
 
     def pack(self, request: CompletionRequest, budget: int | None = None) -> Packed:
-        """Return the prompt of `request` within the budget, holding no text that the request does not hold.
+        """Return a prompt for `request` within the budget, with no text that is not in the request.
 
-        `budget` takes the place of the packer's own where the predictor's context is smaller than the model's.
+        `budget` replaces the packer's own where the predictor's context is smaller than the model's. Raises ApiError
+        for token ids that this model cannot accept.
         """
         budget = budget or self.budget
         if request.ids:
@@ -132,10 +135,10 @@ class Packer:
         return packed
 
     def _packed_by_client(self, request: CompletionRequest, budget: int) -> Packed:
-        """Return the client's own prompt. Raises ApiError for one that this model cannot take."""
+        """Return the client's own prompt. Raises ApiError for one that this model cannot accept."""
         if request.tokenizer not in ("", self.tokenizer.digest):
-            what = f"the prompt was made with another tokenizer or prompt format than {self.tokenizer.digest}"
-            raise ApiError(409, f"{what}: fetch /v1/tokenizer again", code=TOKENIZER_CHANGED, param="tokenizer")
+            what = f"the server's tokenizer and prompt format have digest {self.tokenizer.digest}, the prompt's differ"
+            raise ApiError(409, f"{what}; fetch /v1/tokenizer again", code=TOKENIZER_CHANGED, param="tokenizer")
         if max(request.ids) >= self.tokenizer.size:
             raise invalid(f"token ids must be below {self.tokenizer.size}, got {max(request.ids)}", "prompt")
         if len(request.ids) > budget:
@@ -156,7 +159,7 @@ class Packer:
 
 
 def warm_up(packer: Packer) -> None:
-    """Pack once, so that the first user does not wait for the index's inner loops to be compiled."""
+    """Pack one prompt, so that the first user does not wait for the compilation of the index's inner loops."""
     documents = (("a.py", "def first():\n    return second()\n"), ("b.py", "def second():\n    return 1\n"))
     fim = FimRequest(path="c.py", prefix="x = first(", suffix=")\n")
     packer.pack(CompletionRequest(fim=fim, documents=documents, session="", sampling=Sampling()))
@@ -170,5 +173,5 @@ def _others(request: CompletionRequest) -> Documents:
 
 
 def _fingerprint(documents: Documents) -> str:
-    """A name for the project of a client that gives none: its paths."""
+    """Return a name for the project of a client that sends none: a digest of its paths."""
     return hashlib.sha256("\n".join(sorted(path for path, _ in documents)).encode()).hexdigest()

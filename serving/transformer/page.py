@@ -1,4 +1,4 @@
-"""The web page at `/`: files built from `web/` by `make page`, with headers that let it reach this server only."""
+"""The web page at `/`: files that `make page` builds from `web/`, with headers that let it reach only this server."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ POLICY: Final = "; ".join(
         *("require-trusted-types-for 'script'", "trusted-types 'none'"),
     ]
 )
-"""No inline script or style, no other origin, and no text that is taken for HTML."""
+"""A policy that forbids inline scripts and styles, other origins, and text that is interpreted as HTML."""
 HEADERS: Final = {
     "cache-control": "no-cache",
     "content-security-policy": POLICY,
@@ -29,26 +29,28 @@ HEADERS: Final = {
     "vary": "accept-encoding",
     "x-content-type-options": "nosniff",
 }
-"""A browser keeps a file, and asks with its digest whether it still holds."""
+"""Headers of each file; with `no-cache` a browser keeps a file but checks its digest before each use."""
 
 
 @dataclass(frozen=True)
 class StaticFile:
+    """One file of the page."""
+
     body: bytes
     media_type: str
 
     @cached_property
     def compressed(self) -> bytes:
-        """The body as gzip has it, made when a browser first asks."""
+        """The body compressed with gzip, when a browser first asks for it."""
         return gzip.compress(self.body, 9, mtime=0)
 
     @cached_property
     def etag(self) -> str:
-        """The body's digest, as HTTP writes it."""
+        """The body's digest in quotes, as HTTP requires."""
         return f'"{hashlib.sha256(self.body).hexdigest()}"'
 
     def response(self, request: Request) -> Response:
-        """Answer `request`: the body, or 304 when the browser has it."""
+        """Return the response to `request`: the body, or 304 when the browser has it."""
         headers = {**HEADERS, "etag": self.etag}
         if self.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -68,7 +70,7 @@ def files() -> dict[str, StaticFile]:
 
 
 def add_page(router: APIRouter) -> None:
-    """Serve the page at `/` and what it loads below `/static/`."""
+    """Serve the page at `/` and its other files below `/static/`."""
 
     @router.get("/", include_in_schema=False)
     def index(request: Request) -> Response:
@@ -76,5 +78,5 @@ def add_page(router: APIRouter) -> None:
 
     @router.get("/static/{name}", include_in_schema=False)
     def static(name: str, request: Request) -> Response:
-        found = files().get(name)
-        return found.response(request) if found else Response(status_code=404, headers=HEADERS)
+        file = files().get(name)
+        return file.response(request) if file else Response(status_code=404, headers=HEADERS)

@@ -1,4 +1,4 @@
-"""What clients ask beside completions: is the server there, what does it serve, and what became of a suggestion."""
+"""Routes other than completions: health, the model and its limits, and events about suggestions."""
 
 import asyncio
 import os
@@ -17,9 +17,9 @@ from serving.transformer.fields import Field, Fields, Schema, field, ignored, re
 from serving.transformer.service import Limits, Service
 
 OLLAMA_API: Final = "0.6.4"
-"""The version of Ollama whose interface is spoken: the first whose `/api/show` tells capabilities."""
+"""The version of Ollama whose interface we support: the first whose `/api/show` lists capabilities."""
 TEMPLATE: Final = "{{ .Prompt }}{{ .Suffix }}"
-"""Clients look for `.Suffix` to see that a model can infill. Prompts are not made with it, but as Infill packs them."""
+"""A template in which clients find `.Suffix` and so see that the model can infill; our packer makes the prompts."""
 EVENTS: Final = ("view", "select", "dismiss")
 STARTED: Final = datetime.now(UTC).isoformat().replace("+00:00", "Z")
 MAX_ID_CHARS: Final = 512
@@ -28,16 +28,16 @@ OTHER: Final = "other"
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One address and what it answers."""
+    """One route and its answer."""
 
     path: str
     about: str
     answer: Callable[[Service, Request], Awaitable[dict[str, Any] | Response | None]]
-    """None answers 200 without a body."""
+    """A handler; None stands for status 200 without a body."""
     schema: Schema
     method: str = "GET"
     body: Fields | None = None
-    """Fields of the request's body; None where there is none."""
+    """Fields of the request's body; None where there is no body."""
 
 
 async def _limits(service: Service, request: Request) -> Limits:
@@ -50,9 +50,9 @@ async def _body(service: Service, request: Request) -> dict[str, Any]:
 
 
 async def models(service: Service, request: Request) -> dict[str, Any]:
-    """Answer in OpenAI's shape and in KServe's, whose place it takes."""
+    """Return the list of models in OpenAI's shape and in KServe's, whose route it replaces."""
     name, limits = service.config.name, await _limits(service, request)
-    told = {
+    details = {
         "prompt_format": service.packer.fmt.hash,
         "max_prompt_tokens": limits.prompt,
         "max_new_tokens": limits.new,
@@ -60,30 +60,30 @@ async def models(service: Service, request: Request) -> dict[str, Any]:
         "strategy": service.packer.strategy,
         "context_items": service.packer.context_items,
     }
-    entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": told}
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": details}
     entry["max_model_len"] = limits.prompt + limits.new
     return {"object": "list", "data": [entry], "models": [name]}
 
 
 async def tokenizer(service: Service, request: Request) -> Response:
-    """Answer with the tokenizer and the prompt format, or say that the client has them."""
+    """Return the tokenizer and the prompt format, or 304 when the client has them."""
     return await asyncio.to_thread(service.packer.tokenizer.response, request)
 
 
 async def health(service: Service, request: Request) -> dict[str, Any]:
-    """Answer as llama.cpp does."""
+    """Return llama.cpp's health status."""
     return {"status": "ok"}
 
 
 async def props(service: Service, request: Request) -> dict[str, Any]:
-    """Answer as llama.cpp does."""
+    """Return llama.cpp's server properties, with the context length."""
     limits = await _limits(service, request)
     settings = {"n_ctx": limits.prompt + limits.new, "n_predict": limits.new}
     return {"default_generation_settings": settings, "total_slots": 1, "model_path": service.config.name}
 
 
 async def tabby_health(service: Service, request: Request) -> dict[str, Any]:
-    """Answer as Tabby does; what runs the model is behind the predictor and not known."""
+    """Return Tabby's health status; the device is unknown, since the predictor runs the model."""
     return {
         "model": service.config.name,
         "device": "remote",
@@ -101,12 +101,12 @@ async def tabby_health(service: Service, request: Request) -> dict[str, Any]:
 
 
 async def tabby_setting(service: Service, request: Request) -> dict[str, Any]:
-    """Ask Tabby's clients not to report to their makers."""
+    """Return the setting that turns off the telemetry of Tabby's clients."""
     return {"disable_client_side_telemetry": True}
 
 
 async def tabby_event(service: Service, request: Request) -> None:
-    """Count an event of Tabby's; nothing else of it is kept."""
+    """Count an event of Tabby's by its type; nothing else is kept. Raises ApiError 400 for an invalid event."""
     body = await _body(service, request)
     kind = body.get("type")
     if not isinstance(kind, str):
@@ -136,17 +136,17 @@ def _details(family: str) -> dict[str, Any]:
 
 
 async def ollama_tags(service: Service, request: Request) -> dict[str, Any]:
-    """Answer as Ollama does; sizes are not known here."""
+    """Return Ollama's list of models; their sizes are unknown here."""
     return {"models": [_ollama_model(service)]}
 
 
 async def ollama_version(service: Service, request: Request) -> dict[str, Any]:
-    """Name the interface that is spoken."""
+    """Return the version of Ollama's interface that we support."""
     return {"version": OLLAMA_API}
 
 
 async def ollama_show(service: Service, request: Request) -> dict[str, Any]:
-    """Answer as Ollama does, whichever model is named: there is one."""
+    """Return Ollama's description of the one model, whichever the request names."""
     await _body(service, request)
     limits, family = await _limits(service, request), service.packer.fmt.name
     context = limits.prompt + limits.new
@@ -182,11 +182,11 @@ HEALTH: Final = _object(
 )
 DETAILS: Final = _object(family=TEXT, families=TEXTS, format=TEXT)
 EVENT: Final[Fields] = {
-    "type": required(f"{', '.join(f'`{kind}`' for kind in EVENTS)}; another is counted as `{OTHER}`", "string"),
+    "type": required(f"{', '.join(f'`{kind}`' for kind in EVENTS)}; any other is counted as `{OTHER}`", "string"),
     "completion_id": field("the `id` of the answer", "string", maxLength=MAX_ID_CHARS),
     "choice_index": field("0", "integer"),
-    "view_id": field("names one showing of the suggestion", "string", maxLength=MAX_ID_CHARS),
-    "elapsed": field("milliseconds", "integer"),
+    "view_id": field("id of one display of the suggestion", "string", maxLength=MAX_ID_CHARS),
+    "elapsed": field("elapsed milliseconds", "integer"),
     **ignored("select_kind"),
 }
 NAMED: Final[Fields] = {"model": Field(about="ignored: there is one model", schema={}), **ignored("name", "verbose")}
@@ -195,7 +195,7 @@ OPENAI_MODEL: Final = _object(id=TEXT, object={"const": "model"}, created=COUNT,
 PAGES: Final[tuple[Page, ...]] = (
     Page(
         path="/v1/models",
-        about="the model that is served, its prompt format, tokenizer, context strategy and limits",
+        about="the served model, its prompt format, tokenizer, context strategy and limits",
         answer=models,
         schema=_object(object={"const": "list"}, data={"type": "array", "items": OPENAI_MODEL}, models=TEXTS),
     ),
@@ -206,10 +206,12 @@ PAGES: Final[tuple[Page, ...]] = (
         answer=tokenizer,
         schema=_object(tokenizer={"type": "object"}, prompt_format={"type": "object"}),
     ),
-    Page(path="/health", about="llama.cpp: the server is there", answer=health, schema=_object(status={"const": "ok"})),
+    Page(
+        path="/health", about="llama.cpp: health of the server", answer=health, schema=_object(status={"const": "ok"})
+    ),
     Page(
         path="/props",
-        about="llama.cpp: the length of the context",
+        about="llama.cpp: the context length",
         answer=props,
         schema=_object(
             default_generation_settings=_object(n_ctx=COUNT, n_predict=COUNT), total_slots=COUNT, model_path=TEXT
@@ -217,19 +219,19 @@ PAGES: Final[tuple[Page, ...]] = (
     ),
     Page(
         path="/v1/health",
-        about="Tabby: the server is there",
+        about="Tabby: health of the server",
         answer=tabby_health,
         schema=HEALTH,
     ),
     Page(
         path="/v1beta/server_setting",
-        about="Tabby: ask clients not to report to their makers",
+        about="Tabby: turns off the clients' telemetry",
         answer=tabby_setting,
         schema=_object(disable_client_side_telemetry={"type": "boolean"}),
     ),
     Page(
         path="/v1/events",
-        about="Tabby: a suggestion was shown, taken or dismissed; it is counted in `/metrics`, nothing else is kept",
+        about="Tabby: a suggestion was shown, accepted or dismissed; counted in `/metrics`, nothing else is kept",
         answer=tabby_event,
         schema={},
         method="POST",
@@ -237,7 +239,7 @@ PAGES: Final[tuple[Page, ...]] = (
     ),
     Page(
         path="/api/tags",
-        about="Ollama: the model that is served",
+        about="Ollama: the served model",
         answer=ollama_tags,
         schema=_object(
             models={
@@ -248,13 +250,13 @@ PAGES: Final[tuple[Page, ...]] = (
     ),
     Page(
         path="/api/version",
-        about="Ollama: the version of Ollama whose interface is spoken",
+        about="Ollama: the version of the supported interface",
         answer=ollama_version,
         schema=_object(version=TEXT),
     ),
     Page(
         path="/api/show",
-        about="Ollama: what the model can do",
+        about="Ollama: the model's capabilities",
         answer=ollama_show,
         schema=_object(
             template=TEXT,

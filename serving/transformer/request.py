@@ -1,4 +1,4 @@
-"""A completion request: what every protocol's body is read into, and the readers that they share."""
+"""A completion request, common to all protocols, and the readers that they share."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -32,10 +32,11 @@ from serving.transformer.fields import (
 )
 
 UNTITLED: Final = "untitled"
-"""The path of a file without one: each file in the training data had a path."""
+"""The path of a file that has none, since every file in the training data has a path."""
 FIELDS: Final[Fields] = {
     "prompt": Field(
-        about="the text before the caret; or a packed prompt as a list of token ids, without the next four fields",
+        about="the text before the caret; or a packed prompt as a list of token ids, without `suffix`, `path`, "
+        "`context` and `recent`",
         schema={
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}]
         },
@@ -45,50 +46,52 @@ FIELDS: Final[Fields] = {
     "context": DOCUMENTS,
     **{name: ADDITIONS[name] for name in ("path", "recent", "session", "project")},
     "tokenizer": field(
-        "with token ids: the digest of what made them; another one than the server's is answered with 409",
+        "with token ids: the digest of the tokenizer that made them; one that is not the server's is answered with 409",
         "string",
         maxLength=MAX_NAME_CHARS,
     ),
-    "user": field("stands in for `session`", "string", maxLength=MAX_NAME_CHARS),
+    "user": field("used as `session` where that is absent", "string", maxLength=MAX_NAME_CHARS),
     **SAMPLING,
     **MODEL,
 }
-"""The fields of OpenAI's protocol with ours."""
+"""The fields of OpenAI's protocol and our own."""
 MAX_IDS: Final = 1_000_000
 PARTS: Final = ("suffix", "path", "context", "recent")
-"""Fields that a prompt of token ids holds already."""
+"""Fields whose content is already in a prompt of token ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest:
+    """A request in any protocol."""
+
     fim: FimRequest
-    """The caret; its context is still empty."""
+    """The caret, with an empty context."""
     ids: tuple[int, ...] = ()
-    """The whole prompt, where the client has packed it; the caret is then empty."""
+    """The whole prompt if the client has packed it; the caret is then empty."""
     tokenizer: str = ""
     """Digest of the tokenizer and format that made the ids; empty when the client does not say."""
     documents: tuple[tuple[str, str], ...]
     """Path and text of the project's other files."""
     recent: tuple[str, ...] = ()
-    """Paths of files that were recently opened or edited, the latest first."""
+    """Paths of files that were recently opened or edited, latest first."""
     session: str
-    """Whose prompts follow each other; empty when the client does not say."""
+    """Name of the editor session, whose prompts share the KV cache; empty when the client sends none."""
     project: str = ""
-    """Whose other files follow each other; empty takes those of the same paths."""
+    """Name of the project, whose index is kept; empty identifies the project by its paths."""
     sampling: Sampling
-    """Of `max_tokens` 0 the prompt is computed, for its KV cache, and nothing is written."""
+    """Sampling settings; `max_tokens` 0 computes the prompt for the KV cache and generates nothing."""
     max_ms: float = 0.0
-    """Milliseconds of writing after which no further line begins; 0 sets no limit."""
+    """Milliseconds of generation after which no new line begins; 0 sets no limit."""
     min_indent: int = 0
-    """A line that is indented by fewer blanks ends the answer and is not part of it."""
+    """Least indentation in blanks; the answer ends before the first line with less."""
     reply: Mapping[str, Any] = field_of(default_factory=dict)
-    """What the protocol must know of the request to write the answer."""
+    """Parts of the request that the protocol needs to write the answer."""
     warnings: tuple[str, ...] = ()
-    """What the client is told about its request."""
+    """Warnings about the request, for the client."""
 
 
 def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
-    """Return the request in a JSON object as OpenAI has it. Raises ApiError 400 that names the field at fault."""
+    """Return the request in a JSON object of OpenAI's protocol. Raises ApiError 400, which names the invalid field."""
     sampling = read_sampling(body, Sampling(max_tokens=max_new_tokens, temperature=0.0))
     ids = _ids(body)
     request = additions(
@@ -108,7 +111,7 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
 
 
 def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the prompt as token ids, which like OpenAI we take as a list; nothing where the prompt is text."""
+    """Return the prompt's token ids if it is a list of them, as OpenAI allows; empty if the prompt is text."""
     prompt = body.get("prompt")
     if not isinstance(prompt, list) or not prompt:
         return ()
@@ -118,16 +121,18 @@ def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:
         raise invalid(f"'prompt' has {len(prompt):,} token ids, at most {MAX_IDS:,} are allowed", "prompt")
     for name in PARTS:
         if body.get(name):
-            raise invalid(f"{name!r} cannot be sent beside a 'prompt' of token ids, which must hold it already", name)
+            raise invalid(
+                f"{name!r} cannot be combined with a 'prompt' of token ids, which must already contain it", name
+            )
     return tuple(prompt)
 
 
 def additions(
     body: Mapping[str, Any], *, prefix: str, suffix: str, documents: tuple[tuple[str, str], ...] = ()
 ) -> CompletionRequest:
-    """Return a request for a caret with our own fields, those that every protocol takes; its sampling is not yet read.
+    """Return a request for a caret with our own fields, common to all protocols, and with default sampling.
 
-    Raises ApiError 400 that names the field at fault.
+    Raises ApiError 400, which names the invalid field.
     """
     return CompletionRequest(
         fim=FimRequest(
@@ -142,7 +147,7 @@ def additions(
 
 
 def join_snippets(snippets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return path and text of files of which `snippets` are parts, those of one path joined in their order."""
+    """Return path and text of each file in `snippets`, which are (path, text), joining those of one path in order."""
     files: dict[str, list[str]] = {}
     for path, text in snippets:
         files.setdefault(path, []).append(text)
@@ -150,7 +155,7 @@ def join_snippets(snippets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str],
 
 
 def _prompt(body: Mapping[str, Any]) -> str:
-    """The text before the caret; like OpenAI we also take a list of one string."""
+    """Return the text before the caret; like OpenAI, also accept a list of one string."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
@@ -161,7 +166,7 @@ def _prompt(body: Mapping[str, Any]) -> str:
 
 
 def one_path(path: str, name: str) -> str:
-    """Return `path` with slashes, `untitled` where it is empty. Raises ApiError 400 where it holds a line break."""
+    """Return `path` with forward slashes, or `untitled` if it is empty. Raises ApiError 400 for a line break."""
     path = path.replace("\\", "/").removeprefix("./") or UNTITLED
     if "\n" in path or "\r" in path:
         raise invalid(f"{name!r} must not contain a line break", name)

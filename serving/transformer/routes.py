@@ -1,4 +1,4 @@
-"""The routes for KServe's application: one way for the completions of every protocol, and the pages."""
+"""The routes of KServe's application: one path through the code for completions in all protocols, and the pages."""
 
 import asyncio
 import hashlib
@@ -42,11 +42,11 @@ log = logging.getLogger("kserve.infill")
 
 Handler = Callable[[Request], Awaitable[Response]]
 INLINE_BYTES: Final = 200_000
-"""A smaller body is parsed on the event loop; a larger one would hold up the other requests."""
+"""Bodies up to this size are parsed on the event loop; larger ones, in a thread, would block other requests."""
 
 
 async def _read(body: bytes, protocols: Sequence[Protocol], limit: int) -> tuple[Protocol, CompletionRequest]:
-    """Return the protocol of a body, one of those of its path, and the request in it. Raises ApiError."""
+    """Return the one of `protocols`, which share a path, that claims `body`, and the request in it. Raises ApiError."""
 
     def read() -> tuple[Protocol, CompletionRequest]:
         value = parse_object(body)
@@ -57,15 +57,15 @@ async def _read(body: bytes, protocols: Sequence[Protocol], limit: int) -> tuple
 
 
 def _scoped(completion: CompletionRequest, request: Request, principal: Principal) -> CompletionRequest:
-    """Bind the session's name to who asks, so that nobody continues another's session by its name.
+    """Return the request with its session's name bound to the client, so that no other client can join it by name.
 
-    A client that names none is known by its address and the file: the prompts of two that share these only keep less of
-    each other's beginning, since a prompt never holds text that its own request does not hold.
+    A client that names no session is identified by its address and the file. Two clients that share both only reuse
+    less of their KV caches, since a prompt never contains text that is not in its own request.
     """
     credentials = principal.name or request.headers.get("authorization", "")
     parts = [principal.tenant, credentials, completion.session]
     if not (completion.ids or completion.fim.prefix or completion.fim.suffix):
-        return replace(completion, session="", project="")  # it warms a cache: no caret follows it
+        return replace(completion, session="", project="")  # it warms the cache: no caret follows it
     if not completion.session:
         address = request.client.host if request.client else ""
         parts += [address, request.headers.get("x-forwarded-for", ""), completion.fim.path]
@@ -76,7 +76,7 @@ def _scoped(completion: CompletionRequest, request: Request, principal: Principa
 async def begin(
     service: Service, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
 ) -> tuple[Protocol, Answer, Delta]:
-    """Read, pack, ask the predictor, and wait for its first event. Raises ApiError."""
+    """Read and pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
     config = service.config
     body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
     headers = service.headers(request, rid)
@@ -107,7 +107,7 @@ async def _ask(
     rid: str,
     principal: Principal,
 ) -> tuple[Answer, Delta]:
-    """Pack, ask the predictor, and wait for its first event. Raises ApiError."""
+    """Pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
     started = time.monotonic()
     packed = await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
     asked = time.monotonic()
@@ -136,7 +136,7 @@ async def _ask(
 def _deltas(
     service: Service, packed: Packed, completion: CompletionRequest, headers: Headers, salt: str
 ) -> AsyncGenerator[Delta, None]:
-    """Return the events of the answer: the predictor's, cut where the request wants it."""
+    """Return the events of the answer: the predictor's, ended early where the request asks for that."""
     sampling = completion.sampling
     if sampling.max_tokens == 0 and not packed.prompt.items:
         return nothing()
@@ -150,7 +150,7 @@ def _deltas(
 
 
 async def collect(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> dict[str, Any]:
-    """The whole answer as one object."""
+    """Return the whole answer as one object. Raises ApiError."""
     outcome = Outcome()
     outcome.add(first)
     async with aclosing(answer.deltas):
@@ -160,7 +160,7 @@ async def collect(service: Service, protocol: Protocol, answer: Answer, first: D
 
 
 async def events(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> AsyncIterator[bytes]:
-    """The answer as a stream of the protocol's parts; an error ends it as a part of its own."""
+    """Yield the answer as a stream in the protocol's format; an error becomes the last part."""
     outcome = Outcome()
     try:
         outcome.add(first)
@@ -184,7 +184,7 @@ async def events(service: Service, protocol: Protocol, answer: Answer, first: De
 
 
 async def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
-    """Return `outcome`, whose last event has come, and count its tokens."""
+    """Complete `outcome` after its last event, count its tokens for the metrics, and return it."""
     outcome.ended = time.monotonic()
     outcome.text = clean(outcome.text)
     service.metrics.observe_usage(outcome.counts(answer))
@@ -212,13 +212,14 @@ async def respond(
 
 
 async def guarded(service: Service, protocols: Sequence[Protocol], request: Request) -> Response:
-    """The answer or the error, never an exception; those who share a path share the shape of errors."""
+    """Return the answer or an error, never raise; protocols that share a path share the shape of errors."""
     rid = request_id(request)
     status, code, principal = 200, "ok", ANYBODY
     try:
         principal = await service.access.identify(request)
         if service.slots.locked():
-            raise ApiError(503, "too many requests at once", code="overloaded", retry_after=1)
+            message = f"too many requests at once: at most {service.config.max_requests} are allowed"
+            raise ApiError(503, message, code="overloaded", retry_after=1)
         await service.access.enter(principal)
         async with service.slots:
             return await respond(service, protocols, request, rid, principal)
@@ -226,14 +227,14 @@ async def guarded(service: Service, protocols: Sequence[Protocol], request: Requ
         status, code = 499, "client_gone"
         return Response(status_code=status)
     except InfillError as error:
-        told = error if isinstance(error, ApiError) else ApiError(400, str(error), code="invalid_value")
-        status, code = told.status, told.code
-        return error_response(told, rid, protocols[-1].error(told))
+        failure = error if isinstance(error, ApiError) else ApiError(400, str(error), code="invalid_value")
+        status, code = failure.status, failure.code
+        return error_response(failure, rid, protocols[-1].error(failure))
     except Exception:
         log.exception("request %s failed", rid)
         status, code = 500, "internal_error"
-        told = ApiError(status, f"request {rid} failed; the log says why", code=code)
-        return error_response(told, rid, protocols[-1].error(told))
+        failure = ApiError(status, f"request {rid} failed; see the transformer's log", code=code)
+        return error_response(failure, rid, protocols[-1].error(failure))
     finally:
         service.metrics.requests.labels(str(status), code).inc()
         service.access.audit("request", principal, rid, path=request.url.path, status=status, code=code)
@@ -282,6 +283,6 @@ def _shower(service: Service, page: Page) -> Handler:
 
 
 def allow_origins(app: FastAPI, origins: str) -> None:
-    """Let web pages of `origins` (separated by commas, or `*`) ask, without cookies."""
+    """Allow web pages of `origins` (separated by commas, or `*`) to call this server, without cookies."""
     allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
     app.add_middleware(CORSMiddleware, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"])

@@ -19,23 +19,23 @@ from serving.transformer.service import build
 log = logging.getLogger("kserve.infill")
 
 GRACE_S = 5
-"""Seconds that open requests get when the server is told to stop."""
+"""Seconds that open requests get to finish when the server stops."""
 
 
 class CompletionModel(Model):  # type: ignore[misc]
-    """What KServe knows of us: a name that is ready. Its own protocols carry no completions."""
+    """The model as KServe sees it: a name that is ready. KServe's inference protocols carry no completions."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.ready = True
 
     async def predict(self, *_: Any, **__: Any) -> Any:
-        """Refuse KServe's inference protocols."""
+        """Raise InvalidInput for a request in one of KServe's inference protocols."""
         raise InvalidInput("this model answers at /v1/completions only")
 
 
 class Server(ModelServer):  # type: ignore[misc]
-    """KServe's server without gRPC, on an address that can be chosen (KServe's listens on all)."""
+    """KServe's server without gRPC, on a configurable address (KServe's own listens on all)."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(http_port=port, workers=1, enable_grpc=False, grace_period=GRACE_S)
@@ -47,7 +47,7 @@ class Server(ModelServer):  # type: ignore[misc]
 
 
 def _is_no_probe(record: logging.LogRecord) -> bool:
-    """False for the access log's lines about probes and scrapes, which come every few seconds."""
+    """Return False for the access log's lines about probes and scrapes, which come every few seconds."""
     line = record.getMessage()
     return "/health/" not in line and "/metrics" not in line
 
@@ -62,13 +62,13 @@ def _audit_to_stdout() -> None:
 
 
 def serve(config: TransformerConfig, prepared: Prepared) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     service = build(config, prepared, REGISTRY)
     warm_up(service.packer)
     include(model_server.app, create_router(service))
     if config.cors_origins:
         allow_origins(model_server.app, config.cors_origins)
-    trace_logger.setLevel(logging.WARNING)  # three lines a request that the metrics tell better
+    trace_logger.setLevel(logging.WARNING)  # three lines per request, which the metrics replace
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
     if not service.access.open:
         _audit_to_stdout()

@@ -1,4 +1,4 @@
-"""What the transformer's routes share: configuration, packer, the way to the predictor, figures."""
+"""The objects that the transformer's routes share: configuration, packer, connection to the predictor, metrics."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from serving.transformer.tokenizer import tokenizer_of
 from serving.transformer.upstream import Headers, Upstream
 
 TRACE: Final = ("x-b3-traceid", "traceparent")
-"""Headers that go on to the predictor beside the request's id."""
+"""Headers that are forwarded to the predictor in addition to the request's id."""
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The transformer's figures."""
+    """The transformer's metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         name = "infill_transformer"
@@ -30,7 +30,7 @@ class Metrics:
             f"{name}_requests", "Requests by status and code", ["status", "code"], registry=registry
         )
         self.protocols = Counter(f"{name}_protocols", "Requests by protocol", ["protocol"], registry=registry)
-        self.events = Counter(f"{name}_events", "Events that clients tell", ["kind"], registry=registry)
+        self.events = Counter(f"{name}_events", "Events that clients report", ["kind"], registry=registry)
         self.tokens = Counter(f"{name}_tokens", "Tokens: prompt, cached, completion", ["kind"], registry=registry)
         self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
         self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)
@@ -45,13 +45,13 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Tokens of one request."""
+    """The most tokens of one request: of its prompt, and new ones."""
 
     prompt: int
     new: int
 
     def within(self, context: int | None) -> "Limits":
-        """Return these limits, or smaller ones that fit a predictor's `context`; None says nothing of it."""
+        """Return these limits, or smaller ones that fit a predictor's `context`; None means that it is unknown."""
         if context is None or self.prompt + self.new <= context:
             return self
         new = max(1, min(self.new, context // 4))
@@ -60,7 +60,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What the routes share; nothing in it belongs to one request."""
+    """The objects that all routes share; nothing here belongs to one request."""
 
     config: TransformerConfig
     packer: Packer
@@ -69,7 +69,7 @@ class Service:
     metrics: Metrics
     access: Access
     slots: asyncio.Semaphore
-    """One for each request that is read, packed or waits for its first token."""
+    """A slot for each request that is read, packed or waits for its first token."""
 
     def headers(self, request: Request, rid: str = "") -> Headers:
         """Return the headers of a request to the predictor.
@@ -81,13 +81,16 @@ class Service:
         return [*own, *forwarded(request, TRACE), *([(REQUEST_ID.encode(), rid.encode())] if rid else [])]
 
     async def limits(self, headers: Headers, *, again: bool = False) -> Limits:
-        """Return the limits of a request now: the configured ones, within the predictor's context."""
+        """Return the current limits of a request: the configured ones, reduced to the predictor's context.
+
+        With `again` the predictor is asked for its context even if the answer is known.
+        """
         configured = Limits(prompt=self.packer.budget, new=self.max_new_tokens)
         return configured.within(await self.upstream.context(headers, again=again))
 
 
 def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
-    """A packer that has seen no project yet."""
+    """Return a packer with no projects or sessions yet."""
     encode = prepared.encoder.encode
     return Packer(
         fmt=prepared.fmt,
@@ -102,7 +105,7 @@ def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
 
 
 def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
-    """What the routes need."""
+    """Return the objects that the routes share."""
     return Service(
         config=config,
         packer=build_packer(config, prepared),

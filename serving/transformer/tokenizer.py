@@ -1,4 +1,4 @@
-"""What a client needs to pack prompts itself: the tokenizer and the prompt format, as `/v1/tokenizer` sends them."""
+"""The tokenizer and the prompt format as `/v1/tokenizer` sends them to clients that pack prompts themselves."""
 
 import gzip
 import hashlib
@@ -11,28 +11,30 @@ from fastapi import Request, Response
 from serving.transformer.config import Prepared
 
 HEADERS = {"cache-control": "no-cache", "vary": "accept-encoding"}
-"""A client may keep the answer, and asks with its digest whether it still holds."""
+"""With `no-cache` a client may keep the answer but checks its digest before each use."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
+    """A model's tokenizer and prompt format in the form in which clients receive them."""
+
     body: bytes
     """JSON: {"tokenizer": as tokenizer.json, "prompt_format": as prompt_format.json}."""
     size: int
-    """Token ids are below this."""
+    """Size of the vocabulary; token ids are below it."""
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the body: two servers with the same one take the same prompts."""
+        """SHA-256 of the body; servers with the same digest accept the same prompts."""
         return hashlib.sha256(self.body).hexdigest()
 
     @cached_property
     def compressed(self) -> bytes:
-        """The body as gzip has it, made when a client first asks: a tenth of a second for 50,000 tokens."""
+        """The body compressed with gzip when a client first asks, which takes 0.1 s for 50,000 tokens."""
         return gzip.compress(self.body, 6, mtime=0)
 
     def response(self, request: Request) -> Response:
-        """Answer `request`: the body, or 304 when the client has it."""
+        """Return the response to `request`: the body, or 304 when the client has it."""
         headers = {**HEADERS, "etag": f'"{self.digest}"'}
         if self.digest in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -43,7 +45,7 @@ class Tokenizer:
 
 
 def tokenizer_of(prepared: Prepared) -> Tokenizer:
-    """Return what a client is told of a model's tokenizer."""
+    """Return the tokenizer and prompt format of `prepared` for clients."""
     value = {"tokenizer": prepared.encoder.json, "prompt_format": prepared.fmt.to_json()}
     body = json.dumps(value, separators=(",", ":")).encode()
     return Tokenizer(body, prepared.encoder.vocab_size)

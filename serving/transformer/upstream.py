@@ -1,6 +1,7 @@
-"""The way to the predictor: token ids out, pieces of text back, every way in which that can go wrong made an ApiError.
+"""The client of the predictor: sends token ids, receives text in pieces, turns every failure into an ApiError.
 
-Requests upstream always stream, so that closing the connection cancels the generation (vLLM notices it only so).
+Requests to the predictor always stream, so that closing the connection cancels the generation (vLLM notices a closed
+connection only then).
 """
 
 import asyncio
@@ -22,12 +23,12 @@ from serving.transformer.config import TransformerConfig
 Headers = list[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S: Final = 4.0
-"""Idle connections are given up before uvicorn's default of 5 s closes them under us."""
+"""Seconds until idle connections are closed, before uvicorn closes them after its default of 5 s."""
 PAUSE_S: Final = 1.0
-"""After an attempt to ask in vain; else the requests that wait for a dead predictor would ask one after the other."""
+"""Seconds between attempts to ask a dead predictor for its context, else each waiting request would try in turn."""
 MAX_CONNECTIONS: Final = 256
 MIN_TOP_P: Final = 1e-6
-"""vLLM refuses 0, which like this leaves the most probable token."""
+"""The least top-p we send: like 0, which vLLM rejects, it leaves only the most probable token."""
 GONE: Final = "predictor_unavailable"
 
 
@@ -41,7 +42,7 @@ class Delta:
 
 
 def gone(reason: str) -> ApiError:
-    """Status 503: the predictor cannot be reached or has died."""
+    """Return an error with status 503, for a predictor that cannot be reached or has died."""
     return ApiError(503, f"the predictor is not available: {reason}", code=GONE, retry_after=1)
 
 
@@ -54,11 +55,11 @@ def _nonsense(what: str) -> ApiError:
 
 
 class RefusedError(ApiError):
-    """The predictor took the request for wrong, as it does with a prompt that is longer than its context."""
+    """The error for a request that the predictor rejects, such as a prompt longer than its context."""
 
 
 class Upstream:
-    """A pool of connections to one predictor. Holds nothing of any request."""
+    """A pool of connections to one predictor, without any state of a request."""
 
     def __init__(self, config: TransformerConfig, stop_ids: tuple[int, ...]) -> None:
         self._config = config
@@ -68,9 +69,9 @@ class Upstream:
         self._current = False
         """Whether it told that after the last break."""
         self._contact = -math.inf
-        """When the predictor last answered. After KEEP_ALIVE_S no connection from before is left."""
+        """Time when the predictor last answered; KEEP_ALIVE_S later all connections of that time are closed."""
         self._failed = -math.inf
-        """When it last did not."""
+        """Time when it last failed to answer."""
         self._asking = asyncio.Lock()
         self._client = async_client(
             config.predictor,
@@ -79,10 +80,10 @@ class Upstream:
         )
 
     async def context(self, headers: Headers, *, again: bool = False) -> int | None:
-        """Return how many tokens the predictor's context has; None when it does not say.
+        """Return the predictor's context length in tokens; None when the predictor does not report it.
 
-        It is asked once per connection, so to speak: at first, after each break and pause in which another predictor
-        may have taken its place, and when the caller wants it `again`. Until it answers, its last word holds.
+        The predictor is asked at first, after each failure or pause in which another predictor may have replaced it,
+        and when `again` is true. Until it answers, what it reported last holds.
         """
         async with self._asking:
             now = time.monotonic()
@@ -95,9 +96,9 @@ class Upstream:
             return self._context
 
     async def _ask_context(self, headers: Headers) -> int | None:
-        """Ask for `max_model_len` as vLLM tells it, else for `n_ctx` of a slot as llama.cpp does.
+        """Ask for `max_model_len`, which vLLM reports, else for `n_ctx` of a slot, which llama.cpp reports.
 
-        vLLM tells it of the base alone, which each adapter names as its `parent`.
+        vLLM reports it for the base alone, which each adapter names as its `parent`.
         """
         models = await self._get("/v1/models", headers)
         try:
@@ -111,7 +112,7 @@ class Upstream:
         return length if type(length) is int and length > 0 else None
 
     async def _get(self, path: str, headers: Headers) -> Any:
-        """Return the JSON at `path`; None for whatever reason there is none: the completion itself will tell it."""
+        """Return the JSON at `path`; None after any failure, which the completion itself will report."""
         try:
             async with asyncio.timeout(min(self._config.connect_s, self._config.first_token_s)):
                 response = await self._client.get(path, headers=headers)
@@ -172,7 +173,7 @@ class Upstream:
     async def _open(
         self, payload: dict[str, Any], headers: Headers, deadline: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Give the data of the answer's events. Raises ApiError when there is no answer, or it is an error."""
+        """Yield an iterator over the data of the answer's events. Raises ApiError if there is no answer or an error."""
         response = await self._send(payload, headers, deadline)
         try:
             if response.status_code != httpx.codes.OK:
@@ -182,7 +183,7 @@ class Upstream:
             await response.aclose()
 
     async def _send(self, payload: dict[str, Any], headers: Headers, deadline: float) -> httpx.Response:
-        """The predictor's answer, headers only. A connection that had gone stale in the pool is tried a second time."""
+        """Return the predictor's response with its body unread; retry once, as a pooled connection may be stale."""
         request = self._client.build_request("POST", "/v1/completions", json=payload, headers=headers)
         for last in (False, True):
             try:
@@ -206,7 +207,7 @@ class Upstream:
 
 
 async def _next(events: AsyncIterator[bytes], deadline: float, limit: float) -> bytes | None:
-    """Return the next event's data, None at the end. Raises ApiError when it is late or the connection breaks."""
+    """Return the next event's data; None at the end. Raises ApiError at the deadline or for a broken connection."""
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
             return await anext(events)
@@ -219,13 +220,13 @@ async def _next(events: AsyncIterator[bytes], deadline: float, limit: float) -> 
 
 
 def _parse(data: bytes) -> Delta | None:
-    """Return what an event says; None for the one that ends the stream."""
+    """Return the content of an event; None for the one that ends the stream. Raises ApiError."""
     if data.strip() == b"[DONE]":
         return None
     try:
         value = json.loads(data.decode(errors="replace"))
         if "error" in value:
-            raise _told(value, 502)
+            raise _reported(value, 502)
         if not value["choices"]:
             return Delta(usage=value.get("usage"))
         first = value["choices"][0]
@@ -238,24 +239,24 @@ def _parse(data: bytes) -> Delta | None:
 
 
 async def _refused(response: httpx.Response) -> ApiError:
-    """The ApiError for an answer that is an error."""
+    """Return the ApiError for a response that is an error."""
     try:
         async with asyncio.timeout(5):
             value = json.loads(await response.aread())
     except (ValueError, TimeoutError, httpx.TransportError):
         value = None
-    return _told(value, response.status_code)
+    return _reported(value, response.status_code)
 
 
-def _told(value: Any, status: int) -> ApiError:
-    """What the predictor says about its error, in our words: overload and death are 503, slowness 504, the rest 502.
+def _reported(value: Any, status: int) -> ApiError:
+    """Return the ApiError for an error that the predictor reports: 503 for overload, 504 for a timeout, else 502.
 
-    A 400 is no fault of the client: we made the prompt. So it too is reported as the platform's error.
+    A 400 is not the client's fault, since we made the prompt, so it becomes a 502 too.
     """
     inner = value.get("error", value) if isinstance(value, dict) else {}
-    told = inner if isinstance(inner, dict) else {"message": inner}
-    message = str(told.get("message") or f"status {status}")
-    if told.get("code") == "timeout" or status == httpx.codes.GATEWAY_TIMEOUT:
+    details = inner if isinstance(inner, dict) else {"message": inner}
+    message = str(details.get("message") or f"status {status}")
+    if details.get("code") == "timeout" or status == httpx.codes.GATEWAY_TIMEOUT:
         return ApiError(504, f"the predictor took too long: {message}", code="predictor_timeout")
     if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
         return ApiError(503, f"the predictor is overloaded: {message}", code="overloaded", retry_after=1)

@@ -87,7 +87,7 @@ def test_vllm_needs_its_image(engine: str) -> None:
 
 def test_the_engine_of_a_model_that_helm_deploys_must_be_said() -> None:
     image = f"images.vllm=vllm@sha256:{'1' * 64}"
-    assert "say embedded or vllm" in refused("infill-serving", "predictor.engine=auto", "model.uri=s3://a/b", image)
+    assert "to embedded or vllm" in refused("infill-serving", "predictor.engine=auto", "model.uri=s3://a/b", image)
 
 
 def refused(chart: str, *settings: str) -> str:

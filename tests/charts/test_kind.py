@@ -135,5 +135,5 @@ def test_a_cluster_that_refuses_us_is_one_sentence(
     server.token = "another"
     code, told = asked("rollback")
     assert code == 1
-    assert "refuses our token" in told
+    assert "rejects our token" in told
     assert told.count("\n") == 1

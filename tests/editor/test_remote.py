@@ -76,9 +76,9 @@ def test_for_another_model_the_prompt_is_packed_again(stranger: tuple[str, Stran
 
 DISAPPOINTING: dict[str, tuple[Any, Any, str]] = {
     "an error": (None, refusal("503 Service Unavailable", "overloaded"), "answered 503: no"),
-    "no key": (None, refusal("401 Unauthorized", "x"), "put a valid one into INFILL_API_KEY"),
+    "no key": (None, refusal("401 Unauthorized", "x"), "put a valid key into INFILL_API_KEY"),
     "no JSON": (None, say("200 OK", "<html>"), "sent no JSON"),
-    "another answer": (None, say("200 OK", "[1]"), "answers not as an Infill server"),
+    "another answer": (None, say("200 OK", "[1]"), "does not answer like an Infill server"),
     "a text that is none": (None, say("200 OK", '{"choices": [{"text": 1}]}'), "text is 1"),
     "closing": (None, lambda _: None, "no server answers"),
     "another server": (

@@ -100,7 +100,7 @@ def test_a_deployment_that_is_left_out_is_told(console: Console, screen: io.Stri
     for task in ("corpus", "evaluate", "evaluate-2", "last"):
         console.write(begin(task) + end(task))
     assert screen.getvalue().splitlines()[-3:-1] == [
-        "stage 4 of 5: deploy, left out: the gate let no model through",
+        "stage 4 of 5: deploy, skipped: no model passed the gate",
         "stage 5 of 5: last (after 0:00)",
     ]
 
@@ -118,10 +118,10 @@ def test_a_long_step_is_never_silent(tmp_path: Path, screen: io.StringIO) -> Non
     console = Console(tmp_path / "run.log", screen, STEPS, silent_s=0.05)
     console.write(begin("corpus"))
     deadline = time.monotonic() + 10
-    while "at work" not in screen.getvalue() and time.monotonic() < deadline:
+    while "running" not in screen.getvalue() and time.monotonic() < deadline:
         time.sleep(0.01)
     console.close()
-    assert "   at work, 0:00 so far\n" in screen.getvalue()
+    assert "   running, 0:00 so far\n" in screen.getvalue()
 
 
 def test_a_watcher_that_leaves_does_not_end_the_run(tmp_path: Path) -> None:

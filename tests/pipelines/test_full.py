@@ -181,7 +181,7 @@ def test_values_that_are_none_are_told(tmp_path: Path, monkeypatch: pytest.Monke
         if text == "[]":
             assert cluster.place() == cluster.Place()
             continue
-        with pytest.raises(InputError, match="holds no values"):
+        with pytest.raises(InputError, match="is not a file of values"):
             cluster.place()
     cluster.place.cache_clear()
 

@@ -45,5 +45,5 @@ def test_a_run_whose_preset_or_default_has_changed_is_another(
 
 
 def test_a_folder_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must have a name in UTF-8"):
+    with pytest.raises(InputError, match="must be UTF-8"):
         local.run("debug", {}, tmp_path / "\udcff")

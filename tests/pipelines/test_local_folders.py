@@ -12,11 +12,11 @@ from tests.unit.corpus.folders import write_files
 @pytest.mark.parametrize(
     ("files", "out", "message"),
     [
-        ({}, "nowhere", "there is no folder .*nowhere: name the --out of a finished infill run"),
+        ({}, "nowhere", "folder .*nowhere does not exist: name the --out of a finished infill run"),
         ({"a b/notes.txt": "x"}, "a b", "a b is not the folder of a run: it has no store"),
         ({"run": "x"}, "run", "run is not the folder of a run: it has no store"),
-        ({"run/store/sft/1/manifest.json": "{}"}, "run", "has no deployment: the run has not come as far as the gate"),
-        ({"run/store/register/1/manifest.json": "{}"}, "run", "has no deployment: the gate let no model through"),
+        ({"run/store/sft/1/manifest.json": "{}"}, "run", "has no deployment: the run has not reached the gate"),
+        ({"run/store/register/1/manifest.json": "{}"}, "run", "has no deployment: no model passed the gate"),
     ],
 )
 def test_a_folder_without_a_deployment_says_why(tmp_path: Path, files: dict[str, str], out: str, message: str) -> None:

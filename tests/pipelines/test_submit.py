@@ -123,14 +123,14 @@ def test_parameters_come_from_a_file_and_options_go_before_them(kfp: Kfp, tmp_pa
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ("- 1", "holds no parameters"),
-        ("{", "holds no parameters"),
-        ("colour: red", "has no parameter 'colour'; it has store, preset, settings, budget"),
-        ("settings: [1]", "settings must be names and values"),
+        ("- 1", "is not a file of parameters"),
+        ("{", "is not a file of parameters"),
+        ("colour: red", "unknown parameter 'colour'; choose from store, preset, settings, budget"),
+        ("settings: [1]", "settings must be an object"),
         ("settings: {a.b: 1}", "unknown setting 'a.b'"),
         ("preset: none", "unknown preset"),
         ("preset: debug", "the run has no store"),
-        ("store: /tmp/x", "a folder of this machine"),
+        ("store: /tmp/x", "store must be the URI of an object store"),
     ],
 )
 def test_parameters_that_cannot_be_used_start_nothing(
@@ -165,7 +165,7 @@ def test_a_wrong_token_is_one_sentence(
     started = time.monotonic()
     assert run("submit", *STORE) == 2
     told = capsys.readouterr()
-    assert "does not let us in (401)" in told.err
+    assert "rejects the login (401)" in told.err
     assert ("renew the token in KFP_TOKEN" if token else "put a token into KFP_TOKEN") in told.err
     assert len(told.err.splitlines()) == 1
     assert time.monotonic() - started < 30
@@ -178,7 +178,7 @@ def test_a_wrong_token_is_one_sentence(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (Fault("GET", "pipelines", times=9, status=403), "does not let us in (403)"),
+        (Fault("GET", "pipelines", times=9, status=403), "rejects the login (403)"),
         (Fault("POST", "upload_version", status=400), "answered 400: made up by the test"),
         (Fault("GET", "pipelines", times=9, status=500), "answered 500"),
         (Fault("GET", "pipelines", times=9, drop=True), "does not answer"),
@@ -194,7 +194,7 @@ def test_a_kfp_that_refuses_is_told(kfp: Kfp, capsys: pytest.CaptureFixture[str]
 def test_a_login_page_is_not_taken_for_kfp(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> None:
     kfp.login_page = True
     assert run("status", "x") == 2
-    assert "a login page?" in capsys.readouterr().err
+    assert "perhaps a login page" in capsys.readouterr().err
 
 
 def test_a_run_is_started_once_whatever_the_server_does(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,7 +249,7 @@ def test_status_shows_a_table(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> N
     assert len(rows) == len(watch.step_names())
     assert "1:05" in rows[0]
     assert run("status", "none") == 2
-    assert "does not have that" in capsys.readouterr().err
+    assert "does not have this" in capsys.readouterr().err
 
 
 def test_on_a_terminal_the_table_lives(kfp: Kfp) -> None:
@@ -271,7 +271,7 @@ def test_a_run_that_does_not_begin_is_told(kfp: Kfp) -> None:
 
     with meanwhile(kfp, later):
         watch.follow(service.connect(kfp.url), name, Console(file=screen), pause=0.05, patience=0.2)
-    assert screen.getvalue().count("no step has begun for 0 s: is its image there") == 1
+    assert screen.getvalue().count("no step has begun for 0 s; check its image") == 1
 
 
 def test_images_without_digests_are_refused(
@@ -286,7 +286,7 @@ def test_images_without_digests_are_refused(
 def test_leaving_does_not_stop_the_run(kfp: Kfp, monkeypatch: pytest.MonkeyPatch) -> None:
     name = start(kfp)
     monkeypatch.setattr(time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(watch.LeftError, match=f"the run goes on; see infill pipeline status {name}") as left:
+    with pytest.raises(watch.LeftError, match=f"the run continues; see infill pipeline status {name}") as left:
         watch.follow(service.connect(kfp.url), name, Console(file=io.StringIO()))
     assert left.value.exit_code == 130
     assert kfp.runs[name]["state"] == "PENDING"
@@ -313,7 +313,7 @@ def test_logs_are_those_of_the_steps_own_pods(kfp: Kfp, capsys: pytest.CaptureFi
     assert run("logs", name, "dpo") == 2
     assert "has no pod" in capsys.readouterr().err
     assert run("logs", name, "colour") == 2
-    assert "has no step 'colour'" in capsys.readouterr().err
+    assert "unknown step 'colour'" in capsys.readouterr().err
 
 
 def test_mlflow_is_linked(kfp: Kfp, mlflow_server: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_a_prompt_format_of_an_unknown_version_is_refused(model: Path, tmp_path:
 
 
 def test_limits_that_do_not_fit_the_model_are_refused(model: Path, tmp_path: Path) -> None:
-    refuse(TransformerConfig(model=str(model), max_prompt_tokens=CONTEXT), "does not fit the context")
+    refuse(TransformerConfig(model=str(model), max_prompt_tokens=CONTEXT), "do not fit the context")
     refuse(TransformerConfig(model=str(model), strategy="guess"), "unknown context strategy")
     refuse(TransformerConfig(model=str(tmp_path)), "has no tokenizer")
     for name in ("tokenizer.json", "prompt_format.json"):

@@ -43,7 +43,7 @@ def test_the_mistralai_package_works_whole_and_streaming(url: str) -> None:
         assert "".join(str(each.choices[0].delta.content) for each in chunks) == TEXT
         assert chunks[-1].choices[0].finish_reason == "stop"
         assert chunks[-1].usage is not None
-        with pytest.raises(SDKError, match="'top_p' must lie between"):
+        with pytest.raises(SDKError, match="'top_p' must be between"):
             client.fim.complete(model="codestral-latest", **CARET, top_p=7)
 
 
@@ -57,7 +57,7 @@ def test_the_ollama_package_works_whole_and_streaming(url: str) -> None:
         assert "".join(part.response or "" for part in parts) == TEXT
         assert parts[-1].done
         assert client.generate(model=model.model).done_reason == "load"
-        with pytest.raises(ollama.ResponseError, match="'temperature' must lie between"):
+        with pytest.raises(ollama.ResponseError, match="'temperature' must be between"):
             client.generate(model=model.model, **CARET, options={"temperature": -1})
 
 

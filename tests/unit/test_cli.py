@@ -86,7 +86,7 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_submit_wants_a_store_that_a_cluster_can_reach(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pipeline", "submit", "--host", "http://127.0.0.1:9", "--store", "/tmp/store"]) == 2
-    assert "a folder of this machine" in capsys.readouterr().err
+    assert "store must be the URI of an object store" in capsys.readouterr().err
 
 
 def test_unreachable_kfp_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

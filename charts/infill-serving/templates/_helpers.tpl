@@ -75,13 +75,13 @@ maxReplicas: {{ max .component.minReplicas .component.maxReplicas }}
 
 {{- define "infill.check" -}}
 {{- if gt (len .Release.Name) 40 }}
-{{- fail "the release's name is longer than 40 characters: Services are named after it" }}
+{{- fail "the release's name must have at most 40 characters, since Services are named after it" }}
 {{- end }}
 {{- if and (eq .Values.autoscaling.kind "keda") (not (and .Values.monitoring.enabled .Values.monitoring.predictor)) }}
 {{- fail "autoscaling.kind keda reads the predictor's metrics from Prometheus: set monitoring.enabled and monitoring.predictor" }}
 {{- end }}
 {{- if and .Values.model.uri (eq .Values.predictor.engine "auto") }}
-{{- fail "predictor.engine auto is chosen by `infill deploy`: with model.uri say embedded or vllm" }}
+{{- fail "predictor.engine auto works only with `infill deploy`: with model.uri set it to embedded or vllm" }}
 {{- end }}
 {{- end }}
 

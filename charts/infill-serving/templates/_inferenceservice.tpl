@@ -13,7 +13,7 @@ kind: InferenceService
 metadata:
   name: {{ .name | quote }}
   labels: {{- set (include "infill.labels" .root | fromYaml) "app.kubernetes.io/managed-by" .manager | toYaml | nindent 4 }}
-    # No Ingress or HTTPRoute of KServe's own: it would lead clients past the route, one of them to the bare predictor.
+    # No Ingress or HTTPRoute by KServe: they would bypass the Service, one of them leading to the bare predictor.
     networking.kserve.io/visibility: cluster-local
   annotations:
     serving.kserve.io/deploymentMode: Standard
@@ -35,7 +35,7 @@ spec:
             metric:
               backend: prometheus
               serverAddress: {{ $values.autoscaling.prometheus }}
-              # Of this InferenceService alone: the one that served before it is still there.
+              # Select only this InferenceService, since the previous one still exists.
               query: >-
                 sum({{ eq .engine "vllm" | ternary "vllm:num_requests_waiting" "infill_predictor_queue_length" -}}
                 {namespace="{{ $namespace }}", pod=~"{{ .name }}-predictor-.*"})
@@ -62,7 +62,7 @@ spec:
     model:
       modelFormat: {name: infill, version: "1"}
       runtime: {{ $release }}-{{ .engine }}
-      # Here and not only in the runtime: an upgrade of the chart must not change what serves.
+      # Set here and not only in the runtime, so that an upgrade of the chart does not change a deployed model.
       image: {{ $image }}
       {{- if eq .engine "vllm" }}
       storageUri: {{ .uri | quote }}

@@ -1,4 +1,4 @@
-"""The protocols that clients already speak, as adapters of one path: read the body, write down the answer."""
+"""Adapters for the protocols that clients already speak: each reads a request's body and writes the answer."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,10 +11,10 @@ from serving.transformer.protocols.openai import OpenAI
 from serving.transformer.protocols.tabby import Tabby
 
 PROTOCOLS: Final[tuple[Protocol, ...]] = (Tabby(), OpenAI(), Mistral(), LlamaCpp(), Ollama())
-"""Of two that share a path, the first that claims the body has it; the last takes every body."""
+"""All protocols; of those that share a path the first that claims the body reads it, and the last claims every body."""
 
 
 def by_path() -> Mapping[str, tuple[Protocol, ...]]:
-    """Return for each path the protocols that are spoken there."""
+    """Return the protocols of each path."""
     paths = {path: None for protocol in PROTOCOLS for path in protocol.paths}
     return {path: tuple(each for each in PROTOCOLS if path in each.paths) for path in paths}

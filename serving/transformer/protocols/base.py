@@ -1,4 +1,4 @@
-"""What a protocol's adapter says: its paths and fields, how a body is read, how an answer is written."""
+"""The interface of a protocol's adapter: its paths and fields, the reader of bodies, the writer of answers."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,40 +17,40 @@ SSE: Final = "text/event-stream"
 
 
 class Protocol(ABC):
-    """An adapter; it holds nothing of any request."""
+    """An adapter of one protocol, without any state of a request."""
 
     name: ClassVar[str]
-    """What it is called in metrics."""
+    """Name in metrics."""
     title: ClassVar[str]
     paths: ClassVar[tuple[str, ...]]
     fields: ClassVar[Fields]
     whole_schema: ClassVar[Schema]
     """JSON schema of a whole answer."""
     media_type: ClassVar[str] = SSE
-    """Of a streamed answer; empty where the protocol has none."""
+    """Media type of a streamed answer; empty where the protocol has none."""
     takes_ids: ClassVar[bool] = False
     """Whether a prompt may come as token ids, packed by the client."""
     end: ClassVar[bytes] = DONE
-    """What ends a stream."""
+    """Bytes that end a stream."""
 
     def claims(self, body: Mapping[str, Any]) -> bool:
-        """Return whether `body`, sent to one of the paths, is of this protocol."""
+        """Return whether `body`, sent to one of the paths, belongs to this protocol."""
         return True
 
     @abstractmethod
     def read(self, body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
-        """Return the request in `body`. Raises ApiError 400 that names the field at fault."""
+        """Return the request in `body`. Raises ApiError 400, which names the invalid field."""
 
     @abstractmethod
     def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
         """Return the answer as one object."""
 
     def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
-        """Return what a stream says of one event; None for nothing."""
+        """Return the part of a stream for one event; None to skip it."""
         return None
 
     def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
-        """Return what a stream says at its end."""
+        """Return the parts at the end of a stream."""
         return ()
 
     def error(self, error: ApiError) -> dict[str, Any]:
@@ -63,14 +63,15 @@ class Protocol(ABC):
 
 
 def line(value: Mapping[str, Any]) -> bytes:
-    """Return `value` as a line of a stream of JSON objects, in ASCII."""
+    """Return `value` as one line of a stream of JSON objects, in ASCII."""
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def read_foreign(fields: Mapping[str, Any], wanted: int | None, limit: int) -> Sampling:
-    """Return the sampling in `fields`, which have OpenAI's names; the answer has `wanted` tokens at most.
+    """Return the sampling settings in `fields`, which have OpenAI's names, for an answer of at most `wanted` tokens.
 
-    As in other servers, None and a negative number of tokens mean the server's `limit`, and a negative seed is none.
+    As in other servers, None and a negative number of tokens mean the server's `limit`, and a negative seed means no
+    seed. Raises ApiError 400 for an invalid field.
     """
     seed = read_integer(fields, "seed")
     sampling = read_sampling({**fields, "seed": None if seed is None or seed < 0 else seed}, Sampling(temperature=0))
@@ -78,7 +79,7 @@ def read_foreign(fields: Mapping[str, Any], wanted: int | None, limit: int) -> S
 
 
 def read_object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the object field `name`; null and absent give an empty one."""
+    """Return the object field `name`; null and absent give an empty one. Raises ApiError 400 for another type."""
     value = body.get(name)
     if value is None:
         return {}

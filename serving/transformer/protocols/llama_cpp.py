@@ -1,4 +1,4 @@
-"""llama.cpp's `/infill`, as llama.vim and llama.vscode ask for completions and warm the cache."""
+"""llama.cpp's `/infill`, with which llama.vim and llama.vscode ask for completions and warm the cache."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ from serving.transformer.request import CompletionRequest, additions, join_snipp
 from serving.transformer.upstream import Delta
 
 UNNAMED: Final = "snippet"
-"""The path of a snippet that comes without one."""
+"""The path of a snippet that has none."""
 MAX_MS: Final = 3_600_000
 SAMPLED: Final = ("temperature", "top_p", "seed", "stop", "stream", "ignore_eos")
 FOREIGN: Final = (
@@ -49,6 +49,8 @@ FOREIGN: Final = (
 
 
 class LlamaCpp(Protocol):
+    """The adapter of llama.cpp's protocol."""
+
     name = "llama.cpp"
     title = "llama.cpp"
     paths = ("/infill",)
@@ -67,13 +69,13 @@ class LlamaCpp(Protocol):
             },
             maxItems=MAX_DOCUMENTS,
         ),
-        "n_predict": field("at most so many new tokens; 0 warms the cache and writes nothing", "integer"),
-        "n_indent": field("a line that is indented by fewer blanks ends the answer", "integer", minimum=0),
+        "n_predict": field("maximum number of new tokens; 0 warms the cache and generates nothing", "integer"),
+        "n_indent": field("the answer ends before a line that is indented by fewer blanks", "integer", minimum=0),
         "t_max_predict_ms": field(
-            "milliseconds of writing after which no further line begins", "number", minimum=0, maximum=MAX_MS
+            "milliseconds of generation after which no new line begins", "number", minimum=0, maximum=MAX_MS
         ),
         "response_fields": field(
-            "the answer's fields that come back; `timings/prompt_n` comes under that name",
+            "the fields of the answer to return; `timings/prompt_n` is returned under that name",
             "array",
             items={"type": "string"},
             maxItems=256,
@@ -86,7 +88,7 @@ class LlamaCpp(Protocol):
     }
     whole_schema: ClassVar[Schema] = {
         "type": "object",
-        "description": "With `response_fields` only those",
+        "description": "With `response_fields`, only those fields",
         "properties": {
             "index": {"const": 0},
             "content": {"type": "string"},
@@ -163,7 +165,7 @@ def _is_snippet(value: Any) -> bool:
 
 
 def timings(answer: Answer, outcome: Outcome, counts: Mapping[str, Any]) -> dict[str, float]:
-    """Return llama.cpp's figures: tokens and milliseconds of prompt and answer; the queue counts as prompt."""
+    """Return llama.cpp's timings: tokens and milliseconds of prompt and answer; time in the queue counts as prompt."""
     cached = counts["prompt_tokens_details"]["cached_tokens"]
     return {
         "cache_n": cached,
@@ -182,14 +184,14 @@ def _rates(name: str, tokens: int, seconds: float) -> dict[str, float]:
 
 
 def chosen(body: dict[str, Any], fields: list[str]) -> dict[str, Any]:
-    """Return the fields of `body` that are named, all when none is; `a/b` is b of a, and keeps that name."""
+    """Return the fields of `body` that `fields` names, all if it is empty; `a/b` is b of a, returned as `a/b`."""
     if not fields:
         return body
-    told = {}
+    selected = {}
     for path in fields:
         value: Any = body
         for name in path.split("/"):
             value = value.get(name) if isinstance(value, dict) else None
         if value is not None:
-            told[path] = value
-    return told
+            selected[path] = value
+    return selected

@@ -1,4 +1,4 @@
-"""Mistral's `/v1/fim/completions`: asked like OpenAI's completions, answered like its chat."""
+"""Mistral's `/v1/fim/completions`: requests like OpenAI's completions, answers like its chat completions."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,11 +14,13 @@ from serving.transformer.request import FIELDS, CompletionRequest, join_snippets
 from serving.transformer.upstream import Delta
 
 HEADING: Final = re.compile(r"^\+\+\+\+\+ ([^\n]*)\n", re.MULTILINE)
-"""Codestral's training format puts this line above each file; clients write other files into the prompt so."""
+"""The line above each file in Codestral's training format, with which clients put other files into the prompt."""
 FOREIGN: Final = ("min_tokens", "metadata", "safe_prompt", "frequency_penalty", "presence_penalty")
 
 
 class Mistral(Protocol):
+    """The adapter of Mistral's protocol."""
+
     name = "mistral"
     title = "Mistral"
     paths = ("/v1/fim/completions",)
@@ -26,7 +28,7 @@ class Mistral(Protocol):
     fields: ClassVar[Fields] = {
         **FIELDS,
         "random_seed": SEED,
-        "prompt_cache_key": field("stands in for `session`", "string", maxLength=MAX_NAME_CHARS),
+        "prompt_cache_key": field("used as `session` where that is absent", "string", maxLength=MAX_NAME_CHARS),
         **ignored(*FOREIGN),
     }
     whole_schema: ClassVar[Schema] = answer_schema(
@@ -47,11 +49,11 @@ class Mistral(Protocol):
     )
 
     def read(self, body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
-        told = {name: value for name, value in body.items() if name not in FOREIGN}
+        fields = {name: value for name, value in body.items() if name not in FOREIGN}
         random_seed = read_integer(body, "random_seed")
-        if told.get("seed") is None:
-            told["seed"] = random_seed
-        request = read_request(told, max_new_tokens)
+        if fields.get("seed") is None:
+            fields["seed"] = random_seed
+        request = read_request(fields, max_new_tokens)
         if not body.get("path") and not request.documents:
             request = with_files(request)
         session = request.session or read_text(body, "prompt_cache_key", limit=MAX_NAME_CHARS)
@@ -73,8 +75,8 @@ class Mistral(Protocol):
         yield _chunk(answer, {"content": ""}, outcome.reason, usage=outcome.counts(answer))
 
     def error(self, error: ApiError) -> dict[str, Any]:
-        told = {"object": "error", "message": str(error), "type": error.kind, "param": error.param, "code": error.code}
-        return told | error.body()
+        flat = {"object": "error", "message": str(error), "type": error.kind, "param": error.param, "code": error.code}
+        return flat | error.body()
 
 
 def _chunk(answer: Answer, delta: Mapping[str, Any], reason: str | None, **more: Any) -> dict[str, Any]:
@@ -83,9 +85,9 @@ def _chunk(answer: Answer, delta: Mapping[str, Any], reason: str | None, **more:
 
 
 def with_files(request: CompletionRequest) -> CompletionRequest:
-    """Return `request` with the files that its prompt holds, each below a heading, taken out of it as context.
+    """Return `request` with the files in its prompt, each below a heading, moved to the context.
 
-    Only a prompt that begins with such a heading is split; the last of its files is the current one.
+    Only a prompt that begins with such a heading is split; its last file is the current one.
     """
     prompt = request.fim.prefix
     headings = list(HEADING.finditer(prompt))

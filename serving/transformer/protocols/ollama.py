@@ -1,4 +1,4 @@
-"""Ollama's `/api/generate` with `suffix`: lines of JSON, streamed unless the client says otherwise."""
+"""Ollama's `/api/generate` with `suffix`: lines of JSON, streamed unless the client sets `stream` to false."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -26,14 +26,16 @@ from serving.transformer.upstream import Delta
 NDJSON: Final = "application/x-ndjson"
 SAMPLED: Final = ("temperature", "top_p", "seed", "stop")
 OPTIONS: Final[Fields] = {
-    "num_predict": field("at most so many new tokens; the server's limit where it is not positive", "integer"),
+    "num_predict": field("maximum number of new tokens; 0 or less takes the server's limit", "integer"),
     **{name: SAMPLING[name] for name in SAMPLED},
 }
 EMPTY: Final = {"format": (None, ""), "images": (None, [])}
-"""Fields that ask for what a completion model cannot do, and the values that ask for nothing."""
+"""Fields for features that a completion model lacks, each with the values that have no effect."""
 
 
 class Ollama(Protocol):
+    """The adapter of Ollama's protocol."""
+
     name = "ollama"
     title = "Ollama"
     paths = ("/api/generate",)
@@ -42,7 +44,7 @@ class Ollama(Protocol):
     fields: ClassVar[Fields] = {
         "prompt": field("the text before the caret; without it and a suffix the answer is empty", "string"),
         "suffix": field("the text after the caret", "string"),
-        "stream": field("lines of JSON, the default, or one object", "boolean"),
+        "stream": field("true, the default, for lines of JSON; false for one object", "boolean"),
         "options": Field(
             about="`num_predict`, `temperature`, `top_p`, `seed`, `stop`; others are ignored",
             schema={**object_schema(OPTIONS), "type": ["object", "null"]},

@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/completions` with `suffix`, which DeepSeek has at `/beta/completions`."""
+"""OpenAI's `/v1/completions` with `suffix`, which DeepSeek serves at `/beta/completions`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
@@ -24,7 +24,7 @@ USAGE: Final[Schema] = {
 }
 PROVENANCE: Final[Schema] = {
     "type": "object",
-    "description": "What stands in the prompt, and what the server has to say of the request",
+    "description": "The context in the prompt, warnings about the request, and timings",
     "properties": {
         "prompt_tokens": COUNT,
         "context": {
@@ -54,7 +54,7 @@ PROVENANCE: Final[Schema] = {
 
 
 def answer_schema(kind: str, choice_schema: Schema) -> Schema:
-    """Return the schema of an answer in OpenAI's shape with choices of that schema."""
+    """Return the schema of an answer in OpenAI's shape: an object of type `kind` with one choice of `choice_schema`."""
     return {
         "type": "object",
         "properties": {
@@ -71,6 +71,8 @@ def answer_schema(kind: str, choice_schema: Schema) -> Schema:
 
 
 class OpenAI(Protocol):
+    """The adapter of OpenAI's protocol."""
+
     name = "openai"
     title = "OpenAI, DeepSeek"
     paths = ("/v1/completions", "/beta/completions", "/beta/v1/completions")

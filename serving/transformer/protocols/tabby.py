@@ -56,13 +56,15 @@ SEGMENTS: Final[Fields] = {
 }
 DEBUG: Final[Fields] = {
     "raw_prompt": only("null", None),
-    "return_snippets": field("whether `debug_data.snippets` lists what was packed", "boolean"),
+    "return_snippets": field("whether `debug_data.snippets` lists the packed snippets", "boolean"),
     "disable_retrieval_augmented_code_completion": field("whether to leave the snippets out", "boolean"),
     **ignored("return_prompt"),
 }
 
 
 class Tabby(Protocol):
+    """The adapter of Tabby's protocol."""
+
     name = "tabby"
     title = "Tabby"
     paths = ("/v1/completions",)
@@ -71,7 +73,7 @@ class Tabby(Protocol):
         "segments": Field(about="the caret and what the editor knows", schema=object_schema(SEGMENTS), required=True),
         "temperature": TEMPERATURE,
         "seed": SEED,
-        "user": field("stands in for `session`", "string", maxLength=MAX_NAME_CHARS),
+        "user": field("used as `session` where that is absent", "string", maxLength=MAX_NAME_CHARS),
         "debug_options": Field(
             about="`return_snippets`, `disable_retrieval_augmented_code_completion`",
             schema={**object_schema(DEBUG), "type": ["object", "null"]},
@@ -112,9 +114,9 @@ class Tabby(Protocol):
             )
         bare = read_flag(debug, "disable_retrieval_augmented_code_completion")
         documents = () if bare else join_snippets(_snippets(segments))
-        told = {name: value for name, value in body.items() if name != "path"}
+        fields = {name: value for name, value in body.items() if name != "path"}
         request = additions(
-            told, prefix=read_text(segments, "prefix"), suffix=read_text(segments, "suffix"), documents=documents
+            fields, prefix=read_text(segments, "prefix"), suffix=read_text(segments, "suffix"), documents=documents
         )
         sampling = {name: body.get(name) for name in ("temperature", "seed")}
         path = read_text(segments, "filepath", UNTITLED, MAX_PATH_CHARS) or UNTITLED
@@ -131,8 +133,8 @@ class Tabby(Protocol):
         body: dict[str, Any] = {"id": answer.head.id, "choices": [{"index": 0, "text": outcome.text}]}
         if answer.request.reply["snippets"]:
             items = answer.packed.prompt.items
-            told = [{"filepath": item.path, "body": item.text, "score": item.score} for item in items]
-            body["debug_data"] = {"snippets": told, "prompt": None}
+            snippets = [{"filepath": item.path, "body": item.text, "score": item.score} for item in items]
+            body["debug_data"] = {"snippets": snippets, "prompt": None}
         return body | {"infill": answer.provenance}
 
 
@@ -148,5 +150,5 @@ def _is_snippet(value: Any) -> bool:
 
 
 def _plain(path: str) -> str:
-    """Return the path in a file URI; another path as it is."""
+    """Return the path in a file URI; return any other path unchanged."""
     return normalised(path) if path.startswith("file://") else path

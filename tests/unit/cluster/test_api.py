@@ -13,7 +13,7 @@ from tests.kube.apiserver import Fault, Server
 
 def test_a_wrong_token_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config", token="wrong")))
-    with pytest.raises(RefusedError, match="refuses our token"):
+    with pytest.raises(RefusedError, match="rejects our token"):
         connect().list("rayjobs")
 
 

@@ -162,7 +162,7 @@ def test_an_entrypoint_that_a_shell_would_change_is_refused(word: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"entrypoint": ()}, "entrypoint is empty"),
+        ({"entrypoint": ()}, "entrypoint must not be empty"),
         ({"head": Group(memory_gib=2)}, "at least 4 GiB"),
         ({"active_deadline": 0}, "deadlines"),
         ({"retries": -1}, "negative"),
@@ -179,7 +179,7 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, Any], message: 
 
 def test_sizes_refuse_what_they_do_not_know() -> None:
     config = PRESETS["debug"]()
-    with pytest.raises(InputError, match="no shape"):
+    with pytest.raises(InputError, match="no sizes of pods"):
         groups("other", config, "sft")
     with pytest.raises(InputError, match="does not run as a RayJob"):
         groups("debug", config, "report")

@@ -110,7 +110,7 @@ def test_a_job_of_another_run_is_left_alone(api: Api, job: StageJob) -> None:
     body = build(job)
     body["metadata"]["annotations"]["infill.dev/config-hash"] = "other"
     api.create("rayjobs", body)
-    with pytest.raises(InputError, match="is not of run"):
+    with pytest.raises(InputError, match="does not belong to run"):
         launch(api, job, patience=QUICK)
 
 
@@ -280,7 +280,7 @@ def test_a_suspended_job_is_resumed_by_the_next_attempt(api: Api, kuberay: KubeR
 
 
 def test_policies_that_cannot_work_are_refused(api: Api, job: StageJob) -> None:
-    with pytest.raises(InputError, match="none of delete, suspend, leave"):
+    with pytest.raises(InputError, match="one of delete, suspend, leave"):
         launch(api, job, on_stop="stop")
     with pytest.raises(InputError, match="Kueue"):
         launch(api, replace(job, queue="team"), on_stop="suspend")

@@ -96,7 +96,7 @@ def test_a_log_that_may_not_be_read_is_no_failure(server: Server, api: Api, kube
     api.create("rayjobs", build(job))
     server.forbidden.add(("list", "pods"))
     tail, out = tailed(api, job)
-    wait_for(out, "cannot be followed")
+    wait_for(out, "cannot be read")
     tail.finish(3.0)
 
 

@@ -77,9 +77,9 @@ def test_a_server_says_when_to_come_back(server: Server, api: Api) -> None:
 
 LASTING = {
     "a right that is missing": (Fault(status=403, message=RBAC), "not allowed to GET rayjobs in namespace ml"),
-    "a token that is wrong": (Fault(status=401, message="Unauthorized"), "refuses our token"),
-    "an overload": (Fault(status=429, message="slow down"), r"gone for \d+ s: .*slow down"),
-    "no answer": (Fault(drop=True), r"gone for \d+ s: .*does not answer"),
+    "a token that is wrong": (Fault(status=401, message="Unauthorized"), "rejects our token"),
+    "an overload": (Fault(status=429, message="slow down"), r"unavailable for \d+ s: .*slow down"),
+    "no answer": (Fault(drop=True), r"unavailable for \d+ s: .*does not answer"),
     "an operator that is gone": (Fault(status=404, text="404 page not found\n"), "install KubeRay"),
 }
 
@@ -173,7 +173,7 @@ def test_a_log_that_was_forbidden_for_a_while_is_read_in_the_end(
     tail = logs.Tail(replace(api, grace=0.1), job.name, out, pause=0.05)
     tail.start()
     for _ in range(100):
-        if "cannot be followed for now" in out.getvalue():
+        if "cannot be read at the moment" in out.getvalue():
             break
         time.sleep(0.05)
     server.forbidden.clear()
@@ -182,7 +182,7 @@ def test_a_log_that_was_forbidden_for_a_while_is_read_in_the_end(
             break
         time.sleep(0.05)
     tail.finish(3.0)
-    assert out.getvalue().count("cannot be followed for now") == 1
+    assert out.getvalue().count("cannot be read at the moment") == 1
     assert out.getvalue().endswith("at last\n")
 
 
@@ -220,7 +220,8 @@ def test_sigterm_during_an_outage_ends_with_143_and_names_the_job(
     with pytest.raises(SystemExit) as caught, meanwhile(stop):
         launch(api, job, on_stop=policy, out=out, patience=replace(QUICK, outage=60.0, stop=1.0))
     assert caught.value.code == 143
-    assert f"RayJob {job.name} runs on; end it with `kubectl delete rayjob {job.name} --namespace ml`" in out.getvalue()
+    remedy = f"end it with `kubectl delete rayjob {job.name} --namespace ml`"
+    assert f"RayJob {job.name} keeps running; {remedy}" in out.getvalue()
 
 
 @pytest.mark.parametrize(

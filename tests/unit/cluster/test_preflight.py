@@ -68,7 +68,7 @@ def test_operators_rights_and_room_are_told_together(server: Server, api: Api) -
     missing, rights, room = problems(api, jobs())
     assert "install KServe" in missing
     assert "delete rayjobs" in rights
-    assert "leaves no room for 1 of requests.nvidia.com/gpu (used 8 of 8)" in room
+    assert "has no room for 1 of requests.nvidia.com/gpu (used 8 of 8)" in room
     assert len(problems(api, jobs("debug"), deploys=False)) == 1
 
 
@@ -94,7 +94,7 @@ def test_demand_counts_every_pod_of_a_job() -> None:
 def test_what_admission_refuses_is_told(server: Server, api: Api) -> None:
     server.faults.append(Fault("POST", "rayjobs", times=9, status=422))
     (only,) = problems(api, jobs("debug"))
-    assert "would refuse RayJob run-1-corpus" in only
+    assert "would reject RayJob run-1-corpus" in only
 
 
 def test_an_image_that_pods_wait_for_is_told(server: Server, api: Api, kuberay: KubeRay) -> None:
@@ -197,10 +197,13 @@ def test_a_run_over_budget_is_refused(check: Check) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda server: server.installed.discard("rayjobs"), "the cluster knows no rayjobs: install KubeRay"),
+        (lambda server: server.installed.discard("rayjobs"), "the cluster has no resource rayjobs: install KubeRay"),
         (lambda server: server.installed.discard("inferenceservices"), "install KServe"),
-        (lambda server: setattr(server, "token", "another"), "the API server refuses our token (401): renew it"),
-        (lambda server: server.forbidden.add(("create", "rayjobs")), "may not create rayjobs in namespace ml: install"),
+        (lambda server: setattr(server, "token", "another"), "the API server rejects our token (401): renew it"),
+        (
+            lambda server: server.forbidden.add(("create", "rayjobs")),
+            "is not allowed to create rayjobs in namespace ml",
+        ),
         (lambda server: server.quota.update(rayjobs=0), "exceeded quota"),
         (forget_serving, "no ConfigMap completions-deploy: install charts/infill-serving"),
     ],
@@ -337,7 +340,7 @@ REFUSALS = [
 def test_pods_that_the_cluster_would_refuse_are_told_once(server: Server, api: Api, message: str) -> None:
     server.faults.append(Fault("POST", "/pods", times=99, status=403, message=message))
     (only,) = problems(api, jobs())
-    assert "the cluster would refuse the head pod of RayJob run-1-corpus" in only
+    assert "the cluster would reject the head pod of RayJob run-1-corpus" in only
     assert message in only
     assert api.list("pods")["items"] == []
 
@@ -373,7 +376,7 @@ def test_what_preflight_may_not_look_at_is_said_and_does_not_refuse_the_run(
 ) -> None:
     server.forbidden |= {("get", "secrets"), ("get", "serviceaccounts"), ("create", "pods"), ("list", "resourcequotas")}
     assert problems(api, jobs("debug")) == []
-    for words in ("does not check secrets infill-object-store", "does not check resourcequotas", "try the jobs' pods"):
+    for words in ("skips secrets infill-object-store", "skips resourcequotas", "skips the jobs' pods"):
         assert words in caplog.text
 
 

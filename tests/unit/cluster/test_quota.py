@@ -78,7 +78,7 @@ def test_objects_are_counted(name: str) -> None:
     need = 4 if name.endswith("pods") else 1
     assert list(shortages(quota({name: str(need + 2)}, {name: "2"}), [body()])) == []
     (told,) = shortages(quota({name: str(need + 1)}, {name: "2"}), [body()])
-    assert f"leaves no room for {need} of {name} (used 2 of {need + 1})" in told
+    assert f"has no room for {need} of {name} (used 2 of {need + 1})" in told
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_preflight_reads_quotas_of_the_server(api: Api) -> None:
     )
     try:
         (told,) = problems(api, [job], deploys=False)
-        assert "quota all leaves no room" in told
+        assert "quota all has no room" in told
     finally:
         for name in ("terminating", "all"):
             api.delete("resourcequotas", name)

@@ -39,7 +39,7 @@ def test_a_step_needs_a_run_and_its_inputs(api: Api, tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="INFILL_RUN is not set"):
         ask(api, tmp_path, {})
     monkeypatch.setenv(stages.RUN, "run-1")
-    with pytest.raises(InputError, match="needs corpus, tokenizer"):
+    with pytest.raises(InputError, match="needs the inputs corpus, tokenizer"):
         ask(api, tmp_path, {})
 
 

@@ -119,7 +119,7 @@ def test_a_full_quota_and_a_wrong_token_have_their_codes(
     with pytest.raises(SystemExit) as ended:
         step("corpus", {})
     assert ended.value.code == 2
-    assert "refuses our token" in capsys.readouterr().err
+    assert "rejects our token" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_used_end_the_step(

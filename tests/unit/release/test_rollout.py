@@ -233,9 +233,9 @@ def wrong_token(server: Server) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (uninstall, "knows no inferenceservices .*install KServe"),
+        (uninstall, "has no resource inferenceservices .*install KServe"),
         (forbid, r"our account may not patch services in namespace ml: install charts/infill-platform"),
-        (wrong_token, "refuses our token"),
+        (wrong_token, "rejects our token"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -128,5 +128,5 @@ def test_what_cannot_be_removed_is_named_with_the_command(
     target = put("two")
     monkeypatch.setattr(readiness, "wait", fail)
     remedy = r"run `kubectl delete inferenceservice infill-\w{10} --namespace ml`"
-    with pytest.raises(DeployError, match=f"(?s)could not be removed .*gone for .*{remedy}"):
+    with pytest.raises(DeployError, match=f"(?s)could not be removed .*unavailable for .*{remedy}"):
         deploy(namespace, target, replace(PATIENT, outage=1.0))

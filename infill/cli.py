@@ -1,7 +1,7 @@
-"""`infill ...`: the composition root. It parses, calls one function, prints one result.
+"""The command `infill`, the composition root: it parses, calls one function, prints one result.
 
-It alone in `infill/` may import components, pipelines and serving, and only inside a command, so that `infill --help`
-is quick. A user's mistake is one sentence and its exit code, in most cases 2.
+No other module in `infill/` may import components, pipelines and serving; this one does so only inside a command, so
+that `infill --help` is quick. A user's mistake is reported in one sentence with an exit code, in most cases 2.
 """
 
 import argparse
@@ -55,16 +55,16 @@ STAGE_COMMANDS = {
     ("register",): "register",
     ("report",): "report",
 }
-"""Words of a command -> the stage that it runs."""
+"""Stage that each command runs, by the command's words."""
 
 
 OURS = ("infill", "components", "pipelines", "serving")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code: 0, or that of the mistake that the user can mend."""
-    # Threads of PyTorch that wait may spin for some microseconds and must then sleep: where another process uses the
-    # cores too, spinning as long as OpenMP does by default costs a factor of ten (docs/log.md).
+    """Run one command; return the exit code: 0, or that of the user's mistake."""
+    # Waiting PyTorch threads spin for some microseconds, then sleep: if another process uses the same cores, OpenMP's
+    # default, which spins for longer, costs a factor of ten (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     return entry.run("infill", lambda: _run_command(arguments))
 
@@ -82,7 +82,7 @@ def _run_command(arguments: Sequence[str] | None) -> None:
 
 
 def _missing(module: str) -> str:
-    """Return a sentence about a package that this installation lacks, with the extra that has it."""
+    """Return the error message for a package that is not installed; it names the extra that includes it."""
     package = module.partition(".")[0].replace("_", "-")
     try:
         requirements = metadata.requires("infill") or []
@@ -90,14 +90,14 @@ def _missing(module: str) -> str:
         requirements = []
     named = (re.match(r"([\w.-]+)[^;]*;.*extra == .(\w+)", requirement) for requirement in requirements)
     extras = [match[2] for match in named if match and match[1].lower() == package.lower() and match[2] != "dev"]
-    remedy = f"pip install 'infill[{extras[0]}]'" if extras else "install infill with the extras that you need"
+    remedy = f"pip install 'infill[{extras[0]}]'" if extras else "install infill with the extras you need"
     return f"this command needs the package {package}, which is not installed: {remedy}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = entry.Parser(
         prog="infill",
-        description="Train your own code-completion model on code that you may use, and serve it to editors.",
+        description="Train your own code-completion model on code you are allowed to use, and serve it to editors.",
         epilog="Start with: infill run --preset demo --out out/demo, then: infill serve --out out/demo. "
         f"{entry.DEBUG}=1 shows the traceback of an error.",
     )
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_stages(commands: Commands) -> None:
-    """One command per stage, its options read from the table of stages."""
+    """Add one command per stage, with options from the table of stages."""
     from infill.stages import STAGES
 
     groups: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def _add_stages(commands: Commands) -> None:
                 flag, type=absolute_uri, required=True, metavar="URI", help=f"the finished {wanted} artifact"
             )
         _target_options(parser)
-    about = "tell how far a training is, or where it ended, from its output folder"
+    about = "show the progress of a training run, or where it ended, from its output folder"
     status = command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
     status.add_argument("output", type=absolute_uri, metavar="OUT", help="the training's output folder")
 
@@ -184,14 +184,14 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
     stage = STAGES[options.stage]
     preset = config.resolve(options.preset, settings_of(options))
     inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
-    made = execute(
+    manifest = execute(
         options.stage, getattr(preset, stage.settings), inputs, options.store or "", output=options.output or ""
     )
-    return {"uri": made.uri, "digest": made.digest, "seconds": made.seconds, "metrics": made.metrics}
+    return {"uri": manifest.uri, "digest": manifest.digest, "seconds": manifest.seconds, "metrics": manifest.metrics}
 
 
 def _show_progress() -> None:
-    """Write what our own modules log, such as how far a stage is, to stderr; of libraries their warnings only."""
+    """Log the progress messages of our own modules to stderr, and only the warnings of libraries."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("infill").setLevel(logging.INFO)
 
@@ -283,17 +283,17 @@ def _query(options: argparse.Namespace) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    export = commands.add_parser("export", help="models for other programs: see infill export --help").add_subparsers(
+    export = commands.add_parser("export", help="export models: see infill export --help").add_subparsers(
         metavar="COMMAND", required=True
     )
-    about = "write a model folder as one GGUF file for llama.cpp"
+    about = "convert a model folder to one GGUF file for llama.cpp"
     gguf = command(export, "gguf", _gguf, about, "infill export gguf out/model --to model.gguf --type q8_0")
     gguf.add_argument("model", type=absolute_uri, metavar="MODEL", help="a model folder")
     gguf.add_argument("--to", type=output_file, required=True, metavar="FILE")
     gguf.add_argument(
-        "--type", default="", metavar="TYPE", help="f32, f16, bf16 or q8_0; default: as the folder's weights"
+        "--type", default="", metavar="TYPE", help="f32, f16, bf16 or q8_0; default: that of the folder's weights"
     )
-    about = "write the LoRA adapter of a model folder by itself, in half precision, with a card"
+    about = "write only the LoRA adapter of a model folder, in half precision, with a model card"
     example = "infill export adapter out/model --to my-adapter"
     adapter = command(export, "adapter", _adapter, about, example)
     about = "a model folder that was trained with LoRA, or an adapter that was exported"
@@ -340,22 +340,25 @@ def _add_serving(commands: Commands) -> None:
         "infill serve --out out/demo --port 8080",
     )
     _model_options(serve)
-    serve.add_argument("--port", type=port, default=8_080, help="of the transformer; default: %(default)s")
+    serve.add_argument("--port", type=port, default=8_080, help="port of the transformer; default: %(default)s")
     serve.add_argument(
         "--host", type=word, default="127.0.0.1", help="address to listen on, 0.0.0.0 for all; default: %(default)s"
     )
     serve.add_argument(
-        "--cors", type=word, metavar="ORIGINS", help="web pages that may ask, as https://editor.example,... or *"
+        "--cors",
+        type=word,
+        metavar="ORIGINS",
+        help="allowed origins of web pages, such as https://editor.example,... or *",
     )
     serve.add_argument(
         "--engine",
         choices=("auto", "transformers", "llama.cpp"),
         default="auto",
-        help="what computes the model; auto: llama.cpp on a CPU, where it reads the model; default: %(default)s",
+        help="inference engine; auto: llama.cpp on a CPU if it supports the model; default: %(default)s",
     )
 
     serve.add_argument(
-        "--keys", type=input_file, metavar="FILE", help="ask clients for one of these keys; infill keys add makes them"
+        "--keys", type=input_file, metavar="FILE", help="require one of the keys in this file; see infill keys --help"
     )
 
     complete = command(
@@ -365,7 +368,7 @@ def _add_serving(commands: Commands) -> None:
         "ask a server to complete at a caret, with the project's files as context",
         "infill complete --url http://localhost:8080 --repo . --path infill/prompt.py --line 120 --column 5",
     )
-    complete.add_argument("--url", type=url, required=True, help="the transformer, as http://localhost:8080")
+    complete.add_argument("--url", type=url, required=True, help="the transformer, such as http://localhost:8080")
     _caret(complete)
     complete.add_argument(
         "--max-tokens", type=integer("the number of tokens", 1), default=64, help="default: %(default)s"
@@ -378,18 +381,22 @@ def _add_keys(commands: Commands) -> None:
     keys = commands.add_parser("keys", help="API keys of a server: see infill keys --help").add_subparsers(
         metavar="COMMAND", required=True
     )
-    about = "make a key and print it, once: the file keeps only its hash"
+    about = "create a key and print it once; the file stores only its hash"
     add = command(keys, "add", _key_add, about, "infill keys add --file keys.json --tenant team-a --expires 2027-06-30")
-    add.add_argument("--tenant", type=word, required=True, metavar="NAME", help="whose limits the key counts against")
-    add.add_argument("--expires", type=word, metavar="DATE", help="first day without it, as 2027-06-30")
-    add.add_argument("--note", default="", metavar="TEXT", help="for whom or what it is")
+    add.add_argument(
+        "--tenant", type=word, required=True, metavar="NAME", help="the tenant whose limits apply to the key"
+    )
+    add.add_argument(
+        "--expires", type=word, metavar="DATE", help="first day on which it is invalid, such as 2027-06-30"
+    )
+    add.add_argument("--note", default="", metavar="TEXT", help="the owner or purpose of the key")
     shown = command(keys, "list", _key_list, "list keys: id, tenant, dates, note", "infill keys list --file keys.json")
-    about = "remove a key: servers refuse it from the next request on"
+    about = "remove a key; servers refuse it from the next request on"
     revoke = command(keys, "revoke", _key_revoke, about, "infill keys revoke --file keys.json 3f9a1c22d0e4")
-    revoke.add_argument("id", metavar="ID", help="as infill keys list shows it, or the part of the key after infill_")
+    revoke.add_argument("id", metavar="ID", help="the id in infill keys list, or the part of the key after infill_")
     for each in (add, shown, revoke):
         kind = output_file if each is add else input_file
-        each.add_argument("--file", type=kind, required=True, metavar="FILE", help="the file of keys")
+        each.add_argument("--file", type=kind, required=True, metavar="FILE", help="the key file")
 
 
 def _key_add(options: argparse.Namespace) -> None:
@@ -435,7 +442,7 @@ def _add_lsp(commands: Commands) -> None:
         type=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
         default=(),
         metavar="NAMES",
-        help="complete in these languages only, as python,typescriptreact; default: all",
+        help="complete only in these languages, such as python,typescriptreact; default: all",
     )
     for name, unit in (("debounce", "pause in typing before the server is asked"), ("timeout", "longest wait")):
         low, high = BOUNDS[f"{name}_ms"]
@@ -448,19 +455,19 @@ def _add_lsp(commands: Commands) -> None:
         "--fallback",
         choices=get_args(Fallback),
         default=usual.fallback,
-        help="answer textDocument/completion: auto where the editor has no inline completion; default: %(default)s",
+        help="answer textDocument/completion; auto: if the editor has no inline completion; default: %(default)s",
     )
     lsp.add_argument("--stdio", action="store_true", help="ignored: editors add it")
 
 
 LSP_HELP = """\
-Your files are read, indexed and ranked on this machine; what Git ignores is left out. Only the packed prompt goes to
-the Infill server, which must run before:
+Your files are read, indexed and ranked on this machine; files that Git ignores are left out. Only the packed prompt is
+sent to the Infill server. Start the server first:
 
   infill serve --out out/demo                               # or a colleague's
-  infill lsp --url http://127.0.0.1:8080                    # what the editor starts
+  infill lsp --url http://127.0.0.1:8080                    # the command that the editor starts
 
-A server that asks for a key gets the one in {key}, never an argument.
+If the server requires a key, set {key}; there is no option for it.
 
 Helix, in languages.toml:
 
@@ -480,9 +487,9 @@ Neovim 0.12, in init.lua:
 
 VS Code, Emacs, JetBrains, Zed: docs/editors.
 
-The editor can change all of these while it runs, as url, enabled, languages, debounceMs, timeoutMs, maxTokens and
-fallback, in initializationOptions or in its section "infill". {key} goes only to the server named at the start.
-To install this command alone, without the training stack: pip install 'infill[lsp]'
+The editor can change these settings at run time: url, enabled, languages, debounceMs, timeoutMs, maxTokens and
+fallback, in initializationOptions or in its section "infill". {key} is sent only to the server named at the start.
+To install only this command, without the training stack: pip install 'infill[lsp]'
 """
 
 
@@ -518,7 +525,7 @@ def _model(options: argparse.Namespace) -> str:
         print(f"infill: preparing {options.base_model}; the first time this takes a minute", file=sys.stderr)
         return str(adapted(options.base_model, add_fim=options.add_fim, adapter=options.adapter or ""))
     if options.add_fim or options.adapter:
-        raise InputError("--add-fim and --adapter change a published base; name one with --base-model")
+        raise InputError("--add-fim and --adapter need a published base model; name one with --base-model")
     from pipelines import local
 
     return str(options.model) if options.model else local.deployment_of(options.out)
@@ -569,19 +576,21 @@ def _add_release(commands: Commands) -> None:
     which.add_argument("--champion", type=word, metavar="NAME", help="the champion of this registered model in MLflow")
     _target_options(deploy)
     deploy.add_argument("--release", type=word, help="deploy to this release of charts/infill-serving (KUBECONFIG)")
-    deploy.add_argument("--dry-run", action="store_true", help="print manifests and differences, change nothing")
+    deploy.add_argument(
+        "--dry-run", action="store_true", help="print manifests and differences without changing anything"
+    )
 
     smoke = command(
         commands,
         "smoke",
         _smoke,
-        "serve a deployment and complete at carets in files that the model was not trained on, or test a server",
+        "serve a deployment and request completions in files that the model was not trained on, or test a server",
         "infill smoke --out out/demo",
     )
     what = smoke.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=input_folder, metavar="DIR", help="the folder of a run")
-    what.add_argument("--url", type=url, help="a transformer that runs; it is asked the golden prompts of --model")
-    smoke.add_argument("--model", type=absolute_uri, metavar="URI", help="the model that runs at --url")
+    what.add_argument("--url", type=url, help="a running transformer; it is tested with the golden prompts of --model")
+    smoke.add_argument("--model", type=absolute_uri, metavar="URI", help="the model that is served at --url")
     latency = number("latency", positive=True)
     smoke.add_argument(
         "--latency", type=latency, default=10_000.0, metavar="MS", help="with --url; default: %(default)s"
@@ -595,7 +604,7 @@ def _add_release(commands: Commands) -> None:
         commands,
         "rollback",
         _rollback,
-        "make the previous version of the registered model the one that is served",
+        "serve the previous version of the registered model again",
         "infill rollback --out out/demo",
     )
     where = rollback.add_mutually_exclusive_group(required=True)
@@ -628,8 +637,8 @@ def _smoke(options: argparse.Namespace) -> dict[str, Any]:
         from infill.release import smoke as golden
 
         if not options.model:
-            raise InputError("--url needs --model: the model's tokenizer says what the prompts must look like")
-        options.shows = False  # it returns figures and no table
+            raise InputError("--url needs --model: the golden prompts are made with the model's tokenizer")
+        options.shows = False  # it returns figures, not a table
         return {**golden.check(options.url, options.model, latency_ms=options.latency, settle_s=0.0)}
     from pipelines import local
     from serving.client import smoke

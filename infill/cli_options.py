@@ -1,7 +1,7 @@
-"""Building blocks of the commands: how one is added, the types of arguments, and the options for settings.
+"""Building blocks of the commands: parsers, types of arguments, and options for settings.
 
-A type is a function from the argument's text to its value, or to an ArgumentTypeError with a sentence. What is wrong
-with an argument is so told before any work begins.
+A type is a function that returns the value of an argument's text or raises ArgumentTypeError with one sentence, so that
+mistakes are reported before any work begins.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BASE_KINDS: Final = "Hugging Face folder, .gguf file or package:NAME==VERSION"
 
 
 def integer(what: str, low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return the type of an integer that is called `what` and lies between `low` and `high`."""
+    """Return the type of an integer between `low` and `high`, both included; `what` is its name in errors."""
     span = f"at least {low}" if high is None else f"between {low} and {high}"
 
     def read(text: str) -> int:
@@ -39,7 +39,7 @@ def integer(what: str, low: int, high: int | None = None) -> Callable[[str], int
 
 
 def number(what: str, *, positive: bool = False) -> Callable[[str], float]:
-    """Return the type of a finite number, called `what`, that is not negative or, if `positive`, above 0."""
+    """Return the type of a finite number from 0 on, 0 excluded if `positive`; `what` is its name in errors."""
     span = "a number above 0" if positive else "a number of at least 0"
 
     def read(text: str) -> float:
@@ -59,11 +59,11 @@ seed = integer("seed", 0, 2**32 - 1)
 
 
 def url(text: str) -> str:
-    """Read the base URL of a server."""
+    """Return `text` if it is the base URL of a server."""
     try:
         parts = urlsplit(text)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a port, an address that is not closed by ]
+    except ValueError:  # an invalid port, or an IPv6 address without its closing bracket
         valid = False
     if not valid:
         raise ArgumentTypeError(f"a URL must look like http://localhost:8080, got {text!r}")
@@ -71,31 +71,35 @@ def url(text: str) -> str:
 
 
 def word(text: str) -> str:
-    """Read a name."""
+    """Return `text` if it can be a name: it is not blank and has no null character."""
     if not text.strip() or "\0" in text:
-        raise ArgumentTypeError(f"a name must not {'hold a null character' if text.strip() else 'be empty'}")
+        raise ArgumentTypeError(f"a name must not {'contain a null character' if text.strip() else 'be empty'}")
     return text
 
 
 def absolute_uri(text: str) -> str:
-    """Return an option's path or URI made absolute: the type of every option that names a place."""
+    """Return a path or URI made absolute: the type of every option that names a place."""
     if not text or "\0" in text:
-        raise ArgumentTypeError(f"a path or URI must not {'hold a null character' if text else 'be empty'}")
+        raise ArgumentTypeError(f"a path or URI must not {'contain a null character' if text else 'be empty'}")
     try:
         return storage.absolute(text)
     except InfillError as error:
         raise ArgumentTypeError(str(error)) from error
-    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, an unknown user's home, a name too long
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # circular links, an unknown user's home, a name that is too long
         raise ArgumentTypeError(f"cannot use {text}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def optional_uri(text: str) -> str:
-    """As `absolute_uri`, where an empty value says that there is none."""
+    """Return a path or URI as `absolute_uri` does, or an empty text unchanged."""
     return absolute_uri(text) if text else ""
 
 
 def absolute_path(text: str) -> Path:
-    """As `absolute_uri`, for a place that must be on this machine."""
+    """Return a path on this machine made absolute, as `absolute_uri` does."""
     place = absolute_uri(text)
     if not storage.is_local(place):
         raise ArgumentTypeError(f"{text} is not on this machine; name a local path")
@@ -103,31 +107,31 @@ def absolute_path(text: str) -> Path:
 
 
 def expanded_path(text: str) -> str:
-    """As `absolute_path`, but leave a relative path alone: it starts at a project's folder, or is shown again."""
+    """Return a path as `absolute_path` does, but a relative one unchanged: it belongs to a project, or is printed."""
     place = str(absolute_path(text))
     return place if text.startswith("~") or text.lower().startswith("file:") else text
 
 
 def input_file(text: str) -> Path:
-    """As `absolute_path`, for a file that can be read."""
+    """Return the absolute path of a file that can be read."""
     path = _existing(text)
     if path.is_dir():
         raise ArgumentTypeError(f"{text} is a folder; name a file")
     try:
         path.open("rb").close()
     except OSError as error:
-        raise ArgumentTypeError(f"cannot read {text}: {error.strerror}; check its rights") from None
+        raise ArgumentTypeError(f"cannot read {text}: {error.strerror}; check its permissions") from None
     return path
 
 
 def shown_file(text: str) -> str:
-    """As `input_file`, but leave a relative path alone, since it is shown again."""
+    """Return the path of a file that can be read; a relative one unchanged, since it is printed."""
     input_file(text)
     return expanded_path(text)
 
 
 def input_folder(text: str) -> Path:
-    """As `absolute_path`, for a folder that exists."""
+    """Return the absolute path of a folder that exists."""
     path = _existing(text)
     if not path.is_dir():
         raise ArgumentTypeError(f"{text} is a file; name a folder")
@@ -135,7 +139,7 @@ def input_folder(text: str) -> Path:
 
 
 def output_file(text: str) -> Path:
-    """As `absolute_path`, for a file that can be written; it and its folder need not exist."""
+    """Return the absolute path of a file that can be written; it and its folder need not exist."""
     path = absolute_path(text)
     _require_writable(path.parent)
     if path.is_dir() or text.endswith("/"):
@@ -144,14 +148,14 @@ def output_file(text: str) -> Path:
 
 
 def output_folder(text: str) -> Path:
-    """As `absolute_path`, for a folder that can be written; it need not exist."""
+    """Return the absolute path of a folder that can be written; it need not exist."""
     path = absolute_path(text)
     _require_writable(path)
     return path
 
 
 def output_uri(text: str) -> str:
-    """As `absolute_uri`, for a folder that is written; if it is local, it must be writable."""
+    """Return the absolute path or URI of an output folder; a local one must be writable but need not exist."""
     place = absolute_uri(text)
     if storage.is_local(place):
         _require_writable(Path(place))
@@ -169,12 +173,12 @@ def _existing(text: str) -> Path:
 
 
 def _require_writable(folder: Path) -> None:
-    """Raise ArgumentTypeError unless files can be made in `folder`, or in the folder that it would be made in."""
+    """Raise ArgumentTypeError unless files can be created in `folder` or, if it is missing, in its nearest parent."""
     try:
         nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not nearest.is_dir():
             raise ArgumentTypeError(f"{nearest} is not a folder; choose another path")
-        tempfile.TemporaryFile(dir=nearest).close()  # tells of rights, read-only file systems and quotas
+        tempfile.TemporaryFile(dir=nearest).close()  # fails for missing permissions, read-only file systems and quotas
     except OSError as error:
         raise ArgumentTypeError(f"cannot write to {error.filename}: {error.strerror}; choose another path") from None
 
@@ -188,7 +192,7 @@ def absolute_source(text: str) -> str:
 
 
 def command(commands: Commands, name: str, call: Any, about: str, example: str = "") -> argparse.ArgumentParser:
-    """A parser of the command `name`, which `call` carries out."""
+    """Add the command `name`, which calls `call` with the parsed options, and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=about,
@@ -208,48 +212,48 @@ def settings_options(parser: argparse.ArgumentParser, preset: str | None = "demo
         type=absolute_source,
         action="append",
         metavar="URI",
-        help="dir:PATH, git:PATH@REVISION, archive:PATH, parquet:URI or packages: (may be repeated; default: the last)",
+        help="dir:PATH, git:PATH@REVISION, archive:PATH, parquet:URI or packages: (repeatable; default: packages:)",
     )
-    base_options(parser, parser, "start from this {kind}, not from scratch")
+    base_options(parser, parser, "start from this {kind} instead of from scratch")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as pretrain.train.steps=100"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, such as pretrain.train.steps=100"
     )
 
 
 def base_options(parser: argparse.ArgumentParser, group: Any, about: str) -> None:
-    """Add the options that name a published base, --base-model to `group`; `about` tells what is done with a {kind}."""
+    """Add the options for a published base, with --base-model in `group`; `about` is its help, with {kind} in it."""
     group.add_argument("--base-model", type=absolute_uri, metavar="URI", help=about.format(kind=BASE_KINDS))
     fim_and_adapter(parser)
 
 
 def fim_and_adapter(parser: argparse.ArgumentParser) -> None:
     """Add the options that change a published base."""
-    about = "give a base model without fill-in-the-middle tokens some"
+    about = "add fill-in-the-middle tokens to a base model without them"
     parser.add_argument("--add-fim", action="store_true", help=about)
     about = "merge this LoRA adapter into the base model first"
     parser.add_argument("--adapter", type=absolute_uri, metavar="URI", help=about)
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
-    """Add --json to a command that shows its result to people and returns it for programs."""
-    about = "print the result as one JSON object, as is done where the output is not a terminal"
+    """Add --json to a command that prints its result for people and returns it for programs."""
+    about = "print the result as one JSON object; the default if the output is not a terminal"
     parser.add_argument("--json", action="store_true", help=about)
     parser.set_defaults(shows=True)
 
 
 def as_json(options: argparse.Namespace) -> bool:
-    """Return whether a command writes JSON: it is asked to, or nobody looks."""
+    """Return whether a command writes JSON: because of --json, or because stdout is not a terminal."""
     return bool(options.json) or not sys.stdout.isatty()
 
 
 def budget(parser: argparse.ArgumentParser) -> None:
-    """Add the option that limits what a run may cost."""
-    about = "GPU-hours; a run that would take more is refused"
+    """Add the option that limits the cost of a run."""
+    about = "limit in GPU-hours; a run that needs more is refused"
     parser.add_argument("--budget", type=number("budget"), metavar="HOURS", help=about)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that the options of a command stand for. Paths in them are absolute: steps run elsewhere."""
+    """Return the settings in the options of a command, with absolute paths, since steps run in other folders."""
     short: dict[str, Any] = {}
     if options.source:
         short["sources"] = options.source

@@ -1,6 +1,6 @@
-"""How our programs begin and end: streams that take any text, one sentence for a mistake, an exit code.
+"""Start and end of our programs: streams that accept any text, one sentence for an error, an exit code.
 
-Only the standard library is imported here, so that a program is ready at once.
+This module imports only the standard library, so that programs start quickly.
 """
 
 import argparse
@@ -29,16 +29,16 @@ CAUSES: Final[Mapping[int, tuple[str, str]]] = {
     errno.ENOENT: ("there is no such file or folder", "check the path"),
     errno.EISDIR: ("it is a folder", "name a file"),
     errno.ENOTDIR: ("a part of the path is a file", "name a folder"),
-    errno.EEXIST: ("something else stands there", "choose another path"),
+    errno.EEXIST: ("something else exists there", "choose another path"),
     errno.ENOTEMPTY: ("the folder is not empty", "choose another path"),
-    errno.EACCES: ("permission denied", "change its rights, or choose another path"),
-    errno.EPERM: ("permission denied", "change its rights, or choose another path"),
+    errno.EACCES: ("permission denied", "change its permissions, or choose another path"),
+    errno.EPERM: ("permission denied", "change its permissions, or choose another path"),
     errno.EROFS: ("the file system is read-only", "choose another path"),
     errno.ENOSPC: ("no space is left on the device", "free some space (the folder of TMPDIR included) and run again"),
     errno.EDQUOT: ("the disk quota is exceeded", "free some space (the folder of TMPDIR included) and run again"),
     errno.EFBIG: ("the file would be too large", "choose another file system, or raise ulimit -f"),
-    errno.EIO: ("the device fails", "check the disk or the network drive"),
-    errno.ELOOP: ("its links lead in a circle", "mend the link"),
+    errno.EIO: ("the device failed", "check the disk or the network drive"),
+    errno.ELOOP: ("its symbolic links are circular", "correct the link"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
     errno.EXDEV: ("it is on another file system", "choose a path on the same one"),
     errno.EMFILE: ("too many files are open", "raise ulimit -n"),
@@ -46,14 +46,14 @@ CAUSES: Final[Mapping[int, tuple[str, str]]] = {
     errno.ENOMEM: ("there is not enough memory", "end other programs, or choose a smaller preset"),
     errno.EADDRINUSE: ("the port is in use", "choose another --port"),
     errno.EADDRNOTAVAIL: ("this machine does not have that address", "check the host"),
-    errno.ECONNREFUSED: ("nobody listens there", "check the address, and that the server runs"),
+    errno.ECONNREFUSED: ("connection refused", "check the address, and that the server runs"),
     errno.EPIPE: ("the other side closed the connection", "look at its log, then run again"),
     errno.ECONNRESET: ("the server closed the connection", "look at its log, then run again"),
     errno.EHOSTUNREACH: ("the host cannot be reached", "check the address and the network"),
     errno.ENETUNREACH: ("the network cannot be reached", "check the address and the network"),
     errno.ETIMEDOUT: ("the server does not answer", "check the address, and that the server runs"),
 }
-"""Error number -> what is wrong, and what to do."""
+"""Cause and remedy of each system error, by its number."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,17 +69,20 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Subparser(Parser):
-    """The parser of a subcommand. argparse leaves what it does not know to the program's, which names no subcommand."""
+    """The parser of a subcommand, which reports unknown arguments itself.
+
+    argparse leaves them to the program's parser, whose message does not name the subcommand.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        given, unknown = super().parse_known_args(args, namespace)
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return given, unknown
+        return options, unknown
 
 
 def explain(error: BaseException) -> str | None:
-    """Return one sentence about an error that the user or the machine's state can have caused, else None."""
+    """Return one sentence about an error that the user or the machine may have caused; None for other errors."""
     if isinstance(error, InfillError):
         return str(error)
     if isinstance(error, OSError):
@@ -96,7 +99,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _system_error(error: OSError) -> str:
-    """Return what an OSError says, its file and a remedy."""
+    """Return the file, the cause and the remedy of an OSError."""
     files = " and ".join(repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if _is_path(name))
     cause, remedy = CAUSES.get(error.errno or 0, (error.strerror or _one_line(error), f"{DEBUG}=1 shows the traceback"))
     return f"cannot use {files}: {cause}; {remedy}" if files else f"{cause}; {remedy}"
@@ -111,22 +114,22 @@ def _one_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return the innermost line of ours that an error went through."""
+    """Return an error's type and the file that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} in {os.path.basename(frames[-1].filename)}" if frames else type(error).__name__
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of a process that ends for an error that `explain` knows."""
+    """Return the exit code of a process that ends because of `error`."""
     return error.exit_code if isinstance(error, InfillError) else InfillError.exit_code
 
 
 def run(name: str, body: Callable[[], int | None]) -> int:
     """Run a program's `body`; return its exit code, by default 0.
 
-    An error that the user can act on is one sentence on stderr that begins with `name`, and its exit code; so is an
-    interruption. Text that the terminal's encoding lacks is written as escapes. When the reader of our output has gone,
-    as in `infill ... | head -1`, the program ends without a word, as others do.
+    An error that the user can act on, or an interruption, writes one sentence to stderr that begins with `name`, and
+    gives its exit code. Characters outside the terminal's encoding are written as escapes. If the reader of our output
+    has gone, as in `infill ... | head -1`, the program ends silently.
     """
     _prepare_streams()
     spare_loopback(os.environ)
@@ -134,7 +137,7 @@ def run(name: str, body: Callable[[], int | None]) -> int:
         code = body() or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _tell(f"{name}: interrupted; run the same command again to go on", INTERRUPTED)
+        return _tell(f"{name}: interrupted; run the same command again to continue", INTERRUPTED)
     except SystemExit:
         _drop_output() if _reader_is_gone() else sys.stdout.flush()
         raise
@@ -150,18 +153,18 @@ def run(name: str, body: Callable[[], int | None]) -> int:
 
 
 def spare_loopback(environment: MutableMapping[str, str]) -> None:
-    """Add this machine to NO_PROXY, for libraries and child processes, whose requests follow the environment.
+    """Add this machine to NO_PROXY, for libraries and child processes that follow the environment.
 
-    MLflow, Kubeflow Pipelines, Ray and object stores have clients of their own, and may run on this machine.
+    MLflow, Kubeflow Pipelines, Ray and object stores have their own clients and may run on this machine.
     """
-    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    names = [name.strip() for name in given.split(",") if name.strip()]
+    no_proxy = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = [name.strip() for name in no_proxy.split(",") if name.strip()]
     if "*" not in names:
         environment["no_proxy"] = environment["NO_PROXY"] = ",".join(dict.fromkeys([*names, *LOOPBACK]))
 
 
 def dumps(value: Any, stream: TextIO) -> str:
-    """Return `value` as one line of JSON that the encoding of `stream` can hold."""
+    """Return `value` as one line of JSON that the encoding of `stream` can represent."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(stream.encoding or "utf-8")
@@ -171,7 +174,7 @@ def dumps(value: Any, stream: TextIO) -> str:
 
 
 def _prepare_streams() -> None:
-    if sys.stdout is None:  # closed by whoever started us, as by >&-
+    if sys.stdout is None:  # closed by the caller, as by >&-
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -183,18 +186,18 @@ def _tell(sentence: str, code: int) -> int:
     try:
         sys.stderr.write(f"{sentence}\n")
         sys.stderr.flush()
-    except OSError:  # nobody can be told
+    except OSError:  # stderr cannot be written either
         _drop_output()
     return code
 
 
 def _reader_is_gone() -> bool:
-    """Return whether a pipe that we write to has lost its reader. (A server's socket may break, too.)"""
+    """Return whether a pipe that we write to has lost its reader; BrokenPipeError may also come from a socket."""
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
         try:
             poll.register(stream, 0)
-        except (OSError, ValueError, TypeError):  # not a file of the system
+        except (OSError, ValueError, TypeError):  # not a file descriptor
             continue
         if any(event & select.POLLERR for _, event in poll.poll(0)):
             return True
@@ -202,7 +205,7 @@ def _reader_is_gone() -> bool:
 
 
 def _drop_output() -> None:
-    """Send what is still buffered nowhere, else the interpreter complains about it at its end."""
+    """Discard buffered output; otherwise the interpreter complains about it at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             descriptor = stream.fileno()

@@ -1,36 +1,35 @@
-"""The errors that a user can do something about.
+"""The errors that a user can act on.
 
-Each message says what was wrong, where, and what to do. The command line and the pipeline's steps print it without a
-traceback and exit with the error's `exit_code`; anything else that is raised is a defect of ours and keeps its
-traceback.
+Each message states what is wrong, where, and what to do. The command line and the pipeline's steps print it without a
+traceback and exit with the error's `exit_code`. `entry.explain` has the rules for other exceptions.
 """
 
 
 class InfillError(Exception):
-    """Base of all errors whose message is meant for the user."""
+    """The base class of errors whose message is meant for the user."""
 
     exit_code: int = 2
-    """Of the process that ends for this error."""
+    """Exit code of a process that ends with this error."""
 
 
 class InputError(InfillError):
-    """Data, a file or an argument cannot be used as it is."""
+    """An unusable argument, file or input."""
 
 
 class StorageError(InfillError):
-    """The store cannot be read or written: a full disk, missing rights, an unreachable object store."""
+    """A store that cannot be read or written: a full disk, missing permissions, an unreachable object store."""
 
 
 class ServiceError(InfillError):
-    """A server that we talk to is gone, slow, or answers nonsense."""
+    """A server that is unreachable, too slow, or answers incorrectly."""
 
 
 class TrainingError(InfillError):
-    """A training run cannot go on: it diverged, hangs, or does not fit the machine."""
+    """A training run that cannot continue: it diverged, hung, or does not fit the machine."""
 
 
 class StoppedError(TrainingError):
-    """A training that was asked to stop has done so, with a checkpoint."""
+    """A training run that stopped on request, after it wrote a checkpoint."""
 
     exit_code = 128 + 15
-    """As of a process that SIGTERM has ended."""
+    """That of a process that SIGTERM ended."""

@@ -1,8 +1,8 @@
-"""Stage: cut syntactic holes and find their context in the same repository.
+"""The examples stage: syntactic holes with context from the same repository.
 
-The corpus is read repository by repository, in shards of a bounded size; each shard is a whole file below `scratch/`,
-so a killed run goes on with the next one. A first pass over three small columns decides how many holes each language of
-each repository gives, hence the result depends on neither memory nor interruptions.
+The corpus is read in shards of whole repositories, of limited size. Each shard is written to a folder of its own below
+`scratch/`, so that a killed run continues with the next one. A first pass over three small columns decides how many
+holes each language of each repository gets, so the result depends on neither memory nor interruptions.
 """
 
 import hashlib
@@ -38,13 +38,13 @@ log: Final = logging.getLogger(__name__)
 
 SPLITS: Final = ("train", "validation", "test")
 SHARD_BYTES: Final = 16 << 20
-"""Text of the documents that are held at once, unless a single repository is larger."""
+"""Maximum size of the documents in memory at once, unless a single repository is larger."""
 COUNTS: Final = "counts.json"
-"""What a shard holds; it is written last and says that the shard is whole."""
+"""File with a shard's counts; it is written last, so its presence means that the shard is complete."""
 ROWS_AT_ONCE: Final = 256
-"""Holes of a row group: a reader holds that many with their files and context."""
+"""Holes per row group: a reader keeps that many in memory, with their files and context."""
 HOLES_PER_DOCUMENT: Final = 16
-"""No document gives more holes, so that a small corpus is not one file many times."""
+"""Maximum holes per document, so that a small corpus does not repeat one file many times."""
 
 CONTEXT: Final = pa.list_(
     pa.struct(
@@ -66,7 +66,7 @@ SCHEMA: Final = pa.schema(
         ("context", CONTEXT),
     ]
 )
-"""One row a hole; prefix + middle + suffix is the file, character for character."""
+"""One row per hole; prefix + middle + suffix is the file, character for character."""
 
 
 class Document(NamedTuple):
@@ -76,7 +76,7 @@ class Document(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where rows of a repository stand in the corpus."""
+    """The location of a repository's rows in the corpus."""
 
     file: str
     row_group: int
@@ -87,11 +87,11 @@ class Repository:
     name: str
     split: str
     documents: Counter[str] = field(default_factory=Counter)
-    """Documents by language; those without a grammar give context only."""
+    """Documents by language; those without a grammar only serve as context."""
     places: dict[Place, int] = field(default_factory=dict)
-    """Row groups with documents of it -> their bytes, estimated."""
+    """Row groups with the repository's documents, and the estimated bytes of these."""
     quota: dict[str, int] = field(default_factory=dict)
-    """Holes wanted, by language."""
+    """Number of holes to cut, by language."""
 
     @property
     def size(self) -> int:
@@ -101,7 +101,7 @@ class Repository:
 def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
     """Write `examples/{train,validation,test}.parquet` and `report.json`; return the number of holes by split.
 
-    Deterministic in the configuration and the inputs. Raises InputError when not a single hole can be cut for training.
+    Deterministic in the configuration and the inputs. Raises InputError when no hole can be cut for training.
     """
     inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
 
@@ -118,31 +118,31 @@ def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dic
             if not storage.exists(storage.join(folder, COUNTS))
         ]
         for done, _ in enumerate(run_all(write_shard, work), 1):
-            log.info("examples: shard %d of %d is written", done, len(work))
+            log.info("examples: wrote shard %d of %d", done, len(work))
         return _finish(config, folders, output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
 def survey(documents: str) -> list[Repository]:
-    """The repositories of a corpus, those of an earlier row group first, without reading their text.
+    """Return the repositories of a corpus in the order of their row groups, without reading their text.
 
-    Raises InputError when a repository stands in two splits: its holes would be trained on and evaluated with.
+    Raises InputError when a repository is in two splits: its holes would be used for both training and evaluation.
     """
-    found: dict[str, Repository] = {}
+    repositories: dict[str, Repository] = {}
     for file in storage.list_files(documents, ".parquet"):
         with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
-                _survey_group(reader, Place(file, group), found)
-    return list(found.values())
+                _survey_group(reader, Place(file, group), repositories)
+    return list(repositories.values())
 
 
-def _survey_group(reader: pq.ParquetFile, place: Place, found: dict[str, Repository]) -> None:
+def _survey_group(reader: pq.ParquetFile, place: Place, repositories: dict[str, Repository]) -> None:
     rows = reader.read_row_group(place.row_group, columns=["repo", "split", "language"])
     per_row = reader.metadata.row_group(place.row_group).total_byte_size // max(rows.num_rows, 1)
     counts = rows.group_by(["repo", "split", "language"], use_threads=False).aggregate([([], "count_all")])
     for row in counts.sort_by("repo").to_pylist():
-        repository = found.setdefault(row["repo"], Repository(row["repo"], row["split"]))
+        repository = repositories.setdefault(row["repo"], Repository(row["repo"], row["split"]))
         if row["split"] != repository.split:
             raise InputError(
                 f"repository {row['repo']} is in the {repository.split} and the {row['split']} split of the corpus; "
@@ -153,10 +153,10 @@ def _survey_group(reader: pq.ParquetFile, place: Place, found: dict[str, Reposit
 
 
 def allot(repositories: Sequence[Repository], totals: Mapping[str, int]) -> None:
-    """Set each repository's `quota` so that every split comes to its total, as far as its documents go.
+    """Set each repository's `quota` so that every split reaches its total, or as much as its documents allow.
 
-    Languages first, then the repositories of a language, both in proportion to the square root of their documents: the
-    largest do not crowd out the others, the smallest are not repeated for ever.
+    Holes are shared out among languages, then among the repositories of a language, in proportion to the square root of
+    their documents: the largest do not crowd out the others, and the smallest are not repeated too often.
     """
     for split, total in totals.items():
         members = [repository for repository in repositories if repository.split == split]
@@ -171,15 +171,15 @@ def allot(repositories: Sequence[Repository], totals: Mapping[str, int]) -> None
 
 
 def fill(documents: Mapping[str, int], total: int) -> dict[str, int]:
-    """Share `total` holes out in proportion to the square root of the documents, never above what they can give.
+    """Return `total` holes shared out in proportion to the square root of the documents, up to each one's capacity.
 
-    Returns whole numbers that sum to `total`, or to the capacity where that is less.
+    The values are whole numbers that sum to `total`, or to the capacity of all documents if that is less.
     """
     capacity = {name: n * HOLES_PER_DOCUMENT for name, n in documents.items() if n}
     left = float(min(total, sum(capacity.values())))
     rest = sum(map(math.sqrt, capacity.values()))
     level = 0.0
-    for size in sorted(capacity.values()):  # the smallest are full first; what they cannot take goes to the others
+    for size in sorted(capacity.values()):  # the smallest fill up first; the others share the rest
         level = left / rest
         if level * math.sqrt(size) < size:
             break
@@ -194,7 +194,7 @@ def fill(documents: Mapping[str, int], total: int) -> dict[str, int]:
 
 
 def pack(repositories: Iterable[Repository]) -> list[list[Repository]]:
-    """The repositories that give holes, in shards of at most SHARD_BYTES or a single repository."""
+    """Return the repositories with a quota, in shards of at most SHARD_BYTES or a single repository."""
     shards: list[list[Repository]] = []
     room = 0
     for repository in repositories:
@@ -209,9 +209,9 @@ def pack(repositories: Iterable[Repository]) -> list[list[Repository]]:
 
 
 def run_all(function: Callable[..., str], work: Sequence[tuple[Any, ...]]) -> Iterator[str]:
-    """The results of `function` for each tuple of arguments, in order, from one process per core.
+    """Yield the results of `function` for each tuple of arguments, in order, from one process per core.
 
-    Where there is one core or one piece of work, it is done in this process. Raises InfillError when a process dies.
+    On one core, or for one tuple, `function` runs in this process. Raises InfillError when a process dies.
     """
     number = min(processes(), len(work))
     if number <= 1:
@@ -223,18 +223,18 @@ def run_all(function: Callable[..., str], work: Sequence[tuple[Any, ...]]) -> It
             yield from pool.map(function, *zip(*work, strict=True))
     except BrokenProcessPool as error:
         raise InfillError(
-            "a process that cut holes was killed, most likely for want of memory; run again (what is done is kept) "
-            "on a machine with more, or on fewer cores with taskset"
+            "a process that cut holes was killed, most likely because memory ran out; run again (finished shards are "
+            "kept) on a machine with more memory, or on fewer cores with taskset"
         ) from error
 
 
 def processes() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: the pool's processes would wait for work for ever."""
+    """Exit this process when its parent is gone; otherwise the pool's processes would wait for work forever."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -245,7 +245,7 @@ def _end_with(parent: int) -> None:
 
 
 def write_shard(config: ExamplesConfig, shard: Sequence[Repository], tokenizer: str, folder: str) -> str:
-    """Write the holes of a shard by split, and last their counts, to `folder`, which is returned."""
+    """Write the holes of a shard by split, then their counts, to `folder`; return `folder`."""
     encode = load_encoder(storage.fetch(tokenizer)).encode
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     documents = load(shard)
@@ -262,7 +262,7 @@ def write_shard(config: ExamplesConfig, shard: Sequence[Repository], tokenizer: 
 
 
 def load(shard: Sequence[Repository]) -> dict[str, list[Document]]:
-    """The documents of the shard's repositories by repository, read row group by row group."""
+    """Return the documents of a shard by repository; reads one row group at a time."""
     names = pa.array([repository.name for repository in shard], pa.string())
     documents: dict[str, list[Document]] = {repository.name: [] for repository in shard}
     for place in sorted({place for repository in shard for place in repository.places}):
@@ -280,7 +280,7 @@ def cut(
     encode: Encode,
     counts: dict[str, Counter[str]],
 ) -> Iterator[dict[str, Any]]:
-    """The holes of a repository as rows of SCHEMA, counted in `counts`."""
+    """Yield the holes of a repository as rows of SCHEMA, and count them in `counts`."""
     index = ProjectIndex.from_documents(((document.path, document.content) for document in documents), encode)
     for language, quota in sorted(repository.quota.items()):
         candidates = [document for document in documents if document.language == language]
@@ -300,7 +300,7 @@ def cut(
 
 
 def _holes(config: ExamplesConfig, repo: str, document: Document, n: int) -> list[Hole]:
-    """At most `n` holes of a document, each with its own offsets."""
+    """Return at most `n` holes of a document, no two with the same offsets."""
     if n <= 0:
         return []
     drawn = syntactic_holes(
@@ -344,8 +344,7 @@ def _row(
 
 
 def _within(chars: int, items: Sequence[ContextItem]) -> Iterator[ContextItem]:
-    """The last items, which are the best, whose texts together have at most so many characters; a longer one is passed
-    over."""
+    """Yield the last items, which are the best, as far as they fit in `chars` characters; skip those that do not."""
     kept = []
     for item in reversed(items):
         if len(item.text) <= chars:
@@ -361,7 +360,7 @@ def _count(row: Mapping[str, Any], counts: dict[str, Counter[str]], *, alone: bo
         counts[name][row[name]] += 1
     counts["middle_chars"][str(len(row["middle"]))] += 1
     if not row["context"]:
-        why = "no context wanted" if row["strategy"] == "none" else "nothing found by " + row["strategy"]
+        why = "no context wanted" if row["strategy"] == "none" else f"nothing found by {row['strategy']}"
         counts["empty_context"]["the repository has no other file" if alone else why] += 1
 
 
@@ -371,18 +370,18 @@ def _finish(config: ExamplesConfig, folders: Sequence[str], output: str) -> dict
     for folder in folders:
         for name, values in storage.read_json(storage.join(folder, COUNTS)).items():
             counts[name].update(values)
-    made = {split: counts["holes"][split] for split in SPLITS}
-    if not made["train"]:
+    holes = {split: counts["holes"][split] for split in SPLITS}
+    if not holes["train"]:
         raise InputError(
-            "not a single hole could be cut from the train split: the corpus has no source file there in a language "
-            f"with a grammar ({', '.join(syntax.LANGUAGES)}); add sources or lower the corpus's held-out shares"
+            "no hole could be cut from the train split: the corpus has no source file there in a language with a "
+            f"grammar ({', '.join(syntax.LANGUAGES)}); add sources or lower the corpus's held-out shares"
         )
     for split in SPLITS:
         parts = [storage.join(folder, f"{split}.parquet") for folder in folders]
         write_rows(storage.join(output, "examples", f"{split}.parquet"), _tables(parts))
     asked = {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes}
     storage.write_json(storage.join(output, "report.json"), _report(asked, counts))
-    return {f"holes_{split}": float(n) for split, n in made.items()}
+    return {f"holes_{split}": float(n) for split, n in holes.items()}
 
 
 def _report(asked: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> dict[str, Any]:
@@ -403,7 +402,7 @@ def _report(asked: Mapping[str, int], counts: Mapping[str, Counter[str]]) -> dic
 
 
 def _quantile(lengths: Mapping[str, int], share: float) -> int:
-    """The least length that at least `share` of the counted ones do not exceed."""
+    """Return the smallest length that at least `share` of the counted lengths do not exceed."""
     seen, total = 0, sum(lengths.values())
     for length in sorted(map(int, lengths)):
         seen += lengths[str(length)]
@@ -413,9 +412,9 @@ def _quantile(lengths: Mapping[str, int], share: float) -> int:
 
 
 def read_holes(examples: str, split: str, limit: int) -> pa.Table:
-    """The first `limit` holes of a split in the order of their id (a hash, hence a random sample), as SCHEMA.
+    """Return the first `limit` holes of a split in the order of their id (a hash, so a random sample), as SCHEMA.
 
-    Reads the ids first and then only the row groups that are needed.
+    Reads the ids first, then only the row groups with the chosen holes.
     """
     file = storage.join(examples, "examples", f"{split}.parquet")
     with open_parquet(file) as reader:
@@ -431,13 +430,13 @@ def read_holes(examples: str, split: str, limit: int) -> pa.Table:
 
 
 def request_of(row: Mapping[str, Any]) -> FimRequest:
-    """The request that a row of SCHEMA (as a dictionary) stands for."""
+    """Return the request in a row of SCHEMA, given as a dictionary."""
     context = tuple(ContextItem(**item) for item in row["context"])
     return FimRequest(path=row["path"], prefix=row["prefix"], suffix=row["suffix"], context=context)
 
 
 def write_rows(uri: str, rows: Iterable[Mapping[str, Any] | pa.Table]) -> None:
-    """Write rows of SCHEMA, given one by one or as tables, as one whole parquet file with small row groups."""
+    """Write rows of SCHEMA, single or in tables, to one parquet file with small row groups."""
     with storage.open_write(uri) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         batch: list[Mapping[str, Any]] = []
         for row in rows:
@@ -461,7 +460,7 @@ def _tables(files: Iterable[str]) -> Iterator[pa.Table]:
 
 @contextmanager
 def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    """The parquet file at `uri`, open for reading. Raises InputError when it is missing or damaged."""
+    """Open the parquet file at `uri` for reading. Raises InputError when it is missing or damaged."""
     fs, path = storage.filesystem(uri)
     try:
         with fs.open(path, "rb") as file, pq.ParquetFile(file) as reader:

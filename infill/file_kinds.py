@@ -1,9 +1,9 @@
-"""What a file is, by its name: its language, and whether it counts as source at all.
+"""File classification by name: a file's language, and whether it is source code.
 
-The corpus, the context engine and the servers ask here, so that what is trained on is what is packed.
+The corpus, the context engine and the servers use this module, so that training and packing see the same files.
 
-Languages that have a grammar are recognised by `infill.syntax`; here are the others. A language also has a kind:
-`code`, `markup`, `prose`, or `data` (files that hold values rather than thoughts; they get a smaller size limit).
+`infill.syntax` recognises the languages that have a grammar; this module adds the others. A language also has a kind:
+`code`, `markup`, `prose`, or `data` (files that hold values, which get a smaller size limit).
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Final
 from infill import syntax
 
 CODE: Final = frozenset(syntax.LANGUAGES)
-"""Languages in which holes can be cut by syntax."""
+"""Languages with syntactic holes."""
 
 _EXTENSIONS_OF: Final = {
     "assembly": "asm s",
@@ -75,7 +75,7 @@ _NAMES: Final = {
     "readme": "text",
     "workspace": "starlark",
 }
-"""Whole file names, lower-case, for files whose name says more than their extension."""
+"""Language by whole file name, in lower case, for files whose extension does not tell it."""
 
 _BINARY: Final = (
     "7z a arrow avi avro bin bmp bz2 class cubin db dll dylib egg eot exe fatbin feather gif gz h5 hdf5 ico idx jar"
@@ -103,17 +103,17 @@ _KINDS: Final = {
 
 
 _CPP_MARKS: Final = ("\nclass ", "\nnamespace ", "\ntemplate", "\nusing ", "std::", "public:", "private:")
-"""What stands in a header of C++ and not in one of C."""
+"""Texts that occur in C++ headers but not in C headers."""
 
 
 def language_of(path: str, text: str = "") -> str | None:
-    """The language that the name of the file tells ("python", "c_sharp", "markdown" ...); None when it tells none.
+    """Return the language of a file by its name ("python", "c_sharp", "markdown" ...); None if the name has none.
 
-    The text, when it is given, tells a C++ header from one of C.
+    `text`, if any, decides whether a header is C or C++.
     """
     name = path.rpartition("/")[2].lower()
-    if (found := syntax.language_of(name)) is not None:
-        return "cpp" if name.endswith(".h") and any(mark in text for mark in _CPP_MARKS) else found
+    if (language := syntax.language_of(name)) is not None:
+        return "cpp" if name.endswith(".h") and any(mark in text for mark in _CPP_MARKS) else language
     if name in _NAMES:
         return _NAMES[name]
     return "dockerfile" if name.startswith("dockerfile.") else _EXTENSIONS.get(_suffix(name))
@@ -125,24 +125,24 @@ def _suffix(name: str) -> str:
 
 
 def extension_of(language: str) -> str:
-    """Return the most usual extension of a language, with its dot; empty for one that has none."""
+    """Return the most common extension of a language, with its dot; empty for a language without extensions."""
     extensions = syntax.extensions(language) or _EXTENSIONS_OF.get(language, "").split()
     return f".{language if language in extensions else extensions[0]}" if extensions else ""
 
 
 def kind_of(language: str) -> str:
-    """`code`, `markup`, `prose` or `data`."""
+    """Return the kind of a language: `code`, `markup`, `prose` or `data`."""
     return _KINDS.get(language, "code")
 
 
 def is_binary_name(path: str) -> bool:
-    """Whether the name is that of a compiled, packed or media file, which is never read."""
+    """Return whether the name is that of a compiled, compressed or media file, which is never read."""
     name = path.rpartition("/")[2].lower()
     return _suffix(name) in _BINARY_EXTENSIONS or ".so." in name
 
 
 def is_data_name(path: str) -> bool:
-    """Whether the name is that of a data file: tables, notebooks, drawings, lock files, logs."""
+    """Return whether the name is that of a data file: a table, notebook, drawing, lock file or log."""
     name = path.rpartition("/")[2].lower()
     return _suffix(name) in _DATA_EXTENSIONS or name in _DATA_NAMES
 

@@ -1,4 +1,4 @@
-"""`infill fim split`: the holes of one file, as JSON lines or with the middle highlighted."""
+"""The command `infill fim split`: the holes of one file, as JSON lines or with the middle highlighted."""
 
 import json
 import sys
@@ -20,12 +20,12 @@ _CONTEXT_LINES: Final = 3
 def split_file(path: str, *, n: int, seed: int, as_json: bool) -> None:
     """Write at most `n` syntactic holes of the file at `path` to stdout, in the order of the file.
 
-    As JSON lines, or for people if stdout is a terminal and `as_json` is false. Says on stderr why there are fewer.
-    Raises InputError where the file cannot be read, is not UTF-8, or is in a language without a grammar, and for an `n`
-    below 1.
+    They are JSON lines, or pictures if stdout is a terminal and `as_json` is false. If there are fewer than `n`, the
+    reason goes to stderr. Raises InputError when the file cannot be read, is not text, or is in a language without a
+    grammar, and when `n` is below 1.
     """
     if n < 1:
-        raise InputError(f"{n} holes cannot be cut: give --n a number of at least 1")
+        raise InputError(f"--n must be at least 1, got {n}")
     text, language = _read(path)
     holes = fim.syntactic_holes(text, language, fim.SplitConfig(), seed=seed, epoch=0, document=Path(path).name, n=n)
     holes.sort(key=lambda hole: (hole.start, hole.end))
@@ -35,19 +35,19 @@ def split_file(path: str, *, n: int, seed: int, as_json: bool) -> None:
 
 
 def _why_fewer(text: str, language: str) -> str:
-    """Return why a text has fewer holes than were asked for."""
+    """Return why a text has fewer holes than requested."""
     limit = fim.SplitConfig().max_file_chars
     if not text.strip():
         return "the file is blank"
     if len(text) > limit:
         return f"the file has {len(text):,} characters, the limit is {limit:,}"
     if not fim.is_sound(text, language):
-        return f"parts of the file are not valid {language}, and no hole is cut there"
+        return f"parts of the file are not valid {language}; no holes are cut there"
     return "the file is too short for more"
 
 
 def show_holes(path: str, text: str, holes: Iterable[fim.Hole], *, as_json: bool, stream: TextIO) -> None:
-    """Writes holes to `stream`: an object a line, whose prefix + middle + suffix is the file, or a picture of each."""
+    """Write holes to `stream`: one JSON object per line, whose prefix + middle + suffix is the file, or pictures."""
     console = Console(file=stream, highlight=False, soft_wrap=True)
     for hole in holes:
         if as_json:
@@ -57,10 +57,12 @@ def show_holes(path: str, text: str, holes: Iterable[fim.Hole], *, as_json: bool
 
 
 def _read(path: str) -> tuple[str, str]:
-    """Text, with its line ends as they are, and language of a file."""
+    """Return the text of a file, with its line ends unchanged, and its language."""
     language = syntax.language_of(path)
     if language is None:
-        raise InputError(f"{path}: no grammar for this kind of file; there are some for {', '.join(syntax.LANGUAGES)}")
+        raise InputError(
+            f"{path}: no grammar for this kind of file; choose a file in one of {', '.join(syntax.LANGUAGES)}"
+        )
     return read_source(Path(path)), language
 
 
@@ -82,7 +84,7 @@ def _record(path: str, text: str, hole: fim.Hole) -> dict[str, str | int]:
 
 
 def _picture(path: str, text: str, hole: fim.Hole) -> Text:
-    """A heading, some lines of the prefix, the middle in reverse video, some lines of the suffix."""
+    """Return a heading, the last lines of the prefix, the middle in reverse video, and the first of the suffix."""
     line, column = position(text, hole.start)
     before = split_lines(text[: hole.start], keepends=True)[-_CONTEXT_LINES:]
     after = split_lines(text[hole.end :], keepends=True)[:_CONTEXT_LINES]
@@ -97,6 +99,6 @@ def _picture(path: str, text: str, hole: fim.Hole) -> Text:
 
 
 def _printable(text: str) -> str:
-    """`text` without control characters, which a terminal would obey."""
+    """Return `text` without control characters, which a terminal would interpret."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -1,7 +1,7 @@
-"""The boundary to other people's files: whatever they hold costs that file, never the run.
+"""Safe access to files from others: a bad file is skipped with a reason and never ends the run.
 
-`read_bytes` opens nothing that could block or lead elsewhere; `parse` turns everything that a parser raises into one
-error with a reason. Text is decoded by `infill.text`, ignore rules are read by `infill.gitignore`.
+`read_bytes` opens only regular files, so it never blocks; `parse` turns any exception of a parser into one error with a
+reason. `infill.text` decodes text, `infill.gitignore` reads ignore rules.
 """
 
 import os
@@ -14,24 +14,24 @@ _Result = TypeVar("_Result")
 
 
 class UnreadableError(ValueError):
-    """A file that someone else wrote cannot be used; the message is the reason, without the file's name."""
+    """A file from others that cannot be used; the message is the reason, without the file's name."""
 
 
 class NotRegularError(UnreadableError):
-    """A folder, a pipe, a socket or a device stands where a file is expected."""
+    """A folder, a pipe, a socket or a device in the place of a file."""
 
 
 class Contents(NamedTuple):
     data: bytes
     status: os.stat_result
-    """From before the reading."""
+    """The file's status before it was read."""
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int = -1, *, follow_links: bool = False) -> Contents:
-    """Return the bytes of a regular file, at most the first `limit` where one is given.
+    """Return the bytes of a regular file, at most the first `limit` if that is not negative.
 
-    Never waits for a pipe, and follows a symbolic link at `path` only when told to. Raises UnreadableError for whatever
-    cannot be read.
+    Never waits for a pipe, and follows a symbolic link at `path` only with `follow_links`. Raises UnreadableError when
+    the file cannot be read.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
@@ -45,11 +45,11 @@ def read_bytes(path: str | os.PathLike[str], limit: int = -1, *, follow_links: b
 
 
 def parse(parser: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-    """Return what `parser` makes of a foreign text. Raises UnreadableError for whatever the parser raises.
+    """Return the result of `parser` for a foreign text. Raises UnreadableError when the parser raises anything.
 
-    Parsers of other projects raise more on hostile text than they document (RecursionError on deep nesting, KeyError,
-    IndexError, AssertionError, UnicodeDecodeError), so every Exception counts as the text's fault here. Hand over the
-    parser alone, not code of ours, whose defects would be hidden.
+    On hostile text, parsers of other projects raise more than they document (RecursionError on deep nesting, KeyError,
+    IndexError, AssertionError, UnicodeDecodeError), so every Exception counts as the text's fault. Pass the parser
+    itself, not code of ours, whose defects would be hidden.
     """
     try:
         return parser(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""Git's ignore rules (gitignore(5)): what a `.gitignore` or `.git/info/exclude` says of a path, as git decides it.
+"""Git's ignore rules (gitignore(5)): whether a `.gitignore` or `.git/info/exclude` ignores a path, as git decides it.
 
-Every sequence of bytes is a valid file of rules, as for git: a pattern that cannot match anything (`[`, a backslash at
-the end, an unknown `[:class:]`) costs itself only. Each pattern becomes a regular expression whose choices are atomic
-wherever the leftmost one is as good as any other, so no pattern takes exponential time.
+As in git, every sequence of bytes is a valid file of rules: a pattern that cannot match anything (`[`, a backslash at
+the end, an unknown `[:class:]`) affects no other. Each pattern becomes a regular expression whose choices are atomic
+where the leftmost one is as good as any other, so no pattern takes exponential time.
 """
 
 import os
@@ -17,10 +17,10 @@ from infill.text import decode
 
 _SPECIAL: Final = re.compile(rb"[*?\[\\]")
 _MAX_BYTES: Final = 8_192
-"""A longer pattern is taken to match nothing: Linux has no path of more than 4,096 bytes."""
+"""Longer patterns match nothing: paths on Linux have at most 4,096 bytes."""
 _MAX_FILE: Final = 1_000_000
 _FOLDER: Final = b"\0"
-"""Stands after the path of a folder when a pattern is tried; no path holds it."""
+"""Appended to the path of a folder before matching; no path contains it."""
 _ANY, _STAR, _CROSS, _FOLDERS = rb"[^/\0]", b"*", b"**", b"**/"
 
 _CLASSES: Final = {
@@ -40,7 +40,7 @@ _CLASSES: Final = {
 
 
 class _NoMatchError(ValueError):
-    """The pattern is malformed: for git it matches nothing."""
+    """A malformed pattern, which matches nothing in git."""
 
 
 class _Pattern(NamedTuple):
@@ -50,7 +50,7 @@ class _Pattern(NamedTuple):
 
     @property
     def is_name(self) -> bool:
-        """Whether the pattern is compared with the last part of a path only."""
+        """Whether the pattern is compared only with the last part of a path."""
         return b"/" not in self.text
 
 
@@ -59,14 +59,14 @@ class _Table:
     """Patterns that are compared with the same text: literal ones by their text, the others in one expression."""
 
     literals: dict[bytes, int]
-    """Text (with `_FOLDER` for a pattern of folders only) -> number of the last such pattern."""
+    """Number of the last pattern with each text (with `_FOLDER` for a pattern that matches only folders)."""
     regex: re.Pattern[bytes] | None
-    """One group a pattern, the last pattern first."""
+    """One group per pattern, the last pattern first."""
     numbers: tuple[int, ...]
     """Number of the pattern of each group."""
 
     def last(self, text: bytes, *, folder: bool) -> int:
-        """Return the number of the last pattern that matches, -1 when none does."""
+        """Return the number of the last pattern that matches; -1 if none does."""
         number = self.literals.get(text, -1)
         if folder:
             text += _FOLDER
@@ -76,7 +76,7 @@ class _Table:
 
 
 class Rules:
-    """The rules of one file, for paths relative to the folder in which it stands."""
+    """The rules of one file, for paths relative to its folder."""
 
     def __init__(self, data: bytes) -> None:
         """Read the bytes of the file; they may be anything."""
@@ -93,7 +93,7 @@ class Rules:
         return None if number < 0 else not self._negative[number]
 
     def ignore(self, path: str, *, folder: bool = False) -> bool:
-        """Return whether the file or folder `path` is ignored, or a folder above it, which nothing inside can undo."""
+        """Return whether `path` or a folder above it is ignored; no rule can include a file in an ignored folder."""
         parts = path.split("/")
         above = ("/".join(parts[:count]) for count in range(1, len(parts)))
         return any(self.verdict(each, folder=True) for each in above) or bool(self.verdict(path, folder=folder))
@@ -102,7 +102,7 @@ class Rules:
 def load(file: Path, *, follow_links: bool = False) -> Rules | None:
     """Return the rules in the first megabyte of `file`; None when it cannot be read.
 
-    A `.gitignore` that is a link says nothing, as for git, which follows links for its exclude file only.
+    Like git, which follows links only for its exclude file, ignore a `.gitignore` that is a link.
     """
     try:
         return Rules(read_bytes(file, _MAX_FILE, follow_links=follow_links).data)
@@ -111,8 +111,8 @@ def load(file: Path, *, follow_links: bool = False) -> Rules | None:
 
 
 def _patterns(data: bytes) -> Iterator[_Pattern]:
-    """The patterns in the bytes of a file, in their order (dir.c: add_patterns_from_buffer, parse_path_pattern)."""
-    # Git skips a mark of UTF-8 and reads UTF-16 as bytes; who saved that meant its text.
+    """Yield the patterns in the bytes of a file, in order (dir.c: add_patterns_from_buffer, parse_path_pattern)."""
+    # Git skips a UTF-8 byte order mark and reads UTF-16 as bytes; we decode UTF-16, which its author surely meant.
     plain = decode(data, "surrogateescape").encode("utf-8", "surrogateescape")
     for line in plain.split(b"\n"):
         text = _trimmed(line.removesuffix(b"\r").partition(b"\0")[0])
@@ -124,7 +124,7 @@ def _patterns(data: bytes) -> Iterator[_Pattern]:
 
 
 def _trimmed(text: bytes) -> bytes:
-    """`text` without the spaces at its end, but for one after a backslash."""
+    """Return `text` without trailing spaces, except one after a backslash."""
     kept = text.rstrip(b" ")
     backslashes = len(kept) - len(kept.rstrip(b"\\"))
     return text[: len(kept) + 1] if backslashes % 2 and len(kept) < len(text) else kept
@@ -147,8 +147,8 @@ def _table(patterns: list[_Pattern], *, names: bool) -> _Table:
 
 
 def _regex(text: bytes, *, crosses: bool) -> bytes | None:
-    """The regular expression of a pattern; with `crosses`, `**` may match slashes. None when nothing can match."""
-    # Git compares what stands before the first special character on its own, so that a `**` after it is at a start.
+    """Return the regular expression of a pattern; None if nothing can match. With `crosses`, `**` matches slashes."""
+    # Git compares the text before the first special character separately, so a `**` after it is at a start.
     special = _SPECIAL.search(text)
     start = special.start() if special else len(text)
     try:
@@ -158,7 +158,7 @@ def _regex(text: bytes, *, crosses: bool) -> bytes | None:
 
 
 def _tokens(text: bytes, crosses: bool) -> Iterator[bytes]:
-    """Expressions of one byte each, and the three wildcards (wildmatch.c: dowild)."""
+    """Yield expressions that match one byte, and the three wildcards (wildmatch.c: dowild)."""
     place, last = 0, b""
     while place < len(text):
         token, end = _token(text, place, crosses)
@@ -168,7 +168,7 @@ def _tokens(text: bytes, crosses: bool) -> Iterator[bytes]:
 
 
 def _token(text: bytes, place: int, crosses: bool) -> tuple[bytes, int]:
-    """The token at `place` and where it ends."""
+    """Return the token at `place` and the offset after it."""
     char = text[place : place + 1]
     if char == b"*":
         return _star(text, place, crosses)
@@ -195,7 +195,7 @@ def _star(text: bytes, place: int, crosses: bool) -> tuple[bytes, int]:
 
 
 def _bracket(text: bytes, place: int) -> tuple[bytes, int]:
-    """The set of bytes whose members start at `place`, and where it ends."""
+    """Return the set of bytes whose members start at `place`, and the offset after it."""
     negated = text[place : place + 1] in {b"!", b"^"}
     place += negated
     members, previous, first = set[int](), 0, place
@@ -217,7 +217,7 @@ def _bracket(text: bytes, place: int) -> tuple[bytes, int]:
 
 
 def _set(members: set[int], negated: bool) -> bytes:
-    """The expression of one byte that is among `members`, or not, and no slash."""
+    """Return the expression of one byte that is in `members` (not in them if `negated`) and not a slash."""
     members = (set(range(256)) - members if negated else members) - {0, ord("/")}
     starts = sorted(byte for byte in members if byte - 1 not in members)
     ends = sorted(byte for byte in members if byte + 1 not in members)
@@ -226,7 +226,7 @@ def _set(members: set[int], negated: bool) -> bytes:
 
 
 def _class_name(text: bytes, place: int) -> bytes | None:
-    """The name in the `[:name:]` at `place`, None when none stands there."""
+    """Return the name in the `[:name:]` at `place`; None if there is none."""
     if text[place : place + 2] != b"[:":
         return None
     end = text.find(b"]", place + 2)
@@ -236,7 +236,7 @@ def _class_name(text: bytes, place: int) -> bytes | None:
 
 
 def _member(text: bytes, place: int) -> tuple[int, int]:
-    """The byte at `place` of a set, perhaps after a backslash, and where it ends."""
+    """Return the byte at `place` of a set, without its backslash if it has one, and the offset after it."""
     place += text[place : place + 1] == b"\\"
     if place >= len(text):
         raise _NoMatchError
@@ -244,7 +244,7 @@ def _member(text: bytes, place: int) -> tuple[int, int]:
 
 
 def _assembled(tokens: list[bytes]) -> bytes:
-    """One expression for all tokens. Where another wildcard follows, the shortest match of one is as good as any."""
+    """Return one expression for all tokens. If another wildcard follows, the shortest match is as good as any."""
     parts, star, crossing = list[bytes](), False, False  # whether an atomic group is open
     for number, token in enumerate(tokens):
         rest = tokens[number + 1 :]

@@ -1,5 +1,4 @@
-"""How a model runs outside training, for evaluation, preferences, samples and serving alike: where, in which precision,
-on how many threads, and which token comes next.
+"""Inference settings and sampling, shared by evaluation, preferences, samples and serving.
 
 Legend: B = sequences, V = vocabulary.
 """
@@ -16,9 +15,9 @@ from infill.errors import InputError
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Return the device named by `device`: `cuda`, `cpu`, or `auto` for CUDA where there is one.
+    """Return the device named by `device`: `cuda`, `cpu`, or `auto` for CUDA if it is available.
 
-    Raises InputError when it is `cuda` and there is none.
+    Raises InputError for `cuda` on a machine without it.
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
@@ -27,7 +26,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """Return bf16 on a GPU and fp32 on a CPU, where bf16 is emulated."""
+    """Return the type of weights for `device`: bf16 on a GPU, fp32 on a CPU (which emulates bf16)."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
@@ -37,12 +36,12 @@ def load(folder: Path, device: torch.device) -> Any:
 
 
 def choose(logits: Tensor, temperatures: Sequence[float], uniform: Sequence[float], top_p: float = 1.0) -> list[int]:
-    """Return the next token of each row of `logits` (B, V): the most probable, or one drawn by its probability.
+    """Return the next token of each row of `logits` (B, V): the most probable one, or one drawn at random.
 
-    A row is greedy where its temperature is 0; else `uniform`, a number in [0, 1) for each row, chooses among the
-    tokens by their cumulative probability, so that the same number gives the same token on every device. `top_p`
-    leaves the most probable tokens that together reach it (nucleus sampling, Holtzman et al. 2020), at least one. Any
-    temperature and top_p from 0 on give a token; logits that are no numbers are never chosen while others are.
+    A row with temperature 0 is greedy. For other rows `uniform`, one number in [0, 1) per row, selects a token by
+    cumulative probability, so that the same number gives the same token on every device. `top_p` keeps the most
+    probable tokens that together reach it (nucleus sampling, Holtzman et al. 2020), at least one. Every temperature and
+    top_p from 0 on gives a token. NaN logits are chosen only if a row has no others.
     """
     logits = torch.nan_to_num(logits, nan=-torch.inf, neginf=-torch.inf)
     tokens: list[int] = logits.argmax(dim=-1).tolist()
@@ -52,7 +51,7 @@ def choose(logits: Tensor, temperatures: Sequence[float], uniform: Sequence[floa
         return tokens
     rows = logits[sampled].double()
     heat = torch.tensor([temperatures[row] for row in sampled], dtype=torch.float64, device=logits.device)
-    # Differences to the best first: divided by a tiny temperature they become -inf, which is a probability of 0.
+    # Subtract the maximum first: a difference divided by a tiny temperature becomes -inf, a probability of 0.
     shares, order = torch.softmax((rows - rows.amax(dim=-1, keepdim=True)) / heat[:, None], dim=-1).sort(
         dim=-1, descending=True, stable=True
     )

@@ -1,7 +1,7 @@
-"""llama.cpp on a CPU: a model folder as a GGUF file in the user's cache, and llama.cpp's own server in this process.
+"""llama.cpp on a CPU: GGUF files of models in the user's cache, and llama.cpp's server in this process.
 
-The server comes with the wheel `xllamacpp`. It listens on a free port of the loopback address and answers only requests
-with its key. It schedules its slots and keeps their KV caches by itself; a closed connection cancels a request.
+The server is part of the package `xllamacpp`. It listens on a free port of the loopback address and answers only
+requests with its key. It schedules its slots and manages their KV caches; closing a connection cancels its request.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from infill.errors import InputError, ServiceError, StorageError
 from infill.text import read_text, split_lines
 
 GGUF_TYPES: Final = ("f32", "f16", "bf16", "q8_0")
-"""What a GGUF file can store matrices as."""
+"""Types in which a GGUF file can store matrices."""
 GGUF_TYPE: Final = "f16"
 """The default: q8_0 is faster, but changes greedy completions (docs/log.md)."""
 FILE_VERSION: Final = 1
-"""Raised when `export` writes another file for the same model, so that a cached one is not taken for it."""
+"""Part of a cached file's name; increased when `export` writes a different file for the same model."""
 BATCH_TOKENS: Final = 128
-"""Prompt tokens between two points at which the server notices that a request is cancelled; more are no faster."""
+"""Prompt tokens per batch; the server checks for cancelled requests in between, and larger batches are no faster."""
 LOCAL: Final = "127.0.0.1"
 SILENCE_S: Final = 600.0
-"""Seconds without an event after which the server counts as broken: it may first have to read other long prompts."""
+"""Seconds without an event after which the server counts as broken; other long prompts may come first."""
 GREEDY: Final[Mapping[str, Any]] = {"samplers": ["top_k"], "top_k": 1}
-"""Fields of a request that take the most probable token each time."""
+"""Fields of a request that selects the most probable token each time."""
 KEPT_FILES: Final = 4
-"""GGUF files that stay in the cache when another is written; the longest unused go first."""
+"""Maximum number of GGUF files in the cache; the least recently used are deleted first."""
 INSTRUCTIONS: Final = frozenset({"avx2", "bmi2", "f16c", "fma"})
-"""What the wheel for x86-64 is compiled for (processors since 2013); without one of them it would kill the process."""
+"""Instruction sets that the wheel for x86-64 needs (processors since 2013); without one it would crash the process."""
 
 
 def obstacle() -> str:
@@ -48,7 +48,7 @@ def obstacle() -> str:
 
 
 def _missing_instructions(cpuinfo: Path) -> list[str]:
-    """Return those of INSTRUCTIONS that the processor in `cpuinfo` lacks; only Linux on x86-64 has any."""
+    """Return the INSTRUCTIONS that the processor described in `cpuinfo` lacks; none except on Linux with x86-64."""
     if not cpuinfo.exists():
         return []
     for line in split_lines(read_text(cpuinfo, "replace")):
@@ -59,9 +59,9 @@ def _missing_instructions(cpuinfo: Path) -> list[str]:
 
 
 def convert(folder: Path, kind: str = GGUF_TYPE) -> Path:
-    """Return the GGUF file of the model in `folder`; write it unless the cache has one of the same weights.
+    """Return the GGUF file of the model in `folder`; write it unless it is in the cache.
 
-    Raises InputError for a model that llama.cpp would read differently, StorageError when there is no room.
+    Raises InputError for a model that llama.cpp would read differently, StorageError when the disk is full.
     """
     cache = storage.cache() / "gguf"
     target = cache / f"{_digest(folder)}-{kind}-{FILE_VERSION}.gguf"
@@ -76,7 +76,9 @@ def convert(folder: Path, kind: str = GGUF_TYPE) -> Path:
         for file in by_last_use[KEPT_FILES:]:
             file.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot write {target}: {error}; set XDG_CACHE_HOME to a folder with room") from error
+        raise StorageError(
+            f"cannot write {target}: {error}; set XDG_CACHE_HOME to a folder with enough space"
+        ) from error
     return target
 
 
@@ -92,20 +94,20 @@ def _digest(folder: Path) -> str:
 
 
 def cache_bytes_per_token(config: Mapping[str, Any]) -> int:
-    """Return the bytes of one token's keys and values, which llama.cpp keeps as f16; `config` is a `config.json`."""
+    """Return the bytes of one token's keys and values, which llama.cpp stores as f16; `config` is a `config.json`."""
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // heads
     return int(2 * 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * width)
 
 
 class Server:
-    """llama.cpp's server on one GGUF file."""
+    """A llama.cpp server of one GGUF file."""
 
     def __init__(self, file: Path, *, context_length: int, slots: int, threads: int, cache_bytes: int = 0) -> None:
-        """Load `file` for `slots` requests at once, each of up to `context_length` tokens.
+        """Load `file` for `slots` concurrent requests, each of up to `context_length` tokens.
 
-        KV caches of requests that had to leave their slot are kept within `cache_bytes`. Raises InputError when
-        llama.cpp cannot load the file.
+        KV caches of requests that lost their slot may use up to `cache_bytes`. Raises InputError when llama.cpp cannot
+        load the file.
         """
         import xllamacpp
 
@@ -123,12 +125,12 @@ class Server:
         try:
             self._server: Any = xllamacpp.Server(params)
         except RuntimeError as error:
-            raise InputError(f"llama.cpp cannot load {file}: {error}; delete it, and it is written again") from error
+            raise InputError(f"llama.cpp cannot load {file}: {error}; delete it to have it written again") from error
         self._port = int(self._server.listening_address.rpartition(":")[2])
-        self.probe()  # closing a server whose loop does not run yet would never end
+        self.probe()  # closing a server whose loop has not started would block forever
 
     def probe(self) -> None:
-        """Compute one token. Raises ServiceError when the server does not."""
+        """Compute one token. Raises ServiceError when the server fails."""
         for _ in self.stream({"prompt": [0], "n_predict": 1, "cache_prompt": False, **GREEDY}):
             pass
 
@@ -155,7 +157,7 @@ class Server:
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a stream. Raises ServiceError for one that reports an error."""
+    """Yield the events of a stream. Raises ServiceError for an event that reports an error."""
     for line in lines:
         name, _, data = line.partition(b": ")
         if name not in (b"data", b"error") or data.strip() == b"[DONE]":
@@ -167,7 +169,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _message(data: bytes) -> str:
-    """Return the message in llama.cpp's JSON, or all of `data` where there is none."""
+    """Return the message in llama.cpp's JSON, or all of `data` if there is none."""
     try:
         error = json.loads(data)
         return str(error.get("error", error)["message"])

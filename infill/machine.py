@@ -1,4 +1,4 @@
-"""What this machine has and does: cores for a model's threads, and its load, sampled for the tracker."""
+"""The resources of this machine: cores and threads for a model, and load metrics for the tracker."""
 
 import contextlib
 import os
@@ -13,27 +13,27 @@ MAX_THREADS: Final = 8
 
 
 def cores() -> int:
-    """Return the cores that this process is bound to.
+    """Return the number of cores that this process may use.
 
-    OMP_NUM_THREADS is not asked: Ray sets it to 1 for its workers.
+    OMP_NUM_THREADS has no influence: Ray sets it to 1 for its workers.
     """
     return len(os.sched_getaffinity(0))
 
 
 def useful_threads(parameters: int) -> int:
-    """Return the threads on which a model with so many weights runs best.
+    """Return the number of threads on which a model with `parameters` weights runs fastest.
 
-    It is one for a small model, whose products are too small to share: on two busy cores two threads took 95 to 180 s
-    for what one did in 15 (1.6M parameters), waiting for each other.
+    A small model, whose products are too small to share, gets one: on two busy cores, two threads that waited for each
+    other took 95 to 180 s for work that one thread did in 15 s (1.6M parameters).
     """
     return 1 if parameters < SMALL_PARAMETERS else min(cores(), MAX_THREADS)
 
 
 def system_metrics() -> dict[str, float]:
-    """Load by the names of MLflow's own system metrics: percent, and megabytes of 10^6 bytes.
+    """Return the machine's load under the names of MLflow's system metrics: percent, and megabytes of 10^6 bytes.
 
-    `process_memory_megabytes` is the resident memory of this process and all below it. Where `nvidia-smi` is at hand
-    there are also utilisation (%), memory (MB) and power (W) of each GPU.
+    `process_memory_megabytes` is the resident memory of this process and its descendants. If `nvidia-smi` is installed,
+    the metrics include utilisation (%), memory (MiB) and power (W) of each GPU.
     """
     import psutil
 
@@ -65,7 +65,7 @@ def _gpu_metrics() -> dict[str, float]:
 
 
 def parse_gpus(table: str) -> dict[str, float]:
-    """The figures in `nvidia-smi`'s table (index, %, MiB, W) without those that the driver does not know ("[N/A]")."""
+    """Return the figures in `nvidia-smi`'s table (index, %, MiB, W), without those that are not available ("[N/A]")."""
     values: dict[str, float] = {}
     names = ("utilization_percentage", "memory_usage_megabytes", "power_usage_watts")
     for line in split_lines(table):

@@ -1,12 +1,12 @@
-"""What a stage read and wrote: the record that makes a folder an artifact.
+"""Manifests: the record of a stage's inputs and outputs that makes a folder an artifact.
 
 `manifest.json` is written last, so its presence means that the folder is complete. Its key is the hash of the stage,
 its version, its configuration and the digests of its inputs; the folder's address in the store is derived from the key.
-That gives resume after a kill, one cache for laptop and cluster, and lineage.
+This gives resume after a kill, one cache for laptop and cluster, and lineage.
 
-An artifact is where it is found: its own manifest says "." for the folder, so it may be moved and copied. A manifest
-that travels without its folder, and a record about another artifact, name that by its absolute URI; a record also says
-where the other lies from its own folder (`pointer`), which is looked at first (`follow`): docs/adr/0009.
+Artifacts can be moved and copied: the manifest in the artifact's folder has the URI ".". A manifest that travels
+without its folder, and a record about another artifact, contain an absolute URI; a record also has the path from its
+own folder to the artifact (`pointer`), which is tried first (`follow`): docs/adr/0009.
 """
 
 import dataclasses
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "manifest.json"
 HERE: Final = "."
-"""The URI in a manifest that lies in the artifact's own folder."""
+"""The URI in a manifest that is in the artifact's own folder."""
 SCRATCH: Final = "scratch"
-"""A folder of this name inside a stage's output holds what only a resumed run needs; it is no part of the artifact."""
+"""Folder inside a stage's output with files that only a resumed run needs; it is not part of the artifact."""
 LOGS: Final = ("history.jsonl", "samples.jsonl", "README.md", "card.json", "logs/")
-"""Files and folders that tell when and how fast: part of an artifact, not of its identity."""
+"""Files and folders that record when and how fast a stage ran: part of an artifact, not of its identity."""
 EXECUTION: Final = "execution"
-"""Metadata of a configuration's field that says where or how fast a stage runs, not what it makes: no part of a key."""
+"""Metadata of a field that sets where or how fast a stage runs, not its result: not part of a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +44,23 @@ class Manifest:
     stage: str
     version: int
     key: str
-    """Hash of what made the artifact: stage, version, configuration, inputs."""
+    """Hash of stage, version, configuration and inputs."""
     uri: str
-    """The folder with the files, absolute once the manifest is loaded."""
+    """The folder with the files; absolute once the manifest is loaded."""
     config: dict[str, Any]
     inputs: dict[str, str]
-    """Name of an input -> its digest."""
+    """Digest of each input, by name."""
     files: dict[str, dict[str, Any]]
-    """Path relative to `uri` -> {"sha256", "bytes"}."""
+    """{"sha256", "bytes"} of each file, by its path relative to `uri`."""
     metrics: dict[str, float]
     commit: str
     created: str
     seconds: float
-    """Wall time of the run that finished it."""
+    """Wall time of the run that finished the artifact."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over stage, key and files but logs: equal for equal content, wherever and whenever it was made."""
+        """SHA-256 of stage, key and files except logs: the same for the same content, at any place and time."""
         files = {name: entry for name, entry in self.files.items() if not name.startswith(LOGS)}
         return _hash({"stage": self.stage, "key": self.key, "files": files})
 
@@ -70,13 +70,13 @@ def _hash(value: Any) -> str:
 
 
 def config_dict(config: Any) -> dict[str, Any]:
-    """A configuration as JSON gives it back: nested dictionaries and lists."""
+    """Return a configuration as JSON values: nested dictionaries and lists."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """As `config_dict`, without the fields whose metadata say EXECUTION (docs/adr/0004)."""
+    """Return a configuration as `config_dict` does, without the fields marked EXECUTION (docs/adr/0004)."""
     plain = config_dict(config)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -88,7 +88,7 @@ def decisive(config: Any) -> dict[str, Any]:
 
 
 def key(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
-    """The key of what `stage` makes of `config` and the digests `inputs`: 24 hexadecimal digits."""
+    """Return the key of the result of `stage` for `config` and the digests `inputs`: 24 hexadecimal digits."""
     return _hash({"stage": stage, "version": version, "config": decisive(config), "inputs": dict(inputs)})[:24]
 
 
@@ -113,19 +113,19 @@ def find(uri: str) -> Manifest | None:
 
 
 def load(uri: str) -> Manifest:
-    """As `find`, but raises InputError when there is none."""
-    found = find(uri)
-    if found is None and not storage.exists(uri):
+    """Return the manifest at `uri`, as `find` does. Raises InputError when there is none."""
+    manifest = find(uri)
+    if manifest is None and not storage.exists(uri):
         raise InputError(f"{uri} is not a finished artifact: there is nothing at that address; check it")
-    if found is None:
+    if manifest is None:
         raise InputError(f"{uri} is not a finished artifact: it has no {FILE_NAME}; run the stage that makes it first")
-    return found
+    return manifest
 
 
 def newest(store: Path, stage: str, file: str = FILE_NAME) -> str | None:
     """Return the newest `file` in the artifacts of `stage` in a local store; None when there is none.
 
-    What the file says counts, since a copy has the time of copying; the file's time decides within a second.
+    The file's `created` field decides, since copying changes a file's time; within one second the file's time decides.
     """
 
     def age(path: Path) -> tuple[str, int]:
@@ -136,7 +136,7 @@ def newest(store: Path, stage: str, file: str = FILE_NAME) -> str | None:
 
 
 def digest_of(uri: str) -> str:
-    """The digest of the finished artifact at `uri`."""
+    """Return the digest of the finished artifact at `uri`. Raises InputError as `load` does."""
     return load(uri).digest
 
 
@@ -148,13 +148,13 @@ def check(manifest: Manifest) -> None:
             continue
         trouble = f"has {sizes[name]} of {entry['bytes']} bytes" if name in sizes else "is missing"
         raise InputError(
-            f"the {manifest.stage} artifact at {manifest.uri} is not whole: {name} {trouble};"
+            f"the {manifest.stage} artifact at {manifest.uri} is incomplete: {name} {trouble};"
             " copy the whole folder again, or delete it and run its stage again"
         )
 
 
 def fetch(uri: str) -> Path:
-    """Return a local folder with the files of the artifact at `uri`; a folder without a manifest is taken as it is.
+    """Return a local folder with the files of the artifact at `uri`; a folder without a manifest is not checked.
 
     Raises InputError when a file of the artifact is missing.
     """
@@ -165,16 +165,16 @@ def fetch(uri: str) -> Path:
 
 
 def pointer(name: str, uri: str, folder: str) -> dict[str, str]:
-    """Return the fields of a record in `folder` that say where the artifact `name` is; `follow` reads them."""
+    """Return the fields of a record in `folder` with the location of the artifact `name`; `follow` reads them."""
     uri = storage.absolute(uri)
     return {f"{name}_uri": uri, f"{name}_path": storage.relative(uri, storage.absolute(folder))}
 
 
 def follow(record: Mapping[str, Any], name: str, folder: str) -> str:
-    """Return the URI of the artifact `name` that a record, which now lies in `folder`, points to.
+    """Return the URI of the artifact `name` that a record in `folder` points to.
 
-    Where record and artifact were moved or copied together it is the one beside the record, even if that has lost
-    files: the original is not used unasked. A record that was copied alone points to the original.
+    If record and artifact were moved or copied together, it is the artifact next to the record, even if that has lost
+    files: the original is not used silently. A record that was copied alone points to the original.
     """
     uri, path = str(record.get(f"{name}_uri", "")), str(record.get(f"{name}_path", ""))
     beside = storage.follow(storage.absolute(folder), path) if path else uri
@@ -182,16 +182,16 @@ def follow(record: Mapping[str, Any], name: str, folder: str) -> str:
         return uri
     manifest, digest = find(beside), record.get(f"{name}_digest")
     if manifest is None and not storage.exists(beside):
-        log.warning("there is no %s at %s beside the record; taking the original at %s", name, beside, uri)
+        log.warning("there is no %s at %s next to the record; using the original at %s", name, beside, uri)
         return uri
     if manifest is not None and digest and manifest.digest != digest:
-        log.warning("the %s at %s is not the one that the record names; taking the original at %s", name, beside, uri)
+        log.warning("the %s at %s is not the one that the record names; using the original at %s", name, beside, uri)
         return uri
     return beside
 
 
 def verify(manifest: Manifest) -> None:
-    """Raise InputError when a file of the artifact is missing or differs from what the manifest says."""
+    """Raise InputError when a file of the artifact is missing or differs from the manifest."""
     for name, entry in manifest.files.items():
         file = storage.join(manifest.uri, name)
         if storage.sha256(file) != entry["sha256"]:
@@ -210,18 +210,19 @@ def once(
 ) -> dict[str, float]:
     """Run `body`, which fills the folder `output`, unless that folder is finished for the same key; return the metrics.
 
-    `observed` is the state of the world that the result depends on beyond its inputs: it is recorded beside them, but
-    is no part of the key, since the address of a result is known before it is looked at.
+    `observed` is outside state that the result depends on: it is recorded with the inputs, but is not part of the key,
+    since a result's address is known before that state is read.
 
-    What `body` left below `scratch/` is removed when it has ended. Raises InputError when the folder holds something
-    else.
+    The folder `scratch/` is removed when `body` has ended. Raises InputError when `output` holds another artifact.
     """
     output = storage.absolute(output)
     wanted = key(stage, version, config, inputs)
     done = find(output)
     if done is not None:
         if done.key != wanted:
-            raise InputError(f"{output} holds another {done.stage} artifact (key {done.key}); choose another folder")
+            raise InputError(
+                f"{output} already has another {done.stage} artifact (key {done.key}); choose another folder"
+            )
         return done.metrics
     started = time.monotonic()
     metrics = {name: float(value) for name, value in body().items()}
@@ -254,9 +255,9 @@ def _describe(output: str) -> dict[str, dict[str, Any]]:
 
 @cache
 def commit() -> str:
-    """The commit of this code: INFILL_COMMIT (set in images), else git's word, else "unknown"."""
-    if given := os.environ.get("INFILL_COMMIT"):
-        return given
+    """Return the commit of this code: INFILL_COMMIT (set in images), else git's HEAD, else "unknown"."""
+    if name := os.environ.get("INFILL_COMMIT"):
+        return name
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=5).stdout.strip()

@@ -1,7 +1,7 @@
-"""How good a completion is: pure functions of the output, the true middle, and what stands round the hole.
+"""Metrics of completions: pure functions of the output, the true middle, and the text around the hole.
 
 Every metric is a float between 0 and 1. A *share* is 0 or 1 for a single hole, so its mean is a proportion; the others
-are graded. `score` computes them all.
+have values in between. `score` computes all metrics.
 """
 
 import re
@@ -21,19 +21,19 @@ SHARES: Final = frozenset({"exact_match", "over_generation", "under_generation",
 
 
 def exact_match(output: str, middle: str) -> float:
-    """1 when the output is the true middle, character for character."""
+    """Return 1 if the output is the true middle, character for character, else 0."""
     return float(output == middle)
 
 
 def edit_similarity(output: str, middle: str) -> float:
-    """1 - Levenshtein distance / length of the longer text, in characters; 1 for two empty texts."""
+    """Return 1 - Levenshtein distance / length of the longer text, in characters; 1 for two empty texts."""
     return float(Levenshtein.normalized_similarity(output, middle))
 
 
 def chrf(output: str, middle: str) -> float:
-    """chrF (Popovic 2015) divided by 100; 1 for two texts without a visible character.
+    """Return chrF (Popovic 2015) divided by 100; 1 for two texts without a visible character.
 
-    It forgives what follows: a right line and then an unneeded method had chrF 0.67 and edit similarity 0.27.
+    It tolerates superfluous text: a correct line followed by an unneeded method had chrF 0.67 and edit similarity 0.27.
     """
     if not output.strip() or not middle.strip():
         return float(output.strip() == middle.strip())
@@ -41,25 +41,25 @@ def chrf(output: str, middle: str) -> float:
 
 
 def kk(output: str, middle: str) -> float:
-    """Lines of the output that are found among the lines of the true middle / lines of the true middle.
+    """Return the share of the true middle's lines that occur in the output.
 
-    That is our declaration of the Mellum paper's KK score, whose definition is not public. Lines are compared without
-    the white space round them; blank lines count on neither side; each line of the middle can be found only once, so
-    repeating a line earns nothing and the value never exceeds 1. Order and superfluous lines do not matter.
-    When the middle has only blank lines: 1 if the output has only blank lines too, else 0.
+    This is our definition of the Mellum paper's KK score, whose definition is not public. Lines are compared without
+    surrounding white space, and blank lines do not count. Each line of the middle counts once, so repeating a line
+    gains nothing and the value never exceeds 1. Order and superfluous lines do not matter.
+    If the middle has only blank lines, the value is 1 if the output has only blank lines too, else 0.
     """
-    wanted, found = _lines(middle), _lines(output)
+    wanted, written = _lines(middle), _lines(output)
     if not wanted:
-        return float(not found)
-    return (wanted & found).total() / wanted.total()
+        return float(not written)
+    return (wanted & written).total() / wanted.total()
 
 
 def relaxed_exact_match(output: str, middle: str, prefix: str, suffix: str, *, alphanumeric: bool = False) -> float:
-    """1 when every line of the output is a line of the middle, 0.5 when some line is, else 0.
+    """Return 1 if every line of the output is a line of the middle, 0.5 if some line is, else 0.
 
-    JetBrains' RelaxedExactMatch (intellij-community, evaluation-plugin), halved: the partial lines of prefix and suffix
-    are joined to both texts first and blank lines are dropped; an output with which middle and suffix go on counts 0.5
-    too. With `alphanumeric` everything outside `[a-zA-Z0-9_+\\-*%=&|@$?]` is deleted from the lines.
+    This is JetBrains' RelaxedExactMatch (intellij-community, evaluation-plugin), halved. The partial lines of prefix
+    and suffix are first joined to both texts, and blank lines are dropped. An output with which middle + suffix begins
+    also counts 0.5. With `alphanumeric`, characters outside `[a-zA-Z0-9_+\\-*%=&|@$?]` are deleted from the lines.
     """
     before, after = last_line(prefix), first_line(suffix)
     expected, proposed = (
@@ -75,20 +75,20 @@ def relaxed_exact_match(output: str, middle: str, prefix: str, suffix: str, *, a
 
 
 def over_generation(output: str, middle: str) -> float:
-    """1 when the output begins with the whole true middle and goes on: the model did not stop in time."""
+    """Return 1 if the output begins with the whole true middle and continues: the model stopped too late. Else 0."""
     return float(len(output) > len(middle) and output.startswith(middle))
 
 
 def under_generation(output: str, middle: str) -> float:
-    """1 when the output is a beginning of the true middle, or nothing: the model stopped too early."""
+    """Return 1 if the output is a proper prefix of the true middle: the model stopped too early. Else 0."""
     return float(len(output) < len(middle) and middle.startswith(output))
 
 
 def suffix_echo(output: str, middle: str, suffix: str) -> float:
-    """1 when the output repeats the first line of the suffix that is not blank.
+    """Return 1 if the output repeats the first line of the suffix that is not blank, else 0.
 
-    That line, without white space round it, is a line of the output or its end, more often so than in the true
-    middle. A line without a letter or digit is no evidence: a bracket ends many outputs by right.
+    It does if that line, without surrounding white space, is a line of the output or its end more often than of the
+    true middle. A line without letters and digits does not count: many outputs correctly end with a bracket.
     """
     line = next((line.strip() for line in split_lines(suffix) if line.strip()), "")
     if not any(character.isalnum() for character in line):
@@ -108,7 +108,7 @@ def _lines(text: str) -> Counter[str]:
 
 
 def score(output: str, middle: str, *, prefix: str, suffix: str, finished: bool) -> dict[str, float]:
-    """All metrics of one completion by name. `finished`: the model ended it with a stop token, not the token limit."""
+    """Return all metrics of one completion by name; `finished` means that it ended with a stop token."""
     return {
         "exact_match": exact_match(output, middle),
         "edit_similarity": edit_similarity(output, middle),

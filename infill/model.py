@@ -1,4 +1,4 @@
-"""The model: a Hugging Face Llama built from a `ModelConfig`, and what it costs.
+"""The model: a Hugging Face Llama built from a `ModelConfig`, and its cost in parameters, operations and memory.
 
     V = vocabulary, D = width, L = layers, T = tokens
 
@@ -14,22 +14,22 @@ from infill.config import ModelConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
 
-if TYPE_CHECKING:  # the counts are also read where there is no torch: the pipeline's preflight
+if TYPE_CHECKING:  # the pipeline's preflight uses the counts without torch
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig
 
 ADAM_BYTES: Final = 16
-"""Bytes a parameter: weight, gradient and two moments, each in fp32."""
+"""Bytes per parameter: weight, gradient and two moments, each in fp32."""
 LOGITS: Final = {"cpu": 1 << 26, "cuda": 1 << 31}
-"""Most logits that training keeps for the backward pass; beyond that they are made again, chunk by chunk."""
+"""Maximum number of logits that training keeps for the backward pass; more are recomputed chunk by chunk."""
 LOGIT_BYTES: Final = {"cpu": 4, "cuda": 12}
-"""Bytes of fp32 that each takes: on a GPU itself, its softmax and its gradient; on a CPU they share their memory."""
+"""Bytes of fp32 per logit: on a GPU for the logit, its softmax and its gradient; on a CPU these share their memory."""
 PROCESS_BYTES: Final = 0.6e9
-"""A training process without model and data."""
+"""Bytes of a training process without model and data."""
 
 
 def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None = None) -> "LlamaConfig":
-    """The Hugging Face configuration of `config` with V = `vocab_size`; control tokens from `fmt`."""
+    """Return the Hugging Face configuration of `config` with V = `vocab_size`; control tokens come from `fmt`."""
     from transformers import LlamaConfig
 
     end = fmt.endoftext if fmt else 0
@@ -53,7 +53,7 @@ def llama_config(config: ModelConfig, vocab_size: int, fmt: PromptFormat | None 
 
 
 def build(config: "LlamaConfig", *, seed: int = 0, device: str = "cpu") -> "LlamaForCausalLM":
-    """A model with random fp32 weights, the same for the same seed. On the `meta` device it takes no memory."""
+    """Return a model with random fp32 weights, the same for the same seed. On the `meta` device it uses no memory."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -63,7 +63,7 @@ def build(config: "LlamaConfig", *, seed: int = 0, device: str = "cpu") -> "Llam
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
-    """The configuration of the decoder in `folder`. Raises InputError when there is none."""
+    """Return the configuration of the decoder in `folder`. Raises InputError when it is missing or damaged."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").exists():
@@ -76,10 +76,10 @@ def load_config(folder: Path) -> "PretrainedConfig":
 
 
 def load(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
-    """Return the decoder in `folder`, in fp32 unless `dtype` says otherwise, for training.
+    """Return the decoder in `folder` for training, in `dtype`, by default fp32.
 
-    It is a Llama or built alike (Qwen2, StarCoder2). Raises InputError as `load_any`, and when it is built in another
-    way.
+    It is a Llama or has the same structure (Qwen2, StarCoder2). Raises InputError as `load_any` does, and for a model
+    of another structure.
     """
     decoder = load_any(folder, dtype)
     if not hasattr(decoder, "lm_head") or not hasattr(getattr(decoder, "model", None), "layers"):
@@ -88,7 +88,7 @@ def load(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
 
 
 def load_any(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
-    """Return the causal language model in `folder`, in fp32 unless `dtype` says otherwise.
+    """Return the causal language model in `folder`, in `dtype`, by default fp32.
 
     Raises InputError when its files are missing or damaged.
     """
@@ -103,15 +103,15 @@ def load_any(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype or torch.float32, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # transformers, safetensors and json each raise their own
+    except Exception as error:  # transformers, safetensors and json each raise their own errors
         first = str(error).strip().partition("\n")[0]
         raise InputError(f"the model in {folder} cannot be loaded ({first}); fetch or train it again") from error
 
 
 def context_length(config: "PretrainedConfig | Mapping[str, Any]") -> int:
-    """Return the tokens that a model was made for: its positions, or less where its attention slides over them.
+    """Return a model's context length in tokens: its positions, or its sliding window if that is shorter.
 
-    `config` is its configuration, or what its `config.json` holds; 0 when that tells no positions.
+    `config` is its configuration, or the content of its `config.json`. The result is 0 if that has no positions.
     """
     values = config if isinstance(config, Mapping) else config.to_dict()
     positions = int(values.get("max_position_embeddings") or 0)
@@ -120,7 +120,7 @@ def context_length(config: "PretrainedConfig | Mapping[str, Any]") -> int:
 
 
 def parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Number of weights with `vocab_size` embedding rows: Mellum-4b has 4,019,248,128 with 98,304 untied rows."""
+    """Return the number of weights with `vocab_size` embedding rows; 4,019,248,128 for Mellum-4b with 98,304 rows."""
     head_width = config.width // config.heads
     attention = config.width * head_width * (2 * config.heads + 2 * config.kv_heads)
     layer = attention + 3 * config.width * config.mlp_width + 2 * config.width
@@ -129,10 +129,10 @@ def parameters(config: ModelConfig, vocab_size: int) -> int:
 
 
 def flops_per_token(config: ModelConfig, vocab_size: int, tokens: int) -> float:
-    """Floating-point operations of a training step per token of a sequence of `tokens`: 6 N + 6 L D T.
+    """Return the floating-point operations of a training step per token of a sequence of `tokens`: 6 N + 6 L D T.
 
-    N leaves out the input embedding, which is no matrix product; the second term is causal attention, half of the
-    12 L D T of PaLM (arXiv 2204.02311, appendix B).
+    N excludes the input embedding, which is not a matrix product. The second term is causal attention, half of PaLM's
+    12 L D T (arXiv 2204.02311, appendix B).
     """
     looked_up = 0 if config.tie_embeddings else vocab_size * config.width
     matrix_weights = parameters(config, vocab_size) - looked_up
@@ -140,7 +140,7 @@ def flops_per_token(config: ModelConfig, vocab_size: int, tokens: int) -> float:
 
 
 def cache_bytes_per_token(config: ModelConfig, itemsize: int = 2) -> int:
-    """Bytes of keys and values that a server keeps per token: Mellum-4b 368,640 in bf16."""
+    """Return the bytes of keys and values that a server keeps per token; 368,640 for Mellum-4b in bf16."""
     return 2 * config.layers * config.kv_heads * (config.width // config.heads) * itemsize
 
 
@@ -156,14 +156,14 @@ def training_bytes(
     device: str = "cuda",
     trained: int | None = None,
 ) -> float:
-    """An estimate of the bytes that one worker needs to train; docs/log.md has it beside measured peaks.
+    """Return an estimate of the bytes that one worker needs to train; docs/log.md compares it with measured peaks.
 
-    - With LoRA `trained` weights are beside the others, which have neither gradient nor moments.
-    - Weights and gradients are whole on each worker, the moments are split (ZeRO-1). DeepSpeed (`sharded`) keeps its
-      share of weights and gradients once more, in one piece.
+    - With LoRA, `trained` weights are added to the others, which have neither gradients nor moments.
+    - Each worker has all weights and gradients; the moments are split (ZeRO-1). DeepSpeed (`sharded`) keeps a second
+      copy of its share of weights and gradients.
     - Activations are those that Llama's backward pass keeps: about 16 D + 4 MLP numbers per layer and token; with
-      `recompute` one layer's, and D per layer.
-    - Of the logits, at most LOGITS at a time, each LOGIT_BYTES, and in the type of the products if that is shorter.
+      `recompute`, those of one layer, and D per layer.
+    - At most LOGITS logits exist at a time, each with LOGIT_BYTES, plus `itemsize` bytes if that is below 4.
     - PROCESS_BYTES for Python, its packages and the device's libraries.
     """
     count = parameters(config, vocab_size)

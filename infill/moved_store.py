@@ -1,4 +1,4 @@
-"""An MLflow database that was moved or copied with its run: point its absolute paths at where the run is now.
+"""Relocation of an MLflow database that was moved or copied with its run: its absolute paths are updated.
 
 MLflow keeps absolute paths in its tables (where a run's files are, what a model version points to), and reads them
 itself. So each experiment that Infill makes in a sqlite file is tagged with the folder of that file. Where the tag
@@ -27,7 +27,7 @@ PATHS: Final = (
     ("registered_model_tags", "value"),
     ("logged_models", "artifact_location"),
 )
-"""Tables and columns of MLflow that hold paths, plain or as `file://`."""
+"""Tables and columns of MLflow that contain paths, plain or as `file://` URIs."""
 
 
 def relocate(database: Path) -> None:
@@ -38,7 +38,7 @@ def relocate(database: Path) -> None:
         with contextlib.closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection:
             if _old_homes(connection, database.parent):
                 connection.execute("BEGIN IMMEDIATE")
-                for home in _old_homes(connection, database.parent):  # again: another process may have been quicker
+                for home in _old_homes(connection, database.parent):  # again: another process may have been faster
                     _rewrite(connection, *_moved(home, database.parent))
                 connection.execute("COMMIT")
     except sqlite3.Error as error:
@@ -52,7 +52,7 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def _old_homes(connection: sqlite3.Connection, home: Path) -> list[Path]:
-    """Return the folders that the database says it is in, without the one that it is in."""
+    """Return the folders recorded as the database's own, without its current one."""
     if "experiment_tags" not in _tables(connection):
         return []
     rows = connection.execute("SELECT DISTINCT value FROM experiment_tags WHERE key = ?", (HOME_TAG,))

@@ -1,7 +1,6 @@
-"""A step of the pipeline: what the bodies of KFP components call.
+"""A step of the pipeline, called by the bodies of KFP components.
 
-It runs its stage in this process or, on a cluster, asks for a RayJob. Besides `preflight` and `release` no other module
-knows `infill.cluster`.
+It runs its stage in this process or, on a cluster, in a RayJob.
 """
 
 import contextlib
@@ -38,10 +37,10 @@ def step(
     output: str,
     label: str = "",
 ) -> Manifest:
-    """What a KFP component's body calls: run a stage and write its manifest to the file `output`.
+    """Run a stage, write its manifest to the file `output`, and return it: the body of a KFP component.
 
-    `inputs` maps input names to manifest files; `settings` are overrides of the preset (`config.to_text`). Where
-    INFILL_CLUSTER is set, a stage that outgrows one pod runs as a RayJob. A mistake that the user can mend ends the
+    `inputs` maps input names to manifest files; `settings` are overrides of the preset (`config.to_text`). If
+    INFILL_CLUSTER is set, a stage that outgrows one pod runs as a RayJob. An error that the user can act on ends the
     process with one sentence instead of a traceback, and with the error's exit code.
     """
     _end_with_the_run()
@@ -62,36 +61,36 @@ def step(
                 label=label,
             )
         config = getattr(configuration.resolve(preset, configuration.from_text(settings)), STAGES[name].settings)
-        made = execute(name, config, inputs, store, label=label)
-        storage.write_json(output, dataclasses.asdict(made))
-    return made
+        manifest = execute(name, config, inputs, store, label=label)
+        storage.write_json(output, dataclasses.asdict(manifest))
+    return manifest
 
 
 @contextlib.contextmanager
 def sentence(name: str) -> Iterator[None]:
-    """Inside, an error that `entry.explain` knows ends the process (SystemExit) with its sentence on stderr.
+    """End the process (SystemExit), with one sentence on stderr, for an error in the block that `entry.explain` knows.
 
-    Other errors than InfillError show their traceback before it, which stands in the step's log. Libraries log their
-    warnings only, since KFP shows what each of them has to say.
+    The traceback of an error other than InfillError is printed before it, for the step's log. Libraries log only their
+    warnings, since KFP shows everything that they log.
     """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("infill").setLevel(logging.INFO)
     try:
         yield
     except Exception as error:
-        told = entry.explain(error)
-        if told is None:
+        explanation = entry.explain(error)
+        if explanation is None:
             raise
         if not isinstance(error, InfillError):
             traceback.print_exc()
-        sys.stderr.write(f"infill: {name}: {told}\n")
+        sys.stderr.write(f"infill: {name}: {explanation}\n")
         raise SystemExit(entry.exit_code(error)) from error
 
 
 def finish(state: str) -> None:
-    """What the pipeline's exit handler calls: sweep what is left of the run, and end its MLflow run.
+    """Delete the run's remaining RayJobs and end its MLflow run: the body of the pipeline's exit handler.
 
-    `state` is the run's, as KFP names it. On one machine there is nothing to do.
+    `state` is the run's final state in KFP's terms. On one machine this does nothing.
     """
     with sentence("finish"):
         run = os.environ.get(RUN, "")
@@ -106,14 +105,14 @@ def finish(state: str) -> None:
 
 
 def _join_the_run(preset: str) -> None:
-    """On a cluster: the MLflow run that all steps of the pipeline run share, unless the platform has opened one."""
+    """Join the MLflow run that all steps of a cluster's pipeline run share, unless the platform has opened one."""
     run = os.environ.get(RUN, "")
     if run and not os.environ.get(tracking.PARENT_RUN) and not os.environ.get("MLFLOW_RUN_ID"):
         os.environ[tracking.PARENT_RUN] = tracking.parent_run(f"infill-{preset}", run)
 
 
 def _end_with_the_run() -> None:
-    """End this process when the local run that started it is gone: nobody would use what it makes."""
+    """Exit this process when the local run that started it is gone: nobody would use its result."""
     pid = os.environ.get(RUN_PID)
     if pid is None:
         return

@@ -1,7 +1,7 @@
-"""The pipeline's first step: is everything there that the run needs, and what will it cost?
+"""The pipeline's first step: check that everything the run needs is available, and estimate its cost.
 
 All checks run at once and none may take longer than `PATIENCE_S`, so that a run that cannot succeed ends within a
-minute, with a sentence for each reason and nothing half-made.
+minute, with a sentence for each reason and without partial results.
 """
 
 import contextlib
@@ -32,10 +32,9 @@ log = logging.getLogger(__name__)
 
 
 def check(*, preset: str, settings: str, store: str, budget: float) -> str:
-    """The digest of what the run reads from outside (sources, base model), once nothing speaks against the run.
+    """Check a run, open its MLflow run, and return the digest of its outside inputs (sources and base model).
 
-    `budget` is in GPU-hours. Raises InputError with one sentence for each thing that is amiss; otherwise the run's
-    MLflow run is opened.
+    `budget` is in GPU-hours. Raises InputError with one sentence for each problem.
     """
     config = configuration.resolve(preset, configuration.from_text(settings))
     checks: dict[str, Callable[[], Iterator[str]]] = {
@@ -47,36 +46,37 @@ def check(*, preset: str, settings: str, store: str, budget: float) -> str:
     }
     _load(store)
     collect = _start(checks)
-    digest, found = "", []
+    digest, problems = "", []
     try:
-        digest = _content(config)  # meanwhile, and for as long as it takes: sources may be large
+        digest = _content(config)  # at the same time, without a limit: sources may be large
     except InfillError as error:
-        found.append(str(error))
-    for name, problems in collect().items():
-        found += [f"{name} did not answer within {PATIENCE_S:g} s"] if problems is None else problems
-    if found:
-        numbered = "; ".join(f"({number}) {each}" for number, each in enumerate(found, 1))
-        raise InputError(found[0] if len(found) == 1 else f"{len(found)} things are in the way: {numbered}")
+        problems.append(str(error))
+    for name, answer in collect().items():
+        problems += [f"{name} did not answer within {PATIENCE_S:g} s"] if answer is None else answer
+    if problems:
+        numbered = "; ".join(f"({number}) {each}" for number, each in enumerate(problems, 1))
+        raise InputError(problems[0] if len(problems) == 1 else f"{len(problems)} problems: {numbered}")
     if run := os.environ.get(stages.RUN, ""):
         tracking.parent_run(f"infill-{preset}", run, tags={"infill.preset": preset}, config=config)
     return digest
 
 
 def _load(store: str) -> None:
-    """Import here what the checks need: threads that import a library for the first time at once see it half-made."""
+    """Import the libraries of the checks: threads that import one at the same time may see it half initialised."""
     names = ["infill.corpus.sources", "mlflow", "sqlalchemy.exc"]
     if cluster_settings.read() is not None:
         names += ["infill.cluster.api", "infill.cluster.preflight", "infill.release.deploy", "infill.release.frame"]
     for name in names:
         importlib.import_module(name)
-    with contextlib.suppress(InfillError):  # the check of the store says what is wrong with it
+    with contextlib.suppress(InfillError):  # the check of the store reports the problem
         storage.filesystem(store)
 
 
 def _start(checks: Mapping[str, Callable[[], Iterator[str]]]) -> Callable[[], dict[str, list[str] | None]]:
-    """Start the checks; the result waits and tells what each found, in their order, None for one that takes too long.
+    """Start the checks; return a function that waits for them and returns the problems found by each, in their order.
 
-    Daemon threads, because a client library that waits for a dead server must not keep the process alive.
+    The value is None for a check that takes too long. The threads are daemons, because a client library that waits for
+    a dead server must not keep the process alive.
     """
     answers: queue.SimpleQueue[tuple[str, list[str] | BaseException]] = queue.SimpleQueue()
     until = time.monotonic() + PATIENCE_S
@@ -96,13 +96,13 @@ def _start(checks: Mapping[str, Callable[[], Iterator[str]]]) -> Callable[[], di
     def collect() -> dict[str, list[str] | None]:
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        found: dict[str, list[str] | None] = dict.fromkeys(checks)
+        problems: dict[str, list[str] | None] = dict.fromkeys(checks)
         while not answers.empty():
             name, answer = answers.get()
             if isinstance(answer, BaseException):
                 raise answer
-            found[name] = answer
-        return found
+            problems[name] = answer
+        return problems
 
     return collect
 
@@ -115,24 +115,27 @@ def _budget(preset: str, config: Preset, budget: float) -> Iterator[str]:
     if total > budget:
         most = max(hours, key=lambda name: hours[name])
         yield (
-            f"the run would take about {total:,.1f} GPU-hours ({most} alone {hours[most]:,.1f}), the budget is "
-            f"{budget:,.1f}: raise the parameter budget, or choose a smaller preset"
+            f"the run would take about {total:,.1f} GPU-hours ({most} alone {hours[most]:,.1f}), more than the budget "
+            f"of {budget:,.1f}: raise the parameter budget, or choose a smaller preset"
         )
 
 
 def _store(store: str) -> Iterator[str]:
-    """Written, read back and removed: rights differ between the three."""
+    """Write, read and remove a file, since permissions for the three may differ; yield the problems."""
     if os.environ.get(IN_A_POD) and storage.is_local(store):
-        yield f"the store {store} is a folder of this pod, which ends with it: name an object store, as s3://bucket/infill"
+        yield (
+            f"the store {store} is a folder of this pod and would be lost with it: "
+            "choose an object store, such as s3://bucket/infill"
+        )
         return
     probe, text = storage.join(store, f".preflight-{uuid.uuid4().hex}"), b"written by Infill's preflight"
     try:
         storage.write_bytes(probe, text)
         if storage.read_bytes(probe) != text:
-            yield f"the store {store} gives back something else than what was written to it: it cannot be used"
+            yield f"the store {store} returns other bytes than were written to it: choose another store"
         storage.remove(probe)
     except InfillError as error:
-        yield f"the store {store} cannot be written, read and cleaned ({error})"
+        yield f"the store {store} cannot be written, read or cleaned ({error})"
 
 
 def _mlflow() -> Iterator[str]:
@@ -150,7 +153,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
             )
         return
     if not os.environ.get(stages.RUN):
-        yield f"{stages.RUN} is not set: this step runs outside the compiled pipeline; compile it again"
+        yield f"{stages.RUN} is not set: this step does not belong to a compiled pipeline; compile the pipeline again"
         return
     from infill.cluster import api, preflight  # with the kubernetes client
 
@@ -167,8 +170,8 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
         for stage in sizing.RAY_STAGES
     ]
     connected = api.connect()
-    if found := preflight.problems(connected, jobs):
-        yield from found
+    if problems := preflight.problems(connected, jobs):
+        yield from problems
         return
     from infill.release import deploy, frame
 
@@ -194,7 +197,7 @@ def _bases(config: Preset) -> list[str]:
 
 
 def _reach(config: Preset) -> Iterator[str]:
-    """A pod fetches nothing from a package index."""
+    """Yield an error for each base that only a package index has: a pod fetches nothing from one."""
     for base in _bases(config):
         if os.environ.get(IN_A_POD) and base.startswith(storage.PACKAGE):
             yield (

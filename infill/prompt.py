@@ -2,11 +2,11 @@
 
     ( <filename>{path}\\n{content}\\n )*  <filename>{path}\\n<fim_suffix>{suffix}<fim_prefix>{prefix}<fim_middle>
 
-That is Infill's own format and Mellum's (model card of Mellum-4b-base). The formats of published base models are other
-values of the same data type. Pre-training renders whole pieces of files; SFT, DPO, evaluation and serving render what
-`infill.context.packing.pack` shows of a request within a budget.
+This is the format of Infill and of Mellum (model card of Mellum-4b-base). The formats of published base models are
+other values of the same data type. Pre-training renders whole pieces of files; SFT, DPO, evaluation and serving render
+the part of a request that `infill.context.packing.pack` selects within a budget.
 
-Text is never parsed for special tokens: an `Encoder` has none in its vocabulary, control tokens enter as ids only.
+Text is never parsed for special tokens: an `Encoder` has none in its vocabulary; control tokens are inserted as ids.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from infill.errors import InputError
 from infill.text import read_text
 
 Encode = Callable[[str], list[int]]
-"""Text to token ids, never parsing special tokens."""
+"""A function from text to token ids that never parses special tokens."""
 
 FILE_NAME: Final = "prompt_format.json"
 FILES: Final = ("tokenizer.json", FILE_NAME, "config.json")
-"""What `load_format` and `load_encoder` read of a model's folder, where it is there."""
+"""Files that `load_format` and `load_encoder` read from a model's folder, if they exist."""
 VERSION: Final = 1
-"""Raised whenever `render` would give other ids for the same request; a server refuses a version it does not know."""
+"""Increased when `render` gives other ids for the same request; a server refuses a version it does not know."""
 
 RESERVED_TOKENS: Final = (
     "<|endoftext|>",
@@ -41,7 +41,7 @@ RESERVED_TOKENS: Final = (
     "<filename>",
     *(f"<reserved_{number}>" for number in range(6, 32)),
 )
-"""The first ids of our tokenizer, in order (Mellum's first six, then a block kept for later)."""
+"""The tokens with the first ids of our tokenizer, in order (Mellum's first six, then a reserved block)."""
 
 
 class NoFimError(InputError):
@@ -63,13 +63,13 @@ class PromptFormat:
     filename: int
     """Ids of the tokens by their role; `filename` is the one that opens each file (<file_sep> in two families)."""
     item_end: str = "\n"
-    """What stands after a context item's text."""
+    """The text after a context item."""
     path_in_prefix: bool = False
-    """Whether the current file's path stands after the prefix token (StarCoder2) rather than before all three."""
+    """Whether the current file's path follows the prefix token (StarCoder2) instead of preceding all three parts."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The roles' tokens that end a middle; a tokenizer may have other control tokens (`stop_ids` of the module)."""
+        """The role tokens that end a middle; the function `stop_ids` adds the tokenizer's other control tokens."""
         return tuple(
             dict.fromkeys(
                 (self.endoftext, self.filename, self.fim_pad, self.fim_prefix, self.fim_middle, self.fim_suffix)
@@ -78,23 +78,23 @@ class PromptFormat:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over all fields, in the deployment record and the model's tags."""
+        """SHA-256 of all fields; stored in the deployment record and the model's tags."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
+        """Return the fields as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "PromptFormat":
-        """The inverse of `to_json`. Raises InputError for other fields or a version unknown to this code."""
+        """Return the format in `value`, as `to_json` gives it. Raises InputError for other fields or versions."""
         try:
             read = cls(**value)
         except TypeError as error:
             raise InputError(f"{FILE_NAME} is not a prompt format of this version of Infill: {error}") from error
         if read.version != VERSION:
             raise InputError(
-                f"the prompt format has version {read.version}, this code renders version {VERSION}; "
+                f"the prompt format has version {read.version}, but this release of Infill renders version {VERSION}; "
                 "use the release of Infill that trained the model"
             )
         return read
@@ -137,16 +137,16 @@ FAMILIES: Final[tuple[tuple[str, Mapping[str, str], Mapping[str, Any]], ...]] = 
     ("starcoder", _FILENAME_ROLES, {"order": "psm"}),
     ("mellum", _FILENAME_ROLES, {"order": "spm"}),
 )
-"""Name, token of each role, and what differs from the defaults, for the families of published base models."""
+"""Name, token of each role, and differences from the defaults, for each family of published base models."""
 MELLUM_TOKENS: Final = frozenset({"<system>", "<user>", "<assistant>", "<think>"})
-"""Special tokens of Mellum that StarCoder's tokenizer, from which it has the others, lacks."""
+"""Special tokens of Mellum that are not in StarCoder's tokenizer, which has all its others."""
 STARCODER_TOKENS: Final = frozenset({"<reponame>", "<gh_stars>", "<issue_start>", "<jupyter_start>", "<commit_before>"})
 MELLUM_ROWS: Final = 98_304
 """Rows of Mellum's embedding as released; StarCoder's has 49,152."""
 
 
 def infill_format() -> PromptFormat:
-    """The format of models that Infill trains from scratch: the reserved tokens at their ids."""
+    """Return the format of models that Infill trains from scratch: the reserved tokens at their ids."""
     ids = {token: number for number, token in enumerate(RESERVED_TOKENS)}
     roles: dict[str, Any] = {role: ids[token] for role, token in FAMILIES[-1][1].items()}
     return PromptFormat(name="infill", **roles)
@@ -155,7 +155,7 @@ def infill_format() -> PromptFormat:
 def detect_format(tokenizer: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> PromptFormat:
     """Return the format of a published model, from its `tokenizer.json` and its `config.json`, if there is one.
 
-    Raises InputError when the FIM tokens of no known family are all there.
+    Raises NoFimError when no known family has all its FIM tokens there.
     """
     ids = {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens", [])}
     ids |= {token: number for number, token in control_tokens(tokenizer).items()}
@@ -167,31 +167,31 @@ def detect_format(tokenizer: Mapping[str, Any], config: Mapping[str, Any] | None
             return PromptFormat(name=name, **fields, **differences)
     known = ", ".join(name for name, _, _ in FAMILIES)
     raise NoFimError(
-        f"the tokenizer has no fill-in-the-middle tokens of a family we know ({known}); "
-        f"choose a base model trained for infilling, pass --add-fim, or put a {FILE_NAME} beside its tokenizer"
+        f"the tokenizer has no fill-in-the-middle tokens of a known family ({known}); "
+        f"choose a base model trained for infilling, pass --add-fim, or put a {FILE_NAME} next to its tokenizer"
     )
 
 
 def is_mellum(tokens: Collection[str], config: Mapping[str, Any]) -> tuple[bool, str]:
-    """Return whether a model with the tokens of Mellum and StarCoder is Mellum, and what decided.
+    """Return whether a model with the role tokens of Mellum and StarCoder is Mellum, and the reason.
 
-    The two name the roles alike and take the parts in another order: StarCoder puts the prefix first. Granite Code has
-    StarCoder's tokenizer and order in a Llama, so the architecture alone does not tell.
+    The two have the same role tokens but another order of the parts: StarCoder puts the prefix first. Granite Code is a
+    Llama with StarCoder's tokenizer and order, so the architecture alone does not decide.
     """
     kind, rows = config.get("model_type"), config.get("vocab_size")
     if own := sorted(MELLUM_TOKENS.intersection(tokens)):
-        return True, f"the tokenizer has {own[0]}, as Mellum's alone"
+        return True, f"the tokenizer has {own[0]}, as only Mellum's does"
     if kind not in (None, "llama"):
-        return False, f"config.json has the model_type {kind}, Mellum is a llama"
+        return False, f"config.json has the model_type {kind}, but Mellum is a llama"
     if rows == MELLUM_ROWS:
-        return True, f"config.json has the vocab_size {rows}, as Mellum's alone"
+        return True, f"config.json has the vocab_size {rows}, as only Mellum's does"
     if own := sorted(STARCODER_TOKENS.intersection(tokens)):
         return False, f"the tokenizer has {own[0]} but none of Mellum's {', '.join(sorted(MELLUM_TOKENS))}"
-    return True, "nothing in the tokenizer or in config.json tells of StarCoder"
+    return True, "nothing in the tokenizer or config.json points to StarCoder"
 
 
 def why_format(folder: Path) -> str:
-    """Return which prompt format the model or tokenizer in `folder` has, and what decided."""
+    """Return the name of the prompt format of the model or tokenizer in `folder`, and the reason, as one text."""
     fmt = load_format(folder)
     if (folder / FILE_NAME).exists():
         return f"{fmt.name}: {FILE_NAME} says so"
@@ -203,12 +203,12 @@ def why_format(folder: Path) -> str:
 
 
 _MARKER: Final = re.compile(r"<[|｜].+[|｜]>|</?[A-Za-z][\w.:-]*>|<\[[\w-]+\]>|\[/?[A-Z][A-Z0-9_]*\]", re.DOTALL)
-"""How control tokens are spelt: <|im_end|>, <repo_name>, <[fim-suffix]>, [INST], and with DeepSeek's wide bars."""
+"""Spelling of control tokens: <|im_end|>, <repo_name>, <[fim-suffix]>, [INST], also with DeepSeek's wide bars."""
 _HTML: Final = frozenset(
     """a b blockquote body br caption code div em form h1 h2 h3 h4 h5 h6 head html i img input li link meta ol p pre
     script span strong style sub sup table tbody td tfoot th thead title tr u ul""".split()  # noqa: SIM905
 )
-"""Elements that some tokenizers have as tokens of their own; they are text."""
+"""HTML elements that are single tokens in some tokenizers; they are text."""
 
 
 def _is_marker(token: str) -> bool:
@@ -216,10 +216,10 @@ def _is_marker(token: str) -> bool:
 
 
 def control_tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
-    """Return id and name of the control tokens of a `tokenizer.json`: those that never are text.
+    """Return id and name of the control tokens of a `tokenizer.json`: those that are never text.
 
-    That a token is `special` is one sign; Qwen's <|repo_name|> and <|file_sep|> are not. So is a token that is spelt
-    like one and that no text is encoded with: an added one, or an entry of the vocabulary that no merge leads to.
+    These are the tokens marked `special`, and those spelt like a control token that no text is encoded to: an added
+    token (Qwen's <|repo_name|> and <|file_sep|> are not `special`), or an entry of the vocabulary without a merge.
     """
     added = {int(token["id"]): token for token in tokenizer.get("added_tokens", [])}
     control = {
@@ -229,7 +229,7 @@ def control_tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     }
     model = tokenizer.get("model", {})
     vocabulary = model.get("vocab", {})
-    if not isinstance(vocabulary, Mapping):  # of another kind than BPE, which an Encoder refuses
+    if not isinstance(vocabulary, Mapping):  # not BPE; an Encoder refuses it
         return control
     marked = {token: number for token, number in vocabulary.items() if number not in added and _is_marker(token)}
     if marked:
@@ -240,7 +240,10 @@ def control_tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
 
 
 def load_format(folder: Path) -> PromptFormat:
-    """The format of the model or tokenizer in `folder`: its `prompt_format.json`, else what its tokenizer tells."""
+    """Return the format of the model or tokenizer in `folder`: its `prompt_format.json`, else as `detect_format` does.
+
+    Raises InputError when neither gives a format.
+    """
     if (folder / FILE_NAME).exists():
         try:
             value = json.loads(read_text(folder / FILE_NAME))
@@ -251,7 +254,7 @@ def load_format(folder: Path) -> PromptFormat:
 
 
 def _config_json(folder: Path) -> Mapping[str, Any]:
-    """Return the model's configuration; an empty one for a tokenizer without a model, or when it is damaged."""
+    """Return the model's configuration; an empty one if it is missing (a tokenizer without a model) or damaged."""
     try:
         value = json.loads(read_text(folder / "config.json"))
     except (OSError, ValueError):
@@ -260,7 +263,7 @@ def _config_json(folder: Path) -> Mapping[str, Any]:
 
 
 def read_tokenizer(folder: Path) -> dict[str, Any]:
-    """Return the `tokenizer.json` in `folder`. Raise InputError when it is missing or damaged."""
+    """Return the `tokenizer.json` in `folder`. Raises InputError when it is missing or damaged."""
     file = folder / "tokenizer.json"
     try:
         value: dict[str, Any] = json.loads(read_text(file))
@@ -272,7 +275,7 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 class Encoder:
-    """A tokenizer without its control tokens: whatever the text, only ordinary ids come out."""
+    """A tokenizer without its control tokens: it encodes any text to ordinary ids only."""
 
     def __init__(self, tokenizer: Mapping[str, Any]) -> None:
         value = json.loads(json.dumps(tokenizer))
@@ -282,36 +285,36 @@ class Encoder:
         value["post_processor"] = None
         value["model"]["vocab"] = {
             token: number for token, number in value["model"]["vocab"].items() if token not in names
-        } | {token["content"]: token["id"] for token in value["added_tokens"]}  # else they would be numbered anew
+        } | {token["content"]: token["id"] for token in value["added_tokens"]}  # otherwise they would get new ids
         self._tokenizer = Tokenizer.from_str(json.dumps(value))
         self.json: Mapping[str, Any] = tokenizer
-        """The tokenizer as it was given, control tokens included."""
+        """The original tokenizer, control tokens included."""
         self.control: Mapping[int, str] = control
-        """Id and name of the tokens that never are text."""
+        """Id and name of the tokens that are never text."""
         ids = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
         self.vocab_size: int = max(ids) + 1
         """Rows that an embedding needs: the highest id, control tokens included, plus one."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; the names of special tokens in it are ordinary text."""
+        """Return the token ids of `text`; the names of special tokens in it are ordinary text."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, on several threads."""
+        """Return the token ids of each text, computed on several threads."""
         return [list(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids`; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def stop_ids(fmt: PromptFormat, encoder: Encoder) -> tuple[int, ...]:
-    """Return the tokens that end a middle: those of the format's roles, and every other control token."""
+    """Return the ids that end a middle: those of the format's roles, and every other control token."""
     return tuple(dict.fromkeys((*fmt.stop_ids, *sorted(encoder.control))))
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """The encoder of the tokenizer or model in `folder`. Raises InputError when there is no usable `tokenizer.json`."""
+    """Return the encoder of the tokenizer or model in `folder`. Raises InputError without a usable `tokenizer.json`."""
     value = read_tokenizer(folder)
     try:
         return Encoder(value)
@@ -321,12 +324,12 @@ def load_encoder(folder: Path) -> Encoder:
 
 @dataclass(frozen=True, kw_only=True)
 class ContextItem:
-    """A piece of another file, with where it came from and why."""
+    """A piece of another file, with its origin, score and strategy."""
 
     path: str
     text: str
     first_line: int = 1
-    """Counted from one."""
+    """Number of the first line, from 1."""
     last_line: int = 0
     score: float = 0.0
     strategy: str = ""
@@ -334,7 +337,7 @@ class ContextItem:
 
 @dataclass(frozen=True, kw_only=True)
 class FimRequest:
-    """A caret in a file: what stands before it, after it, and in other files."""
+    """A caret in a file: the text before it, after it, and in other files."""
 
     path: str
     prefix: str
@@ -347,17 +350,17 @@ class FimRequest:
 class Prompt:
     ids: list[int]
     items: tuple[ContextItem, ...]
-    """The context items in it, in prompt order."""
+    """The context items in the prompt, in prompt order."""
     prefix_tokens: int = 0
     suffix_tokens: int = 0
 
 
 def render(fmt: PromptFormat, encode: Encode, request: FimRequest, *, path_tokens: int | None = None) -> Prompt:
-    """Return the prompt of `request` as token ids, all of it, ending where the model starts to write.
+    """Return the prompt of the whole `request` as token ids; it ends where the model starts to write.
 
-    What of a request is shown within a budget is decided by `infill.context.packing.pack`. Path, prefix, suffix and
-    each item are encoded separately, so that the caret may split a token. At most `path_tokens` tokens of the current
-    file's path are kept, its last ones.
+    `infill.context.packing.pack` decides which part of a request fits in a budget. Path, prefix, suffix and each item
+    are encoded separately, so the caret may split a token. Of the current file's path, the last `path_tokens` tokens
+    are kept.
     """
     path = encode(f"{request.path}\n")
     path = path[max(0, len(path) - path_tokens) :] if path_tokens is not None else path

@@ -1,7 +1,7 @@
-"""Proxies: a request to this machine never takes one, whatever HTTP_PROXY, HTTPS_PROXY and ALL_PROXY say.
+"""HTTP clients that use no proxy for requests to this machine, whatever HTTP_PROXY, HTTPS_PROXY and ALL_PROXY contain.
 
-A proxy would look for the address on its own machine. Requests to other machines follow the environment. What the
-clients of other libraries do is told to them by `infill.entry` through NO_PROXY.
+A proxy would look for the address on its own machine. Requests to other machines follow the environment. `infill.entry`
+does the same for the clients of other libraries, by NO_PROXY.
 """
 
 import ipaddress
@@ -33,13 +33,13 @@ def is_local(url: str) -> bool:
 
 
 def client(base_url: str, **options: Any) -> httpx.Client:
-    """Return a client for `base_url`. Raises InputError for no URL, and for a proxy that cannot be used."""
+    """Return a client for `base_url`. Raises InputError for an invalid URL or a proxy that cannot be used."""
     with _explained(base_url):
         return httpx.Client(base_url=base_url, trust_env=not is_local(base_url), **options)
 
 
 def async_client(base_url: str, **options: Any) -> httpx.AsyncClient:
-    """Return a client for `base_url`. Raises InputError for no URL, and for a proxy that cannot be used."""
+    """Return an asynchronous client for `base_url`. Raises InputError for an invalid URL or an unusable proxy."""
     with _explained(base_url):
         return httpx.AsyncClient(base_url=base_url, trust_env=not is_local(base_url), **options)
 
@@ -52,6 +52,6 @@ def _explained(base_url: str) -> Iterator[None]:
         raise InputError(f"{base_url!r} is not a URL: {error}") from error
     try:
         yield
-    except (ImportError, ValueError, httpx.InvalidURL) as error:  # a SOCKS proxy needs a package that we lack
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # a SOCKS proxy needs a package that is not installed
         names = [name for name in os.environ if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}]
         raise InputError(f"the proxy in {', '.join(names) or 'the environment'} cannot be used: {error}") from error

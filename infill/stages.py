@@ -1,7 +1,7 @@
-"""The table of stages, and how one is run: its address in the store, its MLflow run, its manifest.
+"""The table of stages, and the runner of a stage: its address in the store, its MLflow run, its manifest.
 
 A step of the pipeline (`infill.pipeline_step`), the driver of a RayJob and the command line call `execute`. A stage's
-bytes live at `{store}/{stage}/{key}`; what travels between steps is the manifest.
+bytes are at `{store}/{stage}/{key}`; only manifests travel between steps.
 """
 
 import contextlib
@@ -18,32 +18,32 @@ from infill.errors import InputError
 from infill.manifest import Manifest
 
 RUN: Final = "INFILL_RUN"
-"""Identifier of the pipeline run on a cluster; the same for all its steps and their retries."""
+"""Environment variable with the identifier of a pipeline run on a cluster, the same for all steps and retries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage's place in the library and in the data flow."""
+    """A row of the table of stages."""
 
     module: str
-    """Has `run(config, *inputs, output)`, `STAGE` and `VERSION`; and `external(config)` if it reads more than its
-    inputs: names and digests of that."""
+    """Module with `run(config, *inputs, output)`, `STAGE` and `VERSION`; and with `external(config)`, which returns
+    names and digests, if the stage reads more than its inputs."""
     settings: str
-    """Its field of a `Preset`."""
+    """Name of the stage's field in a `Preset`."""
     inputs: tuple[str, ...] = ()
     """Names of the artifacts that `run` takes, in order."""
     about: str
-    """What it makes, for --help."""
+    """Description of the stage for --help."""
 
 
 EVALUATED: Final = ("base", "sft", "dpo")
-"""The models of a run, in the order in which they are made."""
+"""The models of a run, in the order of their training."""
 
 STAGES: Final[Mapping[str, Stage]] = {
     "corpus": Stage(
         module="infill.corpus.build",
         settings="corpus",
-        about="read sources and keep what may be trained on; everything else is kept with the reason for its removal",
+        about="read sources, keep the files that may be trained on, and record why each other file was removed",
     ),
     "tokenizer": Stage(
         module="infill.tokenizer",
@@ -101,7 +101,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         module="infill.release.deploy",
         settings="deploy",
         inputs=("decision",),
-        about="write the deployment record that `infill serve` obeys; on a cluster, put the model behind KServe",
+        about="write the deployment record that `infill serve` reads; on a cluster, serve the model by KServe",
     ),
     "report": Stage(
         module="infill.report",
@@ -123,7 +123,7 @@ STAGES: Final[Mapping[str, Stage]] = {
 
 
 def address(name: str, config: Any, inputs: Mapping[str, str], store: str) -> str:
-    """Where stage `name` puts what it makes of `config` and the artifacts `inputs` (name -> URI)."""
+    """Return the URI in `store` for the result of stage `name` with `config` and `inputs` (URIs by name)."""
     module = _module(name)
     key = manifest.key(module.STAGE, module.VERSION, config, _digests(module, config, inputs))
     return storage.join(store, name, key)
@@ -132,11 +132,11 @@ def address(name: str, config: Any, inputs: Mapping[str, str], store: str) -> st
 def execute(
     name: str, config: Any, inputs: Mapping[str, str], store: str, *, output: str = "", label: str = ""
 ) -> Manifest:
-    """Run stage `name`, or find that it has been run; return its manifest.
+    """Run stage `name`, unless its result exists; return its manifest.
 
-    `inputs` maps each of the stage's input names to the URI of a finished artifact or of its manifest. The result goes
-    to `output`, by default to its address in `store`. `label` names the MLflow run where a stage runs more than once.
-    Raises InputError for a missing input.
+    `inputs` maps each of the stage's input names to the URI of a finished artifact or of its manifest. The result is
+    written to `output`, by default its address in `store`. `label` names the MLflow run of a stage that runs more than
+    once. Raises InputError for a missing input.
     """
     stage = STAGES[name]
     missing = [wanted for wanted in stage.inputs if wanted not in inputs]
@@ -156,7 +156,7 @@ def execute(
 
 
 def read_decision(folder: str) -> dict[str, Any]:
-    """The gate's decision in the artifact of the register stage."""
+    """Return the gate's decision from the artifact of the register stage."""
     value: dict[str, Any] = storage.read_json(storage.join(folder, "decision.json"))
     return value
 
@@ -172,10 +172,10 @@ def _digests(module: ModuleType, config: Any, inputs: Mapping[str, str]) -> dict
 
 @contextlib.contextmanager
 def _alone(output: str) -> Iterator[None]:
-    """Wait until no other process of this machine works on `output`, and keep others waiting.
+    """Hold a lock on the local folder `output`, so that no other process of this machine writes to it.
 
-    A step whose run was killed may live on for a moment; two writers in one folder would spoil it. On an object store
-    the orchestrator sees to it that a step runs once.
+    A step of a killed run may live on for a moment; two writers would damage the folder. On an object store, the
+    orchestrator ensures that a step runs once.
     """
     if not storage.is_local(output):
         yield

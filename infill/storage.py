@@ -1,8 +1,8 @@
 """Files in the store, addressed by URI: a local path or anything that fsspec knows (`s3://`, `gs://`, `memory://`).
 
 A file appears whole or not at all. On a local disk it is written to a temporary name in the same folder, synced and
-renamed. An object store publishes an object only when its upload has ended, and needs no second name; what a killed
-process has sent of a large one is never seen, and goes when the bucket's rule for unfinished uploads says so.
+renamed. An object store publishes an object only when its upload has ended, so no second name is needed; the unfinished
+upload of a killed process stays invisible until the bucket's lifecycle rule removes it.
 """
 
 import contextlib
@@ -26,36 +26,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOCATION: Final[Mapping[str, bool]] = {"location": True}
-"""Metadata of a dataclass field that holds paths or URIs: what a user gives for it goes through `absolute`."""
+"""Metadata of a dataclass field with paths or URIs: the user's values are passed to `absolute`."""
 PATHS: Final[Mapping[str, bool]] = {**LOCATION, "paths": True}
-"""Metadata of a field that holds a list of them."""
+"""Metadata of a dataclass field with a list of paths."""
 PACKAGE: Final = "package:"
-"""What starts the name of a base model that a Python distribution carries (`infill.bases`)."""
+"""Prefix of the name of a base model in a Python distribution (`infill.bases`)."""
 CHUNK_BYTES: Final = 1 << 20
 ROW_GROUP: Final = 1_024
 """Rows of a parquet file's row group."""
 IN_MEMORY: Final = 64 << 20
 _LAST: Final = "manifest.json"
-"""Its presence says that a folder is whole: it comes last and goes first."""
+"""The file whose presence means that a folder is complete: it is written last and removed first."""
 _REMOTE: Final[dict[str, Any]] = {"use_listings_cache": False}
-"""Another process may have written what we are about to look for."""
+"""Options of remote file systems; no listings cache, since other processes write too."""
 _S3: Final[dict[str, Any]] = {
     "config_kwargs": {"connect_timeout": 3, "read_timeout": 20, "retries": {"max_attempts": 2}}
 }
-"""An address where nobody answers is a sentence within a minute: three attempts, and s3fs makes five of each."""
+"""Options of S3, so that an unreachable address is an error within a minute: three attempts, each made five times by
+s3fs."""
 _REMOTE_SCHEME: Final = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 _FILE_URI: Final = re.compile(r"file:(?://([^/]*))?(/.*|$)", re.IGNORECASE | re.DOTALL)
 _CLIENTS: Final = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
-"""Packages whose errors are those of an object store."""
+"""Packages whose exceptions are errors of an object store."""
 
 
 def is_local(uri: str) -> bool:
-    """Whether `uri` names a file of this machine: a plain path or a `file:` URI."""
+    """Return whether `uri` names a file of this machine: a plain path or a `file:` URI."""
     return _REMOTE_SCHEME.match(uri) is None
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of `uri` and the path inside it.
+    """Return the file system of `uri` and the path inside it.
 
     Raises StorageError when the protocol is unknown or its package is not installed.
     """
@@ -70,14 +71,14 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` with `parts` below it."""
+    """Return `uri` extended by `parts`, joined by slashes."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def local_path(uri: str) -> Path:
     """Return the absolute path of a local URI, with `~` expanded and the escapes of a `file:` URI decoded.
 
-    Raises StorageError for a remote URI, InputError for a user, a host or a character that does not exist.
+    Raises StorageError for a remote URI, InputError for an unknown user, a foreign host or a null character.
     """
     if not is_local(uri):
         raise StorageError(f"{uri} is not on this machine")
@@ -92,7 +93,7 @@ def local_path(uri: str) -> Path:
 
 
 def _path_in(uri: str) -> str:
-    """Return the path in a `file:` URI (RFC 8089), decoded; any other text as it is."""
+    """Return the path in a `file:` URI (RFC 8089), decoded; any other text unchanged."""
     match = _FILE_URI.match(uri)
     if match is None:
         return uri
@@ -105,21 +106,21 @@ def _path_in(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Return what a user gave as a path or URI so that it means the same in every process and folder.
+    """Return a user's path or URI in a form that means the same in every process and folder.
 
-    A local one becomes an absolute path without links, from the working directory and with `~` expanded; a remote one
-    is left alone. Every option, setting and environment variable that names a place goes through here.
+    A local one becomes an absolute path without links, based on the working directory and with `~` expanded; a remote
+    one is unchanged. Use this for every option, setting and environment variable that names a place.
     """
     return str(local_path(uri).resolve()) if is_local(uri) and not uri.startswith(PACKAGE) else uri
 
 
 def parent(uri: str) -> str:
-    """Return the folder of a file or folder."""
+    """Return the folder that contains a file or folder."""
     return uri.rstrip("/").rpartition("/")[0]
 
 
 def relative(uri: str, folder: str) -> str:
-    """Return the path from `folder` to `uri`, both absolute; "" when they share no folder."""
+    """Return the path from `folder` to `uri`, both absolute; "" if they share no folder."""
     (place, target), (start_place, start) = _parts(uri), _parts(folder)
     if place != start_place or target.parts[:2] != start.parts[:2]:
         return ""
@@ -127,7 +128,7 @@ def relative(uri: str, folder: str) -> str:
 
 
 def follow(folder: str, path: str) -> str:
-    """Return the URI that `path`, as `relative` gives it, leads to from where `folder` is now; a URI as it is."""
+    """Return the URI to which `path`, a result of `relative`, leads from `folder`; return a remote URI unchanged."""
     if not is_local(path):
         return path
     place, start = _parts(folder)
@@ -135,7 +136,7 @@ def follow(folder: str, path: str) -> str:
 
 
 def _parts(uri: str) -> tuple[str, PurePosixPath]:
-    """Return the scheme, with its slashes, and the path after it, which begins with the bucket."""
+    """Return the scheme with its slashes ("" for a local path), and the path, which begins with the bucket."""
     if is_local(uri):
         return "", PurePosixPath(local_path(uri))
     scheme, path = uri.split("://", 1)
@@ -152,39 +153,43 @@ def _errors(doing: str, uri: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
             raise
-        told = getattr(error, "strerror", None) or str(error)
-        check = "free space and rights" if is_local(uri) else "the store's address, the credentials and their rights"
-        raise StorageError(f"cannot {doing} {uri}: {told}; check {check}") from error
+        cause = getattr(error, "strerror", None) or str(error)
+        check = (
+            "free space and permissions"
+            if is_local(uri)
+            else "the store's address, the credentials and their permissions"
+        )
+        raise StorageError(f"cannot {doing} {uri}: {cause}; check {check}") from error
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder stands at `uri`."""
+    """Return whether there is a file or folder at `uri`."""
     fs, path = filesystem(uri)
     with _errors("look at", uri):
         return bool(fs.exists(path))
 
 
 def is_file(uri: str) -> bool:
-    """Whether a file, not a folder, stands at `uri`."""
+    """Return whether there is a file, not a folder, at `uri`."""
     fs, path = filesystem(uri)
     with _errors("look at", uri):
         return bool(fs.isfile(path))
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
-    """URIs of all files below the folder `uri` whose name ends in `suffix`, sorted; empty when there is no folder.
+    """Return the URIs of all files below the folder `uri` whose name ends in `suffix`, sorted.
 
-    Those of local files are absolute paths.
+    Local files are absolute paths. The list is empty if there is no such folder.
     """
     fs, path = filesystem(uri)
     with _errors("list", uri):
-        found = fs.find(path) if fs.exists(path) else []
+        names = fs.find(path) if fs.exists(path) else []
     root, folder = path.rstrip("/"), path if is_local(uri) else uri
-    return sorted(join(folder, str(name)[len(root) :]) for name in found if str(name).endswith(suffix))
+    return sorted(join(folder, str(name)[len(root) :]) for name in names if str(name).endswith(suffix))
 
 
 def sizes(uri: str) -> dict[str, int]:
-    """Return the bytes of each file below the folder `uri`, by its path there; empty when there is no folder."""
+    """Return the size in bytes of each file below the folder `uri`, by its path there; empty without a folder."""
     fs, path = filesystem(uri)
     with _errors("list", uri):
         files = fs.find(path, detail=True) if fs.exists(path) else {}
@@ -193,7 +198,7 @@ def sizes(uri: str) -> dict[str, int]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The content of a file. Raises InputError when it is missing."""
+    """Return the content of a file. Raises InputError when it is missing."""
     fs, path = filesystem(uri)
     with _errors("read", uri):
         return bytes(fs.cat_file(path))
@@ -209,7 +214,7 @@ def open_read(uri: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_write(uri: str) -> Iterator[BinaryIO]:
-    """A binary file that appears at `uri` when the block ends well, and not at all when it raises."""
+    """Open a binary file that appears at `uri` when the block ends, and not at all when the block raises."""
     with _errors("write", uri), _renamed(local_path(uri)) if is_local(uri) else _uploaded(uri) as file:
         yield file
 
@@ -234,9 +239,9 @@ def _renamed(target: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _uploaded(uri: str) -> Iterator[BinaryIO]:
-    """Sent in parts while it is written where the store is an object store, else at once when it is whole.
+    """Open a remote file that is uploaded in parts to an object store, and at the end of the block to other stores.
 
-    fsspec's own transactions are of no use: all threads share the one of a file system.
+    fsspec's transactions cannot be used: all threads share the one of a file system.
     """
     fs, path = filesystem(uri)
     if not fs.async_impl:
@@ -249,7 +254,7 @@ def _uploaded(uri: str) -> Iterator[BinaryIO]:
     try:
         yield file
     except BaseException:
-        file.forced = True  # close() shall not send the rest and publish it
+        file.forced = True  # keeps close() from sending the rest and publishing it
         file.close()
         file.discard()
         raise
@@ -257,7 +262,7 @@ def _uploaded(uri: str) -> Iterator[BinaryIO]:
 
 
 def publish(file: Path, target: Path) -> None:
-    """Rename `file`, which is complete, to `target` on the same file system, durably."""
+    """Rename the complete `file` to `target` on the same file system, durably."""
     with file.open("rb") as content:
         os.fsync(content.fileno())
     os.replace(file, target)
@@ -274,13 +279,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file. Raises StorageError when the store cannot take it."""
+    """Write a whole file. Raises StorageError when the store cannot be written."""
     with open_write(uri) as file:
         file.write(data)
 
 
 def read_json(uri: str) -> Any:
-    """The JSON value in a file. Raises InputError when it is missing or no JSON."""
+    """Return the JSON value in a file. Raises InputError when it is missing or not JSON."""
     try:
         return json.loads(read_bytes(uri))
     except ValueError as error:
@@ -290,12 +295,12 @@ def read_json(uri: str) -> Any:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, so that equal values are equal files."""
+    """Write `value` as indented JSON with sorted keys, so that equal values give equal files."""
     write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
 def read_table(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
-    """The parquet file at `uri`, or all those below it in the order of their names.
+    """Return the rows of the parquet file at `uri`, or of all those below it in the order of their names.
 
     Raises InputError when there is none, or one is damaged.
     """
@@ -318,7 +323,7 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
 
 
 def write_table(uri: str, table: "pa.Table") -> None:
-    """Write one whole parquet file, compressed with zstd, in row groups that a reader may take one by one."""
+    """Write one whole parquet file, compressed with zstd, in row groups that can be read one by one."""
     import pyarrow.parquet as pq
 
     with open_write(uri) as file:
@@ -326,7 +331,7 @@ def write_table(uri: str, table: "pa.Table") -> None:
 
 
 def sha256(uri: str) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Return the hexadecimal SHA-256 of a file's content."""
     fs, path = filesystem(uri)
     digest = hashlib.sha256()
     with _errors("read", uri), fs.open(path, "rb") as file:
@@ -336,14 +341,14 @@ def sha256(uri: str) -> str:
 
 
 def size(uri: str) -> int:
-    """Bytes of a file."""
+    """Return the size of a file in bytes."""
     fs, path = filesystem(uri)
     with _errors("look at", uri):
         return int(fs.size(path))
 
 
 def fingerprint(uri: str) -> str:
-    """Digest of the state of all files below `uri` without reading them: names, sizes, times or checksums."""
+    """Return a digest of the names, sizes and times or checksums of all files below `uri`; reads no content."""
     fs, path = filesystem(uri)
     with _errors("look at", uri):
         state = [[str(name), str(fs.checksum(name))] for name in sorted(fs.find(path))]
@@ -351,12 +356,12 @@ def fingerprint(uri: str) -> str:
 
 
 def cache() -> Path:
-    """Return the folder for what can be fetched or made again."""
+    """Return the folder for files that can be fetched or computed again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infill"
 
 
 def remove(uri: str) -> None:
-    """Remove a file or a folder with all that is in it, its manifest first; a missing one is fine."""
+    """Remove a file, or a folder and everything in it, its manifest first. Do nothing if there is none."""
     fs, path = filesystem(uri)
     for name in (f"{path.rstrip('/')}/{_LAST}", path):
         with _errors("remove", uri), contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -364,19 +369,19 @@ def remove(uri: str) -> None:
 
 
 def fetch(uri: str) -> Path:
-    """A local path with the content of `uri`: itself when it is local, else a copy in the user's cache.
+    """Return a local path with the content of `uri`: a local path itself, otherwise a copy in the user's cache.
 
-    A copy is kept under a name derived from each object's name and checksum, so a changed object is fetched again, and
-    an interrupted download is not mistaken for a whole one.
+    A copy's name is derived from each object's name and checksum, so a changed object is fetched again, and an
+    interrupted download is not mistaken for a complete one. Raises InputError when there is nothing at `uri`.
     """
     if is_local(uri):
         if not local_path(uri).exists():
-            raise InputError(f"there is nothing at {uri}")
+            raise InputError(f"there is nothing at {uri}; check the address")
         return local_path(uri)
     fs, path = filesystem(uri)
     with _errors("fetch", uri):
         if not fs.exists(path):
-            raise InputError(f"there is nothing at {uri}")
+            raise InputError(f"there is nothing at {uri}; check the address")
         target = cache() / fingerprint(uri)[:24] / PurePosixPath(path).name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -385,16 +390,16 @@ def fetch(uri: str) -> Path:
                 try:
                     os.replace(Path(partial) / target.name, target)
                 except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was quicker
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster
                         raise
     return target
 
 
 @contextlib.contextmanager
 def some_files(uri: str, names: Sequence[str]) -> Iterator[Path]:
-    """A local folder with those of the files `names` of the folder `uri` that exist; the others stay where they are.
+    """Yield a local folder with the files `names` of the folder `uri`, as far as they exist.
 
-    Raises InputError when there is no such folder on this machine.
+    For a local `uri` it is that folder itself, which must exist, else InputError is raised.
     """
     if is_local(uri):
         yield fetch(uri)
@@ -407,7 +412,7 @@ def some_files(uri: str, names: Sequence[str]) -> Iterator[Path]:
 
 
 def upload(local: Path, uri: str) -> None:
-    """Copy the files below the folder `local` to `uri`, each whole; `manifest.json`, if there is one, last."""
+    """Copy the files below the folder `local` to `uri`, each whole, and `manifest.json`, if there is one, last."""
     files = [path for path in sorted(local.rglob("*")) if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == _LAST):
         with path.open("rb") as source, open_write(join(uri, path.relative_to(local).as_posix())) as target:

@@ -1,7 +1,7 @@
-"""Grammars: which language a path is in, the syntax tree of a source text, and the units in it.
+"""Grammars: the language of a path, the syntax tree of a source text, and its syntactic units.
 
-tree-sitter counts bytes of UTF-8, editors and the rest of Infill count characters: `Source` translates. Nothing here
-recurses or walks a whole tree: a question about a position descends from the root to it in compiled code.
+tree-sitter counts UTF-8 bytes, editors and the rest of Infill count characters; `Source` converts between them. Nothing
+here recurses or walks a whole tree: a query about a position descends from the root to it in compiled code.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from infill.errors import InputError
 log: Final = logging.getLogger(__name__)
 SLOW_S: Final = 2.0
 SLOW_BYTES_PER_S: Final = 500_000
-"""A parse may take `SLOW_S` seconds and a second for each of so many bytes; usual are 4 MB a second."""
+"""A parse may take `SLOW_S` seconds plus one second per this many bytes; the usual speed is 4 MB per second."""
 _SMALL: Final = 4_096
 _GRAMMARS: Final = {
     "python": ("tree_sitter_python", "language"),
@@ -63,8 +63,8 @@ _EXTENSIONS: Final = {
 _BY_EXTENSION: Final = {extension: name for name, group in _EXTENSIONS.items() for extension in group.split()}
 _BY_NAME: Final = {"Rakefile": "ruby", "Gemfile": "ruby", "SConstruct": "python", "SConscript": "python"}
 
-# Roles of node kinds, over all grammars: a name means the same wherever it occurs. A statement is besides any
-# `..._statement`, and whatever stands in a block or at the top of the file.
+# Roles of node kinds in all grammars: a name has the same meaning in each. Statements are all kinds `..._statement`,
+# and other nodes directly in a block or at the top of the file.
 ROLES: Final = {
     "function": """
         function_definition method_declaration constructor_declaration
@@ -82,31 +82,33 @@ ROLES: Final = {
         parameters formal_parameters function_value_parameters class_parameters parameter_list lambda_parameters
         method_parameters block_parameters closure_parameters type_parameters""",
 }
-"""Role -> the node kinds that have it: functions, bodies of blocks, and what stands between call brackets."""
+"""Node kinds by role: functions, bodies of blocks, and bracketed arguments or parameters."""
 
 _TOKEN_CHARS: Final = 64
-"""A longer leaf of the tree (a comment, a string, data) is taken word by word."""
+"""A longer leaf of the tree (a comment, a string, data) is treated word by word."""
 _MAX_DEPTH: Final = 1_000
-"""Deeper than this in a file with errors nothing is trusted: people do not write it, and to look costs as much."""
+"""Nodes deeper than this in a file with errors are not trusted: people do not write them, and each level costs time."""
 _COMPLETE: Final = ("function", "statement")
 _BRACKETS: Final = {"(": ")", "{": "}", "[": "]", "<": ">", "|": "|"}
 
 
 def language_of(path: str) -> str | None:
-    """The language of a file by its name, one of LANGUAGES, or None where there is no grammar for it."""
+    """Return the language of a file by its name, one of LANGUAGES; None if there is no grammar for it."""
     name = PurePosixPath(path.replace("\\", "/")).name
     return _BY_NAME.get(name) or _BY_EXTENSION.get(name.rpartition(".")[2].lower() if "." in name else "")
 
 
 def extensions(language: str) -> list[str]:
-    """Return the extensions of files in a language, the most usual first; none where there is no grammar for it."""
+    """Return the file extensions of a language, the most common first; empty for a language without a grammar."""
     return _EXTENSIONS.get(language, "").split()
 
 
 @cache
 def grammar(language: str) -> Language:
-    """The grammar of a language in LANGUAGES, loaded at the first use. Raises InputError for any other name, and where
-    the grammar is not installed."""
+    """Return the grammar of a language in LANGUAGES, loaded at the first use.
+
+    Raises InputError for any other name, and for a grammar that is not installed.
+    """
     if language not in _GRAMMARS:
         raise InputError(f"no grammar for {language!r}; choose one of {', '.join(LANGUAGES)}")
     module, function = _GRAMMARS[language]
@@ -117,21 +119,22 @@ def grammar(language: str) -> Language:
 
 
 def parser(language: str) -> Parser:
-    """A new parser (it costs a microsecond; one must not be shared by threads). Raises InputError as `grammar` does."""
+    """Return a new parser, which threads must not share (it costs a microsecond). Raises InputError as `grammar`."""
     return Parser(grammar(language))
 
 
 class SlowParseError(Exception):
-    """A grammar does not get through a text in reasonable time."""
+    """A text that a grammar cannot parse in reasonable time."""
 
 
 def parse(source: bytes, language: str) -> Tree:
-    """The syntax tree of UTF-8 `source`, with ERROR nodes where it does not parse; its offsets are bytes.
+    """Return the syntax tree of UTF-8 `source`, with ERROR nodes where it does not parse; its offsets are bytes.
 
-    Raises SlowParseError where that takes `SLOW_S` and more: some grammars need quadratic time for nested comments that
-    are never closed, Kotlin's minutes for 60 KB of them. Processor time counts, so a busy machine changes nothing.
+    Raises SlowParseError when parsing takes too long (see SLOW_BYTES_PER_S): some grammars need quadratic time for
+    nested comments that are never closed, Kotlin's needs minutes for 60 KB of them. The limit is in processor time, so
+    a busy machine makes no difference.
     """
-    if len(source) <= _SMALL:  # asking the time costs up to a fifth of a parse
+    if len(source) <= _SMALL:  # reading the clock costs up to a fifth of a parse
         return parser(language).parse(source)
     deadline = time.thread_time() + SLOW_S + len(source) / SLOW_BYTES_PER_S
     try:
@@ -146,40 +149,40 @@ def parse(source: bytes, language: str) -> Tree:
 
 @cache
 def roles(language: str) -> dict[int, str]:
-    """Kind id of a node -> "function", "block", "arguments", "statement", or "" for what is never a unit.
+    """Return the role of node kinds by id: "function", "block", "arguments", "statement", or "" if never a unit.
 
-    A kind that is missing is a statement where it stands directly in a block or in the file.
+    A node of any other kind is a statement if its parent is a block or the file.
     """
     known = grammar(language)
     table = {name: role for role, names in ROLES.items() for name in names.split()}
-    found: dict[int, str] = {}
+    roles_by_kind: dict[int, str] = {}
     for kind in range(known.node_kind_count):
         name = known.node_kind_for_id(kind) or ""
         if not known.node_kind_is_named(kind) or "comment" in name or name in {"php_tag", "text"}:
-            found[kind] = ""
+            roles_by_kind[kind] = ""
         elif name in table or name.endswith("_statement"):
-            found[kind] = table.get(name, "statement")
-    return found
+            roles_by_kind[kind] = table.get(name, "statement")
+    return roles_by_kind
 
 
 class Source:
-    """A text and its syntax tree; all offsets that go in and come out are characters of the text.
+    """A text and its syntax tree; all offsets, arguments and results, count characters of the text.
 
-    One cursor serves all questions, so threads must not share it. The cursor is used in place of
-    `Node.first_child_for_byte`, which crashes the process on a leaf (tree-sitter 0.26.1).
+    Threads must not share a Source, since all queries use one cursor. The cursor replaces `Node.first_child_for_byte`,
+    which crashes the process on a leaf (tree-sitter 0.26.1).
     """
 
     def __init__(self, text: str, language: str) -> None:
-        """Parses `text`, lone surrogates included; one that takes too long is not sound anywhere and has no units.
+        """Parse `text`, which may have lone surrogates. A text that takes too long is nowhere sound and has no units.
 
-        Raises InputError where there is no grammar for the language.
+        Raises InputError for a language without a grammar.
         """
         source = text.encode("utf-8", "surrogatepass")
         self.text: Final = text
         try:
             tree = parse(source, language)
         except SlowParseError as error:
-            log.warning("%s: no hole is cut there", error)
+            log.warning("%s: no hole is cut in it", error)
             tree = None
         self._parsed: Final = tree is not None
         self.root: Final = (tree or parse(b"", language)).root_node
@@ -189,17 +192,17 @@ class Source:
         self._char, self._byte = translators(source) if len(source) != len(text) else (index, index)
 
     def units(self, offset: int, start: int | None, longest: int) -> list[tuple[int, int, str]]:
-        """Start, end and role of the units that hold the character at `offset`, outermost first.
+        """Return start, end and role of the units that contain the character at `offset`, outermost first.
 
-        Only those that have at most `longest` characters, counted from `start` where that is given. Units of role
-        "block" and "arguments" still have their brackets: see `interior`.
+        Only units of at most `longest` characters are included, counted from `start` unless it is None. Units with the
+        roles "block" and "arguments" include their brackets: see `interior`.
         """
         byte, char, cursor, known = self._byte(offset), self._char, self._cursor, self._roles
         top, beyond = self.root, offset + longest + 1
-        if beyond <= len(self.text):  # what reaches so far is too long: the compiled search goes past it
+        if beyond <= len(self.text):  # nodes that reach `beyond` are too long: the compiled search skips them
             top = self.root.descendant_for_byte_range(byte, self._byte(beyond)) or self.root
         child_role = "statement" if top == self.root or known.get(top.kind_id) == "block" else ""
-        found: list[tuple[int, int, str]] = []
+        units: list[tuple[int, int, str]] = []
         cursor.reset(top)
         while cursor.goto_first_child_for_byte(byte) is not None and (node := cursor.node) is not None:
             role = known.get(node.kind_id, child_role)
@@ -209,11 +212,11 @@ class Source:
                 if first > offset:
                     break
                 if last - (first if start is None else start) <= longest:
-                    found.append((first, last, role))
-        return found
+                    units.append((first, last, role))
+        return units
 
     def stripped(self, start: int, end: int) -> tuple[int, int]:
-        """`start` and `end` moved inside the whitespace there; some nodes end behind their line break."""
+        """Return the span without leading and trailing whitespace; some nodes include their line break."""
         text = self.text
         while start < end and text[end - 1].isspace():
             end -= 1
@@ -222,13 +225,13 @@ class Source:
         return start, end
 
     def interior(self, start: int, end: int) -> tuple[int, int]:
-        """`start` and `end` moved inside a pair of brackets, where they hold one, and inside the whitespace there."""
+        """Return the span without its pair of brackets, if it has one, and then without surrounding whitespace."""
         if end - start >= 2 and _BRACKETS.get(self.text[start]) == self.text[end - 1]:
             start, end = start + 1, end - 1
         return self.stripped(start, end)
 
     def token(self, offset: int) -> tuple[int, int]:
-        """Start and end of the token at `offset`, which is no whitespace: a leaf of the tree.
+        """Return start and end of the token at `offset`, which is not whitespace: a leaf of the tree.
 
         In a leaf of several words (a comment, the contents of a string) it is the word, or the single character.
         """
@@ -241,7 +244,7 @@ class Source:
         return self._word(offset)
 
     def _word(self, offset: int) -> tuple[int, int]:
-        """The word round `offset`, as far as it is near, or the single character there."""
+        """Return start and end of the word around `offset`, up to `_TOKEN_CHARS` each way, or of a single character."""
         text, start, end = self.text, offset, offset + 1
         if is_word(text[offset]):
             while start > 0 and offset - start < _TOKEN_CHARS and is_word(text[start - 1]):
@@ -251,19 +254,19 @@ class Source:
         return start, end
 
     def snap(self, start: int, end: int, longest: int) -> tuple[int, int] | None:
-        """Start and end of a run of named sibling nodes, of those that the span touches, with the highest IoU with it.
+        """Return start and end of the run of named sibling nodes that has the highest IoU with the span.
 
-        The aligned spans of AST-FIM (arXiv 2506.00204). Intersection and union are counted in bytes. None where each
-        such run has more than `longest` characters.
+        These are the aligned spans of AST-FIM (arXiv 2506.00204). Intersection and union are counted in bytes. None if
+        every such run has more than `longest` characters.
         """
         low, high = self._byte(start), self._byte(end)
         best, overlap = None, 0.0
         node = self.root.named_descendant_for_byte_range(low, high) or self.root
-        # The node that holds the span, then what the span touches inside. The whole file is no sibling of anything.
+        # The node that contains the span, then the nodes inside that it touches. The whole file has no siblings.
         pending = [self._named(node, low, high) if node == self.root else [node]]
         while pending:
             touched = pending.pop()
-            # To drop a sibling that lies wholly in the span lowers the IoU, so only the outermost two may be dropped.
+            # Dropping a sibling that is wholly in the span lowers the IoU, so only the outermost two may be dropped.
             for first, last in product(touched[:2], touched[-2:]):
                 run = self._char(first.start_byte), self._char(last.end_byte)
                 iou = _iou(first.start_byte, last.end_byte, low, high)
@@ -271,7 +274,7 @@ class Source:
                     best, overlap = run, iou
             for node in touched[:1] + touched[1:][-1:]:
                 inside = min(node.end_byte, high) - max(node.start_byte, low)
-                # A run inside the node beats the best only if the node holds more of the span than that.
+                # A run inside the node is better only if the node covers a larger share of the span than the best IoU.
                 if node.end_byte - node.start_byte > inside > overlap * (high - low):
                     pending.append(self._named(node, low, high))
         return best
@@ -280,21 +283,21 @@ class Source:
         return [child for child in self._children(parent, low, high) if child.is_named]
 
     def _children(self, parent: Node, low: int, high: int) -> list[Node]:
-        """The children of `parent` with a byte in [low, high), and those without any bytes that stand there."""
+        """Return the children of `parent` that overlap [low, high), including empty ones in it."""
         cursor = self._cursor
-        found: list[Node] = []
+        children: list[Node] = []
         cursor.reset(parent)
         more = cursor.goto_first_child_for_byte(low) is not None
         while more and (node := cursor.node) is not None and node.start_byte < high:
-            found.append(node)
+            children.append(node)
             more = cursor.goto_next_sibling()
-        return found
+        return children
 
     def is_sound(self, start: int, end: int) -> bool:
-        """Whether the parse of [start, end) can be trusted in a file with errors.
+        """Return whether the parse of [start, end) can be trusted, even in a file with errors.
 
-        The lowest node that holds the span, or at least its children that the span touches, are without errors. What
-        stands in an ERROR node is a guess, but for the functions and the statements that were complete before it.
+        It can if the lowest node that contains the span, or at least each child that the span touches, has no errors.
+        Nodes inside an ERROR node are guesses, except functions and statements that were complete before the error.
         """
         if self.sound or not self._parsed:
             return self.sound
@@ -313,21 +316,23 @@ class Source:
 
 
 def _iou(start: int, end: int, low: int, high: int) -> float:
-    """Intersection over union of [start, end) and [low, high), which meet or overlap."""
+    """Return the intersection over union of [start, end) and [low, high), which touch or overlap."""
     return (min(end, high) - max(start, low)) / (max(end, high) - min(start, low))
 
 
 def translators(source: bytes) -> tuple[Callable[[int], int], Callable[[int], int]]:
-    """Functions from byte to character offsets of UTF-8 `source` and back.
+    """Return functions from byte to character offsets of UTF-8 `source` and back.
 
-    They count the bytes that continue a character (0x80 to 0xBF, below -64 as signed bytes): few in most code.
+    They count continuation bytes (0x80 to 0xBF, below -64 as signed bytes), which are rare in most code.
     """
     continuing = np.flatnonzero(np.frombuffer(source, np.int8) < -64)
     places = array("q", continuing.tobytes())
-    characters = array("q", (continuing - np.arange(len(continuing))).tobytes())  # one more than the one they continue
+    characters = array(
+        "q", (continuing - np.arange(len(continuing))).tobytes()
+    )  # number of the character after the continued one
     return (lambda byte: byte - bisect_left(places, byte)), (lambda char: char + bisect_right(characters, char))
 
 
 def is_word(char: str) -> bool:
-    """Whether a character is a letter, a digit or an underscore."""
+    """Return whether a character is a letter, a digit or an underscore."""
     return char.isalnum() or char == "_"

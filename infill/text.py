@@ -1,8 +1,8 @@
-"""Text that others wrote: how its bytes become characters, and where its lines end.
+"""Decoding of text files, and splitting of text into lines.
 
 **Encodings.** A text file is UTF-8, with or without a byte order mark, or UTF-16 with one. The mark is not part of the
-text. Anything else is refused with a reason where the characters matter (source code: a wrong guess would be trained on
-and shown to the model), and read leniently where the ASCII in it says enough (licences, build files, `.gitignore`).
+text. Any other file is refused with a reason if the characters matter (source code: a wrong guess would be trained on
+and shown to the model), and read leniently if its ASCII is enough (licences, build files, `.gitignore`).
 
 **Lines** end in LF, CR LF or a lone CR, as in editors, the Language Server Protocol and server-sent events. Nothing
 else ends a line: `str.splitlines` also cuts at form feeds, U+0085, U+2028 and others that may stand inside a line of
@@ -22,11 +22,11 @@ Errors = Literal["strict", "replace", "surrogateescape"]
 
 
 class DecodeError(ValueError):
-    """The bytes are not text in an encoding that we read; the message is the reason."""
+    """Bytes that are not text in a supported encoding; the message is the reason."""
 
 
 def decode(data: bytes, errors: Errors = "strict") -> str:
-    """Return the characters of a text file, without its byte order mark and with its line ends as they are.
+    """Return the characters of a text file, without its byte order mark and with its line ends unchanged.
 
     `errors` says what happens to bytes that are not UTF-8: "strict" raises DecodeError, "replace" puts U+FFFD in their
     place, "surrogateescape" keeps them as file names do (`os.fsdecode`).
@@ -51,12 +51,12 @@ def to_utf8(data: bytes) -> bytes:
 
 
 def read_text(file: str | Path, errors: Errors = "strict") -> str:
-    """Return the text of a whole file. Raises OSError, and DecodeError as `decode` does."""
+    """Return the text of a whole file. Raises OSError, or DecodeError as `decode` does."""
     return decode(Path(file).read_bytes(), errors)
 
 
 def clean(text: str) -> str:
-    """Return `text` with lone surrogates (an editor cut an emoji in half) replaced, so that it has a UTF-8 form."""
+    """Return `text` with lone surrogates replaced (an editor may cut an emoji in half), so that UTF-8 can encode it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -65,7 +65,7 @@ def clean(text: str) -> str:
 
 
 def split_lines(text: str, *, keepends: bool = False) -> list[str]:
-    """Return the lines of `text`; a line end at the very end starts no further line.
+    """Return the lines of `text`; a line end at the end of the text does not start another line.
 
     With `keepends` each line keeps its line end, so that joining the lines gives `text` again.
     """
@@ -76,15 +76,15 @@ def split_lines(text: str, *, keepends: bool = False) -> list[str]:
 
 
 def line_starts(text: str) -> list[int]:
-    """Return the offset of each line as an editor numbers them: a line end always starts another, even at the end."""
+    """Return the offset of each line as editors number them: each line end starts another line, even the last one."""
     return [0, *(match.end() for match in _LINE_END.finditer(text))]
 
 
 def first_line(text: str) -> str:
-    """Return what stands before the first line end of `text`."""
+    """Return the part of `text` before its first line end."""
     return _LINE_END.split(text, maxsplit=1)[0]
 
 
 def last_line(text: str) -> str:
-    """Return what stands after the last line end of `text`."""
+    """Return the part of `text` after its last line end."""
     return text[max(text.rfind("\n"), text.rfind("\r")) + 1 :]

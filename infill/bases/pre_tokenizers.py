@@ -1,4 +1,4 @@
-"""How a byte-level BPE cuts text before it merges: llama.cpp's names and the steps of `tokenizer.json`."""
+"""Pre-tokenizers of byte-level BPE, which split text before merging: llama.cpp's names and `tokenizer.json` steps."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,7 +8,7 @@ from infill.errors import InputError
 PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's pre-tokenizer (tokenizer.json of Qwen/Qwen2.5-Coder): words with what stands before them, single digits,
+"""Qwen2's pre-tokenizer (tokenizer.json of Qwen/Qwen2.5-Coder): words with the character before them, single digits,
 punctuation, line breaks with the blanks before them, blanks."""
 
 BYTE_LEVEL: Final = {"type": "ByteLevel", "add_prefix_space": False}
@@ -29,7 +29,7 @@ RULES: Final[tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]] = (
     ("gpt-2", ({**BYTE_LEVEL, "use_regex": True},)),
     ("llama-bpe", (_split(_LLAMA3), {**BYTE_LEVEL, "use_regex": False})),
 )
-"""llama.cpp's name of a pre-tokenizer (llama-vocab.cpp) -> its steps in `tokenizer.json`. Ours is Qwen2's."""
+"""Steps in `tokenizer.json` of each pre-tokenizer, by llama.cpp's name (llama-vocab.cpp). Ours is Qwen2's."""
 
 ALIASES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("smollm", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "starcoder"),
@@ -41,25 +41,25 @@ ALIASES: Final[Mapping[str, str]] = {
 
 
 def steps(name: str) -> list[dict[str, Any]]:
-    """Return the steps of `tokenizer.json` for llama.cpp's pre-tokenizer `name`; InputError for an unknown one."""
+    """Return the steps of `tokenizer.json` for llama.cpp's pre-tokenizer `name`. Raises InputError if it is unknown."""
     for rule, parts in RULES:
         if rule == ALIASES.get(name, name):
             return [_complete(part) for part in parts]
     known = sorted([*ALIASES, *(rule for rule, _ in RULES)])
-    raise InputError(f"the pre-tokenizer {name!r} is not one that we read ({', '.join(known)})")
+    raise InputError(f"unsupported pre-tokenizer {name!r}; choose a model with one of {', '.join(known)}")
 
 
 def _complete(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a step with the fields that the tokenizers library insists on."""
+    """Return a step with the fields that the tokenizers library requires."""
     if part["type"] == "Split":
         return {**part, "behavior": "Isolated"}
     return {**part, "trim_offsets": True} if part["type"] == "ByteLevel" else dict(part)
 
 
 def name_of(tokenizer: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name of the rules by which this `tokenizer.json` cuts text before it merges.
+    """Return llama.cpp's name of the pre-tokenizer in a `tokenizer.json`.
 
-    Raise InputError for rules that have no name there, and for a tokenizer that is not a byte-level BPE.
+    Raises InputError for one without a name there, and for a tokenizer that is not a byte-level BPE.
     """
     parts = tokenizer["pre_tokenizer"] or {}
     own = parts["pretokenizers"] if parts.get("type") == "Sequence" else [parts]
@@ -71,6 +71,6 @@ def name_of(tokenizer: Mapping[str, Any]) -> str:
             ):
                 return name
     raise InputError(
-        f"the tokenizer cuts text by rules that have no name in llama.cpp as far as we know "
-        f"({', '.join(name for name, _ in RULES)}); llama.cpp's convert_hf_to_gguf.py may know it"
+        f"the tokenizer's rules for splitting text are none of llama.cpp's {', '.join(name for name, _ in RULES)}; "
+        "try llama.cpp's convert_hf_to_gguf.py"
     )

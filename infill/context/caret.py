@@ -1,4 +1,4 @@
-"""Where the caret stands, and the text round it."""
+"""Caret positions, and the text around the caret."""
 
 import re
 from bisect import bisect_right
@@ -11,28 +11,28 @@ from infill.foreign import UnreadableError, read_bytes
 from infill.text import DecodeError, decode, first_line, line_starts
 
 Unit = Literal["characters", "utf-16", "bytes"]
-"""What columns count: characters (Unicode code points), units of UTF-16 (as the Language Server Protocol does by
-default, where an emoji counts two), or bytes of UTF-8."""
+"""Unit of columns: characters (Unicode code points), UTF-16 code units (the Language Server Protocol's default, in
+which an emoji counts two), or UTF-8 bytes."""
 CHARACTERS: Final = "characters"
 UNITS: Final[dict[Unit, tuple[str, int]]] = {
     "characters": ("utf-32-le", 4),
     "utf-16": ("utf-16-le", 2),
     "bytes": ("utf-8", 1),
 }
-"""Unit -> an encoding that takes so many bytes for each."""
+"""An encoding for each unit, and its number of bytes per unit."""
 
 _IMPORT: Final = re.compile(
-    r"\n[ \t]*(?=[ifpur#])"  # spares most lines the alternatives
+    r"\n[ \t]*(?=[ifpur#])"  # skips the alternatives for most lines
     r"((?:import|from|(?:pub )?use|using|package) [^\n]*|# ?include[^\n]*|require[^\n]*)"
 )
 _IMPORT_PARTS: Final = (" from '", ' from "', "require(")
 _HEAD_CHARS: Final = 8_000
-"""Imports are looked for in so many characters at the start of a file."""
+"""Number of characters at the start of a file in which imports are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Where the caret stands: between `prefix` and `suffix` of the file `path`."""
+    """A caret between `prefix` and `suffix` of the file `path`."""
 
     path: str
     prefix: str
@@ -42,7 +42,7 @@ class Query:
 
 
 def last_lines(text: str, count: int) -> str:
-    """The line that `text` ends in (it may be empty) and the `count` lines before it."""
+    """Return the last line of `text` (which may be empty) and the `count` lines before it."""
     start = len(text)
     for _ in range(count + 1):
         start = text.rfind("\n", 0, start)
@@ -52,7 +52,7 @@ def last_lines(text: str, count: int) -> str:
 
 
 def first_lines(text: str, count: int) -> str:
-    """The rest of the caret's line and the `count` lines behind it."""
+    """Return the rest of the caret's line and the `count` lines after it."""
     end = -1
     for _ in range(count + 1):
         end = text.find("\n", end + 1)
@@ -62,7 +62,7 @@ def first_lines(text: str, count: int) -> str:
 
 
 def imports(prefix: str) -> str:
-    """The lines at the start of a file that name other files, in the languages we know."""
+    """Return the import lines at the start of a file, in the languages we know."""
     head = prefix[:_HEAD_CHARS]
     lines: list[str] = _IMPORT.findall(f"\n{head}")
     for part in _IMPORT_PARTS:
@@ -75,7 +75,7 @@ def imports(prefix: str) -> str:
 
 
 def read_source(file: Path) -> str:
-    """Return the text of a file that a user named, without a byte order mark and with its line ends as they are.
+    """Return the text of a file that a user named, without a byte order mark and with its line ends unchanged.
 
     Raises InputError when it cannot be read or is not text.
     """
@@ -88,10 +88,10 @@ def read_source(file: Path) -> str:
 
 
 def split_at(source: str, line: int, column: int, unit: Unit = CHARACTERS) -> tuple[str, str]:
-    """Return what stands before and after a caret; its line and column count from 1, the column in `unit`.
+    """Return the text before and after a caret, whose line and column count from 1, the column in `unit`.
 
-    Lines end as `text.line_starts` says; the column after the last character of a line is the caret at its end.
-    Raises InputError when the text has no such place.
+    Lines are those of `text.line_starts`; the column after the last character of a line is its end. Raises InputError
+    when the text has no such position.
     """
     starts = line_starts(source)
     if not 1 <= line <= len(starts):
@@ -102,7 +102,7 @@ def split_at(source: str, line: int, column: int, unit: Unit = CHARACTERS) -> tu
 
 
 def _characters(content: str, line: int, column: int, unit: Unit) -> int:
-    """Return how many characters of a line stand before a column."""
+    """Return the number of characters of a line before a column."""
     encoding, size = UNITS[unit]
     data = content.encode(encoding)
     width = len(data) // size
@@ -111,11 +111,11 @@ def _characters(content: str, line: int, column: int, unit: Unit) -> int:
     try:
         return len(data[: (column - 1) * size].decode(encoding))
     except UnicodeDecodeError as error:
-        raise InputError(f"column {column} of line {line} lies inside a character; count in {unit}") from error
+        raise InputError(f"column {column} of line {line} is inside a character; count columns in {unit}") from error
 
 
 def position(source: str, offset: int) -> tuple[int, int]:
-    """Return the line and the column of a place in a text, both from 1, the column in characters."""
+    """Return the line and the column of an offset in a text, both from 1, the column in characters."""
     starts = line_starts(source)
     line = bisect_right(starts, offset)
     return line, offset - starts[line - 1] + 1

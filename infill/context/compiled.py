@@ -1,7 +1,7 @@
-"""The decorator of inner loops: compiled ahead of time in the images, by numba at the first call elsewhere.
+"""The decorator of inner loops: compiled ahead of time in images, otherwise by numba at the first call.
 
-`python -m tools.kernels` compiles every loop for the types it is called with and puts the result beside this file, so
-that an image needs neither numba nor LLVM (195 MB) and compiles nothing when it starts.
+`python -m tools.kernels` compiles each loop for its types and writes the result next to this file, so that an image
+needs neither numba nor LLVM (195 MB) and compiles nothing at its start.
 """
 
 import hashlib
@@ -22,15 +22,16 @@ TABLE: Final = "_kernels.json"
 SOURCES: Final = ("context/kernels", "context/scoring", "corpus/shingles")
 """Modules of loops, below `infill`; their last names differ."""
 ANY_STRIDE: Final = "A"
-"""Ends the type of an array that need not be contiguous; other arrays end in C, scalars are `int` or `float`."""
+"""Last letter of the type of an array that need not be contiguous; other arrays end in C, scalars in neither."""
 
 Loop = Callable[..., Any]
 
 
 def njit(*, cache: bool) -> Callable[[Loop], Loop]:
-    """As numba's, unless this package holds `function` compiled ahead of time.
+    """Return a decorator like numba's, which prefers the loop that was compiled ahead of time if there is one.
 
-    Raises ImportError when what it holds was made of other source, or when it holds none and numba is missing.
+    The decorator raises ImportError when the compiled loops are of another source, or when there are none and numba is
+    not installed.
     """
 
     def compile_loop(function: Loop) -> Loop:
@@ -39,14 +40,14 @@ def njit(*, cache: bool) -> Callable[[Loop], Loop]:
             try:
                 from numba import njit as numba_njit
             except ModuleNotFoundError as error:
-                what = (
-                    "the context engine's inner loops are not compiled here, and numba, which compiles them, is missing"
+                problem = (
+                    "the context engine's inner loops are not compiled, and numba is not installed to compile them"
                 )
-                raise ImportError(f"{what}: pip install 'infill[jit]', or take a wheel of `make wheels`") from error
+                raise ImportError(f"{problem}: pip install 'infill[jit]', or use a wheel of `make wheels`") from error
 
             compiled: Loop = numba_njit(cache=cache)(function)
             return compiled
-        # One that only other loops call is part of them.
+        # A loop that is called only by other loops is compiled into them.
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         return _dispatcher(name, loops[name]) if name in loops else function
 
@@ -54,20 +55,20 @@ def njit(*, cache: bool) -> Callable[[Loop], Loop]:
 
 
 def source_digest() -> str:
-    """SHA-256 of the modules that hold the loops."""
+    """Return the SHA-256 of the modules with the loops."""
     folder = Path(__file__).parents[1]
     return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()
 
 
 @cache
 def _loops() -> dict[str, list[tuple[Loop, tuple[str, ...]]]] | None:
-    """Name of a loop -> its compiled versions with the types that each takes; None where nothing was compiled."""
+    """Return the compiled versions of each loop with their argument types, by name; None if nothing was compiled."""
     file = Path(__file__).parent / TABLE
     if not file.exists():
         return None
     table = json.loads(read_text(file))
     if table["source"] != source_digest():
-        raise ImportError(f"{file} was made of other source: delete it, or run `python -m tools.kernels`")
+        raise ImportError(f"{file} was compiled from another source: delete it, or run `python -m tools.kernels`")
     module = importlib.import_module(f"{__package__}.{MODULE}")
     return {
         name: [(getattr(module, version["export"]), tuple(version["types"])) for version in versions]
@@ -76,13 +77,13 @@ def _loops() -> dict[str, list[tuple[Loop, tuple[str, ...]]]] | None:
 
 
 def _dispatcher(name: str, versions: Sequence[tuple[Loop, tuple[str, ...]]]) -> Loop:
-    """The loop, after a look at the types: compiled code takes any bytes for the array that it expects."""
+    """Return the loop with a check of its argument types: compiled code would read any bytes as the expected array."""
 
     def call(*arguments: Any) -> Any:
         for function, types in versions:
             if len(types) == len(arguments) and all(map(_fits, arguments, types)):
                 return function(*arguments)
-        raise TypeError(f"{name} is not compiled for {[_told(each) for each in arguments]}: extend tools.kernels")
+        raise TypeError(f"{name} is not compiled for {[_type_name(each) for each in arguments]}: extend tools.kernels")
 
     return call
 
@@ -95,5 +96,5 @@ def _fits(value: Any, wanted: str) -> bool:
     return wanted == "int" and isinstance(value, int | np.integer)
 
 
-def _told(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return f"{value.dtype.str} {value.strides}" if isinstance(value, np.ndarray) else type(value).__name__

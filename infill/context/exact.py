@@ -1,6 +1,6 @@
 """Exact search over all windows of a project: intersection over union of identifiers or lines, and BM25.
 
-A score is compared as a double, ties go to the lower path, then to the lower line: the result is that of brute force.
+Scores are compared as doubles; ties go to the lower path, then to the lower line. The result is that of brute force.
 """
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -25,9 +25,9 @@ class Hit(NamedTuple):
 
 
 def top_iou(index: ProjectIndex, text: str, k: int, *, kind: Kind = "tokens", without: str = "") -> list[Hit]:
-    """The `k` windows with the highest IoU with `text`, best first, none with IoU 0 and none of the file `without`.
+    """Return the `k` windows with the highest IoU with `text`, best first; none with IoU 0, none of file `without`.
 
-    `tokens` compares sets of identifiers, `lines` sets of stripped lines that hold a letter or digit.
+    `tokens` compares sets of identifiers, `lines` sets of stripped lines that contain a letter or digit.
     """
     from infill.context import kernels, scoring
 
@@ -44,13 +44,13 @@ def top_iou(index: ProjectIndex, text: str, k: int, *, kind: Kind = "tokens", wi
 
 
 def top_bm25(index: ProjectIndex, text: str, k: int, *, without: str = "") -> list[Hit]:
-    """The `k` windows with the highest BM25 score for the distinct identifiers of `text` (Lucene's form of the idf)."""
+    """Return the `k` windows with the highest BM25 score for the distinct identifiers of `text` (Lucene's idf)."""
     from infill.context import kernels, scoring
 
     table = index.table
     terms, _, _ = kernels.occurrences(*table.lexer(text.encode(errors="replace")))
     known = np.unique(terms[terms >= 0])
-    known = known[np.argsort(table.hashes[known])]  # sums of floats must not depend on the order of arrival
+    known = known[np.argsort(table.hashes[known])]  # sums of floats must not depend on the index's history
     scores, times = np.zeros(table.block_end), np.zeros(table.block_end + 1, np.int64)
     norms = _bm25_norms(index)
     scoring.add_bm25(
@@ -69,15 +69,15 @@ def _blocks(index: ProjectIndex, path: str) -> slice:
 
 
 def _best(index: ProjectIndex, scores: "Array", tops: "Array", k: int) -> list[Hit]:
-    """The `k` highest positive scores, in order."""
+    """Return the windows with the `k` highest positive scores, in order."""
     from infill.context import scoring
 
     if k < 1:
         return []
-    found = scoring.best(scores, tops, k)
+    windows = scoring.best(scores, tops, k)
     table = index.table
-    order = np.lexsort((table.line[found], index.layout.ranks[table.file[found]], -scores[found]))[:k]
-    return [Hit(int(window), float(scores[window])) for window in found[order]]
+    order = np.lexsort((table.line[windows], index.layout.ranks[table.file[windows]], -scores[windows]))[:k]
+    return [Hit(int(window), float(scores[window])) for window in windows[order]]
 
 
 def _bm25_norms(index: ProjectIndex) -> "Array":

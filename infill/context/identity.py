@@ -1,4 +1,4 @@
-"""Which of a project's files is the current one, however its path is written: it must not be its own context."""
+"""Recognition of the current file among a project's files, in any spelling of its path: it is never its own context."""
 
 import posixpath
 import re
@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 MAX_BLANKS: Final = 256
-"""Blanks at the end of a text that may differ."""
+"""Maximum number of blanks at the end of a text that may differ."""
 END: Final = 64
 """Characters at the end of a text that are compared first."""
 _DRIVE: Final = re.compile(r"/?[A-Za-z]:/")
@@ -31,14 +31,14 @@ def normalised(path: str) -> str:
 def within(root: Path, path: str) -> str:
     """Return the path of a file that a user named, relative to the folder `root`, links in both resolved.
 
-    The path of a file outside of the folder is returned as it is.
+    The path of a file outside the folder is returned unchanged.
     """
     target, folder = (root / path).resolve(), root.resolve()
     return target.relative_to(folder).as_posix() if target.is_relative_to(folder) else Path(path).as_posix()
 
 
 def _is_rooted(path: str) -> bool:
-    """Return whether a normalised path begins somewhere else than in the project's folder."""
+    """Return whether a normalised path does not begin in the project's folder."""
     return path.startswith(("/", "../"))
 
 
@@ -49,16 +49,16 @@ def _canonical(text: str | bytes) -> str:
 
 @dataclass(frozen=True)
 class Current:
-    """The file with the caret. Another file is the same when its normalised path or its content is."""
+    """The file with the caret. Another file is the same if its normalised path or its content is."""
 
     path: str
     text: str
-    """All of the text that is known of it; empty when only the path is."""
+    """The known text of the file; empty if only the path is known."""
 
     def named_in(self, paths: Iterable[str]) -> set[str]:
-        """Return those of the paths that mean this file.
+        """Return the paths that name this file.
 
-        Where one is absolute and the other is not, the project's folder is not known: then the file is the one with the
+        If one path is absolute and the other is not, the project's folder is unknown: then the file is the one with the
         most components in common, from the end.
         """
         wanted = normalised(self.path)
@@ -72,7 +72,7 @@ class Current:
         return {path for path, length in shared.items() if length == longest > 0}
 
     def has_text(self, text: str | bytes) -> bool:
-        """Return whether `text` is this file's, apart from line ends and blanks at the end; never for a blank file."""
+        """Return whether `text` is this file's, except for line ends and trailing blanks; never for a blank file."""
         known = self._bytes if isinstance(text, bytes) else self._string
         return known.may_be(text) and _canonical(text) == self._string.text
 
@@ -86,7 +86,7 @@ class Current:
 
 
 class _Known:
-    """A text, or its bytes, with what tells most others apart from it without reading them."""
+    """A text, or its bytes, with a quick test that rules out most other texts."""
 
     def __init__(self, text: Any) -> None:
         self.text = text
@@ -95,14 +95,14 @@ class _Known:
         self._end = text[-END:].split()[-1:]
 
     def may_be(self, other: Any) -> bool:
-        """Return whether `other` has the right length and the same last word."""
+        """Return whether `other` has a possible length and the same last word."""
         if not self._end or not len(self.text) <= len(other) <= self._most:
             return False
         return bool(other[-END - MAX_BLANKS :].rstrip().endswith(self._end[0]))
 
 
 def _shared_end(left: str, right: str) -> int:
-    """Return the length of the shorter path when it is the end of the other, which begins elsewhere; else 0."""
+    """Return the length of the relative path if it is the end of the rooted one, else 0."""
     if _is_rooted(left) == _is_rooted(right):
         return 0
     inner, rooted = (right, left) if _is_rooted(left) else (left, right)

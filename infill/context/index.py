@@ -1,4 +1,4 @@
-"""The files of a project with an inverted index over them, kept up to date one file at a time."""
+"""The inverted index of a project's files, kept up to date one file at a time."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,31 +28,31 @@ class File(NamedTuple):
 
 
 class ProjectIndex:
-    """Blocks and windows of all files with their identifiers and lines; for one thread at a time.
+    """An index of the blocks and windows of all files, with their identifiers and lines; for one thread at a time.
 
-    What a query finds depends on the files alone, not on the order in which they came.
+    The result of a query depends only on the files, not on the order in which they were added.
     """
 
     def __init__(self, encode: Encode | None = None) -> None:
         from infill.context.table import Table  # imports numba, which takes half a second
 
         self.encode = encode
-        """The tokenizer for the ranking by BPE tokens; without one that compares identifiers."""
+        """The tokenizer of the strategy `rag`; without one, `rag` compares identifiers."""
         self.table = Table()
         self.files: dict[str, File] = {}
         self.paths: list[str] = []
-        """Path by number of the file; empty for a number that is free."""
+        """Path by file number; empty for a free number."""
         self.left_out = LeftOut()
-        """What the index does not hold, and why."""
+        """Files that are not in the index, by reason."""
         self.stamps: dict[str, Stamp] = {}
-        """Of the files that came from a folder: what they looked like when they were read."""
+        """Stamps, from before they were read, of the files that came from a folder."""
         self._token_sets: dict[str, tuple[Array, Array]] = {}
         self.free_numbers: list[int] = []
         self._layout: Layout | None = None
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
-        """The index of (path, text) pairs; a later pair replaces an earlier one of the same path."""
+        """Return the index of (path, text) pairs; a later pair replaces an earlier one of the same path."""
         index = cls(encode)
         for path, text in documents:
             index.update(path, text)
@@ -61,9 +61,9 @@ class ProjectIndex:
 
     @classmethod
     def from_repository(cls, root: str | Path, encode: Encode | None = None, limits: Limits | None = None) -> Self:
-        """The index of the source files in a folder; `left_out` says what is not in it.
+        """Return the index of the source files in a folder; its `left_out` names the other files.
 
-        Raises InputError when `root` is no folder.
+        Raises InputError when `root` is not a folder.
         """
         index = cls(encode)
         index.refresh(root, limits)
@@ -74,26 +74,29 @@ class ProjectIndex:
         return len(self.files)
 
     def refresh(self, root: str | Path, limits: Limits | None = None) -> int:
-        """Bring the index up to date with a folder; the number of files that were read, or removed as gone.
+        """Bring the index up to date with a folder; return the number of files that were read or removed.
 
-        Only files whose size, time or inode differ from the last look are read.
+        Only files whose size, time or inode has changed are read.
         """
         return sum(1 for _ in self.refreshing(root, limits))
 
     def refreshing(self, root: str | Path, limits: Limits | None = None) -> Iterator[str]:
-        """As `refresh`, one file at a time: yield its path. In between the index may be asked and changed."""
+        """Bring the index up to date as `refresh` does, and yield the path of each file that was read or removed.
+
+        Between two files the index may be queried and changed.
+        """
         root, limits, self.left_out = Path(root), limits or Limits(), LeftOut()
         gone = set(self.files)
         for source in sources(root, limits, self.left_out):
             if self.stamps.get(source.path) == source.stamp and source.path in self.files:
                 gone.discard(source.path)
                 continue
-            found = read(root, source, limits)
-            if isinstance(found, str):
-                self.left_out.add(found, source.path)
+            text = read(root, source, limits)
+            if isinstance(text, str):
+                self.left_out.add(text, source.path)
                 continue
             gone.discard(source.path)
-            data, self.stamps[source.path] = found
+            data, self.stamps[source.path] = text
             self.update(source.path, data)
             yield source.path
         for path in gone:
@@ -101,7 +104,7 @@ class ProjectIndex:
             yield path
 
     def refresh_file(self, root: str | Path, path: str, limits: Limits | None = None) -> None:
-        """Bring the index up to date with one file of a folder, which may have come, changed or gone."""
+        """Bring the index up to date with one file of a folder, which may be new, changed or removed."""
         root, limits = Path(root), limits or Limits()
         source = source_at(root, path, limits)
         if isinstance(source, Source) and path not in self.files and len(self.files) >= limits.files:
@@ -114,7 +117,7 @@ class ProjectIndex:
         self.update(path, data)
 
     def update(self, path: str, text: str | bytes) -> None:
-        """Add `path`, or replace its text. What is not source, or above MAX_FILE_BYTES, is left out with the reason."""
+        """Add `path`, or replace its text. A file that is not source, or too large, is only added to `left_out`."""
         data = text if isinstance(text, bytes) else text.encode(errors="replace")
         old = self.files.get(path)
         if old is not None and old.data == data:
@@ -131,13 +134,13 @@ class ProjectIndex:
         self.files[path] = File(number, data, self.table.add(data, number))
 
     def tokenize_with(self, encode: Encode | None) -> None:
-        """Rank by the tokens of another tokenizer from now on."""
+        """Use another tokenizer for the strategy `rag` from now on."""
         if encode != self.encode:
             self.encode = encode
             self._token_sets.clear()
 
     def remove(self, path: str) -> None:
-        """Forget `path`; a path that is not there is fine."""
+        """Remove `path` from the index, if it is there."""
         self.stamps.pop(path, None)
         file = self.files.pop(path, None)
         if file is not None:
@@ -149,10 +152,10 @@ class ProjectIndex:
 
     @contextmanager
     def without(self, path: str, text: str = "") -> Iterator[None]:
-        """Inside, the index does not hold the current file `path`, which the request itself shows, nor a copy of it.
+        """Remove the current file `path` and its copies from the index for the length of the block.
 
-        Else its frequencies would count what stands in the hole, which no request holds when the model is served.
-        `text` is the file's where the index may hold it under another name.
+        Otherwise frequencies would include the text in the hole, which is unknown when the model is served. `text` is
+        the file's text, if the index may have it under another name.
         """
         removed = {each: self.files[each] for each in self._same(Current(path, text))}
         for each in removed:
@@ -164,17 +167,17 @@ class ProjectIndex:
                 self.update(each, file.data)
 
     def _same(self, current: Current) -> set[str]:
-        """Return the files that are the current one or have its text."""
+        """Return the paths of the current file and of files with its text."""
         named = current.named_in(self.files)
         texts = [current, *(Current(path, self.text(path)) for path in named)]
         return named | {path for path, file in self.files.items() if any(each.has_text(file.data) for each in texts)}
 
     def text(self, path: str) -> str:
-        """The text of a file."""
+        """Return the text of a file."""
         return self.files[path].data.decode(errors="replace")
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
-        """The text of `count` neighbouring blocks of a file from number `first` on, with where it stands."""
+        """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
         table, path = self.table, self.paths[self.table.file.item(first)]
         begin, last = table.byte.item(first), first + count - 1
         text = self.files[path].data[begin : table.byte.item(last) + table.size.item(last)].decode(errors="replace")
@@ -185,21 +188,21 @@ class ProjectIndex:
         )
 
     def holds(self, item: ContextItem) -> bool:
-        """Whether the item's file still has its text."""
+        """Return whether the item's file still contains its text."""
         file = self.files.get(item.path)
         return file is not None and item.text.encode(errors="replace") in file.data
 
     def windows(self, path: str) -> range:
-        """Numbers of the windows of a file: a window is two neighbouring blocks, or the only one."""
+        """Return the numbers of a file's windows: a window is two neighbouring blocks, or the only block."""
         first, count = self.files[path].span
         return range(first, first + max(count - 1, min(count, 1)))
 
     def width(self, window: int) -> int:
-        """Blocks of a window: one or two."""
+        """Return the number of blocks of a window: one or two."""
         return min(self.files[self.paths[self.table.file[window]]].span.blocks, 2)
 
     def token_set(self, data: bytes) -> "Array":
-        """The distinct BPE tokens of a text, sorted; hashes of its identifiers when the index has no tokenizer."""
+        """Return the distinct BPE tokens of a text, sorted; without a tokenizer, hashes of its identifiers."""
         if self.encode is not None:
             return np.unique(np.array(self.encode(data.decode(errors="replace")), np.int32))
         from infill.context import kernels
@@ -207,15 +210,14 @@ class ProjectIndex:
         return np.unique(kernels.occurrences(*self.table.lexer(data))[1])
 
     def window_ious(self, path: str, wanted: "Array") -> "Array":
-        """Of each window of a file the IoU of its `token_set` with the set `wanted`."""
+        """Return the IoU of the `token_set` of each window of a file with the set `wanted`."""
         sets, ends = self._window_sets(path)
         shared = np.diff(np.append(0, np.isin(sets, wanted).cumsum())[ends])
         ious: Array = shared / np.maximum(np.diff(ends) + len(wanted) - shared, 1)
         return ious
 
     def _window_sets(self, path: str) -> tuple["Array", "Array"]:
-        """The `token_set` of each window one behind the other, and where each ends, a 0 before; kept until the file
-        changes."""
+        """Return the `token_set`s of a file's windows in one array, and their bounds (0 first); cached per file."""
         file = self.files[path]
         if path not in self._token_sets:
             table, (first, count) = self.table, file.span
@@ -226,13 +228,13 @@ class ProjectIndex:
         return self._token_sets[path]
 
     def idf(self, terms: "Array") -> "Array":
-        """log(1 + (N - n + 0.5) / (n + 0.5)) with n of N blocks holding the term (BM25's idf in Lucene's form)."""
+        """Return log(1 + (N - n + 0.5) / (n + 0.5)) for terms in n of N blocks (BM25's idf in Lucene's form)."""
         seen = self.table.lengths[terms]
         return np.log1p((self.table.live_blocks - seen + 0.5) / (seen + 0.5))
 
     @property
     def layout(self) -> Layout:
-        """What the paths say. Made when first asked for after a file came or went."""
+        """The layout of the paths; computed again after a file was added or removed."""
         if self._layout is None:
             self._layout = Layout(tuple(self.paths))
         return self._layout

@@ -1,12 +1,12 @@
-"""The inner loops that keep an inverted index: cut a text into blocks, name its terms, link and unlink postings.
+"""The inner loops that maintain an inverted index: cut a text into blocks, find its terms, link and unlink postings.
 
-Compiled by numba at the first call and cached on disk. Only `index.py` imports this module, and only when an index is
-made, since importing numba takes half a second.
+They are compiled by numba at the first call, or ahead of time (see `compiled`). Other modules import this one only when
+they create or query an index, since importing numba takes half a second.
 
-A *term* is an identifier, or a line stripped of blanks. It is known by a 64-bit hash; that any two of a million terms
-share one has a chance of 3e-8. A *block* is some ten lines, a *window* two neighbouring blocks of a file (or the only
-one). A *posting* of a term is `block << 1 | first`, where `first` says that the window which starts one block earlier
-gets the term from this block: the block has a predecessor in its file, and that one lacks the term. Beside it stands a
+A *term* is an identifier, or a line stripped of blanks. It is identified by a 64-bit hash; the probability that any two
+of a million terms share a hash is 3e-8. A *block* has about ten lines, a *window* is two neighbouring blocks of a file
+(or the only one). A *posting* of a term is `block << 1 | first`; `first` means that the window that starts one block
+earlier gets the term from this block: the block has a predecessor in its file, which lacks the term. Each posting has a
 *note*: `first` again, how often the term occurs in the block, and whether it is defined there.
 """
 
@@ -26,14 +26,14 @@ _LINE_SEED = np.uint64(0xC4CEB9FE1A85EC53)
 _TOKEN_SEED = np.uint64(0x2545F4914F6CDD1D)
 
 FIRST, ONCE, TIMES, DEFINED = np.uint8(1), np.uint8(2), np.uint8(62), np.uint8(64)
-"""Parts of a note: the flag, one occurrence, the bits that count them (to 31), and the mark of a definition."""
+"""Parts of a note: the flag `first`, one occurrence, the bits that count occurrences (up to 31), and the definition."""
 
 # Classes of bytes.
 _BLANK, _MARK, _DIGIT, _LETTER, _NEWLINE, _CLOSER = 0, 1, 2, 3, 4, 5
 
 
 def byte_classes() -> Array:
-    """256 entries: blank, mark, digit, letter (with `_` and everything beyond ASCII), line feed, closing bracket."""
+    """Return the class of each of 256 bytes: blank, mark, digit, letter (with `_` and non-ASCII), line feed, closer."""
     classes = np.full(256, _MARK, np.uint8)
     classes[[ord(char) for char in " \t\r\v\f"]] = _BLANK
     classes[[ord(char) for char in "0123456789"]] = _DIGIT
@@ -56,7 +56,7 @@ def _hash(data, start, stop, seed):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def count_lines(data):  # type: ignore[no-untyped-def]
-    """Lines of `data`: one per line feed, and one more when something stands behind the last."""
+    """Return the number of lines of `data`: one per line feed, and one more for text after the last line feed."""
     count = 0
     for byte in data:
         count += byte == 10
@@ -65,10 +65,10 @@ def count_lines(data):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def cut(data, classes, lines, shortest, longest):  # type: ignore[no-untyped-def]
-    """First line (from 0) and first byte of each block; one entry more closes the last block.
+    """Return the first line (from 0) and the first byte of each block; one more entry ends the last block.
 
-    A block has `shortest` to `longest` lines (the last one may have fewer) and starts where a reader would start: at a
-    line that is little indented, follows a blank one, and is neither blank nor a closing bracket.
+    A block has `shortest` to `longest` lines (the last one may have fewer). It preferably starts at a line with little
+    indentation that follows a blank line and is neither blank nor a closing bracket.
     """
     starts = np.zeros(lines + 1, np.int64)
     price = np.full(lines + 1, 99, np.int32)
@@ -107,7 +107,7 @@ def cut(data, classes, lines, shortest, longest):  # type: ignore[no-untyped-def
 
 @njit(cache=True)
 def _find(hashes, slots, value):  # type: ignore[no-untyped-def]
-    """The term with hash `value`, or -1 - slot of the place that it would take."""
+    """Return the term with hash `value`, or -1 - slot for the slot that it would take."""
     mask = np.uint64(len(slots) - 1)
     slot = value & mask
     while True:
@@ -121,19 +121,19 @@ def _find(hashes, slots, value):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def rehash(hashes, count, slots):  # type: ignore[no-untyped-def]
-    """Enter the first `count` terms into the empty table `slots` (all -1; its length a power of two)."""
+    """Insert the first `count` terms into the empty table `slots` (all -1; its length is a power of two)."""
     for term in range(count):
         slots[-1 - _find(hashes, slots, hashes[term])] = term
 
 
 @njit(cache=True)
 def _worded(kind):  # type: ignore[no-untyped-def]
-    return kind == _LETTER or kind == _DIGIT  # noqa: PLR1714 (one comparison each, quicker to compile)
+    return kind == _LETTER or kind == _DIGIT  # noqa: PLR1714 (one comparison each, faster to compile)
 
 
 @njit(cache=True)
 def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
-    """Term (-1 for one that the index has never seen), hash, and line (from 0) of each identifier in `data`."""
+    """Return term (-1 if it is not in the index), hash, and line (from 0) of each identifier in `data`."""
     room = len(data) // 2 + 1
     terms, values, lines = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.int64)
     count, line, position = 0, 0, 0
@@ -158,7 +158,7 @@ def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
-    """Term (-1 for an unknown one), hash, and line of each line that holds a letter or digit, stripped of blanks."""
+    """Return term (-1 if unknown), hash, and number of each line with a letter or digit, stripped of blanks."""
     room = len(data) // 2 + 1
     terms, values, lines = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.int64)
     count, line, begin = 0, 0, 0
@@ -184,7 +184,7 @@ def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _enter(value, hashes, slots, state):  # type: ignore[no-untyped-def]
-    """The term with hash `value`, made if there is none; state[0] counts the terms."""
+    """Return the term with hash `value`, a new one if there is none; state[0] counts the terms."""
     term = _find(hashes, slots, value)
     if term < 0:
         slots[-1 - term] = state[0]
@@ -196,8 +196,11 @@ def _enter(value, hashes, slots, state):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _collect(values, number, keywords, hashes, slots, state, seen, place, terms, notes, count):  # type: ignore[no-untyped-def]
-    """Append the distinct terms of block `number` behind the first `count`; the new count, and how many of them the
-    block before has too. A term that follows one of the first `keywords` terms is defined here."""
+    """Append the distinct terms of block `number` after the first `count` terms.
+
+    A term that follows one of the first `keywords` terms is defined here. Returns the new count, and how many of the
+    terms are also in the previous block.
+    """
     shared, previous = 0, keywords
     for value in values:
         term = _enter(value, hashes, slots, state)
@@ -219,11 +222,11 @@ def _collect(values, number, keywords, hashes, slots, state, seen, place, terms,
 
 @njit(cache=True)
 def lex(data, classes, bounds, keywords, hashes, slots, state, seen, place):  # type: ignore[no-untyped-def]
-    """Distinct terms of each block of a file: (terms, notes, blocks).
+    """Return the distinct terms of each block of a file: (terms, notes, blocks).
 
-    `blocks` has a row a block: end of its terms, of which so many identifiers; occurrences of identifiers; distinct
-    identifiers and distinct lines of the window that starts with it (0 where there is none).
-    state[1] numbers the blocks over all calls, with a gap between two files.
+    `blocks` has one row per block: end of its terms; number of identifiers among them; occurrences of identifiers;
+    distinct identifiers and distinct lines of the window that starts with the block (0 if there is none). state[1]
+    numbers the blocks over all calls, with a gap between two files.
     """
     room = len(data) + 2
     terms, notes = np.empty(room, np.int32), np.empty(room, np.uint8)
@@ -248,7 +251,7 @@ def lex(data, classes, bounds, keywords, hashes, slots, state, seen, place):  # 
             blocks[block - 1, 3] += tokens - shared_tokens
             blocks[block - 1, 4] += count - begin - tokens - shared_lines
         else:
-            for number in range(count):  # no block before the first
+            for number in range(count):  # the first block has no predecessor
                 notes[number] &= ~FIRST
     if size > 1:
         blocks[size - 1, 3:] = 0
@@ -257,9 +260,9 @@ def lex(data, classes, bounds, keywords, hashes, slots, state, seen, place):  # 
 
 @njit(cache=True)
 def _append(term, posting, note, starts, lengths, rooms, pool, pool_notes, state):  # type: ignore[no-untyped-def]
-    """Put a posting at the end of the list of `term`; its place there, or -1 when the list is full and cannot move.
+    """Append a posting to the list of `term`; return its place there, or -1 if the list is full and cannot move.
 
-    state[2] is the end of the used part of the pool; state[3] counts what moved lists have left behind.
+    state[2] is the end of the used part of the pool; state[3] counts the places that moved lists have left unused.
     """
     length = lengths[term]
     if length == rooms[term]:
@@ -282,8 +285,8 @@ def _append(term, posting, note, starts, lengths, rooms, pool, pool_notes, state
 def link(first, done, ends, terms, notes, places, starts, lengths, rooms, pool, pool_notes, state):  # type: ignore[no-untyped-def]
     """Append the blocks of a file, numbered from `first`, to the lists of their terms, from term number `done` on.
 
-    `ends[i]` closes the terms of block first + i. Where each posting stands in its list goes to `places`. Returns how
-    many terms are done: not all when the pool is too small.
+    `ends[i]` is the end of the terms of block first + i. `places` receives the place of each posting in its list.
+    Returns the number of terms that are done, which is less than all if the pool is too small.
     """
     block = 0
     for number in range(done, len(terms)):
@@ -299,7 +302,7 @@ def link(first, done, ends, terms, notes, places, starts, lengths, rooms, pool, 
 
 @njit(cache=True)
 def unlink(begin, end, terms, places, term_starts, term_counts, starts, lengths, pool, pool_notes):  # type: ignore[no-untyped-def]
-    """Take the postings of entries `begin` to `end` of `terms` out of their lists; a list's last one fills the gap."""
+    """Remove the postings of entries `begin` to `end` of `terms` from their lists; the last posting fills the gap."""
     for number in range(begin, end):
         term = terms[number]
         gap = starts[term] + places[number]
@@ -317,7 +320,7 @@ def unlink(begin, end, terms, places, term_starts, term_counts, starts, lengths,
 
 @njit(cache=True)
 def squeeze(starts, lengths, rooms, count, pool, pool_notes, new_pool, new_notes):  # type: ignore[no-untyped-def]
-    """Copy the lists of the first `count` terms into a new pool, each with an eighth to spare; the end of the last."""
+    """Copy the lists of the first `count` terms to a new pool, each with an eighth to spare; return the used length."""
     end = 0
     for term in range(count):
         length, old = lengths[term], starts[term]

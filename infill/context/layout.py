@@ -1,4 +1,4 @@
-"""What the paths of a project say: their order, how far apart files are, and which file an import may mean."""
+"""The layout of a project: the order of its paths, the distance between files, and the files that imports name."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _FOLDER_FILES = frozenset({"__init__", "index", "mod", "lib", "main"})
 
 
 class Layout:
-    """The paths of an index by number of the file; made anew when a file comes or goes."""
+    """The paths of an index by file number; replaced when a file is added or removed."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
@@ -23,21 +23,21 @@ class Layout:
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
-        """The place of each path in alphabetical order, which settles ties."""
+        """The rank of each path in alphabetical order, which decides ties."""
         ranks = np.empty(len(self._paths), np.int64)
         ranks[sorted(range(len(self._paths)), key=self._paths.__getitem__)] = np.arange(len(self._paths))
         return ranks
 
     @cached_property
     def stems(self) -> dict[str, list[int]]:
-        """Name of a file without folder and extensions -> the files of that name."""
-        found = defaultdict(list)
+        """The numbers of the files with each stem (see `stem`)."""
+        files = defaultdict(list)
         for number, path in enumerate(self._paths):
-            found[stem(path)].append(number)
-        return found
+            files[stem(path)].append(number)
+        return files
 
     def distances(self, path: str) -> NDArray[np.float64]:
-        """Directory hops from `path` to each file."""
+        """Return the directory hops from `path` to each file."""
         folder = path.rpartition("/")[0]
         if folder not in self._distances:
             hops = {each: path_distance(path, f"{each}/x" if each else "x") for each in self._folders}
@@ -54,6 +54,6 @@ class Layout:
 
 
 def stem(path: str) -> str:
-    """The word by which an import would name this file."""
+    """Return the word by which an import would name this file."""
     name = PurePosixPath(path).name.partition(".")[0]
     return PurePosixPath(path).parent.name if name in _FOLDER_FILES else name

@@ -1,4 +1,4 @@
-"""Encode a long text that changes little from one time to the next."""
+"""Encoding, with a cache, of long texts that change little from one prompt to the next."""
 
 import re
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ _PROBE: Final = (
 
 
 _REMEMBERED: Final = 8_192
-"""Pieces and chunks, the latest used, of all prompts with the same tokenizer: some 10 MB."""
+"""Number of most recently used pieces and chunks that are cached per tokenizer: about 10 MB."""
 
 
 class Memo:
-    """An `Encode` for the texts of one prompt, most of which the prompts before had too.
+    """An `Encode` for the texts of one prompt, most of which earlier prompts had too.
 
-    A text is cut behind letters that a blank or a line feed follows, at most once a line. Byte-level BPE never merges
-    across such a place: the patterns that cut a text into words end every word of letters there and look no further
-    back. Where each piece ends depends on its own line only, so a change of the text leaves the other pieces as they
-    are. A tokenizer that does not obey encodes whole texts. The lists that come back are shared: not to be changed.
+    A text is cut after a letter that is followed by a blank or a line feed, at most once per line. Byte-level BPE never
+    merges across such a place: its patterns end every word of letters there and look no further back. The end of a
+    piece depends only on its own line, so a change of the text does not affect the other pieces. For a tokenizer
+    without this property, whole texts are encoded. The returned lists are shared and must not be changed.
     """
 
     def __init__(self, encode: Encode) -> None:
@@ -36,17 +36,17 @@ class Memo:
         self._texts: dict[str, list[int]] = {}
 
     def __call__(self, text: str) -> list[int]:
-        """What `encode(text)` gives."""
-        found = self._texts.get(text)
-        if found is None:
+        """Return the token ids of `text`, as `encode(text)` gives them."""
+        ids = self._texts.get(text)
+        if ids is None:
             pieces = _pieces(text) if self._cuts else (text,)
-            self._texts[text] = found = [token for piece in pieces for token in self._encode(piece)]
-        return found
+            self._texts[text] = ids = [token for piece in pieces for token in self._encode(piece)]
+        return ids
 
     def chunk(self, text: str) -> list[int]:
-        """The same for a text that comes again as a whole or not at all."""
-        self._texts[text] = found = self._encode(text)
-        return found
+        """Return the token ids of a text that will be repeated as a whole or not at all."""
+        self._texts[text] = ids = self._encode(text)
+        return ids
 
 
 @lru_cache(maxsize=4)
@@ -55,7 +55,7 @@ def _remembering(encode: Encode) -> Encode:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Pieces of about four lines: a line whose length is a multiple of four is cut at its first joint."""
+    """Yield pieces of about four lines: a line whose length is a multiple of four is cut at its first joint."""
     start = begin = 0
     while begin < len(text):
         end = text.find("\n", begin) + 1 or len(text)
@@ -71,7 +71,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 @lru_cache(maxsize=8)
 def _can_be_cut(encode: Encode) -> bool:
-    """Whether `encode` treats a joint as the end of a word, tried on a text of many joints."""
+    """Return whether `encode` treats joints as ends of words, tested on a text with many joints."""
     joints = [0, *(match.end() for match in _JOINT.finditer(_PROBE)), len(_PROBE)]
     pieces = [_PROBE[start:end] for start, end in pairwise(joints)]
     return [token for piece in pieces for token in encode(piece)] == encode(_PROBE)

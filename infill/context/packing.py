@@ -1,12 +1,13 @@
-"""From ranked items to a prompt within a budget of tokens, so that the next prompt can reuse this one's KV cache.
+"""The layout of prompts: ranked items are packed into a token budget so that the next prompt can reuse the KV cache.
 
-`pack` is the one layout of prompts: SFT, DPO, preferences, evaluation, the gate and serving call it, so that a model is
-trained and judged on what it is served. Without a previous prompt it depends on the request and the budget alone.
+`pack` is the only layout: SFT, DPO, preferences, evaluation, the gate and serving call it, so that a model is trained
+and evaluated on the prompts that are served. Without a previous prompt, the result depends only on the request and the
+budget.
 
-A server keeps the keys and values of a prompt up to the first token that differs from the session's last prompt. So
-what was packed last is kept while it serves: the suffix ends at the same place, the prefix starts at the same one (an
-aligned line), and the context items stay unless what others would win pays for the tokens to be computed again. The
-order of the parts and every token are `prompt.render`'s.
+A server reuses the keys and values of a session's last prompt up to the first token that differs. So the last layout is
+kept as long as it is useful: the suffix ends at the same place, the prefix starts at the same place (an aligned line),
+and the context items stay unless better ones are worth the tokens that must be computed again. `prompt.render` defines
+the order of the parts and every token.
 """
 
 import re
@@ -23,26 +24,26 @@ from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat,
 from infill.text import split_lines
 
 CHARS_PER_TOKEN: Final = 16
-"""Text beyond this many characters per token of its room is cut before it is encoded, so that 10 MB cost nothing."""
+"""Text beyond this many characters per token of its room is cut before it is encoded, so that 10 MB cost no time."""
 MAX_PATH_SHARE: Final = 0.25
-"""A path longer than this share of the budget keeps its end."""
+"""Maximum share of the budget for the path; of a longer path, the end is kept."""
 CONTROL_TOKENS: Final = 4
-"""The current file's token and the three of the hole."""
+"""Number of control tokens: the current file's and the three of the hole."""
 _LINE_END: Final = re.compile(r"\n")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     prefix_share: float = 0.5
-    """Of the room after the path, while there are context items; more when the other parts leave some."""
+    """Share of the room after the path while there are context items; more if the other parts leave room."""
     suffix_share: float = 0.25
     align_lines: int = 40
-    """The prefix starts at a multiple of so many lines, or of fewer when the budget is small."""
+    """The prefix starts at a line whose number is a multiple of this, or of less if the budget is small."""
     slack: float = 1 / 32
-    """Share of the budget that a new layout leaves free, so that typing does not soon change it."""
+    """Share of the budget that a new layout leaves free, so that typing does not change it soon."""
     prefill_price: float = 0.6
-    """Items are replaced when the share of the candidates' score that this wins is more than this price times the share
-    of the budget that is to be computed again."""
+    """Items are replaced if the gain, as a share of the candidates' score, exceeds this price times the share of the
+    budget that must be computed again."""
 
     def __post_init__(self) -> None:
         if min(self.prefix_share, self.suffix_share) <= 0 or self.prefix_share + self.suffix_share > 1:
@@ -55,10 +56,10 @@ RULES: Final = Rules()
 
 
 class Layout(NamedTuple):
-    """What of a request is shown."""
+    """The part of a request that the prompt shows."""
 
     start: int = 0
-    """Characters of the prefix that are left out."""
+    """Number of characters at the start of the prefix that are left out."""
     suffix: str = ""
     items: tuple[ContextItem, ...] = ()
 
@@ -68,11 +69,11 @@ NOTHING: Final = Layout()
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A prompt and how it came about; hand it back as `previous` to keep the KV cache warm."""
+    """A prompt and its layout; pass it as `previous` to the next call of `pack` to reuse the KV cache."""
 
     prompt: Prompt
     why_empty: str | None
-    """Why no context item is in the prompt; None when one is."""
+    """Why the prompt has no context items; None if it has some."""
     path: str = ""
     layout: Layout = NOTHING
     fmt: PromptFormat | None = None
@@ -89,11 +90,10 @@ def pack(
     holds: Callable[[ContextItem], bool] | None = None,
     rules: Rules = RULES,
 ) -> Packed:
-    """Return the prompt of `request`, at most `budget` tokens; its context holds the candidates, the best last.
+    """Return the prompt of `request` with at most `budget` tokens; the request's context has the candidates, best last.
 
-    `previous` is what was packed before in the same editor session; an item of it for which `holds` is false has
-    changed since (`ProjectIndex.holds`) and is not kept. Raises InputError when the budget is too small for the control
-    tokens.
+    `previous` is the last result in the same editor session; its items for which `holds` is false have changed since
+    (`ProjectIndex.holds`) and are dropped. Raises InputError when the budget is too small for path and control tokens.
     """
     if previous is not None and (previous.fmt != fmt or previous.encode != encode):
         previous = None
@@ -116,14 +116,14 @@ def pack(
 
 def _why_empty(request: FimRequest, candidates: tuple[ContextItem, ...]) -> str:
     if candidates:
-        return f"none of the {len(candidates)} candidates fits into the room that prefix and suffix leave"
+        return f"none of the {len(candidates)} candidates fits in the room that prefix and suffix leave"
     if request.context:
-        return "all candidates are of the current file"
+        return "all candidates are from the current file"
     return "there are no candidates: the strategy found nothing in other files, or there are none"
 
 
 class _Packer:
-    """One packing: the request, and how many tokens its parts take."""
+    """The packing of one request, with the token counts of its parts."""
 
     def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: Rules) -> None:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
@@ -134,28 +134,28 @@ class _Packer:
         self.room = budget - path - CONTROL_TOKENS
         if self.room < 0:
             raise InputError(
-                f"a budget of {budget} tokens has no room for a prompt; allow at least {CONTROL_TOKENS + path}"
+                f"a budget of {budget} tokens is too small for a prompt; allow at least {CONTROL_TOKENS + path}"
             )
         self.slack = int(rules.slack * self.room)
 
     def others(self, items: tuple[ContextItem, ...]) -> tuple[ContextItem, ...]:
-        """Return the items that are not of the current file."""
+        """Return the items that are not from the current file."""
         same = self.current.named_in({item.path for item in items})
         return tuple(item for item in items if item.path not in same and not self.current.has_text(item.text))
 
     def size(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return the number of tokens of a text."""
         return len(self.memo(text))
 
     def item_size(self, item: ContextItem) -> int:
-        """Tokens of a context item, as `render` writes it; more than the room for a text too long to be encoded."""
+        """Return the number of tokens of a context item in `render`; more than the room if its text is far too long."""
         heading, text = item_texts(self.fmt, item)
         if len(text) > self.room * CHARS_PER_TOKEN:
             return self.room + 1
         return 1 + len(self.memo.chunk(heading)) + len(self.memo.chunk(text))
 
     def layout(self, previous: Packed | None) -> Layout:
-        """What to show: as before where that is possible and still good."""
+        """Return the layout: as before if that is possible and still good."""
         old = previous.layout if previous else NOTHING
         same_file = previous is not None and previous.path == self.request.path
         items = self.others(old.items)
@@ -174,7 +174,7 @@ class _Packer:
         return Layout(start, suffix, items)
 
     def _ends_well(self, suffix: str) -> bool:
-        """Whether the suffix may end where it did."""
+        """Return whether the suffix may end where it did before."""
         if suffix == self.request.suffix:
             return self.size(suffix) <= (1 - self.rules.prefix_share) * self.room
         share = self.rules.suffix_share * self.room
@@ -182,7 +182,7 @@ class _Packer:
         return self.request.suffix.startswith(suffix) and share / 2 <= self.size(suffix) <= most
 
     def _suffix_room(self) -> int:
-        """Tokens for a new suffix: its share, and what prefix and items cannot use."""
+        """Return the tokens for a new suffix: its share, and what prefix and items cannot use."""
         share = self.rules.suffix_share * self.room
         items = self.room - share - self.rules.prefix_share * self.room if self.candidates else 0
         prefix = self.request.prefix
@@ -190,7 +190,7 @@ class _Packer:
         return int(max(share, self.room - needed - items))
 
     def _suffix_cut(self) -> str:
-        """The start of the suffix, in whole lines if possible."""
+        """Return the start of the suffix that fits in its room, in whole lines if possible."""
         allowed = self._suffix_room()
         text = self.request.suffix[: allowed * CHARS_PER_TOKEN]
         ends = [match.end() for match in _LINE_END.finditer(text)]
@@ -201,7 +201,7 @@ class _Packer:
         return ""
 
     def _starts_well(self, start: int, available: int) -> bool:
-        """Whether the prefix may start where it did, with so many tokens for it."""
+        """Return whether the prefix may start where it did before, with `available` tokens for it."""
         prefix = self.request.prefix
         if start > len(prefix) or (start and prefix[start - 1] != "\n"):
             return False
@@ -211,7 +211,7 @@ class _Packer:
         return size <= available and (not start or size >= self.rules.prefix_share * self.room / 2)
 
     def _prefix_start(self, allowed: int) -> int:
-        """Where the prefix starts so that it takes at most `allowed` tokens: at an aligned line if one is near."""
+        """Return the start of a prefix of at most `allowed` tokens: an aligned line if one is near."""
         prefix = self.request.prefix
         step, least = min(self.rules.align_lines, max(allowed // 32, 1)), len(prefix) - allowed * CHARS_PER_TOKEN
         aligned = [*takewhile(lambda start: start >= least, self._aligned_lines(step))]
@@ -222,7 +222,7 @@ class _Packer:
         return len(prefix)
 
     def _aligned_lines(self, step: int) -> Iterator[int]:
-        """Offsets of the prefix's lines whose number is a multiple of `step`, the last first."""
+        """Yield the offsets of the prefix's lines whose number is a multiple of `step`, the last first."""
         prefix = self.request.prefix
         line, start = prefix.count("\n"), len(prefix)
         while line >= 0:
@@ -232,9 +232,9 @@ class _Packer:
             line, start = line - 1, start - 1
 
     def _items(self, old: tuple[ContextItem, ...], left: int, frame: int) -> tuple[ContextItem, ...]:
-        """The items to show within `left` tokens: the first so many of the `old` ones, then new ones, the best last.
+        """Return the items to show in `left` tokens: some first items of `old`, then new ones, the best last.
 
-        `frame` tokens stand behind them and need not be computed again if the items stay.
+        The `frame` tokens after them need not be computed again if the items stay.
         """
         if not self.candidates or left < 0:
             return ()
@@ -265,9 +265,9 @@ class _Packer:
 
 
 def _fitting(places: Sequence[int], allowed: int, size: Callable[[int], int]) -> int:
-    """How many of the places have at most the allowed size, where sizes grow from place to place.
+    """Return the number of places with at most the allowed size; sizes grow from place to place.
 
-    The end is doubled until it is too far: most of the text is never looked at.
+    The search doubles the end until it is too far, so most of the text is never encoded.
     """
     end = 1
     while end <= len(places) and size(places[end - 1]) <= allowed:
@@ -276,15 +276,15 @@ def _fitting(places: Sequence[int], allowed: int, size: Callable[[int], int]) ->
 
 
 def _worths(best_first: Sequence[ContextItem]) -> list[float]:
-    """The scores, where they are sums of something; else 1, 1/2, 1/3 and so on."""
+    """Return the scores if all are positive; else 1, 1/2, 1/3 and so on."""
     scores = [item.score for item in best_first]
     return scores if all(score > 0 for score in scores) else [1 / (place + 1) for place in range(len(scores))]
 
 
 def _shown(items: Sequence[ContextItem], other: ContextItem) -> tuple[int, float]:
-    """Number of the first item that holds half of the other's lines or more, and the share of them that it holds.
+    """Return the number of the first item with at least half of the other's lines, and its share of them.
 
-    The number of items and 0 where there is none.
+    If there is none, return the number of items and 0.
     """
     for number, item in enumerate(items):
         if item.path == other.path:

@@ -1,4 +1,4 @@
-"""`infill context query`: what of a repository would stand in the prompt for a caret, why, and how long it took."""
+"""The command `infill context query`: the packed context for a caret, with provenance and times."""
 
 import json
 import sys
@@ -39,13 +39,13 @@ def query_repository(
     `tokenizer` is the URI of a model or tokenizer folder; without one, three bytes count as a token. Raises InputError
     when the repository, the file, the caret, the strategy or the tokenizer does not exist.
     """
-    told = inspect(
+    report = inspect(
         repo, path, line, column, strategy=strategy, budget=budget, tokenizer=tokenizer, recent=recent, unit=unit
     )
     if as_json:
-        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.write(json.dumps(report) + "\n")
     else:
-        _show(told)
+        _show(report)
 
 
 def inspect(
@@ -60,7 +60,10 @@ def inspect(
     recent: tuple[str, ...],
     unit: Unit,
 ) -> dict[str, Any]:
-    """The packed `items` in prompt order with text and provenance, the prompt's size, times, and what is left out."""
+    """Return the packed `items` in prompt order with text and provenance, the prompt's size, times, and files left out.
+
+    Raises InputError as `query_repository` does.
+    """
     folder = storage.fetch(tokenizer) if tokenizer else None
     encode = load_encoder(folder).encode if folder else _thirds
     fmt = load_format(folder) if folder else infill_format()
@@ -68,10 +71,10 @@ def inspect(
     request = FimRequest(path=within(Path(repo), path), prefix=prefix, suffix=suffix)
     index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
     with index.without(request.path, prefix + suffix):
-        retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which is not the ranking's time
+        retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which must not count as ranking
         context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, recent=recent))
-    asked = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)
-    packed, pack_ms = _timed(lambda: pack(fmt, encode, asked, budget=budget))
+    with_context = FimRequest(path=request.path, prefix=prefix, suffix=suffix, context=context)
+    packed, pack_ms = _timed(lambda: pack(fmt, encode, with_context, budget=budget))
     return {
         "strategy": strategy,
         "budget": budget,
@@ -91,30 +94,33 @@ def inspect(
 
 
 def _thirds(text: str) -> list[int]:
-    """As many numbers as a tokenizer would give, or somewhat more."""
+    """Return about as many numbers as a tokenizer would give ids: one for three bytes."""
     return list(text.encode(errors="replace")[::3])
 
 
 def _timed(body: Callable[[], Result]) -> tuple[Result, float]:
-    """What `body` returns, and its milliseconds."""
+    """Return the result of `body`, and its time in milliseconds."""
     started = time.perf_counter()
     result = body()
     return result, round((time.perf_counter() - started) * 1000, 3)
 
 
-def _show(told: dict[str, Any]) -> None:
+def _show(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    table = Table("score", "lines", "path", "text", title=f"{told['strategy']}, in prompt order", title_justify="left")
-    for item in told["items"]:
+    table = Table(
+        "score", "lines", "path", "text", title=f"{report['strategy']}, in prompt order", title_justify="left"
+    )
+    for item in report["items"]:
         text = Text(next((line.strip() for line in item["text"].split("\n") if line.strip()), ""), no_wrap=True)
         table.add_row(f"{item['score']:.3f}", f"{item['first_line']}-{item['last_line']}", Text(item["path"]), text)
-    console.print(table if told["items"] else f"no context: {told['why_empty']}")
-    tokens, ms, index = told["tokens"], told["ms"], told["index"]
+    console.print(table if report["items"] else f"no context: {report['why_empty']}")
+    tokens, ms, index = report["tokens"], report["ms"], report["index"]
     about = "about " if tokens["estimated"] else ""
     console.print(
-        f"{about}{tokens['prompt']} of {told['budget']} tokens, prefix {tokens['prefix']}, suffix {tokens['suffix']}; "
+        f"{about}{tokens['prompt']} of {report['budget']} tokens, "
+        f"prefix {tokens['prefix']}, suffix {tokens['suffix']}; "
         f"{index['files']} files in {index['blocks']} blocks; index {ms['index']:.0f} ms, ranking {ms['rank']:.1f} ms, "
         f"packing {ms['pack']:.1f} ms"
     )
     for reason, count in sorted(index["left_out"].items()):
-        console.print(Text(f"left out, {reason}: {count} ({', '.join(told['left_out_examples'][reason])})"))
+        console.print(Text(f"left out, {reason}: {count} ({', '.join(report['left_out_examples'][reason])})"))

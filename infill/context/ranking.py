@@ -1,10 +1,10 @@
-"""Infill's own ranking, the default: choose what the missing code is likely to need and the file does not show.
+"""Infill's ranking, the default: it selects blocks that the missing code probably needs and the file does not show.
 
-1. The identifiers and lines round the caret ask for windows that hold the same: rarer and nearer ones count for more,
-   and files that are near, imported or recently opened get a little extra.
-2. The best windows say which identifiers to expect: those that stand in many of them, and in the best of them.
-3. Blocks are chosen one by one, each for the expected identifiers per token that neither the current file nor a block
-   chosen before has. So no room goes to what is known already.
+1. Windows are scored by the identifiers and lines that they share with the text around the caret: rare and near ones
+   count for more, and files that are near, imported or recently opened get a bonus.
+2. The best windows determine which identifiers to expect: those in many of them, and in the best of them.
+3. Blocks are chosen one by one, each for the expected identifiers per token that neither the current file nor an
+   earlier block has. So no room is spent on what is already known.
 """
 
 import re
@@ -24,81 +24,84 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Found on four projects, checked on six others; the benchmark `context` measures them, docs/log.md tells how."""
+    """The weights of the ranking, tuned on four projects, tested on six others (benchmark `context`, docs/log.md)."""
 
     lines_before: int = 60
     lines_after: int = 40
-    """Lines round the caret that ask."""
+    """Lines before and after the caret whose terms are searched for."""
     decay_lines: float = 16.0
-    """A line so far from the caret weighs 1 / e."""
+    """Distance from the caret, in lines, at which a line's weight is 1 / e."""
     after: float = 1.2
-    """Weight of what stands behind the caret, beside 1 for what stands before it."""
+    """Weight of text after the caret; text before it has 1."""
     whole_line: float = 0.3
-    """Weight of a line as a whole, beside 1 for an identifier."""
+    """Weight of a whole line; an identifier has 1."""
     imported_name: float = 0.1
-    """Least weight of the names in the imports."""
+    """Minimum weight of names in the imports."""
     asking: float = 0.1
-    """An identifier or line in more than this share of the blocks (and more than 10) does not ask."""
+    """Identifiers and lines in more than this share of the blocks (and more than 10) are not searched for."""
     idf_power: float = 2.0
+    """Power of the idf in a term's weight."""
     least: float = 0.04
-    """What asks for less than this share of the most is passed over: for speed, coverage hardly knows it."""
+    """Terms with less than this share of the highest weight are skipped: it saves time and hardly affects coverage."""
     size_power: float = 0.5
-    """A window's sum is divided by this power of its distinct identifiers."""
+    """A window's sum is divided by this power of the number of its distinct identifiers."""
     near: float = 0.25
-    """Extra for a file of the same folder; it falls with e**(-hops / 2)."""
+    """Bonus for a file in the same folder; it falls with e**(-hops / 2)."""
     imported: float = 0.2
-    """Extra for a file whose name an import holds, divided by the root of the number of files of that name."""
+    """Bonus for a file that an import names, divided by the square root of the number of files of that name."""
     recent: float = 0.25
-    """Extra for the file opened last; half as much for the one before, and so on."""
+    """Bonus for the file opened last; half of it for the one before, and so on."""
     definition: float = 0.003
-    """Relevance of the block that defines a name of the nearest lines, shared if there are two; the best window's is 1.
-    No more, since this took coverage away; but a definition comes along where there is room."""
+    """Relevance of a block that defines a name of the nearest lines, divided among the defining blocks; the best
+    window's is 1. A higher value reduced coverage; this one includes definitions if there is room."""
     definition_lines: int = 8
-    """Lines before the caret, and half as many after it, whose definitions count."""
+    """Lines before the caret, and half as many after it, whose names' definitions count."""
     windows: int = 200
-    """So many best windows say what to expect."""
+    """Number of best windows that determine the expected identifiers."""
     sharpness: float = 5.0
-    """Relevance of a window: its score by the best one's, to this power."""
+    """A window's relevance is the ratio of its score to the best one's, to this power."""
     half: float = 1.4
-    """Sum of relevance that makes an identifier's worth one half."""
+    """Sum of relevance at which an identifier's worth is one half."""
     known: float = 0.02
-    """Worth of an identifier that the current file has already, beside 1 for a new one."""
+    """Factor of the worth of an identifier that the current file already has."""
     common: float = 0.03
-    """An identifier in more than this share of the blocks (and more than 10) is worth nothing."""
+    """Identifiers in more than this share of the blocks (and more than 10) are worth nothing."""
     cost_power: float = 0.9
     relevance_power: float = 0.02
-    """Blocks are chosen by gain * relevance**relevance_power / tokens**cost_power; more of relevance cost coverage."""
+    """Blocks are chosen by gain * relevance**relevance_power / tokens**cost_power; a higher power of relevance reduced
+    coverage."""
     heading_tokens: int = 12
-    """What a block costs besides its text unless it continues a chosen one."""
+    """Tokens that a block costs besides its text, unless it continues a chosen one."""
 
 
 WEIGHTS: Final = Weights()
 BYTES_PER_TOKEN: Final = 3.6
 _FEW: Final = 10
-"""Nothing is common in so few blocks."""
+"""A term in at most this many blocks is never common."""
 _SIZES: Final = 4_096
-"""Windows of more identifiers, or blocks of more tokens, count as having so many."""
+"""Windows of more identifiers, and blocks of more tokens, count as having this many."""
 _DEFINERS: Final = 2
-"""A name that more blocks define tells little."""
+"""Maximum number of blocks that define a name; more definitions say little."""
 _COMMON_DEFINED: Final = 200
-"""A name in more blocks is not looked up."""
+"""Definitions of names in more blocks than this are not searched for."""
 _SEEN_CHARS: Final = 200_000
-"""So much of the current file on each side of the caret is looked at."""
+"""Number of characters of the current file that are read on each side of the caret."""
 _WORD: Final = re.compile(r"\w+")
 
 
 class Seen(NamedTuple):
-    """The identifiers of the current file, in order, and where the caret stands."""
+    """The identifiers of the current file, in order, and the caret's line."""
 
     terms: "Array"
-    """Only those that the index knows."""
+    """Terms of the identifiers that are in the index."""
     lines: "Array"
+    """Line of each identifier."""
     caret: int
-    """The caret's line; what stands behind the caret in it counts as one more line."""
+    """Line of the caret; the rest of the line after the caret counts as one more line."""
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:
-    """At most `k` items, best first; a score is the worth of the identifiers that an item adds to those before it."""
+    """Return at most `k` items, best first; a score is the worth of the identifiers that earlier items do not have."""
     from infill.context import scoring
 
     table = index.table
@@ -120,13 +123,13 @@ def _seen(index: ProjectIndex, query: Query) -> Seen:
     from infill.context import kernels
 
     before, after = query.prefix[-_SEEN_CHARS:], query.suffix[:_SEEN_CHARS]
-    # A line feed at the caret keeps the halves of a split name apart.
+    # A line feed at the caret keeps the halves of a split name separate.
     terms, _, lines = kernels.occurrences(*index.table.lexer(f"{before}\n{after}".encode(errors="replace")))
     return Seen(terms[terms >= 0], lines[terms >= 0], before.count("\n"))
 
 
 def _ask(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> tuple["Array", "Array"]:
-    """What stands round the caret: distinct terms, and how much each asks for, in scoring.WEIGHT_UNIT."""
+    """Return the distinct terms around the caret, and the weight of each, in scoring.WEIGHT_UNIT."""
     from infill.context import kernels, scoring
 
     table = index.table
@@ -144,14 +147,14 @@ def _ask(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: 
 
 
 def _near(seen: Seen, before: int, after: int) -> slice:
-    """The identifiers of so many lines before the caret's and after it."""
+    """Return the range of the identifiers from `before` lines before the caret's line to `after` lines after it."""
     return slice(*np.searchsorted(seen.lines, (seen.caret - before, seen.caret + after + 1)))
 
 
 def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> "Array":
-    """The blocks that have to do with what stands round the caret, by path and line.
+    """Return the blocks that are relevant to the text around the caret, by path and line.
 
-    How much, in scoring.RELEVANCE_UNIT, is in `table.relevance`.
+    Their relevance, in scoring.RELEVANCE_UNIT, is in `table.relevance`.
     """
     from infill.context import scoring
 
@@ -179,20 +182,20 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
 
 
 def _most(index: ProjectIndex, share: float) -> int:
-    """So many blocks, a share of all, are not yet common."""
+    """Return the maximum number of blocks of a term that is not common, from the share of all blocks."""
     return max(_FEW, int(share * index.table.live_blocks))
 
 
 @cache
 def _by_size(power: float) -> "Array":
-    """The factor of a window by the number of its identifiers, or of a block by its tokens: size**-power."""
+    """Return size**-power, the factor of a window by its number of identifiers, or of a block by its tokens."""
     factors: Array = np.maximum(np.arange(_SIZES), 1.0) ** -power
-    factors[0] = 0  # no window starts there, or none with an identifier
+    factors[0] = 0  # no window with identifiers starts there
     return factors
 
 
 def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -> "Array":
-    """By number of the file: a factor for where it lies; 0 for the current one."""
+    """Return a factor by file number: at least 1, with bonuses for its location; 0 for the current file."""
     prior = 1 + weights.near * np.exp(-index.layout.distances(query.path) / 2)
     for name in set(_WORD.findall(imported)):
         files = index.layout.stems.get(name, ())
@@ -207,7 +210,7 @@ def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -
 
 
 def _items(index: ProjectIndex, blocks: "Array", gains: "Array") -> list[ContextItem]:
-    """Neighbouring blocks become one item, which stands where the first of them was chosen and has all their gains."""
+    """Return the chosen blocks as items; neighbours become one item, at the first one's place, with all their gains."""
     numbers = blocks.tolist()
     gain = dict(zip(numbers, gains.tolist(), strict=True))
     file = dict(zip(numbers, index.table.file[blocks].tolist(), strict=True))

@@ -1,6 +1,6 @@
-"""The inner loops of a query: add up what the windows share with it, pick the best, choose what adds something new.
+"""The inner loops of a query: score the windows, find the best, choose blocks that add something new.
 
-Compiled by numba like `kernels`, whose terms and arrays these functions read. Sums are integers, so that their order,
+They are compiled like `kernels`, whose terms and arrays they read. Sums are integers, so that the order of addition,
 which depends on the history of the index, cannot change a score.
 """
 
@@ -15,18 +15,18 @@ WEIGHT_UNIT = 1 << 9
 RELEVANCE_UNIT = 1 << 20
 """Weights and relevances are integer multiples of 1 / unit."""
 STRETCH = 64
-"""Windows whose highest score is known, so that they can be passed over together."""
+"""Number of windows with a common highest score, so that they can be skipped together."""
 
 
 @njit(cache=True)
 def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
-    """Distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
+    """Return distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
 
-    Asked are identifiers (`terms`, so many lines `away` from the caret; negative: behind it), lines (`whole`, likewise)
-    and imported `names`. An occurrence weighs scale * e**(-|lines| / decay) with the `scale` of its kind, and `after`
-    as much behind the caret; of imports nothing but the scale counts. Passed over are negative terms, those of none or
-    of more than `most` of the `blocks`, and those that ask for less than the share `least` of the most. `local` is
-    scratch, zero before and after.
+    The terms are identifiers (`terms`; `away` is their distance before the caret in lines, negative after it), lines
+    (`whole` with `whole_away`) and imported `names`. An occurrence weighs scale * e**(-|lines| / decay), with the
+    `scale` of its kind, times `after` if it is after the caret; imported names weigh their scale. Skipped are negative
+    terms, terms in none or in more than `most` of the `blocks`, and terms with less than the share `least` of the
+    highest weight. `local` is scratch, zero before and after.
     """
     room = len(terms) + len(whole) + len(names)
     distinct, weights, count = np.empty(room, np.int64), np.empty(room), 0
@@ -66,7 +66,7 @@ def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least
 
 @njit(cache=True)
 def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-untyped-def]
-    """Add the weight of each of the distinct `terms` to the windows that hold it: window w is sums[w + 1]."""
+    """Add the weight of each of the distinct `terms` to the windows that contain it: window w is sums[w + 1]."""
     for number in range(len(terms)):
         term, weight = terms[number], weights[number]
         for place in range(starts[term], starts[term] + lengths[term]):
@@ -78,9 +78,9 @@ def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-unty
 
 @njit(cache=True)
 def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
-    """Intersection over union, from the number of terms that each window shares with the `asked` ones.
+    """Write the IoU of each window to `scores`; `sums` has the number of terms that it shares with the `asked` ones.
 
-    `sums` is zero afterwards. The highest score of each stretch goes to `tops`.
+    `sums` is zero afterwards. The highest score of each stretch is written to `tops`.
     """
     sums[0] = 0
     for stretch in range(len(tops)):
@@ -96,9 +96,9 @@ def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[no-untyped-def]
-    """Sum of weights x a factor by the window's size x the prior of its file.
+    """Write the score of each window: sum of weights x factor by the window's size x prior of its file.
 
-    `sums` is zero afterwards. The highest score of each stretch goes to `tops`.
+    `sums` is zero afterwards. The highest score of each stretch is written to `tops`.
     """
     sums[0] = 0
     for stretch in range(len(tops)):
@@ -106,7 +106,7 @@ def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[n
         for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
             total = sums[window + 1]
             sums[window + 1] = 0
-            # Without a look at whether it is zero, which no processor can predict.
+            # No branch for zero, which processors cannot predict.
             score = total * by_size[min(sizes[window], len(by_size) - 1)] * prior[file[window]]
             scores[window] = score
             top = max(top, score)
@@ -115,7 +115,7 @@ def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[n
 
 @njit(cache=True)
 def _sift(heap, score):  # type: ignore[no-untyped-def]
-    """Replace the least of a heap by a higher score."""
+    """Replace the smallest score of a heap by a higher one."""
     parent = 0
     while True:
         child = 2 * parent + 1
@@ -132,10 +132,10 @@ def _sift(heap, score):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _least_of_best(scores, tops, k):  # type: ignore[no-untyped-def]
-    """The k-th highest score; 0 when fewer are positive."""
-    # No more than k - 1 scores are above the k-th of the highest scores of stretches, but one less than that may be.
+    """Return the k-th highest score; 0 if fewer are positive."""
+    # The k-th highest of the stretches' highest scores is a lower bound: at least k scores reach it.
     enough = np.partition(tops, len(tops) - k)[len(tops) - k] if len(tops) > k else 0.0
-    heap = np.full(k, enough)  # heap[0] is the least of the best k, as every parent is of its children
+    heap = np.full(k, enough)  # each parent is at most its children, so heap[0] is the smallest
     for stretch in range(len(tops)):
         if tops[stretch] > heap[0]:
             for score in scores[stretch * STRETCH : (stretch + 1) * STRETCH]:
@@ -146,30 +146,30 @@ def _least_of_best(scores, tops, k):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def best(scores, tops, k):  # type: ignore[no-untyped-def]
-    """Numbers of the `k` highest positive scores, and of all that equal the last of them.
+    """Return the numbers of the `k` highest positive scores, and of all that equal the last of them.
 
-    Stretches whose highest score, in `tops`, is below the k-th so far are skipped as a whole.
+    Stretches whose highest score, in `tops`, is below the k-th highest are skipped as a whole.
     """
     least = max(_least_of_best(scores, tops, k), 1e-300)
-    found, count = np.empty(2 * k, np.int64), 0
+    numbers, count = np.empty(2 * k, np.int64), 0
     for stretch in range(len(tops)):
         if tops[stretch] < least:
             continue
         for number in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
             if scores[number] >= least:
-                if count == len(found):
-                    found = np.append(found, np.empty(count, np.int64))
-                found[count] = number
+                if count == len(numbers):
+                    numbers = np.append(numbers, np.empty(count, np.int64))
+                numbers[count] = number
                 count += 1
-    return found[:count]
+    return numbers[:count]
 
 
 @njit(cache=True)
 def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, scores):  # type: ignore[no-untyped-def]
-    """Add idf * tf * (k1 + 1) / (tf + norm) of each of the distinct `terms` to the windows that hold it.
+    """Add idf * tf * (k1 + 1) / (tf + norm) of each of the distinct `terms` to the windows that contain it.
 
-    `times` is scratch, one entry more than there are windows, zero before and after: the term's occurrences in window w
-    at w + 1, a window's being those of its two blocks (each counted to 31).
+    `times` is scratch with one entry more than there are windows, zero before and after: entry w + 1 counts the term's
+    occurrences in the two blocks of window w (each up to 31).
     """
     for number in range(len(terms)):
         term = terms[number]
@@ -189,10 +189,10 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 
 @njit(cache=True)
 def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
-    """Share `amount` among the blocks that define a name, for each of the distinct `names` that at most `most` blocks
-    define; those that stand in more than `longest` blocks are not looked up.
+    """Divide `amount` among the blocks that define a name, for each of the distinct `names`.
 
-    Returns the blocks that had no relevance before.
+    Names that more than `most` blocks define, or that are in more than `longest` blocks, are skipped. Returns the
+    blocks that had no relevance before.
     """
     blocks, count = np.empty(most * len(names), np.int64), 0
     for term in names:
@@ -215,8 +215,10 @@ def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, 
 
 @njit(cache=True)
 def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
-    """Add to the relevance of each window's two blocks its score by the best one's to the power of `sharpness`; the
-    blocks that had none before."""
+    """Add (score / best score)**sharpness of each window to the relevance of its two blocks.
+
+    Returns the blocks that had no relevance before.
+    """
     blocks, count, top = np.empty(2 * len(windows), np.int64), 0, 0.0
     for window in windows:
         top = max(top, scores[window])
@@ -233,12 +235,12 @@ def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no
 
 @njit(cache=True)
 def expect(blocks, relevance, half, common, seen, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
-    """The identifiers of `blocks` and how much each is to be expected where the caret stands: (ends, names, worth).
+    """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
-    Block i has names[ends[i] : ends[i + 1]], which are numbers in `worth`: so what follows looks at some thousand
-    identifiers side by side, not at all of the project's. Worth is sum / (sum + half) with the sum of the relevance of
-    the blocks that hold it; `known` as much for one of the `seen` terms; 0 if more than `common` blocks of the project
-    do. `local` is scratch, zero before and after; `relevance` is zero afterwards.
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`; so the next steps read about a thousand
+    adjacent entries instead of all the project's identifiers. Worth is sum / (sum + half), where sum is the relevance
+    of the blocks with the identifier; it is multiplied by `known` for the `seen` terms, and 0 for identifiers in more
+    than `common` blocks of the project. `local` is scratch, zero before and after; `relevance` is zero afterwards.
     """
     ends = np.zeros(len(blocks) + 1, np.int64)
     for number in range(len(blocks)):
@@ -295,7 +297,7 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _take(first, blocks, file, ratios, ends, names, worth):  # type: ignore[no-untyped-def]
-    """Nobody gains from the identifiers of a chosen block any more; its neighbours have become cheaper."""
+    """Set the worth of a chosen block's identifiers to 0, and mark its neighbours, which are cheaper now."""
     for name in names[ends[first] : ends[first + 1]]:
         worth[name] = 0
     ratios[first] = 0
@@ -306,9 +308,9 @@ def _take(first, blocks, file, ratios, ends, names, worth):  # type: ignore[no-u
 
 @njit(cache=True)
 def _highest(values):  # type: ignore[no-untyped-def]
-    """The position of the first highest of some values, none of which is negative.
+    """Return the position of the first maximum of non-negative values.
 
-    As integers, which order like the numbers whose bits they are, many are compared at once.
+    Their bits, read as integers, have the same order and are faster to compare.
     """
     bits, highest = values.view(np.int64), np.int64(0)
     for value in bits:
@@ -321,12 +323,13 @@ def _highest(values):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, names, worth):  # type: ignore[no-untyped-def]
-    """Greedily the blocks with the highest merit x gain x by_cost[cost]: positions in `blocks`, and their gains.
+    """Choose blocks greedily by merit x gain x by_cost[cost]; return their positions in `blocks`, and their gains.
 
-    A block gains the worth of the identifiers that no chosen block has; theirs becomes 0 in `worth`. It costs its
-    tokens, of `per_token` bytes each, and a `heading` unless it continues a chosen one. Gains only fall, so a bound is
-    renewed when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of `expect`.
-    Neighbours in a file stand side by side in `blocks`. Ends after `k` blocks, or when nothing gains.
+    A block's gain is the worth of its identifiers that no chosen block has. Its cost is its tokens, of `per_token`
+    bytes each, plus `heading` unless it continues a chosen block. Gains only fall, so an old value is an upper bound,
+    which is computed again when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of
+    `expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
+    or when nothing gains.
     """
     size = len(blocks)
     ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)

@@ -1,4 +1,4 @@
-"""The formulas of the published strategies, plain: IoU of sets, lines of a file, distance of paths."""
+"""The formulas of the published strategies: IoU of sets, lines of a file, distance of paths."""
 
 import re
 from collections.abc import Set
@@ -11,27 +11,27 @@ _BLANK: Final = b" \t\r\v\f"
 
 
 def iou(a: Set[object], b: Set[object]) -> float:
-    """|a and b| / |a or b|; 0 for two empty sets."""
+    """Return |a and b| / |a or b|; 0 for two empty sets."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if shared else 0.0
 
 
 def token_set(data: bytes) -> frozenset[bytes]:
-    """The distinct identifiers of a text in UTF-8."""
+    """Return the distinct identifiers of a text in UTF-8."""
     return frozenset(IDENTIFIER.findall(data))
 
 
 def line_set(data: bytes) -> frozenset[bytes]:
-    """The distinct lines, stripped of blanks, that hold a letter or a digit.
+    """Return the distinct lines, stripped of blanks, that contain a letter or a digit.
 
-    After code derived from Long Code Arena (`iou_chunk_scorer.py`), which drops blank lines and those of nothing but
-    brackets, quotes and comment marks; the paper's own normalisation is not public.
+    This follows code derived from Long Code Arena (`iou_chunk_scorer.py`), which drops blank lines and lines of only
+    brackets, quotes and comment marks; the paper's normalisation is not public.
     """
     return frozenset(line.strip(_BLANK) for line in data.split(b"\n") if _WORDED.search(line))
 
 
 def path_distance(a: str, b: str) -> int:
-    """Directory hops between two files: 0 in one directory (JetBrains-Research/lca-baselines)."""
+    """Return the directory hops between two files: 0 in one directory (JetBrains-Research/lca-baselines)."""
     one, other = a.split("/")[:-1], b.split("/")[:-1]
     common = 0
     for left, right in zip(one, other, strict=False):

@@ -1,4 +1,4 @@
-"""An index on disk. What is damaged, or of another version, is not trusted: it is made anew."""
+"""An index on disk; one that is damaged or of another version is built again."""
 
 import hashlib
 import io
@@ -14,14 +14,14 @@ from infill.context.index import File, ProjectIndex
 from infill.prompt import Encode
 
 VERSION: Final = 1
-"""Raised whenever the arrays of `Table`, or what the kernels write into them, change their meaning."""
+"""Increased when the meaning of the arrays of `Table`, or of the kernels' results in them, changes."""
 _MAGIC: Final = f"infill index {VERSION}\n".encode()
 _DIGEST: Final = 32
 _TABLE: Final = "table."
 
 
 def save(index: ProjectIndex, uri: str) -> None:
-    """Write the index whole: a line with the version, the SHA-256 of the rest, and the arrays as NumPy's npz."""
+    """Write the index to one file: a line with the version, the SHA-256 of the rest, and the arrays as NumPy's npz."""
     order = sorted(index.files)
     files = [
         {
@@ -45,7 +45,7 @@ def save(index: ProjectIndex, uri: str) -> None:
 
 
 def load(uri: str, encode: Encode | None = None) -> ProjectIndex | None:
-    """The index that was saved at `uri`; None when there is none, or one that is damaged or of another version."""
+    """Return the index saved at `uri`; None if there is none, or it is damaged or of another version."""
     if not storage.exists(uri):
         return None
     content = storage.read_bytes(uri)
@@ -60,9 +60,9 @@ def load(uri: str, encode: Encode | None = None) -> ProjectIndex | None:
 def open_repository(
     root: str | Path, saved: str, encode: Encode | None = None, limits: Limits | None = None
 ) -> ProjectIndex:
-    """The index of the folder `root`: the one at `saved` brought up to date, and saved there again if that changed it.
+    """Return the index of the folder `root`: the one at `saved`, updated, and saved there again if it has changed.
 
-    Raises InputError when `root` is no folder.
+    Raises InputError when `root` is not a folder.
     """
     index = load(saved, encode)
     changed = index is None

@@ -1,8 +1,8 @@
-"""The strategies by name: the paper's three as far as they are known, exact search over the whole project, and ours.
+"""The context strategies by name: the paper's three, as far as they are known, exact search, and our own.
 
-`iou`: files of the same directory by IoU of their lines with the prefix's. `path_distance`: files by directory hops,
+`iou`: files of the same directory, by IoU of their lines with the prefix's. `path_distance`: files by directory hops,
 nearest first. `rag`: line windows of the nearest files and of recently opened ones, by IoU of BPE tokens with the lines
-round the caret. The rules are public in summary only (docs/context.md); window sizes and limits are ours.
+around the caret. Only a summary of these rules is public (docs/context.md); window sizes and limits are ours.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,19 +19,19 @@ from infill.prompt import ContextItem
 NEAREST_FILES: Final = 50
 """Candidates of `rag` and `path_distance`, besides recent files."""
 MAX_FILE_LINES: Final = 200
-"""A strategy that ranks whole files gives a longer one's first lines."""
+"""Maximum lines of a file in a strategy that ranks whole files; of a longer file, the first lines are used."""
 CARET_LINES: Final = 10
-"""Lines before and after the caret that ask for similar windows: together about a window."""
+"""Lines before and after the caret that similar windows are searched for: together about a window."""
 BM25_LINES: Final = (30, 10)
-"""The same for BM25, which gains from more."""
+"""Lines before and after the caret for BM25, which benefits from more."""
 
 Rank = Callable[[ProjectIndex, Query, int], list[ContextItem]]
 
 
 def rank(index: ProjectIndex, query: Query, strategy: str, k: int = 8) -> list[ContextItem]:
-    """At most `k` items by `strategy`, best first, no line of a file twice; never from the current file.
+    """Return at most `k` items by `strategy`, best first; no line of a file twice, none of the current file.
 
-    Raises InputError for a strategy that does not exist.
+    Raises InputError for an unknown strategy.
     """
     if strategy not in STRATEGIES:
         raise InputError(f"unknown context strategy {strategy!r}: use one of {', '.join(STRATEGIES)}")
@@ -60,7 +60,7 @@ def _path_distance(index: ProjectIndex, query: Query, k: int) -> list[ContextIte
 
 
 def _rag(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
-    """IoU of BPE tokens when the index has a tokenizer, of identifiers otherwise."""
+    """Rank windows by IoU of BPE tokens if the index has a tokenizer, otherwise of identifiers."""
     recent = [path for path in query.recent if path in index.files and path != query.path]
     wanted = index.token_set(_round_caret(query, CARET_LINES, CARET_LINES).encode(errors="replace"))
     hits = []
@@ -87,19 +87,19 @@ def _bm25(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
 
 
 def _round_caret(query: Query, before: int, after: int) -> str:
-    """The lines round the caret, with a line feed in its place."""
+    """Return the lines around the caret, with a line feed in its place."""
     return f"{last_lines(query.prefix, before)}\n{first_lines(query.suffix, after)}"
 
 
 def _nearest(index: ProjectIndex, query: Query, k: int) -> list[str]:
-    """The `k` files with the fewest directory hops, in breadth-first order."""
+    """Return the `k` files with the fewest directory hops, ties in alphabetical order."""
     hops = index.layout.distances(query.path)
     others = (path for path in index.files if path != query.path)
     return sorted(others, key=lambda path: (hops[index.files[path].number], path))[:k]
 
 
 def _head(index: ProjectIndex, path: str, score: float, strategy: str) -> ContextItem:
-    """A file, up to MAX_FILE_LINES."""
+    """Return a file, up to MAX_FILE_LINES, as an item."""
     lines = index.text(path).split("\n", MAX_FILE_LINES)
     if len(lines) > MAX_FILE_LINES:
         lines[MAX_FILE_LINES] = ""
@@ -109,7 +109,7 @@ def _head(index: ProjectIndex, path: str, score: float, strategy: str) -> Contex
 
 
 def _windows(index: ProjectIndex, hits: Iterable[exact.Hit], k: int, strategy: str) -> list[ContextItem]:
-    """The first `k` windows that share no block with one before."""
+    """Return the first `k` windows that share no block with an earlier one."""
     return list(_apart(index, hits, k, strategy))
 
 
@@ -135,4 +135,4 @@ STRATEGIES: Final[dict[str, Rank]] = {
     "bm25": _bm25,
     "none": _none,
 }
-"""The default first."""
+"""Strategies by name, the default first."""

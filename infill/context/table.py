@@ -1,4 +1,4 @@
-"""The arrays of the inverted index. They grow, shrink and move here and nowhere else."""
+"""The arrays of the inverted index; only this module resizes and moves them."""
 
 from typing import Any, Final, NamedTuple
 
@@ -11,14 +11,14 @@ Array = NDArray[Any]
 
 SHORTEST: Final = 6
 LONGEST: Final = 14
-"""Lines of a block; a window is two blocks, about the 20 lines of RepoCoder's (arXiv 2303.12570)."""
+"""Minimum and maximum lines of a block; a window is two blocks, about 20 lines as in RepoCoder (arXiv 2303.12570)."""
 _DEFINING_WORDS: Final = b"""
     class def enum fn fun func function interface macro_rules module namespace object record struct trait type
     typedef"""
 DEFINING: Final = _DEFINING_WORDS.split()
-"""A name behind one of these words is defined there. The first terms of every index."""
+"""Words that define the name after them; they are the first terms of every index."""
 _GARBAGE: Final = 0.5
-"""Share of unused places at which a pool is squeezed."""
+"""Share of unused places above which a pool is squeezed."""
 
 _BY_TERM: Final = {"hashes": "u8", "starts": "i8", "lengths": "i4", "rooms": "i4"}
 _TERM_SCRATCH: Final = {"seen": "i8", "place": "i4", "local": "i4"}
@@ -47,15 +47,15 @@ class Span(NamedTuple):
 
 
 class Table:
-    """Terms, blocks, entries (the terms of each block) and postings (the blocks of each term).
+    """The arrays of terms, blocks, entries (the terms of each block) and postings (the blocks of each term).
 
-    By term: its hash, and where its list starts in the pool, how long it is and how much room it has.
-    By block: number of its file (-1 for a block that is free), its first line (from 0), first byte and number of bytes;
-    where its entries start, how many there are and how many of them, the first, are identifiers; occurrences of
-    identifiers; distinct identifiers and lines of the window that it starts (0 where there is none).
+    By term: its hash, and the start, length and capacity of its list in the pool.
+    By block: number of its file (-1 for a free block), its first line (from 0), first byte and number of bytes; the
+    start of its entries, their number, and how many of them, the first ones, are identifiers; occurrences of
+    identifiers; distinct identifiers and lines of the window that starts with it (0 if there is none).
     By entry: the term, and the place of the posting in its list.
-    Scratch of queries, which own no memory of their own: `local` (by term, its number within a query), `sums` and
-    `relevance` are zero between two of them, `scores` is not.
+    Scratch arrays of queries: `local` (by term, its number in a query), `sums` and `relevance` are zero between two
+    queries, `scores` is not.
     """
 
     hashes: Array
@@ -86,7 +86,7 @@ class Table:
     def __init__(self) -> None:
         self.classes = kernels.byte_classes()
         self.state = np.array([0, 1, 0, 0], np.int64)
-        """Terms, number of the last block that was read, end of the pool, places in it that moved lists have left."""
+        """Number of terms, number of the last block that was read, end of the pool, unused places in the pool."""
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
         self.free: list[Span] = []
         self.slots = np.full(1, -1, np.int32)
@@ -99,11 +99,11 @@ class Table:
         kernels.rehash(self.hashes, int(self.state[0]), self.slots)
 
     def lexer(self, data: bytes) -> tuple[Array, Array, Array, Array]:
-        """The arguments of `kernels.occurrences` and `kernels.whole_lines` for a text."""
+        """Return the arguments of `kernels.occurrences` and `kernels.whole_lines` for a text."""
         return np.frombuffer(data, np.uint8), self.classes, self.hashes, self.slots
 
     def add(self, data: bytes, file: int) -> Span:
-        """Cut the text `data` (UTF-8) into blocks and enter them as those of file number `file`."""
+        """Cut the text `data` (UTF-8) into blocks of file number `file`, add them, and return their numbers."""
         text = np.frombuffer(data, np.uint8)
         lines, bounds = kernels.cut(text, self.classes, kernels.count_lines(text), SHORTEST, LONGEST)
         self._grow_terms(int(self.state[0]) + len(text) // 2 + len(lines) * LONGEST)
@@ -124,7 +124,7 @@ class Table:
         return span
 
     def drop(self, span: Span) -> None:
-        """Take the blocks of a file out of all lists."""
+        """Remove the blocks of a file from all lists."""
         if not span.blocks:
             return
         last = span.first + span.blocks - 1
@@ -140,7 +140,7 @@ class Table:
         self.free.append(span)
 
     def squeeze(self) -> None:
-        """Lay out lists and entries anew without gaps, with an eighth of each list to spare."""
+        """Rewrite lists and entries without gaps, with an eighth of each list to spare."""
         count = int(self.state[0])
         size = int(self.lengths[:count].sum()) * 3 // 2 + 8192
         pool, notes = np.empty(size, np.int32), np.empty(size, np.uint8)
@@ -152,7 +152,7 @@ class Table:
         self._squeeze_entries()
 
     def saved(self) -> dict[str, Array]:
-        """Everything that `restored` needs, as arrays by name."""
+        """Return the arrays that `restored` needs, by name."""
         used = dict.fromkeys(_BY_TERM, int(self.state[0])) | dict.fromkeys(_BY_BLOCK, self.block_end)
         used |= dict.fromkeys(_ENTRIES, self.entry_end) | dict.fromkeys(_POSTINGS, int(self.state[2]))
         arrays = {name: getattr(self, name)[:size] for name, size in used.items()}
@@ -161,7 +161,7 @@ class Table:
 
     @classmethod
     def restored(cls, arrays: dict[str, Array]) -> "Table":
-        """The table that `saved` was asked of."""
+        """Return the table whose method `saved` gave `arrays`."""
         table = cls()
         for name in (*_BY_TERM, *_BY_BLOCK, *_ENTRIES, *_POSTINGS, "state"):
             setattr(table, name, arrays[name].copy())
@@ -187,7 +187,7 @@ class Table:
         self.entry_end, self.entry_waste = size, 0
 
     def _grow(self, names: dict[str, str], size: int) -> None:
-        """Give each of these arrays at least `size` rows, new ones zero; what is not touched takes no memory."""
+        """Give each of these arrays at least `size` rows; new rows are zero and take no memory until they are used."""
         for name in names:
             old = getattr(self, name)
             if size > len(old):
@@ -202,7 +202,7 @@ class Table:
             kernels.rehash(self.hashes, int(self.state[0]), self.slots)
 
     def _take(self, count: int) -> Span:
-        """Block numbers for a file: those of one that has gone, or new ones."""
+        """Return block numbers for a file: those of a removed file, or new ones."""
         self.live_blocks += count
         for number, span in enumerate(self.free):
             if span.blocks >= count:

@@ -1,1 +1,1 @@
-"""How good a model is: generation, metrics over holes, benchmarks that execute code, intervals."""
+"""Evaluation of models: generation, metrics over holes, benchmarks that execute code, intervals."""

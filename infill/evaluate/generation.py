@@ -1,11 +1,11 @@
-"""Batched sampling from a MODEL FOLDER, for evaluation, preferences and the gate.
+"""Batched sampling from a model folder, for evaluation, preferences and the gate.
 
 Legend: B = sequences of a batch, P = distinct prompts of a batch, T = tokens, V = vocabulary.
 
-What is guaranteed: the same prompts with the same settings give the same tokens on the same machine (as long as its
-free memory does not force smaller batches). The noise of a sample depends on the seed, its prompt and its number among
-equal prompts alone, not on its neighbours; but a matrix product may round differently in a batch of another shape, so
-two tokens that are equally likely to the last bit of a float may change places when the batch does.
+The same prompts with the same settings give the same tokens on the same machine, unless its free memory forces smaller
+batches. The noise of a sample depends only on the seed, its prompt and its number among equal prompts, not on its
+neighbours. But a matrix product may round differently in a batch of another shape, so two tokens whose probabilities
+are equal to the last bit may change places.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format, stop_ids
 
 ENGINE: Final = "transformers"
-"""What samples, as records name it. On a CPU llama.cpp reads a prompt at half the speed (docs/log.md), and here all
-prompts are new and decoded in batches; for an editor, whose prompts are mostly in the KV cache, it is faster."""
+"""Name of the engine in records. On a CPU, llama.cpp reads prompts at half the speed (docs/log.md), and here all
+prompts are new and decoded in batches; for an editor, whose prompts are mostly in the KV cache, llama.cpp is faster."""
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144
 CACHE_SHARE: Final = 0.25
-"""Part of the free memory that a batch's KV cache may take; it is copied as it grows."""
+"""Share of the free memory for a batch's KV cache, which is copied as it grows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +45,21 @@ class Generation:
     ids: list[int]
     """The new tokens without the stop token."""
     finished: bool
-    """Whether a stop token ended it; else the limit of new tokens did."""
+    """Whether it ended with a stop token rather than at the limit of new tokens."""
     reference_bits: float | None = None
-    """-log2 of the probability that the model gives the reference after the prompt; None where none was given."""
+    """-log2 of the reference's probability after the prompt; None without a reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sequence:
-    """One sample that is wanted."""
+    """One requested sample."""
 
     place: int
     """Position in the caller's list."""
     prompt: tuple[int, ...]
     temperature: float
     number: int
-    """Which of the equal prompts of equal temperature it is."""
+    """Number among the requests with the same prompt and temperature."""
     reference: tuple[int, ...] = ()
 
 
@@ -67,19 +67,19 @@ class Generator:
     """A causal language model with its tokenizer and prompt format."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the MODEL FOLDER `folder`. Raises InputError when it is none."""
+        """Load the model folder `folder`. Raises InputError when it is not one, or its tokenizer does not fit."""
         encoder, fmt = load_encoder(folder), load_format(folder)
         decoder = inference.load(folder, inference.choose_device())
         if encoder.vocab_size > decoder.config.vocab_size:
             raise InputError(
-                f"the tokenizer in {folder} has {encoder.vocab_size} tokens, the model only "
-                f"{decoder.config.vocab_size}: they do not belong together"
+                f"the tokenizer in {folder} has {encoder.vocab_size} tokens, but the model only "
+                f"{decoder.config.vocab_size}: they do not belong together; fetch or train the model again"
             )
         self._take(decoder, encoder, fmt)
 
     @classmethod
     def of(cls, decoder: Any, encoder: Encoder, fmt: PromptFormat) -> "Generator":
-        """Return a generator for the Hugging Face model `decoder` as it stands in memory, on its device."""
+        """Return a generator for the Hugging Face model `decoder`, which is in memory, on its device."""
         generator = cls.__new__(cls)
         generator._take(decoder, encoder, fmt)
         return generator
@@ -93,7 +93,7 @@ class Generator:
         self.batch_tokens: int = _batch_tokens(decoder, self.device)
 
     def prompt(self, request: FimRequest, budget: int) -> list[int]:
-        """Return the token ids of `request` within `budget` tokens, laid out as serving lays them out."""
+        """Return the token ids of `request` within `budget` tokens, in the layout of serving."""
         return pack(self.format, self.encoder.encode, request, budget=budget).prompt.ids
 
     def generate(
@@ -106,22 +106,22 @@ class Generator:
         top_p: float = 1.0,
         references: Sequence[Sequence[int]] | None = None,
     ) -> list[Generation]:
-        """One completion per prompt, in order: greedy where the temperature is 0, sampled elsewhere.
+        """Return one completion per prompt, in order: greedy at temperature 0, otherwise sampled.
 
-        `temperature` is one for all or one per prompt. Equal prompts are read by the model once and, at a temperature
-        above 0, give different samples. `references`, one per prompt, are token ids whose probability after the prompt
-        is told with the completion, for little more than the completion alone. Raises InputError for a prompt that
-        leaves no room for `max_new_tokens` or for its reference.
+        `temperature` is one value for all prompts or one per prompt. Equal prompts are read by the model once and, at a
+        temperature above 0, give different samples. `references`, one per prompt, are token ids whose probability after
+        the prompt is returned with the completion, at little extra cost. Raises InputError for an empty prompt, and for
+        one that leaves no room for `max_new_tokens` or its reference.
         """
         longest = max(map(len, prompts), default=0)
         room = max(max_new_tokens, max(map(len, references or ()), default=0))
         if longest + room > self.context_length:
             raise InputError(
-                f"a prompt of {longest} tokens and {room} new ones do not fit the model's context of "
+                f"a prompt of {longest} tokens and {room} new tokens do not fit in the model's context of "
                 f"{self.context_length}; lower max_prompt_tokens or max_new_tokens"
             )
         if not all(map(len, prompts)):
-            raise InputError("a prompt is empty: it must have at least one token")
+            raise InputError("a prompt must have at least one token, got an empty one")
         results: dict[int, Generation] = {}
         with torch.inference_mode(), _threads(self.threads):
             for batch in self._batches(_sequences(prompts, temperature, references), room):
@@ -129,7 +129,7 @@ class Generator:
         return [results[place] for place in range(len(prompts))]
 
     def _batches(self, wanted: Sequence[_Sequence], room: int) -> Iterator[list[_Sequence]]:
-        """Sequences of similar length, equal prompts next to each other; each may grow by `room` tokens."""
+        """Yield batches of sequences of similar length, equal prompts adjacent; each may grow by `room` tokens."""
         batch: list[_Sequence] = []
         for sequence in sorted(wanted, key=lambda s: (-len(s.prompt), s.prompt, s.place)):
             if batch and (len(batch) + 1) * (len(batch[0].prompt) + room) > self.batch_tokens:
@@ -142,7 +142,7 @@ class Generator:
     def _complete(
         self, batch: Sequence[_Sequence], max_new_tokens: int, seed: int, top_p: float
     ) -> dict[int, Generation]:
-        """Place -> completion for one batch. Sequences that have ended leave the batch when they are half of it."""
+        """Return the completions of one batch by place. Ended sequences leave the batch when they are half of it."""
         logits, cache, mask, position = self._prefill(batch)
         bits = self._reference_bits(batch, logits, cache, mask, position)
         noise = [_noise(seed, sequence) for sequence in batch]
@@ -177,7 +177,7 @@ class Generator:
     def _reference_bits(
         self, batch: Sequence[_Sequence], logits: Tensor, cache: DynamicCache, mask: Tensor, position: Tensor
     ) -> list[float | None]:
-        """What each reference costs after its prompt; the cache is as before."""
+        """Return the bits of each reference after its prompt; the cache is unchanged afterwards."""
         width = max(len(sequence.reference) for sequence in batch)
         if not width:
             return [None] * len(batch)
@@ -195,7 +195,7 @@ class Generator:
         ]
 
     def _prefill(self, batch: Sequence[_Sequence]) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
-        """Read the distinct prompts, padded on the left: logits (B, V), cache, mask (B, T), last position (B)."""
+        """Read the prompts, padded on the left; return logits (B, V), cache, mask (B, T) and last positions (B)."""
         distinct = list(dict.fromkeys(sequence.prompt for sequence in batch))
         width = max(map(len, distinct))
         padding = [width - len(prompt) for prompt in distinct]
@@ -212,7 +212,7 @@ class Generator:
         return logits[expand], cache, mask[expand], (width - 1 - left[:, 0])[expand]
 
     def _forward(self, tokens: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor, keep: int = 1) -> Tensor:
-        """Logits (B, `keep`, V) after the last `keep` of `tokens` (B, T); the cache grows by T."""
+        """Return the logits (B, `keep`, V) after the last `keep` of `tokens` (B, T); the cache grows by T."""
         output = self.model(
             input_ids=tokens,
             attention_mask=mask,
@@ -226,7 +226,7 @@ class Generator:
 
 
 def _batch_tokens(decoder: Any, device: torch.device) -> int:
-    """Positions of a batch whose KV cache fits into the free memory of `device`; at least one sequence runs anyway."""
+    """Return the number of positions of a batch whose KV cache fits in its share of the free memory of `device`."""
     config = decoder.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -245,8 +245,8 @@ def _sequences(
     temperatures = [temperature] * len(prompts) if isinstance(temperature, float | int) else list(temperature)
     seen: Counter[tuple[tuple[int, ...], float]] = Counter()
     wanted = []
-    told = [()] * len(prompts) if references is None else [tuple(each) for each in references]
-    for place, (prompt, heat, reference) in enumerate(zip(map(tuple, prompts), temperatures, told, strict=True)):
+    after = [()] * len(prompts) if references is None else [tuple(each) for each in references]
+    for place, (prompt, heat, reference) in enumerate(zip(map(tuple, prompts), temperatures, after, strict=True)):
         number = seen[prompt, heat]
         wanted.append(_Sequence(place=place, prompt=prompt, temperature=heat, number=number, reference=reference))
         seen[prompt, heat] += 1
@@ -254,7 +254,7 @@ def _sequences(
 
 
 def _noise(seed: int, sequence: _Sequence) -> np.random.Generator | None:
-    """A source of uniform numbers that depends on the sample alone; None where the choice is greedy."""
+    """Return a source of uniform numbers that depends only on the sample; None if the choice is greedy."""
     if sequence.temperature <= 0:
         return None
     key = struct.pack(f"<qdq{len(sequence.prompt)}q", seed, sequence.temperature, sequence.number, *sequence.prompt)
@@ -267,7 +267,7 @@ def _draw(noise: np.random.Generator | None) -> float:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """`number` threads in the block; the process's own number is restored behind it."""
+    """Use `number` threads in the block; afterwards restore the process's number."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,7 +1,7 @@
-"""HumanEval-Infilling (Bavarian et al. 2022, arXiv 2207.14255): holes in functions with tests, judged by running them.
+"""HumanEval-Infilling (Bavarian et al. 2022, arXiv 2207.14255): holes in functions, judged by running their tests.
 
-The data is OpenAI's (MIT licence) and is read from the folder in INFILL_BENCH_DIR. Upstream's own harness executes
-nothing until it is edited and counts that as passed; ours runs every program in `sandbox`.
+The data is OpenAI's (MIT licence) and is read from the folder in INFILL_BENCH_DIR. Upstream's harness executes nothing
+until it is edited, and counts that as passed; ours runs every program in `sandbox`.
 """
 
 import gzip
@@ -27,9 +27,9 @@ SETS: Final = {
     "random-span": "HumanEval-RandomSpanInfilling.jsonl.gz",
     "random-span-light": "HumanEval-RandomSpanInfillingLight.jsonl.gz",
 }
-"""Name of a set -> upstream's file."""
+"""Upstream's file of each set, by name."""
 PATH: Final = "solution.py"
-"""The file name in the prompt; the tasks have none."""
+"""File name in the prompt; the tasks have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ class Task:
     test: str
 
     def program(self, middle: str) -> str:
-        """The program that fails unless `middle` solves the task; the same as upstream's."""
+        """Return the program that fails unless `middle` solves the task, the same as upstream's."""
         return f"{self.prompt}{middle}{self.suffix}\n{self.test}\ncheck({self.entry_point})"
 
 
 def load(name: str, limit: int = 0) -> list[Task]:
-    """The tasks of one of SETS in the file's order; with a `limit` that many, spread evenly over the file.
+    """Return the tasks of one of SETS in the file's order; with a `limit`, that many, spread evenly over the file.
 
     Raises InputError for an unknown set, without INFILL_BENCH_DIR, or when the file is missing or damaged.
     """
@@ -61,7 +61,7 @@ def load(name: str, limit: int = 0) -> list[Task]:
         with gzip.open(file) as lines:
             tasks = [Task(**json.loads(line)) for line in lines]
     except FileNotFoundError as error:
-        raise InputError(f"{file} is missing; set {FOLDER} to the folder that holds it") from error
+        raise InputError(f"{file} is missing; set {FOLDER} to the folder that contains it") from error
     except (OSError, EOFError, ValueError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error}); fetch it again") from error
     step = max(1.0, len(tasks) / limit) if limit else 1.0
@@ -69,9 +69,9 @@ def load(name: str, limit: int = 0) -> list[Task]:
 
 
 def truncate(output: str, suffix: str, *, single_line: bool) -> str:
-    """What an editor would keep: up to where the output repeats the suffix; the first line alone in a single-line set.
+    """Return the part of the output before it repeats the suffix; in a single-line set, only its first line.
 
-    The suffix's first line that is not blank is looked for among the whole lines of the output.
+    The output repeats the suffix where a whole line equals the suffix's first line that is not blank.
     """
     lines = split_lines(output, keepends=True)
     if single_line:
@@ -86,9 +86,9 @@ def truncate(output: str, suffix: str, *, single_line: bool) -> str:
 def prompts(
     generator: Generator, tasks: Sequence[Task], *, max_new_tokens: int, prefix_only: bool = False
 ) -> list[list[int]]:
-    """Return the token ids that `generator` is asked to complete for each task.
+    """Return the token ids of the prompt of each task for `generator`.
 
-    With `prefix_only` the model sees the text before the hole and no control token: the fair question to a model that
+    With `prefix_only`, a prompt is only the text before the hole, without control tokens: a fair test of a model that
     never learned to fill in the middle.
     """
     budget = generator.context_length - max_new_tokens
@@ -105,10 +105,10 @@ def judge(
     name: str,
     seconds: float = 5.0,
 ) -> dict[str, Any]:
-    """Run the completions of `tasks`, of the set `name`, each as it is and truncated (once where both are the same).
+    """Run the completions of `tasks`, of the set `name`, each unchanged and truncated (once if both are equal).
 
-    Return pass@1 of both with Wilson intervals (`pass_at_1` and `pass_at_1_truncated`: value, low, high) and `tasks`:
-    id, output and the two outcomes of each.
+    Returns pass@1 of both with Wilson intervals (`pass_at_1` and `pass_at_1_truncated`: value, low, high) and `tasks`:
+    id, output and the two outcomes of each. Raises InputError when this machine offers no isolation.
     """
     outputs = [decode(generation.ids) for generation in generations]
     cut = [

@@ -1,8 +1,8 @@
-"""The inside of the sandbox: a script that cuts itself off from the machine and then runs a program.
+"""The inside of the sandbox: a script that isolates itself from the machine and then runs a program.
 
-`sandbox.run` starts it as `python -I -S -B jail.py REQUEST VERDICT`, two file descriptors. REQUEST holds a line of JSON
-and, behind it, a nonce that is read and sent to VERDICT only when the program has run to its end. It uses the standard
-library alone and no other module of ours: it may be started by an interpreter without our packages.
+`sandbox.run` starts it as `python -I -S -B jail.py REQUEST VERDICT` with two file descriptors. REQUEST has a line of
+JSON, followed by a nonce that is read and sent to VERDICT only when the program has run to its end. The script uses
+only the standard library, since it may be started by an interpreter without our packages.
 """
 
 import ctypes
@@ -22,13 +22,13 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 CAPABILITY_VERSION_3: Final = 0x2008_0522
 UNAVAILABLE: Final = 90
-"""Exit status when the machine does not let us isolate the program."""
+"""Exit status if this machine does not allow isolating the program."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """A function of the C library that returns 0 or sets errno. Raises OSError."""
+    """Call a function of the C library that returns 0 or sets errno. Raises OSError for the latter."""
     if getattr(_libc, name)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
@@ -39,7 +39,7 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -
 
 
 def isolate(root: str) -> None:
-    """New namespaces without a network, and a root directory with nothing but Python and an empty `/tmp`."""
+    """Enter new namespaces without a network, and a root directory with only Python and an empty `/tmp`."""
     user, group = os.getuid(), os.getgid()
     spaces = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     _call("unshare", spaces if user == 0 else spaces | CLONE_NEWUSER)
@@ -59,7 +59,7 @@ def isolate(root: str) -> None:
 
 
 def _show(folder: str, target: str) -> None:
-    """Mount `folder` read-only at `target`, keeping the restrictions that it has."""
+    """Mount `folder` read-only at `target`, with its existing restrictions."""
     os.makedirs(target, exist_ok=True)
     _mount(folder, target, "", MS_BIND | MS_REC)
     had = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
@@ -67,7 +67,7 @@ def _show(folder: str, target: str) -> None:
 
 
 def drop_rights(*, isolated: bool) -> None:
-    """No user, no capability, no way to either; die with the parent."""
+    """Give up user and capabilities, and the ways to regain them; die with the parent."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -80,7 +80,7 @@ def drop_rights(*, isolated: bool) -> None:
 
 
 def limit(seconds: int, memory: int) -> None:
-    """Bounds on processor time, memory, files and processes."""
+    """Limit processor time in seconds, memory in bytes, files and processes."""
     for name, value in {
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_AS: memory,
@@ -95,7 +95,7 @@ def limit(seconds: int, memory: int) -> None:
 
 
 def main(request_file: int, verdict_file: int) -> int:
-    """Run the requested program in a child; returns its exit status."""
+    """Run the requested program in a child; return its exit status."""
     with os.fdopen(os.dup(request_file), "rb", closefd=True) as file:
         request = json.loads(file.readline())
         position = file.tell()

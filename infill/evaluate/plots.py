@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as PNG."""
+"""The plots of an evaluation, as PNG."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from infill.evaluate.results import Evaluation
 
 Figures = Mapping[str, Mapping[str, float]]
-"""Name -> `value`, `low`, `high`."""
+"""`value`, `low` and `high` by name."""
 
 
 def draw(evaluation: "Evaluation") -> dict[str, bytes]:
-    """File name -> PNG: all metrics with their intervals, KK by boundary kind, and output against true length."""
+    """Return PNG plots by file name: metrics with intervals, KK by boundary kinds, and output against true length."""
     results = evaluation.results
     lengths = [[len(str(text)) for text in results[name].to_pylist()] for name in ("middle", "output")]
     kinds = {kind: group["metrics"]["kk"] for kind, group in evaluation.by_kind.items()}

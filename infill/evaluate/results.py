@@ -1,4 +1,4 @@
-"""What an evaluation came to: a row per hole, and means with their intervals."""
+"""The results of an evaluation: a row per hole, and means with their intervals."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +11,16 @@ Interval = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model made of a set of holes."""
+    """A model's results on a set of holes."""
 
     results: pa.Table
-    """One row a hole: id, kind, language, output, middle, prompt_tokens, and a float column a metric."""
+    """One row per hole: id, kind, language, output, middle, prompt_tokens, output_tokens, and one column per metric."""
     metrics: dict[str, Interval]
     by_kind: dict[str, dict[str, Any]]
-    """By the kinds of the hole's two boundaries ("start to end"): number of `holes` and their `metrics`."""
+    """Number of `holes` and their `metrics` by the kinds of the hole's two boundaries ("start to end")."""
     by_language: dict[str, dict[str, Any]]
 
 
 def column(table: pa.Table, name: str) -> list[Any]:
-    """A column as a Python list."""
+    """Return a column as a Python list."""
     return table[name].to_pylist()

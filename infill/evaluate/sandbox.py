@@ -1,9 +1,9 @@
-"""Run generated Python where it can do no harm, and say whether it ran to its end.
+"""A sandbox that runs generated Python in isolation and reports whether it ran to its end.
 
-The program runs as nobody, in namespaces of its own without a network, in a root directory that holds Python's own
-files read-only and an empty `/tmp`, under limits of time, memory and file size. It has passed when it ended with status
-0 *and* a nonce came back that is handed out only behind its last statement, so `sys.exit(0)` does not pass. A program
-written to find the nonce could; generated code is careless, not hostile, and the walls do not depend on it.
+The program runs as nobody, in its own namespaces without a network, in a root directory with only Python's files
+(read-only) and an empty `/tmp`, with limits of time, memory and file size. It has passed if it ended with status 0
+*and* returned a nonce that it gets only after its last statement, so `sys.exit(0)` does not pass. A hostile program
+could find the nonce, but generated code is only careless, and the isolation does not depend on it.
 """
 
 import json
@@ -23,7 +23,7 @@ from infill.errors import InputError
 from infill.evaluate import jail
 
 WEAK: Final = "INFILL_SANDBOX"
-"""Environment variable: `limits` accepts running without namespaces, in a container that is itself a sandbox."""
+"""Environment variable: `limits` allows running without namespaces, in a container that is itself a sandbox."""
 DETAIL_BYTES: Final = 2_000
 SELF_TEST: Final = "import math, random, typing"
 
@@ -32,7 +32,7 @@ SELF_TEST: Final = "import math, random, typing"
 class Outcome:
     status: Literal["passed", "failed", "timeout"]
     detail: str
-    """The end of what the program wrote to standard error."""
+    """The end of the program's standard error."""
 
     @property
     def passed(self) -> bool:
@@ -40,15 +40,15 @@ class Outcome:
 
 
 def run(program: str, *, seconds: float = 10.0, memory: int = 1 << 30) -> Outcome:
-    """What became of `program`, which may use `seconds` of wall-clock time and `memory` bytes of address space.
+    """Run `program` with at most `seconds` of wall-clock time and `memory` bytes of address space; return its outcome.
 
-    Raises InputError where this machine offers no isolation and none was waived.
+    Raises InputError when this machine offers no isolation, unless INFILL_SANDBOX waives it.
     """
     return _start(program, seconds, memory, isolated=isolation() == "namespaces")
 
 
 def run_all(programs: Sequence[str], *, seconds: float = 10.0, workers: int = 0) -> list[Outcome]:
-    """The outcomes of many programs in order, `workers` at a time (0: one per processor)."""
+    """Return the outcomes of several programs in order, run `workers` at a time (0: one per processor)."""
     isolation()
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(lambda program: run(program, seconds=seconds), programs))
@@ -56,7 +56,7 @@ def run_all(programs: Sequence[str], *, seconds: float = 10.0, workers: int = 0)
 
 @cache
 def isolation() -> Literal["namespaces", "limits"]:
-    """How programs are kept in: namespaces, or limits alone where INFILL_SANDBOX=limits says that this will do.
+    """Return how programs are isolated: by namespaces, or only by limits if INFILL_SANDBOX=limits allows it.
 
     Raises InputError when neither is possible.
     """
@@ -66,12 +66,12 @@ def isolation() -> Literal["namespaces", "limits"]:
     except InputError as error:
         raise InputError(
             f"generated code cannot be isolated on this machine ({error}); run as root or allow user namespaces, "
-            f"or set {WEAK}=limits inside a container that you would give up"
+            f"or set {WEAK}=limits inside a container that is itself a sandbox"
         ) from error
     if not outcome.passed:
         raise InputError(
             f"the sandbox cannot run even {SELF_TEST!r} ({outcome.status}: {outcome.detail.strip()[-300:]}); "
-            "install Python where every user may read it"
+            "install Python where every user can read it"
         )
     return "limits" if weak else "namespaces"
 
@@ -79,7 +79,7 @@ def isolation() -> Literal["namespaces", "limits"]:
 def _start(program: str, seconds: float, memory: int, *, isolated: bool) -> Outcome:
     nonce = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="infill-sandbox-") as root, tempfile.TemporaryFile() as errors:
-        os.chmod(root, 0o777)  # where there are no namespaces, nobody has to work in it
+        os.chmod(root, 0o777)  # without namespaces, the user nobody works in it
         request = {
             "program": program,
             "seconds": int(seconds) + 1,
@@ -106,18 +106,18 @@ def _start(program: str, seconds: float, memory: int, *, isolated: bool) -> Outc
                 os.close(writing)
             status = _wait(process, seconds)
             os.set_blocking(reading, False)
-            said = verdict.read(64) or b""
+            answer = verdict.read(64) or b""
         detail = _tail(errors.fileno())
     if status == jail.UNAVAILABLE:
         raise InputError(detail.strip() or "no reason given")
     if status is None:
         return Outcome(status="timeout", detail=detail)
-    passed = status == 0 and said == nonce.encode()
+    passed = status == 0 and answer == nonce.encode()
     return Outcome(status="passed" if passed else "failed", detail=detail)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """The exit status, or None after `seconds`; nothing of the process is left alive."""
+    """Return the exit status, or None after `seconds`; kill all that is left of the process."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:

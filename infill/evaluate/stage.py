@@ -1,4 +1,4 @@
-"""Stage: complete the holes of held-out repositories and measure."""
+"""The evaluate stage: complete the holes of held-out repositories and measure."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ from infill.examples import read_holes, request_of
 STAGE: Final = "evaluate"
 VERSION: Final = 2
 CHUNK_HOLES: Final = 256
-"""Holes between two points at which a killed run can go on."""
+"""Holes per chunk; a killed run continues with the next chunk."""
 log: Final = logging.getLogger(__name__)
 
 
 def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[str, float]:
     """Write `record.json`, `results.parquet` and plots; return the mean of each metric.
 
-    Raises InputError when there is no test hole.
+    Raises InputError when there are no test holes.
     """
     inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
     scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
@@ -49,14 +49,14 @@ def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[
 
 
 def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch: str = "") -> Evaluation:
-    """Complete `holes` (rows of `examples.SCHEMA`) greedily with the model at the URI `model` and measure.
+    """Complete `holes` (rows of `examples.SCHEMA`) greedily with the model at the URI `model`; return the results.
 
-    The output counts as it is, cut at nothing but a stop token. With `scratch`, a folder, each chunk of holes is kept
-    there and a second call goes on behind the last. Raises InputError when there are no holes.
+    The output is measured unchanged, cut only at a stop token. With `scratch`, a folder, each chunk of holes is kept
+    there, and a second call continues after the last one. Raises InputError when there are no holes.
     """
     if not holes.num_rows:
         raise InputError(
-            "there is no test hole to evaluate on: the corpus has no source file in its test split; "
+            "there are no test holes to evaluate on: the corpus has no source files in its test split; "
             "add repositories or raise corpus.test_share"
         )
     generator: Generator | None = None
@@ -69,14 +69,14 @@ def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch:
         generator = generator or Generator(storage.fetch(model))
         rows = complete(config, generator, holes.slice(start, CHUNK_HOLES).to_pylist())
         chunks.append(pa.Table.from_pylist(rows))
-        log.info("evaluate: %d of %d holes are completed", start + len(rows), holes.num_rows)
+        log.info("evaluate: completed %d of %d holes", start + len(rows), holes.num_rows)
         if file:
             storage.write_table(file, chunks[-1])
     return summarise(config, pa.concat_tables(chunks))
 
 
 def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The completion of each hole with its metrics: the rows of `results.parquet`."""
+    """Return the completion of each hole with its metrics: the rows of `results.parquet`."""
     prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
     generations = generator.generate(prompts, max_new_tokens=config.max_new_tokens, seed=config.seed)
     results = []
@@ -99,7 +99,7 @@ def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mappi
 
 
 def summarise(config: EvaluateConfig, results: pa.Table) -> Evaluation:
-    """The metrics' means with 95 % intervals: over all holes, by kind and by language."""
+    """Return the results with the metrics' means and 95 % intervals: over all holes, by kind and by language."""
 
     def means(rows: pa.Table) -> dict[str, Interval]:
         return {
@@ -118,7 +118,7 @@ def summarise(config: EvaluateConfig, results: pa.Table) -> Evaluation:
 
 
 def benchmark_digest(config: EvaluateConfig, holes: pa.Table) -> str:
-    """SHA-256 over the holes with their context and the token budgets: equal digests make results comparable."""
+    """Return the SHA-256 of the holes with their context and the token budgets; equal digests allow comparison."""
     digest = hashlib.sha256(f"{config.max_prompt_tokens}/{config.max_new_tokens}\n".encode())
     for row in holes.to_pylist():
         digest.update(json.dumps(row, sort_keys=True).encode())
@@ -126,7 +126,7 @@ def benchmark_digest(config: EvaluateConfig, holes: pa.Table) -> str:
 
 
 def record(config: EvaluateConfig, holes: pa.Table, model: str, evaluation: Evaluation, output: str) -> dict[str, Any]:
-    """Return what `record.json` in the folder `output` holds."""
+    """Return the content of `record.json` in the folder `output`."""
     return {
         **manifest.pointer("model", model, output),
         "model_digest": manifest.digest_of(model),

@@ -12,11 +12,11 @@ from infill.metrics import SHARES
 Z: Final = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 BLOCK: Final = 4_000_000
-"""Indices that a bootstrap draws at once: 32 MB."""
+"""Number of indices that a bootstrap draws at once: 32 MB."""
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Interval of a proportion (Wilson 1927); (0, 1) when nothing was observed."""
+    """Return the interval of a proportion (Wilson 1927); (0, 1) without observations."""
     if n == 0:
         return 0.0, 1.0
     share, z2 = successes / n, Z * Z
@@ -26,7 +26,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap(values: ArrayLike, *, resamples: int, seed: int) -> tuple[float, float]:
-    """Percentile interval of the mean over `resamples` resamples with replacement; (nan, nan) of nothing."""
+    """Return the percentile interval of the mean over `resamples` resamples; (nan, nan) without values."""
     sample = np.asarray(values, dtype=np.float64)
     if not len(sample):
         return math.nan, math.nan
@@ -46,7 +46,7 @@ def _resampled_means(sample: NDArray[np.float64], resamples: int, seed: int) -> 
 
 
 def interval(metric: str, values: Sequence[float], *, resamples: int, seed: int) -> dict[str, float]:
-    """`value` (the mean), `low` and `high`: Wilson's for a share, the bootstrap's for a graded metric."""
+    """Return `value` (the mean), `low` and `high`: Wilson's interval for a share, else the bootstrap's."""
     value = float(np.mean(values)) if len(values) else math.nan
     if metric in SHARES:
         low, high = wilson(round(sum(values)), len(values))
@@ -56,20 +56,20 @@ def interval(metric: str, values: Sequence[float], *, resamples: int, seed: int)
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike, *, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Mean of a - b over holes that both answered, with its bootstrap interval: (difference, low, high).
+    """Return the mean of a - b over the same holes with its bootstrap interval: (difference, low, high).
 
-    Raises ValueError when the two do not have one value each for the same holes, or there are none.
+    Raises ValueError when the two have different numbers of values, or none.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or not len(first):
-        raise ValueError(f"a paired comparison needs equally many values, not {len(first)} and {len(second)}")
+        raise ValueError(f"a paired comparison needs equal numbers of values, got {len(first)} and {len(second)}")
     difference = first - second
     low, high = bootstrap(difference, resamples=resamples, seed=seed)
     return float(difference.mean()), low, high
 
 
 def mcnemar(a: Sequence[float], b: Sequence[float]) -> float:
-    """Two-sided exact p-value that two shares differ, from the holes on which they disagree (McNemar 1947)."""
+    """Return the two-sided exact p-value of two shares, from the holes on which they disagree (McNemar 1947)."""
     pairs = list(zip(a, b, strict=True))
     only_a, only_b = (sum(x > y for x, y in pairs), sum(x < y for x, y in pairs))
     n = only_a + only_b

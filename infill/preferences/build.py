@@ -1,6 +1,6 @@
-"""Stage: sample completions, judge them, and pair the better with the worse.
+"""The preferences stage: sample completions, judge them, and pair the better with the worse.
 
-Holes are worked off in chunks; a chunk is a whole file below `scratch/`, so a killed run goes on with the next one.
+Holes are processed in chunks; each chunk is written below `scratch/`, so a killed run continues with the next one.
 """
 
 import logging
@@ -29,9 +29,9 @@ STAGE: Final = "preferences"
 VERSION: Final = 2
 
 CHUNK_HOLES: Final = 32
-"""Holes between two points at which a killed run can go on."""
+"""Holes per chunk; a killed run continues with the next chunk."""
 JUDGE_REQUESTS: Final = 8
-"""Requests to a judge's server at a time."""
+"""Maximum number of concurrent requests to a judge's server."""
 SCHEMA: Final = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "repo", "path", "language", "prefix", "suffix")),
@@ -42,13 +42,14 @@ SCHEMA: Final = pa.schema(
         ("score_rejected", pa.float32()),
     ]
 )
-"""One row a pair; `id` is the hole's id and the pair's kind."""
+"""One row per pair; `id` is the hole's id and the pair's kind."""
 
 
 def run(config: PreferencesConfig, examples: str, model: str, output: str) -> dict[str, float]:
-    """Write `pairs.parquet` and `report.json`; return the number of pairs and what they are made of.
+    """Write `pairs.parquet` and `report.json`; return the numbers of holes, samples, and pairs by kind.
 
-    Raises InputError when there is no train hole, ServiceError when an LLM judge is out of reach or of no use.
+    Raises InputError when there are no train holes, ServiceError when an LLM judge is unreachable or its answers are
+    unusable.
     """
     inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
     scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
@@ -56,14 +57,14 @@ def run(config: PreferencesConfig, examples: str, model: str, output: str) -> di
     def body() -> Mapping[str, float]:
         holes = read_holes(examples, "train", config.holes).to_pylist()
         if not holes:
-            raise InputError(f"{examples} has no train hole to sample for; run the examples stage on a larger corpus")
+            raise InputError(f"{examples} has no train holes to sample for; run the examples stage on a larger corpus")
         return _finish(config, holes, _chunks(config, holes, model, scratch), output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
 
 def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model: str, scratch: str) -> list[str]:
-    """The folders of the chunks below `scratch`, all of them done."""
+    """Write the missing chunks below `scratch`; return the folders of all chunks."""
     starts = range(0, len(holes), CHUNK_HOLES)
     folders = {start: storage.join(scratch, f"{start:08d}") for start in starts}
     missing = [start for start in starts if not storage.exists(storage.join(folders[start], "counts.json"))]
@@ -75,38 +76,38 @@ def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model
                 rows, counts = judge_chunk(config, chunk, generator, judge)
                 if counts["holes without a usable verdict"] == min(CHUNK_HOLES, len(holes)):
                     raise ServiceError(
-                        f"the judge at {config.judge} answered {len(chunk)} times in a row with something else than "
-                        "the JSON that was asked for; choose a more capable preferences.judge_model"
+                        f"the judge at {config.judge} answered {len(chunk)} times in a row without the requested "
+                        "JSON; choose a more capable preferences.judge_model"
                     )
                 storage.write_table(storage.join(folders[start], "pairs.parquet"), pa.Table.from_pylist(rows, SCHEMA))
                 storage.write_json(storage.join(folders[start], "counts.json"), counts)
-                log.info("preferences: %d of %d holes are judged", start + len(chunk), len(holes))
+                log.info("preferences: judged %d of %d holes", start + len(chunk), len(holes))
     return list(folders.values())
 
 
 @contextmanager
 def open_judge(config: PreferencesConfig) -> Iterator[Judge]:
-    """The judge that `config.judge` names.
+    """Yield the judge that `config.judge` names.
 
-    Raises InputError when that is neither `rules` nor a URL, or holds a password, which would stand in every artifact.
+    Raises InputError when it is neither `rules` nor a URL, or contains a password, which would be in every artifact.
     """
     if config.judge == "rules":
         yield rules
     elif urlsplit(config.judge).username is not None:
-        raise InputError(f"preferences.judge must not hold a name or password; put the key into {KEY}")
+        raise InputError(f"preferences.judge must not contain a user name or password; put the key in {KEY}")
     elif config.judge.startswith(("http://", "https://")):
         with LlmJudge(config.judge, config.judge_model, seed=config.seed) as judge:
             yield judge
     else:
         raise InputError(
-            f"preferences.judge is {config.judge!r}: give rules, or the base URL of an OpenAI-style server"
+            f"preferences.judge must be rules or the base URL of an OpenAI-compatible server, got {config.judge!r}"
         )
 
 
 def judge_chunk(
     config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], generator: Generator, judge: Judge
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """The pairs of some holes as rows of SCHEMA, and what happened on the way."""
+    """Return the pairs of some holes as rows of SCHEMA, and counts of samples, defects and unusable holes."""
     candidates = sample(generator, holes, config)
     with ThreadPoolExecutor(1 if config.judge == "rules" else JUDGE_REQUESTS) as pool:
         verdicts = list(pool.map(judge, holes, candidates))
@@ -118,9 +119,9 @@ def judge_chunk(
             counts["holes without a usable verdict"] += 1
             continue
         counts.update(f"defect: {defect}" for verdict in judged for defect in verdict.defects if judge is rules)
-        found = pairs(hole, mine, judged, config.min_margin)
-        counts["holes without a pair"] += not found
-        rows += [_row(hole, pair, config.judge) for pair in found]
+        paired = pairs(hole, mine, judged, config.min_margin)
+        counts["holes without a pair"] += not paired
+        rows += [_row(hole, pair, config.judge) for pair in paired]
     return rows, counts
 
 
@@ -137,7 +138,7 @@ def _finish(
     for folder in folders:
         counts.update(storage.read_json(storage.join(folder, "counts.json")))
     table = pa.concat_tables([storage.read_table(storage.join(folder, "pairs.parquet")) for folder in folders])
-    if not table.num_rows:  # the model wrote every middle as it was: what is left to learn is to stop there
+    if not table.num_rows:  # the model wrote every middle correctly; it can only learn to stop there
         table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
     storage.write_table(storage.join(output, "pairs.parquet"), table)
     kinds = Counter(str(kind) for kind in table["kind"].to_pylist())

@@ -1,4 +1,4 @@
-"""Completions of a hole by the model, at several temperatures."""
+"""Candidates: completions of a hole by the model, at several temperatures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from infill.examples import request_of
 class Candidate:
     text: str
     finished: bool
-    """Whether the model ended it; else the limit of new tokens did."""
+    """Whether it ended with a stop token rather than at the limit of new tokens."""
     temperature: float
-    """The lowest at which it was sampled."""
+    """The lowest temperature at which it was sampled."""
 
 
 def sample(
     generator: Generator, holes: Sequence[Mapping[str, Any]], config: PreferencesConfig
 ) -> list[list[Candidate]]:
-    """The different completions of each hole, from the lowest temperature to the highest.
+    """Return the distinct completions of each hole, from the lowest temperature to the highest.
 
-    `config.samples` are drawn per temperature; equal texts count once.
+    `config.samples` completions are drawn per temperature; equal texts count once.
     """
     temperatures = [heat for heat in sorted(config.temperatures) for _ in range(config.samples)]
     prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
@@ -35,10 +35,10 @@ def sample(
     )
     candidates = []
     for number in range(len(prompts)):
-        found: dict[str, Candidate] = {}
+        distinct: dict[str, Candidate] = {}
         mine = generations[number * len(temperatures) : (number + 1) * len(temperatures)]
         for heat, generation in zip(temperatures, mine, strict=True):
             text = generator.encoder.decode(generation.ids)
-            found.setdefault(text, Candidate(text=text, finished=generation.finished, temperature=heat))
-        candidates.append(list(found.values()))
+            distinct.setdefault(text, Candidate(text=text, finished=generation.finished, temperature=heat))
+        candidates.append(list(distinct.values()))
     return candidates

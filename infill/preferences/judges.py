@@ -1,7 +1,7 @@
-"""Who says how good a completion is: here the rules, which know the true middle; `llm` has a language model as judge.
+"""Judges, which score completions: here the rules, which use the true middle; `llm` has a language model as judge.
 
-A judge maps a hole and its candidates to one verdict each, or to None when its answer is of no use: that costs the
-hole.
+A judge maps a hole and its candidates to one verdict each, or to None if its answer is unusable; then the hole is
+skipped.
 """
 
 import re
@@ -20,11 +20,11 @@ class Verdict:
     score: float
     """0 (useless) to 1 (as good as what the author wrote)."""
     defects: tuple[str, ...] = ()
-    """What is wrong with it, in words that follow "rejected: "."""
+    """What is wrong with the completion, in words that can follow "rejected: "."""
 
 
 Judge = Callable[[Mapping[str, Any], Sequence[Candidate]], list[Verdict] | None]
-"""(row of `examples.SCHEMA`, candidates) -> verdicts in the same order."""
+"""A function from a row of `examples.SCHEMA` and its candidates to verdicts in the same order."""
 
 FACTORS: Final[Mapping[str, float]] = {
     "empty": 0.0,
@@ -35,27 +35,27 @@ FACTORS: Final[Mapping[str, float]] = {
     "does not stop": 0.6,
     "verbose": 0.7,
 }
-"""Defect -> what is left of the score. The paper names stubs and verbosity; the values are ours."""
+"""Factor of the score for each defect. The paper names stubs and verbosity; the values are ours."""
 
 STUB: Final = re.compile(
     r"(pass|\.\.\.|return|return (None|null|nil|undefined|false|true|0|\"\"|'')"
     r"|raise NotImplementedError(\(.*\))?|throw new \w*(NotImplemented|UnsupportedOperation|Error)\w*\(.*\)"
     r"|TODO\(.*\)|(todo|unimplemented)!\(.*\)|panic\(.*not implemented.*\)|[{}]*);?"
 )
-"""A line that fills a place without doing its work, in the languages with a grammar."""
+"""A placeholder line, which does no work, in the languages with a grammar."""
 COMMENT: Final = re.compile(r"(//|/\*|\*/|(#|\*)(\s|$)).*")
-"""A line of comment. `#include`, `#[derive]` and `*pointer = 0` are none."""
+"""A comment line; `#include`, `#[derive]` and `*pointer = 0` are not comments."""
 OPEN_TASK: Final = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 
 def rules(hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Verdict]:
-    """Closeness to the true middle (mean of edit similarity and KK), reduced by a factor for each defect."""
+    """Return verdicts by rule: the mean of edit similarity and KK, multiplied by a factor for each defect."""
     return [_by_rules(hole, candidate) for candidate in candidates]
 
 
 def _by_rules(hole: Mapping[str, Any], candidate: Candidate) -> Verdict:
     text, middle = candidate.text, hole["middle"]
-    found = {
+    checks = {
         "empty": not text.strip(),
         "stub": is_stub(text) and not is_stub(middle),
         "does not parse": not fits(hole, text),
@@ -64,7 +64,7 @@ def _by_rules(hole: Mapping[str, Any], candidate: Candidate) -> Verdict:
         "does not stop": not candidate.finished,
         "verbose": is_verbose(text, middle),
     }
-    defects = tuple(name for name, is_there in found.items() if is_there)
+    defects = tuple(name for name, is_there in checks.items() if is_there)
     score = (metrics.edit_similarity(text, middle) + metrics.kk(text, middle)) / 2
     for name in defects:
         score *= FACTORS[name]
@@ -72,7 +72,7 @@ def _by_rules(hole: Mapping[str, Any], candidate: Candidate) -> Verdict:
 
 
 def is_stub(text: str) -> bool:
-    """Whether the code does nothing: only placeholder lines and comments, or a comment that leaves the work open."""
+    """Return whether the code is a stub: only placeholder lines and comments, or a comment with an open task."""
     if OPEN_TASK.search(text):
         return True
     lines = [line.strip() for line in split_lines(text) if line.strip()]
@@ -80,7 +80,7 @@ def is_stub(text: str) -> bool:
 
 
 def fits(hole: Mapping[str, Any], text: str) -> bool:
-    """Whether the file parses with `text` in the hole; True where it does not parse with the true middle either."""
+    """Return whether the file parses with `text` in the hole; also true if it does not parse with the true middle."""
     if hole["language"] not in syntax.LANGUAGES:
         return True
     before, after = hole["prefix"], hole["suffix"]
@@ -90,7 +90,7 @@ def fits(hole: Mapping[str, Any], text: str) -> bool:
 
 
 def repetitions(text: str) -> int:
-    """The longest run of equal lines, blank ones left out."""
+    """Return the length of the longest run of equal lines, without blank lines."""
     lines = [line.strip() for line in split_lines(text) if line.strip()]
     longest = run = 0
     before = ""
@@ -101,5 +101,5 @@ def repetitions(text: str) -> int:
 
 
 def is_verbose(text: str, middle: str) -> bool:
-    """More than twice the characters of the true middle and at least a line's worth (40) more."""
+    """Return whether `text` has more than twice the characters of the true middle plus a line's worth (40)."""
     return len(text.strip()) > 2 * len(middle.strip()) + 40

@@ -1,4 +1,4 @@
-"""The judge behind an OpenAI-compatible URL."""
+"""A language model as judge, at an OpenAI-compatible URL."""
 
 import contextlib
 import hashlib
@@ -21,12 +21,12 @@ KEY: Final = "INFILL_JUDGE_API_KEY"
 ATTEMPTS: Final = 5
 TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 LONGEST_WAIT: Final = 30.0
-"""Seconds between two attempts, at most."""
+"""Maximum seconds between two attempts."""
 PREFIX_CHARS: Final = 4_000
 SUFFIX_CHARS: Final = 1_500
 DECODER: Final = json.JSONDecoder()
 THOUGHTS_END: Final = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNORECASE)
-"""Tag with which models that reason aloud end their thoughts. Templates often swallow the opening one."""
+"""Tag that ends the visible reasoning of a model. Templates often remove the opening tag."""
 
 INSTRUCTION: Final = """You judge completions of source code in an editor. A part of a file is missing: you see what \
 stands before and after the gap, what the author wrote there, and {count} candidates. Judge each candidate by whether \
@@ -42,10 +42,10 @@ words."""
 
 
 class LlmJudge:
-    """Asks the server for one verdict per candidate; close it when done, or use it in a `with` block."""
+    """A judge that asks a server for one verdict per candidate; use it in a `with` block, which closes its client."""
 
     def __init__(self, url: str, model: str, *, seed: int = 0, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`url` is the server's base, with or without `/chat/completions`; `model` the name that it knows."""
+        """Create a judge at the base URL `url`, with or without `/chat/completions`, of the model `model`."""
         self.url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.model = model
         self.seed = seed
@@ -61,7 +61,7 @@ class LlmJudge:
         self._client.close()
 
     def __call__(self, hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Verdict] | None:
-        """The verdicts, or None when the answer cannot be used.
+        """Return the verdicts, or None if the answer is unusable.
 
         Raises ServiceError when the server cannot be reached or refuses the request.
         """
@@ -69,7 +69,7 @@ class LlmJudge:
         return parse(answer, len(candidates))
 
     def _ask(self, conversation: list[dict[str, str]]) -> str:
-        """The server's answer; an empty text when it is no chat completion."""
+        """Return the text of the server's answer; empty if it is not a chat completion."""
         request = {"model": self.model, "messages": conversation, "temperature": 0, "seed": self.seed}
         problem = ""
         for attempt in range(ATTEMPTS):
@@ -87,12 +87,12 @@ class LlmJudge:
                 self._sleep(min(wait, LONGEST_WAIT))
         raise ServiceError(
             f"the judge at {self.url} does not answer ({problem}); check preferences.judge, preferences.judge_model "
-            f"and {KEY}, then run again: what has been judged is kept"
+            f"and {KEY}, then run again: existing verdicts are kept"
         )
 
 
 def _wait(response: httpx.Response, attempt: int) -> float:
-    """Seconds until the next attempt: what the server asks for, else 1, 2, 4, …"""
+    """Return the seconds until the next attempt: those that the server requests, else 1, 2, 4, …"""
     try:
         return max(0.0, float(response.headers.get("retry-after", "")))
     except ValueError:
@@ -108,7 +108,7 @@ def _content(response: httpx.Response) -> str:
 
 
 def messages(hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, str]]:
-    """The conversation. The marks round code are derived from that code, so no code can contain its own."""
+    """Return the conversation. The marks around code are derived from that code, so no code can contain its own."""
     texts = {
         "before the gap": hole["prefix"][-PREFIX_CHARS:],
         "after the gap": hole["suffix"][:SUFFIX_CHARS],
@@ -124,16 +124,18 @@ def messages(hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[d
 
 
 def parse(answer: str, count: int) -> list[Verdict] | None:
-    """Return the last `count` verdicts that the answer states as a JSON object, or None if it states none.
+    """Return the last `count` verdicts that the answer has as a JSON object, or None if it has none.
 
-    A model may think aloud, in prose or in <think> tags, and may wrap its answer in a code fence: whatever is not such
-    an object is skipped, and what it considers before a closing </think> is not its answer.
+    A model may reason in prose or in <think> tags, and may put its answer in a code fence: all other text is skipped,
+    and verdicts before a closing </think> are not its answer.
     """
     stated = list(_stated(answer, count))
     ends = (
         tag.end()
         for tag in THOUGHTS_END.finditer(answer)
-        if not any(start <= tag.start() < end for start, end, _ in stated)  # else a reason speaks of the tag
+        if not any(
+            start <= tag.start() < end for start, end, _ in stated
+        )  # otherwise a verdict's reason mentions the tag
     )
     thoughts = max(ends, default=0)
     return next((verdicts for start, _, verdicts in reversed(stated) if start >= thoughts), None)
@@ -144,7 +146,7 @@ def _stated(answer: str, count: int) -> Iterator[tuple[int, int, list[Verdict]]]
     place = answer.find("{")
     while place >= 0:
         end = place + 1
-        # Text that is not JSON, another shape, a score that is not a score, or nesting too deep to parse.
+        # Raised for text that is not JSON, another shape, an invalid score, and nesting that is too deep.
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             value, after = DECODER.raw_decode(answer, place)
             verdicts = [_verdict(item) for item in value["verdicts"]]

@@ -1,4 +1,4 @@
-"""From judged candidates to pairs of a better and a worse completion."""
+"""Pairs of a better and a worse completion, made from judged candidates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from infill.preferences.judges import COMMENT, Verdict
 from infill.text import last_line, split_lines
 
 GOOD: Final = 0.5
-"""A sample with a lower score, or with a defect, is not put before the model as an example."""
+"""Minimum score of a sample that may be chosen; it must also have no defect."""
 LONG_LINES: Final = 4
-"""A true middle with more lines is also offered cut short (the paper shortens "large" ones; its measure is unknown)."""
+"""A true middle with more lines also gives a shortened one (the paper shortens "large" ones, by an unknown measure)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Pair:
     chosen: str
     rejected: str
     rejected_finished: bool
-    """Whether the model ended the rejected text, or the limit of new tokens did."""
+    """Whether the rejected text ended with a stop token rather than at the limit of new tokens."""
     reason: str
     score_chosen: float
     score_rejected: float
@@ -33,14 +33,14 @@ class Pair:
 def pairs(
     hole: Mapping[str, Any], candidates: Sequence[Candidate], verdicts: Sequence[Verdict], min_margin: float
 ) -> list[Pair]:
-    """At most two pairs of a hole: the best over the worst, and the shortened true middle over the longest."""
+    """Return at most two pairs of a hole: the best over the worst, and the shortened true middle over the longest."""
     judged = sorted(zip(candidates, verdicts, strict=True), key=lambda one: (-one[1].score, one[0].text))
-    found = [_best_over_worst(hole["middle"], judged, min_margin), _short_over_long(hole, judged)]
-    return [pair for pair in found if pair is not None]
+    possible = [_best_over_worst(hole["middle"], judged, min_margin), _short_over_long(hole, judged)]
+    return [pair for pair in possible if pair is not None]
 
 
 def _best_over_worst(middle: str, judged: Sequence[tuple[Candidate, Verdict]], min_margin: float) -> Pair | None:
-    """The best sample, or the true middle where no sample is good, over the worst sample."""
+    """Return the best sample, or the true middle if no sample is good, over the worst sample."""
     (best, praise), (worst, blame) = judged[0], judged[-1]
     if best.text == middle or (praise.score >= GOOD and not praise.defects):
         kind, chosen, score, reason = "sample", best.text, praise.score, "the better of two samples"
@@ -60,7 +60,7 @@ def _best_over_worst(middle: str, judged: Sequence[tuple[Candidate, Verdict]], m
 
 
 def _short_over_long(hole: Mapping[str, Any], judged: Sequence[tuple[Candidate, Verdict]]) -> Pair | None:
-    """The beginning of a long true middle over the longest sample that does not stop in time."""
+    """Return the beginning of a long true middle over the longest sample that does not stop in time."""
     too_long = [
         (candidate, verdict)
         for candidate, verdict in judged
@@ -82,10 +82,10 @@ def _short_over_long(hole: Mapping[str, Any], judged: Sequence[tuple[Candidate, 
 
 
 def shorten(hole: Mapping[str, Any]) -> str | None:
-    """The longest beginning of a long true middle, at most half its lines, that ends a statement.
+    """Return the longest beginning of a long true middle, at most half its lines, that ends a statement.
 
-    The file still parses with it, and its last line is no comment and no head of a block. None when the middle is not
-    long, there is no such beginning, or the file does not parse anyway.
+    The file still parses with it, and its last line is neither a comment nor the head of a block. None if the middle is
+    not long, there is no such beginning, or the file does not parse.
     """
     lines = split_lines(hole["middle"], keepends=True)
     language = hole["language"]
@@ -95,10 +95,10 @@ def shorten(hole: Mapping[str, Any]) -> str | None:
         return None
     for count in range(len(lines) // 2, 0, -1):
         text = "".join(lines[:count])
-        # The line break that ended the middle is left to the suffix, as it was for the whole middle.
+        # The final line break belongs to the suffix, as it did for the whole middle.
         text = text if hole["middle"].endswith(("\n", "\r")) else text.removesuffix("\n").removesuffix("\r")
         last = last_line(text.strip()).strip()
-        # Grammars tolerate a head without a body; such an end would be no example to follow.
+        # Grammars tolerate a head without a body; such an end would be a bad example.
         is_open = not last or last.endswith((":", "{", "(", "[", ",")) or COMMENT.fullmatch(last)
         if not is_open and is_sound(hole["prefix"] + text + hole["suffix"], language):
             return text
@@ -106,7 +106,7 @@ def shorten(hole: Mapping[str, Any]) -> str | None:
 
 
 def echo(hole: Mapping[str, Any]) -> Pair:
-    """The true middle over itself followed by the suffix's first lines: what a model that does not stop would write."""
+    """Return the true middle over itself with the suffix's first lines, as a model that does not stop writes it."""
     following = "".join(split_lines(hole["suffix"], keepends=True)[:3])
     return Pair(
         kind="echo",

@@ -1,1 +1,1 @@
-"""From evaluated models to the one that is served: the gate, the registry, the deployment record."""
+"""The release of a model, from evaluation to serving: the gate, the registry, the deployment record."""

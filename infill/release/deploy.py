@@ -1,6 +1,7 @@
-"""The deploy stage: which immutable model is served. `infill serve` obeys its record; on a cluster, KServe does.
+"""The deploy stage: the deployment record, which names the immutable model that is served.
 
-The record is the artifact, and is made once; the cluster is made to agree with it each time the stage runs (`rollout`).
+`infill serve` reads the record, which is the stage's artifact and is written once. On a cluster, KServe is updated to
+match it each time the stage runs (`rollout`).
 """
 
 from collections.abc import Mapping
@@ -23,11 +24,11 @@ DEFAULT_RELEASE: Final = "completions"
 
 
 def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]:
-    """Write deployment.json for the model that `decision` let through, and deploy it where there is a cluster.
+    """Write deployment.json for the model that `decision` released, and deploy it if there is a cluster.
 
-    Every file of the model is compared with its manifest, and that with what was evaluated. Raises InputError when the
-    gate refused, the model is not the evaluated one, or (on a cluster) another version is the champion by now; and what
-    `rollout.deploy` raises.
+    Every file of the model is compared with its manifest, and the manifest with the evaluation. Raises InputError when
+    the gate refused, the model is not the evaluated one, or (on a cluster) another version is now the champion; and the
+    errors of `rollout.deploy`.
     """
     release = release_of(config)
     decided = _read(decision)
@@ -46,11 +47,10 @@ def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]
 
 
 def champion(config: DeployConfig, name: str, *, output: str = "", store: str = "") -> dict[str, Any]:
-    """Deploy the champion of the registered model `name`; returns its record, and as `uri` where that is.
+    """Deploy the champion of the registered model `name`; return its record, with the record's own URI as `uri`.
 
-    The record goes into the folder `output`, by default to its address in the store.
-
-    Raises InputError when there is no champion or its model is not the evaluated one, and what `rollout.deploy` raises.
+    The record is written to the folder `output`, by default its address in the store. Raises InputError when there is
+    no champion or its model is not the evaluated one, and the errors of `rollout.deploy`.
     """
     version = registry.champion(name)
     if version is None:
@@ -65,7 +65,7 @@ def champion(config: DeployConfig, name: str, *, output: str = "", store: str = 
 
 
 def plan(config: DeployConfig, decision: str, name: str, *, output: str = "", store: str = "") -> str:
-    """What `run` (given a decision) or `champion` (given a name) would do, as text; nothing is changed."""
+    """Return as text what `run` (with a decision) or `champion` (with a name) would do; change nothing."""
     decided = _read(decision) if decision else None
     version = _champion_of(decided) if decided else registry.champion(name)
     if version is None:
@@ -83,21 +83,21 @@ def plan(config: DeployConfig, decision: str, name: str, *, output: str = "", st
 
 
 def address(config: DeployConfig, version: Version, store: str) -> str:
-    """Where the record of a registered version goes: a function of what it says."""
+    """Return the URI of the record of a registered version, which depends on the record's content."""
     inputs = {"model": version.model_digest, "decision": version.tags.get(registry.DECISION, "")}
     return storage.join(store, STAGE, manifest.key(STAGE, VERSION, config, inputs))
 
 
 def release_of(config: DeployConfig) -> str:
-    """The release of charts/infill-serving to deploy to; empty when there is no cluster."""
+    """Return the release of charts/infill-serving to deploy to; empty if there is no cluster."""
     return config.release or (DEFAULT_RELEASE if cluster_settings.read() else "")
 
 
 def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     """Make the previous version of the registered model `name` the champion, write and return its deployment record.
 
-    Nothing changes when that version's model is gone or damaged. Raises InputError then, and when there is no previous
-    version; ServiceError when MLflow is gone.
+    Raises InputError, and changes nothing, when there is no previous version, or its model is missing or damaged;
+    ServiceError when MLflow is unreachable.
     """
     back = registry.previous(name)
     if back is None:
@@ -109,7 +109,7 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
 
 
 def _read(decision: str) -> dict[str, Any]:
-    """The gate's decision. Raises InputError when it refused."""
+    """Return the gate's decision. Raises InputError when the gate refused."""
     decided: dict[str, Any] = storage.read_json(storage.join(decision, DECISION_FILE))
     if decided["passed"] is not True:
         raise InputError(f"the gate refused {decided['winner']}, so it is not deployed: {decided['reason']}")
@@ -117,20 +117,20 @@ def _read(decision: str) -> dict[str, Any]:
 
 
 def _champion_of(decided: Mapping[str, Any]) -> Version:
-    """The champion, which must be the version that the decision registered, with the model that was evaluated."""
+    """Return the champion. Raises InputError unless the decision registered it and its evaluation is of its model."""
     name, number = decided["registered"]["name"], decided["registered"]["version"]
     now = registry.champion(name)
     if now is None or now.version != number:
         who = "has no champion" if now is None else f"has version {now.version} as its champion"
         raise InputError(
-            f"the decision is about version {number} of {name}, which by now {who}: deploy that one, or run again"
+            f"the decision is about version {number} of {name}, which now {who}: deploy the champion, or run again"
         )
     _check_evaluation(now)
     return now
 
 
 def _check_evaluation(version: Version) -> None:
-    """Raise InputError unless the version's evaluation is of the version's model, which was not rolled back."""
+    """Raise InputError if the version was rolled back, or its evaluation is not of its model."""
     named, tags = f"{version.name} version {version.version}", version.tags
     if registry.ROLLED_BACK in tags:
         raise InputError(
@@ -157,7 +157,7 @@ def _check_evaluation(version: Version) -> None:
 
 
 def _roll_out(release: str, version: Version, output: str) -> dict[str, float]:
-    """Make the cluster serve the record in `output`."""
+    """Update the cluster to serve the record in `output`."""
     from infill.cluster.api import connect  # with the kubernetes client
     from infill.release import rollout
 
@@ -180,9 +180,9 @@ def _record_of(config: DeployConfig, version: Version, output: str) -> dict[str,
 def _record(
     config: DeployConfig, model_uri: str, model_digest: str, prompt_format_hash: str, decision_digest: str, output: str
 ) -> dict[str, Any]:
-    """Return the deployment record, for the folder `output`, of a model whose files are what was evaluated.
+    """Return the deployment record of a model, for the folder `output`.
 
-    Raises InputError when they are not.
+    Raises InputError when the model's files or prompt format are not those that were evaluated.
     """
     model = manifest.load(model_uri)
     if model.digest != model_digest:
@@ -192,11 +192,11 @@ def _record(
         )
     manifest.verify(model)
     with storage.some_files(model_uri, prompt.FILES) as folder:
-        found = prompt.load_format(folder).hash
-    if found != prompt_format_hash:
+        format_hash = prompt.load_format(folder).hash
+    if format_hash != prompt_format_hash:
         raise InputError(
-            f"the prompt format of {model_uri} has hash {found[:12]}, but {prompt_format_hash[:12]} was evaluated;"
-            " evaluate and register it again"
+            f"the prompt format of {model_uri} has hash {format_hash[:12]}, but {prompt_format_hash[:12]} was"
+            " evaluated; evaluate and register it again"
         )
     return {
         **manifest.pointer("model", model.uri, output),

@@ -1,7 +1,7 @@
-"""The shape of an InferenceService, as the chart infill-serving renders it, with one model filled in.
+"""The frame of an InferenceService, as the chart infill-serving renders it, and its completion for a model.
 
-The chart is the shape's one home: images, probes, resources and scaling stand in its values and nowhere here. It leaves
-the shape in a ConfigMap, with `${...}` where a model's names belong; filling them in needs no Helm.
+The chart alone defines images, probes, resources and scaling. It writes the frame to a ConfigMap, with `${...}` in the
+places of a model's names, so that filling them in needs no Helm.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ GIB: Final = 2**30
 RELEASE_LABEL: Final = "app.kubernetes.io/instance"
 MANAGER_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "infill"
-"""Label and field manager of what `infill deploy` makes: it removes nothing that is not its own."""
+"""Label and field manager of the objects that `infill deploy` creates; it removes no others."""
 DIGEST: Final = "infill.dev/model-digest"
 URI: Final = "infill.dev/model-uri"
 DEPLOYMENT: Final = "infill.dev/deployment"
-"""Annotations of an InferenceService: which model it serves, and by which deployment record."""
+"""Annotations of an InferenceService: the model that it serves, and the deployment record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What a release of charts/infill-serving says about InferenceServices."""
+    """The settings for InferenceServices in a release of charts/infill-serving."""
 
     release: str
     service: str
@@ -40,32 +40,32 @@ class Frame:
     ready_seconds: int
     smoke_latency_ms: int
     embedded_max_gib: float
-    """Weights up to which the embedded predictor serves, where there is a choice."""
+    """Maximum size of weights for the embedded predictor, if there is a choice."""
     engines: Mapping[str, Manifest]
-    """`embedded` and `vllm`, as far as the release offers them -> the InferenceService with placeholders."""
+    """The InferenceService with placeholders by engine: `embedded` and `vllm`, as far as the release has them."""
 
     def address(self, name: str) -> str:
-        """Base URL of the transformer of the InferenceService `name`."""
+        """Return the base URL of the transformer of the InferenceService `name`."""
         return self.url.replace("${name}", name)
 
     def engine(self, weights: int) -> str:
-        """Which predictor serves weights of so many bytes."""
+        """Return the name of the predictor for `weights` bytes of weights."""
         if len(self.engines) == 1:
             return next(iter(self.engines))
         return "embedded" if weights <= self.embedded_max_gib * GIB else "vllm"
 
 
 def read(api: Api, release: str) -> Frame:
-    """The frame of a release. Raises InputError when there is none in the namespace, or one of another version."""
+    """Return the frame of a release. Raises InputError when the namespace has none, or one of another version."""
     name = f"{release}-deploy"
-    found = api.get("configmaps", name)
-    if found is None:
+    config_map = api.get("configmaps", name)
+    if config_map is None:
         raise InputError(
             f"namespace {api.namespace} has no ConfigMap {name}: install charts/infill-serving there as release"
             f" {release} with model.uri empty, or name another release in deploy.release"
         )
     try:
-        value = json.loads(found["data"][FILE])
+        value = json.loads(config_map["data"][FILE])
         frame = Frame(**value)
         if not frame.engines or {field.name for field in dataclasses.fields(Frame)} != set(value):
             raise ValueError("it offers no engine")
@@ -77,16 +77,16 @@ def read(api: Api, release: str) -> Frame:
 
 
 def weights(model_uri: str) -> int:
-    """Bytes of the weights in a model's folder, by its manifest."""
+    """Return the bytes of the weights in a model's folder, from its manifest."""
     files = manifest.load(model_uri).files
     return sum(int(entry["bytes"]) for name, entry in files.items() if name.endswith(".safetensors"))
 
 
 def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deployment: str) -> Manifest:
-    """The InferenceService of a model, its name the release's with ten digits of a hash over all the rest.
+    """Return the InferenceService of a model, named by the release and ten digits of a hash of everything else.
 
-    So the same model in the same shape has the same name, and whatever is changed (a model, an image, a limit) is a
-    second InferenceService, never a change of the one that serves. Raises InputError for weights that do not fit into
+    So the same model in the same frame has the same name, and any change (of the model, an image, a limit) gives a
+    second InferenceService and does not change the one that serves. Raises InputError for weights that do not fit in
     the predictor's memory.
     """
     size = weights(model_uri)
@@ -95,7 +95,7 @@ def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deploy
     room = float(quantity(shape["spec"]["predictor"]["model"]["resources"]["limits"]["memory"]))
     if size > room:
         raise InputError(
-            f"the weights of {model_uri} take {size / GIB:.1f} GiB, the predictor has {room / GIB:.1f}: raise"
+            f"the weights of {model_uri} take {size / GIB:.1f} GiB, but the predictor has {room / GIB:.1f}: raise"
             f" predictor.{engine}.resources of release {frame.release}"
         )
     body = fill(shape, {"model_uri": model_uri, "model_digest": model_digest, "deployment": deployment})
@@ -105,7 +105,7 @@ def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deploy
 
 
 def fill(value: Any, names: Mapping[str, str]) -> Any:
-    """`value` with `${name}` replaced in each of its strings."""
+    """Return `value` with `${name}` replaced in each of its strings."""
     if isinstance(value, dict):
         return {key: fill(item, names) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""The gate: which of the trained models wins, and whether it may replace the champion.
+"""The gate: it chooses the winner of the trained models and decides whether it may replace the champion.
 
-Pure: it sees evaluation records and nothing else, so the same records give the same decision. It fails closed: whatever
-is missing, not a number, or measured on another model or other holes stops the release, and the reason says so.
+It is a pure function of evaluation records, so the same records give the same decision. It fails closed: any value that
+is missing, not finite, or measured on another model or other holes stops the release, and the reason names it.
 """
 
 import math
@@ -13,21 +13,21 @@ from infill.config import RegisterConfig
 from infill.evaluate.statistics import paired_interval
 
 STAGES: Final = ("base", "sft", "dpo")
-"""The candidates in the order in which they are trained; a tie goes to the earlier one."""
+"""The candidates in the order of their training; a tie goes to the earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What an evaluation found about one model."""
+    """The evaluation of one model."""
 
     model_uri: str
     model_digest: str
     benchmark_digest: str
-    """Identifies the holes and how they were asked."""
+    """Digest of the holes and the token budgets."""
     metrics: Mapping[str, Mapping[str, float]]
-    """Metric -> `value`, `low`, `high`."""
+    """`value`, `low` and `high` of each metric."""
     scores: Mapping[str, float]
-    """Id of a hole -> its value of the metric that decides."""
+    """Value of the deciding metric for each hole, by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,11 @@ def decide(
     champion_digest: str = "",
     objections: tuple[str, ...] = (),
 ) -> Decision:
-    """Choose the winner among `candidates` (base, sft, dpo) and decide whether it may be released.
+    """Choose the winner among `candidates` (base, sft, dpo) and decide whether to release it.
 
-    `digests` gives each model's digest as its own manifest states it, `champion_digest` that of the registered champion
-    ("" when there is none yet: then floors and ceilings alone decide). `objections` are sentences that stop the release
-    before anything is compared. With a champion, the paired 95 % interval of winner minus champion must not lie wholly
+    `digests` are the models' digests in their own manifests, `champion_digest` that of the registered champion ("" if
+    there is none: then only floors and ceilings decide). `objections` are sentences that stop the release before any
+    comparison. With a champion, the release is refused if the paired 95 % interval of winner minus champion is wholly
     below minus `config.max_regression`.
     """
     problems = [*objections, *_problems(config, candidates, digests)]
@@ -85,18 +85,18 @@ def decide(
 
 
 def _value(record: Record, metric: str) -> float:
-    """The metric's value, not a number where the record does not have it."""
+    """Return the metric's value; NaN if the record does not have it."""
     return float(record.metrics.get(metric, {}).get("value", math.nan))
 
 
 def _winner(metric: str, candidates: Mapping[str, Record]) -> str:
-    """The candidate with the highest value, the earliest of equals; `base` when nothing was measured."""
+    """Return the candidate with the highest value, the earliest of equals; `base` if nothing was measured."""
     measured = [name for name in STAGES if name in candidates and math.isfinite(_value(candidates[name], metric))]
     return max(measured, key=lambda name: _value(candidates[name], metric), default=STAGES[0])
 
 
 def _problems(config: RegisterConfig, candidates: Mapping[str, Record], digests: Mapping[str, str]) -> list[str]:
-    """Why the candidates cannot be judged; empty when they can."""
+    """Return why the candidates cannot be judged; empty if they can."""
     missing = [name for name in STAGES if name not in candidates]
     if missing:
         return [f"There is no evaluation of {' and '.join(missing)}; evaluate all of {', '.join(STAGES)}."]
@@ -175,7 +175,7 @@ def _compare(config: RegisterConfig, winner: Record, champion: Record) -> Compar
 
 
 def _shortfalls(config: RegisterConfig, winner: str, record: Record) -> list[str]:
-    """Return what the winner fails to reach or to stay below, a sentence each."""
+    """Return a sentence for each floor and ceiling that the winner violates."""
     low = [
         f"The floor of {metric} is {floor:.4f}, {winner} reaches only {_value(record, metric):.4f}."
         for metric, floor in config.floors
@@ -221,7 +221,7 @@ def _short(digest: str) -> str:
 
 
 def as_json(comparison: Comparison | None) -> dict[str, Any] | None:
-    """The comparison as it stands in decision.json."""
+    """Return the comparison as JSON values, for decision.json."""
     if comparison is None:
         return None
     return {"value": comparison.value, "low": comparison.low, "high": comparison.high, "holes": comparison.holes}

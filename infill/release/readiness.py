@@ -1,6 +1,6 @@
-"""Waiting until an InferenceService is ready, and why it is not.
+"""Waiting for an InferenceService to become ready, and the reasons why it does not.
 
-`obstacle` is a pure function of dicts that the API server gave; `wait` asks for them.
+`obstacle` is a pure function of dicts from the API server; `wait` requests them.
 """
 
 import time
@@ -20,9 +20,9 @@ Manifest = Mapping[str, Any]
 
 POD_LABEL: Final = "serving.kserve.io/inferenceservice"
 STORAGE: Final = "storage-initializer"
-"""KServe's init container that fetches `storageUri`."""
+"""Name of KServe's init container, which fetches `storageUri`."""
 ASKED_PODS: Final = 4
-"""Pods whose events are read at each look."""
+"""Maximum number of pods whose events are read at each check."""
 
 SENTENCES: Final[Mapping[str, str]] = {
     "image": "an image cannot be pulled ({detail}): check its name and digest, and the pull secret",
@@ -34,28 +34,28 @@ SENTENCES: Final[Mapping[str, str]] = {
     " release's values",
     "missing": "its pods need something that does not exist ({detail}): create it, or correct its name in the values of"
     " charts/infill-serving",
-    "refused": "the cluster does not admit its pods ({detail}): change the policy, limit range or webhook that says so",
-    "crash": "a container ends again and again ({detail})",
+    "refused": "the cluster does not admit its pods ({detail}): change the policy, limit range or webhook",
+    "crash": "a container exits repeatedly ({detail}): see its last lines",
     "invalid": "KServe refuses it ({detail}): check the version of KServe, and upgrade charts/infill-serving",
     "gone": "it was deleted by someone else",
-    "unschedulable": "no node takes it ({detail}): check free nodes, GPUs, node selector and tolerations",
+    "unschedulable": "no node accepts it ({detail}): check free nodes, GPUs, node selector and tolerations",
     "deadline": "it is not ready after {seconds} s ({detail}): raise deploy.readySeconds, or see `kubectl describe`",
 }
-"""Kind of obstacle -> what was wrong and what to do; `detail` is the cluster's own words."""
+"""Cause and remedy for each kind of obstacle; `detail` is the cluster's message."""
 WAITED_FOR: Final = ("unschedulable",)
-"""Kinds that may go away by waiting (a cluster that grows): they end the deployment only at its deadline."""
+"""Kinds that may disappear, as when a cluster grows: they end the deployment only at its deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """Seconds."""
+    """Waiting times in seconds."""
 
     tick: int = 5
-    """Between two looks at the pods when nothing changes."""
+    """Time between two checks of the pods if nothing changes."""
     grace: float = 40.0
-    """For an obstacle to go away by itself."""
+    """Time for an obstacle to disappear by itself."""
     outage: float = 600.0
-    """For the API server to come back."""
+    """Time for the API server to return."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Obstacle:
     kind: str
     detail: str = ""
     pod: str = ""
-    """Whose container's last lines help."""
+    """Pod of the container whose last log lines are shown."""
     container: str = ""
 
 
@@ -76,7 +76,7 @@ class NotReadyError(ServiceError):
 
 
 def ready(service: Manifest) -> bool:
-    """Whether KServe says so of the object as it is now, not as it was before the last change."""
+    """Return whether KServe reports the InferenceService, in its current generation, as ready."""
     status = service.get("status") or {}
     seen = status.get("observedGeneration", 0)
     current = not seen or seen >= service["metadata"].get("generation", 0)
@@ -93,9 +93,9 @@ def wait(
     patience: Patience | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Return when the InferenceService is ready. Raises NotReadyError, saying why, when it is not or will not be.
+    """Wait until the InferenceService is ready. Raises NotReadyError with the reason when it does not become ready.
 
-    What it waits for goes to `say`, each time that this changes.
+    `say` gets what is missing, each time that this changes.
     """
     waits = patience or Patience()
     api = replace(api, outage=waits.outage)
@@ -106,10 +106,10 @@ def wait(
         if ready(service):
             return
         pods = _pods(api, name)
-        found = obstacle(service, pods, _events(api, name, pods))
+        known = obstacle(service, pods, _events(api, name, pods))
         now = time.monotonic()
-        since = (since or now) if found and found.kind not in WAITED_FOR else 0.0
-        before, last = last, found or Obstacle(kind="deadline", detail=_conditions(service))
+        since = (since or now) if known and known.kind not in WAITED_FOR else 0.0
+        before, last = last, known or Obstacle(kind="deadline", detail=_conditions(service))
         if last != before:
             say(f"InferenceService {name} is not ready yet: {last.detail}")
         if (since and now - since >= waits.grace) or now - began >= seconds:
@@ -118,12 +118,12 @@ def wait(
 
 
 def obstacle(service: Manifest, pods: Iterable[Manifest], events: Iterable[Manifest]) -> Obstacle | None:
-    """What keeps an InferenceService from becoming ready, the cause before its effects; None when nothing is known."""
+    """Return what keeps an InferenceService from becoming ready, a cause before its effects; None if unknown."""
     pods = list(pods)
     model = (service.get("status") or {}).get("modelStatus") or {}
     if model.get("transitionStatus") == "InvalidSpec":
-        told = model.get("lastFailureInfo") or {}
-        return Obstacle(kind="invalid", detail=short(f"{told.get('reason', '')} {told.get('message', '')}"))
+        failed = model.get("lastFailureInfo") or {}
+        return Obstacle(kind="invalid", detail=short(f"{failed.get('reason', '')} {failed.get('message', '')}"))
     blocked = failure.obstacle(service, pods, events)
     if blocked is not None:
         kind = "storage" if blocked.container == STORAGE and blocked.kind == "crash" else blocked.kind
@@ -133,14 +133,14 @@ def obstacle(service: Manifest, pods: Iterable[Manifest], events: Iterable[Manif
 
 
 def _conditions(service: Manifest) -> str:
-    """What KServe says is not yet so."""
+    """Return the conditions that KServe reports as not yet true."""
     conditions = (service.get("status") or {}).get("conditions") or ()
     waiting = [
         f"{each.get('type')}: {each.get('message') or each.get('reason') or each.get('status')}"
         for each in conditions
         if each.get("status") != "True"
     ]
-    return short("; ".join(waiting)) or "KServe says nothing about it: is its controller running?"
+    return short("; ".join(waiting)) or "KServe reports nothing: check that its controller is running"
 
 
 def _pods(api: Api, name: str) -> list[Manifest]:
@@ -148,7 +148,7 @@ def _pods(api: Api, name: str) -> list[Manifest]:
 
 
 def _events(api: Api, name: str, pods: list[Manifest]) -> list[Manifest]:
-    """Return what is said of pods that were refused (their ReplicaSet's name begins with ours) or do not start."""
+    """Return the events of pods that were refused (their ReplicaSet's name begins with `name`) or do not start."""
     refused = api.list("events", fields="reason=FailedCreate")["items"]
     of_pods = [
         api.list("events", fields=f"involvedObject.name={pod}")["items"] for pod in failure.unstarted(pods)[:ASKED_PODS]
@@ -157,7 +157,7 @@ def _events(api: Api, name: str, pods: list[Manifest]) -> list[Manifest]:
     return [*mine, *chain.from_iterable(of_pods)]
 
 
-def _error(api: Api, name: str, found: Obstacle, seconds: float) -> NotReadyError:
-    sentence = SENTENCES[found.kind].format(detail=found.detail, seconds=f"{seconds:g}")
-    lines = last_lines(api, found.pod, found.container) if found.pod else []
-    return NotReadyError(name, found.kind, "\n".join([sentence, *(f"  | {line}" for line in lines)]))
+def _error(api: Api, name: str, cause: Obstacle, seconds: float) -> NotReadyError:
+    sentence = SENTENCES[cause.kind].format(detail=cause.detail, seconds=f"{seconds:g}")
+    lines = last_lines(api, cause.pod, cause.container) if cause.pod else []
+    return NotReadyError(name, cause.kind, "\n".join([sentence, *(f"  | {line}" for line in lines)]))

@@ -1,7 +1,7 @@
 """The MLflow model registry: versions that point at models in the store, and the aliases `champion` and `previous`.
 
-A version carries the model's URI and digests as tags; weights never pass through MLflow. Each function may be repeated
-after a kill: it ends in the state that one undisturbed call ends in.
+A version has the model's URI and digests as tags; weights never pass through MLflow. Each function may be repeated
+after a kill: the final state is that of one uninterrupted call.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ STAGE: Final = "infill.stage"
 DECISION: Final = "infill.decision_digest"
 ROLLED_BACK: Final = "infill.rolled_back"
 DEPLOYED: Final = "infill.deployment"
-"""Namespace and InferenceService that serve this version, or served it last."""
+"""Tag with the namespace and InferenceService that serve this version, or served it last."""
 DEPLOYED_AT: Final = "infill.deployed_at"
 DEPLOYED_BEFORE: Final = "infill.deployment_previous"
 FAILED: Final = "infill.deployment_failed"
-"""Why the last deployment of this version failed; empty when it did not."""
+"""Tag with the reason why the last deployment of this version failed; empty if it did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Version:
 
 @contextlib.contextmanager
 def _registry() -> "Iterator[MlflowClient]":
-    """A client; what MLflow raises inside the block becomes a ServiceError."""
+    """Yield a client; errors of MLflow in the block become ServiceErrors."""
     client = tracking.client()
     from mlflow.exceptions import MlflowException
 
@@ -62,16 +62,16 @@ def _registry() -> "Iterator[MlflowClient]":
     except MlflowException as error:
         message = tracking.mask(str(error).partition("\n")[0])
         raise ServiceError(
-            f"the model registry at {tracking.mask(tracking.tracking_uri())} refused: {message}"
+            f"the model registry at {tracking.mask(tracking.tracking_uri())} refused a request: {message}"
         ) from error
 
 
-def _version(found: "ModelVersion") -> Version:
-    tags = dict(found.tags)
+def _version(registered: "ModelVersion") -> Version:
+    tags = dict(registered.tags)
     return Version(
-        name=found.name,
-        version=str(found.version),
-        model_uri=tags.get(MODEL_URI, found.source or ""),
+        name=registered.name,
+        version=str(registered.version),
+        model_uri=tags.get(MODEL_URI, registered.source or ""),
         model_digest=tags.get(MODEL_DIGEST, ""),
         tags=tags,
     )
@@ -90,23 +90,23 @@ def _alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | Non
 
 
 def champion(name: str) -> Version | None:
-    """The version that is the champion of the registered model `name`; None when there is none yet."""
+    """Return the champion of the registered model `name`; None if there is none yet."""
     return _aliased(name, CHAMPION)
 
 
 def previous(name: str) -> Version | None:
-    """The version that `rollback` would go back to; None when there is none."""
+    """Return the version to which `rollback` would return; None if there is none."""
     return _aliased(name, PREVIOUS)
 
 
 def _aliased(name: str, alias: str) -> Version | None:
     with _registry() as client:
-        found = _alias(client, name, alias)
-    return None if found is None else _version(found)
+        registered = _alias(client, name, alias)
+    return None if registered is None else _version(registered)
 
 
 def version(name: str, number: str) -> Version | None:
-    """Return that version of the registered model `name` as it is now; None when it was deleted."""
+    """Return the version `number` of the registered model `name` in its current state; None if it was deleted."""
     from mlflow.exceptions import MlflowException
 
     with _registry() as client:
@@ -119,7 +119,7 @@ def version(name: str, number: str) -> Version | None:
 
 
 def find(name: str, model_digest: str) -> Version | None:
-    """The version of `name` that is the model with this digest; None when it was never registered."""
+    """Return the version of `name` for the model with this digest; None if it was never registered."""
     with _registry() as client:
         return _find(client, name, model_digest)
 
@@ -131,9 +131,9 @@ def _find(client: "MlflowClient", name: str, model_digest: str) -> Version | Non
 
 
 def register(name: str, *, model_uri: str, tags: Mapping[str, str], description: str = "") -> Version:
-    """The version of `name` for the model at `model_uri`, created unless one with its digest exists.
+    """Return the version of `name` for the model at `model_uri`; create it unless one with its digest exists.
 
-    `tags` must hold MODEL_DIGEST. Raises ServiceError when MLflow refuses.
+    `tags` must have MODEL_DIGEST. Raises ServiceError when MLflow refuses.
     """
     from mlflow.exceptions import MlflowException
 
@@ -148,14 +148,14 @@ def register(name: str, *, model_uri: str, tags: Mapping[str, str], description:
         existing = _find(client, name, tags[MODEL_DIGEST])
         if existing is not None:
             return existing
-        made = client.create_model_version(
+        created = client.create_model_version(
             name, _source(model_uri), tags={MODEL_URI: model_uri, **tags}, description=description
         )
-        return _version(made)
+        return _version(created)
 
 
 def _source(model_uri: str) -> str:
-    """The source to register. A server refuses paths of a client's disk, so those get a scheme of their own."""
+    """Return the source to register. A server refuses paths on a client's disk, so these get their own scheme."""
     on_server = tracking.tracking_uri().startswith(("http://", "https://"))
     if on_server and storage.is_local(model_uri):
         return f"infill-local:{storage.local_path(model_uri)}"
@@ -163,9 +163,10 @@ def _source(model_uri: str) -> str:
 
 
 def promote(version: Version) -> None:
-    """Make `version` the champion, and the champion before it `previous`.
+    """Make `version` the champion, and the old champion `previous`.
 
-    `previous` is set first: killed between the two, the old champion still stands and a repeated call ends the work.
+    `previous` is set first: after a kill between the two, the old champion remains and a repeated call completes the
+    change.
     """
     with _registry() as client:
         now = _alias(client, version.name, CHAMPION)
@@ -186,8 +187,8 @@ def set_tags(version: Version, tags: Mapping[str, str]) -> None:
 def rollback(name: str, to: str = "") -> Version:
     """Make `previous`, or the version with the number `to`, the champion again and return it.
 
-    The version that is left is tagged ROLLED_BACK with the time, and the gate refuses it from then on. There is no
-    `previous` afterwards, so a second call does not bring back what was rolled back. Raises InputError when there is no
+    The old champion is tagged ROLLED_BACK with the time, and the gate refuses it from then on. Afterwards there is no
+    `previous`, so a second call does not restore the version that was rolled back. Raises InputError when there is no
     previous version.
     """
     with _registry() as client:

@@ -1,8 +1,8 @@
-"""A model to KServe: a second InferenceService beside the first, tested, then the route; and back.
+"""Rollout of a model to KServe: a second InferenceService is started and tested, then the route is moved; and rollback.
 
-What serves is decided by one field, the selector of a Service, so there is no half-way state for clients. Every step
-may be repeated after a kill: the InferenceService's name is a function of what it is made of, the route says what
-served before it, and what is already so is left. A change by hand is undone, as a dry run shows.
+One field, the selector of a Service, decides what serves, so clients never see an intermediate state. Every step may be
+repeated after a kill: the InferenceService's name is a function of its content, the route records what served before,
+and existing results are kept. Manual changes are reverted, as a dry run shows.
 """
 
 import difflib
@@ -26,9 +26,9 @@ from infill.release.route import Route
 from infill.text import split_lines
 
 ROLLBACK_S: Final = 30.0
-"""The previous InferenceService is up already; so long it may take to say so."""
+"""Maximum seconds for the previous InferenceService, which is already running, to be reported as ready."""
 QUIET: Final = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "namespace")
-"""Metadata that the API server adds and that says nothing about a change."""
+"""Metadata that the API server adds and that is left out of differences."""
 
 
 Say = Callable[[str], None]
@@ -40,16 +40,16 @@ def _stderr(line: str) -> None:
 
 
 class DeployError(ServiceError):
-    """A model that was not deployed; what served before serves on."""
+    """A model that was not deployed; the previous one continues to serve."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is to be served."""
+    """The model to serve."""
 
     version: Version
     record: str
-    """URI of the deployment record, which the servers obey."""
+    """URI of the deployment record, which the servers read."""
 
 
 def deploy(
@@ -57,11 +57,11 @@ def deploy(
 ) -> dict[str, float]:
     """Serve `target` from the release of charts/infill-serving; return the figures of its smoke test.
 
-    Afterwards the Service points to an InferenceService of this model, the one before it stands by for `rollback`,
-    older ones are gone, and the model's version in MLflow says so. Raises DeployError when the new one is not ready in
-    time or fails its smoke test: it is removed then, and nothing has changed for clients. Raises InputError for a
-    namespace without the chart, RefusedError for one without KServe or without the rights. An API server that restarts
-    is waited for as `patience` says.
+    Afterwards the Service points to an InferenceService of this model, the previous one stands by for `rollback`, older
+    ones are removed, and the model's version in MLflow records this. Raises DeployError when the new one is not ready
+    in time or fails its smoke test: it is removed, and nothing changes for clients. Raises InputError for a namespace
+    without the chart, RefusedError for one without KServe or without permissions. `patience` limits the wait for an API
+    server that restarts.
     """
     patience = patience or readiness.Patience()
     api = _patient(api, patience)
@@ -80,12 +80,12 @@ def deploy(
 
 
 def rollback(api: Api, release: str, name: str, *, patience: Patience | None = None) -> dict[str, Any]:
-    """Point the Service back to the InferenceService before this one, and make its model the champion of `name` again.
+    """Point the Service to the previous InferenceService, and make its model the champion of `name` again.
 
     Returns `active` (the InferenceService), `model_uri`, `model_digest`, `left` and `version` (of `name` in MLflow,
-    empty when that model was never registered). The one that is left stays until the next deployment, to be looked at.
-    Raises InputError when there is none before it, NotReadyError when that one is not ready: nothing has changed then.
-    A call that was killed between route and registry is ended by the next.
+    empty if that model was never registered). The InferenceService that was `left` remains for inspection until the
+    next deployment. Raises InputError when there is no previous one, NotReadyError when it is not ready; then nothing
+    changes. The next call completes one that was killed between route and registry.
     """
     patience = patience or readiness.Patience()
     api = _patient(api, patience)
@@ -93,7 +93,7 @@ def rollback(api: Api, release: str, name: str, *, patience: Patience | None = N
     wanted = Route(active=seen.previous, left=seen.active)
     if not seen.previous:
         if not seen.left or not _unfinished(api, seen, name):
-            raise InputError(f"Service {frame.service} knows no InferenceService to go back to")
+            raise InputError(f"Service {frame.service} has no previous InferenceService to return to")
         wanted = seen
     service = api.get("inferenceservices", wanted.active)
     if service is None:
@@ -118,9 +118,9 @@ def rollback(api: Api, release: str, name: str, *, patience: Patience | None = N
 
 
 def plan(api: Api, release: str, target: Target) -> str:
-    """What `deploy` would do, as text: the manifests, how they differ from what is live, and what would be removed.
+    """Return what `deploy` would do, as text: the manifests, their differences from the live ones, and removals.
 
-    The API server checks both in a dry run; nothing is changed.
+    The API server checks the manifests in a dry run; nothing is changed.
     """
     import yaml
 
@@ -146,7 +146,7 @@ def plan(api: Api, release: str, target: Target) -> str:
 
 
 def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a unified diff of two objects, `old` empty for none, without what the API server adds."""
+    """Return the lines of a unified diff of two objects, without fields of the API server; `old` may be empty."""
     import yaml
 
     before, after = _shown(old), _shown(new)
@@ -164,21 +164,21 @@ def _shown(thing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _patient(api: Api, patience: Patience) -> Api:
-    """Return the API server, asked again for as long as a deployment may wait for it."""
+    """Return the API client with the waiting times of `patience`."""
     return replace(api, outage=patience.outage, grace=patience.grace)
 
 
 def _look(api: Api, release: str) -> tuple[Frame, Route, Manifest]:
-    """Return the shape, the route and its Service, before anything is touched.
+    """Return the frame, the route and its Service, before anything is changed.
 
-    Raises InputError or RefusedError when something that is needed is not there, or not allowed.
+    Raises InputError or RefusedError when something necessary is missing or not allowed.
     """
-    api.list("inferenceservices")  # says that KServe is missing, or that we may not
+    api.list("inferenceservices")  # fails if KServe or the permission is missing
     denied = denials(api, DEPLOY_RIGHTS)
     if denied:
         raise InputError(
-            f"our account may not {', '.join(denied)} in namespace {api.namespace}: install charts/infill-platform"
-            " there, with our account in pipeline.serviceAccounts"
+            f"this account is not allowed to {', '.join(denied)} in namespace {api.namespace}: install"
+            " charts/infill-platform there, with this account in pipeline.serviceAccounts"
         )
     frame = frames.read(api, release)
     return frame, *routes.read(api, frame.service)
@@ -189,8 +189,8 @@ def _body(frame: Frame, service: Manifest, target: Target) -> Manifest:
     version = target.version
     if storage.is_local(version.model_uri):
         raise InputError(
-            f"the model lies at {version.model_uri}, which no pod of the cluster sees: run the pipeline with a store in"
-            " an object store"
+            f"the model is at {version.model_uri}, which no pod of the cluster can read: run the pipeline with an"
+            " object store as store"
         )
     body = frames.inference_service(
         frame, model_uri=version.model_uri, model_digest=version.model_digest, deployment=target.record
@@ -201,9 +201,9 @@ def _body(frame: Frame, service: Manifest, target: Target) -> Manifest:
 
 
 def _serve(api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience, say: Say) -> Route:
-    """Return the route to the InferenceService `body`, which is as the release says, ready, and passed its smoke test.
+    """Apply the InferenceService `body`, wait until it is ready, test it, move the route to it; return the route.
 
-    One that serves already and is as it should be is not tested again.
+    One that already serves and has not changed is not tested again.
     """
     name = body["metadata"]["name"]
     before, after = _reconcile(api, body)
@@ -224,18 +224,16 @@ def _serve(api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, 
 
 
 def _news(frame: Frame, name: str, *, serves: bool, differed: bool) -> str:
-    """Return what applying the InferenceService has done, as a line for the log."""
+    """Return the effect of applying the InferenceService, as a line for the log."""
     if not serves:
         return f"InferenceService {name} is applied; it may take {frame.ready_seconds} s to become ready"
     if differed:
-        return (
-            f"InferenceService {name} serves this model, but differed from what release {frame.release} says: corrected"
-        )
-    return f"InferenceService {name} serves this model already"
+        return f"InferenceService {name} serves this model, but differed from release {frame.release}: corrected"
+    return f"InferenceService {name} already serves this model"
 
 
 def _reconcile(api: Api, body: Manifest, *, dry_run: bool = False) -> tuple[Manifest | None, Manifest]:
-    """Apply an InferenceService; return it as it was and as it is, or, in a dry run, as it would be."""
+    """Apply an InferenceService; return its states before and after, in a dry run the state that it would have."""
     name = body["metadata"]["name"]
     before = api.get("inferenceservices", name)
     try:
@@ -248,18 +246,18 @@ def _reconcile(api: Api, body: Manifest, *, dry_run: bool = False) -> tuple[Mani
 
 
 def _give_up(api: Api, frame: Frame, name: str, target: Target, error: InfillError) -> DeployError:
-    """Remove what was begun, unless it is part of the route, and record the failure; return the error to raise."""
+    """Remove the new InferenceService unless it is in the route, record the failure, and return the error to raise."""
     version = target.version
     sentence = f"{error}\n{version.name} version {version.version} is not deployed: {_undo(api, frame, name)}"
     try:
         registry.set_tags(version, {registry.FAILED: sentence[:5000]})
     except ServiceError:
-        sentence += "; MLflow could not be told"
+        sentence += "; this could not be recorded in MLflow"
     return DeployError(sentence)
 
 
 def _undo(api: Api, frame: Frame, name: str) -> str:
-    """Remove the InferenceService unless it is part of the route; return what was done and what serves, as words."""
+    """Remove the InferenceService unless it is in the route; return a description of this and of what serves."""
     try:
         now, _ = routes.read(api, frame.service)
         removed = name not in (now.active, now.previous) and api.delete("inferenceservices", name)
@@ -268,18 +266,18 @@ def _undo(api: Api, frame: Frame, name: str) -> str:
             f"{name} could not be removed ({error}) and may hold a GPU: once the API server answers, run"
             f" `kubectl delete inferenceservice {name} --namespace {api.namespace}`, or deploy again"
         )
-    serves = f"{now.active} serves on" if now.active else f"Service {frame.service} still points to nothing"
+    serves = f"{now.active} continues to serve" if now.active else f"Service {frame.service} still points to nothing"
     return f"{name} is removed, {serves}" if removed else serves
 
 
 def _old(api: Api, frame: Frame, wanted: Route) -> list[str]:
-    """InferenceServices of ours that neither serve nor stand by; not those that began after the active one."""
+    """Return our InferenceServices that neither serve nor stand by, except those created after the active one."""
     labels = f"{frames.RELEASE_LABEL}={frame.release},{frames.MANAGER_LABEL}={frames.MANAGER}"
     items = api.list("inferenceservices", labels=labels)["items"]
-    found = {str(each["metadata"]["name"]): each["metadata"] for each in items}
-    until = str(found.get(wanted.active, {}).get("creationTimestamp", "9"))
+    ours = {str(each["metadata"]["name"]): each["metadata"] for each in items}
+    until = str(ours.get(wanted.active, {}).get("creationTimestamp", "9"))
     kept = (wanted.active, wanted.previous)
-    return sorted(name for name, each in found.items() if name not in kept and str(each["creationTimestamp"]) <= until)
+    return sorted(name for name, each in ours.items() if name not in kept and str(each["creationTimestamp"]) <= until)
 
 
 def _sweep(api: Api, frame: Frame, wanted: Route) -> list[str]:
@@ -287,7 +285,7 @@ def _sweep(api: Api, frame: Frame, wanted: Route) -> list[str]:
 
 
 def _tell(api: Api, version: Version, route: Route) -> None:
-    """Record on the model's version where and how it is served."""
+    """Record in the model's version where and how it is served."""
     tags = {
         registry.DEPLOYED: f"{api.namespace}/{route.active}",
         registry.DEPLOYED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
@@ -301,7 +299,7 @@ def _tell(api: Api, version: Version, route: Route) -> None:
 
 
 def _unfinished(api: Api, seen: Route, name: str) -> bool:
-    """Whether a rollback was killed after the route had moved: the champion is still the model that was left."""
+    """Return whether a rollback was killed after it moved the route: the champion is still the model that was left."""
     left, now = api.get("inferenceservices", seen.left), registry.champion(name)
     back = api.get("inferenceservices", seen.active)
     if left is None or back is None or now is None:

@@ -1,7 +1,7 @@
 """The route of a deployment: one Service, whose selector names the InferenceService that clients reach.
 
-Its annotations say what served before, so that route and history change in one request: there is no moment at which a
-kill leaves one without the other.
+Its annotations record what served before, so that route and history change in one request, and a kill never leaves one
+without the other.
 """
 
 import json
@@ -25,32 +25,32 @@ class Route:
     active: str = ""
     """The InferenceService that clients reach; empty before the first deployment."""
     previous: str = ""
-    """The one that `infill rollback` goes back to; empty when there is none."""
+    """The InferenceService to which `infill rollback` returns; empty if there is none."""
     left: str = ""
-    """The one that the last rollback left; empty after a deployment."""
+    """The InferenceService that the last rollback left; empty after a deployment."""
     smoke: Mapping[str, float] = field(default_factory=dict)
-    """What the smoke test of the active one measured."""
+    """Figures of the smoke test of the active InferenceService."""
 
 
 def read(api: Api, service: str) -> tuple[Route, Manifest]:
-    """The route and the Service as it is. Raises InputError when there is no such Service."""
-    found = api.get("services", service)
-    if found is None:
+    """Return the route and the Service in its current state. Raises InputError when there is no such Service."""
+    current = api.get("services", service)
+    if current is None:
         raise InputError(
             f"namespace {api.namespace} has no Service {service}: upgrade that release of charts/infill-serving"
         )
-    notes = found["metadata"].get("annotations") or {}
-    selector = found["spec"].get("selector") or {}
+    notes = current["metadata"].get("annotations") or {}
+    selector = current["spec"].get("selector") or {}
     return Route(
         active=selector.get(ACTIVE, ""),
         previous=notes.get(PREVIOUS, ""),
         left=notes.get(LEFT, ""),
         smoke=json.loads(notes.get(SMOKE, "{}")),
-    ), found
+    ), current
 
 
 def change(route: Route) -> Manifest:
-    """The merge patch that makes a Service this route."""
+    """Return the merge patch that gives a Service this route."""
     notes = {PREVIOUS: route.previous, LEFT: route.left, SMOKE: json.dumps(route.smoke, sort_keys=True)}
     return {
         "metadata": {"annotations": {name: value or None for name, value in notes.items()}},
@@ -59,24 +59,24 @@ def change(route: Route) -> Manifest:
 
 
 def shift(api: Api, service: str, seen: Route, wanted: Route) -> None:
-    """Point the Service from what was `seen` to what is `wanted`, all in one request.
+    """Change the route of the Service from `seen` to `wanted`, in one request.
 
-    Another change of the Service in between is no obstacle; raises ServiceError when the route itself has moved.
+    Other changes of the Service in the meantime do not matter. Raises ServiceError when its route has changed.
     """
     for _ in range(5):
-        now, found = read(api, service)
+        now, current = read(api, service)
         if now == wanted:
             return
         if now != seen:
             raise ServiceError(
-                f"Service {service} was pointed to {now.active or 'nothing'} by someone else meanwhile: run again"
+                f"Service {service} was pointed to {now.active or 'nothing'} by someone else in the meantime: run again"
             )
         patch = change(wanted)
-        patch["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        patch["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         try:
             api.merge("services", service, patch)
             return
         except RefusedError as error:
             if error.status != 409:
                 raise
-    raise ServiceError(f"Service {service} is changed by others all the time: run again")
+    raise ServiceError(f"Service {service} is being changed by others repeatedly: run again")

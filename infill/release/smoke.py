@@ -1,7 +1,7 @@
-"""The smoke test of a deployment: golden prompts through its transformer, before a client is sent there.
+"""The smoke test of a deployment: golden prompts through its transformer, before clients use it.
 
-What a prompt must look like is known without the server: the model's own tokenizer and this code's prompt format say
-how many tokens it has. A server that packs otherwise, or that lets no context through, fails.
+The number of tokens of each prompt is known without the server, from the model's tokenizer and prompt format. A server
+that packs differently, or that ignores context, fails.
 """
 
 import statistics
@@ -24,7 +24,7 @@ HELPER: Final = {"path": "shapes.py", "text": "def area(width, height):\n    ret
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """A request whose prompt is known."""
+    """A request with a known prompt."""
 
     about: str
     path: str
@@ -33,7 +33,7 @@ class Golden:
     context: tuple[Mapping[str, str], ...] = ()
 
     def body(self, max_tokens: int) -> dict[str, Any]:
-        """The request as an editor sends it."""
+        """Return the request as an editor sends it."""
         return {
             "path": self.path,
             "prompt": self.prefix,
@@ -66,17 +66,17 @@ GOLDEN: Final = (
 
 
 class SmokeError(ServiceError):
-    """A deployment that answers, but not as it must, or not at all."""
+    """A deployment that answers incorrectly or not at all."""
 
 
 def check(
     url: str, model_uri: str, *, latency_ms: float, max_tokens: int = 16, settle_s: float = 30.0
 ) -> dict[str, float]:
-    """Ask the transformer at `url`, which serves the model at `model_uri`, all golden prompts.
+    """Send all golden prompts to the transformer at `url`, which serves the model at `model_uri`.
 
-    Returns `smoke_prompts`, `smoke_p50_ms` and `smoke_max_ms` (whole requests, without the one that warms up). Within
-    `settle_s` a server that does not answer yet is asked again. Raises SmokeError for another prompt format, another
-    number of prompt tokens, context that is not used, an error, or a request slower than `latency_ms`.
+    Returns `smoke_prompts`, `smoke_p50_ms` and `smoke_max_ms` (whole requests, without the warm-up). A server that does
+    not answer yet is retried for `settle_s` seconds. Raises SmokeError for another prompt format or number of prompt
+    tokens, for unused context, and for a request slower than `latency_ms`; ServiceError when a request fails.
     """
     with storage.some_files(model_uri, prompt.FILES) as folder:
         fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
@@ -96,13 +96,13 @@ def check(
 
 
 def _server(client: httpx.Client, wanted: str, settle_s: float) -> int:
-    """The budget of prompt tokens of the server, whose prompt format must be the `wanted` one."""
+    """Return the server's budget of prompt tokens. Raises SmokeError if its prompt format is not the `wanted` one."""
     until = time.monotonic() + settle_s
     while True:
         try:
             answer = client.get("/v1/models")
-            told = answer.raise_for_status().json()["data"][0]["infill"]
-            found, budget = str(told["prompt_format"]), int(told["max_prompt_tokens"])
+            description = answer.raise_for_status().json()["data"][0]["infill"]
+            served, budget = str(description["prompt_format"]), int(description["max_prompt_tokens"])
             break
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError) as error:
             if time.monotonic() > until:
@@ -111,20 +111,20 @@ def _server(client: httpx.Client, wanted: str, settle_s: float) -> int:
                     " check the network policies and kserve.port of charts/infill-serving"
                 ) from error
             time.sleep(PAUSE_S)
-    if found != wanted:
+    if served != wanted:
         raise SmokeError(
-            f"{client.base_url} packs prompts by the format {found[:12]}, the model was trained with {wanted[:12]}:"
-            " upgrade the transformer's image"
+            f"{client.base_url} packs prompts in the format {served[:12]}, but the model was trained with"
+            f" {wanted[:12]}: upgrade the transformer's image"
         )
     return budget
 
 
 def _compare(url: str, golden: Golden, answer: Mapping[str, Any], wanted: int, latency_ms: float) -> None:
-    found = int(answer["prompt_tokens"])
+    tokens = int(answer["prompt_tokens"])
     if golden.context and not answer["context"]:
-        raise SmokeError(f"{url}: the golden prompt of {golden.about} has no context in it")
-    if not golden.context and found != wanted:
-        raise SmokeError(f"{url}: the golden prompt of {golden.about} has {found} tokens there, {wanted} here")
+        raise SmokeError(f"{url}: the golden prompt of {golden.about} must contain context, got none")
+    if not golden.context and tokens != wanted:
+        raise SmokeError(f"{url}: the golden prompt of {golden.about} must have {wanted} tokens, got {tokens}")
     if answer["latency_ms"] > latency_ms:
         raise SmokeError(
             f"{url}: the golden prompt of {golden.about} took {answer['latency_ms']:.0f} ms, more than the"
@@ -133,8 +133,10 @@ def _compare(url: str, golden: Golden, answer: Mapping[str, Any], wanted: int, l
 
 
 def ask(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
-    """A completion: `text`, `latency_ms` (the whole request), `prompt_tokens`, and `context`, what of the project stood
-    in the prompt (`path`, `lines` as first and last, `score`, `strategy`). Raises ServiceError.
+    """Return a completion of the request `body`. Raises ServiceError when the server fails.
+
+    It has `text`, `latency_ms` (of the whole request), `prompt_tokens`, and `context`, the items in the prompt (`path`,
+    `lines` as first and last, `score`, `strategy`).
     """
     started = time.monotonic()
     try:
@@ -148,16 +150,16 @@ def ask(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
         value = response.json()
         if response.status_code != httpx.codes.OK:
             raise ServiceError(f"{client.base_url} answered {response.status_code}: {value['error']['message']}")
-        told = value["infill"]
+        details = value["infill"]
         return {
             "text": value["choices"][0]["text"],
             "latency_ms": round(latency_ms, 1),
-            "prompt_tokens": told["prompt_tokens"],
-            "context": [_item(item) for item in told["context"]],
+            "prompt_tokens": details["prompt_tokens"],
+            "context": [_item(item) for item in details["context"]],
         }
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ServiceError(
-            f"{client.base_url} answered {response.status_code}, but not as an Infill transformer does; check the URL"
+            f"{client.base_url} answered {response.status_code}, but not like an Infill transformer; check the URL"
         ) from error
 
 

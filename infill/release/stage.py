@@ -1,7 +1,7 @@
-"""The register stage: winner against champion on the same holes, then the model registry.
+"""The register stage: compare winner and champion on the same holes, then register the winner.
 
-The champion is an input that no artifact holds, so it is part of the stage's key. A repeated run whose own model has
-become the champion meanwhile is judged against the champion that its first attempt met, and finds its work done.
+The champion is state outside the artifacts, so the manifest records it as observed (`manifest.once`). A repeated run
+whose own model is the champion by now is compared with the champion of its first attempt, and finds its work done.
 """
 
 import dataclasses
@@ -37,9 +37,10 @@ def run(
     *,
     output: str,
 ) -> dict[str, float]:
-    """Decide which model is released and register it; writes decision.json. Metrics: `passed`, and the winner's.
+    """Decide which model is released, register it, and write decision.json.
 
-    Raises InputError when MLFLOW_TRACKING_URI is unset or a metric is unknown, ServiceError when MLflow is gone.
+    Returns `passed` and the winner's value of the deciding metric. Raises InputError when MLFLOW_TRACKING_URI is unset
+    or a metric is unknown, ServiceError when MLflow is unreachable.
     """
     unknown = {config.metric, *(name for name, _ in (*config.floors, *config.ceilings))} - set(METRICS)
     if unknown:
@@ -76,7 +77,7 @@ def run(
 
 
 def _champion(config: RegisterConfig, output: str, own: set[str]) -> Version | None:
-    """The champion to be judged against: the registry's, or, if that is one of `own`, the one before it took over."""
+    """Return the champion to compare with: the registry's, or its predecessor if the champion is one of `own`."""
     now = registry.champion(config.name)
     if now is not None and now.model_digest in own:
         for file, field in ((DECISION_FILE, "champion_before"), (_PIN, "")):
@@ -88,23 +89,23 @@ def _champion(config: RegisterConfig, output: str, own: set[str]) -> Version | N
 
 
 def _withdrawn(config: RegisterConfig, own: set[str]) -> dict[str, Version]:
-    """Those of the models with the digests `own` that were champion once and were rolled back, by digest."""
+    """Return the versions of the models with the digests `own` that were rolled back, by digest."""
     known = {digest: registry.find(config.name, digest) for digest in own}
     return {digest: version for digest, version in known.items() if version and registry.ROLLED_BACK in version.tags}
 
 
 def _identity(champion: Version | None) -> str:
-    """Which champion, and whether its model is still where the registry says."""
+    """Return a text that identifies the champion and the state of its model in the store."""
     if champion is None:
         return "none"
-    found = manifest.find(champion.model_uri) if champion.model_uri else None
-    return f"{champion.version}:{champion.model_digest}:{found.digest if found else 'missing'}"
+    stored = manifest.find(champion.model_uri) if champion.model_uri else None
+    return f"{champion.version}:{champion.model_digest}:{stored.digest if stored else 'missing'}"
 
 
 def _clear_outdated(
     config: RegisterConfig, inputs: Mapping[str, str], observed: Mapping[str, str], output: str
 ) -> None:
-    """Remove an earlier decision in `output` that the registry has overtaken or lost."""
+    """Remove an earlier decision in `output` that no longer matches the registry."""
     done = manifest.find(output)
     if done is None or done.key != manifest.key(STAGE, VERSION, config, inputs):
         return
@@ -115,7 +116,7 @@ def _clear_outdated(
 
 
 def load_record(evaluation: str, metric: str) -> Record:
-    """The evaluation artifact at `evaluation` as the gate sees it. Raises InputError when it is damaged."""
+    """Return the gate's record of the evaluation artifact at `evaluation`. Raises InputError when it is damaged."""
     manifest.verify(manifest.load(evaluation))
     record = storage.read_json(storage.join(evaluation, "record.json"))
     results = storage.join(evaluation, "results.parquet")
@@ -130,11 +131,13 @@ def load_record(evaluation: str, metric: str) -> Record:
             scores={hole: math.nan if score is None else float(score) for hole, score in scores.items()},
         )
     except (KeyError, ValueError) as error:
-        raise InputError(f"{results} and the record beside it do not hold {metric} for each hole: {error}") from error
+        raise InputError(
+            f"{results} and the record next to it lack {metric} for some holes ({error}); evaluate the model again"
+        ) from error
 
 
 def _candidates(config: RegisterConfig, evaluations: Mapping[str, str]) -> tuple[dict[str, Record], list[str]]:
-    """The readable records, and a sentence for each that is not."""
+    """Return the readable records, and a sentence for each unreadable one."""
     records: dict[str, Record] = {}
     objections: list[str] = []
     for name, uri in evaluations.items():
@@ -153,7 +156,10 @@ def _incumbent(
     champion: Version | None,
     output: str,
 ) -> tuple[Record | None, list[str]]:
-    """The champion's record on the candidates' holes: the one it was registered with, or a new evaluation."""
+    """Return the champion's record on the candidates' holes, from its registration or a new evaluation.
+
+    Also returns sentences that explain why there is none.
+    """
     if champion is None:
         return None, []
     named = f"The champion {champion.name} version {champion.version}"
@@ -171,7 +177,7 @@ def _incumbent(
 
 
 def _stored(config: RegisterConfig, evaluation: str) -> Record | None:
-    """The evaluation that the champion was registered with; None when it is gone or has not the metric."""
+    """Return the evaluation of the champion's registration; None if it is missing or lacks the metric."""
     try:
         return load_record(evaluation, config.metric) if evaluation else None
     except InputError:
@@ -179,7 +185,7 @@ def _stored(config: RegisterConfig, evaluation: str) -> Record | None:
 
 
 def _evaluate_like(evaluations: Mapping[str, str], examples: str, model: str, output: str) -> None:
-    """Evaluate `model` on `examples` with the settings that the candidates were evaluated with."""
+    """Evaluate `model` on `examples` with the settings of the candidates' evaluation."""
     from infill.evaluate import stage as evaluate
 
     settings = manifest.load(evaluations[gate.STAGES[0]]).config
@@ -206,7 +212,7 @@ def _describe(
     champion: Version | None,
     output: str,
 ) -> dict[str, Any]:
-    """Return what decision.json in the folder `output` holds, before anything is registered."""
+    """Return the content of decision.json in the folder `output`, before anything is registered."""
     uri = models[decision.winner]
     shown = {**records, **({} if incumbent is None else {"champion": incumbent})}
     return {
@@ -227,7 +233,7 @@ def _describe(
 def _carry_out(
     config: RegisterConfig, decision: Decision, value: dict[str, Any], evaluation: str, output: str
 ) -> Mapping[str, float]:
-    """Register the winner where it passed, then write decision.json; returns the stage's metrics."""
+    """Register the winner if it passed, then write decision.json; return the stage's metrics."""
     version = _release(config, decision, value, evaluation) if decision.passed else None
     if version is not None:
         value["registered"] = {"name": version.name, "version": version.version}
@@ -236,9 +242,9 @@ def _carry_out(
     if version is not None:
         registry.set_tags(version, {registry.DECISION: storage.sha256(file)})
         record = storage.read_json(storage.join(evaluation, "record.json"))
-        told = storage.join(output, card.RELEASED_FILE)
-        storage.write_bytes(told, card.complete(value["model_uri"], record, decision.reason).encode())
-        tracking.current().artifact(storage.fetch(told))
+        model_card = storage.join(output, card.RELEASED_FILE)
+        storage.write_bytes(model_card, card.complete(value["model_uri"], record, decision.reason).encode())
+        tracking.current().artifact(storage.fetch(model_card))
     verdict = "passed" if decision.passed else "refused"
     tracking.current().tags({"infill.winner": decision.winner, "infill.gate": verdict})
     won = value["evaluation"].get(decision.winner, {}).get(config.metric, {}).get("value", 0.0)
@@ -246,7 +252,7 @@ def _carry_out(
 
 
 def _release(config: RegisterConfig, decision: Decision, value: Mapping[str, Any], evaluation: str) -> Version:
-    """Register the winner and make it the champion. Raises ServiceError when another became the champion meanwhile."""
+    """Register the winner and make it the champion. Raises ServiceError if there is another champion by now."""
     tracker = tracking.current()
     tags = {
         registry.MODEL_DIGEST: value["model_digest"],

@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from infill.report.found import Found
+    from infill.report.contents import Contents
 
 COLOURS: Final = {"base": "#8a94a3", "sft": "#2f6fab", "dpo": "#d9762b", "champion": "#3f8f5b"}
-"""Told apart by readers who do not see red and green."""
+"""Colours that readers with red-green colour blindness can distinguish."""
 QUALITY: Final = ("kk", "exact_match", "edit_similarity", "chrf")
 STOPPING: Final = ("eot_rate", "over_generation", "under_generation", "suffix_echo")
 
@@ -35,8 +35,8 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def losses(found: "Found") -> str:
-    """Loss over tokens seen, one panel a training: the curve, and the validation loss where it was measured."""
+def losses(contents: "Contents") -> str:
+    """Return the plot of loss over tokens seen, one panel per training, with the validation loss if it was measured."""
     names = {
         "pretrain": ("Pre-training", "base"),
         "sft": ("Fine-tuning (SFT)", "sft"),
@@ -47,7 +47,7 @@ def losses(found: "Found") -> str:
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for axes, (name, (title, colour)) in zip(panels, names.items(), strict=True):
             axes.set_title(title)
-            _loss(axes, found.histories[name], COLOURS[colour])
+            _loss(axes, contents.histories[name], COLOURS[colour])
         panels[0].set_ylabel("loss")
 
     return _svg(paint, 10, 2.9)
@@ -79,22 +79,22 @@ def _loss(axes: "Axes", rows: Sequence[Mapping[str, Any]], colour: str) -> None:
 
 
 def short(value: float) -> str:
-    """A count in at most four characters and a unit: 950, 12k, 3.4M, 1.2G."""
+    """Return a count with about three digits and a unit: 950, 12k, 3.4M, 1.2G."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.4g}"
 
 
-def evaluation(found: "Found") -> str:
-    """The models side by side with 95 % intervals: how good the completions are, and whether they stop in time."""
+def evaluation(contents: "Contents") -> str:
+    """Return the plot of the models' metrics with 95 % intervals: quality of completions, and stopping in time."""
 
     def paint(figure: "Figure") -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         left.set_title("How good (higher is better)")
         right.set_title("Stopping (end of text: higher; the others: lower)")
         for axes, metrics in ((left, QUALITY), (right, STOPPING)):
-            _bars(axes, metrics, {name: record["metrics"] for name, record in found.records.items()})
+            _bars(axes, metrics, {name: record["metrics"] for name, record in contents.records.items()})
         left.legend(loc="upper left", ncols=3)
 
     return _svg(paint, 10, 3.4)
@@ -112,13 +112,13 @@ def _bars(axes: "Axes", metrics: Sequence[str], models: Mapping[str, Mapping[str
         axes.errorbar(at, values, [below, above], fmt="none", ecolor="#1f2937", elinewidth=1, capsize=2.5, zorder=3)
     axes.set_xticks(range(len(metrics)), [metric.replace("_", " ") for metric in metrics])
     highest = max((figure["high"] for figures in models.values() for figure in figures.values()), default=1.0)
-    axes.set_ylim(0, 1.2 * max(highest, 0.05))  # with room for the legend
+    axes.set_ylim(0, 1.2 * max(highest, 0.05))  # leaves room for the legend
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(1.0, axes.get_ylim()[1])])
     axes.grid(visible=False, axis="x")
 
 
 def _svg(paint: Any, width: float, height: float) -> str:
-    """What `paint` draws on a figure of `width` x `height` inches; equal drawings are equal texts."""
+    """Return the SVG that `paint` draws on a figure of `width` x `height` inches; equal drawings give equal texts."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What the models wrote into a few fixed holes while they were trained: the report's part on `samples.jsonl`."""
+"""The report's section on `samples.jsonl`: completions of a few fixed holes during the trainings."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,9 +9,9 @@ from infill.report import charts
 Rows = Sequence[Mapping[str, Any]]
 
 HOLES: Final = 2
-"""Holes of a training that are shown."""
+"""Number of holes that are shown per training."""
 TIMES: Final = 6
-"""Times at which a hole's completion is shown, the first and the last among them."""
+"""Number of completions that are shown per hole, including the first and the last."""
 TITLES: Final = {
     "pretrain": "Pre-training, holes of held-out files",
     "sft": "Fine-tuning (SFT), held-out holes with context",
@@ -20,7 +20,7 @@ TITLES: Final = {
 
 
 def section(samples: Mapping[str, Rows]) -> str:
-    """HTML: for each training its first holes with the greedy completions over tokens seen; "" where there are none."""
+    """Return the section as HTML: each training's first holes with completions over tokens seen; "" without samples."""
     parts = [_training(TITLES[name], rows) for name, rows in samples.items() if rows]
     if not parts:
         return ""
@@ -49,7 +49,7 @@ def _hole(rows: Rows) -> str:
 
 
 def spread(rows: Rows, count: int) -> list[Mapping[str, Any]]:
-    """At most `count` of `rows`, evenly spread, with the first and the last."""
+    """Return at most `count` of `rows`, evenly spaced, including the first and the last."""
     if len(rows) <= count:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]

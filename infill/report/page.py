@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no other: styles inside, plots as data, every text escaped."""
+"""The report as one self-contained HTML file: styles inside, plots as data, every text escaped."""
 
 import base64
 import statistics
@@ -10,14 +10,14 @@ from typing import Any, Final
 from infill import storage, tracking
 from infill.metrics import METRICS
 from infill.report import charts, learning
-from infill.report.found import MODELS, Found, Sample
+from infill.report.contents import MODELS, Contents, Sample
 
 ROWS: Final = 12
-"""Rows of a table of shares; the rest is one row."""
+"""Maximum rows of a table of shares; all further values are one row."""
 SHOWN_CHARS: Final = 1_200
 CONTEXT_LINES: Final = 5
 SPEED: Final = ("hardware", "tokens", "operations", "tokens/s", "MFU", "waiting for data", "peak memory")
-"""What is told of each training; rates are medians over its logged steps."""
+"""Columns of the table of trainings; rates are medians over the logged steps."""
 
 _PAGE: Final = Template("""<!doctype html>
 <html lang="en">
@@ -77,45 +77,45 @@ $body
 """)
 
 
-def render(title: str, found: Found, run_id: str, output: str) -> str:
+def render(title: str, contents: Contents, run_id: str, output: str) -> str:
     """Return the whole page, for the folder `output`.
 
-    `run_id` is the pipeline's run in MLflow, "" when nothing was tracked.
+    `run_id` is the pipeline's run in MLflow, "" if nothing was tracked.
     """
     parts = [
-        _head(title, found),
-        _evaluation(found),
-        _training(found),
-        learning.section(found.learning),
-        _corpus(found),
-        _tokenizer(found),
-        _data(found),
-        _samples(found),
-        _stages(found, run_id, output),
+        _head(title, contents),
+        _evaluation(contents),
+        _training(contents),
+        learning.section(contents.learning),
+        _corpus(contents),
+        _tokenizer(contents),
+        _data(contents),
+        _samples(contents),
+        _stages(contents, run_id, output),
     ]
     return _PAGE.substitute(title=escape(title), body="\n".join(parts))
 
 
-def _head(title: str, found: Found) -> str:
-    decision, metric = found.decision, found.decision["metric"]
-    won = found.records[decision["winner"]]["metrics"][metric]
+def _head(title: str, contents: Contents) -> str:
+    decision, metric = contents.decision, contents.decision["metric"]
+    won = contents.records[decision["winner"]]["metrics"][metric]
     passed = decision["passed"]
     verdict = "was let through by the gate" if passed else "was refused by the gate"
-    registered, finished = decision["registered"], found.stages["register"].created
+    registered, finished = decision["registered"], contents.stages["register"].created
     where = f" It is version {registered['version']} of {registered['name']}." if registered else ""
     tiles = {
         f"{metric} of {decision['winner']}": f"{won['value']:.3f}",
-        "documents kept": f"{found.corpus['documents_kept']:,}",
-        "tokens to train on": charts.short(found.tokenizer["tokens"]),
-        "bytes per token": f"{found.tokenizer['bytes_per_token']:.2f}",
-        "held-out holes": f"{found.records[decision['winner']]['holes']:,}",
-        "time of all stages": duration(sum(made.seconds for made in found.stages.values())),
+        "documents kept": f"{contents.corpus['documents_kept']:,}",
+        "tokens to train on": charts.short(contents.tokenizer["tokens"]),
+        "bytes per token": f"{contents.tokenizer['bytes_per_token']:.2f}",
+        "held-out holes": f"{contents.records[decision['winner']]['holes']:,}",
+        "time of all stages": duration(sum(stage.seconds for stage in contents.stages.values())),
     }
     return "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
             f'<p class="soft">Finished {escape(finished[:16].replace("T", " "))} UTC, commit'
-            f" <code>{escape(found.stages['register'].commit[:12])}</code></p>",
+            f" <code>{escape(contents.stages['register'].commit[:12])}</code></p>",
             f'<div class="verdict {"passed" if passed else "refused"}"><b>{escape(decision["winner"])} {verdict}.</b>'
             f"<p>{escape(decision['reason'] + where)}</p></div>",
             '<div class="tiles">',
@@ -128,26 +128,28 @@ def _head(title: str, found: Found) -> str:
     )
 
 
-def _evaluation(found: Found) -> str:
-    decision = found.decision
-    shown = {name: found.records[name]["metrics"] for name in MODELS}
+def _evaluation(contents: Contents) -> str:
+    decision = contents.decision
+    shown = {name: contents.records[name]["metrics"] for name in MODELS}
     if "champion" in decision["evaluation"]:
         shown["champion before"] = decision["evaluation"]["champion"]
-    metrics = sorted(METRICS, key=lambda metric: metric != decision["metric"])  # what decides, then as they are defined
+    metrics = sorted(
+        METRICS, key=lambda metric: metric != decision["metric"]
+    )  # the deciding metric first, then in the order of their definition
     rows = []
     for metric in metrics:
         label = f"{_words(metric)}{' (decides)' if metric == decision['metric'] else ''}"
         cells = [_interval(figures.get(metric), won=name == decision["winner"]) for name, figures in shown.items()]
         rows.append(f"<tr><td>{escape(label)}</td>{''.join(cells)}</tr>")
     heads = [f"{name} (winner)" if name == decision["winner"] else name for name in shown]
-    kinds = found.records[decision["winner"]]["by_kind"]
-    languages = found.records[decision["winner"]]["by_language"]
+    kinds = contents.records[decision["winner"]]["by_kind"]
+    languages = contents.records[decision["winner"]]["by_language"]
     return "\n".join(
         [
             "<h2>Evaluation</h2>",
-            f'<p class="soft">Completions of {found.records[MODELS[0]]["holes"]:,} holes in held-out repositories. Bars'
-            " and brackets are 95 % intervals: models whose intervals overlap widely may not differ.</p>",
-            _image(charts.evaluation(found), "metrics of the base, SFT and DPO models with 95 % intervals"),
+            f'<p class="soft">Completions of {contents.records[MODELS[0]]["holes"]:,} holes in held-out repositories.'
+            " Bars and brackets are 95 % intervals: models whose intervals overlap widely may not differ.</p>",
+            _image(charts.evaluation(contents), "metrics of the base, SFT and DPO models with 95 % intervals"),
             _table(["metric", *heads], rows, numbers=range(1, 1 + len(shown))),
             '<div class="pair">',
             _groups("By the kinds of the hole's boundaries", decision, kinds),
@@ -165,7 +167,7 @@ def _interval(figure: Mapping[str, float] | None, *, won: bool) -> str:
 
 
 def _groups(caption: str, decision: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """The deciding metric of the winner by groups of holes."""
+    """Return a table of the winner's deciding metric by groups of holes."""
     metric = decision["metric"]
     rows = [
         f'<tr><td>{escape(_words(name))}</td><td class="number">{group["holes"]}</td>'
@@ -176,22 +178,24 @@ def _groups(caption: str, decision: Mapping[str, Any], groups: Mapping[str, Mapp
     return _table(heads, rows, numbers=(1, 2), caption=caption)
 
 
-def _training(found: Found) -> str:
+def _training(contents: Contents) -> str:
     return "\n".join(
         [
             "<h2>Training</h2>",
             '<p class="soft">Losses of different trainings are not comparable: pre-training predicts whole files, SFT'
             " the middle of a hole, and DPO's loss starts at ln 2 = 0.693.</p>",
-            _image(charts.losses(found), "loss of the three trainings over tokens seen"),
+            _image(charts.losses(contents), "loss of the three trainings over tokens seen"),
             _table(
-                ["training", *SPEED], [_speed(name, rows) for name, rows in found.histories.items() if rows], numbers=()
+                ["training", *SPEED],
+                [_speed(name, rows) for name, rows in contents.histories.items() if rows],
+                numbers=(),
             ),
         ]
     )
 
 
 def _speed(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A training's last row and medians as a row of a table; what was not logged stays empty."""
+    """Return a training's last row and medians as a row of a table; figures that were not logged stay empty."""
     last = rows[-1]
 
     def median(figure: str, shape: str) -> str:
@@ -212,8 +216,8 @@ def _speed(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
-def _corpus(found: Found) -> str:
-    report = found.corpus
+def _corpus(contents: Contents) -> str:
+    report = contents.corpus
     kept = (
         f"{report['documents_kept']:,} files ({size(report['bytes_kept'])}) of {report['repositories']:,} repositories"
     )
@@ -231,7 +235,7 @@ def _corpus(found: Found) -> str:
 
 
 def _by_size(caption: str, what: str, groups: Mapping[str, Mapping[str, int]]) -> str:
-    """Groups of files with a bar for their bytes, largest first."""
+    """Return a table of groups of files with a bar for their bytes, largest first."""
     ordered = sorted(groups.items(), key=lambda item: -item[1]["bytes"])
     rest = ordered[ROWS:]
     if rest:
@@ -257,12 +261,12 @@ def _removed(reasons: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _bar(value: float, top: float) -> str:
-    """A cell with a bar as long as `value` is to `top`."""
+    """Return a cell with a bar of the length `value` / `top`."""
     return f'<td class="bar"><div style="width:{100 * value / top if top else 0:.1f}%"></div></td>'
 
 
-def _tokenizer(found: Found) -> str:
-    report = found.tokenizer
+def _tokenizer(contents: Contents) -> str:
+    report = contents.tokenizer
     languages = report.get("bytes_per_token_by_language", {})
     rows = [
         f'<tr><td>{escape(name)}</td><td class="number">{value:.2f}</td>{_bar(value, max(languages.values()))}</tr>'
@@ -280,18 +284,18 @@ def _tokenizer(found: Found) -> str:
     )
 
 
-def _data(found: Found) -> str:
+def _data(contents: Contents) -> str:
     return "\n".join(
         [
             "<h2>Examples and preferences</h2>",
-            _facts("Holes with their context", found.examples),
-            _facts("Pairs of completions", found.preferences),
+            _facts("Holes with their context", contents.examples),
+            _facts("Pairs of completions", contents.preferences),
         ]
     )
 
 
 def _facts(caption: str, report: Mapping[str, Any]) -> str:
-    """A stage's report.json as a table: a row for each of its entries."""
+    """Return a stage's report.json as a table with a row per entry."""
     rows = [
         f'<tr><td class="what">{escape(_words(name))}</td><td>{_figure(value)}</td></tr>'
         for name, value in report.items()
@@ -300,7 +304,7 @@ def _facts(caption: str, report: Mapping[str, Any]) -> str:
 
 
 def _figure(value: Any) -> str:
-    """A number, a text, or the parts of an object one after the other, most first."""
+    """Return a number or text as HTML, or the parts of an object one after the other, the largest first."""
     if isinstance(value, Mapping):
         counts = all(isinstance(part, int) for part in value.values())
         parts = sorted(value.items(), key=lambda item: -item[1]) if counts else list(value.items())
@@ -320,13 +324,13 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _samples(found: Found) -> str:
+def _samples(contents: Contents) -> str:
     return "\n".join(
         [
             "<h2>Sample completions</h2>",
             '<p class="soft">The first held-out holes in the order of their hashes: nobody has picked them. The code'
             " that was cut out is marked.</p>",
-            *(_sample(sample, found.decision["metric"]) for sample in found.samples),
+            *(_sample(sample, contents.decision["metric"]) for sample in contents.samples),
         ]
     )
 
@@ -351,14 +355,14 @@ def _code(text: str) -> str:
     return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …")
 
 
-def _stages(found: Found, run_id: str, output: str) -> str:
-    longest = max(made.seconds for made in found.stages.values())
-    places = {name: storage.relative(made.uri, output) or made.uri for name, made in found.stages.items()}
+def _stages(contents: Contents, run_id: str, output: str) -> str:
+    longest = max(stage.seconds for stage in contents.stages.values())
+    places = {name: storage.relative(stage.uri, output) or stage.uri for name, stage in contents.stages.items()}
     rows = [
         f"<tr><td>{escape(name)}<br><small><code>{escape(places[name])}</code></small></td>"
-        f'<td class="number">{duration(made.seconds)}</td>'
-        f"{_bar(made.seconds, longest)}</tr>"
-        for name, made in found.stages.items()
+        f'<td class="number">{duration(stage.seconds)}</td>'
+        f"{_bar(stage.seconds, longest)}</tr>"
+        for name, stage in contents.stages.items()
     ]
     uri = tracking.mask(tracking.tracking_uri())
     if database := tracking.database_file(uri):
@@ -383,13 +387,13 @@ def _table(heads: Sequence[str], rows: Sequence[str], *, numbers: Iterable[int],
 
 
 def _image(svg: str, alt: str) -> str:
-    """A plot as an image of its own, so that the names inside several plots do not meet."""
+    """Return a plot as a separate image, so that ids inside several plots do not clash."""
     data = base64.b64encode(svg.encode()).decode()
     return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def size(count: float) -> str:
-    """Bytes in decimal units: 950 B, 12.3 MB."""
+    """Return a number of bytes in decimal units: 950 B, 12.3 MB."""
     for unit_size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit_size:
             return f"{count / unit_size:.1f} {unit}"
@@ -397,7 +401,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 3.2 s, 4 min 10 s, 2 h 5 min."""
+    """Return a number of seconds as text: 3.2 s, 4 min 10 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,7 +1,7 @@
-"""LoRA (arXiv 2106.09685) through `peft`: small matrices beside frozen weights, and the rows of the control tokens.
+"""LoRA (arXiv 2106.09685) through `peft`: small matrices next to frozen weights, and the rows of the control tokens.
 
-This is the only module that knows peft. The adapted decoder is the same object with its layers wrapped, so that all
-that trains, scores and checkpoints a decoder does the same for it; what is frozen is in no checkpoint.
+This is the only module that uses peft. The adapted decoder is the same object with its layers wrapped, so that code
+that trains, scores and checkpoints a decoder works unchanged; checkpoints do not include frozen weights.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 FOLDER: Final = "adapter"
-"""Below the model folder: the adapter as peft writes it. The model folder itself has it merged."""
+"""Subfolder of the model folder with the adapter as peft writes it; the model folder has it merged."""
 SETTINGS_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 BASE_FILE: Final = "base.json"
@@ -44,9 +44,9 @@ WEIGHTS: Final = re.compile(r".*\.(safetensors|bin)")
 
 
 def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
-    """Freeze `decoder` and wrap its layers; the new weights are the same for the same seed.
+    """Freeze `decoder`, wrap its layers, and return the adapted model; the same seed gives the same new weights.
 
-    Raise InputError for a module that the decoder does not have.
+    Raises InputError for a module that the decoder does not have.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -71,19 +71,19 @@ def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
 @contextlib.contextmanager
 def _quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft uses an old name
         yield
 
 
 def started(config: TrainConfig) -> dict[str, str]:
-    """Return what a training reads besides its inputs: the digest of the adapter from which it goes on."""
+    """Return the digest of the adapter from which a training continues, which it reads besides its inputs."""
     return {"lora_start": digest(config.lora_start)} if config.lora_start else {}
 
 
 def trainings(config: TrainConfig) -> list[dict[str, Any]]:
-    """Return the records of the trainings that made the adapter from which a training goes on.
+    """Return the records of the trainings that made the adapter from which a training continues.
 
-    They stand in the card of a published adapter, or in that of the model folder that the adapter lies in.
+    They are in the card of a published adapter, or in that of the model folder that contains the adapter.
     """
     if not config.lora_start:
         return []
@@ -94,13 +94,13 @@ def trainings(config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def check_start(config: TrainConfig, base: str) -> None:
-    """Raise InputError where the adapter from which a training is to go on belongs to another base."""
+    """Raise InputError if the adapter from which a training continues belongs to another base."""
     if config.lora_start:
         _check_base(base, _fetch(config.lora_start), config.lora_start)
 
 
 def _start(adapted: "PeftModel", config: TrainConfig) -> None:
-    """Give the new matrices and rows the weights of the adapter `config.lora_start`."""
+    """Load the weights of the adapter `config.lora_start` into the new matrices and rows."""
     from peft import set_peft_model_state_dict
 
     folder = _fetch(config.lora_start)
@@ -110,7 +110,7 @@ def _start(adapted: "PeftModel", config: TrainConfig) -> None:
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise InputError(
             f"the adapter in {config.lora_start} does not fit lora_rank {config.lora_rank} and the chosen lora_modules "
-            f"({split_lines(str(error))[-1].strip()}); set them as they were when it was trained"
+            f"({split_lines(str(error))[-1].strip()}); set them to the values of its training"
         ) from error
     if missing:
         raise InputError(
@@ -120,7 +120,7 @@ def _start(adapted: "PeftModel", config: TrainConfig) -> None:
 
 @contextlib.contextmanager
 def off(decoder: Any) -> Iterator[None]:
-    """Let an adapted decoder compute what its base does: the reference of DPO, without a second copy."""
+    """Disable the adapter of a decoder in the block, so that it computes as its base: the reference of DPO."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -135,27 +135,27 @@ def off(decoder: Any) -> Iterator[None]:
 
 
 def save(adapted: "PeftModel", base: str, output: str) -> None:
-    """Write the adapter below the model folder `output`, with what identifies the model folder `base`.
+    """Write the adapter below the model folder `output`, with a record of its base, the model folder `base`.
 
-    peft would note where the base lay on this machine; its name is noted instead.
+    peft would record the base's path on this machine; its name is recorded instead.
     """
     origin = describe(base)
     with tempfile.TemporaryDirectory() as name:
         adapted.save_pretrained(name)
         settings = Path(name) / SETTINGS_FILE
-        told = json.loads(read_text(settings)) | {"base_model_name_or_path": origin["name"]}
-        settings.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        corrected = json.loads(read_text(settings)) | {"base_model_name_or_path": origin["name"]}
+        settings.write_text(json.dumps(corrected, indent=2) + "\n", encoding="utf-8")
         for path in sorted(Path(name).iterdir()):
-            if path.name != "README.md":  # a template of peft's; the model's card stands above
+            if path.name != "README.md":  # peft's template; the model folder has its own card
                 storage.write_bytes(storage.join(output, FOLDER, path.name), path.read_bytes())
     storage.write_json(storage.join(output, FOLDER, BASE_FILE), origin)
 
 
 def describe(base: str) -> dict[str, Any]:
-    """Return what an adapter must know of the model folder `base` that it belongs to: its weights and its tokens.
+    """Return the record that identifies an adapter's base, the model folder `base`: its weights and prompt format.
 
-    A base that was converted from a GGUF file is known by the digest of that file, since the arithmetic of another
-    processor may round a converted weight otherwise.
+    A base that was converted from a GGUF file is identified by the digest of that file, since another processor may
+    round converted weights differently.
     """
     facts = card.of_base(base)
     own = "base" in facts and "adapter" not in facts and not facts["trainings"]
@@ -167,7 +167,7 @@ def describe(base: str) -> dict[str, Any]:
 
 
 def _weights_digest(base: str) -> str:
-    """Return the SHA-256 of the weight files of a model folder, taken from its manifest where it has one."""
+    """Return the SHA-256 of the weight files of a model folder, from its manifest if it has one."""
     artifact = manifest.find(base)
     if artifact:
         digests = {name: entry["sha256"] for name, entry in artifact.files.items() if WEIGHTS.fullmatch(name)}
@@ -188,9 +188,10 @@ def _digest(folder: str) -> str:
 
 
 def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
-    """Return the model folder of a published base, whole where it is an artifact, with its adapter merged.
+    """Return the model folder of a published base, with `adapter`, if any, merged into it.
 
-    The merged model stands in the user's cache and is made once. Raise InputError for what cannot be used.
+    The merged model is written once, to the user's cache. Raises InputError for a base or an adapter that cannot be
+    used.
     """
     folder = bases.fetch(base, add_fim=add_fim)
     if artifact := manifest.find(str(folder)):
@@ -215,7 +216,7 @@ def export_base(base: str, target: str, *, add_fim: bool = False, adapter: str =
 def merge(base: str, adapter: str, target: Path) -> None:
     """Write the model folder `base` with an adapter merged into its weights to `target`, in single precision.
 
-    Raise InputError where the adapter is none, is damaged, or was trained on another base.
+    Raises InputError when the adapter is missing or damaged, or was trained on another base.
     """
     from peft import PeftModel
 
@@ -299,21 +300,21 @@ def _check_base(base: str, folder: Path, adapter: str) -> None:
         name, weights, fmt = (trained_on[key] for key in ("name", "weights_sha256", "prompt_format"))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{BASE_FILE} of the adapter in {adapter} is damaged ({error}); fetch it again") from error
-    given = describe(base)
-    if given["weights_sha256"] != weights:
+    described = describe(base)
+    if described["weights_sha256"] != weights:
         raise InputError(
             f"the adapter in {adapter} was trained on {name or 'another base'} with the weights {weights[:12]}, not on "
-            f"{given['name'] or base} with {given['weights_sha256'][:12]}; name its own base as base_model"
+            f"{described['name'] or base} with {described['weights_sha256'][:12]}; name its own base as base_model"
         )
-    if given["prompt_format"] != fmt:
+    if described["prompt_format"] != fmt:
         raise InputError(
-            f"the adapter in {adapter} was trained with other infilling tokens than {base} has; "
-            "set add_fim as it was when the adapter was trained"
+            f"the adapter in {adapter} was trained with other infilling tokens than those of {base}; "
+            "set add_fim to its value in the adapter's training"
         )
 
 
 def count(shape: ModelConfig, config: TrainConfig) -> int:
-    """Return the weights that training with LoRA changes, rows of tokens aside."""
+    """Return the number of weights that training with LoRA changes, without the rows of control tokens."""
     head = shape.width // shape.heads
     sides = {
         "q_proj": shape.width + shape.heads * head,

@@ -1,10 +1,10 @@
-"""Attention within packed documents: what stands side by side in a micro-batch does not see each other.
+"""Attention in packed documents: documents in the same micro-batch do not attend to each other.
 
     T = tokens of the micro-batch, H = heads, D = width of a head
 
 A micro-batch is one row of T tokens, cut into spans. A span attends causally to itself and, if it is a branch, to the
-first `shared` tokens of the span before it: that is how the chosen and the rejected completion of a pair share their
-prompt, which is computed once.
+first `shared` tokens of the span before it: so the chosen and the rejected completion of a pair share their prompt,
+which is computed once.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME: Final = "infill_packed"
-"""The attention implementation's name in transformers."""
+"""Name of this attention implementation in transformers."""
 
 
 class Span(NamedTuple):
@@ -37,10 +37,10 @@ def packed_attention(
     spans: Sequence[Span] = (),
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of each span, in transformers' interface; returns [1, T, H, D].
+    """Return the attention of each span, [1, T, H, D]; the interface is that of transformers.
 
-    With a BlockMask (on a GPU) one fused kernel does it; else PyTorch's own attention is called span by span, so that
-    the work is that of the documents, not T squared.
+    With a BlockMask (on a GPU), one fused kernel computes it. Otherwise PyTorch's attention is called for each span, so
+    that the cost grows with the squared length of the spans, not of the row.
     """
     if attention_mask is not None:
         fused = flex_attention(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=True)
@@ -69,7 +69,7 @@ AttentionInterface.register(NAME, packed_attention)
 
 
 def block_mask(spans: Sequence[Span], device: torch.device) -> BlockMask:
-    """The same rule for the fused kernel."""
+    """Return the mask of `spans` for the fused kernel: the same rule as in `packed_attention`."""
     number, first, last = [], [], []
     start = before = 0
     for index, span in enumerate(spans):
@@ -82,6 +82,6 @@ def block_mask(spans: Sequence[Span], device: torch.device) -> BlockMask:
     def allowed(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return ((own[q] == own[k]) & (k <= q)) | ((k >= lo[q]) & (k < hi[q]))
 
-    # Compiled on a GPU, where the whole mask of a long row would not fit into memory.
+    # Compiled on a GPU, where the whole mask of a long row would not fit in memory.
     on_gpu = device.type == "cuda"
     return create_block_mask(allowed, None, None, start, start, device=str(device), _compile=on_gpu)

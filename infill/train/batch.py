@@ -1,4 +1,4 @@
-"""A micro-batch: documents side by side in one row of tokens, and which of them are to be predicted.
+"""Micro-batches: documents packed into one row of tokens, with the targets to predict.
 
 T = positions of the row, N = targets, S = segments (what a loss is summed over: a document, or one completion)
 """
@@ -21,20 +21,20 @@ class Item:
     picks: list[int]
     """Positions (within the item) whose next token is a target."""
     targets: list[int]
-    """The token that is to be predicted at each pick."""
+    """The token to predict at each pick."""
     segments: list[int]
     """The segment of each pick, counted within the item."""
     spans: tuple[Span, ...]
     groups: tuple[str, ...]
-    """What each segment is, for the log: `python/fim`, `chosen`."""
+    """The group of each segment in the log: `python/fim`, `chosen`."""
     weight: float
-    """What the loss is averaged over: targets, or pairs."""
+    """The count by which the loss is divided: targets, or pairs."""
     numbers: tuple[float, ...] = ()
-    """A number per segment that the objective needs: the reference's log-probability."""
+    """A number per segment for the objective: the reference's log-probability."""
     text_bytes: int = 0
-    """Bytes of text behind the targets, for bits per byte."""
+    """Bytes of text that the targets encode, for bits per byte."""
     name: str = ""
-    """Where it comes from, for a person who looks at a bad batch."""
+    """The item's origin, for people who inspect a bad batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,13 @@ class Batch:
     groups: tuple[str, ...]  # S
     weight: float
     used: int
-    """Positions that are not padding."""
+    """Number of positions that are not padding."""
     text_bytes: int = 0
     names: tuple[str, ...] = ()
-    """Where its items come from."""
+    """The origins of its items."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors on `device`."""
+        """Return the batch with its tensors on `device`."""
         moved = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if torch.is_tensor(value)
         }
@@ -64,7 +64,7 @@ class Batch:
 
 @dataclass
 class Row:
-    """Items side by side, as plain lists."""
+    """Packed items, as plain lists."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -91,14 +91,17 @@ class Row:
 
 
 def pack(items: Sequence[Item], tokens: int) -> Batch:
-    """`items` side by side in a row of `tokens` positions; what is left over is padding without targets."""
+    """Return `items` packed into a row of `tokens` positions; the rest is padding without targets.
+
+    Raises ValueError when they do not fit.
+    """
     row = Row()
     for item in items:
         row.add(item)
     used = len(row.ids)
     padding = tokens - used
     if padding < 0:
-        raise ValueError(f"{used} tokens do not fit into a row of {tokens}")
+        raise ValueError(f"{used} tokens do not fit in a row of {tokens}")
     spans = [*row.spans, Span(padding)] if padding else row.spans
     return Batch(
         ids=torch.tensor(row.ids + [0] * padding),
@@ -117,7 +120,7 @@ def pack(items: Sequence[Item], tokens: int) -> Batch:
 
 
 def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 0, name: str = "") -> Item:
-    """A document of which every token after position `start` is to be predicted: 0 predicts all but the first."""
+    """Return a document in which every token after position `start` is a target: 0 predicts all but the first."""
     picks = list(range(start, len(ids) - 1))
     return Item(
         ids=ids,
@@ -136,10 +139,10 @@ def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 
 def pair_item(
     prompt: list[int], chosen: list[int], rejected: list[int], *, numbers: tuple[float, ...] = (), name: str = ""
 ) -> Item:
-    """A preference pair behind one prompt: two segments, chosen and rejected.
+    """Return a preference pair after one prompt: two segments, chosen and rejected.
 
-    The prompt's last token stands before both completions, because it predicts the first token of either; the rest of
-    the prompt is there once. Positions of both completions continue the prompt's.
+    The prompt's last token is repeated before each completion, because it predicts the completion's first token; the
+    rest of the prompt occurs once. The positions of both completions continue the prompt's.
     """
     shared = len(prompt) - 1
     first = [prompt[-1], *chosen]

@@ -1,7 +1,8 @@
-"""The model card: what a model is made of, what it cost, what it is good for. Written from manifests and reports.
+"""The model card: a model's data, trainings, cost and evaluation, written from manifests and reports.
 
-`card.json` in the model folder holds the facts, one record a training, and goes from a base model to its descendants;
-`README.md` is rendered from it. It knows no torch: the release stage adds the evaluation of the winner.
+`card.json` in the model folder has the facts, with one record per training, and is passed on from a base model to its
+descendants; `README.md` is rendered from it. This module does not import torch: the release stage uses it to add the
+winner's evaluation.
 """
 
 import json
@@ -13,12 +14,12 @@ from infill.prompt import PromptFormat
 from infill.train import cost, history
 
 FILE_NAME: Final = "README.md"
-"""Written last of the model's files."""
+"""The model's last file to be written."""
 FACTS_FILE: Final = "card.json"
 RELEASED_FILE: Final = "MODEL_CARD.md"
 """The winner's card with its evaluation, in the artifact of the register stage."""
 ROWS: Final = 20
-"""Rows of a table of shares; the rest is one row."""
+"""Maximum rows of a table of shares; all further values are one row."""
 
 Facts = dict[str, Any]
 
@@ -32,13 +33,13 @@ LIMITATIONS: Final = """\
 
 
 def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Facts:
-    """Facts of a model that is trained from scratch on the artifacts `corpus` and `tokenizer`."""
-    made, words = manifest.load(corpus), manifest.load(tokenizer)
+    """Return the facts of a model that is trained from scratch on the artifacts `corpus` and `tokenizer`."""
+    data_manifest, words = manifest.load(corpus), manifest.load(tokenizer)
     report_file = storage.join(corpus, "report.json")
     report = storage.read_json(report_file) if storage.exists(report_file) else {}
     data = {
-        "corpus": made.digest,
-        "sources": [_source(source) for source in made.config.get("sources", [])],
+        "corpus": data_manifest.digest,
+        "sources": [_source(source) for source in data_manifest.config.get("sources", [])],
         **{name: report[name] for name in ("by_licence", "by_language", "by_split", "repositories") if name in report},
     }
     figures = {name: words.metrics[name] for name in ("vocab_size", "bytes_per_token") if name in words.metrics}
@@ -46,22 +47,22 @@ def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Fact
 
 
 def of_base(base: str, named: str = "") -> Facts:
-    """Return the facts that a model inherits from the model folder `base`, which the user `named` otherwise.
+    """Return the facts that a model inherits from the model folder `base`, which the user may have `named` otherwise.
 
-    They are few where Infill did not make that; a folder that it made of a GGUF file tells licence and digest.
+    For a base that Infill did not train they are few; a folder converted from a GGUF file has licence and digest.
     """
     file, origin = storage.join(base, FACTS_FILE), storage.join(base, bases.FACTS_FILE)
     if storage.exists(file):
         return dict(storage.read_json(file))
     facts: Facts = {"licence": "other", "source": _source(named or base), "trainings": []}
     if storage.exists(origin):
-        told = storage.read_json(origin)
-        facts |= {"licence": told["licence"], "base": told}
+        published = storage.read_json(origin)
+        facts |= {"licence": published["licence"], "base": published}
     return facts
 
 
 def _source(uri: str) -> str:
-    """A folder of a private machine by its last part; anything else as it is."""
+    """Return only the last part of a local folder, since paths are private; return anything else unchanged."""
     kind, _, path = uri.rpartition(":")
     if "://" in uri or not path.strip("/"):
         return uri
@@ -69,7 +70,7 @@ def _source(uri: str) -> str:
 
 
 def trained(facts: Facts, stage: str, output: str, inputs: Mapping[str, str]) -> Facts:
-    """`facts` with a record of the training whose history lies in `output`; `inputs` are digests by name."""
+    """Return `facts` with a record of the training whose history is in `output`; `inputs` are digests by name."""
     spent = [
         {"device": device, "workers": workers, "seconds": seconds, "kwh": cost.energy_kwh(seconds, device, workers)}
         for (device, workers), seconds in history.spent(history.read(output)).items()
@@ -80,7 +81,7 @@ def trained(facts: Facts, stage: str, output: str, inputs: Mapping[str, str]) ->
 
 
 def write(output: str, facts: Facts, *, title: str, about: str) -> None:
-    """Write both files of the card into the model folder `output`."""
+    """Write both files of the card to the model folder `output`."""
     facts = {**facts, "title": title, "about": about}
     storage.write_json(storage.join(output, FACTS_FILE), facts)
     fmt = PromptFormat.from_json(storage.read_json(storage.join(output, prompt.FILE_NAME)))
@@ -88,14 +89,14 @@ def write(output: str, facts: Facts, *, title: str, about: str) -> None:
 
 
 def complete(model: str, record: Mapping[str, Any], reason: str) -> str:
-    """The card of the model folder `model` with its evaluation (`record.json`) and why it was released."""
+    """Return the card of the model folder `model` with its evaluation (`record.json`) and the reason of its release."""
     fmt = prompt.load_format(storage.fetch(model))
     facts = {"title": "Infill completion model", "about": "", **of_base(model)}
     return render({**facts, "evaluation": {**record, "reason": reason}}, fmt)
 
 
 def render(facts: Facts, fmt: PromptFormat) -> str:
-    """The card as Markdown, with the metadata that the Hugging Face hub reads before it."""
+    """Return the card as Markdown, preceded by the metadata that the Hugging Face hub reads."""
     parts = [
         _header(facts),
         f"# {facts['title']}\n\n{facts['about']}\n",
@@ -136,7 +137,7 @@ def of_adapter(facts: Facts, base: Mapping[str, str], digest: str, rank: int = 0
 
 
 def _header(facts: Facts, library: str = "transformers") -> str:
-    """YAML as huggingface.co/docs/hub/model-cards has it."""
+    """Return the metadata as YAML, as described in huggingface.co/docs/hub/model-cards."""
     import yaml
 
     header: dict[str, Any] = {
@@ -176,7 +177,7 @@ Prompt format `{fmt.name}`, version {fmt.version} (`{prompt.FILE_NAME}`, rendere
 (<filename>{{path}}\\n{{content}}{end})* {before}{hole}<fim_middle>
 ```
 
-Control tokens are put in as ids; text is never parsed for them. Decode greedily and stop at any `eos_token_id` of
+Control tokens are inserted as ids; text is never parsed for them. Decode greedily and stop at any `eos_token_id` of
 `generation_config.json`.
 
 | role | id |
@@ -275,7 +276,7 @@ def _energy(trainings: Sequence[Facts]) -> str:
 
 def _evaluation(record: Mapping[str, Any] | None) -> str:
     if record is None:
-        where = f"see `{RELEASED_FILE}` beside the gate's decision, or the evaluation's `record.json`"
+        where = f"see `{RELEASED_FILE}` next to the gate's decision, or the evaluation's `record.json`"
         return f"## Evaluation\n\nNot in this card: {where}.\n"
     rows = [
         f"| {name.replace('_', ' ')} | {figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f} |"
@@ -298,7 +299,9 @@ def _evaluation(record: Mapping[str, Any] | None) -> str:
 def _licence(facts: Facts) -> str:
     licence = facts["licence"]
     text = (
-        f"`{licence}`." if licence != "other" else "Whoever trained the model decides; the data's licences stand above."
+        f"`{licence}`."
+        if licence != "other"
+        else "Whoever trained the model decides; the data's licences are listed above."
     )
     parts = [("Base", facts.get("base")), ("Adapter", facts.get("adapter"))]
     origins = "".join(
@@ -314,8 +317,8 @@ def _licence(facts: Facts) -> str:
 
 
 def _inputs(trainings: Sequence[Facts]) -> str:
-    """Return what the trainings read, as a list of digests."""
+    """Return the digests of the trainings' inputs as a Markdown list."""
     rows = [
         f"- {record['stage']}: {json.dumps(record['inputs'])}, commit `{record['commit'][:12]}`" for record in trainings
     ]
-    return "\n".join(["", "Digests of what it was made of:", "", *rows]) if rows else ""
+    return "\n".join(["", "Digests of the inputs:", "", *rows]) if rows else ""

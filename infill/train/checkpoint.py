@@ -1,9 +1,9 @@
-"""Checkpoints: everything that a training needs to go on as if it had never stopped.
+"""Checkpoints: everything that a training needs to continue as if it had never stopped.
 
-A checkpoint is a folder `step_00000100` of one shard per worker: `shard_0.safetensors` with a share of the weights and
-moments (each tensor whole, so that any number of workers, with any engine, can read it) and `shard_0.json`, written
-last, with the tensors' digest, this worker's part of the state and the number of shards. A checkpoint is whole when all
-its shards are there and agree with their digests; no worker waits for another to write one.
+A checkpoint is a folder such as `step_00000100` with one shard per worker: `shard_0.safetensors` with a share of the
+weights and moments (each tensor whole, so that any number of workers, with any engine, can read it) and `shard_0.json`,
+written last, with the tensors' digest, this worker's part of the state and the number of shards. A checkpoint is
+complete when all its shards exist and match their digests; workers do not wait for each other to write one.
 """
 
 import hashlib
@@ -23,21 +23,21 @@ from infill.errors import InfillError
 log = logging.getLogger(__name__)
 
 FOLDER: Final = "scratch/checkpoints"
-"""Below a stage's output; scratch is removed when the stage is finished."""
+"""Subfolder of a stage's output; `scratch` is removed when the stage is finished."""
 
 
 class Keep(NamedTuple):
-    """Which checkpoints are kept; the rest goes as soon as a newer one is whole."""
+    """A rule for which checkpoints are kept; others are removed as soon as a newer one is complete."""
 
     last: int = 1
-    """So many of the newest."""
+    """Number of newest checkpoints to keep."""
     every: int = 0
-    """And those whose step is a multiple of this."""
+    """Also keep those whose step is a multiple of this; 0 means none."""
     best: int = 0
-    """And so many with the lowest score on held-out data."""
+    """Also keep this many with the lowest score on held-out data."""
 
     def of(self, scores: Mapping[int, float | None]) -> set[int]:
-        """The steps to be kept of whole checkpoints, given as step -> score."""
+        """Return the steps to keep, given the score of each complete checkpoint by step."""
         newest = sorted(scores, reverse=True)
         ranked = sorted((score, step) for step, score in scores.items() if score is not None)
         spaced = {step for step in newest if self.every and step % self.every == 0}
@@ -45,14 +45,14 @@ class Keep(NamedTuple):
 
 
 def rule(config: TrainConfig) -> Keep:
-    """What `config` says of keeping."""
+    """Return the rule in `config` for which checkpoints are kept."""
     return Keep(config.keep_checkpoints, config.keep_every, config.keep_best)
 
 
 class Writer:
-    """Writes one worker's shards in a thread; at most one is on its way.
+    """A writer of one worker's shards, in a thread, one at a time.
 
-    `after` is the step from which the training goes on: later checkpoints, damaged or never finished, are removed.
+    `after` is the step from which the training continues: later checkpoints, damaged or unfinished, are removed.
     """
 
     def __init__(self, output: str, *, rank: int, world: int, keep: Keep, after: int = 0) -> None:
@@ -69,8 +69,8 @@ class Writer:
     ) -> None:
         """Copy this worker's share of `tensors` and start to write it with `state` (JSON values).
 
-        `score` is that on held-out data, lower is better. Raises what writing the one before raised: StorageError when
-        the disk is full.
+        `score` is the score on held-out data; lower is better. Raises the error of the previous write, such as
+        StorageError when the disk is full.
         """
         mine = {}
         for number, (name, tensor) in enumerate(tensors):
@@ -82,7 +82,7 @@ class Writer:
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when nothing is being written. Raises what writing raised."""
+        """Wait until nothing is being written. Raises the error of the write, if there was one."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -110,21 +110,21 @@ def _place(folder: str, step: int) -> str:
 
 
 def _records(folder: str) -> dict[int, set[str]]:
-    """Step -> the names of its shards' records."""
-    found: dict[int, set[str]] = defaultdict(set)
+    """Return the names of the shards' records by step."""
+    records: dict[int, set[str]] = defaultdict(set)
     for uri in storage.list_files(folder, ".json"):
         name, file = uri.split("/")[-2:]
-        found[int(name.removeprefix("step_"))].add(file)
-    return found
+        records[int(name.removeprefix("step_"))].add(file)
+    return records
 
 
 def steps(folder: str) -> list[int]:
-    """Steps of the checkpoints in `folder`, whole or not, newest first."""
+    """Return the steps of the checkpoints in `folder`, complete or not, newest first."""
     return sorted(_records(folder), reverse=True)
 
 
 def prune(folder: str, keep: Keep) -> None:
-    """Remove what `keep` does not name; never one that may still be the newest whole one."""
+    """Remove the checkpoints that `keep` does not name, except those that may become the newest complete one."""
     records = _records(folder)
     scores: dict[int, float | None] = {}
     for step, files in records.items():
@@ -139,23 +139,23 @@ def prune(folder: str, keep: Keep) -> None:
 
 
 class Checkpoint:
-    """A whole checkpoint: its state and its tensors by name."""
+    """A complete checkpoint: its state, and its tensors by name."""
 
     def __init__(self, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.step, self.state, self.tensors = step, state, tensors
 
 
 def latest(output: str) -> Checkpoint | None:
-    """The newest checkpoint below `output` that is whole; None when there is none.
+    """Return the newest complete checkpoint below `output`; None if there is none.
 
-    One that is damaged or incomplete is passed over with a warning.
+    A damaged or incomplete one is skipped with a warning.
     """
     folder = storage.join(output, FOLDER)
     for step in steps(folder):
         try:
             return _read(_place(folder, step), step)
         except (InfillError, ValueError, KeyError) as error:
-            log.warning("checkpoint of step %d in %s is passed over: %s", step, folder, error)
+            log.warning("skipping the checkpoint of step %d in %s: %s", step, folder, error)
     return None
 
 
@@ -167,7 +167,7 @@ def _read(place: str, step: int) -> Checkpoint:
         record = storage.read_json(storage.join(place, f"shard_{rank}.json"))
         data = storage.read_bytes(storage.join(place, f"shard_{rank}.safetensors"))
         if hashlib.sha256(data).hexdigest() != record["sha256"] or record["shards"] != first["shards"]:
-            raise ValueError(f"shard {rank} does not agree with its digest")
+            raise ValueError(f"shard {rank} does not match its digest")
         tensors |= safetensors.torch.load(data)
         lanes |= record["state"]["lanes"]
     return Checkpoint(step, {**first["state"], "lanes": lanes}, tensors)

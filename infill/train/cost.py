@@ -1,7 +1,7 @@
-"""What a training costs: its floating-point operations, the share of the hardware that they use, memory, energy.
+"""The cost of a training: floating-point operations, the share of the hardware that they use, memory, energy.
 
-The one place with figures of hardware. Peaks are those of dense bf16 matrix products (no sparsity), power is the most
-that a board may draw; both are NVIDIA's, from the data sheet that stands beside them.
+Peaks are those of dense bf16 matrix products (no sparsity), power is a board's maximum; both are NVIDIA's, from the
+data sheet named with them.
 """
 
 import resource
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infill.text import read_text, split_lines
 
-if TYPE_CHECKING:  # the table and the estimate of energy are also read where there is no torch
+if TYPE_CHECKING:  # the table and the estimate of energy are also used without torch
     import torch
 
     from infill.train.batch import Batch
@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # the table and the estimate of energy are also read where th
 @dataclass(frozen=True, kw_only=True)
 class Device:
     bf16_flops: float
-    """Peak of dense bf16 matrix products, a second."""
+    """Peak operations per second of dense bf16 matrix products."""
     watts: float
-    """Most power of the board."""
+    """Maximum power of the board."""
     source: str
 
 
@@ -40,19 +40,20 @@ DEVICES: Final[Mapping[str, Device]] = {
     "A10": Device(bf16_flops=125e12, watts=150, source="NVIDIA A10 data sheet"),
     "RTX 4090": Device(bf16_flops=165.2e12, watts=450, source="NVIDIA Ada architecture white paper, appendix A"),
 }
-"""Part of a device's name, as CUDA tells it -> what it can do; the first that fits holds."""
+"""Devices by a part of their name in CUDA; the first match counts."""
 
 PUE: Final = 1.56
-"""Energy of a data centre over that of its machines: mean of the Uptime Institute's Global Data Center Survey 2024."""
+"""Energy of a data centre divided by that of its machines: mean in the Uptime Institute's Global Data Center Survey
+2024."""
 
 
 def find_device(name: str) -> Device | None:
-    """What is known of the device of that name."""
+    """Return the figures of the device of that name; None if they are unknown."""
     return next((device for part, device in DEVICES.items() if part in name), None)
 
 
 def device_name(device: "torch.device") -> str:
-    """The device as its maker calls it."""
+    """Return the name that its maker gives the device."""
     if device.type == "cuda":
         import torch
 
@@ -63,12 +64,12 @@ def device_name(device: "torch.device") -> str:
 
 
 def step_flops(model: Any, batches: Sequence["Batch"]) -> float:
-    """Floating-point operations of a training step of the Hugging Face decoder `model` on `batches`.
+    """Return the floating-point operations of a training step of the Hugging Face decoder `model` on `batches`.
 
-    As PaLM counts (arXiv 2204.02311, appendix B), but with what is really done: 6 for each weight of the layers and
-    used position, 6 for each weight of the head and target (4 where a weight is frozen), and 12 L D for each pair of
-    positions of which one attends to the other (documents do not see each other). Padding and recomputation do not
-    count, nor does the look-up.
+    The count follows PaLM (arXiv 2204.02311, appendix B), but for the actual work: 6 per weight of the layers and used
+    position, 6 per weight of the head and target (4 for frozen weights), and 12 L D per pair of positions of which one
+    attends to the other (documents do not attend to each other). Padding, recomputation and the embedding's look-up do
+    not count.
     """
     settings = model.config
     tied = bool(getattr(settings, "tie_word_embeddings", False))
@@ -85,34 +86,37 @@ def step_flops(model: Any, batches: Sequence["Batch"]) -> float:
 
 
 def _pairs(batch: "Batch") -> float:
-    """Pairs of positions of which one attends to the other, each with half of itself."""
+    """Return the number of pairs of positions of which one attends to the other, including half of each with itself."""
     spans = batch.spans[:-1] if batch.used < len(batch.ids) else batch.spans  # the last one is padding
     return sum(span.length * (span.length / 2 + span.shared) for span in spans)
 
 
 def utilisation(flops_per_s: float, name: str, workers: int, *, bf16: bool) -> dict[str, float]:
-    """`mfu`: operations a second over the peak of all devices. Nothing where that is unknown or the type not bf16."""
-    found = find_device(name)
-    if found is None or not bf16:
+    """Return `mfu`, the operations per second divided by the peak of all devices.
+
+    Empty if the peak is unknown or the matrix products are not bf16.
+    """
+    device = find_device(name)
+    if device is None or not bf16:
         return {}
-    return {"mfu": flops_per_s / (found.bf16_flops * workers)}
+    return {"mfu": flops_per_s / (device.bf16_flops * workers)}
 
 
 def memory(device: "torch.device") -> dict[str, float]:
-    """Most memory so far in MB of 10^6 bytes: this process's, and on a GPU what PyTorch has taken there."""
+    """Return the peak memory so far in MB of 10^6 bytes: of this process, and of PyTorch on a GPU."""
     unit = 1 if sys.platform == "darwin" else 1_024
-    found = {"memory_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)}
+    peaks = {"memory_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)}
     if device.type == "cuda":
         import torch
 
-        found["device_memory_peak_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    return found
+        peaks["device_memory_peak_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    return peaks
 
 
 def energy_kwh(seconds: float, device: str, workers: int) -> float | None:
-    """The most that `workers` devices use in that time, with what the data centre adds; None where power is unknown.
+    """Return the maximum energy of `workers` devices and their data centre in that time; None if the power is unknown.
 
-    Hours x processors x power x PUE (arXiv 2104.10350, section 2), with the board's limit for power.
+    Hours x processors x power x PUE (arXiv 2104.10350, section 2), with the board's maximum as power.
     """
-    found = find_device(device)
-    return None if found is None else seconds / 3_600 * workers * found.watts / 1_000 * PUE
+    known = find_device(device)
+    return None if known is None else seconds / 3_600 * workers * known.watts / 1_000 * PUE

@@ -1,8 +1,8 @@
 """Endless, resumable streams of micro-batches.
 
-A global batch is made of lanes, one micro-batch from each. A lane walks its share of the data in an order that follows
-from (seed, epoch), and its state is a few numbers. Workers take lanes, so a run reads the same batches with one worker
-as with three, and a checkpoint of the one continues on the other.
+A global batch has one micro-batch from each lane. A lane walks through its share of the data in an order that depends
+on (seed, epoch), and its state is a few numbers. Lanes are assigned to workers, so a run reads the same batches with
+one worker as with three, and can continue from a checkpoint with another number of workers.
 """
 
 import functools
@@ -25,20 +25,20 @@ from infill.prompt import Encoder, FimRequest, PromptFormat, render
 from infill.train.batch import Batch, Item, pack, plain_item
 
 State = dict[str, Any]
-"""What a lane needs to go on: JSON values."""
+"""The state from which a lane continues, as JSON values."""
 
 WINDOW_CHARS: Final = 6
-"""Characters that are encoded for each token of room; code has three to four characters in a token."""
+"""Characters that are encoded per token of room; code has three to four characters per token."""
 LEAST_ROOM: Final = 8
-"""Fewer positions than this at the end of a row are left empty."""
+"""Fewer positions than this at the end of a row stay empty."""
 LEAST_HOLE: Final = 16
-"""A shorter piece of a file is not cut into three."""
+"""A piece of a file with fewer tokens than this is not cut into three."""
 LOOK_AHEAD: Final = 64
-"""Rendered examples among which the one that fits best is chosen."""
+"""Number of rendered examples from which the one that fits best is chosen."""
 CUTS: Final = 4
-"""Examples that are tried to be cut for what is left of a row."""
+"""Number of examples that may be cut to fill the rest of a row."""
 SHORT: Final = 128
-"""Positions into which another example hardly fits."""
+"""A rest of a row with fewer positions than this rarely fits another example."""
 
 
 class Lane(Protocol):
@@ -46,17 +46,17 @@ class Lane(Protocol):
     def state(self) -> State: ...
 
     def __call__(self) -> Batch:
-        """The next micro-batch; `state` is then what follows it."""
+        """Return the next micro-batch; afterwards `state` is the state after it."""
 
 
 def draw(*key: object) -> float:
-    """A number in [0, 1) that depends on `key` alone."""
+    """Return a number in [0, 1) that depends only on `key`."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2.0**64
 
 
 def order(count: int, *key: object) -> list[int]:
-    """A permutation of `count` numbers that depends on `key` alone."""
+    """Return a permutation of `count` numbers that depends only on `key`."""
     permuted: list[int] = np.random.default_rng(int(draw(*key) * 2**63)).permutation(count).tolist()
     return permuted
 
@@ -104,7 +104,10 @@ class Walk:
         self._orders = functools.lru_cache(maxsize=4)(order)
 
     def current(self) -> Document:
-        """The document that `state` names, or the next that belongs to this lane."""
+        """Return the document at `state`, or the next one that belongs to this lane.
+
+        Raises InputError when the split has no text.
+        """
         started = self.state["epoch"]
         while True:
             state = self.state
@@ -131,16 +134,16 @@ class Walk:
         self.state = {**self.state, "row": self.state["row"] + 1}
 
     def _wanted(self, document: Document) -> bool:
-        """Whether the mixture takes this document in this epoch."""
+        """Return whether the mixture includes this document in this epoch."""
         weight = self.mixture.get(document.repo, self.mixture.get(document.language, 1.0))
         return draw(self.seed, self.state["epoch"], document.name) * self.most < weight
 
 
 class TextLane:
-    """Whole files for pre-training, cut where a row or the context ends; a share of them becomes suffix-prefix-middle.
+    """A lane of whole files for pre-training, cut where a row or the context ends; a share gets holes.
 
-    A file that does not fit goes on in the next row, without what came before. Infilling is applied to each piece, so
-    that suffix, prefix and middle are seen together.
+    A file that does not fit continues in the next row, without its earlier part. Infilling is applied to each piece, so
+    that suffix, prefix and middle are in the same row.
     """
 
     def __init__(
@@ -180,7 +183,7 @@ class TextLane:
         return pack(items, self.tokens)
 
     def _piece(self, document: Document, room: int) -> tuple[Item, int]:
-        """What of `document` follows `offset`, in at most `room` tokens, and how many characters that is."""
+        """Return the piece of `document` from `offset` on, with at most `room` tokens, and its number of characters."""
         seed, epoch = self.config.train.seed, self.walk.state["epoch"]
         if draw(seed, epoch, document.name, "fim") < self.config.fim_rate:
             hole = self._hole(document, room)
@@ -200,7 +203,7 @@ class TextLane:
         return plain_item(ids, group=f"{document.language}/plain", text_bytes=text_bytes, name=name), length
 
     def _hole(self, document: Document, room: int) -> tuple[Item, int] | None:
-        """A piece cut into three random parts; None where there is no room for that."""
+        """Return a piece cut into three random parts, and its number of characters; None if it does not fit."""
         encode = self.encoder.encode
         controls = len(encode(f"{document.path}\n")) + 5  # the file token, the three of the hole, the end of text
         ids, length = cut(self.encoder, document.text, self.offset, room - controls - 4)  # each cut may split a token
@@ -218,9 +221,9 @@ class TextLane:
 
 
 def cut(encoder: Encoder, text: str, offset: int, room: int) -> tuple[list[int], int]:
-    """Token ids of `text` from `offset`, at most `room` of them, and the characters that they stand for.
+    """Return at most `room` token ids of `text` from `offset` on, and the number of characters that they encode.
 
-    Characters are never split: the cut moves back to the last token that ends one.
+    Characters are never split: the cut moves back to the last token that ends a character.
     """
     if room < 1:
         return [], 0
@@ -232,7 +235,7 @@ def cut(encoder: Encoder, text: str, offset: int, room: int) -> tuple[list[int],
         piece = encoder.decode(ids[:count])
         if window.startswith(piece):
             return ids[:count], len(piece)
-    return ids[:room], len(window)  # a tokenizer that does not give back its text: the rest of the window is left out
+    return ids[:room], len(window)  # a tokenizer that does not restore its text: the rest of the window is skipped
 
 
 Order = Sequence[int] | NDArray[np.int64]
@@ -243,22 +246,22 @@ class Items(Protocol):
     """Examples or pairs by number, rendered when they are needed."""
 
     what: str
-    """For messages: what these are and where they come from."""
+    """Name of the items in messages."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Item | None:
-        """None for one that has no room in the context."""
+        """Return the item of that number; None if it does not fit in the context."""
 
     def order(self, *key: object) -> Order:
-        """A permutation of all numbers that depends on `key` alone."""
+        """Return a permutation of all numbers that depends only on `key`."""
 
     def cut(self, index: int, room: int) -> Item | None:
-        """One that fits into `room` tokens; None where what there is to learn would suffer."""
+        """Return the item shortened to `room` tokens; None if it would lose too much."""
 
 
 class Listed:
-    """Items of which any is at hand as quickly as any other, and none is cut."""
+    """Items with equally fast access to each, none of which can be cut."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -271,7 +274,7 @@ class Listed:
 
 
 class ItemLane:
-    """Examples, packed so that a row has little padding: the oldest first, then whatever fits best, then one cut."""
+    """A lane of examples, packed with little padding: the oldest first, then those that fit best, then a cut one."""
 
     def __init__(
         self, items: Items, tokens: int, *, seed: int, lane: int, lanes: int, state: State | None = None
@@ -292,17 +295,17 @@ class ItemLane:
         self._refill()
         row = [self.waiting.pop(0)[1]]
         room = self.tokens - len(row[0].ids)
-        while (found := self._best(room)) is not None:
-            row.append(found)
-            room -= len(found.ids)
+        while (item := self._best(room)) is not None:
+            row.append(item)
+            room -= len(item.ids)
             self._refill()
         return pack(row, self.tokens)
 
     def _best(self, room: int) -> Item | None:
-        """What comes next into a row with so much room, taken out of the queue; None when nothing fits.
+        """Remove from the queue and return the next item for a row with `room` positions; None if none fits.
 
-        That is the longest waiting item, unless it would leave an end that is too long to lie idle and too short for
-        another one; then rather one of the oldest, cut for all of the room or for half of it.
+        It is the longest waiting item, unless it would leave a rest that is too long to waste and too short for another
+        item; then it is one of the oldest, cut to all or half of the room.
         """
         fitting = [(len(item.ids), -number) for number, (_, item) in enumerate(self.waiting) if len(item.ids) <= room]
         good = [(length, number) for length, number in fitting if self._leaves(room - length)]
@@ -316,7 +319,7 @@ class ItemLane:
         return None if chosen is None else self.waiting.pop(-chosen[1])[1]
 
     def _leaves(self, room: int) -> bool:
-        """Whether so much may be left: next to nothing, or enough for another one."""
+        """Return whether a rest of `room` positions is acceptable: almost nothing, or enough for another item."""
         return room <= self.tokens // 128 or room >= SHORT
 
     def _refill(self) -> None:
@@ -330,9 +333,7 @@ class ItemLane:
                 continue
             self.epoch, self.place, idle = self.epoch + 1, 0, idle + 1
             if idle > self.lanes:
-                raise InputError(
-                    f"none of the {len(self.items)} {self.items.what} has room in a context of this length"
-                )
+                raise InputError(f"none of the {len(self.items)} {self.items.what} fits in a context of this length")
 
     def _admit(self, index: int) -> bool:
         item = self.items[index]
@@ -342,14 +343,14 @@ class ItemLane:
 
 
 OpenLane = Callable[[int, State | None], Lane]
-"""From a lane's number and its state, None at the start, to the lane."""
+"""A function from a lane's number and state, None at the start, to the lane."""
 
 
 class Loader:
-    """The micro-batches of one worker's lanes, made in a thread while the model works.
+    """The micro-batches of one worker's lanes, prepared in a thread while the model computes.
 
-    Each step gives the batches of this worker's lanes, with blank ones where other workers have one more, and the
-    states of those lanes after the step.
+    Each step has the batches of this worker's lanes, with a blank one if other workers have one more, and the states of
+    those lanes after the step.
     """
 
     def __init__(
@@ -362,17 +363,17 @@ class Loader:
         self._open: Callable[[], list[Lane]] = lambda: [
             open_lane(number, states.get(str(number))) for number in self.numbers
         ]
-        self._made: queue.Queue[tuple[list[Batch], dict[str, State]] | BaseException] = queue.Queue(maxsize=2)
+        self._steps: queue.Queue[tuple[list[Batch], dict[str, State]] | BaseException] = queue.Queue(maxsize=2)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="infill-loader", daemon=True)
         self._thread.start()
 
     def next(self) -> tuple[list[Batch], dict[str, State]]:
-        """The batches of the next step, and the lanes' states behind it. Raises what reading the data raised."""
-        made = self._made.get()
-        if isinstance(made, BaseException):
-            raise made
-        return made
+        """Return the batches of the next step, and the lanes' states after it. Raises the error of reading the data."""
+        step = self._steps.get()
+        if isinstance(step, BaseException):
+            raise step
+        return step
 
     def close(self) -> None:
         """End the thread."""
@@ -391,17 +392,17 @@ class Loader:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, made: tuple[list[Batch], dict[str, State]] | BaseException) -> None:
+    def _put(self, step: tuple[list[Batch], dict[str, State]] | BaseException) -> None:
         while not self._closed.is_set():
             try:
-                self._made.put(made, timeout=0.2)
+                self._steps.put(step, timeout=0.2)
             except queue.Full:
                 continue
             return
 
 
 def rows_of(items: Iterable[Item], tokens: int) -> Iterator[list[Item]]:
-    """All `items` once, in order, in rows of at most `tokens`."""
+    """Yield all `items` once, in order, in rows of at most `tokens`."""
     row: list[Item] = []
     room = tokens
     for item in items:

@@ -1,6 +1,6 @@
 """The DPO stage: prefer the chosen completion over the rejected one, without straying far from the SFT model.
 
-The reference's log-probabilities are computed once, before the first step, and kept for all runs on the same pairs.
+The reference's log-probabilities are computed once, before the first step, and reused by all runs on the same pairs.
 """
 
 import contextlib
@@ -34,15 +34,15 @@ log = logging.getLogger(__name__)
 STAGE: Final = "dpo"
 VERSION: Final = 3
 REFERENCES: Final = "references"
-"""The folder beside the stage's outputs with the reference's log-probabilities."""
+"""Folder next to the stage's outputs with the reference's log-probabilities."""
 NAMES: Final = ("pair", "chosen", "rejected")
 
 
 def run(config: DpoConfig, preferences: str, sft: str, output: str) -> dict[str, float]:
-    """Train the model folder `sft` on the pairs of `preferences` into the model folder `output`; return the metrics.
+    """Train the model folder `sft` on the pairs of `preferences`, write the model folder `output`; return the metrics.
 
-    `accuracy` is the share of pairs whose chosen completion gained more than the rejected one, `margin` by how much.
-    Raises InputError without pairs.
+    `accuracy` is the share of pairs whose chosen completion gained more than the rejected one, `margin` the mean
+    difference. Raises InputError when there are no pairs.
     """
     inputs = {"preferences": manifest.digest_of(preferences), "model": manifest.digest_of(sft)}
     body = functools.partial(_train, config, preferences, sft, output, manifest.key(STAGE, VERSION, config, inputs))
@@ -87,7 +87,7 @@ def _work(config: DpoConfig, preferences: str, sft: str, output: str, key: str, 
         return ItemLane(pairs, tokens, seed=config.train.seed, lane=lane, lanes=lanes, state=state)
 
     def holes() -> list[samples.Hole]:
-        """Of pairs that are trained on: the stage is given no others."""
+        """Return holes of pairs that are trained on, since the stage has no others."""
         return samples.of_rows([rows[index] for index in range(min(len(rows), config.train.sample_holes))], "chosen")
 
     return loop.Work(
@@ -107,7 +107,7 @@ class Pairs:
         self.rows, self.context, self.budget, self.tokens = rows, context, budget, tokens
         self.encoder, self.fmt = prompt.load_encoder(folder), prompt.load_format(folder)
         self.numbers: dict[int, tuple[float, float]] = {}
-        """Pair -> the reference's log-probability of its two completions."""
+        """The reference's log-probabilities of the two completions, by number of the pair."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,13 +116,13 @@ class Pairs:
         return self.rows.order(*key)
 
     def cut(self, _index: int, _room: int) -> None:
-        """None: the reference has judged the whole prompt."""
+        """Return None: the reference was computed for the whole prompt."""
 
     def __getitem__(self, index: int) -> Item | None:
         row = self.rows[index]
         chosen = [*self.encoder.encode(row["chosen"]), self.fmt.endoftext]
         rejected = self.encoder.encode(row["rejected"])
-        if row["rejected_finished"] or not rejected:  # else it ran into the limit: no stop there to be unlearned
+        if row["rejected_finished"] or not rejected:  # else it reached the token limit and has no stop to unlearn
             rejected.append(self.fmt.endoftext)
         longest = max(len(chosen), len(rejected))
         budget = min(self.budget, self.context - longest, self.tokens - len(chosen) - len(rejected) - 1)
@@ -134,41 +134,41 @@ class Pairs:
 
 
 def reference_file(output: str, pairs: Pairs, digests: Sequence[str], config: DpoConfig, engine: Engine) -> str:
-    """Where the reference's log-probabilities are kept: beside the outputs, by all that they follow from.
+    """Return the URI of the reference's log-probabilities: next to the outputs, named by a digest of their inputs.
 
-    So a resumed run finds them, and another one with another learning rate or beta too.
+    So a resumed run finds them, and so does a run with another learning rate or beta.
     """
-    made_of = {
+    inputs = {
         "digests": digests,
         "format": pairs.fmt.to_json(),
         "room": [pairs.context, pairs.budget, pairs.tokens],
         "dtype": str(precision(config.train, engine.device)),
         "version": VERSION,
     }
-    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:24]
+    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
     return storage.join(output.rstrip("/").rpartition("/")[0] or ".", REFERENCES, f"{name}.parquet")
 
 
 def reference(
     engine: Engine, pairs: Pairs, folder: Path, file: str, config: TrainConfig
 ) -> dict[int, tuple[float, float]]:
-    """Log-probabilities of both completions of each pair under the model in `folder`, by the pair's number.
+    """Return the log-probabilities of both completions of each pair under the model in `folder`, by the pair's number.
 
-    They are read from `file` where an earlier run has left them; else each worker computes its share.
+    They are read from `file` if an earlier run has written it; otherwise each worker computes its share.
     """
-    if engine.sum([float(storage.exists(file))])[0] < engine.world:  # as one: what follows is for all or none
+    if engine.sum([float(storage.exists(file))])[0] < engine.world:  # a common decision: all workers compute, or none
         sums = _log_probs(engine, pairs, folder, config)
         if engine.rank == 0:
             storage.write_table(file, pa.table(dict(zip(NAMES, sums, strict=True))))
     else:
-        log.info("dpo: the reference's log-probabilities are there from an earlier run")
+        log.info("dpo: using the reference's log-probabilities of an earlier run")
         kept = storage.read_table(file).to_pydict()
         sums = tuple(kept[name] for name in NAMES)
     return {int(pair): (chosen, rejected) for pair, chosen, rejected in zip(*sums, strict=True)}
 
 
 def _log_probs(engine: Engine, pairs: Pairs, folder: Path, config: TrainConfig) -> tuple[list[float], ...]:
-    """Number, chosen and rejected log-probability of each pair that has room."""
+    """Return number, chosen and rejected log-probability of each pair that fits."""
     dtype = precision(config, engine.device)
     lora = bool(config.lora_rank)
     scorer = Scorer(engine.model if lora else without_dropout(model.load(folder)).to(engine.device))

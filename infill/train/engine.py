@@ -1,4 +1,4 @@
-"""What turns gradients into weights: the loop speaks to this interface, with or without DeepSpeed behind it.
+"""Engines, which turn gradients into weights: the interface for the loop, and the engine without DeepSpeed.
 
 Weights and moments are fp32 on every device; on a GPU the model computes in bf16 under autocast.
 """
@@ -14,7 +14,7 @@ from infill.train.batch import Batch
 from infill.train.scorer import Scorer, score
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
-"""AdamW's state beside the number of updates."""
+"""AdamW's state, without the number of updates."""
 
 
 class Engine(Protocol):
@@ -25,58 +25,58 @@ class Engine(Protocol):
     """The Hugging Face model."""
 
     def score(self, batch: Batch) -> Tensor:
-        """Log-probability of each target, [N]."""
+        """Return the log-probability of each target, [N]."""
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`, which is this worker's share of a mean over all of them."""
 
     def step(self, learning_rate: float, limit: float = float("inf")) -> float:
-        """Clip, update the weights, forget the gradients; the norm before clipping.
+        """Clip the gradients, update the weights and discard the gradients; return the norm before clipping.
 
-        A norm that is no finite number, or above `limit`, means that the weights were left as they were.
+        If the norm is not finite, or above `limit`, the weights are unchanged.
         """
 
     def discard(self) -> None:
-        """Forget the gradients."""
+        """Discard the gradients."""
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over the workers."""
+        """Return the sum of each value over the workers."""
 
     def union(self, names: Sequence[str]) -> list[str]:
-        """The names of all workers, sorted."""
+        """Return the names of all workers, sorted."""
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Weights and moments, whole, by name, in the same order on every worker, all of which must go through it."""
+        """Yield weights and moments, whole, by name, in the same order on every worker; all workers must iterate."""
 
     def load_moments(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Take up the moments in `tensors`, after `updates` updates; weights are loaded before an engine is made."""
+        """Load the moments in `tensors`, those after `updates` updates; weights are loaded before the engine exists."""
 
 
 def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The type of matrix products: `auto` is bf16 on a GPU and fp32 on a CPU."""
+    """Return the type of matrix products: `auto` means bf16 on a GPU and fp32 on a CPU."""
     if config.precision == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the weights that training changes: with LoRA few, else all."""
+    """Yield the weights that training changes, by name: with LoRA few, otherwise all."""
     return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only."""
+    """Return AdamW for the trained weights of `model`, with decay on matrices only."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
     ]
-    fused = weights[0].device.type != "meta"  # where counts are taken, and there is no such kernel
+    fused = weights[0].device.type != "meta"  # which is used for counting, and has no fused kernel
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
 
 
 class PlainEngine:
-    """One process, PyTorch alone."""
+    """The engine of one process, with PyTorch only."""
 
     rank = 0
     world = 1

@@ -1,4 +1,4 @@
-"""The model folder: what transformers and vLLM load, and from which `gguf` makes a file for llama.cpp."""
+"""The model folder, which transformers and vLLM load and `gguf` converts for llama.cpp."""
 
 import tempfile
 from pathlib import Path
@@ -19,7 +19,7 @@ TOKENIZER_FILES: Final = (
     "merges.txt",
     prompt.FILE_NAME,
 )
-"""What goes with the weights, where the source has it."""
+"""Files that are copied next to the weights, if the source has them."""
 
 
 def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
@@ -43,7 +43,7 @@ def save(model: Any, source: str, output: str, *, dtype: torch.dtype) -> None:
 
 
 def copy_tokenizer(source: str, output: str) -> None:
-    """Copy the tokenizer of `source`, and its prompt format, which is found out where no file tells it."""
+    """Copy the tokenizer of `source`, and write its prompt format, which is detected if `source` has no file of it."""
     folder = storage.fetch(source)
     for name in TOKENIZER_FILES:
         if (folder / name).exists():
@@ -52,5 +52,5 @@ def copy_tokenizer(source: str, output: str) -> None:
 
 
 def finished(output: str) -> bool:
-    """Whether the model's files are all there."""
+    """Return whether the model folder `output` is complete."""
     return storage.exists(storage.join(output, card.FILE_NAME))

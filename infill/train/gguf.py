@@ -1,8 +1,8 @@
-"""A model folder as one GGUF file for llama.cpp, written with llama.cpp's own Python library (`gguf`).
+"""Conversion of a model folder to one GGUF file for llama.cpp, with llama.cpp's Python library (`gguf`).
 
-llama.cpp's converter knows a tokenizer's pre-tokenizer by a hash over what it makes of a sample text, hence by its
-vocabulary, and refuses one that was trained yesterday. Here it is known by its rules. Otherwise the file is the one
-that the converter writes: the same tensors under the same names (`tests.e2e.llama_cpp` compares them).
+llama.cpp's converter recognises a pre-tokenizer by a hash of its result for a sample text, which depends on the
+vocabulary, so it refuses a newly trained tokenizer. This module recognises it by its rules. Otherwise the file is the
+converter's: the same tensors under the same names (`tests.e2e.llama_cpp` compares them).
 """
 
 import json
@@ -31,7 +31,7 @@ TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, gguf.LlamaFileType]]] = {
     "bf16": (GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "q8_0": (GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
-"""What matrices are stored as; vectors are always fp32."""
+"""Types in which matrices are stored; vectors are always fp32."""
 
 FIM_KEYS: Final = {
     "fim_prefix": gguf.Keys.Tokenizer.FIM_PRE_ID,
@@ -43,17 +43,17 @@ FIM_KEYS: Final = {
 
 
 def export(model: str, target: Path, kind: str = "") -> dict[str, Any]:
-    """Write the model folder `model` as the GGUF file `target`; return its size and what is in it.
+    """Write the model folder `model` as the GGUF file `target`; return its path, size, type and contents.
 
     `kind` is one of TYPES, by default that of the folder's weights. The file appears whole. Raises InputError for a
-    model or a tokenizer that llama.cpp would read otherwise than we do.
+    model or a tokenizer that llama.cpp would read differently.
     """
     folder = manifest.fetch(model)
     config = _config(folder)
     tensors = _Tensors(folder)
     kind = kind or tensors.kind
     if kind not in TYPES:
-        raise InputError(f"there is no GGUF type {kind!r}; choose one of {', '.join(TYPES)}")
+        raise InputError(f"unknown GGUF type {kind!r}; choose one of {', '.join(TYPES)}")
     facts = {"title": folder.name, **card.of_base(model)}
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
@@ -80,8 +80,8 @@ def _config(folder: Path) -> dict[str, Any]:
     plain = rope.get("rope_type", "default") == "default" and not config.get("attention_bias")
     if config.get("model_type") != "llama" or not plain or config.get("mlp_bias"):
         raise InputError(
-            f"{folder} holds a {config.get('model_type')} that is not a plain Llama; "
-            "llama.cpp's own convert_hf_to_gguf.py knows published architectures"
+            f"{folder} has a {config.get('model_type')} that is not a plain Llama; "
+            "for published architectures use llama.cpp's convert_hf_to_gguf.py"
         )
     return {**config, "rope_theta": rope["rope_theta"]}
 
@@ -95,7 +95,7 @@ class _Tensors:
             with safe_open(path, "pt") as file:
                 self.files |= dict.fromkeys(file.keys(), path)
         if not self.files:
-            raise InputError(f"{folder} has no weights as safetensors; save it with transformers again")
+            raise InputError(f"{folder} has no safetensors files; save it with transformers again")
         dtype = self[next(iter(self.files))].dtype
         self.kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}.get(dtype, str(dtype))
 
@@ -131,7 +131,7 @@ def _write_settings(writer: GGUFWriter, config: Mapping[str, Any], kind: str) ->
 
 
 def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path) -> str:
-    """Vocabulary, merges and special tokens; returns llama.cpp's name of the pre-tokenizer."""
+    """Write vocabulary, merges and special tokens; return llama.cpp's name of the pre-tokenizer."""
     fmt, tokenizer = prompt.load_format(folder), json.loads(read_text(folder / "tokenizer.json"))
     words, pre = tokenizer["model"], pre_tokenizers.name_of(tokenizer)
     tokens = {number: (token, TokenType.NORMAL) for token, number in words["vocab"].items()}
@@ -143,7 +143,7 @@ def _write_tokenizer(writer: GGUFWriter, config: Mapping[str, Any], folder: Path
     writer.add_token_list([token for token, _ in table])
     writer.add_token_types([kind for _, kind in table])
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in words["merges"]])
-    writer.add_bos_token_id(fmt.endoftext)  # never put in, but without it llama.cpp takes the id 11
+    writer.add_bos_token_id(fmt.endoftext)  # never inserted, but without it llama.cpp uses the id 11
     writer.add_eos_token_id(fmt.endoftext)
     writer.add_pad_token_id(fmt.fim_pad)
     writer.add_add_bos_token(False)
@@ -163,7 +163,7 @@ def _write_tensors(
     for name in tensors:
         tensor, new = tensors[name], names.get_name(name, try_suffixes=(".weight",))
         if new is None:
-            raise InputError(f"the weight {name} has no place in a Llama of llama.cpp")
+            raise InputError(f"llama.cpp's Llama has no weight {name}; export a plain Llama")
         kinds[name] = _kind(tensor, kind)
         shape = tuple(tensor.shape)
         dtype, size = _layout(kinds[name], shape)
@@ -179,7 +179,7 @@ def _write_tensors(
 
 
 def _kind(tensor: torch.Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
-    """What a tensor is stored as: rows that a type with blocks cannot hold are F16, as the converter has it."""
+    """Return the type of a tensor in the file: F16, as in the converter, if its rows do not fit the wanted blocks."""
     if tensor.dim() == 1:
         return GGMLQuantizationType.F32
     block, _ = gguf.GGML_QUANT_SIZES[wanted]
@@ -187,7 +187,7 @@ def _kind(tensor: torch.Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizatio
 
 
 def _layout(kind: GGMLQuantizationType, shape: tuple[int, ...]) -> tuple[type[np.generic], int]:
-    """The type of the array that `gguf.quantize` makes of a tensor, and its bytes."""
+    """Return the type of the array that `gguf.quantize` returns for a tensor, and its size in bytes."""
     whole: dict[GGMLQuantizationType, type[np.generic]] = {
         GGMLQuantizationType.F32: np.float32,
         GGMLQuantizationType.F16: np.float16,
@@ -197,6 +197,9 @@ def _layout(kind: GGMLQuantizationType, shape: tuple[int, ...]) -> tuple[type[np
 
 
 def permuted(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rows of a query or key projection in llama.cpp's order: it rotates neighbours, transformers the two halves."""
+    """Return the rows of a query or key projection in llama.cpp's order.
+
+    llama.cpp rotates neighbouring rows, transformers the two halves.
+    """
     halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))

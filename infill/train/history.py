@@ -1,8 +1,8 @@
-"""What a training leaves behind as it goes: `history.jsonl`, one JSON object a logged step, and `samples.jsonl`, one
-each time that a fixed hole is completed.
+"""The history of a training, as JSON lines.
 
-A resumed training first drops what was logged after its checkpoint, so the files are those of an undisturbed run (but
-for the times).
+`history.jsonl` has one object per logged step, `samples.jsonl` one per completion of a fixed hole.
+A resumed training first removes the rows after its checkpoint, so the files are those of an uninterrupted run, except
+for the times.
 """
 
 import json
@@ -16,14 +16,14 @@ from infill import storage
 FILE_NAME: Final = "history.jsonl"
 SAMPLES_FILE: Final = "samples.jsonl"
 WRITE_EVERY_S: Final = 15.0
-"""Least time between two writes of a file to an object store ..."""
+"""Minimum time between two writes of a file to an object store."""
 WRITE_SHARE: Final = 0.01
-"""... which may take this share of the time: the whole file is written each time."""
+"""Maximum share of the time for these writes, each of which writes the whole file."""
 Row = dict[str, Any]
 
 
 def read(output: str, name: str = FILE_NAME) -> list[Row]:
-    """The rows logged so far; a last line that was cut off by a kill is left out."""
+    """Return the rows logged so far, without a last line that a kill has cut off."""
     uri = storage.join(output, name)
     if not storage.exists(uri):
         return []
@@ -32,15 +32,15 @@ def read(output: str, name: str = FILE_NAME) -> list[Row]:
 
 
 class Tail:
-    """The rows of a growing file, without reading again what was read; from the start where it was rewritten."""
+    """A reader of the new rows of a growing file; it starts again if the file was rewritten."""
 
     def __init__(self, output: str, name: str = FILE_NAME) -> None:
         self.uri = storage.join(output, name)
         self.read = 0
-        """Bytes of whole lines."""
+        """Number of bytes read, in whole lines."""
 
     def new(self) -> list[Row]:
-        """Rows that were not there before; after a rewrite all of them come again."""
+        """Return the rows that were added since the last call; after a rewrite, all rows."""
         if not storage.exists(self.uri):
             return []
         fs, path = storage.filesystem(self.uri)
@@ -54,17 +54,17 @@ class Tail:
         except ValueError:
             if not start:
                 raise
-            self.read = 0  # it was rewritten, and we began in the middle of a line
+            self.read = 0  # the file was rewritten, and this began in the middle of a line
             return self.new()
         self.read = start + len(whole) + len(end)
         return rows
 
 
 class History:
-    """Appends rows on a local disk; an object store cannot append, so there the whole file is written now and then."""
+    """A writer of rows: it appends on a local disk; to an object store it writes the whole file from time to time."""
 
     def __init__(self, output: str, step: int, *, writes: bool = True) -> None:
-        """Go on behind `step`. Of several workers one `writes`; the others' rows are its own again."""
+        """Continue after `step`. Only one of several workers `writes`, since all have the same rows."""
         self.output, self.writes = output, writes
         self.lines: dict[str, list[str]] = {}
         self.waiting: set[str] = set()
@@ -83,7 +83,7 @@ class History:
         self._add(SAMPLES_FILE, [{"step": step, "tokens": tokens, **sample} for sample in samples])
 
     def flush(self) -> None:
-        """Return when all that was logged is in the store; a checkpoint must not be ahead of its history."""
+        """Write all logged rows to the store; a checkpoint must not be ahead of its history."""
         for name in self.waiting:
             self._write(name)
         self.waiting.clear()
@@ -112,25 +112,25 @@ class History:
 
 
 def with_margins(sums: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """Sums and counts by name, with those of `loss/python/fim` also added to `loss/python` and to `loss/fim`."""
-    found = dict(sums)
+    """Return sums and counts by name, with those of `loss/python/fim` also added to `loss/python` and `loss/fim`."""
+    totals = dict(sums)
     for name, (total, count) in sums.items():
         what, *groups = name.split("/")
         for group in groups if len(groups) > 1 else ():
-            before = found.get(f"{what}/{group}", (0.0, 0.0))
-            found[f"{what}/{group}"] = (before[0] + total, before[1] + count)
-    return found
+            before = totals.get(f"{what}/{group}", (0.0, 0.0))
+            totals[f"{what}/{group}"] = (before[0] + total, before[1] + count)
+    return totals
 
 
 def metrics(output: str) -> dict[str, float]:
-    """What a stage reports of its history: the first and the last loss, steps, tokens, and the last validation.
+    """Return a stage's metrics from its history: first and last loss, steps, tokens, and the last validation.
 
     `filled` is the share of all positions that were not padding.
     """
     rows = read(output)
     starts = [0, *(row["step"] for row in rows)]
     losses = [row["loss"] for row in rows if "loss" in row] or [math.nan]
-    found = {
+    figures = {
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "steps": rows[-1]["step"],
@@ -142,20 +142,20 @@ def metrics(output: str) -> dict[str, float]:
     for name in ("validation_loss", "bits_per_byte", "accuracy", "margin"):
         values = [row[name] for row in rows if name in row]
         if values:
-            found[name] = values[-1]
-    return {name: float(value) for name, value in found.items()}
+            figures[name] = values[-1]
+    return {name: float(value) for name, value in figures.items()}
 
 
 def spent(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
-    """Seconds of training by device and number of workers, over all starts; what was lost by kills is not known."""
-    found: dict[tuple[str, int], float] = {}
+    """Return the seconds of training by device and number of workers, over all starts, without time lost by kills."""
+    seconds: dict[tuple[str, int], float] = {}
     for row in rows:
         key = row["device"], row["workers"]
-        found[key] = found.get(key, 0.0) + row["lap_s"]
-    return found
+        seconds[key] = seconds.get(key, 0.0) + row["lap_s"]
+    return seconds
 
 
 def seconds_left(row: Row) -> float:
-    """What the steps behind `row` will take at its rate."""
+    """Return the seconds that the steps after `row` will take at its rate."""
     tokens = (row["steps"] - row["step"]) * row["tokens"] / row["step"]
     return float(tokens / max(row["tokens_per_s"], 1e-9))

@@ -1,4 +1,4 @@
-"""A training, and the life of one of its workers: memory, model, last checkpoint, engine, loop, export."""
+"""The job of a training, and what each worker runs: memory, model, last checkpoint, engine, loop, export."""
 
 import logging
 from collections.abc import Callable
@@ -19,24 +19,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker needs to know; it travels pickled."""
+    """The description of a training for its workers, which receive it pickled."""
 
     label: str
     train: TrainConfig
     output: str
     settings: Callable[[], PretrainedConfig]
-    """The Hugging Face configuration of the model, from which the memory that it needs is estimated."""
+    """Returns the Hugging Face configuration of the model, for the estimate of its memory."""
     model: Callable[[], Any]
-    """Makes the Hugging Face model that training starts from."""
+    """Returns the Hugging Face model from which training starts."""
     tokenizer: str
-    """Folder with the tokenizer that goes into the model folder."""
+    """Folder with the tokenizer for the model folder."""
     work: Callable[[Engine], loop.Work]
     base: str = ""
-    """The model folder that training starts from, to which an adapter belongs; empty is `tokenizer`."""
+    """The model folder from which training starts, the base of an adapter; empty means `tokenizer`."""
 
 
 class Place(NamedTuple):
-    """Where a worker stands."""
+    """A worker's place among all workers."""
 
     rank: int = 0
     workers: int = 1
@@ -51,7 +51,10 @@ def run(
     place: Place,
     asked: Callable[[], bool] = watch.asked,
 ) -> None:
-    """A worker's life: memory, model, last checkpoint, engine, loop, export."""
+    """Run one worker: check memory, load the model and the last checkpoint, train, and export the model.
+
+    Raises TrainingError when memory is too small or training fails, StoppedError when it was `asked` to stop.
+    """
     with watch.watched(job.train.timeout_s, job.output, place.rank):
         free = memory.available(device, place.sharing)
         memory.check(job.label, job.settings(), job.train, device, place.workers, free)
@@ -62,11 +65,13 @@ def run(
         resumed = checkpoint.latest(job.output)
         if resumed is not None:
             load_weights(model, resumed.tensors)
-            log.info("%s goes on from step %d", job.label, resumed.step)
+            log.info("%s continues from step %d", job.label, resumed.step)
         engine = engine_of(model, job.train, device)
-        found = resumed.step if resumed else 0
-        if engine.sum([found])[0] != found * engine.world:
-            raise TrainingError("the workers see different checkpoints; do all of them reach the same store?")
+        step = resumed.step if resumed else 0
+        if engine.sum([step])[0] != step * engine.world:
+            raise TrainingError(
+                "the workers see different checkpoints; make sure that all of them reach the same store"
+            )
         watch.alive()
         loop.train(engine, job.work(engine), job.train, job.output, resumed, watch.alive, asked)
         if engine.rank == 0:
@@ -77,7 +82,7 @@ def run(
 
 
 def without_dropout(model: Any) -> Any:
-    """`model` with every dropout rate at zero: published configurations differ, and a resumed run must be the same."""
+    """Set every dropout rate of `model` to zero and return it: a resumed run must give the same result."""
     for module in model.modules():
         for name in ("p", "attention_dropout", "residual_dropout", "embedding_dropout"):
             if isinstance(getattr(module, name, None), float):

@@ -1,7 +1,7 @@
-"""How a training is run: in this process, or by Ray's workers (`workers`), each of which lives as `job.run` says.
+"""The start of a training: in this process, or in Ray's workers (`workers`); each worker runs `job.run`.
 
-Resume does not depend on either: workers look for the last whole checkpoint in the stage's output, whoever wrote it,
-and however many they were.
+Resuming works across both: workers continue from the last complete checkpoint in the stage's output, whatever kind and
+number of workers wrote it.
 """
 
 import torch
@@ -14,9 +14,9 @@ from infill.train.progress import following
 
 
 def fit(job: Job) -> dict[str, float]:
-    """Train, or go on with it, until weights, tokenizer and configuration stand in `job.output`; return the metrics.
+    """Train, or continue training, until the model folder `job.output` is complete; return the metrics.
 
-    Raises TrainingError when the workers fail more often than allowed, and what the loop raises.
+    Raises TrainingError when the workers fail more often than allowed, and the errors of `loop.train`.
     """
     with following(job.output, job.label):
         if job.train.launcher == "local":

@@ -1,7 +1,7 @@
-"""The training loop: next batch, objective, backward, step; every so often log, validate, checkpoint.
+"""The training loop: next batch, objective, backward, step; at intervals log, validate, checkpoint.
 
 Pre-training, SFT and DPO are this loop with three objectives. It runs in a plain process or in a worker of Ray Train;
-what differs between them is the engine.
+only the engine differs.
 """
 
 import logging
@@ -29,25 +29,25 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MEAN_OVER: Final = 50.0
-"""Steps over which the running means of loss and norm, against which a spike is judged, forget."""
+"""Time constant, in steps, of the running means of loss and norm with which spikes are detected."""
 LEAST_UPDATES: Final = 3
-"""Before so many updates nothing is a spike."""
+"""Number of updates before spikes are detected."""
 TRIES: Final = 2
-"""Times that a batch is tried before it is given up."""
+"""Number of times that a batch is tried before it is skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is trained, apart from how."""
+    """The task of a training: its objective, data, validation and samples."""
 
     objective: Objective
     open_lane: OpenLane
     validate: Callable[[Engine], Mapping[str, float]] = lambda _: {}
     """Metrics on held-out data; called by all workers."""
     complete: Callable[[Engine], Sequence[Mapping[str, Any]]] = lambda _: ()
-    """What the model writes into a few fixed holes, to be shown; called by all workers."""
+    """The model's completions of a few fixed holes, to show progress; called by all workers."""
     identity: str = ""
-    """Digest of what the training is made of: a checkpoint of something else is refused."""
+    """Key of the training: a checkpoint with another one is refused."""
 
 
 @dataclass
@@ -55,21 +55,21 @@ class Progress:
     """Counters that are part of a checkpoint."""
 
     step: int = 0
-    """Batches taken, skipped ones included."""
+    """Number of batches, including skipped ones."""
     updates: int = 0
     tokens: int = 0
-    """Positions that were not padding."""
+    """Number of positions that were not padding."""
     flops: float = 0.0
     """Floating-point operations, as `cost.step_flops` counts them."""
     mean_loss: float = 0.0
-    """Running mean; 0 is none yet."""
+    """Running mean of the loss; 0 before the first update."""
     mean_norm: float = 0.0
     skipped: list[int] = field(default_factory=list)
-    """Steps whose batch was given up."""
+    """Steps whose batch was skipped."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate of the update after `step` batches: linear warm-up, constant, linear decay to zero (arXiv 2404.06395)."""
+    """Return the rate after `step` batches: linear warm-up, constant, linear decay to zero (arXiv 2404.06395)."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     decay_steps = max(1, round(config.steps * config.decay_share))
     return config.learning_rate * min(warm, (config.steps - step) / decay_steps, 1.0)
@@ -84,10 +84,11 @@ def train(
     alive: Callable[[], None] = lambda: None,
     asked: Callable[[], bool] = lambda: False,
 ) -> Progress:
-    """Train for `config.steps` steps, or what is left of them after `resumed`; checkpoints and history go to `output`.
+    """Train until step `config.steps`, from `resumed` on; write checkpoints and history to `output`.
 
-    `alive` is called after every step. Once `asked` says so on any worker, all of them end with a checkpoint.
-    Raises StoppedError then, and TrainingError when batches are refused more often than the configuration allows.
+    `alive` is called after every step. If `asked` returns true on any worker, all workers write a checkpoint and raise
+    StoppedError. Raises TrainingError when more batches are skipped than the configuration allows, InputError when
+    `resumed` belongs to another training.
     """
     progress, states = _restore(engine, work, resumed)
     history = History(output, progress.step, writes=engine.rank == 0)
@@ -122,7 +123,7 @@ def train(
         history.flush()
     if progress.step < config.steps:
         raise StoppedError(
-            f"the training was asked to stop and did so at step {progress.step}; run it again to go on from there"
+            f"the training stopped on request at step {progress.step}; run it again to continue from there"
         )
     return progress
 
@@ -149,9 +150,9 @@ def _take(
     meter: "Meter",
     asked: bool,
 ) -> bool:
-    """One step on `batches`: tried again if it fails, then given up; the counters follow.
+    """Take one step on `batches`, and update the counters; a batch that fails is retried, then skipped.
 
-    Returns whether any worker was `asked` to stop.
+    Returns whether any worker was `asked` to stop. Raises TrainingError when too many batches were skipped.
     """
     batches = [batch.to(engine.device) for batch in batches]
     own = [sum(b.weight for b in batches), sum(b.used for b in batches), sum(len(b.ids) for b in batches)]
@@ -175,21 +176,21 @@ def _take(
     progress.skipped.append(progress.step)
     if len(progress.skipped) > config.max_skipped:
         raise TrainingError(
-            f"{outcomes[-1].why} at step {progress.step}, and steps {progress.skipped} were given up; lower the "
+            f"{outcomes[-1].why} at step {progress.step}, and steps {progress.skipped} were skipped; lower the "
             f"learning rate, or look at the batches in {storage.join(output, update.FOLDER)}"
         )
     return stop > 0
 
 
 def _bounds(progress: Progress, config: TrainConfig) -> Bounds:
-    """How much loss and norm may be, after a few updates that tell what is usual."""
+    """Return the bounds of loss and norm from their running means; infinite during the first updates."""
     if progress.updates < LEAST_UPDATES:
         return Bounds(float("inf"), float("inf"))
     return Bounds(progress.mean_loss + config.spike, progress.mean_norm * config.norm_spike)
 
 
 def _count(outcome: Outcome, rate: float, progress: Progress, meter: "Meter") -> None:
-    """Let the counters follow an update."""
+    """Add an update to the counters."""
     progress.updates += 1
     share = 1 / min(progress.updates, MEAN_OVER)
     progress.mean_loss += share * (outcome.loss - progress.mean_loss)
@@ -203,31 +204,31 @@ def _count(outcome: Outcome, rate: float, progress: Progress, meter: "Meter") ->
 
 
 class Meter:
-    """What is logged: means since the last row, and where the time went."""
+    """The figures of the next row of the history: means since the last row, and shares of the time."""
 
     def __init__(self, progress: Progress) -> None:
         self.started = self.row_started = time.monotonic()
         self.tokens, self.flops = progress.tokens, progress.flops
         self.means: dict[str, list[float | Tensor]] = {}
         self.own: dict[str, list[float | Tensor]] = {}
-        """As `means`, of this worker only."""
+        """Like `means`, but only of this worker."""
         self.seconds: dict[str, float] = {}
 
     def add(self, name: str, total: float | Tensor, count: float | Tensor, *, over_workers: bool = False) -> None:
-        """Add a sum of `count` things to the mean `name`; what is this worker's alone is summed `over_workers`."""
+        """Add a sum of `count` values to the mean `name`; values of only this worker are summed `over_workers`."""
         kept = (self.own if over_workers else self.means).setdefault(name, [0.0, 0.0])
         kept[0] = kept[0] + total
         kept[1] = kept[1] + count
 
     def timed(self, name: str, call: Callable[[], T]) -> T:
-        """What `call` returns; its time is logged as a share of the whole."""
+        """Return the result of `call`, and log its time as a share of the whole."""
         started = time.monotonic()
         result = call()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
         return result
 
     def row(self, engine: Engine, progress: Progress, config: TrainConfig, held_out: Mapping[str, float]) -> Row:
-        """The row of this step; all workers must ask for it. Starts the next one."""
+        """Return the row of this step, and start the next one; all workers must call this."""
         names = engine.union(list(self.own))
         own = engine.sum([float(value) for name in names for value in self.own.get(name, [0.0, 0.0])])
         sums: dict[str, list[float | Tensor]] = {name: [*own[2 * k : 2 * k + 2]] for k, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Whether a training fits into memory, told before it starts."""
+"""The check, before a training starts, that it fits in memory."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ from infill.train import adapter
 from infill.train.engine import precision
 
 GROUP: Final = Path("/sys/fs/cgroup")
-"""Where Linux tells what this container may use."""
+"""Folder with the memory limit of this container (cgroup v2)."""
 
 
 def available(device: torch.device, sharing: int = 1) -> float:
-    """Bytes that are free on `device`, for each of `sharing` workers."""
+    """Return the free bytes on `device` for each of `sharing` workers."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0]) / sharing
     lines = split_lines(read_text("/proc/meminfo"))
@@ -28,7 +28,7 @@ def available(device: torch.device, sharing: int = 1) -> float:
 
 
 def _left_in_group() -> float:
-    """What the container's limit leaves; infinite without one."""
+    """Return the bytes left below the container's limit; infinite without a limit."""
     limit, used = GROUP / "memory.max", GROUP / "memory.current"
     if not limit.exists() or not used.exists() or read_text(limit).strip() == "max":
         return float("inf")
@@ -36,7 +36,7 @@ def _left_in_group() -> float:
 
 
 def shape_of(settings: PretrainedConfig) -> tuple[ModelConfig, int]:
-    """Shape and vocabulary of a Hugging Face decoder that is built like Llama."""
+    """Return shape and vocabulary size of a Hugging Face decoder that is built like Llama."""
     shape = ModelConfig(
         layers=settings.num_hidden_layers,
         width=settings.hidden_size,
@@ -50,7 +50,7 @@ def shape_of(settings: PretrainedConfig) -> tuple[ModelConfig, int]:
 
 
 def needed(shape: ModelConfig, vocab_size: int, train: TrainConfig, device: torch.device, workers: int) -> float:
-    """Bytes that a worker is going to need for `train`."""
+    """Return an estimate of the bytes that a worker needs for `train`."""
     return model.training_bytes(
         shape,
         vocab_size,
@@ -67,14 +67,14 @@ def needed(shape: ModelConfig, vocab_size: int, train: TrainConfig, device: torc
 def check(
     stage: str, settings: PretrainedConfig, train: TrainConfig, device: torch.device, workers: int, free: float
 ) -> None:
-    """Raise TrainingError when a worker has less than it needs free, with what would fit there."""
+    """Raise TrainingError when a worker needs more than `free` bytes; the message suggests settings that fit."""
     shape, vocab_size = shape_of(settings)
     wanted = needed(shape, vocab_size, train, device, workers)
     if wanted <= free:
         return
     where = "the GPU" if device.type == "cuda" else "this machine"
     raise TrainingError(
-        f"{stage} needs about {_gb(wanted)} for each worker, {where} has {_gb(free)} left for it; "
+        f"{stage} needs about {_gb(wanted)} of memory per worker, but {where} has {_gb(free)} free for it; "
         f"{_advice(stage, train, free, device, lambda changed: needed(shape, vocab_size, changed, device, workers))}"
     )
 
@@ -82,7 +82,7 @@ def check(
 def _advice(stage: str, train: TrainConfig, free: float, device: torch.device, cost: Any) -> str:
     leaner = replace(train, recompute=True)
     if not train.recompute and cost(leaner) <= free:
-        return f"set {stage}.train.recompute=true, which brings it down to {_gb(cost(leaner))}"
+        return f"set {stage}.train.recompute=true, which needs {_gb(cost(leaner))}"
     presets = {name: make() for name, make in PRESETS.items()}
 
     def size_of(name: str) -> int:
@@ -93,8 +93,8 @@ def _advice(stage: str, train: TrainConfig, free: float, device: torch.device, c
         own: TrainConfig = replace(getattr(preset, stage).train, launcher=train.launcher, workers=1, min_workers=0)
         size = needed(preset.pretrain.model, preset.tokenizer.vocab_size, own, device, 1)
         if size <= free:
-            return f"the preset {name} would fit with {_gb(size)}, or lower {stage}.train.micro_batch_tokens"
-    return "no preset would fit"
+            return f"choose the preset {name}, which needs {_gb(size)}, or lower {stage}.train.micro_batch_tokens"
+    return "no preset fits: use a machine with more memory"
 
 
 def _gb(size: float) -> str:

@@ -1,9 +1,9 @@
-"""The three objectives: functions from log-probabilities and a batch to a summed loss and what to log.
+"""The three objectives: functions from log-probabilities and a batch to a summed loss and the values to log.
 
     N = targets, S = segments, P = pairs
 
-Pre-training and SFT are the same objective on different targets: pre-training predicts every token, SFT the middle and
-the end of text only; which ones is the data's affair (`batch.picks`).
+Pre-training and SFT have the same objective with different targets: pre-training predicts every token, SFT only the
+middle and the end of text; the data decides (`batch.picks`).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,15 +20,15 @@ class Result(NamedTuple):
     loss: Tensor
     """Sum over the batch; the loop divides by the weight of the whole step."""
     counts: Mapping[str, tuple[Tensor, float | Tensor]]
-    """What to log: a sum, and the number that it is to be divided by. They stay on their device: no step waits."""
+    """Values to log: sums, and the numbers to divide them by. They stay on their device, so that no step waits."""
 
 
 Objective = Callable[[Tensor, Batch], Result]
-"""From the log-probability of each target, [N], and its batch."""
+"""A function from the log-probability of each target, [N], and its batch to the result."""
 
 
 def language_model(log_probs: Tensor, batch: Batch) -> Result:
-    """Negative log-likelihood of all targets, in nats; the log has it by group too."""
+    """Return the negative log-likelihood of all targets, in nats; it is also logged by group."""
     loss = -log_probs.sum()
     if len(set(batch.groups)) <= 1:
         return Result(loss, {f"loss/{name}": (loss.detach(), batch.weight) for name in batch.groups[:1]})
@@ -40,9 +40,9 @@ def language_model(log_probs: Tensor, batch: Batch) -> Result:
 
 
 def dpo(beta: float, sft_weight: float = 0.0) -> Objective:
-    """Direct preference optimisation, arXiv 2305.18290 eq. 7: -log sigmoid(beta (chosen - rejected)), summed.
+    """Return the objective of DPO (arXiv 2305.18290, eq. 7): the sum of -log sigmoid(beta (chosen - rejected)).
 
-    chosen and rejected are log-probabilities of the completions under the model less those under the reference
+    `chosen` and `rejected` are the completions' log-probabilities under the model minus those under the reference
     (`batch.numbers`). `sft_weight` adds the mean negative log-likelihood of the chosen completion's tokens.
     """
 
@@ -68,6 +68,6 @@ def dpo(beta: float, sft_weight: float = 0.0) -> Objective:
 
 
 def segment_sums(log_probs: Tensor, batch: Batch) -> Tensor:
-    """The log-probability of each segment, [S]."""
+    """Return the log-probability of each segment, [S]."""
     zeros = torch.zeros(len(batch.groups), device=log_probs.device, dtype=log_probs.dtype)
     return zeros.index_add(0, batch.segments, log_probs)

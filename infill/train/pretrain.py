@@ -1,4 +1,4 @@
-"""The pre-training stage: a base model from scratch, or a published one imported as it is."""
+"""The pre-training stage: a base model from scratch, or a published one, imported unchanged or trained further."""
 
 import functools
 import shutil
@@ -25,19 +25,19 @@ from infill.train.sft import settings_of
 STAGE: Final = "pretrain"
 VERSION: Final = 1
 MOST_CHARS: Final = 16
-"""So many characters for each token of a batch are enough of any text, whatever the tokenizer."""
+"""Characters per token of a batch that are always enough, whatever the tokenizer."""
 
 
 def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
-    """Train a base model on the train split of `corpus` into the model folder `output`; return its metrics.
+    """Train a base model on the train split of `corpus`, write it to the model folder `output`; return its metrics.
 
-    With `config.base_model` that checkpoint is copied instead, once it has been found to load and to have infilling
-    tokens, or with `config.continued` training goes on from it; InputError tells what is amiss.
+    With `config.base_model`, that checkpoint is copied instead, after a check that it loads and has infilling tokens;
+    with `config.continued` also, it is trained further. Raises InputError for settings or a base that cannot be used.
     """
     if (config.continued or config.add_fim) and not config.base_model:
-        raise InputError("pretrain.continued and add_fim change a published base; name one as base_model")
+        raise InputError("pretrain.continued and add_fim need a published base; name one as base_model")
     if config.train.lora_rank and not config.base_model:
-        raise InputError("pretrain.train.lora_rank adapts a published base; name one as base_model, or set it to 0")
+        raise InputError("pretrain.train.lora_rank needs a published base; name one as base_model, or set it to 0")
     inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)} | external(config)
     if config.base_model and not config.continued:
         body = functools.partial(_import, config, output)
@@ -48,10 +48,12 @@ def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dic
 
 
 def external(config: PretrainConfig) -> dict[str, str]:
-    """What the stage reads besides artifacts: the state of the base model, if there is one."""
-    found = {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
+    """Return the digests of what the stage reads besides artifacts: the base model and the adapters, if any."""
+    digests = {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
     return (
-        found | ({"adapter": adapter.digest(config.adapter)} if config.adapter else {}) | adapter.started(config.train)
+        digests
+        | ({"adapter": adapter.digest(config.adapter)} if config.adapter else {})
+        | adapter.started(config.train)
     )
 
 
@@ -88,44 +90,44 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             card.trained(facts, STAGE, output, inputs),
             title="Infill base model",
             about=f"A decoder of {count:,} parameters, {origin} by Infill on whole files, of which"
-            f" {config.fim_rate:.0%} stand as suffix, prefix, middle.",
+            f" {config.fim_rate:.0%} are rearranged to suffix, prefix, middle.",
         )
     return {**history.metrics(output), "parameters": float(count)}
 
 
 def check_size(corpus: str, batch_tokens: int, encoder: Encoder) -> None:
-    """Raise InputError when the train split of `corpus` has fewer tokens than a batch: each would be the same text.
+    """Raise InputError when the train split of `corpus` has fewer tokens than a batch: all batches would be the same.
 
-    Reads no more than it needs to know.
+    Reads no more than necessary.
     """
-    documents, found, read = Documents(corpus, "train"), 0, 0
+    documents, tokens, read = Documents(corpus, "train"), 0, 0
     texts = (
         str(text) for shard in range(len(documents.shards)) for text in documents.table(shard)["content"].to_pylist()
     )
     for text in texts:
         read += len(text)
-        found += len(encoder.encode(text)) if read < batch_tokens * MOST_CHARS else batch_tokens
-        if found >= batch_tokens:
+        tokens += len(encoder.encode(text)) if read < batch_tokens * MOST_CHARS else batch_tokens
+        if tokens >= batch_tokens:
             return
     raise InputError(
-        f"the train split of {corpus} has {found:,} tokens, a batch takes {batch_tokens:,}; add sources or lower "
+        f"the train split of {corpus} has {tokens:,} tokens, but a batch takes {batch_tokens:,}; add sources or lower "
         "pretrain.train.batch_tokens"
     )
 
 
 def _base(config: PretrainConfig) -> Path:
-    """Return the folder of the base model, whole where it is an artifact, with its adapter merged."""
+    """Return the folder of the base model with its adapter, if any, merged."""
     return adapter.adapted(config.base_model, add_fim=config.add_fim, adapter=config.adapter)
 
 
 def _of_base(config: PretrainConfig, tokenizer: Path) -> PretrainConfig:
-    """Return `config` with the shape of its base; documents are as long as a micro-batch holds.
+    """Return `config` with the shape of its base; a document has at most the length of a micro-batch.
 
-    Raise InputError when the base cannot be trained with the tokenizer.
+    Raises InputError when the tokenizer is not the base's.
     """
     base = _base(config)
-    own, given = (prompt.read_tokenizer(folder) for folder in (base, tokenizer))
-    if own["model"]["vocab"] != given["model"]["vocab"] or prompt.load_format(base) != prompt.load_format(tokenizer):
+    own, other = (prompt.read_tokenizer(folder) for folder in (base, tokenizer))
+    if own["model"]["vocab"] != other["model"]["vocab"] or prompt.load_format(base) != prompt.load_format(tokenizer):
         raise InputError(
             f"the tokenizer in {tokenizer} is not that of the base model {config.base_model}; "
             "run the tokenizer stage with the same base_model and add_fim"
@@ -159,7 +161,7 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
         return TextLane(documents, encoder, fmt, config, lane=lane, lanes=lanes, state=state)
 
     def held_out() -> list[Batch]:
-        """The first micro-batches of the validation split, as plain text, each file at most once."""
+        """Return the first micro-batches of the validation split, as plain text, each file at most once."""
         plain = replace(config, fim_rate=0.0, path_rate=0.0, mixture=())
         lane = TextLane(Documents(corpus, "validation"), encoder, fmt, plain)
         batches: list[Batch] = []
@@ -183,15 +185,15 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
 
 
 def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
-    """Copy a published checkpoint after trying it."""
+    """Copy a published checkpoint after loading it as a check."""
     folder = _base(config)
     prompt.load_format(folder)
     rows = prompt.load_encoder(folder).vocab_size
     dtype = model.load_config(folder).dtype
-    found = model.load(folder, dtype if isinstance(dtype, torch.dtype) else None)  # in no more memory than it needs
-    embedded = found.get_input_embeddings().num_embeddings
+    decoder = model.load(folder, dtype if isinstance(dtype, torch.dtype) else None)  # in its own type, to save memory
+    embedded = decoder.get_input_embeddings().num_embeddings
     if embedded < rows:
-        raise InputError(f"{folder} embeds {embedded} tokens, its tokenizer has {rows}; they do not belong together")
+        raise InputError(f"{folder} embeds {embedded} tokens, but its tokenizer has {rows}; use the model's tokenizer")
     weights = sorted(folder.glob("*.safetensors*"))
     if weights:
         for path in [folder / "config.json", *folder.glob("generation_config.json"), *weights]:
@@ -199,9 +201,9 @@ def _import(config: PretrainConfig, output: str) -> Mapping[str, float]:
                 shutil.copyfileobj(source, target, storage.CHUNK_BYTES)
         export.copy_tokenizer(str(folder), output)
     else:  # an older checkpoint, in PyTorch's own format
-        export.save(found, str(folder), output, dtype=found.dtype)
-    count = sum(weight.numel() for weight in found.parameters())
-    facts = {"title": "Imported base model", "about": "A published checkpoint, imported by Infill as it was."}
+        export.save(decoder, str(folder), output, dtype=decoder.dtype)
+    count = sum(weight.numel() for weight in decoder.parameters())
+    facts = {"title": "Imported base model", "about": "A published checkpoint, imported unchanged by Infill."}
     facts |= card.of_base(str(folder), named=config.base_model)
     card.write(output, facts | {"parameters": count}, title=facts["title"], about=facts["about"])
     return {"parameters": float(count)}

@@ -1,6 +1,6 @@
-"""What a person and the tracker see of a training: rows of its history, as they appear.
+"""The progress display and tracking of a training: rows of its history, as they appear.
 
-The driver follows the history in the store, so that it need not be the process that trains, nor on the same machine.
+The driver follows the history in the store, so the training may run in another process or on another machine.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from infill.train.history import Row
 log = logging.getLogger(__name__)
 
 SAY_EVERY_S: Final = 15.0
-"""Without a terminal: seconds between two lines."""
+"""Seconds between two lines if there is no terminal."""
 NOT_TRACKED: Final = ("step", "steps", "tokens", "device", "workers")
 SAMPLES_TABLE: Final = "samples"
 """Name of the table of completions in MLflow."""
 
 
 class Display:
-    """A bar on a terminal, else a line now and then."""
+    """A progress bar on a terminal, otherwise a log line from time to time."""
 
     def __init__(self, label: str, console: Console | None = None) -> None:
         self.label = label
@@ -58,7 +58,7 @@ class Display:
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:07, 12:05, 3:00:00."""
+    """Return hours, minutes and seconds as text: 0:07, 12:05, 3:00:00."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -66,7 +66,7 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def following(output: str, label: str) -> Iterator[None]:
-    """While the block runs, show and track each row that appears in the history of `output`."""
+    """Show and track each row that appears in the history of `output` while the block runs."""
     display = Display(label)
     ended = threading.Event()
     pause = 0.5 if storage.is_local(output) else 15.0
@@ -76,7 +76,7 @@ def following(output: str, label: str) -> Iterator[None]:
         rows, samples = history.Tail(output), history.Tail(output, history.SAMPLES_FILE)
         while True:
             last = ended.wait(pause)
-            for row in (row for row in rows.new() if row["step"] > seen):  # after a restart some come again
+            for row in (row for row in rows.new() if row["step"] > seen):  # a restart repeats some
                 seen = row["step"]
                 display.show(row)
                 values = {name: value for name, value in row.items() if name not in NOT_TRACKED}

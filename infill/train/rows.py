@@ -1,4 +1,4 @@
-"""Rows of a parquet file, read row group by row group while a training goes through them in a shuffled order."""
+"""Rows of a parquet file in a shuffled order, read one row group at a time."""
 
 import functools
 from typing import Any, Final
@@ -12,7 +12,7 @@ from infill.examples import open_parquet
 from infill.train.data import order
 
 WINDOW: Final = 4_096
-"""Rows that are in memory together, and among which neighbours in the file are drawn apart."""
+"""Number of rows in memory at once, within which rows are shuffled."""
 
 
 class Rows:
@@ -48,7 +48,7 @@ class Rows:
         return row
 
     def order(self, *key: object) -> NDArray[np.int64]:
-        """A permutation of the rows that depends on `key` alone: windows in any order, and rows within a window."""
+        """Return a permutation of the rows that depends only on `key`: of windows, and of the rows in each."""
         windows = [
             self.starts[window] + np.array(order(self.starts[window + 1] - self.starts[window], *key, window), np.int64)
             for window in order(len(self.groups), *key)

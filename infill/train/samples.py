@@ -1,7 +1,7 @@
-"""Completions of a few fixed holes while a model is trained, so that a person sees it learn.
+"""Completions of a few fixed holes during a training, so that people see the model learn.
 
-The holes are of repositories that are not trained on (DPO, which is given pairs only, shows some of these). Greedy
-completions of a handful of short prompts cost about as much as one step, draw no random number and change no weight.
+The holes are from repositories that are not trained on (DPO, which has only pairs, shows some of these). Greedy
+completions of a few short prompts cost about as much as one step, draw no random number and change no weight.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from infill.train.engine import Engine
 NEW_TOKENS: Final = 32
 PROMPT_TOKENS: Final = 256
 MIDDLE_CHARS: Final = 80
-"""The longest middle of a hole that pre-training shows."""
+"""Maximum length of the middle of a hole in pre-training."""
 TRIED: Final = 64
-"""Documents looked at for a hole before a split is taken to have no more."""
+"""Maximum number of documents that are tried per hole."""
 SHARDS: Final = 8
-"""Shards of the corpus that are looked into."""
+"""Number of shards of the corpus from which documents are taken."""
 SHOWN_LINES: Final = 4
-"""Lines that are kept of what stands before and behind a hole."""
+"""Number of lines that are shown before and after a hole."""
 SHOWN_CHARS: Final = 400
 
 Row = dict[str, Any]
@@ -45,19 +45,20 @@ class Hole:
 
 
 def completions(make: Callable[[], Iterable[Hole]], folder: Path) -> Callable[[Engine], list[Row]]:
-    """A function from an engine to what its model writes into the holes of `make`, which is called once.
+    """Return a function from an engine to the rows of its model's completions of the holes of `make`.
 
-    `folder` has tokenizer and prompt format. Only the first worker completes; the others get nothing.
+    `make` is called once; `folder` has tokenizer and prompt format. Only the first worker completes holes; the function
+    returns no rows on the others.
     """
-    made: list[Hole] = []
+    fixed: list[Hole] = []
 
     def complete(engine: Engine) -> list[Row]:
         if engine.rank:
             return []
-        if not made:
-            made.extend(make())
+        if not fixed:
+            fixed.extend(make())
         with _ordinary_attention(engine.model):
-            return _complete(engine, made, folder)
+            return _complete(engine, fixed, folder)
 
     return complete
 
@@ -68,7 +69,7 @@ def _complete(engine: Engine, holes: list[Hole], folder: Path) -> list[Row]:
     new = min(NEW_TOKENS, context // 4)
     budget = min(PROMPT_TOKENS, context - new)
     prompts = [generator.prompt(hole.request, budget) for hole in holes]
-    found = generator.generate(prompts, max_new_tokens=new)
+    generations = generator.generate(prompts, max_new_tokens=new)
     return [
         {
             "hole": number,
@@ -80,15 +81,15 @@ def _complete(engine: Engine, holes: list[Hole], folder: Path) -> list[Row]:
             "finished": generation.finished,
             "after": _start(hole.request.suffix),
         }
-        for number, (hole, generation) in enumerate(zip(holes, found, strict=True), 1)
+        for number, (hole, generation) in enumerate(zip(holes, generations, strict=True), 1)
     ]
 
 
 @contextlib.contextmanager
 def _ordinary_attention(decoder: Any) -> Iterator[None]:
-    """Generation with a cache has one document a row, not many: training's attention does not know that.
+    """Switch `decoder` to ordinary attention in the block: generation with a cache has one document per row.
 
-    What is compiled for training stays as it is: prompts of every length would have it compiled again and again.
+    Compiled code is not used: prompts of each length would compile it again.
     """
     trained_with = decoder.config._attn_implementation
     decoder.config._attn_implementation = "sdpa"
@@ -100,14 +101,14 @@ def _ordinary_attention(decoder: Any) -> Iterator[None]:
 
 
 def of_documents(corpus: str, split: str, count: int, seed: int) -> list[Hole]:
-    """One short syntactic hole in each of `count` documents of a split, chosen by hash; fewer where it has no more."""
+    """Return one short syntactic hole from each of at most `count` documents of a split, chosen by hash."""
     documents = Documents(corpus, split)
     holes = (hole for document in _shuffled(documents, seed, TRIED * count) for hole in _cut(document, seed))
     return list(itertools.islice(holes, count))
 
 
 def _shuffled(documents: Documents, seed: int, most: int) -> Iterator[Document]:
-    """At most `most` documents of the first shards by hash, one of each repository before the second of any."""
+    """Yield at most `most` documents of the first shards by hash, one of each repository before a second of any."""
     places: list[tuple[int, float, int, int]] = []
     for shard in range(min(SHARDS, len(documents.shards))):
         met = Counter[str]()
@@ -119,7 +120,7 @@ def _shuffled(documents: Documents, seed: int, most: int) -> Iterator[Document]:
 
 
 def _cut(document: Document, seed: int) -> list[Hole]:
-    """One hole; none where the text has none to give, or there is no grammar for its language."""
+    """Return one hole; none if the text has no hole, or there is no grammar for its language."""
     text, settings = document.text, fim.SplitConfig(max_middle_chars=MIDDLE_CHARS)
     try:
         drawn = fim.syntactic_holes(text, document.language, settings, seed=seed, epoch=0, document=document.name, n=1)
@@ -136,7 +137,7 @@ def _cut(document: Document, seed: int) -> list[Hole]:
 
 
 def of_rows(rows: Iterable[Mapping[str, Any]], middle: str) -> list[Hole]:
-    """The holes of rows of examples or pairs, whose completion stands in the column `middle`."""
+    """Return the holes of rows of examples or pairs, with the completion in the column `middle`."""
     return [Hole(request=request_of(row), language=row["language"], middle=row[middle]) for row in rows]
 
 

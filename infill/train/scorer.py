@@ -1,4 +1,4 @@
-"""The model as the objectives see it: from a batch to the log-probability of each target.
+"""The scorer: from a batch to the log-probability of each target, for the objectives.
 
 T = positions, N = targets, D = width, V = vocabulary
 """
@@ -19,16 +19,16 @@ from infill.train.batch import Batch
 
 
 class Scorer(nn.Module):
-    """Wraps a Hugging Face decoder so that its forward pass returns log-probabilities, [N].
+    """A wrapper of a Hugging Face decoder whose forward pass returns log-probabilities, [N].
 
-    The language-model head is applied to the positions that have a target and no others: in SFT that is one in ten.
+    The language-model head is applied only to the positions that have a target: in SFT about one in ten.
     """
 
     def __init__(self, model: Any, *, recompute: bool = False) -> None:
         super().__init__()
         self.model = model
         if recompute:
-            model.train()  # transformers recomputes in this mode alone; there is no dropout that it would switch on
+            model.train()  # transformers recomputes only in this mode; it activates no dropout, since the rates are 0
             model.activation_checkpointing_enable({"use_reentrant": False})
         model.config._attn_implementation = attention.NAME
         on_gpu = model.device.type == "cuda"
@@ -50,8 +50,8 @@ class Scorer(nn.Module):
         vocabulary = self.model.config.vocab_size
         chunk = max(1, self.max_logits // vocabulary)
         if len(picks) <= chunk:
-            found: Tensor = self.log_probs(hidden, targets)
-            return found
+            log_probs: Tensor = self.log_probs(hidden, targets)
+            return log_probs
         parts = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
         kept = [checkpoint(self.log_probs, part, target, use_reentrant=False) for part, target in parts]
         return torch.cat(kept)
@@ -61,16 +61,18 @@ class Scorer(nn.Module):
         return -cross_entropy(logits, targets, reduction="none")
 
     def _log_probs_in_place(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        found: Tensor = InPlaceLogProbs.apply(self.model.lm_head(hidden).float(), targets)  # type: ignore[no-untyped-call]
-        return found
+        logits = self.model.lm_head(hidden).float()
+        log_probs: Tensor = InPlaceLogProbs.apply(logits, targets)  # type: ignore[no-untyped-call]
+        return log_probs
 
 
 class InPlaceLogProbs(torch.autograd.Function):
-    """The log-probability of each target, [N], from logits, [N, V], whose memory takes up first the logarithm of their
-    softmax and then their gradient: the largest tensor of a step, of which PyTorch's own cross-entropy makes four.
+    """The log-probability of each target, [N], from logits, [N, V], computed in the memory of the logits.
 
-    On a CPU, where fresh memory costs more than what is computed in it, that is a tenth of a step (docs/log.md).
-    A second backward pass through the same graph is refused by PyTorch, because what it needs is overwritten.
+    That memory is reused for their log-softmax and then for their gradient. They are the largest tensor of a step, of
+    which PyTorch's cross-entropy makes four. On a CPU, where new memory costs more than the computation, this saves a
+    tenth of a step (docs/log.md). PyTorch refuses a second backward pass through the same graph, because its input is
+    overwritten.
     """
 
     @staticmethod
@@ -83,12 +85,12 @@ class InPlaceLogProbs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         log_softmax, targets = ctx.saved_tensors
-        found = log_softmax.exp_().mul_(-gradient[:, None])
-        return found.scatter_add_(1, targets[:, None], gradient[:, None]), None
+        softmax_part = log_softmax.exp_().mul_(-gradient[:, None])
+        return softmax_part.scatter_add_(1, targets[:, None], gradient[:, None]), None
 
 
 def score(scorer: nn.Module, batch: Batch) -> Tensor:
-    """The log-probability of each target of `batch`, [N], through `scorer` or an engine round it."""
+    """Return the log-probability of each target of `batch`, [N]; `scorer` is a Scorer or DeepSpeed's wrapper of one."""
     log_probs = scorer(batch.ids, batch.positions, batch.picks, batch.targets, batch.spans)
     assert isinstance(log_probs, Tensor)
     return log_probs

@@ -26,17 +26,18 @@ from infill.train.rows import Rows
 STAGE: Final = "sft"
 VERSION: Final = 3
 LEAST_PROMPT: Final = 32
-"""An example whose middle leaves less room than this for its prompt is passed over."""
+"""Minimum tokens of a prompt; an example whose middle leaves less room is skipped."""
 LEAST_CUT: Final = 64
-"""The shortest prompt of an example that is cut to fill a row."""
+"""Minimum tokens of the prompt of an example that is cut to fill a row."""
 WITHOUT_SLACK: Final = packing.Rules(slack=0.0)
-"""The layout of a cut example: nobody goes on typing in it, and the row is to be filled."""
+"""The layout rules of a cut example, which fills its row: no slack for typing is needed."""
 
 
 def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, float]:
-    """Fine-tune the model folder `base` on the train split of `examples` into the model folder `output`.
+    """Fine-tune the model folder `base` on the train split of `examples`, write the model folder `output`.
 
-    Only the middle and the end of text are predicted. Returns the metrics; raises InputError without examples.
+    Only the middle and the end of text are predicted. Returns the metrics. Raises InputError when there are no
+    examples.
     """
     inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)} | external(config)
     body = functools.partial(_train, config, examples, base, output, manifest.key(STAGE, VERSION, config, inputs))
@@ -44,7 +45,7 @@ def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, f
 
 
 def external(config: SftConfig) -> dict[str, str]:
-    """What the stage reads besides artifacts: the adapter from which it goes on, if there is one."""
+    """Return the digest of what the stage reads besides artifacts: the adapter from which it continues, if any."""
     return adapter.started(config.train)
 
 
@@ -88,8 +89,9 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
     def held_out() -> list[Batch]:
         held = Rows(storage.join(examples, "examples", "validation.parquet"))
         others = Examples(held, folder, config, context)
-        found = (item for index in range(len(others)) if (item := others[index]) is not None)
-        return [pack(row, tokens) for row in itertools.islice(rows_of(found, tokens), config.train.validation_batches)]
+        fitting = (item for index in range(len(others)) if (item := others[index]) is not None)
+        packed = itertools.islice(rows_of(fitting, tokens), config.train.validation_batches)
+        return [pack(row, tokens) for row in packed]
 
     def holes() -> list[samples.Hole]:
         rows = read_holes(examples, "validation", config.train.sample_holes).to_pylist()
@@ -105,18 +107,18 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
 
 
 def settings_of(folder: Path) -> PretrainedConfig:
-    """The configuration of the model in `folder`. Raises InputError when its tokenizer has more ids than it embeds."""
+    """Return the configuration of the model in `folder`. Raises InputError when its tokenizer does not fit."""
     settings, rows = model.load_config(folder), prompt.load_encoder(folder).vocab_size
     if settings.vocab_size < rows:
         raise InputError(
-            f"the model in {folder} embeds {settings.vocab_size} tokens, its tokenizer has {rows}; they do not belong "
-            "together: fetch or train it again"
+            f"the model in {folder} embeds {settings.vocab_size} tokens, but its tokenizer has {rows}; they do not "
+            "belong together: fetch or train the model again"
         )
     return settings
 
 
 def room(engine: Engine, micro_batch_tokens: int) -> int:
-    """The longest example: the model's context, as far as a micro-batch holds it."""
+    """Return the maximum length of an example: the model's context, or a micro-batch if that is shorter."""
     return min(model.context_length(engine.model.config), micro_batch_tokens)
 
 
@@ -140,7 +142,7 @@ class Examples:
         return self.rows.order(*key)
 
     def cut(self, index: int, room: int) -> Item | None:
-        """The example with less context and less of its file: a row is filled, and prompts of all lengths are seen."""
+        """Return the example with less context and less of its file, in at most `room` tokens; None if too short."""
         return self._render(index, room, LEAST_CUT, WITHOUT_SLACK)
 
     def _render(self, index: int, room: int, least: int, rules: packing.Rules) -> Item | None:
@@ -159,7 +161,7 @@ class Examples:
         )
 
     def _limit(self, name: str) -> int:
-        """The longest prompt of the example of that name, in tokens."""
+        """Return the maximum number of tokens of the prompt of the example `name`."""
         longest = self.config.max_prompt_tokens or self.context
         if not self.config.prompt_lengths:
             return longest

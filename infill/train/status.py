@@ -1,4 +1,4 @@
-"""What a training is doing, from its folder alone: `infill train status OUT` on a running or a dead run."""
+"""The state of a running or ended training, from its folder: the command `infill train status OUT`."""
 
 import fcntl
 from datetime import UTC, datetime
@@ -10,35 +10,37 @@ from infill.errors import InputError
 from infill.train import checkpoint, export, history
 
 SILENT_S: Final = 120.0
-"""A run that nobody can ask has stopped when it has logged nothing for so long, and for three of its pauses."""
+"""Seconds without a log entry, and at least three of its intervals, after which a run without a lock counts as
+stopped."""
 
 
 def status(output: str) -> dict[str, Any]:
-    """State ("starting", "running", "stopped", "finished"), figures of the last row, seconds left, checkpoints' steps.
+    """Return the state ("starting", "running", "stopped", "finished") of a training with its latest figures.
 
-    Raises InputError when there is no training in `output`.
+    The figures are those of the last row, the seconds left, and the checkpoints' steps. Raises InputError when there is
+    no training in `output`.
     """
     rows, held = history.read(output), _held(output)
     if not rows:
         if held:
             return {"state": "starting"}
         if not storage.exists(output):
-            raise InputError(f"there is nothing at {output}: give the folder that a training writes to")
+            raise InputError(f"there is nothing at {output}: name the output folder of a training")
         raise InputError(f"there is no training in {output}: it has no {history.FILE_NAME} yet")
     row = rows[-1]
     names = ("step", "steps", "tokens", "loss", "validation_loss", "bits_per_byte", "tokens_per_s", "mfu", "skipped")
-    found = {name: row[name] for name in names if name in row}
-    found["checkpoints"] = checkpoint.steps(storage.join(output, checkpoint.FOLDER))
-    found["silent_s"] = round(_age(storage.join(output, history.FILE_NAME)), 1)
+    figures = {name: row[name] for name in names if name in row}
+    figures["checkpoints"] = checkpoint.steps(storage.join(output, checkpoint.FOLDER))
+    figures["silent_s"] = round(_age(storage.join(output, history.FILE_NAME)), 1)
     if export.finished(output):
-        return {"state": "finished", **found}
-    running = found["silent_s"] < max(SILENT_S, 3 * row["lap_s"]) if held is None else held
+        return {"state": "finished", **figures}
+    running = figures["silent_s"] < max(SILENT_S, 3 * row["lap_s"]) if held is None else held
     left = round(history.seconds_left(row), 1)
-    return {"state": "running" if running else "stopped", **found, "seconds_left": left}
+    return {"state": "running" if running else "stopped", **figures, "seconds_left": left}
 
 
 def _held(output: str) -> bool | None:
-    """Whether a process of this machine holds the lock of the stage's folder (`infill.stages`); None: nobody knows."""
+    """Return whether a process of this machine holds the lock of the stage's folder; None if there is no lock."""
     lock = Path(f"{storage.local_path(output)}.lock") if storage.is_local(output) else None
     if lock is None or not lock.exists():
         return None
@@ -51,6 +53,6 @@ def _held(output: str) -> bool | None:
 
 
 def _age(uri: str) -> float:
-    """Seconds since the file was written."""
+    """Return the seconds since the file was written."""
     fs, path = storage.filesystem(uri)
     return float((datetime.now(UTC) - fs.modified(path).astimezone(UTC)).total_seconds())

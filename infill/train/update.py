@@ -1,7 +1,7 @@
-"""One optimiser step on a batch, refused where its loss or its gradient is no number or far from the usual.
+"""One optimiser step on a batch, refused if its loss or gradient norm is not finite or far above the usual.
 
-What is refused is recorded: a file for each worker in the output's `logs/` tells which documents, with which tokens,
-gave which loss and norm, so that a person can look at them or run them again.
+Refused batches are recorded: a file per worker in the output's `logs/` has the documents, tokens, losses and norms, so
+that people can inspect them or run them again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from infill.train.engine import Engine
 from infill.train.objectives import Objective, Result
 
 FOLDER: Final = "logs/refused"
-"""Below a stage's output; logs stay when the stage is finished, and are no part of an artifact's identity."""
+"""Subfolder of a stage's output; logs stay when the stage is finished, and are not part of an artifact's identity."""
 
 
 class Bounds(NamedTuple):
-    """What a step may not exceed."""
+    """The maximum loss and gradient norm of a step."""
 
     loss: float
     norm: float
@@ -27,10 +27,10 @@ class Bounds(NamedTuple):
 
 class Outcome(NamedTuple):
     why: str
-    """Why the weights were left as they were; empty when they were updated."""
+    """Why the weights were not updated; empty if they were."""
     loss: float
     norm: float
-    """Of the gradient, before clipping; not a number where the loss was refused before there was one."""
+    """Norm of the gradient before clipping; NaN if the loss was refused before the gradient was computed."""
     results: Sequence[Result]
 
 
@@ -46,7 +46,7 @@ def attempt(
     for batch in batches:
         results.append(objective(engine.score(batch), batch))
         if batch is batches[-1]:
-            # Judged before the last backward pass: with a single micro-batch a refused one costs no gradient.
+            # Judged before the last backward pass: a refused single micro-batch costs no gradient.
             (total,) = engine.sum([float(torch.stack([result.loss.detach() for result in results]).sum())])
             loss = total / weight
             if why := judge("loss", loss, bounds.loss):
@@ -58,7 +58,7 @@ def attempt(
 
 
 def judge(name: str, value: float, bound: float) -> str:
-    """What is wrong with `value`; empty when it is a finite number of at most `bound`."""
+    """Return what is wrong with `value`; empty if it is finite and at most `bound`."""
     if value <= bound and value < float("inf"):
         return ""
     return f"{name} {value:g} is above {bound:g}" if float("inf") > value > bound else f"{name} is not a number"
@@ -72,7 +72,7 @@ def record(
     outcomes: Sequence[Outcome],
     about: Mapping[str, Any],
 ) -> str:
-    """Write what was refused at `step` and return the file's URI: one a worker, replaced when it is tried again."""
+    """Write the refused batches of `step`, and return the URI of this worker's file, which a retry replaces."""
     tries = [{"why": outcome.why, "loss": repr(outcome.loss), "norm": repr(outcome.norm)} for outcome in outcomes]
     value = {
         "step": step,

@@ -1,6 +1,6 @@
-"""What ends a worker before its work is done: a hang, or a request to stop.
+"""The two reasons to end a worker early: a hang, or a request to stop.
 
-Both work in any thread and with any engine; the loop only calls `alive` and asks `asked`.
+Both work in any thread and with any engine; the loop only calls `alive` and `asked`.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ log = logging.getLogger(__name__)
 HUNG: Final = 75
 """Exit status of a process that hung: EX_TEMPFAIL of sysexits.h, "try again"."""
 HANG_FILE: Final = "scratch/hang.json"
-"""Below a stage's output: the sentence for who started the worker. The stacks are in `logs/`."""
+"""File in a stage's output with the message for the process that started the worker; the stacks are in `logs/`."""
 _stop: Final = threading.Event()
 _called: Final = threading.Event()
 _timeout_s = 0.0
-"""Of the watch that is on, else 0; a process has one at most."""
+"""Timeout of the active watch, else 0; a process has at most one."""
 
 
 def alive() -> None:
-    """Tell the watch, if one is on, that work goes on."""
+    """Tell the active watch, if there is one, that the work progresses."""
     _called.set()
-    if _timeout_s:  # where not even the watch's thread gets to run, or the store does not answer
+    if _timeout_s:  # in case the watch's thread cannot run, or the store does not answer
         faulthandler.dump_traceback_later(2 * _timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 @contextlib.contextmanager
 def watched(timeout_s: float, output: str, rank: int = 0) -> Iterator[None]:
-    """Within the block, end this process when `alive` is not called for `timeout_s`.
+    """End this process if, in the block, `alive` is not called for `timeout_s` seconds.
 
-    The stacks of all threads go to `logs/` of `output` first.
+    The stacks of all threads are first written to `logs/` of `output`.
     """
     global _timeout_s  # noqa: PLW0603
     ended = threading.Event()
@@ -50,7 +50,7 @@ def watched(timeout_s: float, output: str, rank: int = 0) -> Iterator[None]:
             _called.clear()
             if ended.is_set():
                 return
-        _end(f"nothing was done for {timeout_s:g} s, which is train.timeout_s", output, rank)
+        _end(f"no progress for {timeout_s:g} s, the value of train.timeout_s", output, rank)
 
     _timeout_s = timeout_s
     alive()
@@ -84,18 +84,18 @@ def ask() -> None:
 
 
 def asked() -> bool:
-    """Whether this process was asked to stop."""
+    """Return whether this process was asked to stop."""
     return _stop.is_set()
 
 
 def obey() -> None:
-    """From now on SIGTERM, which announces a preemption, asks for a checkpoint. Only the main thread may call it."""
+    """Treat SIGTERM, which announces a preemption, as a request to stop. Only the main thread may call this."""
     signal.signal(signal.SIGTERM, lambda *_: ask())
 
 
 @contextlib.contextmanager
 def obedient() -> Iterator[None]:
-    """As `obey`, within the block; in another thread than the main one nothing is changed."""
+    """Treat SIGTERM as a request to stop in the block, as `obey` does; only in the main thread."""
     _stop.clear()
     if threading.current_thread() is not threading.main_thread():
         yield

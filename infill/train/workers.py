@@ -1,6 +1,6 @@
-"""Training by Ray Train's workers: they are started, replaced when they are lost, and asked to go when nodes go.
+"""Training in Ray Train's workers, which are started, replaced when lost, and asked to stop when nodes leave.
 
-This is the only module of `train` that knows Ray.
+This is the only module of `train` that uses Ray.
 """
 
 import logging
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 PREEMPTED: Final = "the workers were asked to stop and left a checkpoint"
 FOR_CLUSTERS: Final = ("DatasetsCallback", "PlacementGroupCleanerCallback")
-"""Callbacks of Ray Train 2.60 that start an actor each: data sets through Ray Data, and what a lost controller leaves
-behind (on one machine that is freed with the job)."""
+"""Callbacks of Ray Train 2.60 that start an actor each: for data sets of Ray Data, and to clean up after a lost
+controller (which on one machine ends with the job)."""
 WORKER_ENVIRONMENT: Final = {
     "GOMP_SPINCOUNT": "1000",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
 }
-"""A thread that waits must soon sleep: on cores that something else uses too, spinning costs a factor of ten.
-And memory that a step has used stays for the next: handing it back to the system costs 8 % of a step on a CPU."""
+"""Settings of the workers' processes. A waiting thread must soon sleep: on shared cores, spinning costs a factor of
+ten. Memory of a step is kept for the next: returning it to the system costs 8 % of a step on a CPU."""
 RAY_SETTINGS: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # 2 s by default, paid at the start and the end of every training
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -42,9 +42,10 @@ RAY_SETTINGS: Final = {
 
 
 def fit(job: Job) -> None:
-    """Train until the weights stand in `job.output`.
+    """Train until the model folder `job.output` is complete.
 
-    Raises TrainingError when the workers fail more often than allowed between two checkpoints, and what one raised.
+    Raises TrainingError when the workers are lost more often than allowed between two checkpoints, and the InfillError
+    of a worker.
     """
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -65,15 +66,15 @@ def fit(job: Job) -> None:
                 step = max(checkpoint.steps(storage.join(job.output, checkpoint.FOLDER)), default=0)
                 losses, reached = (losses + 1, reached) if step <= reached else (1, step)
     raise TrainingError(
-        f"the training workers were lost {losses} times without a new checkpoint, at last with: {why}; "
-        "run the same command again to go on from the last one"
+        f"the training workers were lost {losses} times without a new checkpoint (last reason: {why}); "
+        "run the same command again to continue from the last checkpoint"
     )
 
 
 def reason(error: Exception, output: str) -> str:
-    """Why the workers are gone, when starting them again may help.
+    """Return why the workers were lost, if starting them again may help.
 
-    Raises what a worker raised where it would raise it again: an InfillError, or `error` for a defect.
+    Otherwise raises the InfillError of a worker, or `error` for a defect.
     """
     from ray.exceptions import RayError
     from ray.train.v2._internal.exceptions import RayTrainError
@@ -95,12 +96,12 @@ def reason(error: Exception, output: str) -> str:
 
 
 def _trainer(job: Job) -> Any:
-    """Ray's trainer of `job`. Starting again after a failure is our affair: it must work after any death, Ray's too."""
+    """Return Ray's trainer of `job`, without Ray's restarts: `fit` restarts after any failure, even of Ray itself."""
     from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     def worker(config: Mapping[str, Any]) -> None:
-        """Pickled by value, so that Ray's controller, which only passes it on, need not load PyTorch."""
+        """Run the job in a worker; pickled by value, so that Ray's controller does not load PyTorch."""
         from infill.train import workers  # noqa: PLW0406 (in another process)
 
         workers._worker(pickle.loads(config["job"]))
@@ -128,10 +129,10 @@ def _trainer(job: Job) -> Any:
 
 
 def _farewell(patience_s: float) -> Any:
-    """What lets workers leave a checkpoint when they are to go; they have `patience_s` for it.
+    """Return the callback that lets workers write a checkpoint, within `patience_s`, before they are stopped.
 
-    Their main threads, which are Ray's, take SIGTERM for a request to stop. And a group that Ray ends while it works,
-    because there is room for another number of workers, is asked first: Ray itself would kill it.
+    Their main threads, which are Ray's, treat SIGTERM as a request to stop. If Ray resizes a working group, the group
+    is asked to stop first; Ray would kill it.
     """
     from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
@@ -156,26 +157,26 @@ def _farewell(patience_s: float) -> Any:
             self.group = None
 
         def before_controller_execute_resize_decision(self, _decision: Any) -> None:
-            if self.group is None:  # the first of a training
+            if self.group is None:  # the first group of a training
                 return
             end = time.monotonic() + patience_s
             self.group.execute(ask)
             while time.monotonic() < end:
                 status = self.group.poll_status(timeout=1)
                 if status.finished or any(not isinstance(error, StoppedError) for error in status.errors.values()):
-                    return  # or a worker is lost, and the others wait for it
+                    return  # finished, or a worker is lost and the others wait for it
                 time.sleep(0.1)
 
     return Farewell()
 
 
 def _trainer_class(alone: bool, patience_s: float) -> Any:
-    """Ray's trainer as we use it, on one machine (`alone`) or on several."""
+    """Return our subclass of Ray's trainer, for one machine (`alone`) or several."""
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
     class NobodyAsked(FixedScalingPolicy):
-        """Asks no autoscaler for what one machine has or has not."""
+        """A scaling policy that sends no requests to an autoscaler, since one machine cannot grow."""
 
         def after_controller_start(self, *_: Any) -> None:
             pass
@@ -184,11 +185,11 @@ def _trainer_class(alone: bool, patience_s: float) -> Any:
             pass
 
     class Trainer(TorchTrainer):
-        """On one machine without the actors that have nothing to do there: each takes seconds to start."""
+        """A trainer that, on one machine, leaves out actors with nothing to do: each takes seconds to start."""
 
         def _create_default_callbacks(self) -> list[Any]:
-            made = [*super()._create_default_callbacks(), _farewell(patience_s)]  # type: ignore[misc]
-            return [callback for callback in made if not (alone and type(callback).__name__ in FOR_CLUSTERS)]
+            callbacks = [*super()._create_default_callbacks(), _farewell(patience_s)]  # type: ignore[misc]
+            return [callback for callback in callbacks if not (alone and type(callback).__name__ in FOR_CLUSTERS)]
 
         def _initialize_and_run_controller(self, **arguments: Any) -> Any:
             if alone:
@@ -199,10 +200,10 @@ def _trainer_class(alone: bool, patience_s: float) -> Any:
 
 
 def room(train: TrainConfig) -> tuple[int, int, bool]:
-    """Nodes of the cluster that stay, how many workers start on them, and whether each has a GPU.
+    """Return the number of nodes that stay in the cluster and of workers to start, and whether each has a GPU.
 
-    Lost nodes are replaced in minutes, so a cluster of several is given `train.timeout_s` to have room for the least
-    number of workers. Raises TrainingError when it has not.
+    Lost nodes are replaced within minutes, so a cluster of several nodes has `train.timeout_s` to make room for the
+    minimum number of workers. Raises TrainingError when it does not.
     """
     import ray
     from ray._private.state import state
@@ -223,23 +224,23 @@ def room(train: TrainConfig) -> tuple[int, int, bool]:
 
 
 def possible(train: TrainConfig, resources: Mapping[str, int]) -> tuple[int, bool]:
-    """How many workers start with the cluster's `resources`, and whether each has a GPU.
+    """Return the number of workers that can start with the cluster's `resources`, and whether each has a GPU.
 
-    Raises TrainingError when they are fewer than `train` allows.
+    Raises TrainingError when the number is smaller than `train` allows.
     """
     kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
-    found = resources.get(kind, 0)
+    count = resources.get(kind, 0)
     least = train.min_workers or train.workers
-    if found < least:
+    if count < least:
         raise TrainingError(
-            f"{least} workers need as many {kind}s, the Ray cluster has {found}; lower train.workers or "
+            f"{least} workers need {least} {kind}s, but the Ray cluster has {count}; lower train.workers or "
             "train.min_workers"
         )
-    return min(train.workers, found), kind == "GPU"
+    return min(train.workers, count), kind == "GPU"
 
 
 def _worker(job: Job) -> None:
-    """What Ray Train runs on each worker."""
+    """Run the job on one worker of Ray Train."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -248,7 +249,7 @@ def _worker(job: Job) -> None:
     device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, machine.cores() // context.get_local_world_size()))
-    # Whatever DeepSpeed compiles goes where no other job waits on a lock that a killed one has left.
+    # A folder of its own for what DeepSpeed compiles, so that no lock of a killed job blocks it.
     with tempfile.TemporaryDirectory(prefix="infill-extensions-", ignore_cleanup_errors=True) as extensions:
         os.environ["TORCH_EXTENSIONS_DIR"] = extensions
         sharing = 1 if device.type == "cuda" else context.get_local_world_size()
@@ -257,7 +258,7 @@ def _worker(job: Job) -> None:
 
 
 def _asked() -> bool:
-    """Whether this worker's node is being drained (Ray tells the worker), or the worker got SIGTERM."""
+    """Return whether this worker's node is being drained (Ray informs the worker), or the worker got SIGTERM."""
     from ray.train.v2._internal.execution.context import get_train_context
 
     return watch.asked() or get_train_context().preemption_context.preemption_info is not None

@@ -1,4 +1,4 @@
-"""The engine of several workers: DeepSpeed's ZeRO. This is the only module of `train` that knows DeepSpeed."""
+"""The engine of several workers: DeepSpeed's ZeRO. This is the only module of `train` that uses DeepSpeed."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from infill.train.scorer import Scorer, score
 
 
 def load_deepspeed() -> Any:
-    """The module, which is not imported at the top: in the driver it would be loaded for nothing (ray#50406).
+    """Import and return the module `deepspeed`, which the driver does not need (ray#50406).
 
-    MLflow is kept from it: only its autotuner would use that, and it takes 4 of the 5 seconds.
+    MLflow is hidden from it: only its autotuner uses MLflow, whose import takes 4 of the 5 seconds.
     """
     hidden = {name: None for name in ("mlflow",) if name not in sys.modules}
     sys.modules.update(hidden)  # type: ignore[arg-type]
@@ -30,11 +30,11 @@ def load_deepspeed() -> Any:
 
 
 class DeepSpeedEngine:
-    """ZeRO stage 1: every worker has the weights, each keeps its share of the moments."""
+    """The engine of ZeRO stage 1: every worker has all weights and its own share of the moments."""
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         deepspeed = load_deepspeed()
-        # A shared-memory all-reduce for inference on CPUs, compiled for 44 s at first use; training does not call it.
+        # A shared-memory all-reduce for inference on CPUs, whose first use compiles for 44 s; training does not use it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.device = device
         self.model = model.to(device)
@@ -75,14 +75,14 @@ class DeepSpeedEngine:
         return self.norm
 
     def _judge_norms(self) -> None:
-        """Let DeepSpeed skip an update whose norm is above the limit as it does one that is no number (-1 to it)."""
+        """Let DeepSpeed skip an update whose norm is above the limit, as it skips one whose norm is not finite (-1)."""
         zero = self.engine.optimizer
         norm_of = zero.scaled_global_norm
 
         def judged(norm_type: int = 2) -> Tensor:
-            found: Tensor = norm_of(norm_type)
-            self.norm = float(found) if float(found) >= 0 else float("nan")
-            return found if self.norm <= self.limit else torch.full_like(found, -1.0)
+            norm: Tensor = norm_of(norm_type)
+            self.norm = float(norm) if float(norm) >= 0 else float("nan")
+            return norm if self.norm <= self.limit else torch.full_like(norm, -1.0)
 
         zero.scaled_global_norm = judged
 
@@ -108,7 +108,7 @@ class DeepSpeedEngine:
                 yield f"{moment}/{name}", safe_get_full_optimizer_state(weight, moment)
 
     def _link_moments(self) -> None:
-        """Make the moments now: at the first step DeepSpeed 0.19 would link those of the first parameter group only."""
+        """Create the moments now: at the first step, DeepSpeed 0.19 links only those of the first parameter group."""
         zero = self.engine.optimizer
         for group in zero.optimizer.param_groups:
             for flat in group["params"]:  # this worker's share of all weights of the group, in one piece

@@ -78,7 +78,7 @@ def test_two_runs_a_deployment_each_and_a_rollback(
     assert (code, told) == (1, "model infill is not registered, or has no champion\n")
     Trained(mlflow_store, model, "one").deploy()
     assert asked(*look) == (0, "")
-    assert asked("rollback") == (1, f"Service {RELEASE}-active knows no InferenceService to go back to\n")
+    assert asked("rollback") == (1, f"Service {RELEASE}-active has no previous InferenceService to return to\n")
     Trained(mlflow_store, model, "two", 0.6).deploy()
     second = namespace.route.active
     assert asked(*look) == (0, "")

@@ -51,7 +51,7 @@ DISAPPOINTING: dict[str, tuple[Any, str]] = {
     "slow": (_sleep, "did not answer within 0.3 s"),
     "closing": (lambda _: None, "no server answers"),
     "an error": (say("503 Service Unavailable", '{"error": {"message": "gone fishing"}}'), "503: gone fishing"),
-    "a page": (say("200 OK", "<html>", "text/html"), "not as an Infill transformer does"),
+    "a page": (say("200 OK", "<html>", "text/html"), "not like an Infill transformer"),
     "another server": (say("200 OK", json.dumps({"choices": [{"text": "a"}]})), "not as an Infill transformer does"),
     "an odd error": (say("404 Not Found", '{"detail": "Not Found"}'), "answered 404, but not as"),
 }

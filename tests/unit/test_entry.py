@@ -91,7 +91,7 @@ def raising(error: BaseException) -> int:
     [
         (InputError("wrong"), 2, "program: wrong"),
         (StoppedError("stopped"), 143, "program: stopped"),
-        (KeyboardInterrupt(), 130, "program: interrupted; run the same command again to go on"),
+        (KeyboardInterrupt(), 130, "program: interrupted; run the same command again to continue"),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "a b"),
             2,
@@ -109,7 +109,7 @@ def raising(error: BaseException) -> int:
         (
             ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
             2,
-            "nobody listens there; check the address",
+            "connection refused; check the address",
         ),
         (OSError("something\nodd"), 2, "something odd; INFILL_DEBUG=1 shows the traceback"),
         (TimeoutError(), 2, "TimeoutError; INFILL_DEBUG=1 shows the traceback"),

@@ -274,13 +274,13 @@ def test_language_without_grammar_is_an_error_of_the_user() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"start": (("middle", 1.0),)}, "split.start must give probabilities to kinds among block, "),
-        ({"end": (("block", -1.0),)}, "split.end must give"),
-        ({"end": (("block", float("nan")),)}, "split.end must give"),
-        ({"start": ()}, "split.start needs a probability above 0"),
-        ({"end": (("block", 0.0),)}, "split.end needs a probability above 0"),
-        ({"before_line": 1.5}, "split.before_line must lie between 0 and 1"),
-        ({"aligned_share": -0.1}, "split.aligned_share must lie"),
+        ({"start": (("middle", 1.0),)}, "split.start must list probabilities of the kinds block, "),
+        ({"end": (("block", -1.0),)}, "split.end must list"),
+        ({"end": (("block", float("nan")),)}, "split.end must list"),
+        ({"start": ()}, "split.start needs at least one probability above 0"),
+        ({"end": (("block", 0.0),)}, "split.end needs at least one probability above 0"),
+        ({"before_line": 1.5}, "split.before_line must be between 0 and 1, got 1.5"),
+        ({"aligned_share": -0.1}, "split.aligned_share must be between"),
         ({"max_middle_chars": 0}, "split.max_middle_chars must be at least 1"),
     ],
 )
@@ -364,7 +364,7 @@ def test_shown_to_people() -> None:
         ("a.md", b"x", 1, "no grammar for this kind of file"),
         ("a.py", b"\xff", 1, r"is not UTF-8 \(byte 0\)"),
         ("missing.py", None, 1, "cannot be read: No such file"),
-        ("a.py", b"x = 1\n", 0, "0 holes cannot be cut"),
+        ("a.py", b"x = 1\n", 0, "--n must be at least 1, got 0"),
     ],
 )
 def test_file_that_cannot_be_shown(tmp_path: Path, name: str, content: bytes | None, n: int, message: str) -> None:

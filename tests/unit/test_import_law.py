@@ -114,7 +114,7 @@ def need(options): import {package}
 cli._serve = need
 raise SystemExit(cli.main(["serve", "--model", "x"]))"""
     done = import_blocked(code, (package,))
-    remedy = f"pip install 'infill[{extra}]'" if extra else "install infill with the extras that you need"
+    remedy = f"pip install 'infill[{extra}]'" if extra else "install infill with the extras you need"
     assert done.stderr == f"infill: this command needs the package {package}, which is not installed: {remedy}\n"
     assert done.returncode == 2
 

@@ -224,7 +224,7 @@ def test_a_copy_without_its_weights_says_so(
     ):
         assert cli.main(command) == 2, command
         told = capsys.readouterr().err
-        assert f"{copy.model} is not whole: model.safetensors" in told, command
+        assert f"{copy.model} is incomplete: model.safetensors" in told, command
         assert told.count("\n") == 1
     assert cli.main(["deploy", "--decision", copy.decision, *here]) == 2
     assert str(weights) in capsys.readouterr().err
@@ -325,7 +325,7 @@ def test_pointers_follow_a_moved_store(kind: str, request: pytest.FixtureRequest
     assert manifest.load(storage.join(new, "sft", "k")).uri == storage.join(new, "sft", "k")
     manifest.check(manifest.load(storage.join(new, "sft", "k")))
     storage.remove(storage.join(new, "sft", "k", "tokenizer.json"))
-    with pytest.raises(InputError, match=r"is not whole: tokenizer.json is missing"):
+    with pytest.raises(InputError, match=r"is incomplete: tokenizer.json is missing"):
         manifest.fetch(storage.join(new, "sft", "k"))
 
 

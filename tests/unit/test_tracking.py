@@ -176,7 +176,7 @@ def test_what_mlflow_refuses_is_given_up_and_counted(mlflow_store: Path, caplog:
     with caplog.at_level(logging.WARNING, logger="infill.tracking"), tracking.stage_run("x", config={}) as tracker:
         tracker.artifact(mlflow_store / "missing.txt")
         tracker.metrics({"loss": 1.0})
-    assert len([record for record in caplog.records if "does not take" in record.message]) == 1
+    assert len([record for record in caplog.records if "does not accept" in record.message]) == 1
     assert "missed 1 records" in caplog.text
     assert _runs("x")[0].info.status == "FINISHED"
 

@@ -78,15 +78,15 @@ def test_licence_and_digest_of_the_file_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "gemma2"}, "of the architecture 'gemma2'; we read llama and qwen2"),
-        ({"tokenizer__ggml__model": "llama"}, "tokenizer of kind 'llama'"),
+        ({"architecture": "gemma2"}, "unsupported architecture 'gemma2'; choose a llama or qwen2 model"),
+        ({"tokenizer__ggml__model": "llama"}, "unsupported tokenizer 'llama'"),
         ({"tokenizer__ggml__pre": "bloom"}, "pre-tokenizer 'bloom'"),
         ({"llama__rope__scaling__type": "yarn"}, "stretched rotary positions"),
         ({"llama__expert_count": 8}, "experts"),
         ({"split__count": 2}, "several parts"),
         ({"llama__block_count": 3}, "lacks 9 tensors"),
         ({"llama__block_count": 1}, "a llama does not have"),
-        ({"llama__embedding_length": None}, "does not say llama.embedding_length"),
+        ({"llama__embedding_length": None}, "has no llama.embedding_length"),
     ],
 )
 def test_what_we_do_not_read_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
 def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path: Path) -> None:
     original = files.tiny("llama")
     original.resize_token_embeddings(files.VOCABULARY - 64)
-    with pytest.raises(InputError, match="embeds 448 tokens, its tokenizer has 512"):
+    with pytest.raises(InputError, match="embeds 448 tokens, but its tokenizer has 512"):
         bases.fetch(str(files.write(tmp_path / "model.gguf", original)))

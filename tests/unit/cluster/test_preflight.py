@@ -186,9 +186,11 @@ def test_on_a_laptop_no_cluster_is_asked(check: Check, tmp_path: Path, monkeypat
 
 
 def test_a_run_over_budget_is_refused(check: Check) -> None:
-    with pytest.raises(InputError, match=r"about 87,854.3 GPU-hours \(pretrain alone 87,267.5\), the budget is 100.0"):
+    with pytest.raises(
+        InputError, match=r"about 87,854.3 GPU-hours \(pretrain alone 87,267.5\), more than the budget of 100.0"
+    ):
         check(preset="mellum_4b", budget=100.0)
-    with pytest.raises(InputError, match=r"the budget is 1\.0:"):
+    with pytest.raises(InputError, match=r"the budget of 1\.0:"):
         check(preset="small")
     check(preset="small", budget=2.0)
     check(preset="debug", budget=0.0)
@@ -231,11 +233,11 @@ def test_everything_that_is_amiss_is_told_at_once(
     with pytest.raises(InputError) as refused:
         check(preset="small", sources=[f"dir:{tmp_path}/none"])
     told = str(refused.value)
-    assert told.startswith("5 things are in the way: (1) ")
+    assert told.startswith("5 problems: (1) ")
     for part in (
         "is not a folder",
         "GPU-hours",
-        "which ends with it",
+        "would be lost with it",
         "MLFLOW_TRACKING_URI is not set",
         "infill-cluster",
     ):
@@ -244,7 +246,7 @@ def test_everything_that_is_amiss_is_told_at_once(
 
 def test_a_store_that_cannot_be_written_is_told(check: Check, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written, read and cleaned"):
+    with pytest.raises(InputError, match="cannot be written, read or cleaned"):
         check(store=str(tmp_path / "file" / "store"))
 
 

@@ -109,7 +109,7 @@ def test_limits_keep_what_lies_nearest_to_the_root(tmp_path: Path) -> None:
     assert left_out.counts["beyond 3 files"] == 49
     paths, left_out = found(tmp_path, Limits(total_bytes=45))
     assert len(paths) == 4
-    assert left_out.counts["beyond 45 bytes in all"] == 48
+    assert left_out.counts["beyond 45 bytes in total"] == 48
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_tokenizer_that_is_larger_than_the_model_is_refused(tmp_path: Path) ->
     builders.tiny_model(tmp_path / "model", vocab_size=400)
     builders.tiny_tokenizer(tmp_path / "tokenizer", vocab_size=450)
     shutil.copy(tmp_path / "tokenizer" / "tokenizer.json", tmp_path / "model" / "tokenizer.json")
-    with pytest.raises(InputError, match="450 tokens, the model only 400"):
+    with pytest.raises(InputError, match="450 tokens, but the model only 400"):
         Generator(tmp_path / "model")
 
 

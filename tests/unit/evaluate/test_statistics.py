@@ -52,9 +52,9 @@ def test_paired_interval_sees_a_difference_that_single_intervals_hide() -> None:
 
 
 def test_paired_interval_refuses_unequal_or_no_holes() -> None:
-    with pytest.raises(ValueError, match="equally many"):
+    with pytest.raises(ValueError, match="equal numbers of values"):
         paired_interval([1.0], [1.0, 0.0], resamples=10, seed=0)
-    with pytest.raises(ValueError, match="equally many"):
+    with pytest.raises(ValueError, match="equal numbers of values"):
         paired_interval([], [], resamples=10, seed=0)
 
 

@@ -88,13 +88,16 @@ def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> No
     folder = tmp_path / "examples"
     examples.run(ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
     examples.write_rows(str(folder / "examples" / "train.parquet"), [])
-    with pytest.raises(InputError, match="no train hole"):
+    with pytest.raises(InputError, match="no train holes"):
         build.run(CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
     ("judge", "problem"),
-    [("nobody", "give rules, or the base URL"), ("https://me:secret@host/v1", "must not hold a name or password")],
+    [
+        ("nobody", "must be rules or the base URL"),
+        ("https://me:secret@host/v1", "must not contain a user name or password"),
+    ],
 )
 def test_a_judge_that_cannot_be_asked_is_refused(judge: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem) as error, build.open_judge(PreferencesConfig(judge=judge)):

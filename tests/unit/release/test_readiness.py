@@ -30,12 +30,12 @@ def name(api: Api) -> str:
 
 REASONS: list[tuple[Behaviour, str, str]] = [
     (kserve.cannot_pull, "image", r"an image cannot be pulled \(ImagePullBackOff in pod .*-predictor-1.*not found"),
-    (kserve.crashes, "crash", r"ends again and again \(kserve-container of pod .*Error, exit code 2\)"),
+    (kserve.crashes, "crash", r"exits repeatedly \(kserve-container of pod .*Error, exit code 2\)"),
     (kserve.lacks_memory, "memory", r"out of memory \(kserve-container of pod .*OOMKilled, exit code 137\)"),
     (kserve.lacks_a_secret, "missing", r"does not exist \(CreateContainerConfigError .*secret \"s3\" not found\)"),
     (kserve.is_not_admitted, "refused", r"does not admit its pods .*violates PodSecurity"),
     (kserve.cannot_fetch, "storage", r"the model cannot be fetched .*403 Forbidden: bucket infill\): check its URI"),
-    (kserve.finds_no_node, "unschedulable", r"no node takes it .*3 Insufficient nvidia.com/gpu"),
+    (kserve.finds_no_node, "unschedulable", r"no node accepts it .*3 Insufficient nvidia.com/gpu"),
     (kserve.exceeds_quota, "quota", r"the namespace's quota is full .*exceeded quota: infill"),
     (kserve.is_refused, "invalid", r"KServe refuses it \(RuntimeNotRecognized no ServingRuntime"),
     (kserve.is_deleted, "gone", "deleted by someone else"),

@@ -73,9 +73,9 @@ def test_deployments_follow_each_other_and_go_back(namespace: Namespace, mlflow_
     champion = registry.champion("infill")
     assert champion is not None
     assert champion.model_uri == runs[1].uri
-    with pytest.raises(InputError, match="no InferenceService to go back to"):
+    with pytest.raises(InputError, match="no previous InferenceService to return to"):
         rollout.rollback(namespace.api, "infill", "infill")
-    with pytest.raises(InputError, match="which by now has version 2 as its champion"):
+    with pytest.raises(InputError, match="which now has version 2 as its champion"):
         runs[2].deploy()
     assert namespace.route.active == second
 
@@ -148,7 +148,11 @@ def test_a_failed_smoke_test_leaves_the_old_one(
     Trained(mlflow_store, model, "one").deploy()
     namespace.change_frame(**change)
     run = fails(
-        namespace, mlflow_store, model, rf"(?s){sentence}.*is removed, {namespace.route.active} serves on", DeployError
+        namespace,
+        mlflow_store,
+        model,
+        rf"(?s){sentence}.*is removed, {namespace.route.active} continues to serve",
+        DeployError,
     )
     assert "is not deployed" in run.tags[registry.FAILED]
     assert registry.DEPLOYED not in run.tags
@@ -234,7 +238,7 @@ def wrong_token(server: Server) -> None:
     ("damage", "sentence"),
     [
         (uninstall, "has no resource inferenceservices .*install KServe"),
-        (forbid, r"our account may not patch services in namespace ml: install charts/infill-platform"),
+        (forbid, r"our account is not allowed to patch services in namespace ml: install charts/infill-platform"),
         (wrong_token, "rejects our token"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -384,7 +388,9 @@ def test_a_route_that_somebody_else_has_moved_is_left_alone(
         return check(*given, **named)
 
     monkeypatch.setattr(smoke, "check", meanwhile)
-    with pytest.raises(DeployError, match=r"(?s)was pointed to theirs by someone else.*is removed, theirs serves on"):
+    with pytest.raises(
+        DeployError, match=r"(?s)was pointed to theirs by someone else.*is removed, theirs continues to serve"
+    ):
         run.deploy()
     assert namespace.services == {}
 
@@ -518,7 +524,7 @@ def test_what_a_dry_run_shows_of_a_drift_is_what_the_deployment_mends(
     said = capsys.readouterr().err
     mended = [*rollout.diff(drifted, namespace.active), "# Service/infill-active: no change"]
     assert shown == mended
-    assert ("differed from what release infill says: corrected" in said) is (change is not DRIFTS["nothing"])
+    assert ("differed from release infill: corrected" in said) is (change is not DRIFTS["nothing"])
     assert rollout.diff(right, namespace.active) == [f"# InferenceService/{route.active}: no change"]
     assert namespace.route == route
 
@@ -538,7 +544,7 @@ def test_a_correction_that_does_not_become_ready_keeps_the_route(
     namespace.api.merge("inferenceservices", route.active, limits(namespace.active))
     namespace.kserve.status(route.active, conditions=[{"type": "Ready", "status": "False"}])
     kserve.cannot_pull(namespace.kserve, route.active)
-    with pytest.raises(DeployError, match=f"(?s)an image cannot be pulled.*{route.active} serves on"):
+    with pytest.raises(DeployError, match=f"(?s)an image cannot be pulled.*{route.active} continues to serve"):
         run.deploy()
     assert namespace.route == route
     assert namespace.services == {route.active: run.uri}
@@ -594,7 +600,7 @@ def test_the_command_line_deploys_tests_and_goes_back(
     assert cli.main(["rollback", "--release", "infill"]) == 0
     assert json.loads(capsys.readouterr().out)["left"] == second
     assert cli.main(["rollback", "--release", "infill"]) == 2
-    assert "knows no InferenceService to go back to" in capsys.readouterr().err
+    assert "has no previous InferenceService to return to" in capsys.readouterr().err
     store = ["--preset", "debug", "--champion", "infill", "--store", f"memory://{mlflow_store.name}/store"]
     assert cli.main(["deploy", *store, "--release", "other"]) == 2
     assert "has no ConfigMap other-deploy" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_a_failure_during_a_restart_leaves_nothing_behind(
         raise ServiceError("it does not work")
 
     monkeypatch.setattr(home, step, fail)
-    with pytest.raises(DeployError, match=f"(?s)it does not work.*is removed, {before.active} serves on"):
+    with pytest.raises(DeployError, match=f"(?s)it does not work.*is removed, {before.active} continues to serve"):
         deploy(namespace, put("two"))
     assert (namespace.route, namespace.services) == (before, services)
 

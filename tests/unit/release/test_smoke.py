@@ -70,10 +70,10 @@ def test_the_imitation_passes_unchanged(model: Path) -> None:
 OTHERWISE: dict[str, tuple[Callable[[Answer], Any], str]] = {
     "a token more": (
         lambda each: each["infill"].update(prompt_tokens=each["infill"]["prompt_tokens"] + 1),
-        "the golden prompt of a hole in a line has .* tokens there",
+        "the golden prompt of a hole in a line must have .* tokens, got",
     ),
-    "no context": (lambda each: each["infill"].update(context=[]), "a file of the project has no context in it"),
-    "the bare predictor": (lambda each: each.pop("infill"), "not as an Infill transformer does"),
+    "no context": (lambda each: each["infill"].update(context=[]), "a file of the project must contain context"),
+    "the bare predictor": (lambda each: each.pop("infill"), "not like an Infill transformer"),
     "slow": (lambda _: time.sleep(0.02), r"took \d+ ms, more than the 1 ms of deploy.smokeLatency"),
 }
 
@@ -89,7 +89,7 @@ def test_a_server_that_packs_otherwise_fails(model: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [
-        ({"prompt_format": "0" * 64, "max_prompt_tokens": BUDGET}, "packs prompts by the format 000000000000"),
+        ({"prompt_format": "0" * 64, "max_prompt_tokens": BUDGET}, "packs prompts in the format 000000000000"),
         ({}, "no Infill transformer answers"),
     ],
 )

@@ -266,7 +266,7 @@ def test_an_unknown_module_is_refused(root: Path, preset: Preset) -> None:
 
 
 def test_a_model_from_scratch_has_nothing_to_adapt(root: Path, tmp_path: Path, preset: Preset) -> None:
-    with pytest.raises(InputError, match="adapts a published base"):
+    with pytest.raises(InputError, match="lora_rank needs a published base"):
         pretrain.run(preset.pretrain, str(root / "corpus"), str(root / "base"), str(tmp_path / "model"))
 
 

@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_keeps_the_last_checkpoint(tmp_pat
     write(tmp_path, 10, world=1)
     assert runs.ended(runs.start(fill, tmp_path)) is not None
     told = (tmp_path / "told").read_text()
-    assert re.fullmatch(r"cannot write \S+shard_0.safetensors: File too large; check free space and rights", told)
+    assert re.fullmatch(r"cannot write \S+shard_0.safetensors: File too large; check free space and permissions", told)
     assert not list(tmp_path.rglob("*.partial"))
     found = checkpoint.latest(str(tmp_path))
     assert found is not None

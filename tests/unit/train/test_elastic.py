@@ -147,7 +147,7 @@ def test_a_worker_that_hangs_is_ended_and_replaced(
     made = job(tmp_path, replace(TRAIN, timeout_s=20), functools.partial(hanging, tmp_path / "hung"))
     with caplog.at_level(logging.WARNING, workers.log.name):
         launch.fit(made)
-    assert "of the training hung (nothing was done for 20 s, which is train.timeout_s)" in caplog.text
+    assert "of the training hung (no progress for 20 s, the value of train.timeout_s)" in caplog.text
     assert "hanging" in "".join(file.read_text() for file in (tmp_path / "out" / "logs").glob("hang_rank_*.txt"))
     assert runs.same_bits(undisturbed, tmp_path)
 

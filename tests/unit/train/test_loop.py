@@ -195,7 +195,7 @@ def test_a_gradient_that_is_too_long_is_refused_too(tmp_path: Path) -> None:
 
 def test_too_many_bad_batches_end_the_training(tmp_path: Path) -> None:
     work = replace(WORK, objective=poisoned(set(range(9, 999)), float("nan")))
-    with pytest.raises(TrainingError, match=r"at step 7, and steps \[5, 6, 7\] were given up; lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"at step 7, and steps \[5, 6, 7\] were skipped; lower the learning rate"):
         train(tmp_path, replace(CONFIG, max_skipped=2), work)
     assert list(refused(tmp_path)) == ["5", "6", "7"]
     found = checkpoint.latest(str(tmp_path))

@@ -30,15 +30,15 @@ def refusal(preset: str, free: float, **changes: object) -> str:
 def test_what_does_not_fit_is_refused_with_the_preset_that_would() -> None:
     told = refusal("mellum_4b_gqa", 1e9, recompute=True)
     assert "pretrain needs about" in told
-    assert "this machine has 1.0 GB left for it; the preset demo would fit with 0." in told
+    assert "but this machine has 1.0 GB free for it; choose the preset demo, which needs 0." in told
 
 
 def test_recomputing_is_advised_where_it_suffices() -> None:
-    assert "set pretrain.train.recompute=true, which brings it down to" in refusal("small", 20e9)
+    assert "set pretrain.train.recompute=true, which needs" in refusal("small", 20e9)
 
 
 def test_nothing_fits_into_nothing() -> None:
-    assert refusal("debug", 1e6).endswith("no preset would fit")
+    assert refusal("debug", 1e6).endswith("no preset fits: use a machine with more memory")
 
 
 def test_a_model_that_fits_is_let_through() -> None:

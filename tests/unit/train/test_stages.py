@@ -158,13 +158,15 @@ def test_a_tokenizer_of_another_model_is_refused(root: Path, tmp_path: Path, pre
     tiny_tokenizer(tmp_path / "larger", 600)
     shutil.copy(tmp_path / "larger" / "tokenizer.json", base)
     run, data = (sft.run, "examples") if name == "sft" else (dpo.run, "pairs")
-    with pytest.raises(InputError, match=r"embeds 512 tokens, its tokenizer has \d+; they do not belong together"):
+    with pytest.raises(InputError, match=r"embeds 512 tokens, but its tokenizer has \d+; they do not belong together"):
         run(getattr(preset, name), str(root / data), str(base), str(tmp_path / "out"))
 
 
 def test_a_corpus_smaller_than_a_batch_is_refused(root: Path, tmp_path: Path, preset: Preset) -> None:
     corpus = write_documents(tmp_path / "corpus", {"only": {"a.py": "x = 1\n"}}, {"only": "train"})
-    with pytest.raises(InputError, match=r"has \d tokens, a batch takes 1,024; add sources or lower pretrain.train"):
+    with pytest.raises(
+        InputError, match=r"has \d tokens, but a batch takes 1,024; add sources or lower pretrain.train"
+    ):
         pretrain.run(preset.pretrain, corpus, str(root / "tokenizer"), str(tmp_path / "out"))
 
 

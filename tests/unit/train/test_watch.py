@@ -30,7 +30,7 @@ def test_a_hang_ends_the_process_with_its_stacks_as_the_reason(
     process = runs.start(launch.fit, runs.job(tmp_path, config, stuck))
     assert runs.ended(process, 30) == watch.HUNG
     told = (tmp_path / "out" / "logs" / "hang_rank_0.txt").read_text()
-    assert told.startswith("worker 0 of the training hung (nothing was done for 2 s")
+    assert told.startswith("worker 0 of the training hung (no progress for 2 s")
     assert "in stuck" in told
 
 
@@ -61,7 +61,7 @@ def told_to_go(folder: Path) -> None:
 def test_sigterm_makes_a_checkpoint_and_ends_the_training(tmp_path: Path) -> None:
     """With a step in between: the signal is seen when the next one begins."""
     assert runs.ended(runs.start(told_to_go, tmp_path)) == 0
-    assert "asked to stop and did so at step 6" in (tmp_path / "told").read_text()
+    assert "stopped on request at step 6" in (tmp_path / "told").read_text()
     found = checkpoint.latest(str(tmp_path / "out"))
     assert found is not None
     assert found.step == 6

@@ -193,7 +193,7 @@ def test_one_node_is_not_waited_for(ray_address: str) -> None:
     """It becomes no larger: the four processors of this Ray are for three workers, and for no nine."""
     assert workers.room(replace(TRAIN, workers=3)) == (1, 3, False)
     started = time.monotonic()
-    with pytest.raises(TrainingError, match="9 workers need as many CPUs, the Ray cluster has 4"):
+    with pytest.raises(TrainingError, match="9 workers need 9 CPUs, but the Ray cluster has 4"):
         workers.room(replace(TRAIN, workers=9, batch_tokens=9 * 128, micro_batch_tokens=128))
     assert time.monotonic() - started < TRAIN.timeout_s / 2
 
@@ -233,9 +233,7 @@ def test_as_many_workers_start_as_there_is_room_for(
     assert workers.possible(replace(TRAIN, workers=3, min_workers=least), resources) == expected
 
 
-@pytest.mark.parametrize(
-    ("least", "told"), [(0, "3 workers need as many GPUs, the Ray cluster has 1"), (2, "2 workers")]
-)
+@pytest.mark.parametrize(("least", "told"), [(0, "3 workers need 3 GPUs, but the Ray cluster has 1"), (2, "2 workers")])
 def test_fewer_workers_than_allowed_are_refused(least: int, told: str) -> None:
     with pytest.raises(TrainingError, match=told):
         workers.possible(replace(TRAIN, workers=3, min_workers=least), {"CPU": 8, "GPU": 1})

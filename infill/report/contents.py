@@ -1,4 +1,4 @@
-"""What the report reads of the stages' artifacts."""
+"""The contents of the stages' artifacts, as the report reads them."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from infill.examples import read_holes
 from infill.manifest import Manifest
 
 Artifacts = dict[str, str]
-"""Stage as it is called in MLflow -> URI of its artifact, in the order of the pipeline."""
+"""URI of each stage's artifact by the stage's name in MLflow, in the order of the pipeline."""
 
 TRAINED: Final = ("pretrain", "sft", "dpo")
 MODELS: Final = ("base", "sft", "dpo")
 SAMPLES: Final = 6
-"""Holes whose completions are shown."""
+"""Number of holes whose completions are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A hole and what each model put there."""
+    """A hole and the models' completions."""
 
     path: str
     repo: str
@@ -29,37 +29,39 @@ class Sample:
     middle: str
     suffix: str
     outputs: Mapping[str, str]
-    """Model -> completion."""
+    """Completions by model."""
     scores: Mapping[str, float]
-    """Model -> the metric that decides."""
+    """Values of the deciding metric by model."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Contents:
+    """The contents of a run's artifacts."""
+
     corpus: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     examples: Mapping[str, Any]
     preferences: Mapping[str, Any]
     histories: Mapping[str, list[dict[str, Any]]]
-    """Training -> the rows of its history.jsonl; empty where a base model was imported."""
+    """Rows of history.jsonl by training; empty for an imported base model."""
     learning: Mapping[str, list[dict[str, Any]]]
-    """Training -> the rows of its samples.jsonl: completions of fixed holes over tokens seen."""
+    """Rows of samples.jsonl by training: completions of fixed holes over tokens seen."""
     records: Mapping[str, Mapping[str, Any]]
-    """Model -> its evaluation's record.json."""
+    """Content of the evaluation's record.json by model."""
     decision: Mapping[str, Any]
     stages: Mapping[str, Manifest]
     samples: list[Sample]
 
 
-def read(artifacts: Artifacts) -> Found:
-    """All of it. Raises InputError when an artifact is missing or damaged."""
+def read(artifacts: Artifacts) -> Contents:
+    """Return the contents of `artifacts`. Raises InputError when one is missing or damaged."""
     reports = {
         name: storage.read_json(storage.join(artifacts[name], "report.json"))
         for name in ("corpus", "tokenizer", "examples", "preferences")
     }
     decision = storage.read_json(storage.join(artifacts["register"], "decision.json"))
     evaluations = {name: artifacts[f"evaluate-{name}"] for name in MODELS}
-    return Found(
+    return Contents(
         **reports,
         histories={name: _rows(artifacts[name], "history.jsonl") for name in TRAINED},
         learning={name: _rows(artifacts[name], "samples.jsonl") for name in TRAINED},
@@ -78,7 +80,7 @@ def _rows(uri: str, name: str) -> list[dict[str, Any]]:
 
 
 def _samples(examples: str, evaluations: Mapping[str, str], metric: str) -> list[Sample]:
-    """The first holes in the order of their ids, which are hashes: nobody has chosen them."""
+    """Return the first holes in the order of their ids, which are hashes, so the choice is random."""
     columns = ["id", "kind", "output", metric]
     results = {
         name: {row["id"]: row for row in storage.read_table(f"{uri}/results.parquet", columns).to_pylist()}

@@ -1,0 +1,176 @@
+"""Texts in the code are plain English: no word of the old dialect, and functions begin with a verb.
+
+`ruff` checks the imperative mood (D401) where it knows the verb; this test adds the words that it cannot know. It reads
+docstrings, the texts under constants and fields, messages and comments of the packages that are clean.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+CLEAN: Final = (
+    "infill/*.py",
+    "infill/bases/*.py",
+    "infill/config/*.py",
+    "infill/context/*.py",
+    "infill/evaluate/*.py",
+    "infill/preferences/*.py",
+    "infill/release/*.py",
+    "infill/report/*.py",
+    "infill/train/*.py",
+)
+"""Files that are held to plain English; add a package when it is clean."""
+WORDS: Final = {
+    r"(?<!there )(?<!There )\bis no\b(?! longer)": "is not a, has no, unknown",
+    r"\blies?\b(?! wholly)": "is",
+    r"\blay\b": "was",
+    r"\bwants\b": "must be, needs",
+    r"\bmay we\b": "are we allowed to",
+    r"\bso (many|much|long)\b(?! as)": "a number of, this many",
+    r"\blately\b": "recently",
+    r"\bbehind\b": "after",
+    r"\bbeside\b": "next to, besides, in addition to",
+    r"\b(is|are) to be\b": "must be",
+    r"\bheeds?\b": "respects",
+    r"\bobeys?\b": "reads, follows",
+    r"\bamiss\b": "wrong",
+    r"\banew\b": "again",
+    r"\bround (the|a|it|them|code)\b": "around",
+    r"\btold\b": "reported, given",
+    r"\btells? of\b": "reports, shows",
+    r"\bgo(es)? on\b(?! into)": "continues",
+    r"\bstands? (in|at|there|where|below|above)\b": "is",
+    r"\b(is|are) passed over\b": "is skipped",
+    r"'s affair\b": "is decided by",
+    r"\bat hand\b": "available",
+    r"\bquicker\b": "faster",
+    r"\bfor ever\b": "forever",
+    r"\bno number\b": "not a number, not finite",
+}
+"""Pattern of the old dialect, and what to write."""
+STARTS: Final = frozenset(
+    [
+        "a",
+        "all",
+        "an",
+        "any",
+        "as",
+        "at",
+        "each",
+        "every",
+        "for",
+        "from",
+        "how",
+        "if",
+        "in",
+        "most",
+        "no",
+        "nothing",
+        "not",
+        "of",
+        "one",
+        "only",
+        "so",
+        "some",
+        "such",
+        "that",
+        "the",
+        "their",
+        "these",
+        "this",
+        "those",
+        "to",
+        "what",
+        "when",
+        "where",
+        "whether",
+        "which",
+        "who",
+        "whose",
+        "why",
+        "with",
+    ]
+)
+"""Words that a function's docstring must not begin with: its first sentence is a command ("Return the ...")."""
+
+
+def files() -> list[Path]:
+    """Return the files that are held to plain English."""
+    return sorted({path for pattern in CLEAN for path in ROOT.glob(pattern)})
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each string and comment of a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def odd_words(source: str) -> list[str]:
+    """Return a sentence for each word of the old dialect in the texts of a module, names in backquotes left out."""
+    plain = ((line, " ".join(re.sub(r"`[^`]*`", "``", text).split())) for line, text in texts(source))
+    return [
+        f"line {line}: {match[0]!r} in {text[max(0, match.start() - 30) : match.end() + 30]!r}; write: {better}"
+        for line, text in plain
+        for pattern, better in WORDS.items()
+        if (match := re.search(pattern, text))
+    ]
+
+
+def odd_starts(source: str) -> list[str]:
+    """Return a sentence for each docstring of a function that does not begin with a verb."""
+    sentences = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_property(node):
+            first = (ast.get_docstring(node) or "Return").split()[0]
+            if first.lower() in STARTS or not first[0].isalpha():
+                sentences.append(f"line {node.lineno}: the docstring of {node.name} begins with {first!r}; use a verb")
+    return sentences
+
+
+def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_texts_have_no_odd_words_and_docstrings_begin_with_a_verb(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert odd_words(source) + odd_starts(source) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("'x' is no setting", "is no"),
+        ("port 0 lies not between 1 and 65535", "lies"),
+        ("sft.train.steps wants int, not 16.5", "wants"),
+        ("the record that serve obeys", "obeys"),
+        ("a worker of so many seconds", "so many"),
+        ("the tokens behind the caret", "behind"),
+        ("run again to go on", "go on"),
+    ],
+)
+def test_an_odd_word_is_reported(text: str, word: str) -> None:
+    for source in (f"raise ValueError({text!r})", f'"""The {text}."""', f"x = 1  # {text}"):
+        assert [repr(word) in sentence for sentence in odd_words(source)] == [True]
+
+
+@pytest.mark.parametrize("text", ["there is no file at /x", "the value `told` is given", "so long as it runs"])
+def test_plain_words_are_not_reported(text: str) -> None:
+    assert odd_words(f"raise ValueError({text!r})") == []
+
+
+@pytest.mark.parametrize("docstring", ["The mean of values.", "Whether it runs.", "What is deployed.", "`x` and `y`."])
+def test_a_docstring_without_a_verb_is_reported(docstring: str) -> None:
+    assert len(odd_starts(f'def f():\n    """{docstring}"""\n')) == 1
+    assert odd_starts(f'class C:\n    @property\n    def f(self):\n        """{docstring}"""\n') == []

@@ -9,7 +9,7 @@ import pytest
 
 from infill import report, storage, tracking
 from infill.config import ReportConfig
-from infill.report import charts, found, learning, page
+from infill.report import charts, contents, learning, page
 from tests.unit.report import pipeline
 
 
@@ -126,7 +126,7 @@ def test_report_goes_to_the_pipelines_run(mlflow_store: Path, monkeypatch: pytes
 
 
 def test_equal_runs_have_equal_plots(tmp_path: Path) -> None:
-    run = found.read(pipeline.write(tmp_path))
+    run = contents.read(pipeline.write(tmp_path))
     assert charts.losses(run) == charts.losses(run)
     assert re.search(r"<dc:date>", charts.evaluation(run)) is None
 

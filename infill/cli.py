@@ -302,7 +302,7 @@ def _add_export(commands: Commands) -> None:
     about = "peft: to be merged and trained further; vllm: for its --enable-lora; default: %(default)s"
     adapter.add_argument("--for", dest="form", choices=("peft", "vllm"), default="peft", help=about)
     about = "with --for vllm: the base model that the adapter was trained on"
-    adapter.add_argument("--base-model", type=absolute_uri, default="", metavar="URI", help=about)
+    adapter.add_argument("--base-model", type=absolute_uri, metavar="URI", help=about)
     about = (
         "write a published base model as an ordinary model folder, for servers and for machines without the internet"
     )
@@ -316,7 +316,7 @@ def _add_export(commands: Commands) -> None:
 def _adapter(options: argparse.Namespace) -> dict[str, Any]:
     from infill.train.adapter import publish
 
-    return publish(options.model, options.to, options.form, options.base_model)
+    return publish(options.model, options.to, options.form, options.base_model or "")
 
 
 def _base(options: argparse.Namespace) -> dict[str, Any]:

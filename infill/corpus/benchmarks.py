@@ -190,9 +190,11 @@ def _tasks(place: str) -> Iterator[Task]:
 
 def _files(place: str) -> list[str]:
     """Return the benchmark's files; of one of our artifacts those with what it holds out."""
+    if storage.is_file(place):
+        return [place]
     artifact = manifest.find(place)
     if artifact is None:
-        return [place] if storage.is_file(place) else [file for file in storage.list_files(place) if _is_task(file)]
+        return [file for file in storage.list_files(place) if _is_task(file)]
     wanted = {"corpus": ("documents/",), "examples": tuple(f"examples/{split}." for split in _HELD_OUT)}
     return [
         storage.join(artifact.uri, name) for name in artifact.files if name.startswith(wanted.get(artifact.stage, ()))

@@ -208,7 +208,7 @@ def export_base(base: str, target: str, *, add_fim: bool = False, adapter: str =
     What it is made of, and any manifest, goes along. Raise InputError for what cannot be used.
     """
     folder = adapted(base, add_fim=add_fim, adapter=adapter)
-    model.load_config(folder)  # which tells what is no model
+    model.load_config(folder)  # which tells what is not a model folder
     storage.upload(folder, target)
     return {"uri": target, "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())}
 
@@ -275,7 +275,9 @@ def _as_matrices(
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return settings and weights of the adapter in `folder` without rows, as a difference to its `base`."""
     if not base:
-        raise InputError(f"vLLM wants the rows of {source} as a difference to its base; name that with --base-model")
+        raise InputError(
+            f"vLLM needs the rows of {source} as a difference to its base; name the base with --base-model"
+        )
     place = bases.fetch(base, add_fim=True)
     _check_base(str(place), folder, source)
     decoder = model.load(place)

@@ -63,7 +63,7 @@ def _of_rows(layer: str, ids: list[int], gain: torch.Tensor, rank: int, vocabula
 
 
 def _padded(weight: torch.Tensor, rank: int, dim: int) -> torch.Tensor:
-    """Return `weight` with zeros behind it, so that dimension `dim` is as long as the rank."""
+    """Return `weight` with zeros after it, so that dimension `dim` is as long as the rank."""
     shape = list(weight.shape)
     shape[dim] = rank - shape[dim]
     return torch.cat([weight, weight.new_zeros(shape)], dim).contiguous() if shape[dim] else weight

@@ -62,7 +62,7 @@ def _declared(values: Any, key: str = "") -> Iterator[str]:
             yield from _declared(value, name)
     elif key == "imagePullSecrets":
         yield from values
-    elif key in ("secretName", "databaseSecret", "priorityClass") and values:
+    elif key in ("secretName", "databaseSecret", "keysSecret", "priorityClass") and values:
         yield values
 
 

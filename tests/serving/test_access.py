@@ -113,11 +113,13 @@ def test_the_file_holds_no_secret_and_is_for_its_owner_alone(file: Path) -> None
 
 @pytest.mark.parametrize("engine_name", ["transformers", "llama.cpp"])
 def test_no_prompt_of_one_tenant_is_in_the_cache_of_another(
-    engine_name: str, model: Path, engine: Engine, llama: LlamaCppEngine, file: Path
+    engine_name: str, model: Path, engine: Engine, file: Path, request: pytest.FixtureRequest
 ) -> None:
     engine.cache.clear()
     a, b, a_too = (keys.add(file, tenant) for tenant in ("team-a", "team-b", "team-a"))
-    chosen: Any = engine if engine_name == "transformers" else llama
+    chosen: Any = engine if engine_name == "transformers" else LlamaCppEngine(model, threads=1)
+    if engine_name == "llama.cpp":
+        request.addfinalizer(chosen.close)
     question = {"prompt": "def only_" + "".join(f"x{place} = {place}\n" for place in range(20))}
     with predicting(model, chosen) as inner, transforming(model, inner, keys=str(file)) as (url, _):
 

@@ -52,8 +52,8 @@ DISAPPOINTING: dict[str, tuple[Any, str]] = {
     "closing": (lambda _: None, "no server answers"),
     "an error": (say("503 Service Unavailable", '{"error": {"message": "gone fishing"}}'), "503: gone fishing"),
     "a page": (say("200 OK", "<html>", "text/html"), "not like an Infill transformer"),
-    "another server": (say("200 OK", json.dumps({"choices": [{"text": "a"}]})), "not as an Infill transformer does"),
-    "an odd error": (say("404 Not Found", '{"detail": "Not Found"}'), "answered 404, but not as"),
+    "another server": (say("200 OK", json.dumps({"choices": [{"text": "a"}]})), "not like an Infill transformer"),
+    "an odd error": (say("404 Not Found", '{"detail": "Not Found"}'), "answered 404, but not like"),
 }
 
 

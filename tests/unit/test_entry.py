@@ -60,7 +60,13 @@ def test_closed_streams_are_no_error(closed: str) -> None:
     assert shell(f"$infill fim split infill/fim.py {closed}").returncode == 0
 
 
-WORKERS = {"infill/cluster/stage.py", "infill/evaluate/jail.py", "serving/child.py", "benchmarks/torchrun.py"}
+WORKERS = {
+    "infill/cluster/stage.py",
+    "infill/evaluate/jail.py",
+    "serving/child.py",
+    "benchmarks/torchrun.py",
+    "benchmarks/corpus_peers.py",
+} | {"benchmarks/corpus_peers.py"}
 """What our programs start; nobody else does."""
 
 

@@ -70,6 +70,7 @@ NO_LOCATIONS: Final = {
     "pretrain.train.lora_modules",
     "sft.train.lora_modules",
     "corpus.licences",
+    "corpus.redact",
     "corpus.runtime",
     "deploy.release",
     "examples.evaluation_strategy",

@@ -220,6 +220,7 @@ def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypa
     task = {"task_id": "own/1", "prompt": module(1), "canonical_solution": "", "suffix": ""}
     folder = write_files(tmp_path / "a folder", {"tasks.jsonl": json.dumps(task)})
     write_files(tmp_path / "env", {"deep/second.py": module(2)})
+    monkeypatch.delenv("INFILL_BENCH_DIR", raising=False)
     before = build.external(config(source))
     monkeypatch.setenv("INFILL_BENCH_DIR", str(tmp_path / "env"))
     wanted = config(source, benchmarks=(str(folder),), shard_bytes=4_000)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from infill.config import CorpusConfig
 from infill.corpus import datasheet
 
@@ -33,7 +35,8 @@ def test_the_report_counts_each_file_once() -> None:
     assert (report["repositories"], report["repositories_found"], report["empty_repositories"]) == (2, 4, ["d"])
 
 
-def test_the_page_has_the_numbers_and_what_is_missing() -> None:
+def test_the_page_has_the_numbers_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFILL_BENCH_DIR", raising=False)
     report = datasheet.summarise(KEPT, REMOVED, ["a", "b", "c", "d"], "file")
     page = datasheet.render(report, CorpusConfig(sources=("dir:/code",), seed=7))
     for line in ("| python | 2 | 0.0 kB |", "| too_large | 1 | 500.0 MB |", "read from `dir:/code`", "the seed 7"):

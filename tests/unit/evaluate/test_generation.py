@@ -98,7 +98,7 @@ def test_small_batches_give_the_same_as_one(generator: Generator, monkeypatch: p
 
 
 def test_a_prompt_that_does_not_fit_is_refused(generator: Generator) -> None:
-    with pytest.raises(InputError, match=r"250 tokens and 10 new ones .* context of 256"):
+    with pytest.raises(InputError, match=r"250 tokens and 10 new tokens .* context of 256"):
         generator.generate([[40] * 250], max_new_tokens=10)
     with pytest.raises(InputError, match="empty"):
         generator.generate([[40], []], max_new_tokens=1)

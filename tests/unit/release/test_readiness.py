@@ -40,7 +40,7 @@ REASONS: list[tuple[Behaviour, str, str]] = [
     (kserve.is_refused, "invalid", r"KServe refuses it \(RuntimeNotRecognized no ServingRuntime"),
     (kserve.is_deleted, "gone", "deleted by someone else"),
     (kserve.goes_on_loading, "deadline", r"not ready after 0 s \(PredictorReady: Deployment is not available\)"),
-    (kserve.says_nothing, "deadline", "is its controller running"),
+    (kserve.says_nothing, "deadline", "check that its controller is running"),
 ]
 
 

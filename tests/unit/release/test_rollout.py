@@ -238,7 +238,7 @@ def wrong_token(server: Server) -> None:
     ("damage", "sentence"),
     [
         (uninstall, "has no resource inferenceservices .*install KServe"),
-        (forbid, r"our account is not allowed to patch services in namespace ml: install charts/infill-platform"),
+        (forbid, r"this account is not allowed to patch services in namespace ml: install charts/infill-platform"),
         (wrong_token, "rejects our token"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -260,7 +260,7 @@ def test_a_cluster_that_cannot_take_it_is_told_before_anything_is_made(
 
 def test_a_model_on_a_disk_is_not_deployed(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     version = registry.Version(name="infill", version="1", model_uri=str(model), model_digest="", tags={})
-    with pytest.raises(InputError, match="which no pod of the cluster sees"):
+    with pytest.raises(InputError, match="which no pod of the cluster can read"):
         rollout.deploy(namespace.api, "infill", rollout.Target(version=version, record="memory://record"))
 
 

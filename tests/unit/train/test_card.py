@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"# SPDX-License-Identifier: {'MIT' if repo < 'repo_4' else 'Apache-2.0'}\n# {repo}\n{text}"
             )
     sources = CorpusConfig(sources=(f"dir:{root / 'private' / 'code'}",), validation_share=0.2, test_share=0.2)
+    sources = replace(sources, near_duplicate_similarity=0.0, split_similarity=0.0)  # the tiny repositories are alike
     build.run(sources, output=str(root / "corpus"))
     tokenizer = tiny_tokenizer(root / "tokenizer")
     settings = config.resolve("debug", {"pretrain.train.launcher": "local", "pretrain.train.steps": 2}).pretrain

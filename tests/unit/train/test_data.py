@@ -169,7 +169,7 @@ def test_packed_examples_resume_twice() -> None:
 
 
 def test_examples_of_which_none_fits_are_refused() -> None:
-    with pytest.raises(InputError, match="none of the 3 numbers has room"):
+    with pytest.raises(InputError, match="none of the 3 numbers fits"):
         ItemLane(Numbers([1, 1, 1]), 64, seed=0, lane=1, lanes=4)()
 
 

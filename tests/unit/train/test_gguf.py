@@ -138,8 +138,12 @@ REFUSED: list[tuple[str, Callable[[Any], object], str]] = [
     ("config.json", lambda value: value.update(attention_bias=True), "not a plain Llama"),
     ("config.json", lambda value: value["rope_parameters"].update(rope_type="yarn"), "not a plain Llama"),
     ("tokenizer.json", lambda value: value.update(normalizer={"type": "NFC"}), "rules for splitting text are none of"),
-    ("tokenizer.json", lambda value: value["pre_tokenizer"].update(add_prefix_space=True), "rules that have no name"),
-    ("tokenizer.json", lambda value: value.update(pre_tokenizer=None), "rules that have no name"),
+    (
+        "tokenizer.json",
+        lambda value: value["pre_tokenizer"].update(add_prefix_space=True),
+        "rules for splitting text are none of",
+    ),
+    ("tokenizer.json", lambda value: value.update(pre_tokenizer=None), "rules for splitting text are none of"),
 ]
 
 
@@ -154,7 +158,9 @@ def test_what_llama_cpp_would_read_otherwise_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("config.json", "no config.json"), ("model.safetensors", "no weights")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("config.json", "no config.json"), ("model.safetensors", "no safetensors files")]
+)
 def test_a_folder_that_is_no_model_is_told(model: Path, tmp_path: Path, name: str, message: str) -> None:
     folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     (folder / name).unlink()

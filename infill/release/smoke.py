@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 
 from infill import prompt, proxies, storage
-from infill.api_key import api_key, headers
+from infill.api_key import KEY_VARIABLE, api_key, headers
 from infill.context.packing import pack
 from infill.errors import ServiceError
 
@@ -149,7 +149,8 @@ def ask(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         value = response.json()
         if response.status_code != httpx.codes.OK:
-            raise ServiceError(f"{client.base_url} answered {response.status_code}: {value['error']['message']}")
+            hint = f"; put one into {KEY_VARIABLE}" if response.status_code == httpx.codes.UNAUTHORIZED else ""
+            raise ServiceError(f"{client.base_url} answered {response.status_code}: {value['error']['message']}{hint}")
         details = value["infill"]
         return {
             "text": value["choices"][0]["text"],

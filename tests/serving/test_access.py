@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from infill import cli
-from infill.errors import InputError
+from infill.errors import InputError, ServiceError
+from serving.client import complete
 from serving.predictor.engine import Engine
 from serving.predictor.llama_cpp import LlamaCppEngine
 from serving.transformer import keys
@@ -90,6 +91,20 @@ def test_a_file_that_breaks_leaves_the_keys_as_they_were(model: Path, predictor:
         assert ask(url, "infill_other_key").status_code == 401
         file.unlink()
         assert ask(url, key).status_code == 200
+
+
+def test_our_own_client_sends_the_key_of_the_environment(
+    model: Path, predictor: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code.py").write_text("x = 1\n")
+    caret: dict[str, Any] = {"repo": str(tmp_path), "path": "code.py", "line": 1, "column": 5, "max_tokens": 2}
+    keys.add(file, "team-b")
+    with transforming(model, predictor, keys=str(file)) as (url, _):
+        monkeypatch.delenv("INFILL_API_KEY", raising=False)
+        with pytest.raises(ServiceError, match="put one into INFILL_API_KEY"):
+            complete(url, **caret)
+        monkeypatch.setenv("INFILL_API_KEY", keys.add(file, "team-a") + "\n")
+        assert complete(url, **caret)["prompt_tokens"] > 0
 
 
 def test_an_expired_key_is_refused(model: Path, predictor: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES25
 LEEWAY_S: Final = 60
 """By which the clocks of issuer and server may differ."""
 FETCH_S: Final = 5.0
+"""In which the issuer must answer."""
+RETRY_S: Final = 10
+"""Between two attempts to fetch its keys."""
+KEYS_S: Final = 300.0
+"""After which they are fetched again."""
 MAX_TOKEN_CHARS: Final = 16_384
 log: Final = logging.getLogger("kserve.infill")
 audit_log: Final = logging.getLogger("infill.audit")
@@ -88,21 +93,34 @@ class KeyFile:
 
 
 class Issuer:
-    """An OpenID Connect issuer, whose tokens are checked with its published keys."""
+    """An OpenID Connect issuer, whose tokens are checked with its published keys.
+
+    The keys are fetched again when they are old or lack the one that a token names, but seldom, whatever tokens come;
+    while the issuer does not answer, the keys that are known hold.
+    """
 
     def __init__(self, url: str, audience: str, tenant_claim: str) -> None:
         self._url = url.rstrip("/")
         self._audience = audience
         self._claim = tenant_claim
-        self._keys: jwt.PyJWKClient | None = None
-        self._asking = asyncio.Lock()
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched = -math.inf
+        self._tried = -math.inf
+        self._fetching = asyncio.Lock()
 
     async def find(self, token: str) -> Principal:
-        """Return who holds `token`. Raise ApiError 401 for a bad one, 503 when the issuer cannot be asked."""
+        """Return who holds `token`. Raise ApiError 401 for a bad one, 503 when the issuer was never reached."""
         try:
-            claims = await self._claims(token)
-        except jwt.PyJWKClientConnectionError as error:
-            raise _unreachable(self._url, error) from error
+            key = await self._key(str(jwt.get_unverified_header(token).get("kid")))
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(ALGORITHMS),
+                audience=self._audience,
+                issuer=[self._url, f"{self._url}/"],
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
         except jwt.PyJWTError as error:
             raise refused(f"the token is not valid: {error}") from error
         tenant = claims.get(self._claim)
@@ -110,41 +128,55 @@ class Issuer:
             raise ApiError(403, f"the token's claim {self._claim!r} names no tenant", code="no_tenant")
         return Principal(tenant=tenant, name=str(claims["sub"])[:128])
 
-    async def _claims(self, token: str) -> dict[str, Any]:
-        client = await self._client()
-        key = await asyncio.to_thread(client.get_signing_key_from_jwt, token)
-        return jwt.decode(
-            token,
-            key,
-            algorithms=list(ALGORITHMS),
-            audience=self._audience,
-            issuer=[self._url, f"{self._url}/"],
-            leeway=LEEWAY_S,
-            options={"require": ["exp", "iss", "aud", "sub"]},
-        )
+    async def _key(self, identifier: str) -> jwt.PyJWK:
+        if not self._fresh(identifier):
+            async with self._fetching:
+                if not self._fresh(identifier):
+                    await self._fetch()
+                    self._tried = time.monotonic()
+        if not self._keys:
+            raise ApiError(
+                503, "the server cannot check tokens at the moment", code="issuer_unavailable", retry_after=RETRY_S
+            )
+        if identifier not in self._keys:
+            raise jwt.InvalidKeyError("its key is not one of the issuer's")
+        return self._keys[identifier]
 
-    async def _client(self) -> jwt.PyJWKClient:
-        async with self._asking:
-            if self._keys is None:
-                self._keys = jwt.PyJWKClient(await self._keys_url(), timeout=FETCH_S)
-            return self._keys
+    def _fresh(self, identifier: str) -> bool:
+        """Return whether what is known must do: it is recent, or was asked for a moment ago."""
+        now = time.monotonic()
+        return now - self._tried < RETRY_S or (now - self._fetched < KEYS_S and identifier in self._keys)
 
-    async def _keys_url(self) -> str:
+    async def _fetch(self) -> None:
+        """Take over the issuer's keys; where they cannot be had, keep the former ones and log why."""
         try:
-            async with async_client(self._url, timeout=FETCH_S) as client:
-                answer = await client.get(f"{self._url}/.well-known/openid-configuration")
-            answer.raise_for_status()
-            found = answer.json()
-            if found["issuer"].rstrip("/") != self._url:
-                raise ValueError(f"it calls itself {found['issuer']}")
-            return str(found["jwks_uri"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _unreachable(self._url, error) from error
+            async with asyncio.timeout(FETCH_S), async_client(self._url) as client:
+                described = await _json(client, f"{self._url}/.well-known/openid-configuration")
+                if described["issuer"].rstrip("/") != self._url:
+                    raise ValueError(f"it calls itself {described['issuer']}")
+                published = jwt.PyJWKSet.from_dict(await _json(client, described["jwks_uri"]))
+        except (
+            TimeoutError,
+            httpx.HTTPError,
+            jwt.PyJWTError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            log.error("the issuer %s cannot be asked for its keys: %s", self._url, error or type(error).__name__)
+            return
+        self._keys = {key.key_id: key for key in published.keys if key.key_id and key.public_key_use in ("sig", None)}
+        self._fetched = time.monotonic()
 
 
-def _unreachable(url: str, error: Exception) -> ApiError:
-    log.error("the issuer %s cannot be asked for its keys: %s", url, error)
-    return ApiError(503, "the server cannot check tokens at the moment", code="issuer_unavailable", retry_after=5)
+async def _json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    answer = await client.get(url)
+    answer.raise_for_status()
+    value = answer.json()
+    if not isinstance(value, dict):
+        raise TypeError(f"{url} holds no JSON object")
+    return value
 
 
 class Meter:

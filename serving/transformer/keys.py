@@ -4,6 +4,8 @@ A key is `infill_ID_SECRET`. The secret is 256 random bits, so SHA-256 is enough
 that a slow hash would protect.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -11,7 +13,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -96,35 +98,45 @@ def add(file: Path, tenant: str, *, expires: str = "", note: str = "") -> str:
                 raise InputError(f"the key would be expired already: {expires} is not after today")
         except ValueError as error:
             raise InputError(f"expires must be a date such as 2027-01-31, got {expires!r}") from error
-    keys = load(file) if file.exists() else {}
     identifier, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    keys[identifier] = Key(
-        id=identifier,
-        tenant=tenant,
-        sha256=_hash(secret),
-        created=today().isoformat(),
-        expires=expires,
-        note=note,
-    )
-    _save(file, list(keys.values()))
+    created = today().isoformat()
+    key = Key(id=identifier, tenant=tenant, sha256=_hash(secret), created=created, expires=expires, note=note)
+    with _alone(file):
+        keys = load(file) if file.exists() else {}
+        _save(file, [*keys.values(), key])
     return f"{PREFIX}{identifier}_{secret}"
 
 
 def revoke(file: Path, identifier: str) -> Key:
     """Remove the key with this id from `file`. Raise InputError when there is none."""
-    keys = load(file)
-    if identifier not in keys:
-        raise InputError(f"{file} holds no key with the id {identifier!r}; infill keys list shows them")
-    key = keys.pop(identifier)
-    _save(file, list(keys.values()))
+    with _alone(file):
+        keys = load(file)
+        if identifier not in keys:
+            raise InputError(f"{file} holds no key with the id {identifier!r}; infill keys list shows them")
+        key = keys.pop(identifier)
+        _save(file, list(keys.values()))
     return key
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Let nobody else change `file` meanwhile: its folder is locked, since the file itself is replaced."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"the key file {file} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _save(file: Path, keys: Sequence[Key]) -> None:
     """Write the file whole, readable by its owner alone."""
     text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as partial:
             partial.write(text)
             partial.flush()

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,7 +23,7 @@ from infill.errors import InputError, ServiceError
 from serving.client import complete
 from serving.predictor.engine import Engine
 from serving.predictor.llama_cpp import LlamaCppEngine
-from serving.transformer import keys
+from serving.transformer import access, keys
 from serving.transformer.config import TransformerConfig
 from tests.serving.conftest import HTTP, predicting, say, strange_predictor, transforming
 
@@ -201,13 +203,18 @@ OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 
 
-@contextmanager
-def issuing() -> Iterator[str]:
-    """The URL of an OpenID Connect issuer with an RSA and an elliptic key."""
-    published = [
+def published_keys() -> list[dict[str, str]]:
+    """An RSA and an elliptic key, as an issuer publishes them."""
+    return [
         json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key())) | {"kid": "rsa", "use": "sig"},
         json.loads(jwt.algorithms.ECAlgorithm.to_jwk(EC.public_key())) | {"kid": "ec", "use": "sig"},
     ]
+
+
+@contextmanager
+def issuing(published: list[dict[str, str]] | None = None) -> Iterator[str]:
+    """The URL of an OpenID Connect issuer."""
+    published = published_keys() if published is None else published
 
     class Issuer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -267,6 +274,47 @@ def test_a_token_of_the_issuer_is_let_in_and_no_other(model: Path, predictor: st
             assert [ask(url, token(issuer, team=team)).status_code for team in (None, 7, "", "a b")] == [403] * 4
 
 
+def test_keys_that_the_issuer_publishes_later_are_found_and_known_ones_outlive_it(
+    model: Path, predictor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = published_keys()[:1]
+    with issuing(published) as issuer:
+        settings = {"oidc_issuer": issuer, "oidc_audience": "infill"}
+        with transforming(model, predictor, **settings) as (url, _):
+            later = token(issuer, EC, "ec", "ES256")
+            assert [ask(url, each).status_code for each in (token(issuer), later)] == [200, 401]
+            published += published_keys()[1:]
+            assert ask(url, later).status_code == 401  # it was asked a moment ago
+            monkeypatch.setattr(access, "RETRY_S", 0)
+            assert ask(url, later).status_code == 200
+            published.clear()  # it answers, but with nothing of use
+            monkeypatch.setattr(access, "KEYS_S", 0)
+            assert [ask(url, each).status_code for each in (token(issuer), later)] == [200, 200]
+
+
+def test_an_issuer_that_hangs_holds_up_nobody_who_has_a_key(
+    model: Path, predictor: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "FETCH_S", 60.0)
+    key = keys.add(file, "team-a")
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(8) as pool:
+        issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"oidc_issuer": issuer, "oidc_audience": "infill", "keys": str(file)}
+        with transforming(model, predictor, **settings) as (url, _):
+            waiting = [pool.submit(ask, url, token(issuer)) for _ in range(8)]
+            connection, _ = silent.accept()  # and it never answers
+            assert ask(url, key).status_code == 200
+            assert not any(each.done() for each in waiting)
+            connection.close()
+            assert [each.result().status_code for each in waiting] == [503] * 8
+
+
+def test_keys_that_are_made_at_once_are_all_kept(file: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: keys.add(file, f"team-{number}"), range(24)))
+    assert {key.split("_")[1] for key in made} == set(keys.load(file))
+
+
 def test_an_issuer_that_cannot_be_asked_is_no_fault_of_the_client(model: Path, predictor: str) -> None:
     with issuing() as issuer:
         pass
@@ -274,7 +322,7 @@ def test_an_issuer_that_cannot_be_asked_is_no_fault_of_the_client(model: Path, p
     with transforming(model, predictor, **settings) as (url, _):
         refused = ask(url, token(issuer))
     assert refused.status_code == 503
-    assert refused.headers["retry-after"] == "5"
+    assert refused.headers["retry-after"] == "10"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from typing import Final
 
 from infill import manifest, storage
 from infill.errors import InputError, ServiceError
+from serving.transformer import keys as key_file
 from serving.transformer.config import TransformerConfig, prepare
 
 RECORD_FILE: Final = "deployment.json"
@@ -234,6 +235,9 @@ def serve(
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends on its own.
     """
+
+    if keys:
+        key_file.load(Path(keys))  # what is wrong with it is said here, in one sentence
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")

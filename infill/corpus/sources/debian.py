@@ -43,11 +43,11 @@ def parts(dsc: Path) -> list[Part]:
     """
     found: list[Part] = []
     for name, (size, sha256) in _checksums(dsc).items():
+        if name.endswith(".asc"):  # a signature of upstream's, which mirrors and users often leave out
+            continue
         file = dsc.parent / name
         _verify(file, size, sha256)
         match = _PART.search(name)
-        if name.endswith(".asc"):
-            continue
         if ".tar." not in name:
             raise UnreadableError(f"{name}: source packages of format 1.0 with a diff are not read")
         role, component = (match["role"], match["component"]) if match else ("native", None)

@@ -175,7 +175,11 @@ def test_a_debian_source_package_is_one_repository(tmp_path: Path) -> None:
         tar(tmp_path / "mine_1.0.orig-extra.tar.xz", {"extra-2/c.py": "x = 3\n"}, "w:xz"),
         tar(tmp_path / "mine_1.0-1.debian.tar.xz", {"debian/copyright": DEP5, "debian/rules": "x"}, "w:xz"),
     ]
-    repository = only(debian(tmp_path, archives))
+    signature = tmp_path / "mine_1.0.orig.tar.gz.asc"
+    signature.write_text("-----BEGIN PGP SIGNATURE-----\n")
+    package = debian(tmp_path, [*archives, signature])
+    signature.unlink()  # nobody needs it to read the source
+    repository = only(package)
     assert [file.path for file in repository.files] == [
         "a.py",
         "debian/copyright",

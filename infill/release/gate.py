@@ -200,7 +200,7 @@ def _why_winner(metric: str, winner: str, candidates: Mapping[str, Record]) -> s
     best = _value(candidates[winner], metric)
     tied = [name for name in STAGES if name != winner and _value(candidates[name], metric) == best]
     if tied:
-        return f"{winner} wins with {' and '.join(tied)} as good in {metric} ({values}): the earliest is taken."
+        return f"{winner} ties with {' and '.join(tied)} in {metric} ({values}), and the earliest wins."
     return f"{winner} has the highest {metric} ({values})."
 
 

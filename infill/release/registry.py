@@ -139,9 +139,7 @@ def register(name: str, *, model_uri: str, tags: Mapping[str, str], description:
 
     with _registry() as client:
         try:
-            client.create_registered_model(
-                name, description="Fill-in-the-middle models that Infill's gate let through."
-            )
+            client.create_registered_model(name, description="Fill-in-the-middle models that passed Infill's gate.")
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

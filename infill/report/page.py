@@ -100,7 +100,7 @@ def _head(title: str, contents: Contents) -> str:
     decision, metric = contents.decision, contents.decision["metric"]
     won = contents.records[decision["winner"]]["metrics"][metric]
     passed = decision["passed"]
-    verdict = "was let through by the gate" if passed else "was refused by the gate"
+    verdict = "passed the gate" if passed else "was refused by the gate"
     registered, finished = decision["registered"], contents.stages["register"].created
     where = f" It is version {registered['version']} of {registered['name']}." if registered else ""
     tiles = {

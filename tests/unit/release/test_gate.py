@@ -51,7 +51,7 @@ def test_the_highest_wins_and_the_reason_has_the_numbers() -> None:
 def test_a_tie_goes_to_the_earlier_stage(values: tuple[float, float, float]) -> None:
     decision = judge(candidates(*values))
     assert decision.winner == STAGES[values.index(max(values))]
-    assert ("the earliest is taken" in decision.reason) is (values.count(max(values)) > 1)
+    assert ("the earliest wins" in decision.reason) is (values.count(max(values)) > 1)
 
 
 @pytest.mark.parametrize(("floor", "passed"), [(0.4, True), (0.41, False)])

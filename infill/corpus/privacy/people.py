@@ -72,7 +72,7 @@ _RESOLVERS_WORDS: Final = (
 _RESOLVERS: Final = frozenset(_RESOLVERS_WORDS.split())
 """Public resolvers stand in code for "the internet" (BigCode leaves them, too)."""
 _VERSION: Final = re.compile(
-    r"(?:version|\bvers?|release|revision|upgrade|update|build|section|chapter|since)[^\w\n]{0,12}(?:\w{1,12}[^\w\n]{1,3})?\Z"
+    r"(?:version|\bvers?|release|revision|upgrade|update|build|section|chapter|since|\boid|objectidentifier)[^\w\n]{0,12}(?:\w{1,12}[^\w\n]{1,3})?\Z"
     r"|(?:[=<>~^!]=|~>|\^)\s?[\"']?\Z|[A-Za-z]/\Z",
     re.IGNORECASE,
 )

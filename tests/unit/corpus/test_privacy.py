@@ -98,6 +98,11 @@ def test_code_is_not_changed_outside_strings_and_comments() -> None:
     assert redacted("a.py", text).text == "y = W@x.to\nz = (a@b.de)  # see user1@example.com\n"
 
 
+def test_an_object_identifier_is_no_address() -> None:
+    text = "scheme = univ.ObjectIdentifier('1.3.132.1')\nOID = \"2.5.29.15\"\n"
+    assert privacy.redact(text, "python").text == text
+
+
 def test_what_is_redacted_is_left_alone() -> None:
     for case in CASES:
         once = redacted(case.path, case.text)

@@ -139,7 +139,7 @@ def test_rows_become_matrices_whatever_rank_and_scale(rank: int, alpha: int, row
 
 
 def test_vllms_form_wants_the_adapters_own_base(root: Path, published: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="name that with --base-model"):
+    with pytest.raises(InputError, match="name the base with --base-model"):
         adapter.publish(str(published), str(tmp_path / "plain"), adapter.VLLM)
     with pytest.raises(InputError, match="name its own base"):
         adapter.publish(str(published), str(tmp_path / "plain"), adapter.VLLM, tiny_model(tmp_path / "other", seed=1))

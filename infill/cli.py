@@ -356,7 +356,13 @@ def _add_serving(commands: Commands) -> None:
         default="auto",
         help="inference engine; auto: llama.cpp on a CPU if it supports the model; default: %(default)s",
     )
-
+    serve.add_argument(
+        "--max-prompt-tokens",
+        type=integer("the number of tokens", 1),
+        default=0,
+        metavar="N",
+        help="longest prompt; default: the deployment's, or without one the model's context, on a CPU at most 1,024",
+    )
     serve.add_argument(
         "--keys", type=input_file, metavar="FILE", help="require one of the keys in this file; see infill keys --help"
     )
@@ -541,6 +547,7 @@ def _serve(options: argparse.Namespace) -> None:
         cors_origins=options.cors or "",
         engine=options.engine,
         keys=str(options.keys or ""),
+        max_prompt_tokens=options.max_prompt_tokens,
     )
 
 

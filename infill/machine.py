@@ -29,6 +29,11 @@ def useful_threads(parameters: int) -> int:
     return 1 if parameters < SMALL_PARAMETERS else min(cores(), MAX_THREADS)
 
 
+def has_gpu() -> bool:
+    """Return whether NVIDIA's driver is installed, without importing torch."""
+    return shutil.which("nvidia-smi") is not None
+
+
 def system_metrics() -> dict[str, float]:
     """Return the machine's load under the names of MLflow's system metrics: percent, and megabytes of 10^6 bytes.
 

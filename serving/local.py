@@ -20,12 +20,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from infill import manifest, storage
+from infill import machine, manifest, storage
 from infill.errors import InputError, ServiceError
 from serving.transformer import keys as key_file
 from serving.transformer.config import TransformerConfig, prepare
 
 RECORD_FILE: Final = "deployment.json"
+CPU_PROMPT_TOKENS: Final = 1_024
+"""Prompt budget on a CPU without a deployment record: a core reads 100 to 350 tokens/s with 135M parameters
+(docs/log.md), so no client would wait for a prompt that filled a context of 8,192 tokens."""
 POLL_S: Final = 0.1
 STOP_S: Final = 10.0
 """Seconds after SIGTERM until a server that still runs is killed."""
@@ -185,11 +188,13 @@ def servers(
     timeout_s: float = 300.0,
     predictor: Sequence[str] = (),
     transformer: Sequence[str] = (),
+    max_prompt_tokens: int = 0,
     echo: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[Child, Child]]:
     """Run predictor and transformer for the model or deployment at `uri`; yield both when they are ready.
 
-    `predictor` and `transformer` are further command-line arguments of the two; port 0 takes a free one.
+    `predictor` and `transformer` are further command-line arguments of the two; port 0 takes a free one, and 0
+    `max_prompt_tokens` leaves the budget to the deployment or the model's context.
     Raises InputError when the model cannot be served, ServiceError when a server does not start.
     """
     target = resolve(uri)
@@ -197,7 +202,7 @@ def servers(
         manifest.check(artifact)
     inner, port = free_port(), port or free_port()
     _require_free(host, port)
-    config = TransformerConfig(model=target.model, deployment=target.deployment)
+    config = TransformerConfig(model=target.model, deployment=target.deployment, max_prompt_tokens=max_prompt_tokens)
     prepare(config)  # a bad model folder is reported here, in one sentence
     what = ["--model", target.model, "--deployment", target.deployment]
     upstream = f"http://127.0.0.1:{inner}"
@@ -206,12 +211,22 @@ def servers(
     try:
         arguments = [*what, "--port", str(inner), *predictor]
         children.append(start("predictor", "serving.predictor", upstream, arguments, echo))
-        arguments = [*what, "--predictor", upstream, "--host", host, "--http_port", str(port), *transformer]
+        arguments = [*what, "--predictor", upstream, "--host", host, "--http_port", str(port)]
+        arguments += ["--max_prompt_tokens", str(max_prompt_tokens), *transformer]
         children.append(start("transformer", "serving.transformer", outer, arguments, echo))
         wait_ready(children, timeout_s)
         yield children[0], children[1]
     finally:
         stop(children)
+
+
+def cpu_budget(uri: str) -> int:
+    """Return the prompt budget for `uri` on a machine without a GPU; 0 where deployment or context limits it."""
+    target = resolve(uri)
+    if target.deployment or machine.has_gpu():
+        return 0
+    most = prepare(TransformerConfig(model=target.model)).max_prompt_tokens
+    return CPU_PROMPT_TOKENS if most > CPU_PROMPT_TOKENS else 0
 
 
 @contextlib.contextmanager
@@ -229,9 +244,13 @@ def serve(
     cors_origins: str = "",
     engine: str = "auto",
     keys: str = "",
+    max_prompt_tokens: int = 0,
     timeout_s: float = 900.0,
 ) -> None:
     """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM; with `keys`, a file, to those who have one.
+
+    `max_prompt_tokens` limits the prompts; 0 takes the deployment's limit, or without one the model's context, on a
+    CPU at most CPU_PROMPT_TOKENS.
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends on its own.
     """
@@ -249,7 +268,10 @@ def serve(
     # SIGINT too: a shell starts a background job with it ignored.
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        budget = max_prompt_tokens or cpu_budget(uri)
         given = {"--cors_origins": cors_origins, "--keys": keys}
+        if budget != max_prompt_tokens:
+            say(f"infill: a prompt has at most {budget:,} tokens on a CPU; --max-prompt-tokens changes that")
         transformer = [part for option, value in given.items() if value for part in (option, value)]
         with servers(
             uri,
@@ -258,6 +280,7 @@ def serve(
             timeout_s=timeout_s,
             predictor=("--engine", engine),
             transformer=transformer,
+            max_prompt_tokens=budget,
             echo=say,
         ) as children:
             url = children[1].url

@@ -22,6 +22,7 @@ from infill.errors import InputError, ServiceError
 from infill.prompt import load_format
 from serving import local
 from serving.client import complete
+from tests.builders import tiny_model
 from tests.serving.conftest import HTTP, figure, wait_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -153,6 +154,21 @@ def test_a_server_that_cannot_begin_says_why(model: Path, tmp_path: Path) -> Non
         pass
     said = re.compile("predictor has ended .* device 'tpu'", re.DOTALL)
     with pytest.raises(ServiceError, match=said), local.servers(str(model), predictor=["--device", "tpu"]):
+        pass
+
+
+def test_a_cpu_limits_the_prompts_of_a_model_without_a_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tiny_model(tmp_path / "long", context_length=4 * local.CPU_PROMPT_TOKENS)
+    short = tiny_model(tmp_path / "short", context_length=local.CPU_PROMPT_TOKENS)
+    record = {"model_uri": str(long), "max_prompt_tokens": 2_000, "max_new_tokens": 8}
+    storage.write_json(str(tmp_path / "deployment.json"), record)
+    monkeypatch.setattr(local.machine, "has_gpu", lambda: False)
+    assert [local.cpu_budget(str(each)) for each in (long, short, tmp_path)] == [local.CPU_PROMPT_TOKENS, 0, 0]
+    monkeypatch.setattr(local.machine, "has_gpu", lambda: True)
+    assert local.cpu_budget(str(long)) == 0
+    with pytest.raises(InputError, match="do not fit the context"), local.servers(str(long), max_prompt_tokens=5_000):
         pass
 
 

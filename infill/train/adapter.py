@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -40,7 +39,6 @@ PEFT: Final = "peft"
 VLLM: Final = "vllm"
 FORMS: Final = (PEFT, VLLM)
 """For whom an adapter is published."""
-WEIGHTS: Final = re.compile(r".*\.(safetensors|bin)")
 
 
 def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
@@ -161,20 +159,9 @@ def describe(base: str) -> dict[str, Any]:
     own = "base" in facts and "adapter" not in facts and not facts["trainings"]
     return {
         "name": facts["base"]["source"] if own else facts.get("source", ""),
-        "weights_sha256": facts["base"]["sha256"] if own else _weights_digest(base),
+        "weights_sha256": facts["base"]["sha256"] if own else card.weights_digest(base),
         "prompt_format": prompt.load_format(storage.fetch(base)).to_json(),
     }
-
-
-def _weights_digest(base: str) -> str:
-    """Return the SHA-256 of the weight files of a model folder, from its manifest if it has one."""
-    artifact = manifest.find(base)
-    if artifact:
-        digests = {name: entry["sha256"] for name, entry in artifact.files.items() if WEIGHTS.fullmatch(name)}
-    else:
-        files = (path for path in storage.fetch(base).iterdir() if WEIGHTS.fullmatch(path.name))
-        digests = {path.name: storage.sha256(str(path)) for path in files}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def digest(adapter: str) -> str:

@@ -5,9 +5,13 @@ descendants; `README.md` is rendered from it. This module does not import torch:
 winner's evaluation.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+import yaml
 
 from infill import bases, manifest, prompt, storage
 from infill.prompt import PromptFormat
@@ -18,6 +22,7 @@ FILE_NAME: Final = "README.md"
 FACTS_FILE: Final = "card.json"
 RELEASED_FILE: Final = "MODEL_CARD.md"
 """The winner's card with its evaluation, in the artifact of the register stage."""
+WEIGHTS: Final = re.compile(r".*\.(safetensors|bin)")
 ROWS: Final = 20
 """Maximum rows of a table of shares; all further values are one row."""
 
@@ -49,7 +54,7 @@ def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Fact
 def of_base(base: str, named: str = "") -> Facts:
     """Return the facts that a model inherits from the model folder `base`, which the user may have `named` otherwise.
 
-    For a base that Infill did not train they are few; a folder converted from a GGUF file has licence and digest.
+    For a base that Infill did not train they are few: its licence, as its publisher states it, and its digest.
     """
     file, origin = storage.join(base, FACTS_FILE), storage.join(base, bases.FACTS_FILE)
     if storage.exists(file):
@@ -57,8 +62,38 @@ def of_base(base: str, named: str = "") -> Facts:
     facts: Facts = {"licence": "other", "source": _source(named or base), "trainings": []}
     if storage.exists(origin):
         published = storage.read_json(origin)
-        facts |= {"licence": published["licence"], "base": published}
-    return facts
+    elif storage.exists(storage.join(base, "config.json")):
+        published = {"source": facts["source"], "licence": stated_licence(base), "sha256": weights_digest(base)}
+    else:
+        return facts
+    return {**facts, "licence": published["licence"], "base": published}
+
+
+def stated_licence(folder: str) -> str:
+    """Return the licence in the metadata of a published model's README; "other" if it states none."""
+    from huggingface_hub.repocard import metadata_load
+
+    file = storage.join(folder, FILE_NAME)
+    if not storage.exists(file):
+        return "other"
+    try:
+        stated = metadata_load(storage.fetch(file)) or {}
+    except (ValueError, yaml.YAMLError):  # no mapping, no YAML
+        return "other"
+    licence = stated.get("license_name") if stated.get("license") == "other" else stated.get("license")
+    names = [name for name in (licence if isinstance(licence, list) else [licence]) if isinstance(name, str) and name]
+    return " OR ".join(names) or "other"
+
+
+def weights_digest(folder: str) -> str:
+    """Return the SHA-256 of the weight files of a model folder, from its manifest if it has one."""
+    artifact = manifest.find(folder)
+    if artifact:
+        digests = {name: entry["sha256"] for name, entry in artifact.files.items() if WEIGHTS.fullmatch(name)}
+    else:
+        files = (path for path in storage.fetch(folder).iterdir() if WEIGHTS.fullmatch(path.name))
+        digests = {path.name: storage.sha256(str(path)) for path in files}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _source(uri: str) -> str:
@@ -138,8 +173,6 @@ def of_adapter(facts: Facts, base: Mapping[str, str], digest: str, rank: int = 0
 
 def _header(facts: Facts, library: str = "transformers") -> str:
     """Return the metadata as YAML, as described in huggingface.co/docs/hub/model-cards."""
-    import yaml
-
     header: dict[str, Any] = {
         "language": ["code"],
         "license": facts["licence"],

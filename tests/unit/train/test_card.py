@@ -11,7 +11,7 @@ from infill import config, prompt, storage
 from infill.config import CorpusConfig
 from infill.corpus import build
 from infill.train import card, cost, pretrain
-from tests.builders import tiny_repositories, tiny_tokenizer
+from tests.builders import tiny_model, tiny_repositories, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,26 @@ def test_a_foreign_base_is_named_and_nothing_is_made_up(tmp_path: Path) -> None:
     text = card.render({"title": "Model", "about": "", **facts}, prompt.infill_format())
     assert "Not known to Infill: the base model `StarCoder2` has a card of its own." in text
     assert "Whoever trained the model decides" in text
+
+
+STATED = {
+    "one": ("license: apache-2.0", "apache-2.0"),
+    "its own": ("license: other\nlicense_name: bigcode-openrail-m", "bigcode-openrail-m"),
+    "two": ("license: [mit, apache-2.0]", "mit OR apache-2.0"),
+    "none": ("language: [code]", "other"),
+    "no text": ("license: 3", "other"),
+    "no mapping": ("- license", "other"),
+    "no YAML": ("license: [", "other"),
+}
+
+
+@pytest.mark.parametrize("case", STATED)
+def test_a_published_folder_has_its_publishers_licence_and_a_digest(tmp_path: Path, case: str) -> None:
+    metadata, licence = STATED[case]
+    base = tiny_model(tmp_path / "home" / "StarCoder2")
+    (Path(base) / "README.md").write_text(f"---\n{metadata}\n---\n# StarCoder2\n", encoding="utf-8")
+    facts = card.of_base(str(base))
+    digest = card.weights_digest(str(base))
+    assert facts["base"] == {"source": "StarCoder2", "licence": licence, "sha256": digest}
+    text = card.render({"title": "Model", "about": "", **facts}, prompt.infill_format())
+    assert f"Base: `StarCoder2`, licence `{licence}`, SHA-256 `{digest}`." in text

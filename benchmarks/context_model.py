@@ -153,7 +153,7 @@ def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path |
 def _values(hole: Mapping[str, Any], output: str, generation: Generation) -> dict[str, float]:
     """Return the metrics of a completion; `bits_per_byte` is of the true middle with its end, given the prompt."""
     assert generation.reference_bits is not None
-    surroundings = {"prefix": hole["prefix"], "suffix": hole["suffix"]}
+    surroundings = {name: hole[name] for name in ("prefix", "suffix", "language")}
     return {
         **metrics.score(output, hole["middle"], **surroundings, finished=generation.finished),
         "identifier_recall": _recall(output, hole["middle"]),

@@ -1,7 +1,8 @@
 """Metrics of completions: pure functions of the output, the true middle, and the text around the hole.
 
 Every metric is a float between 0 and 1. A *share* is 0 or 1 for a single hole, so its mean is a proportion; the others
-have values in between. `score` computes all metrics.
+have values in between. `score` computes all metrics. How well each agrees with passing a task's tests is measured by
+`benchmarks.humaneval`.
 """
 
 import re
@@ -11,12 +12,37 @@ from typing import Final
 from rapidfuzz.distance import Levenshtein
 from sacrebleu.metrics.chrf import CHRF
 
+from infill import syntax
+from infill.fim import is_sound
 from infill.text import first_line, last_line, split_lines
 
 _CHRF: Final = CHRF()  # character n-grams up to 6, beta 2, spaces ignored: Popovic 2015, sacrebleu's defaults
 _NOISE: Final = re.compile(r"[^a-zA-Z0-9_+\-*%=&|@$?]")
 
-SHARES: Final = frozenset({"exact_match", "over_generation", "under_generation", "suffix_echo", "eot_rate"})
+_IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
+
+STUB: Final = re.compile(
+    r"(pass|\.\.\.|return|return (None|null|nil|undefined|false|true|0|\"\"|'')"
+    r"|raise NotImplementedError(\(.*\))?|throw new \w*(NotImplemented|UnsupportedOperation|Error)\w*\(.*\)"
+    r"|TODO\(.*\)|(todo|unimplemented)!\(.*\)|panic\(.*not implemented.*\)|[{}]*);?"
+)
+"""A placeholder line, which does no work, in the languages with a grammar."""
+COMMENT: Final = re.compile(r"(//|/\*|\*/|(#|\*)(\s|$)).*")
+"""A comment line; `#include`, `#[derive]` and `*pointer = 0` are not comments."""
+OPEN_TASK: Final = re.compile(r"\b(TODO|FIXME|XXX)\b")
+
+SHARES: Final = frozenset(
+    {
+        "exact_match",
+        "parses",
+        "over_generation",
+        "under_generation",
+        "suffix_echo",
+        "stub",
+        "verbose",
+        "eot_rate",
+    }
+)
 """Metrics that are 0 or 1 for a single hole."""
 
 
@@ -74,6 +100,54 @@ def relaxed_exact_match(output: str, middle: str, prefix: str, suffix: str, *, a
     return 0.5 if any(matches) or continues else 0.0
 
 
+def identifier_f1(output: str, middle: str) -> float:
+    """Return the F1 score of the output's identifiers against the middle's, as sets; 1 if both have none.
+
+    Keywords count as identifiers, since the languages' grammars disagree on what a keyword is.
+    """
+    written, wanted = _identifiers(output), _identifiers(middle)
+    if not written and not wanted:
+        return 1.0
+    return 2 * len(written & wanted) / (len(written) + len(wanted))
+
+
+def novel_identifier_recall(output: str, middle: str, prefix: str, suffix: str) -> float:
+    """Return the share of the middle's identifiers that occur nowhere else in the file and that the output has.
+
+    These have to come from another file or from what the model knows. 1 for a middle without any.
+    """
+    novel = _identifiers(middle) - _identifiers(f"{prefix}\n{suffix}")
+    return len(novel & _identifiers(output)) / len(novel) if novel else 1.0
+
+
+def parses(output: str, middle: str, prefix: str, suffix: str, language: str) -> float:
+    """Return 1 if the file parses with the output in the hole, else 0.
+
+    Also 1 if it does not parse with the true middle, or if `language` has no grammar: then nothing can be said.
+    """
+    if language not in syntax.LANGUAGES:
+        return 1.0
+    return float(is_sound(prefix + output + suffix, language) or not is_sound(prefix + middle + suffix, language))
+
+
+def stub(output: str, middle: str) -> float:
+    """Return 1 if the output is a stub and the true middle is not, else 0."""
+    return float(is_stub(output) and not is_stub(middle))
+
+
+def is_stub(text: str) -> bool:
+    """Return whether the code is a stub: only placeholder lines and comments, or a comment with an open task."""
+    if OPEN_TASK.search(text):
+        return True
+    lines = [line.strip() for line in split_lines(text) if line.strip()]
+    return bool(lines) and all(STUB.fullmatch(line) or COMMENT.fullmatch(line) for line in lines)
+
+
+def verbose(output: str, middle: str) -> float:
+    """Return 1 if the output has more than twice the characters of the true middle plus a line's worth (40), else 0."""
+    return float(len(output.strip()) > 2 * len(middle.strip()) + 40)
+
+
 def over_generation(output: str, middle: str) -> float:
     """Return 1 if the output begins with the whole true middle and continues: the model stopped too late. Else 0."""
     return float(len(output) > len(middle) and output.startswith(middle))
@@ -103,11 +177,15 @@ def _occurrences(line: str, text: str) -> int:
     return whole + int(ends_inside)
 
 
+def _identifiers(text: str) -> set[str]:
+    return set(_IDENTIFIER.findall(text))
+
+
 def _lines(text: str) -> Counter[str]:
     return Counter(line.strip() for line in split_lines(text) if line.strip())
 
 
-def score(output: str, middle: str, *, prefix: str, suffix: str, finished: bool) -> dict[str, float]:
+def score(output: str, middle: str, *, prefix: str, suffix: str, language: str, finished: bool) -> dict[str, float]:
     """Return all metrics of one completion by name; `finished` means that it ended with a stop token."""
     return {
         "exact_match": exact_match(output, middle),
@@ -115,12 +193,17 @@ def score(output: str, middle: str, *, prefix: str, suffix: str, finished: bool)
         "chrf": chrf(output, middle),
         "kk": kk(output, middle),
         "relaxed_exact_match": relaxed_exact_match(output, middle, prefix, suffix),
+        "identifier_f1": identifier_f1(output, middle),
+        "novel_identifier_recall": novel_identifier_recall(output, middle, prefix, suffix),
+        "parses": parses(output, middle, prefix, suffix, language),
         "over_generation": over_generation(output, middle),
         "under_generation": under_generation(output, middle),
         "suffix_echo": suffix_echo(output, middle, suffix),
+        "stub": stub(output, middle),
+        "verbose": verbose(output, middle),
         "eot_rate": float(finished),
     }
 
 
-METRICS: Final = tuple(score("", "", prefix="", suffix="", finished=True))
+METRICS: Final = tuple(score("", "", prefix="", suffix="", language="", finished=True))
 """Names of the metrics in the order of `score`."""

@@ -15,11 +15,11 @@ from infill.errors import InputError
 from infill.evaluate import plots
 from infill.evaluate.generation import ENGINE, Generator
 from infill.evaluate.results import Evaluation, Interval, column
-from infill.evaluate.statistics import interval
+from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.examples import read_holes, request_of
 
 STAGE: Final = "evaluate"
-VERSION: Final = 2
+VERSION: Final = 3
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""
 log: Final = logging.getLogger(__name__)
@@ -59,6 +59,12 @@ def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch:
             "there are no test holes to evaluate on: the corpus has no source files in its test split; "
             "add repositories or raise corpus.test_share"
         )
+    log.info(
+        "evaluate: %d holes tell models apart that differ by %.1f points of exact match; for one point take %s holes",
+        holes.num_rows,
+        100 * detectable(holes.num_rows),
+        format(holes_needed(0.01), ","),
+    )
     generator: Generator | None = None
     chunks = []
     for start in range(0, holes.num_rows, CHUNK_HOLES):
@@ -82,7 +88,7 @@ def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mappi
     results = []
     for hole, prompt, generation in zip(holes, prompts, generations, strict=True):
         output = generator.encoder.decode(generation.ids)
-        surroundings = {"prefix": hole["prefix"], "suffix": hole["suffix"]}
+        surroundings = {name: hole[name] for name in ("prefix", "suffix", "language")}
         results.append(
             {
                 "id": hole["id"],

@@ -11,6 +11,10 @@ from infill.metrics import SHARES
 
 Z: Final = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
+Z_POWER: Final = 0.8416212335729143
+"""The 80 % quantile of the normal distribution."""
+DISAGREE: Final = 0.1
+"""Assumed share of holes that only one of two models completes; SFT and DPO models of one base differ on fewer."""
 BLOCK: Final = 4_000_000
 """Number of indices that a bootstrap draws at once: 32 MB."""
 
@@ -75,3 +79,17 @@ def mcnemar(a: Sequence[float], b: Sequence[float]) -> float:
     n = only_a + only_b
     tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))
     return float(min(1.0, 2 * tail / 2**n))
+
+
+def detectable(holes: int, disagree: float = DISAGREE) -> float:
+    """Return the smallest difference of two shares on the same holes that McNemar's test finds with 80 % power.
+
+    `disagree` is the share of holes on which the two models differ (Connor 1987, with the variance under no
+    difference). At most 1.
+    """
+    return min(1.0, (Z + Z_POWER) * math.sqrt(disagree / max(holes, 1)))
+
+
+def holes_needed(difference: float, disagree: float = DISAGREE) -> int:
+    """Return the number of holes on which `detectable` is at most `difference`."""
+    return math.ceil(disagree * ((Z + Z_POWER) / difference) ** 2)

@@ -4,13 +4,11 @@ A judge maps a hole and its candidates to one verdict each, or to None if its an
 skipped.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill import metrics, syntax
-from infill.fim import is_sound
+from infill import metrics
 from infill.preferences.candidates import Candidate
 from infill.text import split_lines
 
@@ -37,16 +35,6 @@ FACTORS: Final[Mapping[str, float]] = {
 }
 """Factor of the score for each defect. The paper names stubs and verbosity; the values are ours."""
 
-STUB: Final = re.compile(
-    r"(pass|\.\.\.|return|return (None|null|nil|undefined|false|true|0|\"\"|'')"
-    r"|raise NotImplementedError(\(.*\))?|throw new \w*(NotImplemented|UnsupportedOperation|Error)\w*\(.*\)"
-    r"|TODO\(.*\)|(todo|unimplemented)!\(.*\)|panic\(.*not implemented.*\)|[{}]*);?"
-)
-"""A placeholder line, which does no work, in the languages with a grammar."""
-COMMENT: Final = re.compile(r"(//|/\*|\*/|(#|\*)(\s|$)).*")
-"""A comment line; `#include`, `#[derive]` and `*pointer = 0` are not comments."""
-OPEN_TASK: Final = re.compile(r"\b(TODO|FIXME|XXX)\b")
-
 
 def rules(hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Verdict]:
     """Return verdicts by rule: the mean of edit similarity and KK, multiplied by a factor for each defect."""
@@ -57,36 +45,18 @@ def _by_rules(hole: Mapping[str, Any], candidate: Candidate) -> Verdict:
     text, middle = candidate.text, hole["middle"]
     checks = {
         "empty": not text.strip(),
-        "stub": is_stub(text) and not is_stub(middle),
-        "does not parse": not fits(hole, text),
+        "stub": metrics.stub(text, middle) > 0,
+        "does not parse": not metrics.parses(text, middle, hole["prefix"], hole["suffix"], hole["language"]),
         "repeats itself": repetitions(text) > max(2, repetitions(middle)),
         "repeats the suffix": metrics.suffix_echo(text, middle, hole["suffix"]) > 0,
         "does not stop": not candidate.finished,
-        "verbose": is_verbose(text, middle),
+        "verbose": metrics.verbose(text, middle) > 0,
     }
     defects = tuple(name for name, is_there in checks.items() if is_there)
     score = (metrics.edit_similarity(text, middle) + metrics.kk(text, middle)) / 2
     for name in defects:
         score *= FACTORS[name]
     return Verdict(score=score, defects=defects)
-
-
-def is_stub(text: str) -> bool:
-    """Return whether the code is a stub: only placeholder lines and comments, or a comment with an open task."""
-    if OPEN_TASK.search(text):
-        return True
-    lines = [line.strip() for line in split_lines(text) if line.strip()]
-    return bool(lines) and all(STUB.fullmatch(line) or COMMENT.fullmatch(line) for line in lines)
-
-
-def fits(hole: Mapping[str, Any], text: str) -> bool:
-    """Return whether the file parses with `text` in the hole; also true if it does not parse with the true middle."""
-    if hole["language"] not in syntax.LANGUAGES:
-        return True
-    before, after = hole["prefix"], hole["suffix"]
-    return is_sound(before + text + after, hole["language"]) or not is_sound(
-        before + hole["middle"] + after, hole["language"]
-    )
 
 
 def repetitions(text: str) -> int:
@@ -98,8 +68,3 @@ def repetitions(text: str) -> int:
         run = run + 1 if line == before else 1
         longest, before = max(longest, run), line
     return longest
-
-
-def is_verbose(text: str, middle: str) -> bool:
-    """Return whether `text` has more than twice the characters of the true middle plus a line's worth (40)."""
-    return len(text.strip()) > 2 * len(middle.strip()) + 40

@@ -11,7 +11,7 @@ code = st.text(alphabet="ab (){}:\n\tx1=", max_size=40)
 def test_every_metric_lies_between_zero_and_one(
     output: str, middle: str, prefix: str, suffix: str, finished: bool
 ) -> None:
-    scores = metrics.score(output, middle, prefix=prefix, suffix=suffix, finished=finished)
+    scores = metrics.score(output, middle, prefix=prefix, suffix=suffix, language="python", finished=finished)
     assert tuple(scores) == metrics.METRICS
     assert all(0 <= value <= 1 for value in scores.values())
     assert all(scores[name] in (0, 1) for name in metrics.SHARES)
@@ -19,10 +19,11 @@ def test_every_metric_lies_between_zero_and_one(
 
 @given(code, code, code)
 def test_the_true_middle_is_perfect_and_stops_in_time(middle: str, prefix: str, suffix: str) -> None:
-    scores = metrics.score(middle, middle, prefix=prefix, suffix=suffix, finished=True)
-    graded = ["exact_match", "edit_similarity", "chrf", "kk"]
-    assert [scores[name] for name in graded] == [1, 1, 1, 1]
-    assert [scores[name] for name in ("over_generation", "under_generation", "suffix_echo")] == [0, 0, 0]
+    scores = metrics.score(middle, middle, prefix=prefix, suffix=suffix, language="python", finished=True)
+    perfect = ["exact_match", "edit_similarity", "chrf", "kk", "identifier_f1", "novel_identifier_recall", "parses"]
+    assert {scores[name] for name in perfect} == {1}
+    flawed = ["over_generation", "under_generation", "suffix_echo", "stub", "verbose"]
+    assert {scores[name] for name in flawed} == {0}
 
 
 @given(code, code)
@@ -99,3 +100,18 @@ def test_every_line_end_ends_a_line(end: str) -> None:
     assert metrics.kk(output, middle) == 0.5
     assert metrics.relaxed_exact_match("= 1", "= 1", f"x{end}a ", f"{end}y") == 1.0
     assert metrics.suffix_echo(f"a = 1{end}next()", "a = 1", f"{end}next(){end}") == 1.0
+
+
+def test_identifiers_count_once_and_without_what_stands_around_them() -> None:
+    assert metrics.identifier_f1("total = total + price", "total = price * rate") == 2 * 2 / (2 + 3)
+    assert metrics.identifier_f1("1 + 2", "(3)") == 1
+    assert metrics.identifier_f1("", "x") == 0
+    around = ("def f(price):\n    ", "\n")
+    assert metrics.novel_identifier_recall("return price * tax", "return price * tax(rate)", *around) == 2 / 3
+    assert metrics.novel_identifier_recall("", "price", *around) == 1
+
+
+@pytest.mark.parametrize(("output", "language", "expected"), [("1", "python", 1), ("(", "python", 0), ("(", "text", 1)])
+def test_a_completion_parses_in_its_place(output: str, language: str, expected: float) -> None:
+    assert metrics.parses(output, "2", "x = ", "\n", language) == expected
+    assert metrics.parses(output, "2", "x = )", "\n", language) == 1, "the file did not parse before"

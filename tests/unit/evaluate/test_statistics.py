@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill.evaluate.statistics import bootstrap, interval, mcnemar, paired_interval, wilson
+from infill.evaluate.statistics import bootstrap, detectable, holes_needed, interval, mcnemar, paired_interval, wilson
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -64,3 +64,21 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(a, b) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     assert mcnemar(b, a) == mcnemar(a, b)
     assert mcnemar([1, 0], [1, 0]) == 1
+
+
+@given(st.floats(0.001, 1), st.floats(0.01, 1))
+def test_the_holes_needed_for_a_difference_detect_it(difference: float, disagree: float) -> None:
+    holes = holes_needed(difference, disagree)
+    assert detectable(holes, disagree) <= difference + 1e-12
+    assert holes == 1 or detectable(holes - 1, disagree) > difference - 1e-12
+
+
+def test_mcnemar_finds_the_detectable_difference_four_times_out_of_five() -> None:
+    rng, holes, disagree = np.random.default_rng(0), 1_000, 0.1
+    difference = detectable(holes, disagree)
+    better, worse = (disagree + difference) / 2, (disagree - difference) / 2
+    seen = 0
+    for _ in range(300):
+        a, b, _rest = rng.multinomial(holes, [better, worse, 1 - better - worse])
+        seen += mcnemar([1.0] * a + [0.0] * b, [0.0] * a + [1.0] * b) < 0.05
+    assert 0.68 < seen / 300 < 0.88  # the exact test is a little weaker than the formula's

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infill import metrics
 from infill.preferences import judges
 from infill.preferences.candidates import Candidate
 
@@ -67,7 +68,7 @@ def test_an_unfinished_completion_does_not_stop() -> None:
     ],
 )
 def test_stubs(text: str, stub: bool) -> None:
-    assert judges.is_stub(text) == stub
+    assert metrics.is_stub(text) == stub
 
 
 def test_a_stub_that_the_author_wrote_is_no_defect() -> None:
@@ -76,9 +77,9 @@ def test_a_stub_that_the_author_wrote_is_no_defect() -> None:
 
 
 def test_a_file_that_never_parsed_does_not_blame_the_completion() -> None:
-    hole = HOLE | {"prefix": "def def (\n" + HOLE["prefix"]}
-    assert judges.fits(hole, "return (")
-    assert judges.fits(HOLE | {"language": "text"}, "return (")
+    for hole in (HOLE | {"prefix": "def def (\n" + HOLE["prefix"]}, HOLE | {"language": "text"}):
+        assert "does not parse" not in _judge("return (", hole=hole).defects
+    assert "does not parse" in _judge("return (").defects
 
 
 @given(st.text(alphabet="ab=\n ()", max_size=60), st.text(alphabet="ab=\n ()", max_size=60), st.booleans())

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from serving.predictor.completion import CompletionEngine, Piece
-from serving.predictor.text import StopFilter
 from serving.protocol import ApiError, Sampling
+from serving.stops import StopFilter
 
 log = logging.getLogger("infill.predictor")
 

@@ -1,11 +1,12 @@
-"""Limits that end an answer before the predictor does: a time, or a line with less indentation."""
+"""Limits that end an answer before the predictor does: a stop string, a time, or a line with less indentation."""
 
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from serving.stops import StopFilter
 from serving.transformer.upstream import Delta
 
 LIMIT: Final = "length"
@@ -43,6 +44,19 @@ def _indented(text: str, least: int) -> str:
         if len(line[1]) < least:
             return text[: line.start()].rstrip("\n")
     return text
+
+
+async def before(deltas: AsyncGenerator[Delta, None], stops: Sequence[str]) -> AsyncGenerator[Delta, None]:
+    """Yield `deltas` up to the first of the `stops` in their text. `deltas` is closed at the end."""
+    seen = StopFilter(stops)
+    async with aclosing(deltas):
+        async for delta in deltas:
+            text = seen.feed(delta.text)
+            if seen.stopped:
+                yield Delta(text=text, finish_reason="stop")
+                return
+            text += seen.flush() if delta.finish_reason else ""
+            yield Delta(text=text, finish_reason=delta.finish_reason, usage=delta.usage)
 
 
 async def silent(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:

@@ -28,7 +28,7 @@ from serving.http import (
 from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.access import ANYBODY, Principal
 from serving.transformer.answer import Answer, Outcome
-from serving.transformer.cut import cut, nothing, silent
+from serving.transformer.cut import before, cut, nothing, silent
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
 from serving.transformer.page import add_page
 from serving.transformer.pages import PAGES, Page
@@ -36,7 +36,7 @@ from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.request import CompletionRequest
 from serving.transformer.service import Limits, Service
-from serving.transformer.upstream import Delta, Headers, RefusedError
+from serving.transformer.upstream import MAX_STOPS, Delta, Headers, RefusedError
 
 log = logging.getLogger("kserve.infill")
 
@@ -144,6 +144,8 @@ def _deltas(
     deltas = service.upstream.deltas(packed.prompt.ids, asked, headers, salt)
     if sampling.max_tokens == 0:
         return silent(deltas)
+    if len(sampling.stop) > MAX_STOPS:
+        deltas = before(deltas, sampling.stop)
     if completion.max_ms or completion.min_indent:
         return cut(deltas, completion.max_ms, completion.min_indent)
     return deltas

@@ -109,7 +109,7 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
     return Service(
         config=config,
         packer=build_packer(config, prepared),
-        upstream=Upstream(config, stop_ids(prepared.fmt, prepared.encoder)),
+        upstream=Upstream(config, stop_ids(prepared.fmt, prepared.encoder), prepared.encoder.vocab_size),
         max_new_tokens=prepared.max_new_tokens,
         metrics=Metrics(registry),
         access=Access(config),

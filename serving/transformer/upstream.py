@@ -29,6 +29,8 @@ PAUSE_S: Final = 1.0
 MAX_CONNECTIONS: Final = 256
 MIN_TOP_P: Final = 1e-6
 """The least top-p we send: like 0, which vLLM rejects, it leaves only the most probable token."""
+MAX_STOPS: Final = 4
+"""The most stop strings that vLLM takes, like OpenAI; `cut.before` looks for all of them where there are more."""
 GONE: Final = "predictor_unavailable"
 
 
@@ -61,8 +63,10 @@ class RefusedError(ApiError):
 class Upstream:
     """A pool of connections to one predictor, without any state of a request."""
 
-    def __init__(self, config: TransformerConfig, stop_ids: tuple[int, ...]) -> None:
+    def __init__(self, config: TransformerConfig, stop_ids: tuple[int, ...], vocab_size: int) -> None:
+        """Take the model's own stop tokens and the number of tokens that it has text for."""
         self._config = config
+        self._vocab_size = vocab_size
         self._stop_ids = stop_ids
         self._context: int | None = None
         """What the predictor last told."""
@@ -153,17 +157,19 @@ class Upstream:
         optional = {
             "model": self._config.upstream_name or None,
             "seed": sampling.seed,
-            "stop": list(sampling.stop) or None,
+            "stop": list(sampling.stop[:MAX_STOPS]) or None,
             "ignore_eos": sampling.ignore_eos or None,
             "cache_salt": salt or None,  # vLLM's name for it
         }
-        stops = () if sampling.ignore_eos else self._stop_ids
+        own = () if sampling.ignore_eos else self._stop_ids
+        # vLLM refuses a token that does not exist, at which no answer could stop anyway.
+        wanted = (token for token in sampling.stop_token_ids if token < self._vocab_size)
         return {
             "prompt": ids,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": max(sampling.top_p, MIN_TOP_P),
-            "stop_token_ids": [*dict.fromkeys((*stops, *sampling.stop_token_ids))],
+            "stop_token_ids": [*dict.fromkeys((*own, *wanted))],
             "stream": True,
             "stream_options": {"include_usage": True},
             **{name: value for name, value in optional.items() if value is not None},

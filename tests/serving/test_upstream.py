@@ -159,6 +159,22 @@ def test_vllm_gets_token_ids_and_its_answer_is_understood(model: Path, pair: tup
     }
 
 
+def test_what_vllm_would_refuse_the_transformer_sees_to(pair: tuple[str, Strangers]) -> None:
+    url, strangers = pair
+    strangers.behaviour = say("200 OK", chunk("a = 1; E") + chunk("ND b") + chunk("c", "length"), STREAM)
+    strangers.requests.clear()
+    stops = [f"stop {number}" for number in range(200)]
+    body = CARET | {"stop": [*stops, "END"], "stop_token_ids": [3, 2**31 - 1]}
+    (choice,) = HTTP.post(f"{url}/v1/completions", json=body).json()["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("a = 1; ", "stop")
+    asked = json.loads(strangers.requests[0][1])
+    assert asked["stop"] == stops[:4]
+    assert 3 in asked["stop_token_ids"]
+    assert max(asked["stop_token_ids"]) < 2**31 - 1
+    (choice,) = HTTP.post(f"{url}/v1/completions", json=CARET | {"stop": stops}).json()["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("a = 1; END bc", "length")
+
+
 def test_headers_go_on_byte_by_byte_or_not_at_all(pair: tuple[str, Strangers]) -> None:
     url, strangers = pair
     strangers.behaviour = say("200 OK", chunk("a", "stop"), STREAM)

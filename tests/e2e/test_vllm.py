@@ -216,7 +216,7 @@ def test_what_it_would_refuse_is_refused_by_name(world: World, case: str) -> Non
 def test_another_vllm_may_take_its_place(
     world: World, home: Path, merged: Path, of_merged: list[list[int]], tmp_path: Path
 ) -> None:
-    """It dies in the middle of an answer; the next one has half the context and the adapter beside its base."""
+    """It dies in the middle of an answer; the next one has a quarter of the context and the adapter beside its base."""
     fields = body(120) | {"max_tokens": 128, "ignore_eos": True, "stream": True}
     with HTTP.stream("POST", f"{world.front}/v1/completions", json=fields) as stream:
         events = read_events(stream.iter_bytes())
@@ -232,14 +232,14 @@ def test_another_vllm_may_take_its_place(
 
     adapter.publish(ADAPTER, str(tmp_path / "adapter"), adapter.VLLM, BASE)
     base = adapter.adapted(BASE, add_fim=True)
-    options = ["--served-model-name", "base", "--max-model-len", str(CONTEXT // 2), "--enable-lora"]
+    options = ["--served-model-name", "base", "--max-model-len", str(CONTEXT // 4), "--enable-lora"]
     options += ["--max-lora-rank", "32", "--lora-modules", f"{NAME}={tmp_path / 'adapter'}"]
     port = int(world.engine.url.rpartition(":")[2])
     engine = world.servers.enter_context(vllm.serving(home, base, tmp_path / "log", *options, port=port))
     assert (
         world.complete(body(200, around=len(LINES))).raise_for_status().json()["usage"]["prompt_tokens"]
-        <= CONTEXT // 2 - NEW_TOKENS
+        <= CONTEXT // 4 - NEW_TOKENS
     )
-    assert HTTP.get(f"{world.front}/v1/models").json()["data"][0]["max_model_len"] == CONTEXT // 2
+    assert HTTP.get(f"{world.front}/v1/models").json()["data"][0]["max_model_len"] == CONTEXT // 4
     assert tokens(engine, merged) == of_merged
     assert tokens(engine, merged, "base") != of_merged

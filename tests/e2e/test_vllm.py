@@ -35,6 +35,8 @@ ADAPTER: Final = str(Path(__file__).parents[2] / "models" / "smollm2-135m-fim")
 NAME: Final = "infill"
 CONTEXT: Final = 2_048
 NEW_TOKENS: Final = 16
+FEW: Final = 2
+"""Prompts for the adapter on its base, which vLLM runs at a third of the speed on a CPU."""
 LINES: Final = split_lines(read_text(Path(str(importlib.resources.files("json"))) / "decoder.py"), keepends=True)
 GREEDY: Final = {"temperature": 0, "max_tokens": NEW_TOKENS}
 
@@ -89,21 +91,23 @@ def world(home: Path, merged: Path, tmp_path_factory: pytest.TempPathFactory) ->
         yield World(front=front, engine=engine, servers=stack)
 
 
-def holes(folder: Path) -> list[list[int]]:
-    """Ten prompts as token ids, a few lines each."""
+def holes(folder: Path, count: int = 10) -> list[list[int]]:
+    """Prompts as token ids, a few lines each."""
     fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
     made = []
-    for start in range(60, 260, 20):
+    for start in range(60, 60 + 20 * count, 20):
         before, after = "".join(LINES[start : start + 12]), "".join(LINES[start + 13 : start + 18])
         made.append(prompt.render(fmt, encoder.encode, FimRequest(path="a.py", prefix=before, suffix=after)).ids)
     return made
 
 
-def tokens(engine: Server, folder: Path, model: str = NAME) -> list[list[int]]:
+def tokens(engine: Server, folder: Path, model: str = NAME, count: int = 10) -> list[list[int]]:
     """What the engine writes after those prompts, without our transformer."""
     stops = list(prompt.stop_ids(prompt.load_format(folder), prompt.load_encoder(folder)))
     fields = {"model": model, **GREEDY, "stop_token_ids": stops, "return_token_ids": True}
-    answers = [HTTP.post(f"{engine.url}/v1/completions", json={"prompt": ids, **fields}) for ids in holes(folder)]
+    answers = [
+        HTTP.post(f"{engine.url}/v1/completions", json={"prompt": ids, **fields}) for ids in holes(folder, count)
+    ]
     return [answer.raise_for_status().json()["choices"][0]["token_ids"] for answer in answers]
 
 
@@ -187,7 +191,6 @@ ALLOWED: Final[dict[str, dict[str, Any]]] = {
     "a token that does not exist": {"stop_token_ids": [2**31 - 1]},
     "half a surrogate pair": {"stop": "\ud800"},
     "more tokens than there are": {"max_tokens": 10**9},
-    "no token": {"max_tokens": 0},
 }
 
 
@@ -200,6 +203,7 @@ def test_what_our_protocol_allows_vllm_takes(world: World, case: str) -> None:
 
 REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "too hot": (body(30) | {"temperature": 2.5}, "temperature"),
+    "no token": (body(30) | {"max_tokens": 0}, "max_tokens"),
     "no nucleus at all": (body(30) | {"top_p": -1}, "top_p"),
     "more than the context holds": ({"prompt": [5] * CONTEXT}, "prompt"),
     "no token of the model": ({"prompt": [10**6]}, "prompt"),
@@ -241,5 +245,5 @@ def test_another_vllm_may_take_its_place(
         <= CONTEXT // 4 - NEW_TOKENS
     )
     assert HTTP.get(f"{world.front}/v1/models").json()["data"][0]["max_model_len"] == CONTEXT // 4
-    assert tokens(engine, merged) == of_merged
-    assert tokens(engine, merged, "base") != of_merged
+    assert tokens(engine, merged, count=FEW) == of_merged[:FEW]
+    assert tokens(engine, merged, "base", FEW) != of_merged[:FEW]

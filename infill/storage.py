@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -32,6 +34,8 @@ PATHS: Final[Mapping[str, bool]] = {**LOCATION, "paths": True}
 PACKAGE: Final = "package:"
 """Prefix of the name of a base model in a Python distribution (`infill.bases`)."""
 CHUNK_BYTES: Final = 1 << 20
+UNUSED_DAYS: Final = 14
+"""Days without use after which fetched and converted models leave the cache."""
 ROW_GROUP: Final = 1_024
 """Rows of a parquet file's row group."""
 IN_MEMORY: Final = 64 << 20
@@ -360,6 +364,24 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infill"
 
 
+def cached(group: str, name: str) -> Path:
+    """Return the place of the entry `name` of a `group` in the cache, which exists if it was made before.
+
+    Marks it as used, and deletes the group's entries that nobody has used for UNUSED_DAYS.
+    """
+    folder = cache() / group
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(folder / name)
+    for entry in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process deletes it, or it belongs to somebody else
+            if time.time() - entry.stat().st_mtime > UNUSED_DAYS * 86_400:
+                doomed = folder / f".partial-{secrets.token_hex(8)}"  # so that no half-deleted entry looks whole
+                entry.rename(doomed)
+                shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
+    return folder / name
+
+
 def remove(uri: str) -> None:
     """Remove a file, or a folder and everything in it, its manifest first. Do nothing if there is none."""
     fs, path = filesystem(uri)
@@ -382,7 +404,7 @@ def fetch(uri: str) -> Path:
     with _errors("fetch", uri):
         if not fs.exists(path):
             raise InputError(f"there is nothing at {uri}; check the address")
-        target = cache() / fingerprint(uri)[:24] / PurePosixPath(path).name
+        target = cached("fetched", fingerprint(uri)[:24]) / PurePosixPath(path).name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as partial:

@@ -72,9 +72,8 @@ def fingerprint(base: str) -> str:
 
 def once(name: str, make: Callable[[Path], None]) -> Path:
     """Return the folder `name` of the cache; `make` creates it if it is missing, and it appears whole."""
-    target = storage.cache() / "bases" / f"{name}-v{VERSION}"
+    target = storage.cached("bases", f"{name}-v{VERSION}")
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
             folder = Path(scratch) / "model"
             make(folder)

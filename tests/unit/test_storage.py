@@ -118,6 +118,18 @@ def test_remote_folder_is_fetched_and_kept(tmp_path: Path, monkeypatch: pytest.M
     assert storage.fetch(remote) == first
 
 
+def test_what_nobody_uses_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folders = [storage.cached("bases", name) for name in ("used", "forgotten", ".partial-killed")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"1")
+        os.utime(folder, (0, 0))
+    assert storage.cached("bases", "used") == folders[0]
+    assert [path.name for path in folders[0].parent.iterdir()] == ["used"]
+    assert (storage.cached("bases", "used") / "weights").read_bytes() == b"1"
+
+
 def test_local_folder_is_fetched_in_place(tmp_path: Path) -> None:
     assert storage.fetch(str(tmp_path)) == tmp_path
     assert storage.fetch(f"file://{tmp_path}") == tmp_path

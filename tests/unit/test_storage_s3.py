@@ -123,7 +123,7 @@ def test_fetchers_of_one_folder_share_a_copy(s3: str, tmp_path: Path, monkeypatc
     assert len(found) == 1
     assert (found.pop() / "sub" / "weights").stat().st_size == 3_000_000
     assert storage.fetch(f"{s3}/model/manifest.json").read_text() == "{}"
-    left = [path.name for path in (tmp_path / "cache" / "infill").glob("*/*")]
+    left = [path.name for path in (tmp_path / "cache" / "infill").glob("fetched/*/*")]
     assert sorted(left) == ["manifest.json", "model"]
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 from infill import storage, tracking
 from infill.metrics import METRICS
 from infill.report import charts, learning
-from infill.report.contents import MODELS, Contents, Sample
+from infill.report.contents import Contents, Sample
+from infill.stages.table import MODELS
 
 ROWS: Final = 12
 """Maximum rows of a table of shares; all further values are one row."""

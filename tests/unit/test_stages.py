@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,11 @@ def test_stage_is_what_the_table_says(name: str) -> None:
 
 def artifact(folder: Path, name: str) -> str:
     """A finished artifact of one file."""
-    body = lambda: storage.write_json(str(folder / "file.json"), name) or {}  # noqa: E731
+
+    def body() -> dict[str, float]:
+        storage.write_json(str(folder / "file.json"), name)
+        return {}
+
     return once(stage=name, output=str(folder), body=body).uri
 
 
@@ -37,8 +42,14 @@ def test_a_stage_has_one_key(name: str, tmp_path: Path, mlflow_store: Path, monk
     code = write_repositories(tmp_path / "code", 1)
     settings = STAGES[name].settings(config.resolve("debug", {"sources": [f"dir:{code}"]}))
     inputs = {wanted: artifact(tmp_path / wanted, wanted) for wanted in STAGES[name].inputs}
-    module, calls = importlib.import_module(STAGES[name].module), []
-    monkeypatch.setattr(module, "body", lambda call: calls.append(call) or {})
+    module = importlib.import_module(STAGES[name].module)
+    calls: list[stages.Call[Any]] = []
+
+    def body(call: stages.Call[Any]) -> dict[str, float]:
+        calls.append(call)
+        return {}
+
+    monkeypatch.setattr(module, "body", body)
     monkeypatch.setattr(module, "apply", lambda _: {}, raising=False)
     address = stages.address(name, settings, inputs, str(tmp_path / "store"))
     done = stages.execute(name, settings, inputs, str(tmp_path / "store"))

@@ -22,7 +22,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from benchmarks import completions
-from infill import entry, examples, manifest, metrics, storage
+from infill import entry, manifest, metrics, storage
 from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
@@ -31,6 +31,7 @@ from infill.evaluate.results import column
 from infill.evaluate.statistics import paired_interval
 from infill.examples import read_holes, request_of
 from infill.model import context_length
+from infill.stages import execute
 
 STRATEGIES: Final = ("infill", "rag", "none")
 QUICK: Final = 20
@@ -104,7 +105,7 @@ def _newest(out: Path, stage: str) -> str:
 def _holes(config: ExamplesConfig, corpus: str, tokenizer: str) -> pa.Table:
     """Return the test holes, in the order of their ids, with context by the strategy of `config`."""
     with tempfile.TemporaryDirectory() as folder:
-        examples.run(config, corpus, tokenizer, output=folder)
+        execute("examples", config, {"corpus": corpus, "tokenizer": tokenizer}, "", output=folder)
         return read_holes(folder, "test", config.test_holes)
 
 

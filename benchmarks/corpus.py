@@ -25,8 +25,9 @@ from benchmarks import corpus_peers
 from infill import entry, storage
 from infill.cli_options import absolute_source
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, build, decide, dedup, licences, quality, shards, sources
+from infill.corpus import benchmarks, decide, dedup, licences, quality, shards, sources
 from infill.errors import ServiceError
+from infill.stages import execute
 
 REQUIREMENTS: Final = (
     "datasketch==2.0.0",
@@ -83,7 +84,7 @@ def whole(source: str, folder: Path, limit: int) -> dict[str, Any]:
         for name, home, function in STEPS:
             stack.enter_context(_timed(home, function, functools.partial(_add, seconds, name)))
         started = time.process_time()
-        metrics = build.run(config, str(folder / "corpus"))
+        metrics = execute("corpus", config, {}, "", output=str(folder / "corpus")).metrics
         total = time.process_time() - started
     seconds["other"] = total - sum(seconds.values())
     return {

@@ -8,8 +8,8 @@ from components.images import image
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def preflight(preset: str, settings: str, store: str, budget: float) -> str:
     """Fail for a run that would fail later or exceed `budget` GPU-hours; return the digest of what the run reads."""
-    from infill.pipeline_step import sentence
     from infill.preflight import check
+    from infill.stages.step import sentence
 
     with sentence("preflight"):
         return check(preset=preset, settings=settings, store=store, budget=budget)
@@ -18,6 +18,6 @@ def preflight(preset: str, settings: str, store: str, budget: float) -> str:
 @dsl.component(base_image=image("pipeline"), install_kfp_package=False)
 def finish(status: dsl.PipelineTaskFinalStatus) -> None:
     """Delete the run's remaining jobs, however the run ended."""
-    from infill.pipeline_step import finish
+    from infill.stages.step import finish
 
     finish(status.state)

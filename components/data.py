@@ -18,7 +18,7 @@ def corpus(
     corpus: dsl.Output[dsl.Dataset],
 ) -> None:
     """Read the sources and keep the documents that may be trained on."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     manifest = step("corpus", preset=preset, settings=settings, store=store, inputs={}, output=corpus.path)
     corpus.metadata.update(manifest.metrics)
@@ -34,7 +34,7 @@ def tokenizer(
     tokenizer: dsl.Output[dsl.Artifact],
 ) -> None:
     """Train the tokenizer on the corpus, or use that of the base model."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"corpus": corpus.path}
     manifest = step("tokenizer", preset=preset, settings=settings, store=store, inputs=inputs, output=tokenizer.path)
@@ -51,7 +51,7 @@ def examples(
     examples: dsl.Output[dsl.Dataset],
 ) -> None:
     """Cut syntactic holes and find their context in the same repository."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
     manifest = step("examples", preset=preset, settings=settings, store=store, inputs=inputs, output=examples.path)

@@ -10,8 +10,8 @@ import os
 from typing import Final
 
 from infill import __version__, storage
-from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InputError
+from infill.stages import RAY_STAGES
 from infill.text import read_text
 
 NAMES: Final = ("pipeline", "train", "transformer", "predictor")

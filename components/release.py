@@ -20,14 +20,14 @@ def register(
     decision: dsl.Output[dsl.Artifact],
 ) -> bool:
     """Choose the winner, test it against the gate, register it; return whether it passed the gate."""
-    from infill.pipeline_step import step
-    from infill.stages import read_decision
+    from infill.release.decision import read
+    from infill.stages.step import step
 
     models = {"model_base": model_base.path, "model_sft": model_sft.path, "model_dpo": model_dpo.path}
     records = {"evaluation_base": evaluation_base.path, "evaluation_sft": evaluation_sft.path}
     inputs = {"examples": examples.path, **models, **records, "evaluation_dpo": evaluation_dpo.path}
     manifest = step("register", preset=preset, settings=settings, store=store, inputs=inputs, output=decision.path)
-    return bool(read_decision(manifest.uri)["passed"])
+    return bool(read(manifest.uri)["passed"])
 
 
 @dsl.component(base_image=image_of("deploy"), install_kfp_package=False)
@@ -39,7 +39,7 @@ def deploy(
     deployment: dsl.Output[dsl.Artifact],
 ) -> None:
     """Write the deployment record of the model that passed the gate."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"decision": decision.path}
     step("deploy", preset=preset, settings=settings, store=store, inputs=inputs, output=deployment.path)
@@ -64,7 +64,7 @@ def report(
     report: dsl.Output[dsl.Artifact],
 ) -> None:
     """Write the run's report and summary."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     data = {"corpus": corpus.path, "tokenizer": tokenizer.path, "examples": examples.path}
     models = {"base": base.path, "sft": sft.path, "preferences": preferences.path, "dpo": dpo.path}

@@ -16,7 +16,7 @@ def pretrain(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Train the base model with file-level fill-in-the-middle, or import one."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"corpus": corpus.path, "tokenizer": tokenizer.path}
     manifest = step("pretrain", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
@@ -34,7 +34,7 @@ def sft(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Fine-tune on the middle of each hole."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"examples": examples.path, "model": base.path}
     manifest = step("sft", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
@@ -51,7 +51,7 @@ def preferences(
     preferences: dsl.Output[dsl.Dataset],
 ) -> None:
     """Sample completions, judge them, and pair the better with the worse."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"examples": examples.path, "model": model.path}
     path = preferences.path
@@ -69,7 +69,7 @@ def dpo(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Train the model to prefer the chosen completion over the rejected one."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs = {"preferences": preferences.path, "model": sft.path}
     manifest = step("dpo", preset=preset, settings=settings, store=store, inputs=inputs, output=model.path)
@@ -87,7 +87,7 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
 ) -> None:
     """Complete the holes of held-out repositories and measure the completions."""
-    from infill.pipeline_step import step
+    from infill.stages.step import step
 
     inputs, label = {"examples": examples.path, "model": model.path}, f"evaluate-{name}"
     path = evaluation.path

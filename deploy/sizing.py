@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from infill import entry, model
-from infill.cluster.sizing import PEAK, TRAINING_STAGES, UTILISATION, flops, gpus, trainer
 from infill.config import PRESETS
+from infill.stages import TRAINING_STAGES
+from infill.stages.sizing import PEAK, UTILISATION, flops, gpus, trainer
 
 GUIDE: Final = Path(__file__).parents[1] / "docs" / "operator-guide.md"
 BEGIN: Final = "<!-- python -m deploy.sizing -->"

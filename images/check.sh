@@ -34,11 +34,11 @@ holds() { # image, modules
     "$docker" run --rm --network none "${hardened[@]}" --entrypoint python "$(image "$1")" -c "import $2"
 }
 holds train 'boto3, deepspeed, ray, s3fs, torch, transformers'
-holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs, infill.cluster.stage'
+holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs, infill.stages.rayjob'
 # The work that a step does itself on a cluster must need neither torch nor Ray.
 "$docker" run --rm --network none "${hardened[@]}" "$(image pipeline)" python -c '
 import importlib
-from infill.cluster.sizing import RAY_STAGES
+from infill.stages import RAY_STAGES
 from infill.stages import STAGES
 for name in sorted(STAGES.keys() - set(RAY_STAGES)):
     importlib.import_module(STAGES[name].module)'

@@ -43,21 +43,6 @@ from infill.cli_options import (
 )
 from infill.errors import InputError
 
-STAGE_COMMANDS = {
-    ("corpus", "build"): "corpus",
-    ("tokenizer", "train"): "tokenizer",
-    ("examples", "build"): "examples",
-    ("train", "pretrain"): "pretrain",
-    ("train", "sft"): "sft",
-    ("train", "dpo"): "dpo",
-    ("preferences", "build"): "preferences",
-    ("evaluate",): "evaluate",
-    ("register",): "register",
-    ("report",): "report",
-}
-"""Stage that each command runs, by the command's words."""
-
-
 OURS = ("infill", "components", "pipelines", "serving")
 
 
@@ -140,11 +125,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _add_stages(commands: Commands) -> None:
     """Add one command per stage, with options from the table of stages."""
-    from infill.stages import STAGES
+    from infill.stages import COMMANDS
 
     groups: dict[str, Any] = {}
-    for words, name in STAGE_COMMANDS.items():
-        stage = STAGES[name]
+    for words, stage in COMMANDS.items():
         group = commands
         if len(words) > 1:
             if words[0] not in groups:
@@ -152,7 +136,7 @@ def _add_stages(commands: Commands) -> None:
                 groups[words[0]] = parser.add_subparsers(metavar="COMMAND", required=True)
             group = groups[words[0]]
         parser = command(group, words[-1], _stage, stage.about)
-        parser.set_defaults(stage=name)
+        parser.set_defaults(stage=stage)
         settings_options(parser)
         for wanted in stage.inputs:
             flag = f"--{wanted.replace('_', '-')}"
@@ -178,15 +162,12 @@ def _status(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _stage(options: argparse.Namespace) -> dict[str, Any]:
-    from infill.stages import STAGES, execute
+    from infill.stages import execute
 
     _show_progress()
-    stage = STAGES[options.stage]
-    preset = config.resolve(options.preset, settings_of(options))
-    inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
-    manifest = execute(
-        options.stage, getattr(preset, stage.settings), inputs, options.store or "", output=options.output or ""
-    )
+    settings = options.stage.settings(config.resolve(options.preset, settings_of(options)))
+    inputs = {wanted: getattr(options, wanted) for wanted in options.stage.inputs}
+    manifest = execute(options.stage.name, settings, inputs, options.store or "", output=options.output or "")
     return {"uri": manifest.uri, "digest": manifest.digest, "seconds": manifest.seconds, "metrics": manifest.metrics}
 
 
@@ -623,19 +604,17 @@ def _add_release(commands: Commands) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:
-    from infill import stages
     from infill.release import deploy
+    from infill.stages import STAGES, call_of
 
     options.set += [f"deploy.release={options.release}"] if options.release else []
-    options.stage = "deploy"
-    settings = config.resolve(options.preset, settings_of(options)).deploy
-    target = {"output": options.output or "", "store": options.store or ""}
+    options.stage = STAGES["deploy"]
+    options.decision = options.decision or deploy.decision_of_champion(options.champion)
     if not options.dry_run:
-        return _stage(options) if options.decision else deploy.champion(settings, options.champion, **target)
-    decision = options.decision or ""
-    if decision and not options.output:
-        target["output"] = stages.address("deploy", settings, {"decision": decision}, target["store"])
-    print(deploy.plan(settings, decision, options.champion or "", **target))
+        return _stage(options)
+    settings = config.resolve(options.preset, settings_of(options)).deploy
+    inputs = {"decision": options.decision}
+    print(deploy.plan(call_of("deploy", settings, inputs, options.store or "", options.output or "")))
     return None
 
 

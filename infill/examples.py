@@ -25,14 +25,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infill import manifest, storage, syntax
+from infill import storage, syntax
 from infill.config import ExamplesConfig
 from infill.context import ProjectIndex, retrieve
 from infill.errors import InfillError, InputError
 from infill.fim import Hole, syntactic_holes
 from infill.prompt import ContextItem, Encode, FimRequest, load_encoder
+from infill.stages.contract import Call
 
-STAGE: Final = "examples"
 VERSION: Final = 3
 log: Final = logging.getLogger(__name__)
 
@@ -98,30 +98,24 @@ class Repository:
         return sum(self.places.values())
 
 
-def run(config: ExamplesConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
+def body(call: Call[ExamplesConfig]) -> Mapping[str, float]:
     """Write `examples/{train,validation,test}.parquet` and `report.json`; return the number of holes by split.
 
     Deterministic in the configuration and the inputs. Raises InputError when no hole can be cut for training.
     """
-    inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
-
-    scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
-
-    def body() -> Mapping[str, float]:
-        repositories = survey(storage.join(corpus, "documents"))
-        allot(repositories, {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes})
-        shards = pack(repositories)
-        folders = [storage.join(scratch, f"{number:06d}") for number in range(len(shards))]
-        work = [
-            (config, shard, tokenizer, folder)
-            for shard, folder in zip(shards, folders, strict=True)
-            if not storage.exists(storage.join(folder, COUNTS))
-        ]
-        for done, _ in enumerate(run_all(write_shard, work), 1):
-            log.info("examples: wrote shard %d of %d", done, len(work))
-        return _finish(config, folders, output)
-
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    config, tokenizer = call.settings, call.inputs["tokenizer"]
+    repositories = survey(storage.join(call.inputs["corpus"], "documents"))
+    allot(repositories, {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes})
+    shards = pack(repositories)
+    folders = [storage.join(call.scratch, f"{number:06d}") for number in range(len(shards))]
+    work = [
+        (config, shard, tokenizer, folder)
+        for shard, folder in zip(shards, folders, strict=True)
+        if not storage.exists(storage.join(folder, COUNTS))
+    ]
+    for done, _ in enumerate(run_all(write_shard, work), 1):
+        log.info("examples: wrote shard %d of %d", done, len(work))
+    return _finish(config, folders, call.output)
 
 
 def survey(documents: str) -> list[Repository]:

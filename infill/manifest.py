@@ -202,38 +202,34 @@ def once(
     *,
     stage: str,
     version: int,
+    key: str,
     config: Any,
     inputs: Mapping[str, str],
     output: str,
     body: Callable[[], Mapping[str, float]],
-    observed: Mapping[str, str] | None = None,
-) -> dict[str, float]:
-    """Run `body`, which fills the folder `output`, unless that folder is finished for the same key; return the metrics.
-
-    `observed` is outside state that the result depends on: it is recorded with the inputs, but is not part of the key,
-    since a result's address is known before that state is read.
+) -> Manifest:
+    """Run `body`, which fills the folder `output`, unless that folder is finished for `key`; return the manifest.
 
     The folder `scratch/` is removed when `body` has ended. Raises InputError when `output` holds another artifact.
     """
     output = storage.absolute(output)
-    wanted = key(stage, version, config, inputs)
     done = find(output)
     if done is not None:
-        if done.key != wanted:
+        if done.key != key:
             raise InputError(
                 f"{output} already has another {done.stage} artifact (key {done.key}); choose another folder"
             )
-        return done.metrics
+        return done
     started = time.monotonic()
     metrics = {name: float(value) for name, value in body().items()}
     storage.remove(storage.join(output, SCRATCH))
     manifest = Manifest(
         stage=stage,
         version=version,
-        key=wanted,
+        key=key,
         uri=HERE,
         config=config_dict(config),
-        inputs={**inputs, **(observed or {})},
+        inputs=dict(inputs),
         files=_describe(output),
         metrics=metrics,
         commit=commit(),
@@ -241,7 +237,7 @@ def once(
         seconds=round(time.monotonic() - started, 3),
     )
     storage.write_json(storage.join(output, FILE_NAME), dataclasses.asdict(manifest))
-    return metrics
+    return dataclasses.replace(manifest, uri=output)
 
 
 def _describe(output: str) -> dict[str, dict[str, Any]]:

@@ -17,12 +17,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from infill import bases, stages, storage, tracking
+from infill import bases, storage, tracking
 from infill import config as configuration
 from infill.cluster import settings as cluster_settings
-from infill.cluster import sizing
 from infill.config import Preset
 from infill.errors import InfillError, InputError
+from infill.stages import RAY_STAGES, RUN, sizing
 
 PATIENCE_S: Final = 50.0
 IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"
@@ -56,7 +56,7 @@ def check(*, preset: str, settings: str, store: str, budget: float) -> str:
     if problems:
         numbered = "; ".join(f"({number}) {each}" for number, each in enumerate(problems, 1))
         raise InputError(problems[0] if len(problems) == 1 else f"{len(problems)} problems: {numbered}")
-    if run := os.environ.get(stages.RUN, ""):
+    if run := os.environ.get(RUN, ""):
         tracking.parent_run(f"infill-{preset}", run, tags={"infill.preset": preset}, config=config)
     return digest
 
@@ -152,14 +152,14 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
                 "ConfigMap infill-cluster sets it"
             )
         return
-    if not os.environ.get(stages.RUN):
-        yield f"{stages.RUN} is not set: this step does not belong to a compiled pipeline; compile the pipeline again"
+    if not os.environ.get(RUN):
+        yield f"{RUN} is not set: this step does not belong to a compiled pipeline; compile the pipeline again"
         return
     from infill.cluster import api, preflight  # with the kubernetes client
 
     jobs = [
         settings.job(
-            run=os.environ[stages.RUN],
+            run=os.environ[RUN],
             stage=stage,
             config_hash="preflight",
             entrypoint=("true",),
@@ -167,7 +167,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
             groups=sizing.groups(preset, config, stage),
             driver_gpus=sizing.driver_gpus(preset, config, stage),
         )
-        for stage in sizing.RAY_STAGES
+        for stage in RAY_STAGES
     ]
     connected = api.connect()
     if problems := preflight.problems(connected, jobs):

@@ -10,7 +10,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from infill import bases, manifest, prompt, storage
+from infill import bases, prompt, storage
 from infill.bases.pre_tokenizers import PATTERN
 from infill.config import TokenizerConfig
 from infill.errors import InputError
+from infill.stages.contract import Call
 
-STAGE: Final = "tokenizer"
 VERSION: Final = 1
 
 HELD_OUT_BYTES: Final = 5_000_000
@@ -35,29 +34,14 @@ CHECKPOINT_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "
 METRICS: Final = ("vocab_size", "bytes_per_token", "round_trip", "unused_share", "tokens")
 
 
-def run(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
-    """Write the tokenizer for `corpus` to the folder `output`; return the metrics.
+def body(call: Call[TokenizerConfig]) -> Mapping[str, float]:
+    """Write the tokenizer for the corpus; return the metrics.
 
     Metrics: `vocab_size`; on held-out repositories `bytes_per_token`, `round_trip` (share of documents that decode to
     themselves) and `unused_share` (of the vocabulary); `tokens`, an estimate for the train split. Raises InputError
     when the base model has no tokenizer, or one without fill-in-the-middle tokens.
     """
-    inputs = {"corpus": manifest.digest_of(corpus)} | external(config)
-    body = partial(_build, config, corpus, output)
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
-
-
-def external(config: TokenizerConfig) -> dict[str, str]:
-    """Return the digest of the base model's tokenizer, which the stage reads besides the corpus; empty without one."""
-    if not config.base_model:
-        return {}
-    digest = hashlib.sha256()
-    for name, data in sorted(_imported(config).items()):
-        digest.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\0".encode())
-    return {"base_model": digest.hexdigest()}
-
-
-def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float]:
+    config, corpus, output = call.settings, call.inputs["corpus"], call.output
     files = _imported(config) if config.base_model else _trained(config, corpus)
     encoder = prompt.Encoder(json.loads(files["tokenizer.json"]))
     report = measure(encoder, corpus, seed=config.seed)
@@ -69,6 +53,16 @@ def _build(config: TokenizerConfig, corpus: str, output: str) -> dict[str, float
         storage.write_bytes(storage.join(output, name), data)
     storage.write_json(storage.join(output, "report.json"), report)
     return {name: float(report[name]) for name in METRICS}
+
+
+def outside(config: TokenizerConfig, _: Mapping[str, str]) -> dict[str, str]:
+    """Return the digest of the base model's tokenizer, which the stage reads besides the corpus; empty without one."""
+    if not config.base_model:
+        return {}
+    digest = hashlib.sha256()
+    for name, data in sorted(_imported(config).items()):
+        digest.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\0".encode())
+    return {"base_model": digest.hexdigest()}
 
 
 # Training

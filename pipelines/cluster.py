@@ -16,9 +16,8 @@ from kfp import dsl, kubernetes
 from infill import storage
 from infill.api_key import KEY_VARIABLE
 from infill.cluster import settings as cluster_settings
-from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InputError
-from infill.stages import RUN, STAGES
+from infill.stages import RAY_STAGES, RUN, STAGES
 from infill.text import read_text
 
 VALUES: Final = "INFILL_VALUES"

@@ -6,6 +6,7 @@ from kfp import compiler, dsl
 
 from components.around import finish, preflight
 from components.release import report
+from infill.stages import MODELS
 from pipelines.cluster import on_cluster
 from pipelines.release import release
 from pipelines.train import train
@@ -33,7 +34,7 @@ def infill(
     with dsl.ExitHandler(last, name="run"):
         checked = on_cluster(preflight(**run, budget=budget), retries=0).set_caching_options(enable_caching=False)
         trained = train(**run, content=checked.output).outputs
-        names = ("base", "sft", "dpo", "evaluation_base", "evaluation_sft", "evaluation_dpo", "examples")
+        names = ("examples", *MODELS, *(f"evaluation_{name}" for name in MODELS))
         decision = release(**run, **{name: trained[name] for name in names}).output
         on_cluster(report(**run, **trained, decision=decision))
 

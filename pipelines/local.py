@@ -18,8 +18,8 @@ import yaml
 from infill import config as configuration
 from infill import manifest, ray_session, storage, tracking
 from infill.errors import InfillError, InputError
-from infill.pipeline_step import RUN_PID
 from infill.report import SUMMARY_FILE, read_summary
+from infill.stages.step import RUN_PID
 from infill.text import read_text
 from pipelines.console import Console
 from pipelines.full import compile_pipeline

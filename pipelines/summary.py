@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infill import manifest
-from infill.stages import EVALUATED, STAGES
+from infill.stages import MODELS, STAGES
 
 SHOWN: Final = ("kk", "exact_match", "edit_similarity", "chrf", "over_generation", "under_generation", "eot_rate")
 """The metrics in the table; the report has all."""
@@ -66,11 +66,11 @@ def _training(summary: Mapping[str, Any]) -> Table:
 def _place(name: str) -> tuple[int, int]:
     """Return the position of a stage in the table of stages; an evaluation's name ends with its model's."""
     stage, _, model = name.partition("-")
-    return list(STAGES).index(stage), [*EVALUATED, model].index(model)
+    return list(STAGES).index(stage), [*MODELS, model].index(model)
 
 
 def _evaluation(summary: Mapping[str, Any]) -> Table:
-    models = [name for name in EVALUATED if name in summary["evaluation"]]
+    models = [name for name in MODELS if name in summary["evaluation"]]
     table = Table("metric", *models, title="held-out holes: percent, with 95 % intervals")
     for metric in SHOWN:
         figures = [summary["evaluation"][model].get(metric) for model in models]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from kfp import dsl
 
 from components import data, training
+from infill.stages import MODELS
 from pipelines.cluster import on_cluster
 
 
@@ -40,7 +41,7 @@ def train(preset: str, settings: str, store: str, content: str) -> Trained:
         name: on_cluster(training.evaluate(**run, name=name, examples=examples, model=model))
         .set_display_name(f"evaluate-{name}")
         .output
-        for name, model in (("base", base), ("sft", sft), ("dpo", dpo))
+        for name, model in zip(MODELS, (base, sft, dpo), strict=True)
     }
     return Trained(
         corpus=corpus,
@@ -50,7 +51,5 @@ def train(preset: str, settings: str, store: str, content: str) -> Trained:
         sft=sft,
         preferences=preferences,
         dpo=dpo,
-        evaluation_base=evaluations["base"],
-        evaluation_sft=evaluations["sft"],
-        evaluation_dpo=evaluations["dpo"],
+        **{f"evaluation_{name}": evaluation for name, evaluation in evaluations.items()},
     )

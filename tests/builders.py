@@ -8,9 +8,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
+
+from infill import manifest
+from infill.manifest import Manifest
 
 SAMPLE: Final = '''"""{module} of {repo}: helpers round {noun}s."""
 
@@ -181,9 +184,34 @@ def _write_tokenizer(folder: Path, vocab_size: int) -> None:
     (folder / "prompt_format.json").write_text(json.dumps(prompt.infill_format().to_json()), encoding="utf-8")
 
 
+def run_stage(name: str, settings: Any, *places: str, output: str = "") -> dict[str, float]:
+    """Run a stage as the command line does, and return its metrics.
+
+    `places` are the URIs of its inputs, in the order of the table, and then, unless it is `output`, its own folder.
+    """
+    from infill.stages import STAGES, execute
+
+    *inputs, folder = (*places, output) if output else places
+    named = dict(zip(STAGES[name].inputs, inputs, strict=True))
+    return execute(name, settings, named, "", output=folder).metrics
+
+
+def once(
+    *,
+    stage: str,
+    version: int = 1,
+    config: Any = None,
+    inputs: Mapping[str, str] | None = None,
+    output: str,
+    body: Callable[[], Mapping[str, float]],
+) -> Manifest:
+    """Run `body` under a manifest, as the runner of stages does."""
+    config, inputs = config or _Built(name=stage), inputs or {}
+    key = manifest.key(stage, version, config, inputs)
+    return manifest.once(stage=stage, version=version, key=key, config=config, inputs=inputs, output=output, body=body)
+
+
 def _stage_folder(folder: Path, stage: str, body: Callable[[], Mapping[str, float]]) -> str:
     """Run `body` under a manifest, as the stage itself would."""
-    from infill import manifest
-
-    manifest.once(stage=stage, version=1, config=_Built(name=folder.name), inputs={}, output=str(folder), body=body)
+    once(stage=stage, config=_Built(name=folder.name), output=str(folder), body=body)
     return str(folder)

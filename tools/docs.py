@@ -17,6 +17,7 @@ from typing import Any, Final, get_type_hints
 
 from infill import cli, config, entry
 from infill.config import settings
+from infill.stages import STAGES
 from serving.predictor.config import PredictorConfig
 from serving.transformer.config import TransformerConfig
 from serving.transformer.fields import Field, Fields
@@ -33,6 +34,7 @@ COLUMN: Final = 32
 HELP_COLUMNS: Final = "100"
 """Width of the help texts, whatever terminal the page is generated in."""
 ARCHITECTURE: Final = DOCS / "explanation" / "architecture.md"
+ARTIFACTS: Final = DOCS / "reference" / "artifacts.md"
 HTTP_API: Final = DOCS / "reference" / "http-api.md"
 
 
@@ -42,6 +44,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "cli.md": command_line(),
         DOCS / "reference" / "settings.md": all_settings(),
         HTTP_API: http_api(HTTP_API.read_text(encoding="utf-8")),
+        ARTIFACTS: with_part(ARTIFACTS.read_text(encoding="utf-8"), "stages", all_stages()),
         ARCHITECTURE: with_part(
             ARCHITECTURE.read_text(encoding="utf-8"), "tree", "```text\n" + "\n".join(tree()) + "\n```\n"
         ),
@@ -72,6 +75,18 @@ def commands(
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
                 yield from commands(inner, (*words, name))
+
+
+def all_stages() -> str:
+    """Return the table of stages: command, inputs, where each runs on a cluster, and what it does."""
+    rows = [
+        f"| {name} | `infill {' '.join(stage.command or (name,))}` | {', '.join(stage.inputs) or 'sources'} |"
+        f" {stage.where.value} | {cell(stage.about)} |"
+        for name, stage in STAGES.items()
+    ]
+    return "\n".join(
+        ["| stage | command | inputs | on a cluster | what it does |", "| --- | --- | --- | --- | --- |", *rows, ""]
+    )
 
 
 def all_settings() -> str:

@@ -19,9 +19,9 @@ from infill import entry, tracking
 from infill.cli_options import number
 from infill.cluster.api import Api, connect
 from infill.cluster.job import RUN_LABEL, STAGE_LABEL, label_value
-from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InfillError, ServiceError
 from infill.release import frame, readiness, registry, rollout, route
+from infill.stages import RAY_STAGES
 
 PROMPT = {"prompt": "def area(width, height):\n    return ", "suffix": "\n", "path": "a.py", "max_tokens": 8}
 

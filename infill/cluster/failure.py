@@ -73,7 +73,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "refused": Kind(
         exit_code=33,
         sentence="the cluster does not admit the job's pods ({detail}): change that policy, limit range or webhook, or "
-        "the pods' sizes in infill/cluster/sizing.py",
+        "the pods' sizes in infill/stages/sizing.py",
     ),
     "crash": Kind(exit_code=34, sentence="a container fails repeatedly ({detail})"),
     "unknown": Kind(exit_code=31, sentence="the RayJob failed ({detail}): see `kubectl describe rayjob`"),

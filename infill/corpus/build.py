@@ -22,8 +22,8 @@ from infill.corpus import benchmarks, datasheet, decide, opt_out, quality, shard
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
+from infill.stages.contract import Call
 
-STAGE: Final = "corpus"
 VERSION: Final = 8
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
@@ -37,7 +37,7 @@ def fingerprint(config: CorpusConfig) -> str:
     return sources.fingerprint(config.sources)
 
 
-def external(config: CorpusConfig) -> dict[str, str]:
+def outside(config: CorpusConfig, _: Mapping[str, str]) -> dict[str, str]:
     """What the stage reads besides artifacts: sources, opt-outs, earlier corpora and benchmarks as they are now."""
     opted_out = {"opt_out": opt_out.digest(config.opt_out)} if config.opt_out else {}
     places = benchmarks.places(config)
@@ -49,20 +49,14 @@ def _earlier(config: CorpusConfig) -> dict[str, str]:
     return {f"earlier_{number}": manifest.digest_of(uri) for number, uri in enumerate(config.earlier)}
 
 
-def run(config: CorpusConfig, output: str) -> dict[str, float]:
-    """Build the corpus in the folder `output`; return its counts.
+def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
+    """Build the corpus; return its counts.
 
     Metrics: `documents_kept`, `documents_removed`, `bytes_read`, `bytes_kept`, `repositories` (with a document),
     `repositories_empty`, and `removed_<reason>`. A killed run goes on where it was. Raises InputError when nothing is
     kept, with the counts by reason.
     """
-    inputs = external(config)
-    key = manifest.key(STAGE, VERSION, config, inputs)
-    body = partial(_build, config, output, storage.join(output, manifest.SCRATCH, key))
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
-
-
-def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
+    config, output, scratch = call.settings, call.output, call.scratch
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
         for name in ("documents", "redacted", "removed", "signatures", manifest.SCRATCH):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from infill import manifest, storage
+from infill import storage
 from infill.config import PreferencesConfig
 from infill.errors import InputError, ServiceError
 from infill.evaluate.generation import ENGINE, Generator
@@ -22,10 +22,10 @@ from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
 from infill.preferences.llm import KEY, LlmJudge
 from infill.preferences.pairs import Pair, echo, pairs
+from infill.stages.contract import Call
 
 log = logging.getLogger(__name__)
 
-STAGE: Final = "preferences"
 VERSION: Final = 2
 
 CHUNK_HOLES: Final = 32
@@ -45,22 +45,17 @@ SCHEMA: Final = pa.schema(
 """One row per pair; `id` is the hole's id and the pair's kind."""
 
 
-def run(config: PreferencesConfig, examples: str, model: str, output: str) -> dict[str, float]:
+def body(call: Call[PreferencesConfig]) -> Mapping[str, float]:
     """Write `pairs.parquet` and `report.json`; return the numbers of holes, samples, and pairs by kind.
 
     Raises InputError when there are no train holes, ServiceError when an LLM judge is unreachable or its answers are
     unusable.
     """
-    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
-    scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
-
-    def body() -> Mapping[str, float]:
-        holes = read_holes(examples, "train", config.holes).to_pylist()
-        if not holes:
-            raise InputError(f"{examples} has no train holes to sample for; run the examples stage on a larger corpus")
-        return _finish(config, holes, _chunks(config, holes, model, scratch), output)
-
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    config, examples = call.settings, call.inputs["examples"]
+    holes = read_holes(examples, "train", config.holes).to_pylist()
+    if not holes:
+        raise InputError(f"{examples} has no train holes to sample for; run the examples stage on a larger corpus")
+    return _finish(config, holes, _chunks(config, holes, call.inputs["model"], call.scratch), call.output)
 
 
 def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model: str, scratch: str) -> list[str]:

@@ -6,86 +6,76 @@ match it each time the stage runs (`rollout`).
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from infill import manifest, prompt, storage
 from infill.cluster import settings as cluster_settings
 from infill.config import DeployConfig
 from infill.errors import InputError
+from infill.release import decision as decisions
 from infill.release import registry
 from infill.release.registry import Version
-from infill.release.stage import DECISION_FILE
+from infill.stages.contract import Call
 
-STAGE: Final = "deploy"
-VERSION: Final = 1
+if TYPE_CHECKING:
+    from infill.release import rollout
+
+VERSION: Final = 2
 
 RECORD_FILE: Final = "deployment.json"
 DEFAULT_RELEASE: Final = "completions"
 
 
-def run(config: DeployConfig, decision: str, *, output: str) -> dict[str, float]:
-    """Write deployment.json for the model that `decision` released, and deploy it if there is a cluster.
+def body(call: Call[DeployConfig]) -> Mapping[str, float]:
+    """Write deployment.json for the model that the decision released.
 
     Every file of the model is compared with its manifest, and the manifest with the evaluation. Raises InputError when
-    the gate refused, the model is not the evaluated one, or (on a cluster) another version is now the champion; and the
-    errors of `rollout.deploy`.
+    the gate refused, the model is not the evaluated one, or (on a cluster) another version is now the champion.
     """
-    release = release_of(config)
-    decided = _read(decision)
-    version = _champion_of(decided) if release else None
-
-    def body() -> Mapping[str, float]:
-        sha256 = storage.sha256(storage.join(decision, DECISION_FILE))
-        model = manifest.follow(decided, "model", decision)
-        record = _record(config, model, decided["model_digest"], decided["prompt_format_hash"], sha256, output)
-        storage.write_json(storage.join(output, RECORD_FILE), record)
-        return {"deployed": 1.0}
-
-    inputs = {"decision": manifest.digest_of(decision)}
-    metrics = manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
-    return metrics if version is None else metrics | _roll_out(release, version, output)
+    _check_champion(call)
+    storage.write_json(storage.join(call.output, RECORD_FILE), _record_of_decision(call))
+    return {"deployed": 1.0}
 
 
-def champion(config: DeployConfig, name: str, *, output: str = "", store: str = "") -> dict[str, Any]:
-    """Deploy the champion of the registered model `name`; return its record, with the record's own URI as `uri`.
+def apply(call: Call[DeployConfig]) -> Mapping[str, float]:
+    """Update the cluster, if there is one, to serve the record. Raises the errors of `body` and `rollout.deploy`."""
+    version = _check_champion(call)
+    if version is None:
+        return {}
+    from infill.cluster.api import connect  # with the kubernetes client
+    from infill.release import rollout
 
-    The record is written to the folder `output`, by default its address in the store. Raises InputError when there is
-    no champion or its model is not the evaluated one, and the errors of `rollout.deploy`.
+    return rollout.deploy(connect(), release_of(call.settings), _target(call, version))
+
+
+def plan(call: Call[DeployConfig]) -> str:
+    """Return as text what the stage would do; change nothing. Raises the errors of the stage."""
+    version, record = _check_champion(call), _record_of_decision(call)
+    if version is None:
+        target = storage.join(call.output, RECORD_FILE)
+        return f"{target} would name {record['model_uri']} (digest {record['model_digest']}); no cluster is configured"
+    from infill.cluster.api import connect
+    from infill.release import rollout
+
+    return rollout.plan(connect(), release_of(call.settings), _target(call, version))
+
+
+def decision_of_champion(name: str) -> str:
+    """Return the folder of the decision by which the champion of the registered model `name` was registered.
+
+    Raises InputError when there is no champion, or it is not the evaluated one, or its decision was changed.
     """
     version = registry.champion(name)
     if version is None:
         raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
     _check_evaluation(version)
-    output = output or address(config, version, store)
-    record = _record_of(config, version, output)
-    storage.write_json(storage.join(output, RECORD_FILE), record)
-    release = release_of(config)
-    figures = _roll_out(release, version, output) if release else {}
-    return {"uri": storage.join(output, RECORD_FILE), **record, **figures}
-
-
-def plan(config: DeployConfig, decision: str, name: str, *, output: str = "", store: str = "") -> str:
-    """Return as text what `run` (with a decision) or `champion` (with a name) would do; change nothing."""
-    decided = _read(decision) if decision else None
-    version = _champion_of(decided) if decided else registry.champion(name)
-    if version is None:
-        raise InputError(f"the registered model {name!r} has no champion; run the pipeline first")
-    _check_evaluation(version)
-    target = storage.join(output or address(config, version, store), RECORD_FILE)
-    _record_of(config, version, storage.parent(target))
-    release = release_of(config)
-    if not release:
-        return f"{target} would name {version.model_uri} (digest {version.model_digest}); no cluster is configured"
-    from infill.cluster.api import connect
-    from infill.release import rollout
-
-    return rollout.plan(connect(), release, rollout.Target(version=version, record=target))
-
-
-def address(config: DeployConfig, version: Version, store: str) -> str:
-    """Return the URI of the record of a registered version, which depends on the record's content."""
-    inputs = {"model": version.model_digest, "decision": version.tags.get(registry.DECISION, "")}
-    return storage.join(store, STAGE, manifest.key(STAGE, VERSION, config, inputs))
+    folder = version.tags.get(registry.DECISION_URI, "")
+    if not folder or decisions.digest(folder) != version.tags.get(registry.DECISION):
+        raise InputError(
+            f"{name} version {version.version} was not registered by the decision at {folder or 'any known place'};"
+            " register the model again"
+        )
+    return folder
 
 
 def release_of(config: DeployConfig) -> str:
@@ -110,23 +100,31 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
 
 def _read(decision: str) -> dict[str, Any]:
     """Return the gate's decision. Raises InputError when the gate refused."""
-    decided: dict[str, Any] = storage.read_json(storage.join(decision, DECISION_FILE))
-    if decided["passed"] is not True:
-        raise InputError(f"the gate refused {decided['winner']}, so it is not deployed: {decided['reason']}")
-    return decided
+    value = decisions.read(decision)
+    if value["passed"] is not True:
+        raise InputError(f"the gate refused {value['winner']}, so it is not deployed: {value['reason']}")
+    return value
 
 
-def _champion_of(decided: Mapping[str, Any]) -> Version:
-    """Return the champion. Raises InputError unless the decision registered it and its evaluation is of its model."""
-    name, number = decided["registered"]["name"], decided["registered"]["version"]
-    now = registry.champion(name)
-    if now is None or now.version != number:
-        who = "has no champion" if now is None else f"has version {now.version} as its champion"
+def _check_champion(call: Call[DeployConfig]) -> Version | None:
+    """Return the version to deploy to the cluster; None if there is no cluster.
+
+    Raises InputError when the gate refused; on a cluster, also unless the decision is about the champion, and the
+    champion's evaluation of its model.
+    """
+    decision = _read(call.inputs["decision"])
+    if not release_of(call.settings):
+        return None
+    name, digest = decision["name"], decision["model_digest"]
+    champion = registry.champion(name)
+    if champion is None or champion.model_digest != digest:
+        who = "has no champion" if champion is None else f"has version {champion.version} as its champion"
         raise InputError(
-            f"the decision is about version {number} of {name}, which now {who}: deploy the champion, or run again"
+            f"the decision is about the model {digest[:12]} of {name}, which now {who}: deploy the champion, or run"
+            " again"
         )
-    _check_evaluation(now)
-    return now
+    _check_evaluation(champion)
+    return champion
 
 
 def _check_evaluation(version: Version) -> None:
@@ -156,13 +154,23 @@ def _check_evaluation(version: Version) -> None:
         )
 
 
-def _roll_out(release: str, version: Version, output: str) -> dict[str, float]:
-    """Update the cluster to serve the record in `output`."""
-    from infill.cluster.api import connect  # with the kubernetes client
-    from infill.release import rollout
+def _target(call: Call[DeployConfig], version: Version) -> "rollout.Target":
+    from infill.release import rollout  # with the kubernetes client
 
-    target = rollout.Target(version=version, record=storage.join(output, RECORD_FILE))
-    return rollout.deploy(connect(), release, target)
+    return rollout.Target(version=version, record=storage.join(call.output, RECORD_FILE))
+
+
+def _record_of_decision(call: Call[DeployConfig]) -> dict[str, Any]:
+    folder = call.inputs["decision"]
+    decision = _read(folder)
+    return _record(
+        call.settings,
+        manifest.follow(decision, "model", folder),
+        decision["model_digest"],
+        decision["prompt_format_hash"],
+        decisions.digest(folder),
+        call.output,
+    )
 
 
 def _record_of(config: DeployConfig, version: Version, output: str) -> dict[str, Any]:

@@ -7,13 +7,11 @@ is missing, not finite, or measured on another model or other holes stops the re
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from infill.config import RegisterConfig
 from infill.evaluate.statistics import paired_interval
-
-STAGES: Final = ("base", "sft", "dpo")
-"""The candidates in the order of their training; a tie goes to the earlier one."""
+from infill.stages.table import MODELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +89,17 @@ def _value(record: Record, metric: str) -> float:
 
 def _winner(metric: str, candidates: Mapping[str, Record]) -> str:
     """Return the candidate with the highest value, the earliest of equals; `base` if nothing was measured."""
-    measured = [name for name in STAGES if name in candidates and math.isfinite(_value(candidates[name], metric))]
-    return max(measured, key=lambda name: _value(candidates[name], metric), default=STAGES[0])
+    measured = [name for name in MODELS if name in candidates and math.isfinite(_value(candidates[name], metric))]
+    return max(measured, key=lambda name: _value(candidates[name], metric), default=MODELS[0])
 
 
 def _problems(config: RegisterConfig, candidates: Mapping[str, Record], digests: Mapping[str, str]) -> list[str]:
     """Return why the candidates cannot be judged; empty if they can."""
-    missing = [name for name in STAGES if name not in candidates]
+    missing = [name for name in MODELS if name not in candidates]
     if missing:
-        return [f"There is no evaluation of {' and '.join(missing)}; evaluate all of {', '.join(STAGES)}."]
+        return [f"There is no evaluation of {' and '.join(missing)}; evaluate all of {', '.join(MODELS)}."]
     problems: list[str] = []
-    for name in STAGES:
+    for name in MODELS:
         record, digest = candidates[name], digests.get(name, "")
         if not digest or record.model_digest != digest:
             problems.append(
@@ -129,12 +127,12 @@ def _record_problems(config: RegisterConfig, name: str, record: Record) -> list[
 
 
 def _benchmark_problems(candidates: Mapping[str, Record]) -> list[str]:
-    first = candidates[STAGES[0]]
+    first = candidates[MODELS[0]]
     return [
         f"{name} was evaluated on benchmark {_short(candidates[name].benchmark_digest)} with"
-        f" {len(candidates[name].scores)} holes, {STAGES[0]} on {_short(first.benchmark_digest)} with"
+        f" {len(candidates[name].scores)} holes, {MODELS[0]} on {_short(first.benchmark_digest)} with"
         f" {len(first.scores)}; evaluate them on the same holes."
-        for name in STAGES
+        for name in MODELS
         if not _same_holes(candidates[name], first)
     ]
 
@@ -150,11 +148,11 @@ def _champion_problems(
             f"The champion's evaluation is of model {_short(champion.model_digest)}, but the registry says"
             f" {_short(digest)}."
         )
-    if STAGES[0] in candidates and not _same_holes(champion, candidates[STAGES[0]]):
+    if MODELS[0] in candidates and not _same_holes(champion, candidates[MODELS[0]]):
         problems.append(
             f"The champion was evaluated on benchmark {_short(champion.benchmark_digest)} with"
             f" {len(champion.scores)} holes, the candidates on"
-            f" {_short(candidates[STAGES[0]].benchmark_digest)} with {len(candidates[STAGES[0]].scores)}."
+            f" {_short(candidates[MODELS[0]].benchmark_digest)} with {len(candidates[MODELS[0]].scores)}."
         )
     return problems
 
@@ -196,9 +194,9 @@ def _bounds_held(config: RegisterConfig) -> str:
 
 
 def _why_winner(metric: str, winner: str, candidates: Mapping[str, Record]) -> str:
-    values = ", ".join(f"{name} {_value(candidates[name], metric):.4f}" for name in STAGES)
+    values = ", ".join(f"{name} {_value(candidates[name], metric):.4f}" for name in MODELS)
     best = _value(candidates[winner], metric)
-    tied = [name for name in STAGES if name != winner and _value(candidates[name], metric) == best]
+    tied = [name for name in MODELS if name != winner and _value(candidates[name], metric) == best]
     if tied:
         return f"{winner} ties with {' and '.join(tied)} in {metric} ({values}), and the earliest wins."
     return f"{winner} has the highest {metric} ({values})."

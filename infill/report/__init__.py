@@ -7,69 +7,36 @@ from typing import Any, Final
 from infill import manifest, storage, tracking
 from infill.config import ReportConfig
 from infill.report.contents import Artifacts, Contents, read
+from infill.stages.contract import Call
 
-STAGE: Final = "report"
-VERSION: Final = 2
+VERSION: Final = 3
 
 REPORT_FILE: Final = "report.html"
 SUMMARY_FILE: Final = "summary.json"
 
 
-def external(_: ReportConfig) -> dict[str, str]:
+def outside(_config: ReportConfig, _digests: Mapping[str, str]) -> dict[str, str]:
     """Return what the report depends on besides its inputs: the pipeline's MLflow run, which it names."""
     return {"mlflow_run": os.environ.get(tracking.PARENT_RUN, "")}
 
 
-def run(
-    config: ReportConfig,
-    corpus: str,
-    tokenizer: str,
-    base: str,
-    examples: str,
-    sft: str,
-    preferences: str,
-    dpo: str,
-    evaluation_base: str,
-    evaluation_sft: str,
-    evaluation_dpo: str,
-    decision: str,
-    *,
-    output: str,
-) -> dict[str, float]:
+def body(call: Call[ReportConfig]) -> Mapping[str, float]:
     """Write report.html and summary.json; log the report and the metrics to the pipeline's MLflow run.
 
     Returns the winner's metrics, `gate_passed`, `documents_kept`, `bytes_per_token`, and `seconds` of all stages.
     """
-    uris = {
-        "corpus": corpus,
-        "tokenizer": tokenizer,
-        "base": base,
-        "examples": examples,
-        "sft": sft,
-        "preferences": preferences,
-        "dpo": dpo,
-        "evaluation_base": evaluation_base,
-        "evaluation_sft": evaluation_sft,
-        "evaluation_dpo": evaluation_dpo,
-        "decision": decision,
-    }
-    artifacts: Artifacts = {_stage_of(name): uri for name, uri in uris.items()}
-    inputs = {name: manifest.digest_of(uri) for name, uri in uris.items()} | external(config)
+    from infill.report import page
 
-    def body() -> Mapping[str, float]:
-        from infill.report import page
-
-        contents = read(artifacts)
-        report = storage.join(output, REPORT_FILE)
-        tracker = tracking.current()
-        run_id = tracker.parent_id or tracker.run_id
-        storage.write_bytes(report, page.render(config.title, contents, run_id, output).encode())
-        storage.write_json(storage.join(output, SUMMARY_FILE), summary(contents, artifacts["register"], output, run_id))
-        figures = conclusion(contents)
-        tracker.conclude(figures, storage.fetch(report))
-        return figures
-
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    artifacts: Artifacts = {_stage_of(name): uri for name, uri in call.inputs.items()}
+    contents, output = read(artifacts), call.output
+    report = storage.join(output, REPORT_FILE)
+    tracker = tracking.current()
+    run_id = tracker.parent_id or tracker.run_id
+    storage.write_bytes(report, page.render(call.settings.title, contents, run_id, output).encode())
+    storage.write_json(storage.join(output, SUMMARY_FILE), summary(contents, artifacts["register"], output, run_id))
+    figures = conclusion(contents)
+    tracker.conclude(figures, storage.fetch(report))
+    return figures
 
 
 def _stage_of(name: str) -> str:

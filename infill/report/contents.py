@@ -8,12 +8,12 @@ from typing import Any, Final
 from infill import manifest, storage
 from infill.examples import read_holes
 from infill.manifest import Manifest
+from infill.release import decision as decisions
+from infill.stages.table import MODELS, TRAINING_STAGES
 
 Artifacts = dict[str, str]
 """URI of each stage's artifact by the stage's name in MLflow, in the order of the pipeline."""
 
-TRAINED: Final = ("pretrain", "sft", "dpo")
-MODELS: Final = ("base", "sft", "dpo")
 SAMPLES: Final = 6
 """Number of holes whose completions are shown."""
 
@@ -59,12 +59,12 @@ def read(artifacts: Artifacts) -> Contents:
         name: storage.read_json(storage.join(artifacts[name], "report.json"))
         for name in ("corpus", "tokenizer", "examples", "preferences")
     }
-    decision = storage.read_json(storage.join(artifacts["register"], "decision.json"))
+    decision = decisions.read(artifacts["register"])
     evaluations = {name: artifacts[f"evaluate-{name}"] for name in MODELS}
     return Contents(
         **reports,
-        histories={name: _rows(artifacts[name], "history.jsonl") for name in TRAINED},
-        learning={name: _rows(artifacts[name], "samples.jsonl") for name in TRAINED},
+        histories={name: _rows(artifacts[name], "history.jsonl") for name in TRAINING_STAGES},
+        learning={name: _rows(artifacts[name], "samples.jsonl") for name in TRAINING_STAGES},
         records={name: storage.read_json(storage.join(uri, "record.json")) for name, uri in evaluations.items()},
         decision=decision,
         stages={name: manifest.load(uri) for name, uri in artifacts.items()},

@@ -10,7 +10,8 @@ from typing import Any, Final
 from infill import storage, tracking
 from infill.metrics import METRICS
 from infill.report import charts, learning
-from infill.report.contents import MODELS, Contents, Sample
+from infill.report.contents import Contents, Sample
+from infill.stages.table import MODELS
 
 ROWS: Final = 12
 """Maximum rows of a table of shares; all further values are one row."""
@@ -101,8 +102,8 @@ def _head(title: str, contents: Contents) -> str:
     won = contents.records[decision["winner"]]["metrics"][metric]
     passed = decision["passed"]
     verdict = "passed the gate" if passed else "was refused by the gate"
-    registered, finished = decision["registered"], contents.stages["register"].created
-    where = f" It is version {registered['version']} of {registered['name']}." if registered else ""
+    finished = contents.stages["register"].created
+    where = f" It is registered in MLflow as a version of {decision['name']}." if passed else ""
     tiles = {
         f"{metric} of {decision['winner']}": f"{won['value']:.3f}",
         "documents kept": f"{contents.corpus['documents_kept']:,}",

@@ -15,11 +15,12 @@ from typing import Final
 import pyarrow as pa
 import torch
 
-from infill import manifest, model, prompt, storage
+from infill import model, prompt, storage
 from infill.config import DpoConfig, TrainConfig
 from infill.context import packing
 from infill.errors import InputError
 from infill.examples import request_of
+from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, launch, loop, objectives, samples, watch
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, Order, State, rows_of
@@ -31,25 +32,19 @@ from infill.train.sft import LEAST_PROMPT, room, settings_of
 
 log = logging.getLogger(__name__)
 
-STAGE: Final = "dpo"
 VERSION: Final = 3
 REFERENCES: Final = "references"
 """Folder next to the stage's outputs with the reference's log-probabilities."""
 NAMES: Final = ("pair", "chosen", "rejected")
 
 
-def run(config: DpoConfig, preferences: str, sft: str, output: str) -> dict[str, float]:
-    """Train the model folder `sft` on the pairs of `preferences`, write the model folder `output`; return the metrics.
+def body(call: Call[DpoConfig]) -> Mapping[str, float]:
+    """Train the SFT model on the pairs of preferences, write a model folder; return the metrics.
 
     `accuracy` is the share of pairs whose chosen completion gained more than the rejected one, `margin` the mean
     difference. Raises InputError when there are no pairs.
     """
-    inputs = {"preferences": manifest.digest_of(preferences), "model": manifest.digest_of(sft)}
-    body = functools.partial(_train, config, preferences, sft, output, manifest.key(STAGE, VERSION, config, inputs))
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
-
-
-def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str) -> Mapping[str, float]:
+    config, sft, output = call.settings, call.inputs["model"], call.output
     if not export.finished(output):
         job = Job(
             label="dpo",
@@ -58,27 +53,27 @@ def _train(config: DpoConfig, preferences: str, sft: str, output: str, key: str)
             settings=functools.partial(settings_of, storage.fetch(sft)),
             model=functools.partial(model.load, storage.fetch(sft)),
             tokenizer=sft,
-            work=functools.partial(_work, config, preferences, sft, output, key),
+            work=functools.partial(_work, call),
         )
         launch.fit(job)
-        inputs = {"preferences": manifest.digest_of(preferences), "model": manifest.digest_of(sft)}
         card.write(
             output,
-            card.trained(card.of_base(sft), STAGE, output, inputs),
+            card.trained(card.of_base(sft), call.stage, output, call.digests),
             title="Infill completion model, preference-tuned",
             about="Fine-tuned by Infill to fill syntactic holes, then by direct preference optimisation.",
         )
     return history.metrics(output)
 
 
-def _work(config: DpoConfig, preferences: str, sft: str, output: str, key: str, engine: Engine) -> loop.Work:
+def _work(call: Call[DpoConfig], engine: Engine) -> loop.Work:
+    config, preferences, sft = call.settings, call.inputs["preferences"], call.inputs["model"]
     tokens, lanes = config.train.micro_batch_tokens, config.train.batch_tokens // config.train.micro_batch_tokens
     rows, folder = Rows(storage.join(preferences, "pairs.parquet")), storage.fetch(sft)
     context = room(engine, tokens)
     pairs = Pairs(rows, folder, context=context, budget=config.max_prompt_tokens, tokens=tokens)
-    digests = manifest.digest_of(sft), manifest.digest_of(preferences)
+    digests = call.digests["model"], call.digests["preferences"]
     pairs.numbers = reference(
-        engine, pairs, folder, reference_file(output, pairs, digests, config, engine), config.train
+        engine, pairs, folder, reference_file(call.output, pairs, digests, config, engine), config.train
     )
     if not pairs.numbers:
         raise InputError(f"{preferences} has no pair that fits a context of {context} tokens; sample more holes")
@@ -94,7 +89,7 @@ def _work(config: DpoConfig, preferences: str, sft: str, output: str, key: str, 
         objective=objectives.dpo(config.beta, config.sft_weight),
         open_lane=open_lane,
         complete=samples.completions(holes, storage.fetch(sft)),
-        identity=key,
+        identity=call.key,
     )
 
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 import torch
 from transformers import LlamaConfig, PretrainedConfig
 
-from infill import bases, manifest, model, prompt, storage
+from infill import bases, model, prompt, storage
 from infill.config import PretrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder
+from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, launch, loop, memory, objectives, samples
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
@@ -22,32 +23,26 @@ from infill.train.held_out import validation
 from infill.train.job import Job
 from infill.train.sft import settings_of
 
-STAGE: Final = "pretrain"
 VERSION: Final = 1
 MOST_CHARS: Final = 16
 """Characters per token of a batch that are always enough, whatever the tokenizer."""
 
 
-def run(config: PretrainConfig, corpus: str, tokenizer: str, output: str) -> dict[str, float]:
-    """Train a base model on the train split of `corpus`, write it to the model folder `output`; return its metrics.
+def body(call: Call[PretrainConfig]) -> Mapping[str, float]:
+    """Train a base model on the train split of the corpus, write a model folder; return the metrics.
 
-    With `config.base_model`, that checkpoint is copied instead, after a check that it loads and has infilling tokens;
-    with `config.continued` also, it is trained further. Raises InputError for settings or a base that cannot be used.
+    With the setting `base_model`, that checkpoint is copied instead, after a check that it loads and has infilling
+    tokens; with `continued` also, it is trained further. Raises InputError for settings or a base that cannot be used.
     """
+    config = call.settings
     if (config.continued or config.add_fim) and not config.base_model:
         raise InputError("pretrain.continued and add_fim need a published base; name one as base_model")
     if config.train.lora_rank and not config.base_model:
         raise InputError("pretrain.train.lora_rank needs a published base; name one as base_model, or set it to 0")
-    inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)} | external(config)
-    if config.base_model and not config.continued:
-        body = functools.partial(_import, config, output)
-    else:
-        key = manifest.key(STAGE, VERSION, config, inputs)
-        body = functools.partial(_train, config, corpus, tokenizer, output, key)
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    return _import(config, call.output) if config.base_model and not config.continued else _train(call)
 
 
-def external(config: PretrainConfig) -> dict[str, str]:
+def outside(config: PretrainConfig, _: Mapping[str, str]) -> dict[str, str]:
     """Return the digests of what the stage reads besides artifacts: the base model and the adapters, if any."""
     digests = {"base_model": bases.fingerprint(config.base_model)} if config.base_model else {}
     return (
@@ -57,7 +52,9 @@ def external(config: PretrainConfig) -> dict[str, str]:
     )
 
 
-def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key: str) -> Mapping[str, float]:
+def _train(call: Call[PretrainConfig]) -> Mapping[str, float]:
+    config, output = call.settings, call.output
+    corpus, tokenizer = call.inputs["corpus"], call.inputs["tokenizer"]
     folder = storage.fetch(tokenizer)
     if config.continued:
         config = _of_base(config, folder)
@@ -74,11 +71,10 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             settings=functools.partial(_settings, config, folder),
             model=functools.partial(_new_model, config, folder),
             tokenizer=tokenizer,
-            work=functools.partial(_work, config, corpus, tokenizer, key),
+            work=functools.partial(_work, config, corpus, tokenizer, call.key),
             base=str(_base(config)) if config.continued else "",
         )
         launch.fit(job)
-        inputs = {"corpus": manifest.digest_of(corpus), "tokenizer": manifest.digest_of(tokenizer)}
         facts = card.start(corpus, tokenizer, licence=config.licence, parameters=count)
         origin = "trained from scratch"
         if config.continued:
@@ -87,7 +83,7 @@ def _train(config: PretrainConfig, corpus: str, tokenizer: str, output: str, key
             origin = "a published base, trained further"
         card.write(
             output,
-            card.trained(facts, STAGE, output, inputs),
+            card.trained(facts, call.stage, output, call.digests),
             title="Infill base model",
             about=f"A decoder of {count:,} parameters, {origin} by Infill on whole files, of which"
             f" {config.fim_rate:.0%} are rearranged to suffix, prefix, middle.",

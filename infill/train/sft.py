@@ -9,12 +9,13 @@ from typing import Final
 
 from transformers import PretrainedConfig
 
-from infill import manifest, model, prompt, storage
+from infill import model, prompt, storage
 from infill.config import SftConfig
 from infill.context import packing
 from infill.errors import InputError
 from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
+from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, launch, loop, objectives, samples
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Order, State, rows_of
@@ -23,7 +24,6 @@ from infill.train.held_out import validation
 from infill.train.job import Job
 from infill.train.rows import Rows
 
-STAGE: Final = "sft"
 VERSION: Final = 3
 LEAST_PROMPT: Final = 32
 """Minimum tokens of a prompt; an example whose middle leaves less room is skipped."""
@@ -33,23 +33,13 @@ WITHOUT_SLACK: Final = packing.Rules(slack=0.0)
 """The layout rules of a cut example, which fills its row: no slack for typing is needed."""
 
 
-def run(config: SftConfig, examples: str, base: str, output: str) -> dict[str, float]:
-    """Fine-tune the model folder `base` on the train split of `examples`, write the model folder `output`.
+def body(call: Call[SftConfig]) -> Mapping[str, float]:
+    """Fine-tune the input model on the train split of the examples, write a model folder.
 
     Only the middle and the end of text are predicted. Returns the metrics. Raises InputError when there are no
     examples.
     """
-    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)} | external(config)
-    body = functools.partial(_train, config, examples, base, output, manifest.key(STAGE, VERSION, config, inputs))
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
-
-
-def external(config: SftConfig) -> dict[str, str]:
-    """Return the digest of what the stage reads besides artifacts: the adapter from which it continues, if any."""
-    return adapter.started(config.train)
-
-
-def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -> Mapping[str, float]:
+    config, base, output = call.settings, call.inputs["model"], call.output
     if not export.finished(output):
         adapter.check_start(config.train, base)
         job = Job(
@@ -59,23 +49,27 @@ def _train(config: SftConfig, examples: str, base: str, output: str, key: str) -
             settings=functools.partial(settings_of, storage.fetch(base)),
             model=functools.partial(model.load, storage.fetch(base)),
             tokenizer=base,
-            work=functools.partial(_work, config, examples, base, key),
+            work=functools.partial(_work, call),
         )
         launch.fit(job)
-        inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(base)} | external(config)
         facts = card.of_base(base)
         facts["trainings"] = [*facts["trainings"], *adapter.trainings(config.train)]
         card.write(
             output,
-            card.trained(facts, STAGE, output, inputs),
+            card.trained(facts, call.stage, output, call.digests),
             title="Infill completion model",
             about="Fine-tuned by Infill to fill syntactic holes, with context from the same repository in the prompt.",
         )
     return history.metrics(output)
 
 
-def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine) -> loop.Work:
-    folder = storage.fetch(base)
+def outside(config: SftConfig, _: Mapping[str, str]) -> dict[str, str]:
+    """Return the digest of what the stage reads besides artifacts: the adapter from which it continues, if any."""
+    return adapter.started(config.train)
+
+
+def _work(call: Call[SftConfig], engine: Engine) -> loop.Work:
+    config, examples, folder = call.settings, call.inputs["examples"], storage.fetch(call.inputs["model"])
     context = room(engine, config.train.micro_batch_tokens)
     rows = Rows(storage.join(examples, "examples", "train.parquet"))
     if not len(rows):
@@ -102,7 +96,7 @@ def _work(config: SftConfig, examples: str, base: str, key: str, engine: Engine)
         open_lane=open_lane,
         validate=validation(held_out),
         complete=samples.completions(holes, folder),
-        identity=key,
+        identity=call.key,
     )
 
 

@@ -9,13 +9,14 @@ from deploy.kind import check
 from infill import config, tracking
 from infill.cluster.api import Api
 from infill.cluster.job import build
-from infill.cluster.sizing import RAY_STAGES, groups
 from infill.release import readiness, registry
 from infill.release.readiness import Patience
+from infill.stages import RAY_STAGES
+from infill.stages.sizing import groups
 from tests.kube.apiserver import Server
 from tests.unit.cluster.conftest import kuberay
 from tests.unit.cluster.kuberay import KubeRay
-from tests.unit.cluster.test_stage import SETTINGS
+from tests.unit.cluster.test_rayjob import SETTINGS
 from tests.unit.release.cluster import RELEASE, Namespace, Trained, api, engine, model, namespace, server, url
 
 __all__ = ["api", "engine", "kuberay", "model", "namespace", "server", "url"]

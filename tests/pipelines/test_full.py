@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from infill.stages import STAGES
 from pipelines import cluster, local
 from pipelines.full import compile_pipeline
 from tests.charts.bundle import render
+from tests.components.test_components import COMPONENTS
 from tests.golden import FOLDER
 
 GOLDEN = FOLDER / "pipeline.yaml"
@@ -80,7 +80,7 @@ def test_every_step_has_its_settings_secrets_and_room(spec: Any, pods: dict[str,
     executors = spec["deploymentSpec"]["executors"]
     assert set(pods) == set(executors)
     assert {name.removeprefix("exec-").removesuffix("-2").removesuffix("-3") for name in pods} == {
-        *STAGES,
+        *COMPONENTS,
         "finish",
         "preflight",
     }
@@ -122,7 +122,7 @@ def test_steps_are_retried_and_cached_unless_they_are_about_more_than_their_inpu
 
 def test_what_a_stage_reads_beside_artifacts_is_in_the_cache_key(spec: Any) -> None:
     train = spec["components"]["comp-infill-train"]["dag"]["tasks"]
-    readers = [name for name in train if name in STAGES and hasattr(import_module(STAGES[name].module), "external")]
+    readers = [name for name in train if name in STAGES and STAGES[name].reads_outside]
     assert len(readers) == 4
     for name in readers:
         assert train[name]["inputs"]["parameters"]["content"] == {"componentInputParameter": "content"}

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from infill import config, pipeline_step, tracking
+from infill import config, tracking
 from infill.config import Preset
 from infill.errors import InputError
+from infill.stages import step
 from pipelines import local
 
 
@@ -31,7 +32,7 @@ def other_title(preset: Preset) -> Preset:
 def test_a_run_whose_preset_or_default_has_changed_is_another(
     change: Callable[[Preset], Preset], mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (tracking.PARENT_RUN, pipeline_step.RUN_PID):
+    for name in (tracking.PARENT_RUN, step.RUN_PID):
         monkeypatch.setenv(name, "")
     runs = []
     for preset in (config.debug, lambda: change(config.debug()), config.debug):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infill import examples, storage
+from infill import storage
 from infill.config import ExamplesConfig, SftConfig
 from infill.evaluate.generation import Generator
 from infill.examples import request_of
@@ -13,6 +13,7 @@ from infill.prompt import load_format
 from infill.train.rows import Rows
 from infill.train.sft import Examples
 from tests import builders
+from tests.builders import run_stage
 from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
 
 CONFIG = ExamplesConfig(holes=24, validation_holes=4, test_holes=4, strategies=(("infill", 1.0),))
@@ -23,7 +24,7 @@ def test_training_evaluation_and_serving_see_the_same_prompt(tmp_path: Path, mod
     repositories = builders.tiny_repositories(files=5)
     corpus = builders.write_documents(tmp_path / "corpus", repositories)
     artifact = str(tmp_path / "examples")
-    examples.run(CONFIG, corpus, str(model), output=artifact)
+    run_stage("examples", CONFIG, corpus, str(model), output=artifact)
     rows = storage.read_table(storage.join(artifact, "examples", "train.parquet")).to_pylist()
     rows_on_disk = Rows(storage.join(artifact, "examples", "train.parquet"))
     trained = Examples(rows_on_disk, model, SftConfig(max_prompt_tokens=budget), 10 * budget)

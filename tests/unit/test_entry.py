@@ -61,7 +61,7 @@ def test_closed_streams_are_no_error(closed: str) -> None:
 
 
 WORKERS = {
-    "infill/cluster/stage.py",
+    "infill/stages/rayjob.py",
     "infill/evaluate/jail.py",
     "serving/child.py",
     "benchmarks/torchrun.py",

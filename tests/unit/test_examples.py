@@ -12,6 +12,7 @@ from infill.config import ExamplesConfig
 from infill.errors import InfillError, InputError
 from infill.prompt import ContextItem
 from tests import builders
+from tests.builders import run_stage
 
 CONFIG = ExamplesConfig(holes=40, validation_holes=6, test_holes=6)
 
@@ -26,7 +27,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("examples")
-    metrics = examples.run(CONFIG, *inputs, output=str(output))
+    metrics = run_stage("examples", CONFIG, *inputs, output=str(output))
     assert metrics == {"holes_train": 40, "holes_validation": 6, "holes_test": 6}
     return output
 
@@ -88,9 +89,9 @@ def _digests(folder: Path) -> dict[str, str]:
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_holes(
     made: Path, inputs: tuple[str, str], tmp_path: Path
 ) -> None:
-    examples.run(CONFIG, *inputs, output=str(tmp_path / "again"))
+    run_stage("examples", CONFIG, *inputs, output=str(tmp_path / "again"))
     assert _digests(tmp_path / "again") == _digests(made)
-    examples.run(replace(CONFIG, seed=1), *inputs, output=str(tmp_path / "other"))
+    run_stage("examples", replace(CONFIG, seed=1), *inputs, output=str(tmp_path / "other"))
     assert _digests(tmp_path / "other")["train.parquet"] != _digests(made)["train.parquet"]
 
 
@@ -110,8 +111,8 @@ def test_a_killed_run_goes_on_with_the_next_shard_and_ends_the_same(
 
     monkeypatch.setattr(examples, "load", load)
     with pytest.raises(KeyboardInterrupt):
-        examples.run(CONFIG, *inputs, output=str(tmp_path))
-    examples.run(CONFIG, *inputs, output=str(tmp_path))
+        run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
+    run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
     assert read == ["repo_0", "repo_1", "repo_2", "repo_3", "repo_3", "repo_4", "repo_5"]
     rows = [storage.read_table(str(folder / "examples" / "train.parquet")).sort_by("id") for folder in (tmp_path, made)]
     assert rows[0].equals(rows[1])
@@ -122,7 +123,7 @@ def test_several_processes_give_the_same(
 ) -> None:
     monkeypatch.setattr(examples, "SHARD_BYTES", 9_000)
     monkeypatch.setattr(examples, "processes", lambda: 2)
-    examples.run(CONFIG, *inputs, output=str(tmp_path))
+    run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
     for split in examples.SPLITS:
         name = f"examples/{split}.parquet"
         assert storage.read_table(str(tmp_path / name)).equals(storage.read_table(str(made / name)))
@@ -147,12 +148,12 @@ def test_a_repository_in_two_splits_is_refused(tmp_path: Path) -> None:
 def test_a_corpus_without_source_code_is_refused_with_what_to_do(inputs: tuple[str, str], tmp_path: Path) -> None:
     corpus = builders.write_documents(tmp_path / "corpus", {"notes": {"a.md": "# text"}}, language="markdown")
     with pytest.raises(InputError, match=r"no hole could be cut .* add sources"):
-        examples.run(CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
+        run_stage("examples", CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
 
 
 def test_an_empty_test_split_is_an_empty_table(inputs: tuple[str, str], tmp_path: Path) -> None:
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
-    examples.run(CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
+    run_stage("examples", CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
     assert examples.read_holes(str(tmp_path / "out"), "test", 5).num_rows == 0
 
 

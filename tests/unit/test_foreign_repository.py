@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from infill import fim, storage, syntax
 from infill.config import CorpusConfig
 from infill.context.index import ProjectIndex
-from infill.corpus import build
+from tests.builders import run_stage
 from tests.properties import examples
 from tests.unit.corpus.folders import MIT
 
@@ -51,7 +51,7 @@ def test_a_strange_repository_costs_itself(files: dict[str, bytes]) -> None:
                 file = top / repo / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data + (f"# {repo}\n".encode() if path == "good.py" else b""))
-        build.run(CorpusConfig(sources=(f"dir:{top}",)), str(Path(name) / "out"))
+        run_stage("corpus", CorpusConfig(sources=(f"dir:{top}",)), str(Path(name) / "out"))
         kept = storage.read_table(str(Path(name) / "out" / "documents"), columns=["repo", "path"]).to_pylist()
         assert {row["repo"] for row in kept if row["path"] == "good.py"} == {"good_0", "good_1", "good_2"}
         index = ProjectIndex.from_repository(top)

@@ -7,6 +7,7 @@ import pytest
 from infill import manifest, storage
 from infill.config import TrainConfig
 from infill.errors import InputError
+from tests.builders import once
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def make(output: Path, text: str = "x", config: Config | None = None, inputs: Ma
         storage.write_bytes(storage.join(str(output), "scratch", "part"), b"")
         return {"size": 2}
 
-    metrics = manifest.once(
+    metrics = once(
         stage="toy", version=1, config=config or Config(), inputs=inputs or {}, output=str(output), body=body
     )
     assert metrics == {"size": 2.0}
@@ -126,7 +127,7 @@ def test_killed_body_runs_again(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        manifest.once(stage="toy", version=1, config=Config(), inputs={}, output=str(tmp_path), body=body)
+        once(stage="toy", version=1, config=Config(), inputs={}, output=str(tmp_path), body=body)
     assert make(tmp_path) == 1
 
 

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import pytest
 
-from infill import cli, examples, manifest, report, stages, storage, tracking
+from infill import cli, manifest, report, stages, storage, tracking
 from infill.config import DeployConfig, ExamplesConfig, RegisterConfig
 from infill.errors import InputError
-from infill.release import deploy, registry, stage
-from infill.release.gate import STAGES
+from infill.release import registry
+from infill.stages import MODELS
 from infill.train import history
 from pipelines import local as pipeline
 from serving import local
-from tests.builders import tiny_model, tiny_repositories, tiny_tokenizer, write_documents
+from tests.builders import run_stage, tiny_model, tiny_repositories, tiny_tokenizer, write_documents
 from tests.unit.release import parts
 
 Answer = dict[str, Any]
@@ -54,13 +54,15 @@ def model(folder: Path, seed: int) -> str:
 
 def register(store: Path, holes: str, key: str, scores: Mapping[str, float], seed: int) -> None:
     """Models, evaluations, decision and deployment record of one pass of the pipeline."""
-    models = {name: model(store / name / key, seed + number) for number, name in enumerate(STAGES)}
+    models = {name: model(store / name / key, seed + number) for number, name in enumerate(MODELS)}
     evaluations = [
-        parts.evaluation(store / "evaluate" / f"{name}-{key}", models[name], [scores[name]] * 20) for name in STAGES
+        parts.evaluation(store / "evaluate" / f"{name}-{key}", models[name], [scores[name]] * 20) for name in MODELS
     ]
     decision = str(store / "register" / key)
-    stage.run(RegisterConfig(bootstrap=50), holes, *models.values(), *evaluations, output=decision)
-    deploy.run(DeployConfig(max_prompt_tokens=200, max_new_tokens=8), decision, output=str(store / "deploy" / key))
+    run_stage("register", RegisterConfig(bootstrap=50), holes, *models.values(), *evaluations, output=decision)
+    run_stage(
+        "deploy", DeployConfig(max_prompt_tokens=200, max_new_tokens=8), decision, output=str(store / "deploy" / key)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,9 @@ def original(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
         corpus = write_documents(store / "corpus" / "k", tiny_repositories())
         tokenizer = tiny_tokenizer(store / "tokenizer" / "k")
         holes = str(store / "examples" / "k")
-        examples.run(ExamplesConfig(holes=9, validation_holes=3, test_holes=3), corpus, tokenizer, output=holes)
+        run_stage(
+            "examples", ExamplesConfig(holes=9, validation_holes=3, test_holes=3), corpus, tokenizer, output=holes
+        )
         with tracking.stage_run("register", config={}) as tracker:
             tracker.artifact(store / "examples" / "k" / "report.json")
             register(store, holes, "k1", {"base": 0.1, "sft": 0.3, "dpo": 0.2}, seed=0)
@@ -176,12 +180,12 @@ def registered(run: Run, tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def repeat(run: Run, tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The register stage is run again at its address and finds its work done."""
     store, before = run.out / "store", manifest.load(run.decision)
-    models = [str(store / name / "k2") for name in STAGES]
-    evaluations = [str(store / "evaluate" / f"{name}-k2") for name in STAGES]
+    models = [str(store / name / "k2") for name in MODELS]
+    evaluations = [str(store / "evaluate" / f"{name}-k2") for name in MODELS]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", tracking.local_store(str(run.out)))
         config = RegisterConfig(bootstrap=50)
-        stage.run(config, str(store / "examples" / "k"), *models, *evaluations, output=run.decision)
+        run_stage("register", config, str(store / "examples" / "k"), *models, *evaluations, output=run.decision)
     assert manifest.load(run.decision) == before
 
 

@@ -1,30 +1,76 @@
 import importlib
 import inspect
-import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from infill import config, manifest, pipeline_step, stages
+from infill import config, manifest, stages, storage
 from infill.errors import InputError
-from infill.stages import STAGES
-from tests.builders import tiny_repositories, write_documents
+from infill.stages import STAGES, runner
+from infill.stages import step as pipeline_step
+from tests.builders import once, tiny_repositories, write_documents
+from tests.unit.corpus.folders import write_repositories
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_is_what_the_table_says(name: str) -> None:
     stage = STAGES[name]
-    module = importlib.import_module(stage.module)
-    parameters = list(inspect.signature(module.run).parameters)
-    assert len(parameters) == 1 + len(stage.inputs) + 1
-    assert parameters[-1] == "output"
-    assert isinstance(module.VERSION, int)
-    assert name == module.STAGE
-    assert hasattr(config.debug(), stage.settings)
+    assert stage.version >= 1
+    assert list(inspect.signature(stage.body).parameters) == ["call"]
+    assert stage.settings(config.debug())
+
+
+def artifact(folder: Path, name: str) -> str:
+    """A finished artifact of one file."""
+
+    def body() -> dict[str, float]:
+        storage.write_json(str(folder / "file.json"), name)
+        return {}
+
+    return once(stage=name, output=str(folder), body=body).uri
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_has_one_key(name: str, tmp_path: Path, mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address, the call of the body and the manifest tell one key, whatever the stage reads."""
+    code = write_repositories(tmp_path / "code", 1)
+    settings = STAGES[name].settings(config.resolve("debug", {"sources": [f"dir:{code}"]}))
+    inputs = {wanted: artifact(tmp_path / wanted, wanted) for wanted in STAGES[name].inputs}
+    module = importlib.import_module(STAGES[name].module)
+    calls: list[stages.Call[Any]] = []
+
+    def body(call: stages.Call[Any]) -> dict[str, float]:
+        calls.append(call)
+        return {}
+
+    monkeypatch.setattr(module, "body", body)
+    monkeypatch.setattr(module, "apply", lambda _: {}, raising=False)
+    address = stages.address(name, settings, inputs, str(tmp_path / "store"))
+    done = stages.execute(name, settings, inputs, str(tmp_path / "store"))
+    assert stages.execute(name, settings, inputs, str(tmp_path / "store")) == done
+    (call,) = calls
+    assert {done.key, call.key, address.rpartition("/")[2], call.output.rpartition("/")[2]} == {done.key}
+    assert done.inputs == call.digests
+    assert done.inputs.keys() >= inputs.keys()
+    assert bool(done.inputs.keys() - inputs.keys()) <= STAGES[name].reads_outside
+
+
+def test_only_the_runner_computes_a_key() -> None:
+    files = (Path(stages.__file__).parents[1]).rglob("*.py")
+    assert [file.name for file in files if "manifest.key(" in file.read_text(encoding="utf-8")] == ["runner.py"]
+
+
+def test_the_models_of_a_run_are_listed_once() -> None:
+    root = Path(stages.__file__).parents[2]
+    listed = re.compile(r'"base",\s*"sft",\s*"dpo"')
+    files = (file for name in ("infill", "components", "pipelines", "serving") for file in (root / name).rglob("*.py"))
+    assert [file.name for file in files if listed.search(file.read_text(encoding="utf-8"))] == ["table.py"]
 
 
 def test_stage_runs_once_at_its_address(tmp_path: Path) -> None:
@@ -63,7 +109,7 @@ def test_missing_and_unfinished_inputs_are_named(tmp_path: Path) -> None:
 def test_step_ends_with_its_run() -> None:
     """A step whose run was killed does not live on."""
     run = subprocess.Popen(["sleep", "60"])
-    code = "import time; from infill.pipeline_step import _end_with_the_run as end; end(); print('up', flush=True); "
+    code = "import time; from infill.stages.step import _end_with_the_run as end; end(); print('up', flush=True); "
     code += "time.sleep(60)"
     environment = {**os.environ, pipeline_step.RUN_PID: str(run.pid)}
     step = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
@@ -77,19 +123,14 @@ def test_step_ends_with_its_run() -> None:
 
 def test_second_writer_waits(tmp_path: Path) -> None:
     output = str(tmp_path / "artifact")
-    code = f"from infill import stages\nwith stages._alone({output!r}): print('in', flush=True); input()"
+    code = f"from infill.stages import runner\nwith runner._alone({output!r}): print('in', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "in\n"
     started = time.monotonic()
     other_ends = subprocess.Popen([sys.executable, "-c", f"import time, os; time.sleep(1); os.kill({other.pid}, 9)"])
-    with stages._alone(output):
+    with runner._alone(output):
         waited = time.monotonic() - started
     assert waited > 0.5
     other_ends.wait()
     other.communicate()
-
-
-def test_decision_is_read(tmp_path: Path) -> None:
-    (tmp_path / "decision.json").write_text(json.dumps({"passed": True}))
-    assert stages.read_decision(str(tmp_path))["passed"] is True

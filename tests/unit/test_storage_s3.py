@@ -13,6 +13,7 @@ import pytest
 from infill import manifest, storage
 from infill.config.settings import TokenizerConfig
 from infill.errors import InputError, StorageError
+from tests.builders import once
 from tests.object_store import client
 
 PART = 50 << 20
@@ -156,7 +157,7 @@ def stage(output: str, *, killed: bool) -> dict[str, float]:
         return {"written": len(missing)}
 
     config = TokenizerConfig()
-    return manifest.once(stage="toy", version=1, config=config, inputs={}, output=output, body=body)
+    return once(stage="toy", version=1, config=config, inputs={}, output=output, body=body)
 
 
 def test_a_killed_stage_goes_on_where_it_was(s3: str) -> None:

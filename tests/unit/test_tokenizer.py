@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from infill import manifest, prompt, storage, tokenizer
 from infill.config import TokenizerConfig
 from infill.errors import InputError
-from tests.builders import tiny_repositories, write_documents
+from tests.builders import run_stage, tiny_repositories, write_documents
 
 CONFIG = TokenizerConfig(vocab_size=600, max_bytes=1_000_000)
 
@@ -31,7 +31,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def made(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.run(CONFIG, corpus, str(output))
+    run_stage("tokenizer", CONFIG, corpus, str(output))
     return output
 
 
@@ -104,8 +104,8 @@ def test_figures_are_measured_on_held_out_repositories(corpus: str, made: Path) 
 
 def test_another_process_makes_the_same_file(corpus: str, made: Path, tmp_path: Path) -> None:
     script = (
-        "from infill import tokenizer; from infill.config import TokenizerConfig; "
-        f"tokenizer.run(TokenizerConfig(vocab_size=600, max_bytes=1_000_000), {corpus!r}, {str(tmp_path)!r})"
+        "from infill.config import TokenizerConfig; from tests.builders import run_stage; "
+        f"run_stage('tokenizer', TokenizerConfig(vocab_size=600, max_bytes=1_000_000), {corpus!r}, {str(tmp_path)!r})"
     )
     environment = {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "1"}
     root = Path(tokenizer.__file__).parents[1]
@@ -148,7 +148,7 @@ QWEN = ["<|endoftext|>", *(f"<|{token[1:-1]}|>" for token in STARCODER[1:])]
 @pytest.mark.parametrize(("name", "tokens"), [("mellum", MELLUM), ("starcoder2", STARCODER), ("qwen2.5-coder", QWEN)])
 def test_a_base_model_brings_its_tokenizer(corpus: str, tmp_path: Path, name: str, tokens: list[str]) -> None:
     base = checkpoint(tmp_path / "base", tokens)
-    metrics = tokenizer.run(TokenizerConfig(base_model=str(base)), corpus, str(tmp_path / "out"))
+    metrics = run_stage("tokenizer", TokenizerConfig(base_model=str(base)), corpus, str(tmp_path / "out"))
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     assert (tmp_path / "out" / "tokenizer_config.json").exists()
     assert prompt.load_format(tmp_path / "out").name == name
@@ -158,15 +158,17 @@ def test_a_base_model_brings_its_tokenizer(corpus: str, tmp_path: Path, name: st
 
 def test_a_base_model_that_loses_text_is_reported_not_refused(corpus: str, tmp_path: Path) -> None:
     base = checkpoint(tmp_path / "base", MELLUM, normalizer=normalizers.Lowercase())
-    assert tokenizer.run(TokenizerConfig(base_model=str(base)), corpus, str(tmp_path / "out"))["round_trip"] < 1
+    assert (
+        run_stage("tokenizer", TokenizerConfig(base_model=str(base)), corpus, str(tmp_path / "out"))["round_trip"] < 1
+    )
 
 
 def test_another_base_model_makes_another_tokenizer(corpus: str, tmp_path: Path) -> None:
     base, config = tmp_path / "base", TokenizerConfig(base_model=str(tmp_path / "base"))
-    tokenizer.run(config, corpus, str(checkpoint(base, MELLUM).parent / "out"))
+    run_stage("tokenizer", config, corpus, str(checkpoint(base, MELLUM).parent / "out"))
     checkpoint(base, QWEN)
     with pytest.raises(InputError, match="another tokenizer artifact"):
-        tokenizer.run(config, corpus, str(tmp_path / "out"))
+        run_stage("tokenizer", config, corpus, str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -178,18 +180,18 @@ def test_a_base_model_without_fim_tokens_is_refused(
 ) -> None:
     base = checkpoint(tmp_path / "base", tokens)
     with pytest.raises(InputError, match=message):
-        tokenizer.run(TokenizerConfig(base_model=str(base)), corpus, str(tmp_path / "out"))
+        run_stage("tokenizer", TokenizerConfig(base_model=str(base)), corpus, str(tmp_path / "out"))
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(corpus: str, tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match=r"tokenizer\.json|nothing at"):
-            tokenizer.run(TokenizerConfig(base_model=str(place)), corpus, str(tmp_path / "out"))
+            run_stage("tokenizer", TokenizerConfig(base_model=str(place)), corpus, str(tmp_path / "out"))
 
 
 def test_a_corpus_without_training_text_is_refused(tmp_path: Path) -> None:
     files = tiny_repositories(1)
     corpus = write_documents(tmp_path / "corpus", files, splits={"repo_0": "test"})
     with pytest.raises(InputError, match="train split"):
-        tokenizer.run(CONFIG, corpus, str(tmp_path / "out"))
+        run_stage("tokenizer", CONFIG, corpus, str(tmp_path / "out"))

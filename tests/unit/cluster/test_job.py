@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from infill import manifest
 from infill.cluster.job import RUN_LABEL, Group, Placement, StageJob, build, job_name, label_value
-from infill.cluster.sizing import RAY_STAGES, SHAPES, driver_gpus, gpus, groups, on_ray
 from infill.config import PRESETS, resolve
 from infill.errors import InputError
+from infill.stages import RAY_STAGES
+from infill.stages.sizing import SHAPES, driver_gpus, gpus, groups, on_ray
 from tests.kube import crds
 from tests.unit.cluster.conftest import DIGEST
 

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from infill import config, preflight, stages, storage, tracking
-from infill.cluster import sizing
 from infill.cluster.api import Api, quantity
 from infill.cluster.job import Placement
 from infill.cluster.preflight import problems
 from infill.cluster.quota import demand
 from infill.cluster.settings import VARIABLE
 from infill.errors import InputError
+from infill.stages import RAY_STAGES, sizing
 from tests.charts.bundle import helm
 from tests.kube.apiserver import Fault, Server
 from tests.kube.namespace import limit
 from tests.unit.cluster.kuberay import KubeRay
-from tests.unit.cluster.test_stage import SETTINGS
+from tests.unit.cluster.test_rayjob import SETTINGS
 from tests.unit.corpus.folders import write_repositories
 
 
@@ -40,7 +40,7 @@ def jobs(preset: str = "small") -> list[Any]:
             env={},
             groups=sizing.groups(preset, resolved, stage),
         )
-        for stage in sizing.RAY_STAGES
+        for stage in RAY_STAGES
     ]
 
 

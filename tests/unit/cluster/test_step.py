@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from infill import config, manifest, pipeline_step, stages, tracking
-from infill.cluster import sizing, stage
+from infill import config, manifest, stages, tracking
 from infill.cluster.api import Api
 from infill.cluster.job import build
 from infill.cluster.settings import VARIABLE
+from infill.stages import rayjob, sizing
+from infill.stages import step as pipeline_step
 from tests import builders
 from tests.kube.apiserver import Server
 from tests.unit.cluster.kuberay import KubeRay
 from tests.unit.cluster.test_launch import meanwhile
-from tests.unit.cluster.test_stage import SETTINGS
+from tests.unit.cluster.test_rayjob import SETTINGS
 from tests.unit.corpus.folders import write_repositories
 
 
@@ -57,8 +58,8 @@ def operate(api: Api, kuberay: KubeRay) -> Callable[[], None]:
         environment = {each["name"]: each["value"].replace("$$(", "$(") for each in head["env"]}
         assert environment["INFILL_PARENT_RUN_ID"] == "abc"
         assert environment["INFILL_IMAGE"] == SETTINGS.image
-        assert job["spec"]["entrypoint"] == "python -m infill.cluster.stage"
-        code = stage.drive(environment)
+        assert job["spec"]["entrypoint"] == "python -m infill.stages.rayjob"
+        code = rayjob.drive(environment)
         kuberay.status(job["metadata"]["name"], "Failed" if code else "Complete", "FAILED" if code else "SUCCEEDED")
 
     return operator

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import build, sources
+from infill.corpus import sources
 from infill.errors import InputError
 from infill.foreign import UnreadableError
+from tests.builders import run_stage
 from tests.unit.corpus.folders import GPL, MIT, write_files
 from tests.unit.corpus.test_git import CONTENTS, NAMES, commit, git, view
 
@@ -400,7 +401,7 @@ def test_an_archive_in_an_archive_is_not_opened(tmp_path: Path) -> None:
         tmp_path / "in" / "outer.tar",
         {"o/LICENSE": MIT, "o/b.py": "x = 1\n", "o/inner.tar.gz": inner, "o/i.whl": inner},
     )
-    build.run(CorpusConfig(sources=(f"archive:{tmp_path / 'in'}",)), str(tmp_path / "out"))
+    run_stage("corpus", CorpusConfig(sources=(f"archive:{tmp_path / 'in'}",)), str(tmp_path / "out"))
     removed = storage.read_table(str(tmp_path / "out" / "removed")).to_pylist()
     assert {row["path"]: row["reason"] for row in removed if row["path"] != "LICENSE"} == dict.fromkeys(
         ("inner.tar.gz", "i.whl"), "binary_name"
@@ -420,7 +421,7 @@ def test_the_corpus_of_an_archive_is_that_of_its_folder(tmp_path: Path) -> None:
     file = pack(folder, "tar.gz")
     outputs = {}
     for name, source in {"dir": f"dir:{folder}", "archive": f"archive:{file}"}.items():
-        build.run(CorpusConfig(sources=(source,), shard_bytes=4_000), str(tmp_path / name))
+        run_stage("corpus", CorpusConfig(sources=(source,), shard_bytes=4_000), str(tmp_path / name))
         outputs[name] = {
             path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.parquet")
         }

@@ -21,6 +21,7 @@ from infill import manifest, storage
 from infill.config import CorpusConfig
 from infill.corpus import build, dedup, shards, sources
 from infill.errors import InputError
+from tests.builders import once, run_stage
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
 from tests.unit.corpus.privacy_cases import KINDS
 
@@ -43,7 +44,7 @@ def test_documents_and_removed_files_add_up_to_what_is_there(tmp_path: Path) -> 
     write_files(source / "repo_0", {"bad.py": "é".encode()[:1], "bin.py": b"\0", "copy.py": "x = 3\n"})
     write_files(source / "repo_1", {"copy.py": "x = 3\n", "gpl.py": "# SPDX-License-Identifier: GPL-3.0-only\n"})
     (source / "empty").mkdir()
-    metrics = build.run(config(source), str(output))
+    metrics = run_stage("corpus", config(source), str(output))
     documents, removed = rows(output, "documents"), rows(output, "removed")
     assert storage.read_table(str(output / "documents")).schema.equals(shards.DOCUMENTS)
     assert storage.read_table(str(output / "removed")).schema.equals(shards.REMOVED)
@@ -88,7 +89,7 @@ def test_secrets_and_personal_data_are_replaced_before_copies_are_looked_for(tmp
         write_files(source / f"repo_{number}", {"settings.py": text})
     pem = KINDS["pem_rsa"](Random(1))
     write_files(source / "repo_2", {"key.txt": pem})
-    build.run(config(source), str(output))
+    run_stage("corpus", config(source), str(output))
     documents = {(row["repo"], row["path"]): row["content"] for row in rows(output, "documents")}
     assert documents["repo_0", "settings.py"].endswith('\nTOKEN = "TOKEN_1"\nMAIL = "user1@example.com"\n')
     reasons = {(row["repo"], row["path"]): row["reason"] for row in rows(output, "removed")}
@@ -114,7 +115,7 @@ def content(file: Path) -> bytes:
 def test_nothing_is_replaced_where_no_kind_is_named(tmp_path: Path) -> None:
     source, output = write_repositories(tmp_path / "code", 4), tmp_path / "out"
     write_files(source / "repo_0", {"mail.py": 'MAIL = "jane@blueharbor.io"\n'})
-    build.run(config(source, redact=()), str(output))
+    run_stage("corpus", config(source, redact=()), str(output))
     assert 'MAIL = "jane@blueharbor.io"\n' in [row["content"] for row in rows(output, "documents")]
     assert storage.read_json(str(output / "report.json"))["redacted"] == {}
     assert "Not looked for" in (output / "DATASHEET.md").read_text()
@@ -129,7 +130,7 @@ def test_no_text_is_in_two_splits_and_no_repository_either(tmp_path: Path) -> No
     source = write_repositories(tmp_path / "code", 12, files=2)
     for number in range(12):
         write_files(source / f"repo_{number}", {"shared.py": f"x = {number // 4}\n"})
-    build.run(config(source), str(tmp_path / "out"))
+    run_stage("corpus", config(source), str(tmp_path / "out"))
     documents = rows(tmp_path / "out", "documents")
     for column in ("sha256", "repo"):
         splits = {(row[column], row["split"]) for row in documents}
@@ -152,11 +153,11 @@ def test_a_near_duplicate_is_removed_for_the_one_in_fewer_folders(tmp_path: Path
     source = write_repositories(tmp_path / "code", 5)
     write_files(source / "repo_0", {"lib/deep/area.py": module(1), "own.py": module(2)})
     write_files(source / "repo_3", {"area.py": module(1, changed=3)})
-    build.run(config(source), str(tmp_path / "out"))
+    run_stage("corpus", config(source), str(tmp_path / "out"))
     (row,) = [row for row in rows(tmp_path / "out", "removed") if row["reason"] == "near_duplicate"]
     assert (row["repo"], row["path"]) == ("repo_0", "lib/deep/area.py")
     assert row["detail"] == f"repo_3/area.py, similarity {similarity(module(1), module(1, changed=3)):.3f}"
-    build.run(config(source, near_duplicate_similarity=0), str(tmp_path / "all"))
+    run_stage("corpus", config(source, near_duplicate_similarity=0), str(tmp_path / "all"))
     assert not [row for row in rows(tmp_path / "all", "removed") if row["reason"] == "near_duplicate"]
 
 
@@ -167,7 +168,7 @@ def test_no_close_documents_are_in_two_splits(tmp_path: Path) -> None:
         files = {"shared.py": module(number % 3, changed=number % 12), "own.py": module(100 + number)}
         files |= {f"fork_{each}.py": module(200 + number // 2 * 10 + each, changed=number % 2) for each in range(3)}
         write_files(source / f"repo_{number}", files)
-    build.run(config(source, test_share=0.3, validation_share=0.2), str(tmp_path / "out"))
+    run_stage("corpus", config(source, test_share=0.3, validation_share=0.2), str(tmp_path / "out"))
     documents, removed = rows(tmp_path / "out", "documents"), rows(tmp_path / "out", "removed")
     for first, second in combinations(documents, 2):
         if first["split"] != second["split"]:
@@ -189,7 +190,7 @@ def test_no_close_documents_are_in_two_splits(tmp_path: Path) -> None:
 def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = write_repositories(tmp_path / "first", 8)
     write_files(first / "repo_0", {"deep/down/area.py": module(1), "close.py": module(2)})
-    build.run(config(first), str(tmp_path / "corpus"))
+    run_stage("corpus", config(first), str(tmp_path / "corpus"))
     second = write_files(tmp_path / "second", {f"{name}/LICENSE": MIT for name in ("new", "repo_0", "fork")})
     write_files(
         second,
@@ -198,7 +199,7 @@ def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatc
     )
     read: list[str] = []
     monkeypatch.setattr(sources, "reader", _recording(sources.reader, read))
-    build.run(config(second, earlier=(str(tmp_path / "corpus"),)), str(tmp_path / "batch"))
+    run_stage("corpus", config(second, earlier=(str(tmp_path / "corpus"),)), str(tmp_path / "batch"))
     assert {Path(root).parent.name for root in read} == {"second"}  # nothing of the first is read again
     removed = {f"{row['repo']}/{row['path']}": row for row in rows(tmp_path / "batch", "removed")}
     assert removed["new/area.py"]["reason"] == "near_duplicate"
@@ -221,11 +222,11 @@ def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypa
     folder = write_files(tmp_path / "a folder", {"tasks.jsonl": json.dumps(task)})
     write_files(tmp_path / "env", {"deep/second.py": module(2)})
     monkeypatch.delenv("INFILL_BENCH_DIR", raising=False)
-    before = build.external(config(source))
+    before = build.outside(config(source), {})
     monkeypatch.setenv("INFILL_BENCH_DIR", str(tmp_path / "env"))
     wanted = config(source, benchmarks=(str(folder),), shard_bytes=4_000)
-    assert build.external(wanted).keys() - before.keys() == {"benchmarks"}
-    build.run(wanted, str(tmp_path / "out"))
+    assert build.outside(wanted, {}).keys() - before.keys() == {"benchmarks"}
+    run_stage("corpus", wanted, str(tmp_path / "out"))
     removed = {row["path"]: row for row in rows(tmp_path / "out", "removed") if row["reason"] == "benchmark_overlap"}
     first_words = module(1)[:60]
     assert removed.keys() == {"leak_1.py", "leak_2.py"}
@@ -237,7 +238,7 @@ def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("stage", ["corpus", "examples"])
 def test_an_artifact_stands_for_what_it_holds_out(tmp_path: Path, stage: str) -> None:
     source = write_repositories(tmp_path / "code", 6)
-    build.run(config(source), str(tmp_path / "first"))
+    run_stage("corpus", config(source), str(tmp_path / "first"))
     held = {row["content"] for row in rows(tmp_path / "first", "documents") if row["split"] != "train"}
     place = tmp_path / "first"
     if stage == "examples":
@@ -246,9 +247,9 @@ def test_an_artifact_stands_for_what_it_holds_out(tmp_path: Path, stage: str) ->
             rows_ = holes if name == "test" else [{"id": "t", "prefix": module(9), "middle": "", "suffix": ""}]
             storage.write_table(str(tmp_path / "holes" / "examples" / f"{name}.parquet"), pa.Table.from_pylist(rows_))
         place = tmp_path / "holes"
-        manifest.once(stage=stage, version=1, config=CorpusConfig(), inputs={}, output=str(place), body=dict)
+        once(stage=stage, version=1, config=CorpusConfig(), inputs={}, output=str(place), body=dict)
     write_files(source / "repo_0", {"trained_on.py": module(9)})
-    build.run(config(source, benchmarks=(str(place),)), str(tmp_path / "second"))
+    run_stage("corpus", config(source, benchmarks=(str(place),)), str(tmp_path / "second"))
     kept = {row["content"] for row in rows(tmp_path / "second", "documents")}
     assert held
     assert kept.isdisjoint(held)
@@ -258,7 +259,7 @@ def test_an_artifact_stands_for_what_it_holds_out(tmp_path: Path, stage: str) ->
 def test_a_folder_that_is_no_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 2)
     with pytest.raises(InputError, match="not a finished artifact"):
-        build.run(config(source, earlier=(str(tmp_path),)), str(tmp_path / "out"))
+        run_stage("corpus", config(source, earlier=(str(tmp_path),)), str(tmp_path / "out"))
 
 
 def _recording(function: Callable[..., Any], roots: list[str]) -> Callable[..., Any]:
@@ -273,7 +274,7 @@ def test_a_huge_file_is_removed_by_its_size_and_a_fifo_does_not_block(tmp_path: 
     source = write_repositories(tmp_path / "code", 1)
     os.truncate(write_files(source / "repo_0", {"huge.py": "x"}) / "huge.py", 500_000_000)  # a sparse file
     os.mkfifo(source / "repo_0" / "pipe.py")
-    metrics = build.run(config(source), str(tmp_path / "out"))
+    metrics = run_stage("corpus", config(source), str(tmp_path / "out"))
     removed = {row["path"]: row for row in rows(tmp_path / "out", "removed")}
     assert removed["huge.py"]["reason"] == "too_large"
     assert removed["huge.py"]["bytes"] == 500_000_000
@@ -294,13 +295,13 @@ def test_nothing_to_train_on_is_said_with_the_reasons(
 ) -> None:
     source = write_files(tmp_path / "code", files)
     with pytest.raises(InputError, match=message):
-        build.run(config(source), str(tmp_path / "out"))
+        run_stage("corpus", config(source), str(tmp_path / "out"))
 
 
 def test_with_few_repositories_files_are_split_and_the_report_says_so(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 2, files=4)
     (source / "empty").mkdir()
-    build.run(config(source), str(tmp_path / "out"))
+    run_stage("corpus", config(source), str(tmp_path / "out"))
     assert {row["split"] for row in rows(tmp_path / "out", "documents")} == {"train", "validation", "test"}
     assert storage.read_json(str(tmp_path / "out" / "report.json"))["split_unit"] == "file"
     assert "may be in the test split" in (tmp_path / "out" / "DATASHEET.md").read_text()
@@ -309,7 +310,7 @@ def test_with_few_repositories_files_are_split_and_the_report_says_so(tmp_path: 
 def test_a_limit_takes_whole_repositories(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 8)
     size = sum(path.stat().st_size for path in (source / "repo_0").rglob("*.py"))
-    metrics = build.run(config(source, max_total_bytes=4 * size), str(tmp_path / "out"))
+    metrics = run_stage("corpus", config(source, max_total_bytes=4 * size), str(tmp_path / "out"))
     assert metrics["bytes_kept"] <= 4 * size
     assert metrics["repositories"] >= 3
     by_repository = storage.read_json(str(tmp_path / "out" / "report.json"))["by_repository"]
@@ -319,13 +320,13 @@ def test_a_limit_takes_whole_repositories(tmp_path: Path) -> None:
 
 def test_a_finished_corpus_is_not_built_again_until_the_sources_change(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 4)
-    metrics = build.run(config(source), str(tmp_path / "out"))
+    metrics = run_stage("corpus", config(source), str(tmp_path / "out"))
     written = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
-    assert build.run(config(source), str(tmp_path / "out")) == metrics
+    assert run_stage("corpus", config(source), str(tmp_path / "out")) == metrics
     assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == written
     write_files(source / "repo_0", {"new.py": "x = 1\n"})
     with pytest.raises(InputError, match="another corpus artifact"):
-        build.run(config(source), str(tmp_path / "out"))
+        run_stage("corpus", config(source), str(tmp_path / "out"))
 
 
 def test_the_folder_holds_the_same_whatever_the_order_on_disk(tmp_path: Path) -> None:
@@ -333,8 +334,8 @@ def test_the_folder_holds_the_same_whatever_the_order_on_disk(tmp_path: Path) ->
     second = tmp_path / "b" / "code"
     for path in sorted((path for path in first.rglob("*") if path.is_file()), reverse=True):
         write_files(second, {path.relative_to(first).as_posix(): path.read_bytes()})
-    build.run(config(first, shard_bytes=2_000), str(tmp_path / "out_a"))
-    build.run(config(second, shard_bytes=2_000), str(tmp_path / "out_b"))
+    run_stage("corpus", config(first, shard_bytes=2_000), str(tmp_path / "out_a"))
+    run_stage("corpus", config(second, shard_bytes=2_000), str(tmp_path / "out_b"))
     wanted = [name for name in digests(tmp_path / "out_a") if name.endswith(".parquet")]
     assert len(wanted) > 4
     assert {name: digests(tmp_path / "out_b")[name] for name in wanted} == {
@@ -358,15 +359,15 @@ def _stop_after(count: int, function: Callable[..., int], monkeypatch: pytest.Mo
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     source = write_repositories(tmp_path / "code", 6)
     wanted = config(source, shard_bytes=2_000)
-    build.run(wanted, str(tmp_path / "whole"))
+    run_stage("corpus", wanted, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         _stop_after(3, getattr(shards, phase), patch, phase)
         with pytest.raises(KeyboardInterrupt):
-            build.run(wanted, str(tmp_path / "killed"))
+            run_stage("corpus", wanted, str(tmp_path / "killed"))
     assert not (tmp_path / "killed" / "manifest.json").exists()
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("part-*.parquet")}
     assert len(done) >= 6
-    build.run(wanted, str(tmp_path / "killed"))
+    run_stage("corpus", wanted, str(tmp_path / "killed"))
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
     kept = [path for path in done if path.exists()]
     assert all(path.stat().st_mtime_ns == done[path] for path in kept)
@@ -378,19 +379,20 @@ def test_what_another_configuration_left_is_not_used(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         _stop_after(2, shards.finish, patch, "finish")
         with pytest.raises(KeyboardInterrupt):
-            build.run(config(source, shard_bytes=2_000), str(tmp_path / "out"))
-    build.run(config(source, shard_bytes=2_000, seed=1), str(tmp_path / "out"))
-    build.run(config(source, shard_bytes=2_000, seed=1), str(tmp_path / "fresh"))
+            run_stage("corpus", config(source, shard_bytes=2_000), str(tmp_path / "out"))
+    run_stage("corpus", config(source, shard_bytes=2_000, seed=1), str(tmp_path / "out"))
+    run_stage("corpus", config(source, shard_bytes=2_000, seed=1), str(tmp_path / "fresh"))
     assert digests(tmp_path / "out") == digests(tmp_path / "fresh")
 
 
 def test_a_killed_process_leaves_nothing_that_spoils_the_next_run(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 30, files=6)
     wanted = config(source, shard_bytes=4_000)
-    build.run(wanted, str(tmp_path / "whole"))
+    run_stage("corpus", wanted, str(tmp_path / "whole"))
     script = (
-        "from infill.config import CorpusConfig; from infill.corpus import build; "
-        f"build.run(CorpusConfig(sources={wanted.sources!r}, shard_bytes=4_000), {str(tmp_path / 'killed')!r})"
+        "from infill.config import CorpusConfig; from tests.builders import run_stage; "
+        f"wanted = CorpusConfig(sources={wanted.sources!r}, shard_bytes=4_000); "
+        f"run_stage('corpus', wanted, {str(tmp_path / 'killed')!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(build.__file__).parents[2])
     candidates = tmp_path / "killed" / manifest.SCRATCH
@@ -400,14 +402,14 @@ def test_a_killed_process_leaves_nothing_that_spoils_the_next_run(tmp_path: Path
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "manifest.json").exists()
-    build.run(wanted, str(tmp_path / "killed"))
+    run_stage("corpus", wanted, str(tmp_path / "killed"))
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
 def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
     wanted = CorpusConfig(sources=("packages:",), max_total_bytes=3_000_000, languages=("python",))
-    metrics = build.run(wanted, str(tmp_path / "out"))
+    metrics = run_stage("corpus", wanted, str(tmp_path / "out"))
     assert metrics["bytes_kept"] > 500_000
     assert {row["language"] for row in rows(tmp_path / "out", "documents")} == {"python"}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -422,6 +424,6 @@ def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ray.data's own settings are deprecated by ray.data
 def test_ray_makes_the_same_corpus(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 6)
-    build.run(config(source, shard_bytes=2_000), str(tmp_path / "local"))
-    build.run(config(source, shard_bytes=2_000, runtime="ray"), str(tmp_path / "ray"))
+    run_stage("corpus", config(source, shard_bytes=2_000), str(tmp_path / "local"))
+    run_stage("corpus", config(source, shard_bytes=2_000, runtime="ray"), str(tmp_path / "ray"))
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")

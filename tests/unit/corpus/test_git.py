@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import build, sources
+from infill.corpus import sources
 from infill.errors import InputError
+from tests.builders import run_stage
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
 
 ENVIRONMENT = {
@@ -215,7 +216,7 @@ def test_submodules_and_pointers_are_told_and_ignored_files_are_read(tmp_path: P
     git(work, "submodule", "--quiet", "add", str(tmp_path / "other"), "lib/other")
     head = commit(work)
     config = CorpusConfig(sources=(f"git:{work}",), languages=("python",))
-    build.run(config, str(tmp_path / "out"))
+    run_stage("corpus", config, str(tmp_path / "out"))
     documents = storage.read_table(str(tmp_path / "out" / "documents")).to_pylist()
     assert [(row["path"], row["commit"], row["date"]) for row in documents] == [("a.py", head, "2024-02-29T12:00:00Z")]
     report = storage.read_json(str(tmp_path / "out" / "report.json"))
@@ -230,7 +231,9 @@ def test_submodules_and_pointers_are_told_and_ignored_files_are_read(tmp_path: P
 
 
 def test_other_documents_have_no_commit(tmp_path: Path) -> None:
-    build.run(CorpusConfig(sources=(f"dir:{write_repositories(tmp_path / 'code', 1)}",)), str(tmp_path / "out"))
+    run_stage(
+        "corpus", CorpusConfig(sources=(f"dir:{write_repositories(tmp_path / 'code', 1)}",)), str(tmp_path / "out")
+    )
     rows = storage.read_table(str(tmp_path / "out" / "documents")).to_pylist()
     assert {(row["commit"], row["date"]) for row in rows} == {(None, None)}
 

@@ -8,7 +8,7 @@ import pytest
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import build
+from tests.builders import run_stage
 from tests.unit.corpus.folders import write_files
 from tests.unit.corpus.licence_cases import Code, cases
 
@@ -58,7 +58,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     output = folder / "corpus"
     source = f"dir:{folder / 'code'}"
     config = CorpusConfig(sources=(source,), near_duplicate_similarity=0, split_similarity=0)  # licences alone
-    build.run(config, str(output))
+    run_stage("corpus", config, str(output))
     documents = storage.read_table(str(output / "documents"), ["repo", "path"]).to_pylist()
     removed = storage.read_table(str(output / "removed")).to_pylist()
     return Verdicts(

@@ -7,8 +7,9 @@ import pytest
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import build, opt_out
+from infill.corpus import opt_out
 from infill.errors import InputError
+from tests.builders import run_stage
 from tests.unit.corpus.folders import write_repositories
 
 
@@ -65,10 +66,10 @@ def test_a_missing_list_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_opted_out_stands_in_the_report_with_its_reason(tmp_path: Path) -> None:
     source, output = write_repositories(tmp_path / "code", 4), tmp_path / "out"
-    before = build.run(CorpusConfig(sources=(f"dir:{source}",)), str(output))
+    before = run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), str(output))
     uri = listed(tmp_path, b"\xef\xbb\xbf[[opt_out]]\nrepository = 'repo_1'\nreason = 'asked by Ada'\n")
     output = tmp_path / "second"
-    metrics = build.run(CorpusConfig(sources=(f"dir:{source}",), opt_out=uri), str(output))
+    metrics = run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",), opt_out=uri), str(output))
     removed = [row for row in storage.read_table(str(output / "removed")).to_pylist() if row["reason"] == "opted_out"]
     documents = storage.read_table(str(output / "documents"), ["repo"]).to_pylist()
     assert {row["repo"] for row in documents} == {"repo_0", "repo_2", "repo_3"}

@@ -13,9 +13,10 @@ import pytest
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import build, sources
+from infill.corpus import sources
 from infill.errors import InputError
 from tests import object_store
+from tests.builders import run_stage
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
 from tests.unit.corpus.test_git import view
 
@@ -131,8 +132,10 @@ def test_any_columns_are_read_by_their_declared_names(tmp_path: Path) -> None:
 
 
 def test_a_corpus_of_ours_is_a_table_too(tmp_path: Path) -> None:
-    build.run(CorpusConfig(sources=(f"dir:{write_repositories(tmp_path / 'code', 4)}",)), str(tmp_path / "first"))
-    build.run(CorpusConfig(sources=(f"parquet:{tmp_path}/first/documents",)), str(tmp_path / "second"))
+    run_stage(
+        "corpus", CorpusConfig(sources=(f"dir:{write_repositories(tmp_path / 'code', 4)}",)), str(tmp_path / "first")
+    )
+    run_stage("corpus", CorpusConfig(sources=(f"parquet:{tmp_path}/first/documents",)), str(tmp_path / "second"))
     first, second = (storage.read_table(f"{tmp_path}/{name}/documents") for name in ("first", "second"))
     assert first.equals(second)
 
@@ -153,7 +156,7 @@ def test_contents_lie_beside_the_table_in_an_object_store(s3: str, tmp_path: Pat
     config = CorpusConfig(
         sources=(f"parquet:{s3}/table",), columns=("the_stack_v2",), blobs=f"{s3}/content", shard_bytes=300
     )
-    build.run(config, str(tmp_path / "out"))
+    run_stage("corpus", config, str(tmp_path / "out"))
     documents = {
         row["repo"] + "/" + row["path"]: row for row in storage.read_table(f"{tmp_path}/out/documents").to_pylist()
     }
@@ -178,8 +181,10 @@ def test_a_table_in_an_object_store_gives_what_the_one_on_disk_gives(s3: str, tm
         write(f"{place}/table/part-0.parquet", rows[:25], group=7)
         write(f"{place}/table/part-1.parquet", rows[25:], group=7)
         output = tmp_path / f"out{len(outputs)}"
-        build.run(
-            CorpusConfig(sources=(f"parquet:{place}/table",), columns=("the_stack_v2",), shard_bytes=2_000), str(output)
+        run_stage(
+            "corpus",
+            CorpusConfig(sources=(f"parquet:{place}/table",), columns=("the_stack_v2",), shard_bytes=2_000),
+            str(output),
         )
         outputs.append({file.relative_to(output): file.read_bytes() for file in output.rglob("*.parquet")})
     assert len(outputs[0]) > 6

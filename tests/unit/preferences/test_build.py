@@ -11,6 +11,7 @@ from infill.errors import InputError, ServiceError
 from infill.preferences import build
 from infill.preferences.candidates import Candidate
 from tests import builders
+from tests.builders import run_stage
 from tests.unit.preferences.server import completion, serve
 
 CONFIG = PreferencesConfig(
@@ -24,14 +25,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     corpus = builders.write_documents(folder / "corpus", builders.tiny_repositories(count=3))
     model = builders.tiny_model(folder / "model")
     config = ExamplesConfig(holes=12, validation_holes=0, test_holes=0)
-    examples.run(config, corpus, model, output=str(folder / "examples"))
+    run_stage("examples", config, corpus, model, output=str(folder / "examples"))
     return str(folder / "examples"), model
 
 
 @pytest.fixture(scope="module")
 def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("preferences")
-    metrics = build.run(CONFIG, *inputs, output=str(output))
+    metrics = run_stage("preferences", CONFIG, *inputs, output=str(output))
     assert metrics["holes"] == 10
     return output
 
@@ -64,7 +65,7 @@ def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "CHUNK_HOLES", 4)
-    build.run(CONFIG, *inputs, output=str(tmp_path / "whole"))
+    run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "whole"))
     done: list[int] = []
     honest = build.judge_chunk
 
@@ -76,8 +77,8 @@ def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
 
     monkeypatch.setattr(build, "judge_chunk", judge_chunk)
     with pytest.raises(KeyboardInterrupt):
-        build.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
-    build.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
+        run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "killed"))
+    run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "killed"))
     assert len(done) == 4
     assert _sha(tmp_path / "killed") == _sha(tmp_path / "whole")
     assert not (tmp_path / "killed" / "scratch").exists()
@@ -86,10 +87,10 @@ def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
 def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> None:
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
     folder = tmp_path / "examples"
-    examples.run(ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
+    run_stage("examples", ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
     examples.write_rows(str(folder / "examples" / "train.parquet"), [])
     with pytest.raises(InputError, match="no train holes"):
-        build.run(CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
+        run_stage("preferences", CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_judges_nonsense_costs_its_hole(inputs: tuple[str, str], tmp_path: Pat
     verdicts = json.dumps({"verdicts": [{"score": 0.9}, {"score": 0.2}]})
     with serve(completion("no idea"), completion(verdicts)) as server:
         config = replace(CONFIG, holes=5, judge=server.url, judge_model="critic")
-        build.run(config, *inputs, output=str(tmp_path))
+        run_stage("preferences", config, *inputs, output=str(tmp_path))
     report = storage.read_json(str(tmp_path / "report.json"))
     assert report["counts"]["holes without a usable verdict"] == 1
     rows = storage.read_table(str(tmp_path / "pairs.parquet")).to_pylist()
@@ -119,7 +120,7 @@ def test_a_judges_nonsense_costs_its_hole(inputs: tuple[str, str], tmp_path: Pat
 
 def test_a_judge_that_only_talks_nonsense_ends_the_run(inputs: tuple[str, str], tmp_path: Path) -> None:
     with serve(completion("no idea")) as server, pytest.raises(ServiceError, match="more capable"):
-        build.run(replace(CONFIG, judge=server.url), *inputs, output=str(tmp_path))
+        run_stage("preferences", replace(CONFIG, judge=server.url), *inputs, output=str(tmp_path))
     assert not (tmp_path / "pairs.parquet").exists()
 
 
@@ -130,7 +131,7 @@ def test_a_model_without_fault_still_gives_pairs(
         return [[Candidate(text=hole["middle"], finished=True, temperature=0.5)] for hole in holes]
 
     monkeypatch.setattr(build, "sample", perfect)
-    metrics = build.run(CONFIG, *inputs, output=str(tmp_path))
+    metrics = run_stage("preferences", CONFIG, *inputs, output=str(tmp_path))
     assert metrics["pairs"] == metrics["pairs_echo"] == 10
     for row in storage.read_table(str(tmp_path / "pairs.parquet")).to_pylist():
         assert row["rejected"].startswith(row["chosen"])

@@ -12,10 +12,11 @@ import pytest
 from infill import manifest, prompt, storage
 from infill.cluster.api import Api
 from infill.config import DeployConfig, RegisterConfig
-from infill.release import deploy, frame, registry, route, stage
-from infill.release.gate import STAGES
+from infill.release import deploy, frame, registry, route
 from infill.release.route import Route
+from infill.stages import MODELS, call_of
 from serving.predictor.engine import Engine
+from tests.builders import once, run_stage
 from tests.charts.bundle import helm
 from tests.kube import namespace as namespaces
 from tests.serving.conftest import engine, model, predicting, transforming
@@ -91,8 +92,8 @@ class Trained:
 
     def __init__(self, folder: Path, model: Path, label: str, score: float = 0.5) -> None:
         store = f"memory://{folder.name}"
-        self.models = {name: upload(model, f"{store}/{label}-{name}", folder) for name in STAGES}
-        scores = dict(zip(STAGES, (0.1, score, 0.2), strict=True))
+        self.models = {name: upload(model, f"{store}/{label}-{name}", folder) for name in MODELS}
+        scores = dict(zip(MODELS, (0.1, score, 0.2), strict=True))
         self.evaluations = {
             name: parts.evaluation(folder / f"{label}-eval-{name}", uri, [scores[name]] * 20)
             for name, uri in self.models.items()
@@ -100,12 +101,16 @@ class Trained:
         self.decision = str(folder / f"{label}-decision")
         examples = parts.model(folder / "examples")
         config = RegisterConfig(bootstrap=50)
-        stage.run(config, examples, *self.models.values(), *self.evaluations.values(), output=self.decision)
+        run_stage("register", config, examples, *self.models.values(), *self.evaluations.values(), output=self.decision)
         self.output = f"{store}/{label}-deploy"
         self.uri = self.models["sft"]
 
     def deploy(self) -> dict[str, float]:
-        return deploy.run(CONFIG, self.decision, output=self.output)
+        return run_stage("deploy", CONFIG, self.decision, output=self.output)
+
+    def plan(self, config: DeployConfig = CONFIG) -> str:
+        """What a dry run of the deployment prints."""
+        return deploy.plan(call_of("deploy", config, {"decision": self.decision}, "", self.output))
 
     @property
     def tags(self) -> Mapping[str, str]:
@@ -128,5 +133,5 @@ def upload(model: Path, uri: str, scratch: Path) -> str:
         storage.upload(copy, uri)
         return {}
 
-    manifest.once(stage="sft", version=1, config=CONFIG, inputs={"label": uri}, output=uri, body=body)
+    once(stage="sft", version=1, config=CONFIG, inputs={"label": uri}, output=uri, body=body)
     return uri

@@ -9,7 +9,7 @@ import pyarrow as pa
 from infill import manifest, storage
 from infill.config import EvaluateConfig
 from infill.evaluate.statistics import interval
-from tests.builders import tiny_tokenizer
+from tests.builders import once, tiny_tokenizer
 
 
 def model(folder: Path) -> str:
@@ -36,5 +36,5 @@ def evaluation(folder: Path, model_uri: str, scores: Sequence[float], benchmark:
         return {}
 
     inputs = {"model": manifest.digest_of(model_uri), "scores": repr(list(scores))}
-    manifest.once(stage="evaluate", version=1, config=EvaluateConfig(), inputs=inputs, output=str(folder), body=body)
+    once(stage="evaluate", version=1, config=EvaluateConfig(), inputs=inputs, output=str(folder), body=body)
     return str(folder)

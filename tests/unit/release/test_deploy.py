@@ -8,7 +8,8 @@ from infill import manifest, prompt, storage
 from infill.config import DeployConfig
 from infill.errors import InputError
 from infill.release import deploy, registry
-from tests.unit.release.test_stage import CONFIG, Run
+from tests.builders import run_stage
+from tests.unit.release.test_register import CONFIG, Run
 
 DEPLOY = DeployConfig(max_prompt_tokens=100, max_new_tokens=10)
 
@@ -16,7 +17,7 @@ DEPLOY = DeployConfig(max_prompt_tokens=100, max_new_tokens=10)
 def test_the_record_names_the_evaluated_model(mlflow_store: Path) -> None:
     run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
     run.register()
-    deploy.run(DEPLOY, run.output, output=str(mlflow_store / "deployment"))
+    run_stage("deploy", DEPLOY, run.output, output=str(mlflow_store / "deployment"))
     record = storage.read_json(str(mlflow_store / "deployment" / "deployment.json"))
     assert record["model_uri"] == run.models["sft"]
     assert record["model_digest"] == manifest.digest_of(run.models["sft"])
@@ -29,7 +30,7 @@ def test_what_the_gate_refused_is_not_deployed(mlflow_store: Path) -> None:
     run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
     run.register(type(CONFIG)(floors=(("kk", 0.9),)))
     with pytest.raises(InputError, match=r"the gate refused sft, so it is not deployed: .*The floor of kk is 0.9"):
-        deploy.run(DEPLOY, run.output, output=str(mlflow_store / "deployment"))
+        run_stage("deploy", DEPLOY, run.output, output=str(mlflow_store / "deployment"))
     assert not (mlflow_store / "deployment").exists()
 
 
@@ -44,7 +45,7 @@ def test_a_model_that_was_changed_after_its_evaluation_is_not_deployed(mlflow_st
         other = Run(mlflow_store, "two", (0.1, 0.3, 0.2)).models["sft"]
         (model / "manifest.json").write_bytes((Path(other) / "manifest.json").read_bytes())
     with pytest.raises(InputError, match=r"is not the file that|was evaluated; evaluate and register it again"):
-        deploy.run(DEPLOY, run.output, output=str(mlflow_store / "deployment"))
+        run_stage("deploy", DEPLOY, run.output, output=str(mlflow_store / "deployment"))
 
 
 def test_rollback_deploys_the_previous_champion(mlflow_store: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infill.config import RegisterConfig, finetune
-from infill.release.gate import STAGES, Decision, Record, decide
+from infill.release.gate import Decision, Record, decide
+from infill.stages import MODELS
 
 CONFIG = RegisterConfig(bootstrap=200)
 
@@ -32,7 +33,7 @@ def candidates(base: float = 0.2, sft: float = 0.4, dpo: float = 0.3, holes: int
 def judge(
     records: dict[str, Record], champion: Record | None = None, config: RegisterConfig = CONFIG, **changed: str
 ) -> Decision:
-    digests = {name: name for name in STAGES} | changed
+    digests = {name: name for name in MODELS} | changed
     digest = "" if champion is None else champion.model_digest
     return decide(config, records, champion, digests=digests, champion_digest=digest)
 
@@ -50,7 +51,7 @@ def test_the_highest_wins_and_the_reason_has_the_numbers() -> None:
 @given(values=st.tuples(*[st.sampled_from([0.0, 0.25, 0.5])] * 3))
 def test_a_tie_goes_to_the_earlier_stage(values: tuple[float, float, float]) -> None:
     decision = judge(candidates(*values))
-    assert decision.winner == STAGES[values.index(max(values))]
+    assert decision.winner == MODELS[values.index(max(values))]
     assert ("the earliest wins" in decision.reason) is (values.count(max(values)) > 1)
 
 
@@ -162,13 +163,13 @@ def test_a_floor_that_was_not_measured_stops_the_release() -> None:
 def test_a_champion_that_cannot_be_compared_stops_the_release(
     champion: Record | None, digest: str, expected: str
 ) -> None:
-    digests = {name: name for name in STAGES}
+    digests = {name: name for name in MODELS}
     decision = decide(CONFIG, candidates(), champion, digests=digests, champion_digest=digest)
     assert not decision.passed
     assert expected in decision.reason
 
 
 def test_an_objection_stops_the_release() -> None:
-    digests = {name: name for name in STAGES}
+    digests = {name: name for name in MODELS}
     decision = decide(CONFIG, candidates(), None, digests=digests, objections=("The disk is full.",))
     assert decision == Decision(winner="sft", passed=False, reason="The disk is full.")

@@ -444,27 +444,24 @@ def test_a_version_without_an_evaluation_is_not_deployed(mlflow_store: Path, mod
     tags = {registry.MODEL_DIGEST: manifest.digest_of(str(model))}
     registry.promote(registry.register("infill", model_uri=str(model), tags=tags))
     with pytest.raises(InputError, match="infill version 1 has no evaluation"):
-        deploy.champion(CONFIG, "infill", output=str(mlflow_store / "record"))
+        deploy.decision_of_champion("infill")
 
 
-def test_the_champion_can_be_deployed_by_its_alias(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
-    store = f"memory://{mlflow_store.name}/store"
+def test_the_champion_is_deployed_by_the_decision_that_registered_it(mlflow_store: Path, model: Path) -> None:
     with pytest.raises(InputError, match="has no champion"):
-        deploy.champion(CONFIG, "infill", store=store)
+        deploy.decision_of_champion("infill")
     run = Trained(mlflow_store, model, "one")
-    made = deploy.champion(CONFIG, "infill", store=store)
-    assert (made["model_uri"], made["smoke_prompts"]) == (run.uri, len(smoke.GOLDEN))
-    assert storage.read_json(made["uri"])["model_digest"] == manifest.digest_of(run.uri)
-    name = namespace.route.active
-    assert deploy.champion(CONFIG, "infill", store=store)["uri"] == made["uri"]
-    assert namespace.route.active == name
+    assert deploy.decision_of_champion("infill") == run.decision
+    (Path(run.decision) / "decision.json").write_text("{}")
+    with pytest.raises(InputError, match="infill version 1 was not registered by the decision at"):
+        deploy.decision_of_champion("infill")
 
 
 def test_a_dry_run_shows_manifests_and_differences_and_changes_nothing(
     namespace: Namespace, mlflow_store: Path, model: Path
 ) -> None:
     first = Trained(mlflow_store, model, "one")
-    text = deploy.plan(CONFIG, first.decision, "infill", output=first.output)
+    text = first.plan()
     assert f"infill.dev/model-uri: {first.uri}" in text
     assert "+++ InferenceService/infill-" in text
     assert "# Would be removed: nothing" in text
@@ -473,15 +470,13 @@ def test_a_dry_run_shows_manifests_and_differences_and_changes_nothing(
     first.deploy()
     second = Trained(mlflow_store, model, "two", 0.6)
     before = namespace.route
-    lines = deploy.plan(CONFIG, second.decision, "infill", output=second.output).splitlines()
+    lines = second.plan().splitlines()
     assert f"-    infill.dev/model-uri: {first.uri}" in lines
     assert f"+    infill.dev/model-uri: {second.uri}" in lines
     assert f"-    serving.kserve.io/inferenceservice: {before.active}" in lines
     assert namespace.route == before
     second.deploy()
-    assert "# InferenceService/" + namespace.route.active + ": no change" in deploy.plan(
-        CONFIG, second.decision, "infill", output=second.output
-    )
+    assert "# InferenceService/" + namespace.route.active + ": no change" in second.plan()
 
 
 COLLECTED_S = 60.0
@@ -517,7 +512,7 @@ def test_what_a_dry_run_shows_of_a_drift_is_what_the_deployment_mends(
     route, right = namespace.route, namespace.active
     namespace.api.merge("inferenceservices", route.active, change(namespace.active))
     drifted = namespace.active
-    shown = differences(deploy.plan(CONFIG, run.decision, "infill", output=run.output))
+    shown = differences(run.plan())
     assert namespace.active == drifted
     capsys.readouterr()
     run.deploy()
@@ -558,7 +553,7 @@ def test_an_active_one_that_is_gone_is_made_anew_as_the_dry_run_shows(
     name = namespace.route.active
     namespace.api.delete("inferenceservices", name)
     namespace.kserve.seen.clear()
-    shown = differences(deploy.plan(CONFIG, run.decision, "infill", output=run.output))
+    shown = differences(run.plan())
     run.deploy()
     assert shown[: len(rollout.diff({}, namespace.active))] == rollout.diff({}, namespace.active)
     assert namespace.route.active == name
@@ -577,7 +572,7 @@ def test_uninstalling_the_release_removes_what_it_serves(namespace: Namespace, m
 
 def test_a_dry_run_on_one_machine_says_what_would_be_recorded(mlflow_store: Path, model: Path) -> None:
     run = Trained(mlflow_store, model, "one")
-    text = deploy.plan(type(CONFIG)(), run.decision, "", output=run.output)
+    text = run.plan(type(CONFIG)())
     assert f"{run.output}/deployment.json would name {run.uri}" in text
     assert not storage.exists(run.output)
 

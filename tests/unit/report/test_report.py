@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
-from infill import report, storage, tracking
+from infill import storage, tracking
 from infill.config import ReportConfig
 from infill.report import charts, contents, learning, page
+from tests.builders import run_stage
 from tests.unit.report import pipeline
 
 
 def _write(folder: Path, **options: Any) -> tuple[str, dict[str, Any]]:
     artifacts = pipeline.write(folder, **options)
-    report.run(ReportConfig(title=f"A run {pipeline.HOSTILE}"), *artifacts.values(), output=str(folder / "report"))
+    run_stage(
+        "report", ReportConfig(title=f"A run {pipeline.HOSTILE}"), *artifacts.values(), output=str(folder / "report")
+    )
     html = (folder / "report" / "report.html").read_text()
     summary: dict[str, Any] = storage.read_json(str(folder / "report" / "summary.json"))
     return html, summary

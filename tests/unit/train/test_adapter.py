@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from infill import config, examples, model, prompt, storage
 from infill.config import Preset
 from infill.errors import InputError
-from infill.train import adapter, card, dpo, lora_matrices, pretrain, sft
-from tests.builders import tiny_model, tiny_repositories, write_documents
+from infill.train import adapter, card, dpo, lora_matrices
+from tests.builders import run_stage, tiny_model, tiny_repositories, write_documents
 from tests.unit.train.test_stages import stage
 
 LORA = {
@@ -37,8 +37,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
     """A folder with a base, examples, and a model that was fine-tuned with LoRA."""
     root = tmp_path_factory.mktemp("adapter")
     corpus, base = write_documents(root / "corpus", tiny_repositories(8)), tiny_model(root / "base")
-    examples.run(preset.examples, corpus, base, str(root / "examples"))
-    sft.run(preset.sft, str(root / "examples"), base, str(root / "sft"))
+    run_stage("examples", preset.examples, corpus, base, str(root / "examples"))
+    run_stage("sft", preset.sft, str(root / "examples"), base, str(root / "sft"))
     return root
 
 
@@ -219,12 +219,12 @@ def test_what_is_killed_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(watch, "alive", lambda: None if next(calls) < 6 else (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            sft.run(preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
+            run_stage("sft", preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
     for thread in threading.enumerate():
         if thread.name == "infill-checkpoint":
             thread.join()
     assert list((tmp_path / "sft" / "scratch" / "checkpoints").iterdir())
-    sft.run(preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
+    run_stage("sft", preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
     assert (tmp_path / "sft" / "model.safetensors").read_bytes() == (root / "sft" / "model.safetensors").read_bytes()
 
 
@@ -239,7 +239,7 @@ def test_the_reference_of_dpo_is_the_model_with_the_adapter_off(root: Path, tmp_
     stage(tmp_path / "pairs", lambda: storage.write_table(str(tmp_path / "pairs" / "pairs.parquet"), table))
     for name, rank in (("lora", 4), ("full", 0)):
         settings = replace(preset.dpo, train=replace(preset.dpo.train, lora_rank=rank))
-        dpo.run(settings, str(tmp_path / "pairs"), str(root / "sft"), str(tmp_path / name / "dpo"))
+        run_stage("dpo", settings, str(tmp_path / "pairs"), str(root / "sft"), str(tmp_path / name / "dpo"))
     sums = [next((tmp_path / name / dpo.REFERENCES).glob("*.parquet")) for name in ("lora", "full")]
     found, expected = (storage.read_table(str(file)).to_pydict() for file in sums)
     for name in ("chosen", "rejected"):
@@ -267,14 +267,14 @@ def test_an_unknown_module_is_refused(root: Path, preset: Preset) -> None:
 
 def test_a_model_from_scratch_has_nothing_to_adapt(root: Path, tmp_path: Path, preset: Preset) -> None:
     with pytest.raises(InputError, match="lora_rank needs a published base"):
-        pretrain.run(preset.pretrain, str(root / "corpus"), str(root / "base"), str(tmp_path / "model"))
+        run_stage("pretrain", preset.pretrain, str(root / "corpus"), str(root / "base"), str(tmp_path / "model"))
 
 
 def test_a_training_goes_on_from_an_adapter(root: Path, published: Path, preset: Preset, tmp_path: Path) -> None:
     """With a learning rate of nothing the result is the adapter from which it started."""
     train = replace(preset.sft.train, lora_start=str(published), learning_rate=1e-12, weight_decay=0.0, steps=2)
     more = replace(preset.sft, train=train)
-    sft.run(more, str(root / "examples"), str(root / "base"), str(tmp_path / "more"))
+    run_stage("sft", more, str(root / "examples"), str(root / "base"), str(tmp_path / "more"))
     torch.testing.assert_close(
         logits(model.load(tmp_path / "more")), logits(model.load(root / "sft")), atol=1e-3, rtol=0
     )
@@ -300,4 +300,4 @@ def test_an_adapter_of_another_shape_is_no_start(
 def test_a_start_for_another_base_is_refused(root: Path, published: Path, preset: Preset, tmp_path: Path) -> None:
     more = replace(preset.sft, train=replace(preset.sft.train, lora_start=str(published)))
     with pytest.raises(InputError, match="name its own base"):
-        sft.run(more, str(root / "examples"), tiny_model(tmp_path / "other", seed=1), str(tmp_path / "more"))
+        run_stage("sft", more, str(root / "examples"), tiny_model(tmp_path / "other", seed=1), str(tmp_path / "more"))

@@ -9,9 +9,8 @@ from huggingface_hub import ModelCard
 
 from infill import config, prompt, storage
 from infill.config import CorpusConfig
-from infill.corpus import build
-from infill.train import card, cost, pretrain
-from tests.builders import tiny_model, tiny_repositories, tiny_tokenizer
+from infill.train import card, cost
+from tests.builders import run_stage, tiny_model, tiny_repositories, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     sources = CorpusConfig(sources=(f"dir:{root / 'private' / 'code'}",), validation_share=0.2, test_share=0.2)
     sources = replace(sources, near_duplicate_similarity=0.0, split_similarity=0.0)  # the tiny repositories are alike
-    build.run(sources, output=str(root / "corpus"))
+    run_stage("corpus", sources, output=str(root / "corpus"))
     tokenizer = tiny_tokenizer(root / "tokenizer")
     settings = config.resolve("debug", {"pretrain.train.launcher": "local", "pretrain.train.steps": 2}).pretrain
     settings = replace(settings, licence="apache-2.0")
-    pretrain.run(settings, str(root / "corpus"), tokenizer, str(root / "model"))
+    run_stage("pretrain", settings, str(root / "corpus"), tokenizer, str(root / "model"))
     return root / "model"
 
 

@@ -9,9 +9,9 @@ import torch
 
 from infill import config, model, prompt
 from infill.config import TrainConfig
-from infill.train import history, pretrain, samples
+from infill.train import history, samples
 from infill.train.engine import PlainEngine
-from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
+from tests.builders import run_stage, tiny_repositories, tiny_tokenizer, write_documents
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(root: Path, name: str, every: int) -> Path:
     preset = config.resolve("debug", {"pretrain.train.launcher": "local", "pretrain.train.steps": 4})
     settings = replace(preset.pretrain, train=replace(preset.pretrain.train, sample_every=every))
-    pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(root / name))
+    run_stage("pretrain", settings, str(root / "corpus"), str(root / "tokenizer"), str(root / name))
     return root / name
 
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from infill import config, examples, manifest, prompt, storage, tokenizer
+from infill import config, examples, manifest, prompt, storage
 from infill.config import Preset
 from infill.errors import InputError
 from infill.train import card, dpo, history, pretrain, sft
-from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
+from tests.builders import once, run_stage, tiny_repositories, tiny_tokenizer, write_documents
 
 LOCAL = {
     f"{stage}.train.{name}": value
@@ -41,7 +41,7 @@ def stage(folder: Path, write: Callable[[], object]) -> str:
         write()
         return {}
 
-    manifest.once(stage="preferences", version=1, config=_Pairs(), inputs={}, output=str(folder), body=body)
+    once(stage="preferences", version=1, config=_Pairs(), inputs={}, output=str(folder), body=body)
     return str(folder)
 
 
@@ -56,9 +56,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
     root = tmp_path_factory.mktemp("stages")
     corpus = write_documents(root / "corpus", tiny_repositories(8))
     tokenizer = tiny_tokenizer(root / "tokenizer")
-    pretrain.run(preset.pretrain, corpus, tokenizer, str(root / "pretrain"))
-    examples.run(preset.examples, corpus, tokenizer, str(root / "examples"))
-    sft.run(preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
+    run_stage("pretrain", preset.pretrain, corpus, tokenizer, str(root / "pretrain"))
+    run_stage("examples", preset.examples, corpus, tokenizer, str(root / "examples"))
+    run_stage("sft", preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
     rows = examples.read_holes(str(root / "examples"), "train", 12).to_pylist()
     names = ("id", "repo", "path", "language", "prefix", "suffix", "context")
     pairs = [
@@ -67,7 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
     ]
     table = pa.Table.from_pylist(pairs)
     stage(root / "pairs", lambda: storage.write_table(str(root / "pairs" / "pairs.parquet"), table))
-    dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
+    run_stage("dpo", preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
     return root
 
 
@@ -111,14 +111,14 @@ def test_validation_and_preferences_are_reported(root: Path) -> None:
 
 def test_a_finished_stage_is_not_trained_again(root: Path, preset: Preset) -> None:
     before = (root / "sft" / "history.jsonl").stat().st_mtime_ns
-    sft.run(preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
+    run_stage("sft", preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
     assert (root / "sft" / "history.jsonl").stat().st_mtime_ns == before
 
 
 def test_a_stage_killed_before_its_manifest_only_writes_that(root: Path, preset: Preset) -> None:
     (root / "dpo" / "manifest.json").unlink()
     before = (root / "dpo" / "model.safetensors").stat().st_mtime_ns
-    found = dpo.run(preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
+    found = run_stage("dpo", preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
     assert found["steps"] == 6
     assert (root / "dpo" / "model.safetensors").stat().st_mtime_ns == before
 
@@ -130,13 +130,13 @@ def test_the_reference_is_computed_once(root: Path, tmp_path: Path, preset: Pres
     table["rejected"] = [value + 1_000 for value in table["rejected"]]
     storage.write_table(str(tmp_path / dpo.REFERENCES / file.name), pa.table(table))
     other = replace(preset.dpo, beta=0.2)
-    dpo.run(other, str(root / "pairs"), str(root / "sft"), str(tmp_path / "out"))
+    run_stage("dpo", other, str(root / "pairs"), str(root / "sft"), str(tmp_path / "out"))
     assert history.read(str(tmp_path / "out"))[0]["loss"] < 1e-3
 
 
 def test_another_model_has_another_reference(root: Path, tmp_path: Path, preset: Preset) -> None:
     shutil.copytree(root / dpo.REFERENCES, tmp_path / dpo.REFERENCES)
-    dpo.run(preset.dpo, str(root / "pairs"), str(root / "pretrain"), str(tmp_path / "out"))
+    run_stage("dpo", preset.dpo, str(root / "pairs"), str(root / "pretrain"), str(tmp_path / "out"))
     assert len(list((tmp_path / dpo.REFERENCES).iterdir())) == 2
     assert history.read(str(tmp_path / "out"))[0]["loss"] == pytest.approx(0.693, abs=0.05)
 
@@ -147,7 +147,7 @@ def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset
         tmp_path / "empty", lambda: storage.write_table(str(tmp_path / "empty" / "examples" / "train.parquet"), table)
     )
     with pytest.raises(InputError, match="has no examples in its train split"):
-        sft.run(preset.sft, empty, str(root / "pretrain"), str(tmp_path / "out"))
+        run_stage("sft", preset.sft, empty, str(root / "pretrain"), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo"])
@@ -167,7 +167,7 @@ def test_a_corpus_smaller_than_a_batch_is_refused(root: Path, tmp_path: Path, pr
     with pytest.raises(
         InputError, match=r"has \d tokens, but a batch takes 1,024; add sources or lower pretrain.train"
     ):
-        pretrain.run(preset.pretrain, corpus, str(root / "tokenizer"), str(tmp_path / "out"))
+        run_stage("pretrain", preset.pretrain, corpus, str(root / "tokenizer"), str(tmp_path / "out"))
 
 
 def test_a_large_corpus_is_not_read_to_its_end(root: Path, tmp_path: Path) -> None:
@@ -209,10 +209,10 @@ def test_a_published_base_is_imported_and_fine_tuned(
     tokens = next(roles for name, roles, _ in prompt.FAMILIES if name == family)
     base = published(tmp_path / "base", family, model_type, tokens)
     settings = replace(preset.pretrain, base_model=str(base))
-    pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
+    run_stage("pretrain", settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
     assert prompt.load_format(tmp_path / "model").name == family
-    sft.run(preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
+    run_stage("sft", preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
     assert prompt.load_format(tmp_path / "sft").name == family
 
 
@@ -220,14 +220,14 @@ def test_a_base_of_our_own_starts_another_run(root: Path, tmp_path: Path, preset
     """What `infill run --base-model` does first: its tokenizer, its weights, its card with what it is made of."""
     base = shutil.copytree(root / "pretrain", tmp_path / "base")
     short = config.resolve("debug", {**LOCAL, "base_model": str(base)})
-    tokenizer.run(short.tokenizer, str(root / "corpus"), str(tmp_path / "tokenizer"))
+    run_stage("tokenizer", short.tokenizer, str(root / "corpus"), str(tmp_path / "tokenizer"))
     assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
-    pretrain.run(short.pretrain, str(root / "corpus"), str(tmp_path / "tokenizer"), str(tmp_path / "model"))
+    run_stage("pretrain", short.pretrain, str(root / "corpus"), str(tmp_path / "tokenizer"), str(tmp_path / "model"))
     for name in ("model.safetensors", "prompt_format.json", "config.json", "generation_config.json"):
         assert (tmp_path / "model" / name).read_bytes() == (base / name).read_bytes()
     facts = [storage.read_json(str(folder / card.FACTS_FILE)) for folder in (base, tmp_path / "model")]
     assert facts[0] == facts[1]
-    sft.run(preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
+    run_stage("sft", preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
     told = (tmp_path / "sft" / card.FILE_NAME).read_text()
     assert "| pretrain | 6 |" in told
     assert "| sft | 6 |" in told
@@ -237,7 +237,7 @@ def test_a_base_without_infilling_tokens_is_refused(root: Path, tmp_path: Path, 
     base = published(tmp_path / "base", "none", "llama", {"endoftext": "<s>", "fim_prefix": "</s>"})
     settings = replace(preset.pretrain, base_model=str(base))
     with pytest.raises(InputError, match="no fill-in-the-middle tokens"):
-        pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
+        run_stage("pretrain", settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
 
 
 def test_a_base_without_infilling_tokens_is_taught_them(
@@ -247,8 +247,8 @@ def test_a_base_without_infilling_tokens_is_taught_them(
     base = published(tmp_path / "base", "none", "llama", {"endoftext": "<|endoftext|>", "fim_prefix": "<unused0>"})
     settings = {**LOCAL, "base_model": str(base), "add_fim": True, "pretrain.continued": True}
     preset = config.resolve("debug", settings)
-    tokenizer.run(preset.tokenizer, str(root / "corpus"), str(tmp_path / "tokenizer"))
-    pretrain.run(preset.pretrain, str(root / "corpus"), str(tmp_path / "tokenizer"), str(tmp_path / "model"))
+    run_stage("tokenizer", preset.tokenizer, str(root / "corpus"), str(tmp_path / "tokenizer"))
+    run_stage("pretrain", preset.pretrain, str(root / "corpus"), str(tmp_path / "tokenizer"), str(tmp_path / "model"))
     assert prompt.load_format(tmp_path / "model") == prompt.load_format(tmp_path / "tokenizer")
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "model"))
     name = "model.layers.0.mlp.up_proj.weight"
@@ -260,4 +260,4 @@ def test_training_does_not_go_on_with_another_tokenizer(root: Path, tmp_path: Pa
     base = published(tmp_path / "base", "mellum", "llama", tokens)
     settings = replace(preset.pretrain, base_model=str(base), continued=True)
     with pytest.raises(InputError, match="is not that of the base model"):
-        pretrain.run(settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))
+        run_stage("pretrain", settings, str(root / "corpus"), str(root / "tokenizer"), str(tmp_path / "model"))

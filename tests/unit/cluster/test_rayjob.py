@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from infill import manifest, stages
-from infill.cluster import stage
 from infill.cluster.api import Api
 from infill.cluster.settings import VARIABLE, Settings, read
 from infill.errors import InputError
+from infill.stages import rayjob
 from tests.charts.bundle import render
 from tests.unit.cluster.conftest import DIGEST, QUICK
 
@@ -20,7 +20,7 @@ SETTINGS = Settings(image=f"infill/train@{DIGEST}", secrets=("infill-object-stor
 
 def ask(api: Api, tmp_path: Path, inputs: dict[str, str]) -> manifest.Manifest:
     """The pretrain stage of a run on the cluster."""
-    return stage.run(
+    return rayjob.run(
         "pretrain",
         settings=SETTINGS,
         preset="debug",
@@ -44,9 +44,9 @@ def test_a_step_needs_a_run_and_its_inputs(api: Api, tmp_path: Path, monkeypatch
 
 
 def test_the_driver_tells_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values: dict[str, object] = {field.name: "" for field in fields(stage.Request)}
+    values: dict[str, object] = {field.name: "" for field in fields(rayjob.Request)}
     values |= {"settings": {}, "inputs": {}, "stage": "pretrain", "preset": "debug", "store": str(tmp_path)}
-    assert stage.drive({stage.REQUEST: json.dumps(values)}) == 2
+    assert rayjob.drive({rayjob.REQUEST: json.dumps(values)}) == 2
     assert "pretrain needs corpus" in capsys.readouterr().err
 
 

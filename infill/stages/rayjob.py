@@ -1,4 +1,4 @@
-"""A stage of the pipeline as a RayJob: the step requests it (`run`), the driver on the Ray head executes it (`drive`).
+"""A stage as a RayJob: the pipeline's step requests it (`run`), the driver on the Ray head executes it (`drive`).
 
 The request is passed as an environment variable, the answer (the manifest) as a small file in the store. The step
 itself imports no stage, so its image needs neither torch nor Ray.
@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from infill import config as configuration
-from infill import manifest, stages, storage
-from infill.cluster import sizing
+from infill import manifest, storage
 from infill.cluster.api import Api, connect
 from infill.cluster.launch import Patience, launch, owner_of
 from infill.cluster.settings import Settings
 from infill.errors import InfillError, InputError
 from infill.manifest import Manifest
+from infill.stages import sizing
+from infill.stages.contract import RUN
+from infill.stages.runner import execute
+from infill.stages.table import STAGES
 
 REQUEST: Final = "INFILL_STAGE_REQUEST"
 PASSED: Final = ("INFILL_PARENT_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 """Environment variables that a job's driver needs to log to the step's MLflow run."""
-ENTRYPOINT: Final = ("python", "-m", "infill.cluster.stage")
+ENTRYPOINT: Final = ("python", "-m", "infill.stages.rayjob")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +66,18 @@ def run(
     `inputs` holds the file of each input's manifest. Raises what `launch` raises, and InputError for a missing input,
     an unknown setting, or a step outside a pipeline run.
     """
-    identity = os.environ.get(stages.RUN, "")
+    identity = os.environ.get(RUN, "")
     if not identity:
-        raise InputError(f"{stages.RUN} is not set: a stage on a cluster needs the identifier of its pipeline run")
+        raise InputError(f"{RUN} is not set: a stage on a cluster needs the identifier of its pipeline run")
     api = api or connect()
     overrides = {**overrides, **sizing.on_ray(preset, name)}
     resolved = configuration.resolve(preset, overrides)
-    required = stages.STAGES[name].inputs
+    required = STAGES[name].inputs
     loaded = {each: manifest.load(inputs[each]) for each in required if each in inputs}
     if missing := [each for each in required if each not in loaded]:
         raise InputError(f"stage {name} needs the inputs {', '.join(missing)}")
     digests = {each: artifact.digest for each, artifact in loaded.items()}
-    config = dataclasses.asdict(getattr(resolved, stages.STAGES[name].settings))
+    config = dataclasses.asdict(STAGES[name].settings(resolved))
     key = _digest([name, label, config, digests, settings.image])
     result = storage.join(store, "steps", f"{_digest([identity, key])[:16]}.json")
     uris = {each: artifact.uri for each, artifact in loaded.items()}
@@ -116,8 +119,8 @@ def drive(environment: Mapping[str, str]) -> int:
     try:
         request = Request(**json.loads(environment[REQUEST]))
         resolved = configuration.resolve(request.preset, request.settings)
-        config = getattr(resolved, stages.STAGES[request.stage].settings)
-        artifact = stages.execute(request.stage, config, request.inputs, request.store, label=request.label)
+        config = STAGES[request.stage].settings(resolved)
+        artifact = execute(request.stage, config, request.inputs, request.store, label=request.label)
         storage.write_json(request.result, dataclasses.asdict(artifact))
     except InfillError as error:
         sys.stderr.write(f"infill: {error}\n")

@@ -1,4 +1,4 @@
-"""A step of the pipeline, called by the bodies of KFP components.
+"""A stage in a step of the pipeline, called by the bodies of KFP components.
 
 It runs its stage in this process or, on a cluster, in a RayJob.
 """
@@ -18,10 +18,11 @@ from typing import Final
 from infill import config as configuration
 from infill import entry, storage, tracking
 from infill.cluster import settings as cluster_settings
-from infill.cluster.sizing import RAY_STAGES
 from infill.errors import InfillError
 from infill.manifest import Manifest
-from infill.stages import RUN, STAGES, execute
+from infill.stages.contract import RUN
+from infill.stages.runner import execute
+from infill.stages.table import RAY_STAGES, STAGES
 
 RUN_PID: Final = "INFILL_RUN_PID"
 """Process id of the local run that a step belongs to: the step ends itself when that process is gone."""
@@ -48,9 +49,9 @@ def step(
         cluster = cluster_settings.read()
         _join_the_run(preset)
         if cluster is not None and name in RAY_STAGES:
-            from infill.cluster import stage  # with the kubernetes client
+            from infill.stages import rayjob  # with the kubernetes client
 
-            return stage.run(
+            return rayjob.run(
                 name,
                 settings=cluster,
                 preset=preset,
@@ -60,8 +61,8 @@ def step(
                 output=output,
                 label=label,
             )
-        config = getattr(configuration.resolve(preset, configuration.from_text(settings)), STAGES[name].settings)
-        manifest = execute(name, config, inputs, store, label=label)
+        resolved = configuration.resolve(preset, configuration.from_text(settings))
+        manifest = execute(name, STAGES[name].settings(resolved), inputs, store, label=label)
         storage.write_json(output, dataclasses.asdict(manifest))
     return manifest
 

@@ -17,35 +17,30 @@ from infill.evaluate.generation import ENGINE, Generator
 from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.examples import read_holes, request_of
+from infill.stages.contract import Call
 
-STAGE: Final = "evaluate"
 VERSION: Final = 3
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""
 log: Final = logging.getLogger(__name__)
 
 
-def run(config: EvaluateConfig, examples: str, model: str, output: str) -> dict[str, float]:
+def body(call: Call[EvaluateConfig]) -> Mapping[str, float]:
     """Write `record.json`, `results.parquet` and plots; return the mean of each metric.
 
     Raises InputError when there are no test holes.
     """
-    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
-    scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
-
-    def body() -> Mapping[str, float]:
-        holes = read_holes(examples, "test", config.holes)
-        evaluation = evaluate_model(config, holes, model, scratch)
-        storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
-        storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation, output))
-        for name, image in plots.draw(evaluation).items():
-            file = storage.join(output, name)
-            storage.write_bytes(file, image)
-            if storage.is_local(file):
-                tracking.current().artifact(storage.local_path(file))
-        return {name: figure["value"] for name, figure in evaluation.metrics.items()}
-
-    return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
+    config, model, output = call.settings, call.inputs["model"], call.output
+    holes = read_holes(call.inputs["examples"], "test", config.holes)
+    evaluation = evaluate_model(config, holes, model, call.scratch)
+    storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
+    storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation, output))
+    for name, image in plots.draw(evaluation).items():
+        file = storage.join(output, name)
+        storage.write_bytes(file, image)
+        if storage.is_local(file):
+            tracking.current().artifact(storage.local_path(file))
+    return {name: figure["value"] for name, figure in evaluation.metrics.items()}
 
 
 def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch: str = "") -> Evaluation:

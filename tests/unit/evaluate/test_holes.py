@@ -6,9 +6,10 @@ import pytest
 from infill import examples, manifest, metrics, storage
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
-from infill.evaluate import stage
+from infill.evaluate import holes as stage
 from infill.evaluate.results import column
 from tests import builders
+from tests.builders import run_stage
 
 CONFIG = EvaluateConfig(holes=8, max_new_tokens=12, max_prompt_tokens=160, bootstrap=100)
 
@@ -19,14 +20,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     corpus = builders.write_documents(folder / "corpus", builders.tiny_repositories(count=3))
     model = builders.tiny_model(folder / "model")
     config = ExamplesConfig(holes=12, validation_holes=0, test_holes=12)
-    examples.run(config, corpus, model, output=str(folder / "examples"))
+    run_stage("examples", config, corpus, model, output=str(folder / "examples"))
     return str(folder / "examples"), model
 
 
 @pytest.fixture(scope="module")
 def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("evaluation")
-    stage.run(CONFIG, *inputs, output=str(output))
+    run_stage("evaluate", CONFIG, *inputs, output=str(output))
     return output
 
 
@@ -58,7 +59,7 @@ def test_the_plots_are_pictures(made: Path) -> None:
 
 
 def test_the_same_model_and_holes_give_the_same_artifact(made: Path, inputs: tuple[str, str], tmp_path: Path) -> None:
-    stage.run(CONFIG, *inputs, output=str(tmp_path))
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path))
     assert manifest.digest_of(str(tmp_path)) == manifest.digest_of(str(made))
 
 
@@ -79,7 +80,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "CHUNK_HOLES", 3)
-    stage.run(CONFIG, *inputs, output=str(tmp_path / "whole"))
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "whole"))
     honest, done = stage.complete, []
 
     def complete(*arguments: Any) -> list[dict[str, Any]]:
@@ -90,7 +91,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
 
     monkeypatch.setattr(stage, "complete", complete)
     with pytest.raises(KeyboardInterrupt):
-        stage.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
-    stage.run(CONFIG, *inputs, output=str(tmp_path / "killed"))
+        run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "killed"))
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "killed"))
     assert done == [3, 3, 3, 2]
     assert manifest.digest_of(str(tmp_path / "killed")) == manifest.digest_of(str(tmp_path / "whole"))

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from infill import examples as examples_stage
 from infill import manifest, storage, tracking
 from infill.config import EvaluateConfig, ExamplesConfig, RegisterConfig
 from infill.errors import InputError, ServiceError
-from infill.evaluate import stage as evaluate
-from infill.release import registry, stage
-from infill.release.gate import STAGES
+from infill.release import decision as decisions
+from infill.release import registry
+from infill.stages import MODELS, STAGES, execute
 from infill.train import card
-from tests.builders import tiny_model, tiny_repositories, tiny_tokenizer, write_documents
+from tests.builders import run_stage, tiny_model, tiny_repositories, tiny_tokenizer, write_documents
 from tests.unit.release import parts
 
 CONFIG = RegisterConfig(bootstrap=100)
@@ -26,17 +25,24 @@ class Run:
 
     def __init__(self, folder: Path, label: str, scores: Sequence[float], benchmark: str = "holes") -> None:
         self.examples = parts.model(folder / "examples")
-        self.models = {name: parts.model(folder / f"{label}-{name}") for name in STAGES}
+        self.models = {name: parts.model(folder / f"{label}-{name}") for name in MODELS}
         self.evaluations = {
             name: parts.evaluation(folder / f"{label}-eval-{name}", self.models[name], [value] * 20, benchmark)
-            for name, value in zip(STAGES, scores, strict=True)
+            for name, value in zip(MODELS, scores, strict=True)
         }
-        self.output = str(folder / f"{label}-decision")
+        self.store, self.output = str(folder / f"{label}-store"), ""
 
     def register(self, config: RegisterConfig = CONFIG) -> dict[str, Any]:
-        stage.run(config, self.examples, *self.models.values(), *self.evaluations.values(), output=self.output)
-        decision: dict[str, Any] = storage.read_json(f"{self.output}/decision.json")
-        return decision
+        """Run the stage at its address, which depends on the champion."""
+        places = (self.examples, *self.models.values(), *self.evaluations.values())
+        inputs = dict(zip(STAGES["register"].inputs, places, strict=True))
+        self.output = execute("register", config, inputs, self.store).uri
+        return decisions.read(self.output)
+
+
+def _champion() -> str:
+    champion = registry.champion("infill")
+    return "" if champion is None else champion.version
 
 
 def _versions() -> int:
@@ -58,11 +64,10 @@ def test_the_first_winner_becomes_the_champion_and_a_repeated_run_does_nothing(m
     run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
     decision = run.register()
     assert (decision["winner"], decision["passed"], decision["champion_before"]) == ("sft", True, None)
-    assert decision["registered"] == {"name": "infill", "version": "1"}
     assert decision["model_digest"] == manifest.digest_of(run.models["sft"])
     champion = registry.champion("infill")
     assert champion is not None
-    assert champion.model_uri == run.models["sft"]
+    assert (champion.version, champion.model_uri) == ("1", run.models["sft"])
     assert champion.tags[registry.PROMPT_FORMAT] == decision["prompt_format_hash"]
     assert champion.tags[registry.DECISION] == storage.sha256(f"{run.output}/decision.json")
     assert decision["reason"] in (Path(run.output) / card.RELEASED_FILE).read_text()
@@ -91,7 +96,7 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
             run.register()
     decision = run.register()
     assert (decision["passed"], decision["champion_before"]["version"]) == (True, "1")
-    assert decision["registered"] == {"name": "infill", "version": "2"}
+    assert _champion() == "2"
     assert decision["comparison"]["holes"] == 20
     assert _versions() == 2
     previous = registry.previous("infill")
@@ -123,7 +128,7 @@ def test_a_worse_winner_is_not_registered_and_a_changed_champion_is_judged_anew(
     Run(mlflow_store, "second", (0.1, 0.1, 0.9)).register()
     run = Run(mlflow_store, "third", (0.1, 0.5, 0.1))
     decision = run.register()
-    assert (decision["passed"], decision["registered"], _versions()) == (False, None, 2)
+    assert (decision["passed"], _champion(), _versions()) == (False, "2", 2)
     assert decision["evaluation"]["champion"]["kk"]["value"] == pytest.approx(0.9)
     registry.rollback("infill")
     decision = run.register()
@@ -144,13 +149,14 @@ def test_a_registry_that_was_lost_is_filled_again(mlflow_store: Path) -> None:
     run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
     run.register()
     tracking.client().delete_registered_model("infill")
-    assert run.register()["registered"] == {"name": "infill", "version": "1"}
-    assert _versions() == 1
+    run.register()
+    assert (_champion(), _versions()) == ("1", 1)
 
 
 def test_a_changed_evaluation_file_stops_the_release(mlflow_store: Path) -> None:
     run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
-    (Path(run.evaluations["dpo"]) / "record.json").write_text("{}")
+    record = Path(run.evaluations["dpo"]) / "record.json"
+    record.write_text(record.read_text().replace("0.2", "0.9"))
     decision = run.register()
     assert not decision["passed"]
     assert "The evaluation of dpo cannot be used" in decision["reason"]
@@ -173,19 +179,26 @@ def test_the_champion_is_evaluated_on_the_candidates_holes(mlflow_store: Path) -
     old = {"base": champion, "sft": champion, "dpo": champion}
     first = {name: parts.evaluation(mlflow_store / f"old-{name}", uri, [0.5] * 3) for name, uri in old.items()}
     examples = parts.model(mlflow_store / "old-examples")
-    stage.run(CONFIG, examples, *old.values(), *first.values(), output=str(mlflow_store / "old"))
+    run_stage("register", CONFIG, examples, *old.values(), *first.values(), output=str(mlflow_store / "old"))
 
     corpus = write_documents(mlflow_store / "corpus", tiny_repositories())
     settings = ExamplesConfig(holes=4, validation_holes=1, test_holes=3)
     new_examples = str(mlflow_store / "examples")
-    examples_stage.run(settings, corpus, tiny_tokenizer(mlflow_store / "tokenizer"), new_examples)
-    models = {name: tiny_model(mlflow_store / name, seed=number) for number, name in enumerate(STAGES, start=1)}
-    evaluations = {name: str(mlflow_store / f"new-{name}") for name in STAGES}
+    run_stage("examples", settings, corpus, tiny_tokenizer(mlflow_store / "tokenizer"), new_examples)
+    models = {name: tiny_model(mlflow_store / name, seed=number) for number, name in enumerate(MODELS, start=1)}
+    evaluations = {name: str(mlflow_store / f"new-{name}") for name in MODELS}
     budget = EvaluateConfig(holes=3, max_new_tokens=4, max_prompt_tokens=128, bootstrap=20)
-    for name in STAGES:
-        evaluate.run(budget, new_examples, models[name], evaluations[name])
+    for name in MODELS:
+        run_stage("evaluate", budget, new_examples, models[name], evaluations[name])
     output = mlflow_store / "new"
-    stage.run(replace(CONFIG, metric="chrf"), new_examples, *models.values(), *evaluations.values(), output=str(output))
+    run_stage(
+        "register",
+        replace(CONFIG, metric="chrf"),
+        new_examples,
+        *models.values(),
+        *evaluations.values(),
+        output=str(output),
+    )
     decision = storage.read_json(f"{output}/decision.json")
     assert decision["comparison"]["holes"] == 3
     assert decision["evaluation"]["champion"].keys() == decision["evaluation"]["base"].keys()

@@ -12,19 +12,14 @@ from infill import model
 from infill.cluster.job import Group
 from infill.config import Preset, TrainConfig
 from infill.errors import InputError
+from infill.stages.table import GPU_STAGES, MODELS, RAY_STAGES, STAGES, TRAINING_STAGES
 
-RAY_STAGES: Final = ("corpus", "pretrain", "sft", "dpo", "preferences", "evaluate")
-"""Stages that need more than one small pod; the others run in the pipeline's own step."""
-GPU_STAGES: Final = ("pretrain", "sft", "dpo", "preferences", "evaluate")
-TRAINING_STAGES: Final = ("pretrain", "sft", "dpo")
 PEAK: Final = 989e12
 """Dense bf16 FLOP/s of an H100 or H200 (NVIDIA's data sheets)."""
 UTILISATION: Final = 0.35
 """Share of the peak that training reaches: an assumption, to be replaced by the tokens/s of your first run."""
 GENERATION: Final = 0.05
 """Share of the peak that generation reaches, which is bound by memory: an assumption."""
-EVALUATIONS: Final = 3
-"""Number of evaluations: of the base model, after SFT, after DPO."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +62,7 @@ def groups(preset: str, config: Preset, stage: str) -> tuple[Group, tuple[Group,
     """
     shape = SHAPES.get(preset.removesuffix("_gqa"))
     if shape is None:
-        raise InputError(f"preset {preset!r} has no sizes of pods: add them to SHAPES in infill/cluster/sizing.py")
+        raise InputError(f"preset {preset!r} has no sizes of pods: add them to SHAPES in infill/stages/sizing.py")
     if stage not in RAY_STAGES:
         raise InputError(f"stage {stage!r} does not run as a RayJob: only {', '.join(RAY_STAGES)} do")
     if stage in GPU_STAGES and shape.gpu is not None:
@@ -96,7 +91,8 @@ def on_ray(preset: str, stage: str) -> dict[str, object]:
 
 def trainer(config: Preset, stage: str) -> TrainConfig:
     """Return the training settings of a training stage."""
-    return {"pretrain": config.pretrain.train, "sft": config.sft.train, "dpo": config.dpo.train}[stage]
+    train: TrainConfig = STAGES[stage].settings(config).train
+    return train
 
 
 def flops(config: Preset, stage: str) -> float:
@@ -115,7 +111,7 @@ def flops(config: Preset, stage: str) -> float:
         completions = sampling.holes * len(sampling.temperatures) * sampling.samples
         return forward * completions * (sampling.max_prompt_tokens + sampling.max_new_tokens)
     tokens = config.evaluate.holes * (config.evaluate.max_prompt_tokens + config.evaluate.max_new_tokens)
-    return forward * EVALUATIONS * tokens
+    return forward * len(MODELS) * tokens
 
 
 def gpu_hours(preset: str, config: Preset) -> dict[str, float]:

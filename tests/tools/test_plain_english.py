@@ -20,6 +20,7 @@ CLEAN: Final = (
     "infill/bases/*.py",
     "infill/config/*.py",
     "infill/context/*.py",
+    "infill/corpus/sources/*.py",
     "infill/evaluate/*.py",
     "infill/preferences/*.py",
     "infill/release/*.py",
@@ -107,9 +108,9 @@ def files() -> list[Path]:
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Yield line and text of each string and comment of a module."""
+    """Yield line and text of each string and comment of a module; a string without a space is a name, not a text."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

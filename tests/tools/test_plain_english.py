@@ -21,6 +21,7 @@ CLEAN: Final = (
     "infill/config/*.py",
     "infill/context/*.py",
     "infill/corpus/licences/*.py",
+    "infill/corpus/privacy/*.py",
     "infill/corpus/sources/*.py",
     "infill/evaluate/*.py",
     "infill/preferences/*.py",

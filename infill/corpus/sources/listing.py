@@ -59,7 +59,7 @@ class Repository:
     files: tuple[SourceFile, ...]
     """Sorted by path."""
     coverage: licences.Coverage = field(default_factory=licences.Coverage)
-    """The licence that covers each file."""
+    """Which licence covers which file."""
 
 
 @dataclass(frozen=True, kw_only=True)

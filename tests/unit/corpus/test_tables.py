@@ -235,10 +235,10 @@ def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
         (
             [{"name": "a", "content": "x"}],
             {},
-            r"has no column 'path' for the path of a file, only name, content; name it by",
+            r"has no column 'path' for the path of a file, only name, content; set corpus.columns",
         ),
         ([{"path": "a", "text": "x"}], {}, r"has no column 'content' for the content of a file, only path, text"),
-        ([{"path": "a", "blob": "x"}], {}, r"give the address below which these lie as corpus.blobs"),
+        ([{"path": "a", "blob": "x"}], {}, r"set corpus.blobs to the address of the folder"),
         ([{"path": "a", "content": "x"}], {"columns": ("the_stak",)}, r"'the_stak' is not valid; write a data set"),
         (
             [{"path": "a", "content": "x"}],

@@ -1,17 +1,17 @@
-"""Decontamination: which documents hold a passage of a benchmark.
+"""Decontamination: find documents that have a passage of a benchmark.
 
 A benchmark is a folder or a file: JSON lines (also compressed), JSON, Parquet, or source files. Each row or source file
-is a *task*; its texts are all its strings, and where it has them prefix, middle and suffix in one. A finished artifact
-of examples or a corpus stands for what it holds out.
+is a *task*. Its texts are all of its strings; prefix, middle and suffix are joined to one text. A finished artifact
+with examples or a corpus can be a benchmark too: its held-out splits are used.
 
-A document overlaps with a task when both have the same 12 words in a row (datatrove: 12-grams; BigCode: substrings;
-words as in `infill.corpus.shingles`). What many texts have in common is no overlap:
+A document overlaps with a task if they have 12 consecutive words in common, a *run* (datatrove: 12-grams; BigCode:
+substrings; words as in `infill.corpus.shingles`). Text that is common in general does not count:
 
-- Import lines, and comments at the head of a file that state a licence, are no part of a task.
-- A run counts only when it has six different words of at least two letters: rows of numbers are everywhere.
-- A run in more than a twentieth of a benchmark's tasks (and three) is its frame, not a task.
-- A run in more than ten repositories is common, unless the document has more than half of all the task's runs: a
-  benchmark that has leaked into many repositories is still found.
+- Import lines, and comments at the start of a file that state a licence, are not part of a task.
+- A run must have six different words of two or more characters that are not numbers: rows of numbers are frequent.
+- A run in more than a twentieth of a benchmark's tasks (and in more than three) is its frame, not part of a task.
+- A run in more than ten repositories is common, unless the document has more than half of all runs of the task, so that
+  a benchmark is still detected after it has leaked into many repositories.
 """
 
 import gzip
@@ -37,7 +37,7 @@ from infill.text import decode, split_lines
 
 NGRAM_WORDS: Final = 12
 LEAST_NAMES: Final = 6
-"""Different words of two letters or more in a run that counts."""
+"""Minimum number of different words in a run that have two or more characters and do not start with a digit."""
 FRAME_SHARE: Final = 0.05
 FRAME_TASKS: Final = 3
 COMMON_REPOSITORIES: Final = 10
@@ -46,9 +46,9 @@ PASSAGE_CHARS: Final = 160
 ENVIRONMENT: Final = "INFILL_BENCH_DIR"
 
 _HOLE: Final = (("prefix", "middle", "suffix"), ("prompt", "canonical_solution", "suffix"))
-"""Names of a hole's parts: our own, HumanEval-Infilling's."""
+"""Columns with a hole's prefix, middle and suffix, as named by Infill and by HumanEval-Infilling."""
 _NAMES: Final = ("task_id", "id", "name", "path")
-"""Columns that name a task."""
+"""Columns that may have the name of a task."""
 _HELD_OUT: Final = ("test", "validation")
 _IMPORT: Final = re.compile(r"[ \t]*(?:(?:import|from\s+\S+\s+import|#\s*include)\b.*|(?:using|use|package)\b.*;\s*)")
 _COMMENT: Final = re.compile(
@@ -60,20 +60,26 @@ _NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]")
 
 
 class Task(NamedTuple):
+    """A task of a benchmark."""
+
     name: str
     texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmarks:
+    """The runs of words of all tasks of the benchmarks."""
+
     ngrams: Array
-    """Sorted hashes of the runs of words that count."""
+    """Sorted hashes of the runs that count."""
     owners: Array
-    """Number of the first task with each."""
+    """Number of the first task that has each run."""
     tasks: Sequence[str]
+    """Names of the tasks."""
     totals: Array = field(init=False)
-    """Runs of each task."""
+    """Number of runs that each task owns."""
     bits: Array = field(init=False)
+    """Table for `shingles.marked`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "totals", np.bincount(self.owners, minlength=len(self.tasks)))
@@ -82,12 +88,12 @@ class Benchmarks:
         object.__setattr__(self, "bits", bits)
 
     def overlap(self, content: bytes) -> list[int]:
-        """Return the places in `ngrams` of the runs of words that `content` (UTF-8) has in common with a task."""
+        """Return the indices in `ngrams` of the runs that `content` (UTF-8) has in common with a task."""
         places, _ = self._marked(content)
         return [int(place) for place in np.unique(places[places >= 0])]
 
     def passage(self, content: bytes, wanted: Iterable[int]) -> str:
-        """Return the longest passage of `content` made of the runs `wanted`, shortened."""
+        """Return the longest passage of `content` (UTF-8) that consists of the runs `wanted`, shortened."""
         places, bounds = self._marked(content)
         inside = np.flatnonzero(np.diff(np.concatenate([[0], np.isin(places, list(wanted)), [0]])))
         first, end = max(inside.reshape(-1, 2).tolist(), key=lambda run: run[1] - run[0])
@@ -104,24 +110,24 @@ class Benchmarks:
 
 
 def places(config: CorpusConfig) -> list[str]:
-    """Return where benchmarks are: `corpus.benchmarks`, and the folder in INFILL_BENCH_DIR."""
+    """Return the addresses of the benchmarks: `corpus.benchmarks`, and the folder in INFILL_BENCH_DIR if it is set."""
     folder = os.environ.get(ENVIRONMENT)
     return [*config.benchmarks, *([storage.absolute(folder)] if folder else [])]
 
 
 def fingerprint(places: Iterable[str]) -> str:
-    """Digest of the names, sizes and times of the benchmarks' files."""
+    """Return a digest of the names, sizes and modification times of the benchmarks' files."""
     return hashlib.sha256("\0".join(storage.fingerprint(place) for place in places).encode()).hexdigest()
 
 
 def prepare(places: Sequence[str], uri: str) -> None:
     """Write the runs of words of the benchmarks at `places` to `uri`, for `load`.
 
-    Raises InputError for a place without a task, and for a file that is damaged.
+    Raises InputError if a benchmark has no task, or a file is damaged.
     """
     owners: dict[int, int] = {}
     names: list[str] = []
-    runs_of = cache(ngrams)  # HumanEval-Infilling has many holes in one program
+    runs_of = cache(ngrams)  # HumanEval-Infilling has many holes in the same program
     for place in places:
         _add([(task, runs_of(task.texts)) for task in _tasks(place)], place, owners, names)
     hashes = np.array(sorted(owners), np.uint64)
@@ -130,9 +136,11 @@ def prepare(places: Sequence[str], uri: str) -> None:
 
 
 def _add(tasks: Sequence[tuple[Task, frozenset[int]]], place: str, owners: dict[int, int], names: list[str]) -> None:
-    """Add the runs of one benchmark's tasks, without those that are its frame."""
+    """Add the runs of one benchmark's tasks, without the runs of its frame."""
     if not tasks:
-        raise InputError(f"no benchmark task in {place}: name a folder with JSON lines, Parquet or source files")
+        raise InputError(
+            f"corpus.benchmarks: {place} has no task; name a folder with JSON lines, Parquet or source files"
+        )
     different = {runs for _, runs in tasks}
     counts = Counter(run for runs in different for run in runs)
     most = max(FRAME_TASKS, FRAME_SHARE * len(different))
@@ -145,15 +153,15 @@ def _add(tasks: Sequence[tuple[Task, frozenset[int]]], place: str, owners: dict[
 
 @lru_cache(maxsize=2)
 def load(uri: str) -> Benchmarks:
-    """Return what `prepare` wrote."""
+    """Return the benchmarks that `prepare` wrote to `uri`."""
     table = storage.read_table(uri)
     names = json.loads(table.schema.metadata[b"tasks"])
     return Benchmarks(ngrams=table["ngram"].to_numpy(), owners=table["task"].to_numpy(), tasks=names)
 
 
 def ngrams(texts: Iterable[str]) -> frozenset[int]:
-    """Return the hashes of the runs of words of a task's texts that count."""
-    found: set[int] = set()
+    """Return the hashes of those runs of words in a task's texts that count."""
+    runs: set[int] = set()
     for text in texts:
         content = _own(text).encode(errors="replace")
         hashes, bounds = shingles.words(np.frombuffer(content, np.uint8), shingles.WORD_BYTES)
@@ -161,12 +169,12 @@ def ngrams(texts: Iterable[str]) -> frozenset[int]:
         for place, value in enumerate(shingles.ngrams(hashes, NGRAM_WORDS).tolist()):
             names = {word for word in words[place : place + NGRAM_WORDS] if _NAME.match(word)}
             if len(names) >= LEAST_NAMES:
-                found.add(value)
-    return frozenset(found)
+                runs.add(value)
+    return frozenset(runs)
 
 
 def _own(text: str) -> str:
-    """Return `text` without import lines, and without those comments at its head that state a licence."""
+    """Return `text` without import lines, and without comments at its start that state a licence."""
     text = "\n".join(split_lines(text))
     kept, place = list[str](), 0
     while comment := _COMMENT.match(text, place):
@@ -176,20 +184,20 @@ def _own(text: str) -> str:
 
 
 def _tasks(place: str) -> Iterator[Task]:
-    """Yield the tasks of a benchmark, each with a name that tells its file."""
+    """Yield the tasks of a benchmark; the name of each includes its file. Raises InputError if it does not exist."""
     if not storage.exists(place):
-        raise InputError(f"corpus.benchmarks: there is nothing at {place}; check the path")
+        raise InputError(f"corpus.benchmarks: {place} does not exist; check the path")
     for file in _files(place):
         name = file[file.startswith(f"{place}/") * (len(place) + 1) :] if file != place else file.rpartition("/")[2]
         for number, row in enumerate(_rows(file)):
             if row.get("split", "test") in _HELD_OUT:
-                called = next((str(row[key]) for key in _NAMES if row.get(key)), f"row {number}")
+                title = next((str(row[key]) for key in _NAMES if row.get(key)), f"row {number}")
                 repo = f"{row['repo']}/" if isinstance(row.get("repo"), str) else ""
-                yield Task(f"{repo}{called} ({name})" if file.endswith(_ROWS) else name, tuple(_texts(row)))
+                yield Task(f"{repo}{title} ({name})" if file.endswith(_ROWS) else name, tuple(_texts(row)))
 
 
 def _files(place: str) -> list[str]:
-    """Return the benchmark's files; of one of our artifacts those with what it holds out."""
+    """Return the benchmark's files; of an artifact, only those that may have held-out documents or examples."""
     if storage.is_file(place):
         return [place]
     artifact = manifest.find(place)
@@ -209,7 +217,7 @@ def _is_task(file: str) -> bool:
 
 
 def _rows(file: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of a file. Raises InputError when it is damaged."""
+    """Yield the rows of a file; a source file is one row. Raises InputError if the file is damaged."""
     if file.endswith(".parquet"):
         yield from storage.read_table(file).to_pylist()
         return
@@ -222,13 +230,13 @@ def _rows(file: str) -> Iterator[Mapping[str, Any]]:
         is_lines = file.removesuffix(".gz").endswith(".jsonl")
         values = [json.loads(line) for line in split_lines(text) if line.strip()] if is_lines else json.loads(text)
     except (OSError, EOFError, ValueError, RecursionError) as error:
-        raise InputError(f"the benchmark {file} is damaged ({error}); fetch it again, or leave it out") from error
+        raise InputError(f"the benchmark {file} is damaged ({error}); download it again, or leave it out") from error
     for value in values if isinstance(values, list) else [values]:
         yield value if isinstance(value, dict) else {"value": value}
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a task's texts but its name; the parts of a hole as one."""
+    """Yield the texts of a task, without its name; the parts of a hole are joined."""
     row = {name: value for name, value in row.items() if name not in _NAMES}
     for names in _HOLE:
         if all(isinstance(row.get(name), str) for name in names):
@@ -250,31 +258,31 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 class Overlap(NamedTuple):
-    """A document that holds a passage of a task."""
+    """The task with which a document overlaps."""
 
     task: int
     runs: tuple[int, ...]
-    """Places in `Benchmarks.ngrams` of the runs of words that tell."""
+    """Indices in `Benchmarks.ngrams` of the runs that they have in common and that are not common elsewhere."""
 
 
 def judge(overlaps: Mapping[int, Sequence[int]], repositories: Array, benchmarks: Benchmarks) -> dict[int, Overlap]:
-    """Return the documents that overlap with a task, of those in `overlaps` (position -> places of runs of words)."""
+    """Return position -> overlap for the documents in `overlaps` (position -> indices of runs) that count as leaked."""
     homes: dict[int, set[int]] = defaultdict(set)
     for position, runs in overlaps.items():
         for run in runs:
             homes[run].add(int(repositories[position]))
-    found = {}
+    result = {}
     for position, runs in overlaps.items():
         by_task: dict[int, list[int]] = defaultdict(list)
         for run in runs:
             by_task[int(benchmarks.owners[run])].append(run)
-        telling = {
+        distinctive = {
             task: shared
             if len(shared) > WHOLE_SHARE * benchmarks.totals[task]
             else [run for run in shared if len(homes[run]) <= COMMON_REPOSITORIES]
             for task, shared in by_task.items()
         }
-        task = max(telling, key=lambda task: (len(telling[task]), -task))
-        if telling[task]:
-            found[position] = Overlap(task, tuple(telling[task]))
-    return found
+        task = max(distinctive, key=lambda task: (len(distinctive[task]), -task))
+        if distinctive[task]:
+            result[position] = Overlap(task, tuple(distinctive[task]))
+    return result

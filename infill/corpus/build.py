@@ -24,7 +24,7 @@ from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
-VERSION: Final = 8
+VERSION: Final = 9
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""

@@ -1,6 +1,6 @@
-"""What is known of each document but its text: arrays over the documents of earlier corpora and then the candidates.
+"""The metadata of all documents as arrays: first the documents of earlier corpora, then the candidates.
 
-It takes some 60 bytes a document, and the names of the repositories.
+They take about 60 bytes of memory per document, plus the names of the repositories.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ _CODE: Final = pa.array(sorted(file_kinds.CODE))
 
 
 class Catalogue:
-    """Arrays by position: documents of earlier corpora first, each group in corpus order."""
+    """Arrays indexed by position: documents of earlier corpora first, then candidates, both in corpus order."""
 
     def __init__(self, candidates: Sequence[str], earlier: Sequence[str] = ()) -> None:
         """Read the candidates' files and the artifacts `earlier`."""
@@ -30,14 +30,14 @@ class Catalogue:
         self._numbers: dict[str, int] = {}
         columns = [self._read(part, is_earlier=number < len(before)) for number, part in enumerate(self.parts)]
         self.sizes = [len(each[0]) for each in columns]
-        """Documents of each part."""
+        """Number of documents in each part."""
         self.earlier = sum(self.sizes[: len(before)])
         """How many documents are of earlier corpora."""
         self.repo, self.bytes, self.is_code, self.split, self.depth, self.digests = (
             np.concatenate(parts) for parts in zip(_NO_DOCUMENT, *columns, strict=True)
         )
         self.repositories = list(self._numbers)
-        """`repo` counts these; `split` counts `splits.SPLITS`, -1 where it is not decided yet."""
+        """`repo` has indices into this list, `split` indices into `splits.SPLITS` (-1: not decided yet)."""
 
     def __len__(self) -> int:
         return len(self.repo)
@@ -67,18 +67,18 @@ class Catalogue:
         return np.lexsort((position, self.depth, position >= self.earlier))
 
     def names(self, wanted: Iterable[int]) -> dict[int, str]:
-        """Return "repository/path" of the documents at the positions `wanted`."""
+        """Return position -> "repository/path" for the documents at the positions `wanted`."""
         sorted_positions = np.unique(np.fromiter(wanted, np.int64))
-        found: dict[int, str] = {}
+        names: dict[int, str] = {}
         for first, part, size in self._placed():
             positions = sorted_positions[(sorted_positions >= first) & (sorted_positions < first + size)]
             if len(positions):
                 rows = storage.read_table(part.signatures, ["repo", "path"]).take(positions - first)
-                found |= zip(positions.tolist(), map(name, rows.to_pylist()), strict=True)
-        return found
+                names |= zip(positions.tolist(), map(name, rows.to_pylist()), strict=True)
+        return names
 
     def contents(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield position and text in UTF-8 of the documents at the positions `wanted`."""
+        """Yield position and text (UTF-8) of the documents at the positions `wanted`, in order of position."""
         positions = np.unique(np.fromiter(wanted, np.int64))
         for first, part, size in self._placed():
             if not np.any((positions >= first) & (positions < first + size)):
@@ -97,18 +97,18 @@ class Catalogue:
 
 
 def name(row: dict[str, Any]) -> str:
-    """Return how a document is called."""
+    """Return the document's name, "repository/path"."""
     return f"{row['repo']}/{row['path']}"
 
 
 def earlier_parts(uri: str) -> list[Part]:
-    """Return the files of an earlier corpus. Raises InputError when it is none, or has no signatures."""
+    """Return the files of an earlier corpus. Raises InputError if it is not a corpus, or has no signatures."""
     artifact = manifest.load(uri)
-    numbers = [file for file in artifact.files if file.startswith("signatures/")]
-    if not numbers:
+    signatures = [file for file in artifact.files if file.startswith("signatures/")]
+    if not signatures:
         raise InputError(
             f"corpus.earlier: {uri} is not a corpus with signatures; build it again with this version, or leave it out"
         )
-    names = sorted(file.partition("/")[2] for file in numbers)
-    place = [storage.join(artifact.uri, folder) for folder in ("documents", "signatures")]
-    return [Part(*(storage.join(folder, file) for folder in place)) for file in names]
+    names = sorted(file.partition("/")[2] for file in signatures)
+    folders = [storage.join(artifact.uri, folder) for folder in ("documents", "signatures")]
+    return [Part(*(storage.join(folder, file) for folder in folders)) for file in names]

@@ -1,7 +1,7 @@
-"""What is decided over all shards: what is removed as a copy or for a benchmark, and the split of each document.
+"""Decide over all shards which documents are removed as copies or for a benchmark, and the split of each document.
 
-It reads the candidates' columns without the text, one shard after the other and several times, and of the texts only
-those that `dedup` compares. What it holds grows with the documents: some 150 bytes each, and 400 a removed one.
+The candidates' columns without the text are read one shard after the other, more than once, and only the texts that
+`dedup` compares. Memory grows by about 150 bytes per document and 400 per removed one.
 
 The documents of the corpora in `corpus.earlier` come before the candidates: none of them is removed, and their
 repositories keep their splits.
@@ -29,21 +29,22 @@ log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Candidates are counted over all shards, in corpus order."""
+    """Which candidates are removed, and the splits. Candidates are numbered over all shards, in corpus order."""
 
     removals: Mapping[int, Removal]
-    """Removed candidate -> why."""
+    """Number of a removed candidate -> reason."""
     unit: str
-    """What is split: "repository", or "file" when there are fewer repositories with code than splits."""
+    """Unit of the splits: "repository", or "file" if there are fewer repositories with code than splits."""
     split_of: Mapping[str, str]
     """Repository (or file) -> split."""
 
     def split(self, row: Row) -> str:
+        """Return the split of the document with the columns `repo` and `path` of `row`."""
         return self.split_of[str(row["repo"]) if self.unit == "repository" else catalogue.name(row)]
 
 
 def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
-    """Copies and splits of the candidates in `count` shards below `scratch`."""
+    """Return the decision about the candidates in `count` shards below `scratch`."""
     documents = Catalogue([shards.candidates_uri(scratch, number) for number in range(count)], config.earlier)
     overlapping = _overlapping(scratch, count, documents)
     gone = np.zeros(len(documents), bool)
@@ -69,19 +70,19 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
 
 
 def _overlapping(scratch: str, count: int, documents: Catalogue) -> dict[int, Removal]:
-    """Return the candidates that hold a passage of a benchmark, by position, with the task and the passage."""
+    """Return position -> reason for the candidates with a passage of a benchmark; it names task and passage."""
     uri = shards.benchmarks_uri(scratch)
     if not storage.exists(uri):
         return {}
-    known, overlaps, first = benchmarks.load(uri), dict[int, list[int]](), documents.earlier
+    loaded, overlaps, first = benchmarks.load(uri), dict[int, list[int]](), documents.earlier
     for number in range(count):
         column = storage.read_table(shards.candidates_uri(scratch, number), ["overlaps"])["overlaps"].to_pylist()
         overlaps |= {first + row: runs for row, runs in enumerate(column) if runs}
         first += len(column)
-    judged = benchmarks.judge(overlaps, documents.repo, known)
-    passages = {place: known.passage(content, judged[place].runs) for place, content in documents.contents(judged)}
+    judged = benchmarks.judge(overlaps, documents.repo, loaded)
+    passages = {place: loaded.passage(content, judged[place].runs) for place, content in documents.contents(judged)}
     return {
-        place: Removal("benchmark_overlap", f'{known.tasks[judged[place].task]}: "{passage}"')
+        place: Removal("benchmark_overlap", f'{loaded.tasks[judged[place].task]}: "{passage}"')
         for place, passage in passages.items()
     }
 
@@ -92,9 +93,9 @@ def _overlapping(scratch: str, count: int, documents: Catalogue) -> dict[int, Re
 def _split(
     documents: Catalogue, gone: Array, copies: Array, near: Near, config: CorpusConfig
 ) -> tuple[str, dict[str, str], Array]:
-    """Return what is split, the split of each one, and that of each document as a number of `splits.SPLITS`.
+    """Return the unit of the splits, name -> split, and each document's split as an index into `splits.SPLITS`.
 
-    `gone` marks what is removed for another reason than a near-duplicate.
+    `gone` marks the documents that are removed for another reason than being a near copy.
     """
     kept = ~gone & (near.kept < 0)
     code = documents.bytes * documents.is_code * kept
@@ -103,7 +104,7 @@ def _split(
     family = splits.families(numbers, documents.bytes, related)
     least = 1 + (config.validation_share > 0) + (config.test_share > 0)
     if not documents.earlier and np.count_nonzero(np.bincount(family[numbers], weights=code)) < least:
-        log.warning("corpus: fewer than %d repositories with code: the splits are by file, not by repository", least)
+        log.warning("corpus: fewer than %d repositories with code; splitting by file instead of by repository", least)
         unit, numbers = "file", np.arange(len(documents))
         names = list(documents.names(range(len(documents))).values())
         family = splits.families(numbers, documents.bytes, related)
@@ -121,14 +122,14 @@ def _split_families(
     kept: Array,
     config: CorpusConfig,
 ) -> Array:
-    """Return the split of each family, by number, as a number of `splits.SPLITS`.
+    """Return the split of each family, by number, as an index into `splits.SPLITS`.
 
-    `member` is the family of each document, `family` that of each of `names`. A family goes where its largest member
-    would alone; one with a repository of an earlier corpus has the split of that.
+    `member` has the family of each document, `family` that of each of `names`. A family gets the split that its largest
+    member would get alone, or the split of a repository of an earlier corpus if it has one.
     """
     result = np.full(len(names), -1, np.int8)
-    known, first = np.unique(member[: documents.earlier], return_index=True)
-    result[known] = documents.split[first]
+    earlier, first = np.unique(member[: documents.earlier], return_index=True)
+    result[earlier] = documents.split[first]
     sizes = np.bincount(member, weights=code, minlength=len(names))
     present = np.bincount(member, weights=kept, minlength=len(names)) > 0
     for numbers, fill in (
@@ -147,7 +148,7 @@ def _split_families(
 
 
 def _pairs(kept: Array) -> Array:
-    """Return rows of a copy and what is kept in its place."""
+    """Return rows of two positions: a copy, and the document that is kept in its place."""
     copies = np.flatnonzero(kept >= 0)
     return np.stack([copies, kept[copies]], axis=1)
 
@@ -155,21 +156,22 @@ def _pairs(kept: Array) -> Array:
 def _without_crossing(
     similar: Similar, near: Near, gone: Array, split: Array, earlier: int
 ) -> tuple[Near, dict[int, tuple[int, float]]]:
-    """Return what is kept when no two close documents may lie in two splits, and what is removed for that.
+    """Remove documents until no two close documents are in different splits.
 
-    The latter leads to the kept document and the similarity. What a removed document stood for is judged anew.
+    Return the near copies, and removed document -> (kept document, similarity). The near copies are computed again
+    after each round, because a removed document may have been kept in place of others.
     """
     removed: dict[int, tuple[int, float]] = {}
     excluded = gone.copy()
-    while found := list(splits.crossing(near.close, split, earlier)):
-        for out, kept, pair in found:
+    while crossing := list(splits.crossing(near.close, split, earlier)):
+        for out, kept, pair in crossing:
             removed[out] = kept, float(near.close_similarity[pair])
             excluded[out] = True
         near = similar.near(excluded)
     return near, removed
 
 
-# What is made of it
+# The results
 
 
 def _removals(
@@ -192,7 +194,7 @@ def _removals(
 
 
 def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
-    """What `shards.finish` has to know about each shard, in order."""
+    """Yield the verdict about each shard, in order, for `shards.finish`."""
     first = 0
     for number in range(count):
         rows = list(_shard(scratch, number, ["repo", "path"]))

@@ -1,14 +1,14 @@
-"""Which documents are copies of others: exact ones by a digest, near ones by MinHash, LSH and their Jaccard similarity.
+"""Find documents that are copies of others: exact copies by a digest, near copies by MinHash, LSH and exact similarity.
 
-A document's *signature* holds, for each of 255 permutations, the least hash of its shingles (`infill.corpus.shingles`).
-Two documents are compared when all five values of one of 51 bands agree: that happens to 99.5 % of the pairs of
-similarity 0.63, and to nearly all above. Signatures that agree about as far as the threshold asks are then compared by
-their shingles, exactly, so that no estimate decides. BigCode takes 5-grams, 256 permutations and 0.7 as well, and keeps
-its first guess; OpenCoder and datatrove take 5-grams.
+A document's *signature* has, for each of 255 permutations, the minimum hash of its shingles (`infill.corpus.shingles`).
+Two documents are candidates if all five values of one of 51 bands agree, which is true of 99.5 % of the pairs with
+similarity 0.63 and of nearly all pairs above. If the signatures of a pair agree well enough, the exact Jaccard
+similarity of its shingles is computed, so no decision depends on an estimate. BigCode also uses 5-grams, 256
+permutations and a threshold of 0.7, but decides by the estimate; OpenCoder and datatrove use 5-grams.
 
-Of similar documents the one is kept that comes first in the order of `Catalogue.order`. A document is removed only for
-a *kept* one that is similar to itself, never along a chain: where a resembles b, b resembles c, and c does not resemble
-a, then c is kept too. So the order decides, not the number of workers nor what was compared first.
+Of similar documents, the first in the order of `Catalogue.order` is kept. A document is removed only if it is similar
+to a *kept* one, never along a chain: if a is similar to b, and b to c, but c is not similar to a, then c is kept too.
+So the result depends on this order alone, not on the number of workers or the order of comparisons.
 """
 
 import hashlib
@@ -30,22 +30,22 @@ from infill.corpus import shingles
 Array = NDArray[Any]
 
 SHINGLE_WORDS: Final = 5
-"""BigCode, OpenCoder and datatrove: 5-grams. A shorter document has no shingles and only exact copies."""
+"""As in BigCode, OpenCoder and datatrove. A document of fewer words has no shingles, so only exact copies are found."""
 BANDS: Final = 51
 ROWS: Final = 5
 PERMUTATIONS: Final = BANDS * ROWS
 """BigCode: 256. A pair of similarity s is compared with probability 1 - (1 - s**ROWS)**BANDS."""
 SIGNATURE: Final = pa.binary(2 * PERMUTATIONS)
-"""Sixteen bits of each permutation's least hash."""
+"""The low 16 bits of the minimum hash of each permutation."""
 DEVIATIONS: Final = 3.5
-"""A pair is compared exactly when its signatures agree as far as the threshold less this many standard deviations."""
+"""A pair is compared exactly if its estimate is at most this many standard deviations below the threshold."""
 COMPARED: Final = 64
-"""Documents of a bucket that the others are compared with; what is left out is looked at again among those kept."""
+"""Number of documents of a bucket with which the others are compared; the kept ones are then compared again."""
 _BREAK: Final = re.compile(r"\r\n?")
 
 
 def _permutations() -> tuple[Array, Array]:
-    """Odd factors and terms of the permutations `factor * hash + term` of the 32-bit numbers."""
+    """Return odd factors, and terms, of the permutations `factor * hash + term` of the 32-bit numbers."""
     generator = np.random.Generator(np.random.PCG64(20_241_126))
     factors, terms = generator.integers(0, 2**32, (2, PERMUTATIONS), np.uint32)
     return factors | np.uint32(1), terms
@@ -55,8 +55,10 @@ _FACTORS, _TERMS = _permutations()
 
 
 def same_text(text: str) -> str:
-    """Return `text` without what an editor or git changes unasked: the form of line ends, blanks before them and at the
-    end of the file, byte order marks."""
+    """Return `text` without differences that editors and Git introduce.
+
+    These are the kind of line end, blanks at the end of lines and of the file, and a byte order mark.
+    """
     text = text.lstrip("\ufeff")
     if "\r" in text:
         text = _BREAK.sub("\n", text)
@@ -64,25 +66,25 @@ def same_text(text: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Return the digest by which exact copies are found: SHA-256 of `same_text`."""
+    """Return the digest that exact copies have in common: the SHA-256 of `same_text`."""
     return hashlib.sha256(same_text(text).encode()).hexdigest()
 
 
 def shingle_set(content: bytes) -> Array:
-    """Return the hashes of a text's distinct shingles, sorted."""
+    """Return the sorted hashes of the distinct shingles of a text in UTF-8."""
     hashes, _ = shingles.words(np.frombuffer(content, np.uint8), shingles.WORD_BYTES)
-    every: Array = shingles.ngrams(hashes, SHINGLE_WORDS)
-    every.sort()  # np.unique takes seven times as long
-    is_first = np.ones(len(every), bool)
-    np.not_equal(every[1:], every[:-1], out=is_first[1:])
-    return every[is_first]
+    ngrams: Array = shingles.ngrams(hashes, SHINGLE_WORDS)
+    ngrams.sort()  # np.unique takes seven times as long
+    is_first = np.ones(len(ngrams), bool)
+    np.not_equal(ngrams[1:], ngrams[:-1], out=is_first[1:])
+    return ngrams[is_first]
 
 
 class Signature(NamedTuple):
     values: bytes | None
-    """As SIGNATURE; None for a document without shingles."""
+    """In the format of SIGNATURE; None for a document without shingles."""
     shingles: int
-    """Distinct ones."""
+    """Number of distinct shingles."""
 
 
 UNSIGNED: Final = Signature(None, 0)
@@ -99,17 +101,17 @@ def sign(content: bytes) -> Signature:
 
 
 def jaccard(first: bytes, second: bytes) -> float:
-    """Return the Jaccard similarity of two texts' shingles; 0 where neither has any."""
+    """Return the Jaccard similarity of two texts' shingles; 0 if neither has any."""
     one, other = shingle_set(first), shingle_set(second)
     common = len(np.intersect1d(one, other, assume_unique=True))
     return common / max(len(one) + len(other) - common, 1)
 
 
 def exact_copies(digests: Array, order: Array) -> Array:
-    """Return the position of the document that is kept in place of each copy, and -1 for the others.
+    """Return, for each document, the position of the document that is kept in its place; -1 if it is not a copy.
 
-    Of equal `digests` the one is kept that comes first in `order`, a list of positions. It looks across repositories,
-    so a text of a test repository never also stands in a training repository.
+    Of documents with equal `digests`, the first in `order` (positions) is kept. Copies are found across repositories,
+    so a text of a test repository is never in a training repository too.
     """
     _, first, group = np.unique(digests[order], return_index=True, return_inverse=True)
     kept = np.full(len(digests), -1, np.int64)
@@ -121,43 +123,45 @@ def exact_copies(digests: Array, order: Array) -> Array:
 
 
 class Part(NamedTuple):
-    """Documents on disk: two parquet files with the same rows, which may be the same file."""
+    """URIs of two Parquet files with the same documents in their rows; they may be the same file."""
 
     documents: str
-    """Has `content`."""
+    """The file with the column `content`."""
     signatures: str
-    """Has `signature` and `shingles`."""
+    """The file with the columns `signature` and `shingles`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Near:
-    """Which documents are removed as near copies. Positions count the documents of all parts."""
+    """The documents that are removed as near copies. A position is an index into the documents of all parts."""
 
     kept: Array
-    """Position of the document that is kept in a near copy's place; -1 for the others."""
+    """By position: that of the document that is kept in place of a near copy; -1 for other documents."""
     similarity: Array
-    """Of a near copy and the kept one; 0 for the others."""
+    """By position: similarity of a near copy and the document kept in its place; 0 for other documents."""
     close: Array
-    """Pairs of kept documents that are at least as similar as the lower threshold: rows of two positions."""
+    """Rows of two positions: the pairs of kept documents whose similarity reaches the lower threshold."""
     close_similarity: Array
+    """Similarity of each pair in `close`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Similar:
-    """The pairs of similar documents. A document's number is its place among those that have shingles, best first."""
+    """The pairs of similar documents. A document's number is its rank among the documents with shingles, best first."""
 
     positions: Array
-    """By number."""
+    """Position of each document, by number."""
     pairs: Array
-    """`first << 32 | second`, by the second; the first is the one worth more."""
+    """Numbers of each pair as `first << 32 | second`, first < second, sorted by the second."""
     similarity: Array
-    """Of each pair."""
+    """Similarity of each pair."""
     fixed: int
-    """Documents with a lower number are kept in any case."""
+    """Documents with a lower number than this are always kept."""
     threshold: float
+    """Minimum similarity of a near copy and the document kept in its place."""
 
     def near(self, excluded: Array) -> Near:
-        """Choose what is kept and what is a copy, without the documents marked in `excluded` (by position)."""
+        """Return which documents are near copies, ignoring those that `excluded` (by position) marks."""
         out = excluded[self.positions]
         copies = shingles.elect(self.pairs, self.similarity, out, self.fixed, self.threshold)
         first, second = self.positions[_first(self.pairs)], self.positions[_second(self.pairs)]
@@ -176,14 +180,14 @@ class Similar:
 
 
 def similar(parts: Sequence[Part], order: Array, *, count: int, fixed: int, threshold: float, lower: float) -> Similar:
-    """Find the pairs of documents that are at least `lower` similar.
+    """Return the pairs of documents whose similarity is at least `lower`.
 
-    `order` holds positions, the document most worth keeping first; `count` is the number of documents in `parts`. Pairs
-    among the first `fixed` of `order`, which are kept in any case, are left out. A copy is at least `threshold` similar
-    to the kept one.
+    `order` has positions, that of the document most worth keeping first; `count` is the number of documents in `parts`.
+    Pairs among the first `fixed` of `order`, which are always kept, are left out. A near copy has at least the
+    similarity `threshold` to the document kept in its place.
 
-    Memory grows by some 60 bytes a document in `order` and 24 a pair. Signatures, band keys and the shingles of
-    documents that are compared lie in temporary files that are mapped: 918 bytes a document, and 8 a shingle.
+    Memory grows by about 60 bytes per document in `order` and 24 bytes per pair. Signatures, band keys and the shingles
+    of compared documents are in memory-mapped temporary files: 918 bytes per document and 8 bytes per shingle.
     """
     with tempfile.TemporaryDirectory(prefix="infill-dedup-") as folder:
         index = _Index(parts, order, count, Path(folder))
@@ -193,9 +197,9 @@ def similar(parts: Sequence[Part], order: Array, *, count: int, fixed: int, thre
 
 
 def _compare(index: "_Index", fixed: int, threshold: float, lower: float) -> tuple[Array, Array]:
-    """Return the pairs that are at least `lower` similar, by their second document, and their similarities.
+    """Return the pairs with at least the similarity `lower`, sorted by second document, and their similarities.
 
-    Buckets that are too full for all their pairs are looked at again among the documents that would be kept.
+    Buckets that are too large for comparing all pairs are searched again, with only the documents that would be kept.
     """
     none = np.zeros(len(index.order), bool)
     known, pairs, similarity = np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.float64)
@@ -215,7 +219,7 @@ def _compare(index: "_Index", fixed: int, threshold: float, lower: float) -> tup
 
 
 def _agreeing(lower: float) -> int:
-    """Return how many permutations must agree before a pair is compared exactly."""
+    """Return the number of permutations that must agree for a pair to be compared exactly."""
     deviation = (lower * (1 - lower) / PERMUTATIONS) ** 0.5
     return max(int(PERMUTATIONS * (lower - DEVIATIONS * deviation)), 1)
 
@@ -229,7 +233,7 @@ def _second(pairs: Array) -> Array:
 
 
 class _Index:
-    """The signatures of the documents, by number: their place among those of `order` that have one."""
+    """The signatures of the documents, by number: the rank in `order` among the documents that have a signature."""
 
     def __init__(self, parts: Sequence[Part], order: Array, count: int, folder: Path) -> None:
         self._parts = parts
@@ -258,16 +262,16 @@ class _Index:
                 self._keys[:, numbers[present]] = keys
 
     def pairs(self, among: Array, fixed: int, agreeing: int) -> tuple[Array, bool]:
-        """Return the pairs of documents in `among` that share a band and agree enough, and whether some were left out.
+        """Return the candidate pairs among the documents `among` (sorted), and whether some pairs were not examined.
 
-        `among` is sorted.
+        A candidate pair has a band in common, and at least `agreeing` equal values in its signatures.
         """
         pairs, any_truncated = np.empty(0, np.uint64), False
         for band in range(BANDS):
             keys = np.array(self._keys[band])
             order = among[np.argsort(keys[among], kind="stable")]
-            found, truncated = shingles.bucket_pairs(keys, order, self._signatures, fixed, agreeing, COMPARED)
-            pairs, any_truncated = np.union1d(pairs, found), any_truncated or truncated
+            of_band, truncated = shingles.bucket_pairs(keys, order, self._signatures, fixed, agreeing, COMPARED)
+            pairs, any_truncated = np.union1d(pairs, of_band), any_truncated or truncated
         return pairs, any_truncated
 
     def similarities(self, pairs: Array) -> Array:
@@ -285,7 +289,7 @@ class _Index:
         return measured
 
     def _texts(self, wanted: Array) -> Iterator[tuple[int, bytes]]:
-        """Yield number and text of each wanted document."""
+        """Yield number and text (UTF-8) of each document that `wanted` (by number) marks."""
         for part, first in zip(self._parts, self._first[:-1], strict=True):
             numbers = self._number[first : first + _rows(part.signatures)]
             if not wanted[numbers[numbers >= 0]].any():
@@ -298,7 +302,7 @@ class _Index:
 
 
 def _mapped(file: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
-    """Return an array in a new file; one of no size in memory, since no file of size 0 can be mapped."""
+    """Return an array in a new memory-mapped file; an empty array in memory, since an empty file cannot be mapped."""
     return np.memmap(file, dtype, "w+", shape=shape).view(np.ndarray) if all(shape) else np.empty(shape, dtype)
 
 
@@ -313,7 +317,7 @@ def _column(uri: str, name: str) -> Array:
 
 
 def row_groups(uri: str, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
-    """Yield the row groups of a parquet file, each with the row at which it starts."""
+    """Yield the row groups of a Parquet file, each with the number of its first row."""
     fs, path = storage.filesystem(uri)
     with fs.open(path, "rb") as source:
         parquet, first = pq.ParquetFile(source), 0

@@ -1,10 +1,10 @@
 """The inner loops of deduplication and decontamination: words, n-grams, MinHash signatures, Jaccard similarity.
 
-A *word* is a run of letters, digits, underscores and bytes beyond ASCII, as BigCode splits code (`[^A-Za-z_0-9]`):
-layout and punctuation make no difference. It is known by a 64-bit hash, and so is an *n-gram*, a run of n words. The
-*shingles* of a document are its distinct 5-grams, sorted.
+A *word* is a run of letters, digits, underscores and non-ASCII bytes, as BigCode splits code (`[^A-Za-z_0-9]`), so that
+layout and punctuation make no difference. Words, and *n-grams*, which are runs of n words, are represented by 64-bit
+hashes. The *shingles* of a document are its distinct 5-grams, sorted.
 
-Compiled by numba at the first call and cached on disk, or ahead of time (`infill.context.compiled`).
+The functions are compiled by numba at the first call and cached on disk, or ahead of time (`infill.context.compiled`).
 """
 
 from typing import Any, Final
@@ -31,7 +31,7 @@ def _word_bytes() -> Array:
 
 
 WORD_BYTES: Final = _word_bytes()
-"""256 entries: 1 for a byte that words are made of."""
+"""For each of the 256 bytes: 1 if it can be part of a word, else 0."""
 
 
 @njit(cache=True)
@@ -43,7 +43,7 @@ def _mixed(value):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def words(data, is_word):  # type: ignore[no-untyped-def]
-    """Return the hash, the first byte and the end of each word of `data` (bytes)."""
+    """Return the hashes of the words of `data` (bytes), and the offsets of the start and the end of each word."""
     count, before = 0, 0
     for position in range(len(data)):
         inside = is_word[data[position]]
@@ -68,7 +68,7 @@ def words(data, is_word):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def ngrams(hashes, size):  # type: ignore[no-untyped-def]
-    """Return the hash of each run of `size` words, in order; none where there are fewer words."""
+    """Return the hash of each run of `size` words, in order; empty if there are fewer words."""
     count = max(len(hashes) - size + 1, 0)
     result = np.empty(count, np.uint64)
     power, value = np.uint64(1), np.uint64(0)
@@ -84,7 +84,7 @@ def ngrams(hashes, size):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def sign(shingles, factors, terms, result):  # type: ignore[no-untyped-def]
-    """Write the low 16 bits of the least `factor * shingle + term` of each permutation into `result`."""
+    """Write the low 16 bits of the minimum `factor * shingle + term` of each permutation into `result`."""
     count = len(factors)
     least = np.full(count, _MOST, np.uint32)
     for shingle in shingles:
@@ -112,11 +112,11 @@ def band_keys(signatures, rows, result):  # type: ignore[no-untyped-def]
 def bucket_pairs(keys, order, signatures, fixed, agreeing, most):  # type: ignore[no-untyped-def]
     """Return the pairs of documents with equal keys whose signatures agree in at least `agreeing` permutations.
 
-    `order` lists the documents by key, and by number within a key. A pair is `first << 32 | second`, the first the one
-    with the lower number. Pairs of two documents below `fixed` are left out. In a bucket each document is compared with
-    the first `most` alone; the second value tells whether that left pairs out.
+    `order` lists the documents sorted by key, then by number. A pair is `first << 32 | second`, with first < second.
+    Pairs of two documents below `fixed` are left out. Each document of a bucket is compared with the first `most` of
+    the bucket only; the second returned value is whether pairs were left out because of that.
     """
-    found, count, truncated = np.empty(1_024, np.uint64), 0, False
+    pairs, count, truncated = np.empty(1_024, np.uint64), 0, False
     start = 0
     while start < len(order):
         stop = start + 1
@@ -133,22 +133,21 @@ def bucket_pairs(keys, order, signatures, fixed, agreeing, most):  # type: ignor
                     equal += signatures[first, number] == signatures[second, number]
                 if equal < agreeing:
                     continue
-                if count == len(found):
+                if count == len(pairs):
                     larger = np.empty(2 * count, np.uint64)
-                    larger[:count] = found
-                    found = larger
-                found[count] = np.uint64(first) << np.uint64(32) | np.uint64(second)
+                    larger[:count] = pairs
+                    pairs = larger
+                pairs[count] = np.uint64(first) << np.uint64(32) | np.uint64(second)
                 count += 1
         start = stop
-    return found[:count].copy(), truncated
+    return pairs[:count].copy(), truncated
 
 
 @njit(cache=True)
 def similarities(pairs, places, offsets, shingles):  # type: ignore[no-untyped-def]
     """Return the Jaccard similarity of each pair.
 
-    `places` leads from a document's number to its place in `offsets`; its shingles stand between that offset and the
-    next.
+    `places` maps a document's number to its index in `offsets`; its `shingles` are those from that offset to the next.
     """
     result = np.empty(len(pairs), np.float64)
     for number in range(len(pairs)):
@@ -168,11 +167,11 @@ def similarities(pairs, places, offsets, shingles):  # type: ignore[no-untyped-d
 
 @njit(cache=True)
 def elect(pairs, similarity, excluded, fixed, threshold):  # type: ignore[no-untyped-def]
-    """Return, for each document, the number of its pair with the document that is kept in its place, or -1.
+    """Return, for each document, the index of its pair with the document that is kept in its place, or -1.
 
-    A document is a copy when a kept one before it is at least `threshold` similar; the most similar counts, the first
-    of equals. `pairs` are sorted by their second document. Documents below `fixed` are kept, those with a mark in
-    `excluded` (one for each document) are neither kept nor copies.
+    A document is a copy if its similarity to a kept document before it is at least `threshold`; the most similar one is
+    kept in its place, and of equally similar ones the first. `pairs` are sorted by their second document. Documents
+    below `fixed` are kept. Documents that `excluded` marks are neither kept nor copies.
     """
     copies = np.full(len(excluded), -1, np.int64)
     for number in range(len(pairs)):
@@ -190,9 +189,9 @@ def elect(pairs, similarity, excluded, fixed, threshold):  # type: ignore[no-unt
 
 @njit(cache=True)
 def marked(values, bits, wanted):  # type: ignore[no-untyped-def]
-    """Return the place in `wanted` (sorted) of each of `values`, or -1.
+    """Return the index in `wanted` (sorted) of each of `values`, or -1 if it is not wanted.
 
-    `bits` is a table with a 1 at the low bits of each wanted value; its length is a power of two.
+    `bits`, whose length is a power of two, has a 1 at the index that the low bits of each wanted value form.
     """
     mask = np.uint64(len(bits) - 1)
     result = np.full(len(values), -1, np.int64)

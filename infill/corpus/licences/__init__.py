@@ -1,6 +1,6 @@
-"""Licences: what a repository's files, build files and headers state, as SPDX expressions.
+"""Licences that a repository's licence files, build files and headers state, as SPDX expressions.
 
-The rule: what is stated and not recognised counts as not permitted for everything that it covers.
+A statement that is not recognised makes everything that it covers not permitted.
 """
 
 from infill.corpus.licences.builds import is_build_file, of_metadata

@@ -1,4 +1,4 @@
-"""What build files and package metadata state about a licence."""
+"""Licence statements in build files and package metadata."""
 
 import ast
 import configparser
@@ -21,16 +21,16 @@ _BY_FILE: Final = re.compile(
     r"(?: for details)?)",
     re.IGNORECASE,
 )
-"""Statements that only point to the licence files."""
+"""Matches statements that only point to the licence files."""
 _SEE: Final = re.compile(r"see licen[cs]e in (?:\./)?(?P<file>[^/]+)", re.IGNORECASE)
-"""npm's way to point to a licence file."""
+"""Matches npm's reference to a licence file."""
 _FAMILIES: Final = {
     "bsd": ("BSD", "0BSD", "ISC"),
     "bsd style": ("BSD",),
     "academic free": ("AFL",),
     "apache software": ("Apache",),
 }
-"""Names of several licences -> how the identifiers of these begin."""
+"""Name that several licences share -> prefixes of their SPDX identifiers."""
 
 
 def _json(text: str) -> Iterator[object]:
@@ -41,7 +41,7 @@ def _json(text: str) -> Iterator[object]:
 
 
 def _alternatives(stated: object) -> Iterator[object]:
-    """Return what a JSON or TOML value states: a list offers a choice."""
+    """Yield the licences in a JSON or TOML value; a list of names offers a choice and is yielded as one expression."""
     parts = stated if isinstance(stated, list) else [stated]
     names = [part.get("type", part.get("name", part.get("text"))) if isinstance(part, dict) else part for part in parts]
     if len(names) == 1 or not all(isinstance(name, str) for name in names):
@@ -74,7 +74,7 @@ def _table(value: object, name: str) -> Mapping[str, Any]:
 
 
 def _classifiers(listed: object) -> Iterator[str]:
-    """Return the licences of trove classifiers; "OSI Approved" alone says nothing."""
+    """Yield the licences in trove classifiers; "OSI Approved" alone does not name one."""
     lines = listed if isinstance(listed, list) else split_lines(str(listed or ""))
     for line in lines:
         if isinstance(line, str) and line.strip().startswith("License ::"):
@@ -97,12 +97,12 @@ def _setup_py(text: str) -> Iterator[object]:
             try:
                 value = ast.literal_eval(node.value)
             except ValueError:
-                continue  # computed, so it states nothing that could be read
+                continue  # a computed value cannot be read without running setup.py
             yield from _classifiers(value) if node.arg == "classifiers" else [value]
 
 
 def _pattern(expression: str) -> Callable[[str], Iterator[object]]:
-    """Return a reader for formats that are programs or nearly so: each quoted group of each match states a licence."""
+    """Return a reader for formats without a parser: the group `stated` of each match has the licences, often quoted."""
     pattern = re.compile(expression, re.MULTILINE | re.IGNORECASE)
 
     def read(text: str) -> Iterator[object]:
@@ -129,7 +129,7 @@ _READERS: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
     "description": _pattern(r"^License:[ \t]*(?P<stated>\S.*)$"),
     "pkg-info": _pattern(r"^License(?:-Expression)?:[ \t]*(?P<stated>\S.*)$"),
 }
-"""Names of build files, in lower case -> how to read what they state."""
+"""Name of a build file, in lower case -> function that yields its licence statements."""
 _READERS_BY_SUFFIX: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
     ".gemspec": _pattern(_ASSIGNED),
     ".podspec": _pattern(_ASSIGNED),
@@ -140,6 +140,7 @@ _READERS_BY_SUFFIX: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
 
 
 def is_build_file(name: str) -> bool:
+    """Return whether a file with this name is a build file that may state a licence."""
     return _reader(name) is not None
 
 
@@ -149,9 +150,9 @@ def _reader(name: str) -> Callable[[str], Iterator[object]] | None:
 
 
 def stated(name: str, text: str) -> list[str]:
-    """Return what the build file `name` states in its own words.
+    """Return the licence statements of the build file `name` as they are written.
 
-    Of a file that its format's parser refuses (a comma too many), whatever looks like a statement.
+    If the format's parser rejects the file (for a surplus comma, say), everything that looks like a statement counts.
     """
     reader = _reader(name)
     if reader is None:
@@ -168,7 +169,7 @@ def _words(reader: Callable[[str], Iterator[object]], text: str) -> list[str]:
 
 
 def of_metadata(metadata: PackageMetadata) -> list[str]:
-    """Return what the metadata of a Python distribution states: License-Expression, else License and classifiers."""
+    """Return the licence statements of Python metadata: License-Expression, or else License and the classifiers."""
     expression = [value.strip() for value in metadata.get_all("License-Expression") or [] if value.strip()]
     if expression:
         return expression
@@ -177,9 +178,9 @@ def of_metadata(metadata: PackageMetadata) -> list[str]:
 
 
 def of_statement(words: str, known: frozenset[str], files: Collection[str] = ()) -> Statement | None:
-    """Return what `words` say; None where they only point to licence files that are known.
+    """Return the licence that `words` state; None if they only point to licence files whose licence is known.
 
-    `known` holds the identifiers that the licence files beside it state, `files` their names.
+    `known` has the identifiers that the licence files of the same folder state, `files` the names of these files.
     """
     words = words.strip()
     if not words:
@@ -188,10 +189,10 @@ def of_statement(words: str, known: frozenset[str], files: Collection[str] = ())
         return Statement(expression)
     if len(words) > 100 or "\n" in words:
         recognised = recognise.of_text(words)
-        return recognised or Statement(spdx.UNKNOWN, f"it states {words[:60]!r}, which is not a licence that we know")
+        return recognised or Statement(spdx.UNKNOWN, f"it states {words[:60]!r}, which is not a known licence")
     if known and _points_to(words, known, files):
         return None
-    return Statement(spdx.UNKNOWN, f"it states {words!r}, which is not a licence that we know")
+    return Statement(spdx.UNKNOWN, f"it states {words!r}, which is not a known licence")
 
 
 def _points_to(words: str, known: frozenset[str], files: Collection[str]) -> bool:

@@ -1,8 +1,9 @@
-"""Which licence covers which file of a repository.
+"""Decide which licence covers each file of a repository.
 
-What stands nearest counts. A licence file speaks for its folder, in the place of what stands above. A build file alone
-is added to it, since package managers write a licence into new build files that nobody chose. What REUSE.toml, DEP-5 or
-a side file say of one file is added, too. Whatever is stated and not known is not permitted for all that it covers.
+The nearest statement counts. A licence file covers its folder and replaces the licence of the parent folder. A build
+file without a licence file adds to the parent's licence, because package managers write a default licence into new
+build files. REUSE.toml, DEP-5 and side files (`a.py.license`) add the licences that they state for single files. A
+statement that is not recognised makes everything that it covers not permitted.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,11 +14,11 @@ from infill.corpus.licences import builds, headers, names, recognise, reuse, spd
 from infill.corpus.licences.recognise import Statement, joined
 
 Read = Callable[[str], str | None]
-"""Gives the text of a file of the repository; None where it cannot be read."""
+"""Returns the text of a file of the repository; None if it cannot be read."""
 NOTHING_STATED: Final = Statement(spdx.UNKNOWN, "no licence file, build file or header states one")
 _EITHER_TEXT: Final = "0BSD Apache-2.0 BSD-2-Clause BSD-3-Clause BSL-1.0 ISC MIT MIT-0 Unlicense Zlib"
 _EITHER: Final = frozenset(_EITHER_TEXT.split())
-"""Licences that stand side by side (LICENSE-MIT, LICENSE-APACHE) for a choice."""
+"""Licences that, in separate files of one folder (LICENSE-MIT, LICENSE-APACHE), offer a choice."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Coverage:
     """The licences of a repository's files."""
 
     folders: Mapping[str, Statement] = field(default_factory=dict)
-    """Folder ("" is the top) -> what covers it; a folder that is missing is covered as the one above it."""
+    """Folder ("" is the top) -> its licence; a folder without an entry has the licence of its parent."""
     files: Mapping[str, Statement] = field(default_factory=dict)
-    """File -> what its side file says."""
+    """File -> licence that its side file states."""
     rules: Sequence[reuse.Rule] = ()
 
     def of(self, path: str) -> Statement | None:
-        """Return what is stated of the file at `path`; None where nothing is."""
-        listed = [self._of_folder(path.rpartition("/")[0]), self.files.get(path)]
-        listed.append(next((rule.statement for rule in self.rules if rule.pattern.fullmatch(path)), None))
-        stated = [statement for statement in listed if statement is not None]
-        return stated[0] if len(stated) == 1 else joined(stated)
+        """Return the licence that is stated for the file at `path`; None if none is."""
+        candidates = [self._of_folder(path.rpartition("/")[0]), self.files.get(path)]
+        candidates.append(next((rule.statement for rule in self.rules if rule.pattern.fullmatch(path)), None))
+        statements = [statement for statement in candidates if statement is not None]
+        return statements[0] if len(statements) == 1 else joined(statements)
 
     def _of_folder(self, folder: str) -> Statement | None:
         while folder not in self.folders and folder:
@@ -44,20 +45,20 @@ class Coverage:
 
 
 def of_files(paths: Iterable[str], read: Read, declared: Sequence[str] = ()) -> Coverage:
-    """Return what covers the files of a repository.
+    """Return the licences of the files of a repository.
 
-    `declared` is what its package's metadata states of the whole, in its own words.
+    `declared` lists the licences that the package's metadata state for the whole repository, as they are written.
     """
-    everything = set(paths)
+    all_paths = set(paths)
     folders: dict[str, _Folder] = {"": _Folder(declared=[(words, "its metadata") for words in declared])}
     files: dict[str, Statement] = {}
     rules: list[reuse.Rule] = []
-    for path in sorted(everything):
+    for path in sorted(all_paths):
         folder, _, name = path.rpartition("/")
-        side = names.spoken_for(name)
-        spoken_for = f"{folder}/{side}" if folder else side
-        if side and spoken_for in everything:
-            files[spoken_for] = _side(path, read(path))
+        described = names.described_by(name)
+        described_path = f"{folder}/{described}" if folder else described
+        if described and described_path in all_paths:
+            files[described_path] = _side(path, read(path))
         elif name == reuse.REUSE:
             rules += reuse.of_reuse(read(path) or "", path)
         elif path in reuse.DEP5:
@@ -68,27 +69,29 @@ def of_files(paths: Iterable[str], read: Read, declared: Sequence[str] = ()) -> 
 
 
 def _side(path: str, text: str | None) -> Statement:
+    """Return the licence that the side file at `path` states."""
     if text is None:
         return Statement(spdx.UNKNOWN, f"{path} cannot be read")
     statement = headers.of_source(text) or recognise.of_text(text)
-    return _at(path, statement or Statement(spdx.UNKNOWN, "no licence that we know"))
+    return _at(path, statement or Statement(spdx.UNKNOWN, "no known licence"))
 
 
 def _at(path: str, statement: Statement) -> Statement:
-    """Return `statement` with the file in which it stands as evidence."""
+    """Return `statement` with its file added to the evidence."""
     return Statement(statement.expression, f"{path}: {statement.evidence}" if statement.evidence else path)
 
 
 class _Folder:
-    """What the files of one folder state."""
+    """The licence statements of one folder's files."""
 
     def __init__(self, declared: Iterable[tuple[str, str]] = ()) -> None:
         self.texts: list[tuple[str, Statement | None]] = []
-        """Path of each licence file, and what it says."""
+        """Path and statement of each licence file; None for a file that states nothing."""
         self.declared = list(declared)
-        """What build files state in their own words, and their paths."""
+        """Statements of build files as they are written, with the path of the file."""
 
     def add(self, path: str, name: str, text: str | None) -> None:
+        """Add a licence or build file; `text` is None if it cannot be read."""
         if builds.is_build_file(name):
             self.declared += [(words, path) for words in builds.stated(name, text or "")]
         elif text is None:
@@ -97,30 +100,30 @@ class _Folder:
             self.texts.append((path, recognise.of_text(text)))
 
     def statement(self, above: Statement | None) -> Statement | None:
-        """Return what covers the folder where `above` covers the one above it."""
+        """Return the licence of the folder, given the licence `above` of its parent."""
         files = self._of_texts()
-        stated = list(self._of_builds(frozenset() if files is None else spdx.keys(files.expression)))
+        from_builds = list(self._of_builds(frozenset() if files is None else spdx.keys(files.expression)))
         if files is None:
-            return joined([statement for statement in (above, *stated) if statement is not None])
-        choice = {statement.expression for statement in stated}
+            return joined([statement for statement in (above, *from_builds) if statement is not None])
+        choice = {statement.expression for statement in from_builds}
         if files.is_known and len(choice) == 1 and spdx.keys(files.expression) <= spdx.keys(next(iter(choice))):
-            return Statement(next(iter(choice)), f"{files.evidence}; {stated[0].evidence}")
-        return joined([files, *stated])
+            return Statement(next(iter(choice)), f"{files.evidence}; {from_builds[0].evidence}")
+        return joined([files, *from_builds])
 
     def _of_texts(self) -> Statement | None:
-        """Return what the licence files say together; None without one."""
+        """Return the combined statement of the licence files; None if there is no licence file."""
         silent = [path for path, statement in self.texts if statement is None]
-        said = [_at(path, statement) for path, statement in self.texts if statement is not None]
-        if not said:
-            return Statement(spdx.UNKNOWN, f"{silent[0]}: no licence that we know") if silent else None
-        together = joined(said)
-        expressions = [statement.expression for statement in said]
+        statements = [_at(path, statement) for path, statement in self.texts if statement is not None]
+        if not statements:
+            return Statement(spdx.UNKNOWN, f"{silent[0]}: no known licence") if silent else None
+        together = joined(statements)
+        expressions = [statement.expression for statement in statements]
         if len(set(expressions)) > 1 and _EITHER.issuperset(expressions) and self._is_choice():
             return Statement(spdx.disjunction(expressions) or spdx.UNKNOWN, "; ".join(path for path, _ in self.texts))
         return together
 
     def _is_choice(self) -> bool:
-        """Return whether each licence file that says something has the licence in its name."""
+        """Return whether each licence file that states a licence has its identifier in the file name."""
         return all(
             any(part in path.rpartition("/")[2].lower() for part in statement.expression.lower().split("-")[:1])
             for path, statement in self.texts
@@ -136,6 +139,7 @@ class _Folder:
 
 
 def _resolved(folders: Mapping[str, _Folder]) -> dict[str, Statement]:
+    """Return folder -> licence, from the top downwards, since a folder's licence depends on its parent's."""
     resolved: dict[str, Statement] = {}
     for folder in sorted(folders, key=lambda path: path.count("/") if path else -1):
         above = Coverage(resolved)._of_folder(folder.rpartition("/")[0]) if folder else None

@@ -1,4 +1,4 @@
-"""What a source file says about its own licence: SPDX lines, notices and proprietary marks in its comments."""
+"""Licence statements in the header of a source file: SPDX lines, notices and reservations of rights in its comments."""
 
 import functools
 import re
@@ -10,7 +10,7 @@ from infill.corpus.licences.recognise import Statement
 from infill.text import split_lines
 
 HEADER_CHARS: Final = 6_000
-"""Notices are looked for in the comments of this much of a file, SPDX lines in all of it."""
+"""Number of characters at the start of a file that are searched for notices; SPDX lines are found in the whole file."""
 
 _HINTS_TEXT: Final = (
     "licens licenc copyright copying gpl propriet confiden permission prohibit forbid commercial train purpose solely "
@@ -18,7 +18,7 @@ _HINTS_TEXT: Final = (
 )
 _HINTS: Final = (*_HINTS_TEXT.split(), "use only", "only for", "no part", "no ai", "no ml", "not be", "not copy")
 _HINTS_MORE: Final = ("not distribut", "not share", "not publish", "not sell")
-"""What stands, in lower case, in the comments of every header that says something about rights."""
+"""Parts of words, in lower case; every header that mentions rights has one of `_HINTS` or `_HINTS_MORE`."""
 _SPDX: Final = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n\r]*)", re.IGNORECASE)
 _END_OF_COMMENT: Final = re.compile(r"\*/|-->|#\}|\"\"\"|'''|\*\)|\]\]|\\n|--%>|%>|\?>")
 _COMMENT_LINE: Final = re.compile(
@@ -37,7 +37,7 @@ _BLOCKS: Final = {
     "(*": "*)",
     "{-": "-}",
 }
-"""How a comment of several lines begins -> how it ends."""
+"""Start of a block comment -> its end."""
 _BLOCK: Final = re.compile("|".join(map(re.escape, _BLOCKS)))
 
 _STATED: Final = re.compile(
@@ -45,17 +45,17 @@ _STATED: Final = re.compile(
     r"[\"'(]*([^\"'\n\r)]{1,100})",
     re.IGNORECASE,
 )
-"""`License: MIT`, `@license MIT`, `__license__ = "MIT"`."""
+"""Matches `License: MIT`, `@license MIT`, `__license__ = "MIT"`."""
 _CHOICE: Final = re.compile(
     r"\b(?:dual(?:ly)? licensed|either) (?:\w+ ){0,3}?(?:under|of) (?:the )?(?:terms of )?(?:either )?(?:the )?"
     r"(?P<one>[\w ]{2,40}?)(?: license)? (?:and|or) (?:the )?(?P<other>[\w ]{2,40}?) (?:version \d )?licenses?\b"
 )
-"""Notices that offer two licences ("dual licensed under the MIT and GPL licenses"), in lower-case words."""
+"""Matches notices that offer two licences ("dual licensed under the MIT and GPL licenses"), in lower-case words."""
 _UNDER: Final = re.compile(
     r"\b(?:licensed|released|distributed|available|published|covered|governed|provided)(?: \w+)?? (?:under|by|with) "
     r"(?:terms (?:and conditions )?of |terms in |terms from )?(?P<name>(?:\w+ ){1,8}?)licenses?(?P<more> agreement)?\b"
 )
-"""Notices that put a file under a licence with a name, in lower-case words."""
+"""Matches notices that put a file under a named licence, in lower-case words."""
 _POINTING_TEXT: Final = (
     "a above accompanying all an and any apache as at attached be below both bsd choice clause compatible copyright "
     "each either enclosed file following found free full given gnu in included is its like mit modified new of one "
@@ -64,7 +64,7 @@ _POINTING_TEXT: Final = (
     "x11 your 2 3 0"
 )
 _POINTING: Final = frozenset(_POINTING_TEXT.split())
-"""Words before "license" that name no other licence than those that stand elsewhere or are looked for anyway."""
+"""Words before "license" that do not name a further licence, but refer to one that is recognised elsewhere."""
 _THIS: Final = (
     r"\b(?:this|the|these) (?:source )?(?:files?|software|code|programs?|source|work|materials?|library|module)\b"
 )
@@ -130,15 +130,15 @@ _RESERVATIONS: Final = tuple(
         ("not isnt never", r"\b(?:not|isnt|never) (?:licensed|released|open source|free software)\b"),
     )
 )
-"""Words of somebody who keeps the rights, in lower case without punctuation, each after what is looked for first, since
-one of that stands in whatever matches."""
+"""Patterns of notices that reserve rights, in lower case without punctuation. Each is preceded by words one of which is
+part of every match: searching for these first is faster."""
 
 
 def of_source(text: str) -> Statement | None:
-    """Return what a source file says about its own licence; None where it says nothing.
+    """Return the licence that a source file states for itself; None if it states none.
 
-    All of its SPDX lines and notices apply together. An SPDX line that is not valid, or a notice of somebody who keeps
-    the rights, makes the licence one that we do not know.
+    All SPDX lines and notices apply together. An invalid SPDX line or a notice that reserves rights makes the licence
+    unknown.
     """
     expressions: list[str] = []
     for stated in _spdx_lines(text) if "spdx-license-identifier" in text.lower() else ():
@@ -147,10 +147,10 @@ def of_source(text: str) -> Statement | None:
             return Statement(spdx.UNKNOWN, f"SPDX-License-Identifier: {stated[:100]!r} is not a valid SPDX expression")
         expressions.append(expression)
     head = text[:HEADER_CHARS]
-    said = _of_comments(_comments(head)) if _hints(head) else ()  # few files say anything, and the search is quick
-    if isinstance(said, Statement):
-        return said
-    together = spdx.conjunction([*expressions, *said])
+    stated_licences = _of_comments(_comments(head)) if _hints(head) else ()  # few files have hints; the search is fast
+    if isinstance(stated_licences, Statement):
+        return stated_licences
+    together = spdx.conjunction([*expressions, *stated_licences])
     return None if together is None else Statement(together, "its header")
 
 
@@ -161,37 +161,37 @@ def _hints(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _of_comments(comments: str) -> Statement | tuple[str, ...]:
-    """Return the licences that comments state, or the statement that makes their licence one that we do not know.
+    """Return the licences that comments state, or the statement that makes their licence unknown.
 
-    The files of a repository often begin alike: equal comments are looked at once.
+    The result is cached, because many files of a repository start with the same comments.
     """
     if not _hints(comments):
         return ()
     recognition = texts.take_out(comments)
     rest = " ".join(word for line in recognition.rest for word in line.words)
-    if (stranger := next(_reservations(rest), None) or next(_strangers(rest), None)) is not None:
-        return Statement(spdx.UNKNOWN, f"its header says {stranger[:100]!r}")
+    if (notice := next(_reservations(rest), None) or next(_unknown_licences(rest), None)) is not None:
+        return Statement(spdx.UNKNOWN, f"its header has the notice {notice[:100]!r}")
     stated = (spdx.of_name(match[1].strip(" .;,*/")) for match in _STATED.finditer(comments))
     return (*recognition.licences, *_of_words(rest), *filter(None, stated))
 
 
 def _reservations(words: str) -> Iterator[str]:
-    """Yield what lower-case words say for somebody who keeps the rights."""
+    """Yield the notices in lower-case words that reserve rights."""
     for hints, pattern in _RESERVATIONS:
         if any(hint in words for hint in hints) and (match := pattern.search(words)) is not None:
             yield match[0]
 
 
-def _strangers(words: str) -> Iterator[str]:
-    """Yield the notices in lower-case words that put the file under a licence that we do not know."""
+def _unknown_licences(words: str) -> Iterator[str]:
+    """Yield the notices in lower-case words that put the file under a licence that is not recognised."""
     for match in _UNDER.finditer(words):
-        known = _of_twice(match["name"].split()) or next(mentions.of_words(match[0]), None)
+        known = _of_repeated(match["name"].split()) or next(mentions.of_words(match[0]), None)
         if not known and not _POINTING.issuperset(match["name"].split()):
             yield match[0]
 
 
 def _of_words(words: str) -> Iterator[str]:
-    """Yield the licences that lower-case words name; one expression where they offer a choice of two."""
+    """Yield the licences that lower-case words name; a choice of two is one expression."""
     match = _CHOICE.search(words)
     names = [_of_word(match[group]) for group in ("one", "other")] if match else []
     if match and all(names):
@@ -200,8 +200,8 @@ def _of_words(words: str) -> Iterator[str]:
     yield from mentions.of_words(words)
 
 
-def _of_twice(words: Sequence[str]) -> str | None:
-    """Return the licence with the name `words`, which may stand there twice ("zero clause bsd 0bsd")."""
+def _of_repeated(words: Sequence[str]) -> str | None:
+    """Return the licence named by `words`, which may name it twice ("zero clause bsd 0bsd"); None if unknown."""
     parts = [(" ".join(words[:end]), " ".join(words[end:])) for end in range(1, len(words))]
     names = [spdx.of_name(first) for first, second in parts if spdx.of_name(first) == spdx.of_name(second)]
     return spdx.of_name(" ".join(words)) or next(filter(None, names), None)
@@ -212,7 +212,7 @@ def _of_word(name: str) -> str | None:
 
 
 def _spdx_lines(text: str) -> Iterator[str]:
-    """Return what stands after each SPDX-License-Identifier in a comment, without the end of the comment."""
+    """Yield the expression after each SPDX-License-Identifier in a comment, without the end of the comment."""
     for match in _SPDX.finditer(text):
         start = max(text.rfind("\n", 0, match.start()), text.rfind("\r", 0, match.start())) + 1
         before = text[start : match.start()]

@@ -1,4 +1,4 @@
-"""Licences that a text mentions by name, where these are not permissive."""
+"""Find licences that a text mentions by name, if they are not permissive."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _GNU_NAMES: Final = {"affero ": "AGPL", "lesser ": "LGPL", "library ": "LGPL", "
 _GNU_VERSION: Final = re.compile(r"\bv(?:ersion)? ?(\d(?: [0123]\b)?)")
 _GNU_LATER: Final = re.compile(r"\b(?:or|any) later\b|\bat your option\b")
 _GNU_REACH: Final = 160
-"""Characters after the name in which its version stands."""
+"""Number of characters after the name that are searched for its version."""
 _NAMED: Final = (
     (re.compile(r"server side public license"), "SSPL-1.0"),
     (re.compile(r"business source license"), "BUSL-1.1"),
@@ -57,11 +57,11 @@ def of_words(words: str) -> Iterator[str]:
             yield licence
 
 
-def _gnu(match: re.Match[str], behind: str) -> tuple[tuple[str, str], str]:
-    """Return name and version of a GNU licence, and its identifier; its first version or later where none is named."""
+def _gnu(match: re.Match[str], following: str) -> tuple[tuple[str, str], str]:
+    """Return name and version of a GNU licence, and its identifier; without a version, that of the first or later."""
     name = (match["short"] or _GNU_NAMES[match["long"]]).upper()
-    version = match["near"] or ((stated := _GNU_VERSION.search(behind)) and stated[1].replace(" ", ".")) or ""
-    later = "or-later" if not version or _GNU_LATER.search(behind) else "only"
+    version = match["near"] or ((stated := _GNU_VERSION.search(following)) and stated[1].replace(" ", ".")) or ""
+    later = "or-later" if not version or _GNU_LATER.search(following) else "only"
     identifier = f"{name}-{version if '.' in version else version + '.0'}-{later}"
     if spdx.normalise(identifier) == identifier:
         return (name, version), identifier

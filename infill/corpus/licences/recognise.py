@@ -1,4 +1,4 @@
-"""What a licence file says: known texts and names, and nothing else that could change them."""
+"""Recognise the licence in a licence file: known texts and names, and no other line that could change their terms."""
 
 import functools
 import re
@@ -12,12 +12,12 @@ from infill.corpus.licences.texts import Line
 
 @dataclass(frozen=True)
 class Statement:
-    """What is said about a licence, and where."""
+    """A statement about a licence, and its evidence."""
 
     expression: str
-    """An SPDX expression, or `NOASSERTION` where something is said that we do not know."""
+    """An SPDX expression, or `NOASSERTION` if the statement is not recognised."""
     evidence: str = ""
-    """For people: which file, and which words of it decided."""
+    """The file and the words in it that decided, for a human reader."""
 
     @property
     def is_known(self) -> bool:
@@ -31,13 +31,13 @@ _COPYRIGHT: Final = re.compile(
     re.IGNORECASE,
 )
 UNRECOGNISED: Final = "LicenseRef-unrecognised"
-"""Stands beside a licence that an unknown text mentions."""
+"""Part of the expression for a text that is not recognised, in addition to the licences that it mentions."""
 _BUNDLED_BINARY: Final = re.compile(
     r"^Name:.*\n(?:Description:.*\n)?Files:(?:[ \t,]*\S+\.(?:so|dll|dylib|a|lib|pyd|exe)[*.\d]*,?)+[ \t]*\n"
     r"(?:(?!^Name:).*\n?)*",
     re.MULTILINE,
 )
-"""An entry of a list of bundled software that covers compiled libraries alone, which nobody reads."""
+"""Matches an entry of a list of bundled software that covers only compiled libraries, which are not in the corpus."""
 _ADDRESS: Final = re.compile(r"\S+@\S+")
 _RESERVED: Final = ("all rights reserved", "some rights reserved", "all right reserved")
 _TITLE: Final = re.compile(
@@ -46,7 +46,7 @@ _TITLE: Final = re.compile(
     r"(?:licen[cs]es?|licensing|copyright)(?: (?:agreement|and|copyright|file|for|information|is|notice|notices|of|"
     r"statement|terms|text|the|follows|as|below|details|project|software|this|license|package|library|under|code))*"
 )
-"""Headings that only say "licence"."""
+"""Matches headings that only say "licence"."""
 _FRAMES: Final = (
     re.compile(
         r"(?:\S+ ){1,5}(?:is|are) (?:also )?(?:licensed|released|distributed|available|made available|provided|"
@@ -62,23 +62,23 @@ _FRAMES: Final = (
     re.compile(r"license (?:spdx )?(?:identifier )?(?P<name>.+)"),
     re.compile(r"spdx license identifier (?P<name>.+)"),
 )
-"""Sentences that name a licence and say nothing else."""
+"""Patterns of sentences that name a licence and say nothing else."""
 _REPEATED: Final = re.compile(r"\W*([^()]+?)\s*\(([^()]+)\)\W*")
-"""A name and its short form: "The MIT License (MIT)"."""
+"""Matches a name and its short form: "The MIT License (MIT)"."""
 
 
 @functools.lru_cache(maxsize=1024)
 def of_text(text: str) -> Statement | None:
-    """Return what the text of a licence file says; None where it says nothing about licences.
+    """Return the licence that the text of a licence file states; None if it states none.
 
-    Several licences in one text all apply. A text with a part that we do not know is not known, with that part as the
-    evidence; where it mentions the GPL or its like, that is part of the expression.
+    If the text has several licences, all of them apply. A part that is not recognised makes the licence unknown, with
+    that part as the evidence; if the text mentions the GPL or a similar licence, it is part of the expression.
     """
     recognition = texts.take_out(_BUNDLED_BINARY.sub("", text))
     licences = list(recognition.licences)
     unknown = ""
     above: Line | None = None
-    """The last line that names holders."""
+    """The last line that names copyright holders."""
     for line in recognition.rest:
         kind, name = _kind(line, above if above and line.number == above.number + 1 else None)
         licences += [name] if name else []
@@ -89,13 +89,13 @@ def of_text(text: str) -> Statement | None:
         mentioned = mentions.of_words(" ".join(word for line in recognition.rest for word in line.words))
         expression = spdx.conjunction([*dict.fromkeys(mentioned), UNRECOGNISED])
         return Statement(
-            spdx.UNKNOWN if expression in (None, UNRECOGNISED) else expression, _not_known(unknown, licences)
+            spdx.UNKNOWN if expression in (None, UNRECOGNISED) else expression, _why_unknown(unknown, licences)
         )
     expression = spdx.conjunction(licences)
     return None if expression is None else Statement(expression)
 
 
-def _not_known(part: str, licences: Sequence[str]) -> str:
+def _why_unknown(part: str, licences: Sequence[str]) -> str:
     quoted = f"{part[:100]}..." if len(part) > 100 else part
     return (
         f"{quoted!r} is not part of {' or '.join(dict.fromkeys(licences))}"
@@ -105,8 +105,11 @@ def _not_known(part: str, licences: Sequence[str]) -> str:
 
 
 def _kind(line: Line, above: Line | None) -> tuple[str, str]:
-    """Return what a line outside the known texts is (`copyright`, `title`, `name`, `prose`, `unknown`), and the licence
-    that it names. `above` is the line right above it when that names copyright holders."""
+    """Return the kind of a line outside the known texts, and the licence that it names (empty if none).
+
+    The kinds are `copyright`, `title`, `name`, `prose` and `unknown`. `above` is the previous line if it names
+    copyright holders.
+    """
     raw = _ADDRESS.sub(" ", line.raw)
     words = line.words if raw == line.raw else tuple(texts.words_of(raw))
     flat = " ".join(words)
@@ -129,7 +132,7 @@ def _kind(line: Line, above: Line | None) -> tuple[str, str]:
 
 
 def of_sentence(raw: str, flat: str) -> str | None:
-    """Return the licence that a line names, as "MIT License" or "Licensed under the MIT license"."""
+    """Return the licence that a line names, such as "MIT License" or "Licensed under the MIT license", else None."""
     if (name := spdx.of_name(raw) or spdx.of_name(flat)) is not None:
         return name
     if (match := _REPEATED.fullmatch(raw)) is not None and (name := spdx.of_name(match[1])) == spdx.of_name(match[2]):
@@ -148,18 +151,18 @@ def of_sentence(raw: str, flat: str) -> str | None:
 
 
 def _of_choice(words: str) -> str | None:
-    """Return the licences of "apache license version 2 0 or the mit"; None when one of them is not known."""
+    """Return the expression for a choice ("apache license version 2 0 or the mit"); None if a name is unknown."""
     names = [spdx.of_name(name) for name in re.split(r" or (?:the )?", words)]
     return spdx.disjunction(name for name in names if name) if len(names) > 1 and all(names) else None
 
 
 def joined(statements: Iterable[Statement]) -> Statement | None:
-    """Return all of the statements together: not known as soon as one of them is not; None without any."""
-    listed = list(statements)
-    if not listed:
+    """Return the statements combined by AND; the first unknown one if there is any, None if there are none."""
+    parts = list(statements)
+    if not parts:
         return None
-    for statement in listed:
+    for statement in parts:
         if not statement.is_known:
             return statement
-    expression = spdx.conjunction(statement.expression for statement in listed) or spdx.UNKNOWN
-    return Statement(expression, "; ".join(dict.fromkeys(statement.evidence for statement in listed)))
+    expression = spdx.conjunction(statement.expression for statement in parts) or spdx.UNKNOWN
+    return Statement(expression, "; ".join(dict.fromkeys(statement.evidence for statement in parts)))

@@ -19,16 +19,16 @@ _DEBIAN: Final = {
     "boost-1.0": "BSL-1.0",
     "apache-2": "Apache-2.0",
 }
-"""Debian's short names that SPDX writes differently, in lower case."""
+"""Debian's short name, in lower case -> SPDX identifier, where they differ."""
 _GNU: Final = re.compile(r"(A?L?GPL|GFDL)-(\d)(\.\d)?(\+)?", re.IGNORECASE)
 _CONNECTIVES: Final = re.compile(r",?\s+(?:and|or)\s+|,\s*", re.IGNORECASE)
 _ELSEWHERE: Final = re.compile(r"On Debian[^\0]*?/usr/share/common-licenses/[\w.+-]*[\w+]['\"`]?\.?", re.IGNORECASE)
-"""The sentence that tells where Debian keeps the whole text."""
+"""Matches the sentence about where Debian keeps the full text."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Files of which something is stated."""
+    """A licence statement for the files that match a pattern."""
 
     pattern: re.Pattern[str]
     """Matches the whole path, relative to the repository."""
@@ -36,9 +36,9 @@ class Rule:
 
 
 def of_reuse(text: str, path: str) -> list[Rule]:
-    """Return the annotations of the REUSE.toml at `path`; what it annotates is relative to its folder.
+    """Return the annotations of the REUSE.toml at `path` as rules; its patterns are relative to its folder.
 
-    Of a file that is no TOML nothing is known, so it covers its whole folder.
+    If the file is not valid TOML, the licence of its whole folder is unknown.
     """
     folder = path[: -len(REUSE)]
     try:
@@ -55,9 +55,9 @@ def of_reuse(text: str, path: str) -> list[Rule]:
 
 
 def of_dep5(text: str, path: str) -> list[Rule]:
-    """Return the `Files:` paragraphs of a DEP-5 file; of several that match a file the last one counts.
+    """Return the `Files:` paragraphs of a DEP-5 file as rules in reverse order, since the last match counts.
 
-    The words below a licence's short name, there or in a paragraph of their own, must be those of that licence.
+    The text below a licence's short name, in the same or a separate paragraph, must be the text of that licence.
     """
     paragraphs = [dict(_fields(paragraph)) for paragraph in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))]
     texts = dict(
@@ -72,7 +72,7 @@ def of_dep5(text: str, path: str) -> list[Rule]:
 
 
 def _named_text(field: str) -> tuple[str, str]:
-    """Return the short name in a `License` field, and the text below it (Debian writes empty lines as a dot)."""
+    """Return the short name in a `License` field and the text below it, in which a line with a dot is an empty line."""
     name, _, body = field.partition("\n")
     body = re.sub(r"(?m)^[ \t]*\.?[ \t]*$", "", body)
     return name.strip(), _ELSEWHERE.sub("", body).strip()
@@ -83,18 +83,16 @@ def _of_paragraph(field: str, texts: Mapping[str, str], path: str) -> Statement:
     statement = _statement(_debian_expression(name), path)
     bodies = [body, *(texts.get(part, "") for part in {name, *_CONNECTIVES.split(name)})]
     for words in filter(None, bodies):
-        said = recognise.of_text(words)
-        if said is None or not said.is_known:
-            return Statement(
-                spdx.UNKNOWN, f"{path}: {name}: {'no licence that we know' if said is None else said.evidence}"
-            )
-        if not spdx.keys(said.expression) <= spdx.keys(statement.expression):
-            return joined([statement, Statement(said.expression, f"{path}: the text of {name}")]) or statement
+        text = recognise.of_text(words)
+        if text is None or not text.is_known:
+            return Statement(spdx.UNKNOWN, f"{path}: {name}: {'no known licence' if text is None else text.evidence}")
+        if not spdx.keys(text.expression) <= spdx.keys(statement.expression):
+            return joined([statement, Statement(text.expression, f"{path}: the text of {name}")]) or statement
     return statement
 
 
 def _debian_expression(name: str) -> str:
-    """Return Debian's words for licences ("Expat or GPL-2+, and ISC") as an SPDX expression; a comma binds less."""
+    """Return Debian's notation ("Expat or GPL-2+, and ISC") as an SPDX expression; a comma binds less than and/or."""
     parts = [part for part in re.split(r",\s*", name) if part]
     joint = " ".join(
         (match[0].upper() + " " if (match := re.match(r"(?i)(?:and|or)\b", part)) else "AND " * bool(number))
@@ -130,7 +128,7 @@ def _fields(paragraph: str) -> Iterator[tuple[str, str]]:
 def _statement(stated: str, path: str) -> Statement:
     expression = spdx.of_name(stated)
     if expression is None:
-        return Statement(spdx.UNKNOWN, f"{path} states {stated[:100]!r}, which is not a licence that we know")
+        return Statement(spdx.UNKNOWN, f"{path} states {stated[:100]!r}, which is not a known licence")
     return Statement(expression, path)
 
 
@@ -139,13 +137,13 @@ def _strings(value: object) -> list[str]:
 
 
 def _reuse_glob(pattern: str) -> str:
-    """Return the regular expression of a glob in REUSE.toml: `*` stays in a folder, `**` does not."""
+    """Return the regular expression of a glob in REUSE.toml, in which `*` does not match a slash, but `**` does."""
     parts = re.split(r"(\\.|\*\*|\*)", pattern.removeprefix("/"))
     meaning = {"**": ".*", "*": "[^/]*"}
     return "".join(meaning.get(part, re.escape(part[1:] if part.startswith("\\") else part)) for part in parts)
 
 
 def _dep5_glob(pattern: str) -> str:
-    """Return the regular expression of a glob in DEP-5: `*` and `?` match slashes too."""
+    """Return the regular expression of a glob in DEP-5, in which `*` and `?` match slashes too."""
     meaning = {"*": ".*", "?": "."}
     return "".join(meaning.get(part, re.escape(part)) for part in re.split(r"([*?])", pattern.removeprefix("./")))

@@ -1,4 +1,4 @@
-"""SPDX expressions: read what people write for them, join them, and tell whether one may be used."""
+"""SPDX expressions: parse licence names as people write them, combine expressions, check them against allowed ones."""
 
 import functools
 import re
@@ -10,14 +10,14 @@ from license_expression import Licensing, get_spdx_licensing  # type: ignore[imp
 from infill.foreign import UnreadableError, parse
 
 UNKNOWN: Final = "NOASSERTION"
-"""SPDX's word for a licence that nobody states, or that we do not know."""
+"""SPDX's word for a licence that is not stated or not recognised."""
 _WORDS: Final = re.compile(r"[^a-z0-9]+")
 
 _MAX_EXPRESSION: Final = 2_000
-"""Characters; the parser recurses."""
+"""Maximum length of an expression in characters; the parser is recursive."""
 _LICENCE_REF: Final = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _SLASH: Final = re.compile(r"^([\w.+-]+)\s*/\s*([\w.+-]+)$")
-"""Cargo's former way to write an alternative: "MIT/Apache-2.0"."""
+"""Matches Cargo's former notation for a choice: "MIT/Apache-2.0"."""
 _FILLERS: Final = frozenset({"the", "a", "license", "licence", "licensed", "under", "terms", "of", "released"})
 _RESTRICTIVE_TEXT: Final = (
     "absent academic accept acceptable addendum addition additional additionally addon agree agreement ai allow "
@@ -42,14 +42,14 @@ _RESTRICTIVE_TEXT: Final = (
     "void voids waive waived war warfare weapon weapons without written"
 )
 _RESTRICTIVE: Final = frozenset(_RESTRICTIVE_TEXT.split())
-"""Words of permissions and prohibitions: a line without any of them neither gives nor takes a right."""
+"""Words of permissions and prohibitions: a line without any of them neither grants nor restricts a right."""
 
 _IN_NAMES_TEXT: Final = (
     "academic ai companies company enterprise enterprises field good grant intelligence learning limited machine may "
     "mining model models neural organisation organization research trade uses"
 )
 _IN_NAMES: Final = frozenset(_IN_NAMES_TEXT.split())
-"""Words of `_RESTRICTIVE` that names of holders have, too; they restrict nothing without one of the others."""
+"""Words of `_RESTRICTIVE` that names of copyright holders also have; alone they do not restrict anything."""
 
 _ALIASES: Final = {
     "0bsd": "0BSD",
@@ -103,7 +103,7 @@ _ALIASES: Final = {
     "zlib libpng zlib": "Zlib",
     "zope public": "ZPL-2.1",
 }
-"""What people write instead of an SPDX identifier, in lower-case words without "the" and "license(d)"."""
+"""Common name of a licence, in lower-case words without "the" and "license(d)" -> SPDX identifier."""
 
 
 @functools.cache
@@ -112,9 +112,9 @@ def _spdx() -> Licensing:
 
 
 def normalise(expression: str) -> str | None:
-    """Return a valid SPDX expression in its usual spelling ("mit or apache-2.0" -> "MIT OR Apache-2.0"), else None.
+    """Return an SPDX expression in its usual spelling ("mit or apache-2.0" -> "MIT OR Apache-2.0"); None if invalid.
 
-    Identifiers are those of SPDX's list, and `LicenseRef-...`.
+    Valid identifiers are those of the SPDX licence list and `LicenseRef-...`.
     """
     parsed = _parsed(expression)
     return None if parsed is None else str(parsed)
@@ -122,7 +122,7 @@ def normalise(expression: str) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(expression: str) -> Any:
-    """Return the tree of a valid expression, else None."""
+    """Return the syntax tree of an expression; None if it is not valid."""
     if len(expression) > _MAX_EXPRESSION:
         return None
     try:
@@ -136,10 +136,9 @@ def _parsed(expression: str) -> Any:
 
 
 def permitted(expression: str, allowed: Iterable[str]) -> bool:
-    """Whether the terms of `expression` can be met with the licences `allowed` alone.
+    """Return whether the licences `allowed` are enough to satisfy `expression`.
 
-    One side of an OR is enough, each side of an AND is needed; an exception (WITH) only adds rights, so it is as good
-    as the licence that it belongs to.
+    One side of an OR must be allowed, and both sides of an AND. An exception (WITH) only adds rights, so it is ignored.
     """
     parsed = _parsed(expression)
     return parsed is not None and _met(parsed, frozenset(allowed))
@@ -155,7 +154,7 @@ def _met(node: Any, allowed: frozenset[str]) -> bool:
 
 
 def conjunction(expressions: Iterable[str]) -> str | None:
-    """All of the licences together, each once and in alphabetical order; None when there are none."""
+    """Return the licences combined by AND, without repetition and in alphabetical order; None if there are none."""
     parts = sorted(set(expressions))
     if len(parts) <= 1:
         return parts[0] if parts else None
@@ -163,7 +162,7 @@ def conjunction(expressions: Iterable[str]) -> str | None:
 
 
 def disjunction(expressions: Iterable[str]) -> str | None:
-    """Any one of the licences, each once and in their order; None when there are none."""
+    """Return the licences combined by OR, without repetition and in their order; None if there are none."""
     parts = list(dict.fromkeys(expressions))
     if len(parts) <= 1:
         return parts[0] if parts else None
@@ -171,28 +170,28 @@ def disjunction(expressions: Iterable[str]) -> str | None:
 
 
 def keys(expression: str) -> frozenset[str]:
-    """Return the identifiers in a valid expression; none for one that is not valid."""
+    """Return the identifiers in an expression; an empty set if it is not valid."""
     parsed = _parsed(expression)
     return frozenset() if parsed is None else frozenset(str(key) for key in _spdx().license_keys(parsed))
 
 
 def key_of(statement: str) -> str:
-    """Return the words of a licence's name that matter, in lower case."""
+    """Return the significant words of a licence's name in lower case."""
     return " ".join(word for word in _WORDS.sub(" ", statement.lower()).split() if word not in _FILLERS)
 
 
 def of_name(statement: str) -> str | None:
-    """Return the expression for a licence as people name it: SPDX, a usual name, or an address; else None."""
+    """Return the expression for a licence given as SPDX, a common name, or an address; None if it is unknown."""
     expression = normalise(_SLASH.sub(r"\1 OR \2", statement.strip()))
     key = key_of(statement)
     return expression or (_ALIASES.get(key) if statement.count("(") == statement.count(")") else None)
 
 
 def restricts(words: Iterable[str]) -> bool:
-    """Return whether words may give or take a right."""
+    """Return whether words may grant or restrict a right."""
     return not _RESTRICTIVE.isdisjoint(words)
 
 
 def restricts_more_than_a_name(words: Iterable[str]) -> bool:
-    """Return whether words in the place of a copyright holder's name may give or take a right."""
+    """Return whether words in place of a copyright holder's name may grant or restrict a right."""
     return not (_RESTRICTIVE - _IN_NAMES).isdisjoint(words)

@@ -1,9 +1,9 @@
-"""Licence texts: recognise a text by comparing all its words with the known ones.
+"""Licence texts: recognise a text by comparing all of its words with known texts.
 
-A known text stands in `texts/<SPDX identifier>.txt`; `%%` on a line of its own separates variants. In it `<<holder>>`
-stands for some words, `[[...]]` for a part that may be missing, `{{a|b}}` for one of several wordings. What is left of
-a text when the known ones are taken out must be of a kind that changes nothing (titles, copyright lines); anything else
-makes the text one that we do not know, whatever it begins with.
+The known texts are in `texts/<SPDX identifier>.txt`; a line `%%` separates variants. In a text, `<<holder>>` matches a
+number of words, `[[...]]` is optional, and `{{a|b}}` is one of several wordings. The rest of a text, without the known
+texts in it, must consist of lines that do not change the terms (titles, copyright lines); any other line makes the
+licence unknown, however the text begins.
 """
 
 import functools
@@ -19,9 +19,9 @@ from infill.corpus.licences import spdx
 from infill.text import decode, split_lines
 
 NOTICES: Final = "notices"
-"""The file of known texts that license nothing, such as the appendices that say how to apply a licence."""
+"""The file of known texts that do not license anything, such as appendices about how to apply a licence."""
 _MAX_WILDCARD: Final = 40
-"""Words that `<<...>>` may stand for."""
+"""Maximum number of words that `<<...>>` matches."""
 
 _TAGS: Final = re.compile(
     r"</?(?:a|b|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|li|link|meta|ol|p|pre|section|span|strong"
@@ -35,22 +35,22 @@ _WORD: Final = re.compile(r"[^\W_]+")
 _QUOTES: Final = re.compile("['`´‘’]")
 _SPELLING: Final = {"licence": "license", "licences": "licenses", "licenced": "licensed", "https": "http"}
 _SPLIT_WORDS: Final = {"noninfringement": "non ?infringement", "sublicense": "sub ?license"}
-"""Words that some write with a hyphen."""
+"""Word -> pattern that also matches its spelling with a hyphen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a text, or what is left of one."""
+    """A line of a text, or the rest of one."""
 
     raw: str
-    """As it stands in the file, without surrounding blanks."""
+    """The line as written in the file, without surrounding blanks."""
     words: tuple[str, ...]
     number: int
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a text says."""
+    """The known licence texts in a text, and its other lines."""
 
     licences: tuple[str, ...]
     """SPDX identifiers of the known texts in it."""
@@ -115,7 +115,7 @@ class _Template:
     licence: str
     text: str
     anchor: str
-    """Words that every occurrence holds; looked for first, since that is quick."""
+    """Words that are part of every occurrence; searching for them first is fast."""
     size: int
 
     def occurrences(self, flat: str) -> Iterator[tuple[int, int]]:
@@ -131,7 +131,7 @@ _MARKS: Final = re.compile(r"(<<\w+>>|\[\[|\]\]|\{\{|\}\}|\|)")
 
 @functools.cache
 def _templates() -> tuple[_Template, ...]:
-    """Return the known texts, the longest first: some hold others."""
+    """Return the known texts, the longest first, because some contain others."""
     templates = []
     for file in resources.files(__package__).joinpath("texts").iterdir():
         name, _, kind = file.name.rpartition(".")

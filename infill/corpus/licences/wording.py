@@ -1,4 +1,4 @@
-"""Lines around a licence's text that change nothing: names, titles and plain descriptions, by a closed vocabulary."""
+"""Recognise lines that do not change the terms of a licence: names, titles, descriptions in a closed vocabulary."""
 
 import re
 from collections.abc import Sequence
@@ -28,27 +28,27 @@ _PLAIN_TEXT: Final = (
     "wrappers written y"
 )
 _PLAIN: Final = frozenset(_PLAIN_TEXT.split())
-"""Words of descriptions; a line of other words in lower case may say anything."""
+"""Words of descriptions; a line with other words in lower case may have terms."""
 _FAMILIES_TEXT: Final = (
     "gpl agpl lgpl gplv2 gplv3 lgplv2 lgplv3 gnu affero sspl busl bsl elastic commons cc nc sa nd mpl epl cddl eupl "
     "polyform hippocratic eula"
 )
 _FAMILIES: Final = frozenset(_FAMILIES_TEXT.split())
-"""Names of licences that permit less; a line with one of them is no description."""
+"""Names of restrictive licences; a line with one of them is not a description."""
 _LICENCES: Final = frozenset({"license", "licenses", "licensed", "licensing"})
 _MAX_WORDS: Final = 16
 _STRANGERS: Final = 4
-"""Words in lower case that a copyright line may have, for names that their owners write so."""
+"""Maximum number of unknown lower-case words in a copyright line, for names that are written in lower case."""
 _CHANGED: Final = frozenset({"adapted", "altered", "changed", "custom", "enhanced", "extended", "modified", "own"})
-"""Words of a title by which the licence is not the one that it names."""
+"""Words that show that a title is about a changed version of the licence that it names."""
 _TITLE_WORDS: Final = 2
-"""Capitalised words without any in lower case that a title may have beside those of descriptions."""
+"""Maximum number of unknown words in a title whose words are all capitalised."""
 _MAX_HOLDERS: Final = 60
 _RESERVED: Final = re.compile(r"\b(?:all|some) rights? reserved\b", re.IGNORECASE)
 _NEXT_SENTENCE: Final = re.compile(r"(?<=[\w)>][a-z)>][a-z)>][a-z)>])[.]\s+(?=\w)|[!?;]\s+(?=\w)")
-"""Where a sentence ends, not an abbreviation ("Inc.", "J. Doe")."""
+"""Matches the end of a sentence, but not of an abbreviation ("Inc.", "J. Doe")."""
 _OPEN: Final = re.compile(r"(?:,|&|\b(?:and|by|of|the))\s*$", re.IGNORECASE)
-"""How a copyright line ends that goes on in the next line."""
+"""Matches the end of a copyright line that continues on the next line."""
 _YEARS: Final = re.compile(
     r"^\W*(?:(?:19|20)\d\d(?:\s*[-–,/&]\s*(?:(?:19|20)?\d\d|present|now|today))*[\s,:]*)+", re.IGNORECASE
 )
@@ -57,14 +57,14 @@ _CREDITED: Final = re.compile(
     r"laborator(?:y|ies)|authors|contributors|others|et al)\W*$",
     re.IGNORECASE,
 )
-"""How a line ends that names an organisation, or people together."""
+"""Matches the end of a line that names an organisation or a group of people."""
 _NO_NAMES_TEXT: Final = (
     "Any At Be Before But Does Every Except From Has Have If In Into Is It Keep Must No Nobody None Not Off Offer "
     "Only Or Out Shall That These They This Those To Unless Until Void Was Were When Where While With Without You "
     "Your"
 )
 _NO_NAMES: Final = re.compile(rf"(?<![\w.])(?:{_NO_NAMES_TEXT.replace(' ', '|')})(?![\w.])")
-"""Words that make a sentence of capitalised words; in a name they are not capitalised, if they stand in one at all."""
+"""Words that show that capitalised words are a sentence: names do not have them, or not capitalised."""
 _URL: Final = re.compile(r"<?\bhttps?://[^\s>)\]]+|www\.[^\s>)\]]+")
 _KNOWN_HOSTS: Final = re.compile(
     r"https?://(?:www\.)?(?:opensource\.org/licenses/|apache\.org/licenses/|spdx\.org/licenses/|unlicense\.org|"
@@ -74,29 +74,29 @@ _KNOWN_HOSTS: Final = re.compile(
 _TERMS_IN_URL: Final = re.compile(r"licen[cs]e|terms|legal|eula|clause|polic|commercial|agreement", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"[^\s,;:()\[\]{}\"“”'’`*<>|=#!?]+")
 _QUOTED: Final = re.compile(r"[`\"“][\w. -]{1,30}[`\"”]")
-"""A name in quotation marks."""
+"""Matches a name in quotation marks."""
 _UNDER: Final = re.compile(
     r"\b(?:under|by|with) (?:the )?(?:terms of )?(?:the )?(?P<name>.*licen[cs]e.*)", re.IGNORECASE
 )
 
 
 def is_open(raw: str) -> bool:
-    """Return whether a copyright line goes on in the next: it ends with "and" or a comma, or names nobody yet."""
+    """Return whether a copyright line continues on the next: it ends with "and" or a comma, or has no name yet."""
     rest = _YEARS.sub("", re.sub(r"\(c\)|©|copyrights?|copr\b", " ", raw, flags=re.IGNORECASE).strip())
     return _OPEN.search(raw) is not None or not any(map(str.isalpha, rest))
 
 
 def names_holders(raw: str) -> bool:
-    """Return whether a line below a copyright line shows by itself that it names holders.
+    """Return whether a line after a copyright line clearly names further holders.
 
-    Years in front, an address, or what the names of organisations and groups end with. Capital letters show nothing:
-    they may begin each word of a condition as well.
+    It does if it starts with years, has an address, or ends like the name of an organisation or a group. Capital
+    letters are not enough, because the words of a condition may be capitalised as well.
     """
     return "@" in raw or any(pattern.search(raw) for pattern in (_YEARS, _CREDITED, _RESERVED, _URL))
 
 
 def is_holders(raw: str, words: Sequence[str], *, is_copyright: bool) -> bool:
-    """Return whether a line only names copyright holders; one that says "copyright" may have names in lower case."""
+    """Return whether a line only names copyright holders; after "copyright", names may be in lower case."""
     raw = _RESERVED.sub(" ", raw)
     if not is_copyright and not _LICENCES.isdisjoint(words):
         return False
@@ -104,19 +104,19 @@ def is_holders(raw: str, words: Sequence[str], *, is_copyright: bool) -> bool:
         return False
     first, *others = _NEXT_SENTENCE.split(raw)
     return is_plain(first, strangers=_STRANGERS if is_copyright else 0) and all(
-        is_plain(other) and (names_holders(other) or _is_said_of_holders(other)) for other in others
+        is_plain(other) and (names_holders(other) or _describes_holders(other)) for other in others
     )
 
 
-def _is_said_of_holders(sentence: str) -> bool:
-    """Return whether a sentence behind a holder's name has no words but those of descriptions, whatever their case."""
+def _describes_holders(sentence: str) -> bool:
+    """Return whether a sentence after a holder's name has only words of descriptions, in upper or lower case."""
     return is_plain(sentence.lower())
 
 
 def is_plain(raw: str, *, strangers: int = 0) -> bool:
-    """Return whether a line has no words in lower case but those of descriptions, so that the others are names.
+    """Return whether the lower-case words of a line are all words of descriptions, so that its other words are names.
 
-    `strangers` other words are allowed.
+    Up to `strangers` other lower-case words are allowed.
     """
     if any(not _is_plain_url(url[0]) for url in _URL.finditer(raw)):
         return False
@@ -128,13 +128,13 @@ def is_plain(raw: str, *, strangers: int = 0) -> bool:
 
 
 def _is_plain_url(url: str) -> bool:
-    """Return whether an address leads to a known licence or to something that is none."""
+    """Return whether an address leads to a known licence, or not to a licence at all."""
     return _KNOWN_HOSTS.match(url.lstrip("<")) is not None or _TERMS_IN_URL.search(url) is None
 
 
 def _is_plain_word(word: str, *, shouted: bool) -> bool:
     if word and not any(map(_has_case, word)):
-        return not any(map(str.isalpha, word))  # a script without capitals, in which names cannot be told
+        return not any(map(str.isalpha, word))  # in a script without capitals, names cannot be recognised
     if any(char in "/@._&+-$©" or char.isdigit() for char in word) or not word:
         return True
     return word.lower() in _PLAIN if shouted or word[0].islower() else True
@@ -145,7 +145,7 @@ def _has_case(char: str) -> bool:
 
 
 def is_description(raw: str, words: Sequence[str]) -> bool:
-    """Return whether a line is a heading or describes something, and gives and takes no right."""
+    """Return whether a line is a heading or a description that neither grants nor restricts a right."""
     if len(words) > _MAX_WORDS or spdx.restricts(words) or not _FAMILIES.isdisjoint(words) or _is_slogan(raw):
         return False
     if words[-1:] == ("license",) and not _CHANGED.isdisjoint(words):
@@ -156,7 +156,7 @@ def is_description(raw: str, words: Sequence[str]) -> bool:
 
 
 def _is_slogan(raw: str) -> bool:
-    """Return whether the words of a line are capitalised where they are no names, so that it may say anything."""
+    """Return whether words other than names are capitalised in a line, so that it may have terms."""
     tokens = [token.strip(".-") for token in _TOKEN.findall(_URL.sub(" ", raw))]
     words = [token for token in tokens if token[:1].isalpha()]
     strange = [word for word in words if word.lower() not in _PLAIN and not _is_identifier(word)]
@@ -166,15 +166,15 @@ def _is_slogan(raw: str) -> bool:
 
 
 def _is_identifier(word: str) -> bool:
-    """Return whether a word is a name of software by its form: with a digit, a dot, a hyphen or an inner capital."""
+    """Return whether a word looks like a name of software: with a digit, a dot, a hyphen or an inner capital."""
     return any(char in "/@._&+-$" or char.isdigit() for char in word) or word[1:] != word[1:].lower()
 
 
 def _is_known(name: str) -> bool:
-    """Return whether what follows "under" is a licence that we know, or points to one that stands in the text."""
+    """Return whether the words after "under" name a known licence or refer to one in the same text."""
     tokens = [token.strip(".-") for token in _TOKEN.findall(name)]
     if any("/" in token and "licen" in token.lower() for token in tokens):
-        return False  # it stands elsewhere
+        return False  # the licence is in another file
     left = [token for token in tokens if token.lower() not in _PLAIN - {"mit"} and "/" not in token]
     left = list(dict.fromkeys(left))
     return not left or spdx.of_name(" ".join(left)) is not None

@@ -1,8 +1,8 @@
-"""Secrets and personal data: what is found in a document, and what is put in its place.
+"""Find secrets and personal data in a document and replace them by placeholders.
 
-A placeholder says the kind and a number: the same value has the same one in the whole document, and two copies that
-differ in a key become equal. It consists of letters, digits, `_`, and, for addresses, `@` `.` `:`, and stands inside
-the quotes or the comment where the value stood, so what parsed before parses afterwards.
+A placeholder consists of the kind and a number: equal values have equal placeholders in the whole document, and two
+copies that differ only in a key become equal. It has only letters, digits, `_` and, for addresses, `@` `.` `:`, and
+replaces the value inside its quotes or comment, so a document that parsed before still parses.
 """
 
 import re
@@ -14,18 +14,18 @@ from typing import Final
 from tree_sitter import Node
 
 from infill import syntax
-from infill.corpus.privacy import assigned, people, tokens, told
+from infill.corpus.privacy import assigned, contexts, people, tokens
 from infill.corpus.privacy.spans import KINDS, SECRETS, Span, settle
 
 __all__ = ["KINDS", "Place", "Redaction", "redact"]
 
 MOSTLY: Final = 0.5
-"""A document with a larger share of its signs (blanks not counted) in keys and tokens is nothing but a secret."""
+"""A document counts as nothing but a secret if secrets are a larger share of its characters, blanks not counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where something was replaced, in the text as it is now; the value itself is kept nowhere."""
+    """A placeholder and its place in the new text, lines and columns from 1; the replaced value is not stored."""
 
     kind: str
     line: int
@@ -38,14 +38,14 @@ class Redaction:
     text: str
     places: tuple[Place, ...]
     secret_share: float
-    """Share of the original text that was secret, without blanks."""
+    """Share of the original text's characters that are secrets, blanks not counted."""
 
 
 def redact(text: str, language: str, kinds: Collection[str] = KINDS) -> Redaction:
-    """Replace everything of `kinds` in a text; `language` is one of `infill.file_kinds`, or empty."""
+    """Replace all secrets and personal data of `kinds` in a text in `language` (of `infill.file_kinds`, or empty)."""
     spans = settle(span for span in find(text, language, kinds) if span.kind in kinds)
     if spans:
-        spans = _that_may_change(text, language, spans)
+        spans = _replaceable(text, language, spans)
     if not spans:
         return Redaction(text=text, places=(), secret_share=0.0)
     secret = sum(len(text[span.start : span.end]) for span in spans if span.kind in SECRETS)
@@ -54,25 +54,25 @@ def redact(text: str, language: str, kinds: Collection[str] = KINDS) -> Redactio
 
 
 def find(text: str, language: str, kinds: Collection[str] = KINDS) -> list[Span]:
-    """Return what is found, as it is found: spans may overlap."""
+    """Return all spans that may be of `kinds`; they can overlap and include other kinds."""
     wanted = set(kinds)
-    secrets = [*tokens.find(text), *assigned.find(text, language), *told.find(text)] if wanted & SECRETS else []
+    secrets = [*tokens.find(text), *assigned.find(text, language), *contexts.find(text)] if wanted & SECRETS else []
     return [*secrets, *people.find(text)] if wanted - SECRETS else secrets
 
 
-# What may change
+# Replaceable places
 
 _LITERAL: Final = re.compile(
     r"string|comment|heredoc|regex|fragment|content|char|preproc_arg|^raw_text$|^text$|jsx_text"
 )
-"""Kinds of nodes in which any letters may stand, in all grammars."""
+"""Matches the types of syntax nodes that can contain any text, in all grammars."""
 
 
-def _that_may_change(text: str, language: str, spans: Sequence[Span]) -> list[Span]:
-    """Return the spans in strings and comments, where the language has a grammar and the text parses.
+def _replaceable(text: str, language: str, spans: Sequence[Span]) -> list[Span]:
+    """Return the spans in strings and comments; all spans if the language has no grammar or the text does not parse.
 
-    `W@x.to` in Python and `this@Activity.id` in Kotlin are no addresses, and only the tree tells. In a text that does
-    not parse everything may change.
+    `W@x.to` in Python and `this@Activity.id` in Kotlin look like addresses; only the syntax tree shows that they are
+    code.
     """
     if language not in syntax.LANGUAGES:
         return list(spans)
@@ -95,7 +95,7 @@ def _is_literal(node: Node | None) -> bool:
 
 
 def _replace(text: str, spans: Sequence[Span]) -> tuple[str, tuple[Place, ...]]:
-    """Put a placeholder in the place of each span; lines of a key after its first one go."""
+    """Replace each span by a placeholder; of a private key with several lines, only the first one gets it."""
     names = _Names()
     parts: list[str] = []
     places: list[Place] = []
@@ -119,18 +119,18 @@ def _replace(text: str, spans: Sequence[Span]) -> tuple[str, tuple[Place, ...]]:
 
 
 _KEY_GAP: Final = 40
-"""What stands between two lines of one private key: quotes, `\\n`, plus signs, indentation."""
+"""Maximum number of characters between two lines of one private key: quotes, `\\n`, plus signs, indentation."""
 
 
 def _continues(spans: Sequence[Span], number: int) -> bool:
-    """Whether this is a line of the same private key as the span before."""
+    """Return whether the span is a further line of the same private key as the span before it."""
     if number == 0 or spans[number].kind != "private_key" or spans[number - 1].kind != "private_key":
         return False
     return spans[number].start - spans[number - 1].end <= _KEY_GAP
 
 
 def _rest_of_key(text: str, span: Span, placeholder: str) -> tuple[int, int, str]:
-    """Start, end and replacement of a further line of a key: the whole line goes where nothing else stands on it."""
+    """Return start, end and replacement of a further line of a key; a line with nothing else is removed entirely."""
     first = text.rfind("\n", 0, span.start)
     last = text.find("\n", span.end)
     last = len(text) if last < 0 else last
@@ -145,14 +145,14 @@ _IPV4_BLOCKS: Final = ("192.0.2", "198.51.100", "203.0.113")
 
 
 class _Names:
-    """The placeholders of one document: equal values have equal ones."""
+    """The placeholders of one document: equal values have equal placeholders."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], str] = {}
         self._counts = Counter[str]()
 
     def of(self, text: str, spans: Sequence[Span], number: int) -> str:
-        """Return the placeholder of a span; a line of a key has that of the key."""
+        """Return the placeholder of a span; all lines of a private key have the same one."""
         while _continues(spans, number):
             number -= 1
         span = spans[number]

@@ -1,4 +1,4 @@
-"""Secrets that are assigned, passed or mapped to a name: `password = "..."`, `"apiKey": "..."`, `API_TOKEN=...`."""
+"""Find secrets that are assigned, passed or mapped to a name: `password = "..."`, `"apiKey": "..."`, `TOKEN=...`."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ LITERAL_WORDS: Final = (
     "batch dockerfile html ini json make markdown rst shell sql text toml xml yaml terraform powershell"
 )
 LITERAL: Final = frozenset(LITERAL_WORDS.split())
-"""Languages in which a value may stand without quotes, and prose."""
+"""Prose, and languages in which a value can be written without quotes."""
 
 _WORDS: Final = ("passw", "passphrase", "pwd", "pass", "secret", "token", "credential", "key", "auth", "appid", "pat")
 _NAME: Final = re.compile(
@@ -26,11 +26,11 @@ _NAME: Final = re.compile(
       | appid(?==) | (?<![a-z])auth(?=["']?\s?[:=]) | (?<![a-z])key(?==) )
     """
 )
-"""Matched at one of the words, in lower-case text."""
+"""Matches at one of `_WORDS`, in lower-case text."""
 
 
 _OURS: Final = re.compile(r"(?:token|password|key)_\d+\b")
-"""One of our placeholders, which names nothing."""
+"""Matches a placeholder of an earlier redaction, which is not a name."""
 
 
 def _names(lower: str) -> Iterator[re.Match[str]]:
@@ -43,7 +43,7 @@ def _names(lower: str) -> Iterator[re.Match[str]]:
 
 
 _STRONG: Final = re.compile(r"[^\n]{0,24}\n?[^\n]*?[0-9!#$%^&*+~?@]")
-"""A secret has a digit or a sign: most lines on which a name stands have neither, and cost no further look."""
+"""Matches text with a digit or a special character, which every secret has; most names are not followed by one."""
 
 
 _TAIL: Final = re.compile(r"[\w.-]{0,24}")
@@ -77,10 +77,10 @@ _DEFAULT: Final = re.compile(r"""["']\s?\{\s+default\s+=\s+"(?P<value>[^"\n]{5,2
 
 
 def find(text: str, language: str) -> Iterator[Span]:
-    """Yield what is assigned, passed or mapped to a name that says password, token, key or secret."""
+    """Yield the secrets that are assigned, passed or mapped to a name with password, token, key or secret in it."""
     literal = language in LITERAL or not language
     lower = text.lower()
-    if len(lower) != len(text):  # a letter whose lower case is two: the places would differ
+    if len(lower) != len(text):  # the lower case of a letter has two characters, so offsets differ
         lower = "".join(sign.lower() if sign.isascii() else sign for sign in text)
     for name in _names(lower):
         if _STRONG.match(text, name.end(), name.end() + 400) and (span := _value(text, lower, name, literal=literal)):
@@ -89,7 +89,7 @@ def find(text: str, language: str) -> Iterator[Span]:
 
 
 def _value(text: str, lower: str, name: re.Match[str], *, literal: bool) -> Span | None:
-    """Return the secret that is given to a name."""
+    """Return the span of the secret that is assigned to a name; None if the value is not a secret."""
     end = _end_of_name(text, name.end())
     if _NOT_SECRET_TAIL.search(text, name.end(), end):
         return None
@@ -111,7 +111,7 @@ def _end_of_name(text: str, start: int) -> int:
 
 
 def _forms(text: str, start: int, *, literal: bool) -> tuple[re.Pattern[str], ...]:
-    """The forms in which a value may follow the name at `start`."""
+    """Return the patterns of values that may follow the name at `start`."""
     if literal:
         return (_ATTRIBUTE, _ELEMENT, _QUOTED, _DEFAULT, _BARE)
     if _in_string(text, start):
@@ -120,7 +120,7 @@ def _forms(text: str, start: int, *, literal: bool) -> tuple[re.Pattern[str], ..
 
 
 def _in_string(text: str, position: int) -> bool:
-    """Whether a quote is open on the line before `position`, or a comment."""
+    """Return whether `position` is after an open quote or the start of a comment on its line."""
     first = max(0, position - 400)
     line = text[max(first, text.rfind("\n", first, position) + 1) : position]
     return any(line.count(quote) % 2 for quote in "\"'`") or any(mark in line for mark in ("//", "#", "--", "* "))
@@ -135,7 +135,7 @@ def _is_code(value: str) -> bool:
 
 
 def _is_secret(value: str, name: str, *, is_password: bool) -> bool:
-    """Return whether a value can be what its name says; `name` is in lower case."""
+    """Return whether a value can be the secret that its name, in lower case, suggests."""
     if is_password:
         return values.is_password(value)
     if name in {"key", "auth"}:
@@ -148,7 +148,10 @@ def _is_secret(value: str, name: str, *, is_password: bool) -> bool:
 
 
 def _is_salt(value: str) -> bool:
-    """Whether it is a long row of signs of all kinds, as WordPress and Django make them; blanks may be among them."""
+    """Return whether a value is a long random text with many special characters, as WordPress and Django make them.
+
+    It may include blanks.
+    """
     signs = sum(not sign.isalnum() for sign in value)
     return (
         len(value) >= 32

@@ -1,7 +1,8 @@
-"""Personal data: e-mail addresses, IP addresses, and names in author lines.
+"""Find personal data: e-mail addresses, IP addresses, and names in author lines.
 
-A copyright notice keeps its holder: licences demand that the notice stays with every copy. What is reserved for
-documentation and tests (RFC 2606, 5737, 3849), private, or a public service (a resolver) belongs to nobody.
+A copyright notice keeps its holder, because licences require that the notice remains in every copy. Addresses that are
+reserved for documentation and tests (RFC 2606, 5737, 3849), private networks, or public services (resolvers) do not
+identify a person.
 """
 
 import ipaddress
@@ -37,7 +38,7 @@ _GENERIC: Final = (
     " world wtf xyz zone"
 )
 _ENDINGS: Final = frozenset(f"{_COUNTRIES} {_GENERIC}".split())
-"""Top-level domains in which people have addresses; an attribute (`a@b.T`) or a file (`x@2x.png`) ends in none."""
+"""Top-level domains in which people have addresses; attributes (`a@b.T`) and files (`x@2x.png`) end differently."""
 _RESERVED: Final = re.compile(r"(?:^|\.)(?:example\.\w{2,3}|example|test|invalid|localhost|local)$", re.IGNORECASE)
 _USER_OF_URL: Final = re.compile(r"://[^\s/?#\"'<>]*\Z")
 _NO_PERSON_WORDS: Final = "git hg svn cvs anonymous return this super break continue user@ npm"
@@ -70,7 +71,7 @@ _RESOLVERS_WORDS: Final = (
     " 2620:fe::fe"
 )
 _RESOLVERS: Final = frozenset(_RESOLVERS_WORDS.split())
-"""Public resolvers stand in code for "the internet" (BigCode leaves them, too)."""
+"""Public resolvers, which code uses to test for a connection to the internet (BigCode keeps them, too)."""
 _VERSION: Final = re.compile(
     r"(?:version|\bvers?|release|revision|upgrade|update|build|section|chapter|since|\boid|objectidentifier)[^\w\n]{0,12}(?:\w{1,12}[^\w\n]{1,3})?\Z"
     r"|(?:[=<>~^!]=|~>|\^)\s?[\"']?\Z|[A-Za-z]/\Z",
@@ -82,21 +83,21 @@ _NETWORK: Final = re.compile(
     re.IGNORECASE,
 )
 _SMALL: Final = 30
-"""Four numbers up to this are more often a version than an address, unless the line speaks of a network."""
+"""Four numbers up to this are more often a version than an address, unless the line mentions a network."""
 
 
 def _addresses(text: str) -> Iterator[Span]:
     for match in _IPV4.finditer(text):
-        if not _goes_on(text, match.start()) and _is_public(match[0]) and not _is_version(text, match):
+        if not _is_continuation(text, match.start()) and _is_public(match[0]) and not _is_version(text, match):
             yield Span(*match.span(), "ip_address")
     for match in _IPV6.finditer(text):
         value = match[0].rstrip(":.")
-        if value.count(":") >= 2 and not _goes_on(text, match.start(), "_.:") and _is_public(value):
+        if value.count(":") >= 2 and not _is_continuation(text, match.start(), "_.:") and _is_public(value):
             yield Span(match.start(), match.start() + len(value), "ip_address")
 
 
-def _goes_on(text: str, start: int, signs: str = "_.+-") -> bool:
-    """Whether what begins at `start` is the rest of a longer number or name."""
+def _is_continuation(text: str, start: int, signs: str = "_.+-") -> bool:
+    """Return whether the text at `start` is the rest of a longer number or name."""
     return start > 0 and (text[start - 1].isalnum() or text[start - 1] in signs)
 
 
@@ -105,7 +106,7 @@ def _is_public(value: str) -> bool:
         address = ipaddress.ip_address(value)
     except ValueError:
         return False
-    if address.is_multicast or str(address) in _RESOLVERS or value.endswith(".0"):  # the last is a network
+    if address.is_multicast or str(address) in _RESOLVERS or value.endswith(".0"):  # .0 is a network
         return False
     return address.is_global
 
@@ -156,19 +157,21 @@ _LEAD: Final = re.compile(
     )
     """
 )
-"""Matched at one of the words of `_LEADS`."""
+"""Matches at one of `_LEADS`."""
 _LEADS: Final = ("author", "autor", "maintainer", "contributor", "developer", " by ", " by:")
-_MADE: Final = re.compile(r"\b(?:created|written|developed|implemented|ported|contributed|maintained)\Z", re.IGNORECASE)
+_CREATION: Final = re.compile(
+    r"\b(?:created|written|developed|implemented|ported|contributed|maintained)\Z", re.IGNORECASE
+)
 
 
 def _leads(text: str) -> Iterator[re.Match[str]]:
-    """What introduces the name of an author."""
+    """Yield the matches of text that introduces an author's name."""
     lower = text.lower()
-    if len(lower) != len(text):  # a letter whose lower case is two: the places would differ
+    if len(lower) != len(text):  # the lower case of a letter has two characters, so offsets differ
         lower = text
     for place in sorted({place for word in _LEADS for place in places(lower, word)}):
         lead = _LEAD.match(text, place)
-        if lead is None or (lead["verb"] and not _MADE.search(text, max(0, place - 12), place)):
+        if lead is None or (lead["verb"] and not _CREATION.search(text, max(0, place - 12), place)):
             continue
         if (
             lead["noun"]
@@ -201,7 +204,7 @@ def _authors(text: str) -> Iterator[Span]:
     for lead in _leads(text):
         first = max(0, lead.start() - 200)
         if _COPYRIGHT.search(text, max(first, text.rfind("\n", first, lead.start()) + 1), lead.start()):
-            continue  # the notice of a licence
+            continue  # a copyright notice keeps its holder
         position = lead.end()
         for number in range(64):
             name = _FULL_NAME.match(text, position)
@@ -219,7 +222,7 @@ def _authors(text: str) -> Iterator[Span]:
 
 
 def _person(match: re.Match[str]) -> Span | None:
-    """The name of a person, without what follows it; None for a company, a team, and words that are no name."""
+    """Return the span of a person's name, without following words; None for a company, a team, or other words."""
     words = match[0].split()
     kept = words
     for place, word in enumerate(words):
@@ -238,7 +241,7 @@ def _person(match: re.Match[str]) -> Span | None:
 
 
 def _handle(match: re.Match[str]) -> Span | None:
-    """A name of one word, which must end its line."""
+    """Return the span of a name of one word; None if it does not name a person."""
     word = match[0]
     return (
         None

@@ -1,4 +1,4 @@
-"""What is found in a text: where it stands, what kind it is, and which findings count where several overlap."""
+"""Spans of secrets and personal data in a text, and the choice among spans that overlap."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 from infill.config import SENSITIVE_KINDS
 
 KINDS: Final = SENSITIVE_KINDS
-"""All kinds; where two findings overlap and are equally long, the one that stands first here counts."""
+"""All kinds; of two overlapping spans of equal length, the kind that comes first here is chosen."""
 SECRETS: Final = frozenset({"private_key", "token", "password"})
 
 
 class Span(NamedTuple):
-    """Characters `start` to `end` of a text are of a kind in KINDS."""
+    """A secret or personal data of a kind in KINDS, from character `start` up to, but not including, `end`."""
 
     start: int
     end: int
@@ -19,9 +19,9 @@ class Span(NamedTuple):
 
 
 def settle(spans: Iterable[Span]) -> list[Span]:
-    """Return the spans in order and without overlaps: secrets before personal data, then the longer before the shorter.
+    """Return the spans in order and without overlaps: secrets win over personal data, then longer spans over shorter.
 
-    A password in a URL before a host looks like an e-mail address; a JSON Web Token is a password where it is assigned.
+    For example, a password in a URL, followed by the host, looks like an e-mail address.
     """
     chosen: list[Span] = []
     for span in sorted(set(spans), key=_rank):
@@ -35,7 +35,7 @@ def _rank(span: Span) -> tuple[bool, int, int, int]:
 
 
 def places(text: str, literal: str) -> Iterator[int]:
-    """Yield where a literal stands: many times faster than a pattern."""
+    """Yield the offsets of a literal in a text, which is many times faster than a pattern."""
     place = text.find(literal)
     while place >= 0:
         yield place

@@ -1,7 +1,7 @@
-"""Tokens by their published forms, and private keys.
+"""Find tokens by their published formats, and private keys.
 
-The forms are those of Kingfisher (MongoDB), whose rules are compiled into one automaton; what it leaves out, since it
-reports only what it could verify, stands in `_FORMS`.
+Most formats are those of Kingfisher (MongoDB), whose rules are compiled into one automaton. `_FORMS` adds formats that
+it omits, because it only reports tokens that it could verify.
 """
 
 import re
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 
 def find(text: str) -> Iterator[Span]:
-    """Yield tokens of known forms and private keys."""
+    """Yield tokens in known formats and private keys."""
     yield from _published(text)
     yield from _known_forms(text)
     yield from _private_keys(text)
 
 
-# Published forms
+# Published formats
 
 
 _LOADING: Final = threading.Lock()
 
 
 def _scanner() -> "Scanner":
-    """Return Kingfisher's scanner, which threads may share."""
-    with _LOADING:  # compiling takes five seconds of processor time: once is enough
+    """Return Kingfisher's scanner, which is safe to share between threads."""
+    with _LOADING:  # compile only once, as it takes five seconds of processor time
         return _compiled()
 
 
 @cache
 def _compiled() -> "Scanner":
-    """Compile the rules, or take them from the user's cache."""
+    """Return the scanner with compiled rules, from the user's cache if they are there."""
     from kingfisher_sdk import Rules, Scanner
 
     return Scanner(Rules(cache_dir=storage.cache() / "secret-rules"), base64=False)
@@ -48,7 +48,7 @@ def _compiled() -> "Scanner":
 def _published(text: str) -> Iterator[Span]:
     for finding in _scanner().scan(text.encode("utf-8", "surrogatepass")):
         if not finding.visible or "private-key" in finding.rule_id or "credential-uri" in finding.rule_id:
-            continue  # `_private_keys` and `told` know what must stay of these
+            continue  # `_private_keys` and `contexts` find these more exactly
         if finding.secret and not values.is_placeholder(finding.secret):
             kind = "password" if "password" in finding.rule_id else "token"
             for place in places(text, finding.secret):
@@ -95,7 +95,7 @@ _FORMS: Final = tuple(
         ("/api/webhooks/", 40, r"https://(?:\w+\.)?discord(?:app)?\.com/api/webhooks/\d+/[\w-]{30,}"),
     )
 )
-"""A literal in a token, how far before it the token begins at most, and the form of the token."""
+"""A literal in a token, the maximum number of characters before it, and the pattern of the token."""
 _DISCORD: Final = re.compile(r"[MNO][DTjz][\w-]{21,25}\.[\w-]{6,7}\.[\w-]{27,38}(?![\w-])")
 _ENCODED_KEY: Final = re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/=]{40,}")
 
@@ -104,13 +104,13 @@ def _known_forms(text: str) -> Iterator[Span]:
     for literal, back, form in _FORMS:
         for place in places(text, literal):
             match = form.search(text, max(0, place - back), place + 600)
-            if match is None or match.start() > place + len(literal) or _goes_on(text, match.start()):
+            if match is None or match.start() > place + len(literal) or _is_continuation(text, match.start()):
                 continue
             if not values.is_placeholder(match[0]):
                 yield Span(*match.span(), "token")
                 yield from _amazon_secrets(text, match.end()) if literal in {"AKIA", "ASIA"} else ()
     for match in _DISCORD.finditer(text):
-        if not _goes_on(text, match.start()) and values.is_random(match[0]):
+        if not _is_continuation(text, match.start()) and values.is_random(match[0]):
             yield Span(*match.span(), "token")
     for place in places(text, "LS0tLS1CRUdJTi"):
         match = _ENCODED_KEY.match(text, place)
@@ -122,14 +122,14 @@ _AMAZON: Final = re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{40}(?![\w+/=])")
 
 
 def _amazon_secrets(text: str, start: int) -> Iterator[Span]:
-    """Yield what follows the name of a key of Amazon's and has the form of its secret."""
+    """Yield the secrets that follow the ID of an Amazon access key."""
     for match in _AMAZON.finditer(text, start, start + 200):
         if values.is_random(match[0]):
             yield Span(*match.span(), "token")
 
 
-def _goes_on(text: str, place: int) -> bool:
-    """Return whether the word at `place` began before it: data in base64 holds every short literal somewhere."""
+def _is_continuation(text: str, place: int) -> bool:
+    """Return whether the word at `place` starts before it, since base64 data have every short literal somewhere."""
     return place > 0 and (text[place - 1].isalnum() or text[place - 1] in "+_")
 
 
@@ -140,14 +140,14 @@ _KEY_STOP: Final = re.compile(r"-----(?:BEGIN|END) ")
 _KEY_LINE: Final = re.compile(r"(?:(?<=\\n)|(?<=\\r)|(?<![A-Za-z0-9+/=\\]))[A-Za-z0-9+/=]{12,}")
 _KEY_CHARS: Final = 20_000
 _KEY_LEAST: Final = 60
-"""A body has at least so many signs; less is a form, a test for the first line, or the beginning of a document."""
+"""Minimum number of characters of a key's body; a shorter one is a template, or code that only tests for a key."""
 _PUTTY: Final = re.compile(
     r"Private-Lines: \d{1,4}\r?\n(?P<body>(?:[A-Za-z0-9+/=]+\r?\n?){1,2000})(?:Private-MAC: (?P<mac>\w+))?"
 )
 
 
 def _private_keys(text: str) -> Iterator[Span]:
-    """Yield the lines of the keys' bodies: what stands round them in a string (quotes, `\\n`, plus signs) stays."""
+    """Yield the lines of the keys' bodies, without what surrounds them in a string (quotes, `\\n`, plus signs)."""
     for place in places(text, "PRIVATE KEY"):
         if start := _KEY_START.search(text, max(0, place - 60), place + 30):
             lines = _body(text, start.end())
@@ -162,7 +162,7 @@ def _private_keys(text: str) -> Iterator[Span]:
 
 
 def _body(text: str, start: int) -> list[tuple[int, int]]:
-    """Return the lines of base64 up to the key's last line, or to the first long stretch that is none."""
+    """Return the base64 lines up to the key's end marker or, without one, to the first long text between them."""
     stop = _KEY_STOP.search(text, start, start + _KEY_CHARS)
     lines: list[tuple[int, int]] = []
     end = start

@@ -1,4 +1,4 @@
-"""Whether a value is a secret or stands for one: placeholders, templates, words, and what looks random."""
+"""Distinguish secrets from values that only stand for one: placeholders, templates, default passwords and words."""
 
 import base64
 import binascii
@@ -6,14 +6,14 @@ import re
 from itertools import pairwise
 from typing import Final
 
-_STANDS_FOR_ONE: Final = re.compile(
+_PLACEHOLDER: Final = re.compile(
     r"example|placeholder|change[-_ ]?(?:me|it|this)|your[-_ ]|yourkey|replace|redacted|insert|dummy|sample|xxxx|"
     r"\*\*\*|\.\.\.|not[-_ ]?(?:a[-_ ])?secret|todo|fixme|"
     r"[<>]|\$[{(]|\{\{|%[({]|^\$\w*$|^%\w+%$|^@\w+@$|^\{.*\}$|^(?:none|null|nil|undefined|true|false)$|"
     r"^[\w.]+[(\[].*[)\]]$|\{\w+\}|process\.env|(?:^|:)[A-Z_]+_\d+$",
     re.IGNORECASE,
 )
-"""A template, or words that say that the real value stands elsewhere; the last one is that of our own placeholders."""
+"""Matches templates, and words that show that a value is not real; the last alternative matches our placeholders."""
 _WORDS_WORDS: Final = (
     "access admin api apikey auth bar baz bearer client credential credentials default demo empty fake foo"
     " guest hidden key login me mock my mypass mypassword myself mysecret name none of one pass passwd"
@@ -21,7 +21,7 @@ _WORDS_WORDS: Final = (
     " some str string temp test testing the this token two user username value word wrong"
 )
 _WORDS: Final = frozenset(_WORDS_WORDS.split())
-"""A password that is made of these words and a number is a default or a test's, and protects nothing."""
+"""A password that consists of these words and a number is a default or from a test, and does not protect anything."""
 _ALGORITHMS: Final = re.compile(
     r"(?:md|sha|hs|rs|es|ps|utf|base|oauth|aes|rsa|ecdsa|ed|rc|hmac|pbkdf|scrypt|bcrypt|argon|rfc|http|v|p|x|s|k|h|t|u)"
     r"[-_/]?\d+(?:[-_/][A-Za-z0-9]{1,8}){0,3}(?:hex|sum|digest|key|b|bit)?",
@@ -44,8 +44,8 @@ _CLASSES: Final = bytes(
 
 
 def is_placeholder(value: str) -> bool:
-    """Return whether the value only stands for a secret: a template, "changeme", a row of equal or counted signs."""
-    return bool(_STANDS_FOR_ONE.search(value)) or len(set(value)) <= 3 or _is_counted(value)
+    """Return whether the value only stands for a secret: a template, "changeme", "xxxx" or "12345"."""
+    return bool(_PLACEHOLDER.search(value)) or len(set(value)) <= 3 or _is_counted(value)
 
 
 def _is_counted(value: str) -> bool:
@@ -54,9 +54,9 @@ def _is_counted(value: str) -> bool:
 
 
 def is_password(value: str) -> bool:
-    """Return whether a value that is called a password can be one, and not a name, a word, a path or a default.
+    """Return whether a value named "password" can be one, and is not a name, a word, a path or a default.
 
-    A word of letters alone is a caption or an identifier far more often than a password.
+    A word of letters only is far more often a caption or an identifier than a password.
     """
     if not 5 <= len(value) <= 200 or any(sign.isspace() for sign in value) or is_placeholder(value):
         return False
@@ -73,14 +73,14 @@ def _is_path(value: str) -> bool:
 
 
 def is_default(value: str) -> bool:
-    """Return whether a password is made of words that everyone uses, and a number."""
+    """Return whether a password consists of common words and a number."""
     words = [piece.lower() for piece in re.findall(r"[A-Za-z]+", value)]
     joined = "".join(words)
     return all(word in _WORDS for word in words) or joined in _WORDS
 
 
 def _is_identifier(value: str) -> bool:
-    """`user_1_password`, `config.v2.key`, `SHA-256-hash`: words and numbers between separators, several of them."""
+    """Return whether a value is words and numbers between separators, as in `user_1_password`, `config.v2.key`."""
     if not re.fullmatch(r"[A-Za-z][\w]*(?:[.:/-]+\w+|\(\)|\[\w*\])+|[A-Za-z]+(?:_[A-Za-z0-9]+)+", value):
         return False
     pieces = [piece for piece in re.split(r"[\W_]+", value) if piece]
@@ -88,9 +88,9 @@ def _is_identifier(value: str) -> bool:
 
 
 def is_random(value: str, least: int = 16) -> bool:
-    """Return whether a value of at least `least` signs looks drawn at random: an opaque token, a key.
+    """Return whether a value of at least `least` characters looks random, as an opaque token or a key does.
 
-    Letters and digits alternate in it far more often than in names, paths and versions.
+    Letters and digits alternate far more often in it than in names, paths and versions.
     """
     if not least <= len(value) <= 4_000 or not value.isascii() or is_placeholder(value):
         return False
@@ -102,20 +102,20 @@ def is_random(value: str, least: int = 16) -> bool:
 
 
 def _changes(text: str) -> int:
-    """How often the class of the sign (digit, upper case, lower case, other) changes."""
+    """Return how often the class of the character (digit, upper case, lower case, other) changes."""
     classes = text.encode().translate(_CLASSES + bytes(128))
     return sum(first != second for first, second in pairwise(classes))
 
 
 def is_worded(text: str) -> bool:
-    """Return whether most of it is words of four letters and more, as in `S3BucketAccess-eu-west-1`."""
+    """Return whether a text mostly consists of words of four letters or more, as in `S3BucketAccess-eu-west-1`."""
     pieces = _PIECES.findall(text)
     long = sum(len(piece) for piece in pieces if piece.isalpha() and len(piece) >= 4)
     return long > len(text) / 2
 
 
 def decodes_to(value: str, part: bytes) -> bool:
-    """Return whether the base64 in `value` holds these bytes."""
+    """Return whether the decoded base64 of `value` contains `part`."""
     try:
         return part in base64.b64decode(value[: len(value) // 4 * 4], validate=False)
     except (binascii.Error, ValueError):

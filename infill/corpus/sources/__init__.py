@@ -1,15 +1,15 @@
-"""Where code comes from: the repositories of a source and the files of a repository, in a fixed order.
+"""Sources of code: the repositories of each source and the files of each repository, in a fixed order.
 
-| source | what it names |
+| source | meaning |
 | --- | --- |
-| `dir:/path` | a folder of repositories, at any depth, or one repository, as it lies on disk |
+| `dir:/path` | a folder of repositories, at any depth, or one repository, as it is on disk |
 | `git:/path@revision` | a Git repository, bare or not, or a folder of them, read at a revision without a checkout |
 | `archive:/path` | a source archive or a folder of them: sdists, wheels, npm's tarballs, zip, tar, Debian's `.dsc` |
 | `parquet:URI` | a table of files in Parquet, on disk or in an object store |
 | `packages:` | every Python distribution that is installed in the running environment |
 
-A repository that cannot be read costs itself: it is one file with the reason. Only a source in which nothing at all can
-be read, as the user named it, raises InputError.
+A repository that cannot be read does not stop the run: it is listed as a single file with the reason. InputError is
+raised only if a source that the user named contains nothing that can be read.
 """
 
 import hashlib
@@ -27,18 +27,19 @@ from infill.errors import InputError
 
 __all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "commits", "fingerprint", "reader", "repositories"]
 
-_WHAT: Final = {
-    "archive": "file or folder: nothing is there; give a source archive, or a folder of them",
-    "dir": "folder: nothing is there; give the folder that holds the repositories",
-    "git": "folder: nothing is there; give a clone, or a folder of them",
+_EXPECTED: Final = {
+    "archive": "a source archive, or a folder of them",
+    "dir": "the folder that holds the repositories",
+    "git": "a clone, or a folder of them",
 }
+"""Kind of source -> what the user must name."""
 DEFAULTS: Final = CorpusConfig()
 
 
 def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS) -> Iterator[Repository]:
-    """Yield the repositories of all sources, each with its files; a name that occurs twice gets a number ("name~2").
+    """Yield the repositories of all sources, each with its files; a name that occurs again gets a number ("name~2").
 
-    Raises InputError for a source of unknown kind, a folder that is none, and a source without any repository.
+    Raises InputError for a source of unknown kind, one that does not exist, and one without any repository.
     """
     taken: dict[str, int] = {}
     for source in map(parse_source, sources):
@@ -62,15 +63,15 @@ def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
 
 
 def commits(repositories: Iterable[Repository]) -> dict[str, dict[str, str]]:
-    """Return commit and date of the repositories that were read at one, by name."""
-    known = {
+    """Return the commit and its date for each repository that was read at a commit, by name."""
+    files_with_commit = {
         repository.name: next((file for file in repository.files if file.commit), None) for repository in repositories
     }
-    return {name: {"commit": file.commit, "date": file.date} for name, file in known.items() if file}
+    return {name: {"commit": file.commit, "date": file.date} for name, file in files_with_commit.items() if file}
 
 
 def beside(sources: Iterable[str]) -> Iterator[Beside]:
-    """Yield the files beside the repositories of all sources. Raises InputError as `repositories` does."""
+    """Yield the files of all sources that belong to no repository. Raises InputError as `repositories` does."""
     for source in map(parse_source, sources):
         if source.kind == "dir":
             yield from folders.beside(_folder(source))
@@ -79,9 +80,10 @@ def beside(sources: Iterable[str]) -> Iterator[Beside]:
 
 
 def fingerprint(sources: Iterable[str]) -> str:
-    """Digest of the sources' state.
+    """Return a digest of the sources' state.
 
-    Names, sizes and times of change of the files, the commits of Git repositories, or the packages' own records.
+    It covers the names, sizes and modification times of files, the commits of Git repositories, and the records of
+    installed packages.
     """
     digest = hashlib.sha256()
     for source in map(parse_source, sources):
@@ -105,26 +107,26 @@ def _state(source: Source) -> Iterator[str]:
 
 
 def _folder(source: Source) -> Path:
-    """The folder that a source names. Raises InputError when there is none."""
+    """Return the folder that a source names. Raises InputError if it does not exist or is a file."""
     folder = _place(source)
     if not folder.is_dir():
-        raise InputError(f"{source} is a file; give the folder that holds the repositories")
+        raise InputError(f"{source} is a file; name the folder that holds the repositories")
     return folder
 
 
 def _place(source: Source) -> Path:
-    """The file or folder that a source names. Raises InputError when nothing is there."""
+    """Return the file or folder that a source names. Raises InputError if it does not exist."""
     if not storage.is_local(source.place):
-        raise InputError(f"{source} is not on this machine: clone or copy it to a folder and name that")
+        raise InputError(f"{source} is not on this machine: clone or copy it to a local folder and name that folder")
     place = storage.local_path(source.place)
     if not place.exists():
-        raise InputError(f"{source} is not a {_WHAT[source.kind]}")
+        raise InputError(f"{source} does not exist; name {_EXPECTED[source.kind]}")
     return place.resolve()
 
 
 def _uri(source: Source) -> str:
-    """The absolute URI that a source names. Raises InputError when nothing is there."""
+    """Return the absolute URI that a source names. Raises InputError if it does not exist."""
     uri = storage.absolute(source.place)
     if not storage.exists(uri):
-        raise InputError(f"{source}: nothing is there; give a Parquet file, or a folder of them")
+        raise InputError(f"{source} does not exist; name a Parquet file, or a folder of them")
     return uri

@@ -1,8 +1,9 @@
-"""Source archives: `archive:/path`, one of them or a folder of them at any depth. Nothing is unpacked to disk.
+"""Source archives: `archive:/path`, one archive or a folder of archives at any depth. Nothing is unpacked to disk.
 
-Sdists, wheels, npm's tarballs, zip files, tar archives (plain, gzip, bzip2, xz, zstd) and Debian source packages. Each
-is one repository. What is inside may be hostile: an archive that is damaged or larger than it may be costs itself, a
-member that leads elsewhere, is a link, a device or ambiguous costs itself. An archive inside an archive is not opened.
+Sdists, wheels, npm's tarballs, zip files, tar archives (plain, gzip, bzip2, xz, zstd) and Debian source packages are
+read, each as one repository. The content may be hostile: an archive that is damaged or exceeds a limit is skipped with
+the reason, and so is a single member that leads out of the archive, is a link or a device, or shares its path with
+another. An archive inside an archive is not opened.
 """
 
 import contextlib
@@ -20,36 +21,36 @@ from typing import BinaryIO, Final
 from infill.config import CorpusConfig
 from infill.corpus import licences
 from infill.corpus.sources import debian, folders, listing, packages
-from infill.corpus.sources.listing import MAX_STATING_BYTES, Beside, Member, Repository, SourceFile, open_regular
+from infill.corpus.sources.listing import MAX_STATEMENT_BYTES, Beside, Member, Repository, SourceFile, open_regular
 from infill.corpus.sources.tarballs import LimitError, Tar
 from infill.errors import InputError
 from infill.foreign import UnreadableError, parse
 from infill.text import decode
 
 PREFIX: Final = "archive:"
-"""What starts the root of an archive; its path follows."""
+"""Prefix of the root of an archive; the archive's path follows."""
 _SUFFIX: Final = re.compile(
     r"\.(?:zip|whl|crate|dsc|tgz|tbz2?|txz|tzst|tar(?:\.(?:gz|bz2|xz|zst|lzma))?)", re.IGNORECASE
 )
 _RATIO_FROM: Final = 16_000_000
-"""Bytes that an archive may always unpack to: a ratio says nothing of a small one."""
+"""Bytes that every archive may unpack to: the ratio is meaningless for a small one."""
 _MAX_NAME: Final = 4_096
 _NAME_BYTES: Final = 400
-"""Characters that the names of members may have on average, when there are as many as there may be."""
+"""Average number of characters of a member's name and link target, at the largest allowed number of members."""
 _DIRECTORY_BYTES: Final = 160
-"""Bytes of a zip file's directory for each member that there may be."""
+"""Bytes of a zip file's directory per allowed member."""
 _COMMIT: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _EXTENDED_TIME: Final = 0x5455
 _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
 _ENCRYPTED: Final = 0x1
 _UTF8_NAME: Final = 0x800
 _JUNK: Final = re.compile(r"(?:__MACOSX|(?:.*/)?\._[^/]*)(?:/.*)?")
-"""What macOS adds to archives."""
+"""Files that macOS adds to archives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one archive may hold."""
+    """Limits on the content of one archive."""
 
     max_bytes: int
     max_ratio: float
@@ -64,31 +65,31 @@ class Limits:
         )
 
     def bytes_of(self, packed: int) -> tuple[int, str]:
-        """Return how many bytes a file of `packed` bytes may unpack to, and what to say when it holds more."""
+        """Return how many bytes an archive of `packed` bytes may unpack to, and the error message for more."""
         by_ratio = max(int(packed * self.max_ratio), _RATIO_FROM)
         if by_ratio < self.max_bytes:
             return by_ratio, f"it unpacks to more than {self.max_ratio:g} times its size (corpus.max_archive_ratio)"
         return self.max_bytes, f"it unpacks to more than {self.max_bytes} bytes (corpus.max_archive_bytes)"
 
 
-# Where the archives are
+# Finding the archives
 
 
 def repositories(top: Path, config: CorpusConfig) -> Iterator[Repository]:
-    """Yield a repository for each archive at or below `top`. Raises InputError when there is none."""
+    """Yield a repository for each archive at or below `top`. Raises InputError if there is none."""
     archives, _ = _layout(top)
     for name, file in archives:
         yield _repository(name, file, Limits.of(config))
 
 
 def beside(top: Path) -> Iterator[Beside]:
-    """Yield the files in the folder `top` that are no archives."""
+    """Yield the files in the folder `top` that are not archives."""
     for file in _layout(top)[1]:
         yield Beside(root=str(top), file=file)
 
 
 def fingerprint(top: Path) -> Iterator[str]:
-    """Yield what a change of an archive changes: names, sizes and times of change."""
+    """Yield the names, sizes and modification times of the archives, from which a change is detected."""
     for name, file in _layout(top)[0]:
         for part in (file, *debian.parts_of(file)):
             state = part.stat() if part.exists() else None
@@ -96,7 +97,7 @@ def fingerprint(top: Path) -> Iterator[str]:
 
 
 def _layout(top: Path) -> tuple[list[tuple[str, Path]], list[SourceFile]]:
-    """Return the archives at or below `top` with the names of their repositories, and the files that are none."""
+    """Return the archives at or below `top` with the names of their repositories, and the other files."""
     if not top.is_dir():
         return [(_name(top.name), top)], []
     files = folders.walk(top)
@@ -108,8 +109,7 @@ def _layout(top: Path) -> tuple[list[tuple[str, Path]], list[SourceFile]]:
     taken = {path for _, path in archives} | parts
     others = [file for file in files if top / file.path not in taken]
     return sorted(archives), [
-        file if file.trouble else replace(file, trouble="beside", detail="not an archive that is read")
-        for file in others
+        file if file.trouble else replace(file, trouble="beside", detail="not a supported archive") for file in others
     ]
 
 
@@ -128,18 +128,18 @@ def _repository(name: str, file: Path, limits: Limits) -> Repository:
             return _wheel(name, root, files, archive)
         troubled = {file.path for file in files if file.trouble not in ("", "symlink")}
         look = listing.lookup({member.path: member for member in members if member.path not in troubled})
-        paths = listing.stating(files)
-        stated = listing.asked(paths, look)
-        coverage = listing.coverage_of(paths, stated, archive.texts(stated.values()))
+        paths = listing.statement_paths(files)
+        statements = listing.statement_files(paths, look)
+        coverage = listing.coverage_of(paths, statements, archive.texts(statements.values()))
     except LimitError as error:
-        return listing.whole(name, root, "archive_limit", str(error))
+        return listing.unreadable(name, root, "archive_limit", str(error))
     except UnreadableError as error:
-        return listing.whole(name, root, "damaged_archive", str(error))
+        return listing.unreadable(name, root, "damaged_archive", str(error))
     return Repository(name=name, root=root, files=files, coverage=coverage)
 
 
 def _committed(files: tuple[SourceFile, ...], members: Sequence[Member], comment: bytes) -> tuple[SourceFile, ...]:
-    """Return `files` with the commit that `git archive` made the archive of; of another archive as they are."""
+    """Return `files` with the commit that `git archive` recorded in `comment`; unchanged for other archives."""
     if _COMMIT.fullmatch(comment) is None:
         return files
     commit = str(comment, "ascii")
@@ -148,27 +148,27 @@ def _committed(files: tuple[SourceFile, ...], members: Sequence[Member], comment
 
 
 def _wheel(name: str, root: str, files: Sequence[SourceFile], archive: "Archive") -> Repository:
-    """Return a wheel as it would be when it is installed: its metadata state a licence, and are no files of it."""
+    """Return a wheel as if it were installed: its metadata state a licence, but do not count as files."""
     information = [file for file in files if packages.INFORMATION.match(file.path)]
     kept = tuple(file for file in files if not packages.INFORMATION.match(file.path))
-    stating = {packages.INFORMATION.sub("", file.path): file for file in [*kept, *information]}
-    at = {
+    by_path = {packages.INFORMATION.sub("", file.path): file for file in [*kept, *information]}
+    members = {
         path: Member(path=path, kind="file", size=file.size, place=file.place)
-        for path, file in stating.items()
+        for path, file in by_path.items()
         if not file.trouble
     }
     declared: list[str] = []
-    if (metadata := at.pop("METADATA", None)) is not None and metadata.size <= MAX_STATING_BYTES:
+    if (metadata := members.pop("METADATA", None)) is not None and metadata.size <= MAX_STATEMENT_BYTES:
         text = archive.texts([metadata]).get(metadata.place, "")
         declared = licences.of_metadata(parse(lambda: _Metadata(text).metadata))
-    stating.pop("METADATA", None)
-    stated = listing.asked(stating, listing.lookup(at))
-    coverage = listing.coverage_of(stating, stated, archive.texts(stated.values()), declared)
+    by_path.pop("METADATA", None)
+    statements = listing.statement_files(by_path, listing.lookup(members))
+    coverage = listing.coverage_of(by_path, statements, archive.texts(statements.values()), declared)
     return Repository(name=name, root=root, files=kept, coverage=coverage)
 
 
 class _Metadata(importlib.metadata.Distribution):
-    """A distribution of which only the metadata are known."""
+    """A distribution that consists of its metadata only."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -187,7 +187,7 @@ class Archive:
     """A source archive, which may consist of several files."""
 
     def __init__(self, file: Path, limits: Limits) -> None:
-        """Look which files belong to it. Raises UnreadableError."""
+        """Find the files that belong to the archive. Raises UnreadableError."""
         self._limits = limits
         if file.suffix.lower() == ".dsc":
             self._parts = debian.parts(file)
@@ -197,7 +197,7 @@ class Archive:
     def members(self) -> tuple[list[Member], bytes]:
         """Return the members with their paths in the repository, and the archive's comment.
 
-        Raises LimitError and UnreadableError.
+        Raises LimitError if the archive exceeds a limit, UnreadableError if it is damaged.
         """
         members: list[Member] = []
         comment = b""
@@ -213,16 +213,18 @@ class Archive:
         for count, member in enumerate(archive, 1):
             names += len(member.path) + len(member.target)
             if count > self._limits.max_files or names > _NAME_BYTES * self._limits.max_files:
-                raise LimitError(f"it holds more than {self._limits.max_files} files (corpus.max_repository_files)")
+                raise LimitError(
+                    f"the archive has more than {self._limits.max_files} files (corpus.max_repository_files)"
+                )
             yield _cleaned(replace(member, place=f"{part}:{member.place}"))
 
     def texts(self, members: Iterable[Member]) -> dict[str, str]:
-        """Return the text of members by their place, whatever its encoding; those that can be read."""
+        """Return place -> text, in any encoding, for those of `members` that can be read."""
         contents = self.contents(member.place for member in members)
         return {place: decode(data, "replace") for place, data in contents if isinstance(data, bytes)}
 
     def contents(self, places: Iterable[str]) -> Iterator[tuple[str, bytes | UnreadableError]]:
-        """Yield place and content of some members, or why it cannot be read, in the order in which they are stored."""
+        """Yield the place and the content of the members at `places`, or the error, in the order of storage."""
         wanted: dict[int, set[str]] = {}
         for place in places:
             part, _, number = place.partition(":")
@@ -235,7 +237,7 @@ class Archive:
 
 @contextlib.contextmanager
 def _opened(path: Path, limits: Limits) -> Iterator["Tar | Zip"]:
-    """Open a tar or zip file, by its first bytes. Raises UnreadableError, also for what the block reads from it."""
+    """Open a tar or zip file, recognised by its first bytes. Raises UnreadableError for OSErrors of the block too."""
     try:
         with open_regular(path) as file:
             allowed = limits.bytes_of(os.fstat(file.fileno()).st_size)
@@ -251,7 +253,7 @@ def _opened(path: Path, limits: Limits) -> Iterator["Tar | Zip"]:
 
 
 def _cleaned(member: Member) -> Member:
-    """Return a member with a plain path, or with the trouble that its path makes."""
+    """Return a member with a normalised path, or with a `trouble` if its path is not allowed."""
     path, target = member.path, member.target
     if len(path) > _MAX_NAME or len(target) > _MAX_NAME:
         return replace(member, path=path[:100], target="", trouble="bad_name", detail="a name is too long")
@@ -264,7 +266,7 @@ def _cleaned(member: Member) -> Member:
 
 
 def _placed(members: Sequence[Member], part: debian.Part) -> Iterator[Member]:
-    """Yield the members with their paths in the repository: without the folder that is only the archive's own."""
+    """Yield the members with their paths in the repository, without the archive's top folder."""
     own = f"{_own_folder(members)}/" if part.strip else "/"
     for member in members:
         if member.trouble == "bad_name":
@@ -274,7 +276,7 @@ def _placed(members: Sequence[Member], part: debian.Part) -> Iterator[Member]:
 
 
 def _own_folder(members: Iterable[Member]) -> str:
-    """Return the one folder that everything lies in; empty where there is none."""
+    """Return the only folder at the top of the archive; empty if there are others, or files."""
     own = ""
     for member in members:
         if member.trouble == "bad_name" or not member.path or _JUNK.fullmatch(member.path):
@@ -290,7 +292,7 @@ class Zip:
     """The members of a zip file."""
 
     def __init__(self, file: BinaryIO, max_bytes: int, over: str, *, max_directory: int) -> None:
-        """Read the directory. Raises LimitError, with `over` where the members are larger than `max_bytes`."""
+        """Read the directory. Raises LimitError with the message `over` if the members exceed `max_bytes`."""
         self._file = parse(zipfile.ZipFile, _Capped(file, max_directory))
         self._infos = self._file.infolist()
         if sum(info.file_size for info in self._infos) > max_bytes:
@@ -303,7 +305,7 @@ class Zip:
             if info.flag_bits & _ENCRYPTED:
                 trouble, detail = "unreadable", "it is encrypted"
             elif info.compress_type not in _METHODS:
-                trouble, detail = "unreadable", f"compression method {info.compress_type} is not read"
+                trouble, detail = "unreadable", f"compression method {info.compress_type} is not supported"
             kind = _zip_kind(info)
             target = self._target(info) if kind == "link" and not trouble else ""
             yield Member(
@@ -318,7 +320,7 @@ class Zip:
             )
 
     def contents(self, numbers: Iterable[str]) -> Iterator[tuple[str, bytes | UnreadableError]]:
-        """Yield number and content of some members, or why it cannot be read."""
+        """Yield the number and the content of the members `numbers`, or the error."""
         for number in sorted(numbers, key=int):
             try:
                 yield number, parse(self._read, self._infos[int(number)])
@@ -327,10 +329,10 @@ class Zip:
 
     def _read(self, info: zipfile.ZipInfo) -> bytes:
         with self._file.open(info) as content:
-            return content.read(info.file_size + 1)  # a size bounds what is inflated at once
+            return content.read(info.file_size + 1)  # the size limits how much is inflated at once
 
     def _target(self, info: zipfile.ZipInfo) -> str:
-        """Return where a link leads; to nowhere inside when that cannot be read."""
+        """Return the target of a link; "/", which is outside the archive, if it cannot be read."""
         try:
             return os.fsdecode(parse(self._read, info)) if info.file_size <= _MAX_NAME else "/"
         except UnreadableError:
@@ -338,7 +340,7 @@ class Zip:
 
 
 class _Capped(io.RawIOBase):
-    """A file that is never read in one piece larger than a limit: the standard library trusts sizes in zip files."""
+    """A file that limits the size of a single read, because the standard library trusts the sizes in zip files."""
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
@@ -346,7 +348,7 @@ class _Capped(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         if size > self._limit:
-            raise UnreadableError("its directory is too large")
+            raise UnreadableError("the zip file's directory is too large")
         return self._file.read(size if size >= 0 else self._limit)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -363,7 +365,7 @@ class _Capped(io.RawIOBase):
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name: UTF-8 where it says so or is valid, and with forward slashes."""
+    """Return a member's name with forward slashes, decoded as UTF-8 whether or not its flag declares that."""
     name = info.orig_filename
     if not info.flag_bits & _UTF8_NAME:
         name = str(name.encode("cp437"), "utf-8", "surrogateescape")
@@ -380,7 +382,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
 
 
 def _zip_time(info: zipfile.ZipInfo) -> int:
-    """Return the time of change in seconds from the extra field that has it in UTC; 0 without one."""
+    """Return the modification time in seconds since 1970, from the extra field that has it in UTC; 0 without one."""
     extra = info.extra
     while len(extra) >= 4:
         kind, size = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
@@ -394,9 +396,9 @@ def _zip_time(info: zipfile.ZipInfo) -> int:
 
 
 def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig) -> Callable[[SourceFile], bytes]:
-    """Return what gives the content of `files`, each once; it raises UnreadableError.
+    """Return a function that returns the content of `files`, each once, or raises UnreadableError.
 
-    All are read when the first is asked for, in the order in which the archive stores them.
+    The first call reads all of them, in the order in which the archive stores them.
     """
     contents: dict[str, bytes | UnreadableError] = {}
     wanted = {file.place for file in files if not file.trouble}

@@ -1,4 +1,4 @@
-"""Reading the files of a repository, whatever it lies in."""
+"""Read the files of a repository in a folder, a Git repository, an archive or a table."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,11 +10,11 @@ from infill.corpus.sources.listing import SourceFile
 
 DEFAULTS: Final = CorpusConfig()
 Read = Callable[[SourceFile], bytes]
-"""Gives the content of a file; raises UnreadableError with the reason when there is none."""
+"""Returns the content of a file; raises UnreadableError with the reason if it cannot be read."""
 
 
 def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig = DEFAULTS) -> Read:
-    """Return what reads `files`, each once, from the root of their repositories."""
+    """Return a function that reads `files`, each once, below `root`, the root of their repository."""
     if root.startswith(git.PREFIX):
         return git.reader(root)
     if root.startswith(archives.PREFIX):

@@ -1,4 +1,4 @@
-"""Debian source packages: which tar archives a `.dsc` file names, and where their files stand in the source."""
+"""Debian source packages: the tar archives that a `.dsc` file names, and where their files belong in the source."""
 
 import hashlib
 import re
@@ -19,17 +19,17 @@ _PART: Final = re.compile(r"\.(?P<role>orig|debian)(?:-(?P<component>[\w-]+))?\.
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A file that holds members of a repository."""
+    """An archive that holds some or all files of a repository."""
 
     file: Path
     prefix: str = ""
-    """Stands before the paths of its members."""
+    """Prefix of the paths of its members."""
     strip: bool = True
-    """Whether a single folder at the top is only the archive's own."""
+    """Whether a single folder at the top of the archive is left out of the paths."""
 
 
 def parts_of(dsc: Path) -> list[Path]:
-    """Return the files that a `.dsc` names, whether they are there or not; none where it cannot be read."""
+    """Return the files that a `.dsc` names, existing or not; an empty list if it cannot be read or is another file."""
     try:
         return [dsc.parent / name for name in _checksums(dsc)] if dsc.suffix.lower() == ".dsc" else []
     except UnreadableError:
@@ -37,28 +37,28 @@ def parts_of(dsc: Path) -> list[Path]:
 
 
 def parts(dsc: Path) -> list[Part]:
-    """Return the archives of a source package, the upstream one first. Raises UnreadableError.
+    """Return the archives of a source package, the upstream archive first, after verifying their checksums.
 
-    Their checksums are verified. Patches below `debian/patches` are not applied.
+    Patches in `debian/patches` are not applied. Raises UnreadableError if a file is missing or damaged.
     """
-    found: list[Part] = []
+    archives: list[Part] = []
     for name, (size, sha256) in _checksums(dsc).items():
-        if name.endswith(".asc"):  # a signature of upstream's, which mirrors and users often leave out
+        if name.endswith(".asc"):  # upstream's signature, which mirrors and users often leave out
             continue
         file = dsc.parent / name
         _verify(file, size, sha256)
         match = _PART.search(name)
         if ".tar." not in name:
-            raise UnreadableError(f"{name}: source packages of format 1.0 with a diff are not read")
+            raise UnreadableError(f"{name}: source packages in format 1.0 with a diff are not supported")
         role, component = (match["role"], match["component"]) if match else ("native", None)
-        found.append(Part(file=file, prefix=f"{component}/" if component else "", strip=role != "debian"))
-    if not found:
-        raise UnreadableError("it names no tar archive")
-    return sorted(found, key=lambda part: (not part.strip, part.prefix))
+        archives.append(Part(file=file, prefix=f"{component}/" if component else "", strip=role != "debian"))
+    if not archives:
+        raise UnreadableError("the .dsc file names no tar archive")
+    return sorted(archives, key=lambda part: (not part.strip, part.prefix))
 
 
 def _checksums(dsc: Path) -> dict[str, tuple[int, str]]:
-    """Return size and SHA-256 of the files that a `.dsc` names. Raises UnreadableError."""
+    """Return file name -> (size in bytes, SHA-256) for the files that a `.dsc` names. Raises UnreadableError."""
     text = decode(read_bytes(dsc, _MAX_BYTES).data, "replace").replace("\r\n", "\n").partition(_SIGNATURE)[0]
     fields = {match["name"].lower(): match["value"] for match in _FIELD.finditer(text)}
     files: dict[str, tuple[int, str]] = {}
@@ -67,10 +67,10 @@ def _checksums(dsc: Path) -> dict[str, tuple[int, str]]:
         if not words:
             continue
         if len(words) != 3 or not words[1].isdigit() or re.fullmatch(r"[\w.+~:-]+", words[2]) is None:
-            raise UnreadableError(f"its list of files is damaged: {line.strip()[:80]!r}")
+            raise UnreadableError(f"the file list of the .dsc file is damaged: {line.strip()[:80]!r}")
         files[words[2]] = (int(words[1]), words[0])
     if not files:
-        raise UnreadableError("it lists no files with SHA-256 checksums")
+        raise UnreadableError("the .dsc file lists no files with SHA-256 checksums")
     return files
 
 
@@ -79,16 +79,16 @@ def _verify(file: Path, size: int, sha256: str) -> None:
         if not file.is_file():
             raise UnreadableError(f"{file.name} is missing")
         if file.stat().st_size != size:
-            raise UnreadableError(f"{file.name} has another size than the .dsc says")
+            raise UnreadableError(f"{file.name} does not have the size that the .dsc file states")
         with file.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
-                raise UnreadableError(f"{file.name} has another checksum than the .dsc says")
+                raise UnreadableError(f"{file.name} does not have the checksum that the .dsc file states")
     except OSError as error:
         raise UnreadableError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
 def without_replaced(members: Iterable[Member], parts: Sequence[Part]) -> Iterator[Member]:
-    """Yield the members without those of the upstream archive whose folder another archive replaces."""
+    """Yield the members, except those of the upstream archive in a folder that another archive replaces."""
     replaced = tuple(part.prefix or "debian/" for part in parts if part.prefix or not part.strip)
     for member in members:
         if not member.place.startswith("0:") or not member.path.startswith(replaced):

@@ -1,11 +1,11 @@
 """Folders of repositories on disk: `dir:/path`.
 
-A folder is a repository when it has a mark (`.git`, a licence file, a build file) or code of its own, or when nothing
-below it has a mark; other folders only hold repositories, and files in them belong to none. A clone inside a repository
-is one of its own, a submodule is not read. What the top `.gitignore` names is left out, and no symbolic link is
-followed, except that a repository may stand in the folder as a link.
+A folder is a repository if it has a marker (`.git`, a licence file, a build file) or code of its own, or if no folder
+below it has a marker. Other folders only hold repositories, and their own files belong to none. A clone inside a
+repository is a separate repository; a submodule is not read. Files that the top `.gitignore` names are left out. No
+symbolic link is followed, except one in the given folder that leads to a repository.
 
-Nothing is read here but licence and build files: names, kinds and sizes come from the file system.
+Only licence and build files are opened here: names, kinds and sizes come from the file system.
 """
 
 import os
@@ -20,7 +20,7 @@ from infill import file_kinds, gitignore
 from infill.corpus import licences
 from infill.corpus.sources.listing import (
     IGNORED,
-    MAX_STATING_BYTES,
+    MAX_STATEMENT_BYTES,
     VENDORED,
     Beside,
     Repository,
@@ -33,13 +33,13 @@ from infill.foreign import UnreadableError, read_bytes
 from infill.text import decode
 
 CLONE: Final = "own_repository"
-"""Trouble of a folder inside a repository that is a repository itself."""
+"""The `trouble` of a folder inside a repository that is a repository itself."""
 _MAX_DEPTH: Final = 12
-"""Levels of folders in which repositories are looked for."""
+"""Number of folder levels that are searched for repositories."""
 
 
 def repositories(top: Path) -> Iterator[Repository]:
-    """Yield the repositories below `top`, each with its files. Raises InputError when there is none."""
+    """Yield the repositories below `top`, each with its files. Raises InputError if there is none."""
     for root in _with_clones(_layout(top).roots):
         files = _files(root.path)
         paths = [file.path for file in files if file.trouble in ("", "symlink")]
@@ -48,13 +48,13 @@ def repositories(top: Path) -> Iterator[Repository]:
 
 
 def beside(top: Path) -> Iterator[Beside]:
-    """Yield the files beside the repositories below `top`. Raises InputError when there is no repository."""
+    """Yield the files below `top` that belong to no repository. Raises InputError if there is no repository."""
     for file in _layout(top).beside:
         yield Beside(root=str(top), file=file)
 
 
 def fingerprint(top: Path) -> Iterator[str]:
-    """Yield what a change below `top` changes: names, sizes and times of change of the files."""
+    """Yield the names, sizes and modification times of the files below `top`, from which a change is detected."""
     layout = _layout(top)
     listed = [(root.name, _files(root.path)) for root in _with_clones(layout.roots)]
     for name, files in [*listed, ("", layout.beside)]:
@@ -66,8 +66,8 @@ def fingerprint(top: Path) -> Iterator[str]:
 def read(root: str, file: SourceFile) -> bytes:
     """Return the content of a file below `root`. Raises UnreadableError.
 
-    Never waits (a FIFO that has taken the file's place), never follows a link, never reads more than the size that the
-    file had when it was listed, and one byte.
+    Never blocks on a FIFO that replaced the file, never follows a link, and reads at most one byte more than the size
+    that the file had when it was listed.
     """
     data = read_bytes(os.path.join(root, file.path), file.size + 1).data
     if len(data) > file.size:
@@ -83,15 +83,15 @@ class _Root:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the repositories of a folder are."""
+    """The repositories of a folder, and the files outside them."""
 
     roots: list[_Root] = field(default_factory=list)
     beside: list[SourceFile] = field(default_factory=list)
-    """Files in folders that only hold repositories; their paths are relative to the folder."""
+    """Files in folders that only hold repositories; paths are relative to the searched folder."""
 
 
 def _layout(top: Path) -> _Layout:
-    """Return the repositories in the folder `top`, by name. Raises InputError when there is none."""
+    """Return the repositories in the folder `top`, sorted by name. Raises InputError if there is none."""
     layout = _Layout()
     if _is_marked(top):
         layout.roots.append(_Root(top.name or "repository", top))
@@ -100,14 +100,14 @@ def _layout(top: Path) -> _Layout:
     if not layout.roots:
         raise InputError(
             f"dir:{top} holds no repository: put each repository into a folder of its own, "
-            "or a licence file at the top when the folder is the repository"
+            "or add a licence file at the top if the folder itself is the repository"
         )
     layout.roots.sort(key=lambda root: root.name)
     return layout
 
 
 def _search(folder: Path, prefix: str, layout: _Layout, above: set[Path]) -> None:
-    """Add the repositories below `folder`, which is none itself, to `layout`, and the files that it holds."""
+    """Add the repositories below `folder`, which is not a repository itself, and its own files to `layout`."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = f"{prefix}{entry.name}"
         if entry.name in IGNORED:
@@ -117,11 +117,13 @@ def _search(folder: Path, prefix: str, layout: _Layout, above: set[Path]) -> Non
             continue
         if not is_folder(entry):
             file = describe(path, entry.path)
-            layout.beside.append(file if file.trouble else replace(file, trouble="beside", detail="in no repository"))
+            layout.beside.append(
+                file if file.trouble else replace(file, trouble="beside", detail="not in a repository")
+            )
             continue
         child = Path(entry.path).resolve()
         if child in above:
-            layout.beside.append(SourceFile(path=path, trouble="symlink", detail="it leads to a folder above"))
+            layout.beside.append(SourceFile(path=path, trouble="symlink", detail="it leads to a parent folder"))
         elif _holds_repositories(child, _MAX_DEPTH - len(above)):
             _search(child, f"{path}/", layout, above | {child})
         else:
@@ -129,7 +131,7 @@ def _search(folder: Path, prefix: str, layout: _Layout, above: set[Path]) -> Non
 
 
 def _holds_repositories(folder: Path, depth: int) -> bool:
-    """Return whether `folder` is no repository, but a folder below it has the mark of one."""
+    """Return whether `folder` is not a repository, but a folder below it has a repository's marker."""
     if depth <= 0 or _is_marked(folder):
         return False
     children = []
@@ -150,16 +152,16 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what stands in a folder, without what belongs to tools or to others; nothing when it cannot be listed."""
+    """Return the entries of a folder without tools' and vendored folders; an empty list if it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
             return [entry for entry in listing if entry.name not in IGNORED and entry.name.lower() not in VENDORED]
     except OSError:
-        return []  # it becomes a repository, and walking it tells why it cannot be read
+        return []  # the folder then counts as a repository, and `walk` reports why it cannot be read
 
 
 def _is_marked(folder: Path) -> bool:
-    """Return whether a folder has what a repository has at its top: .git, a licence file, a build file."""
+    """Return whether a folder has a repository's marker at its top: .git, a licence file or a build file."""
     try:
         with os.scandir(folder) as listing:
             return any(map(_is_mark, listing))
@@ -168,7 +170,7 @@ def _is_marked(folder: Path) -> bool:
 
 
 def _is_mark(entry: os.DirEntry[str]) -> bool:
-    """Return whether `entry` marks a repository; a folder that is only named like a licence may be one itself."""
+    """Return whether `entry` marks a repository; a folder named like a licence does not, it may be one itself."""
     if entry.name in {".git", "LICENSES"}:
         return True
     return (licences.is_licence(entry.name) or licences.is_build_file(entry.name)) and not is_folder(entry)
@@ -183,15 +185,14 @@ def _with_clones(roots: Iterable[_Root]) -> Iterator[_Root]:
 
 
 def _files(root: Path) -> tuple[SourceFile, ...]:
-    """The files below `root` in the order of their paths, without those that the `.gitignore` at the top names."""
-    found = walk(root)
+    """Return the files below `root`, sorted by path, without those that the `.gitignore` at the top names."""
     rules = gitignore.load(root / ".gitignore")
-    return tuple(file for file in found if rules is None or not rules.ignore(file.path))
+    return tuple(file for file in walk(root) if rules is None or not rules.ignore(file.path))
 
 
 def walk(root: Path) -> list[SourceFile]:
-    """All files below `root` in the order of their paths. No symbolic link is followed, no file is opened."""
-    found: list[SourceFile] = []
+    """Return all files below `root`, sorted by path. No symbolic link is followed, no file is opened."""
+    files: list[SourceFile] = []
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -199,25 +200,25 @@ def walk(root: Path) -> list[SourceFile]:
             with os.scandir(root / prefix) as listing:
                 entries = [entry for entry in listing if entry.name not in IGNORED or entry.name == ".git"]
         except OSError as error:
-            found.append(SourceFile(path=prefix or ".", trouble="unreadable", detail=error.strerror or ""))
+            files.append(SourceFile(path=prefix or ".", trouble="unreadable", detail=error.strerror or ""))
             continue
         if prefix and (git := [entry for entry in entries if entry.name == ".git"]):
-            found.append(_other_repository(prefix, is_clone=git[0].is_dir(follow_symlinks=False)))
+            files.append(_other_repository(prefix, is_clone=git[0].is_dir(follow_symlinks=False)))
             continue
         for entry in entries:
             if entry.name != ".git":
-                found += _look(entry, f"{prefix}{entry.name}", pending)
-    return sorted(found)
+                files += _look(entry, f"{prefix}{entry.name}", pending)
+    return sorted(files)
 
 
 def _other_repository(path: str, *, is_clone: bool) -> SourceFile:
     if is_clone:
-        return SourceFile(path=path, trouble=CLONE, detail="a repository of its own")
+        return SourceFile(path=path, trouble=CLONE, detail="a separate repository")
     return SourceFile(path=path, trouble="vendored", detail="a submodule or worktree, which is not read")
 
 
 def _look(entry: os.DirEntry[str], path: str, pending: list[str]) -> list[SourceFile]:
-    """The file behind `entry`; a folder is appended to `pending`, or told as one line when it is not ours."""
+    """Return the file at `entry`; append a folder to `pending`, or return it as one entry if it is vendored."""
     if not is_good_name(entry.name):
         return [SourceFile(path=escaped(path), trouble="bad_name")]
     if not entry.is_dir(follow_symlinks=False):
@@ -229,6 +230,7 @@ def _look(entry: os.DirEntry[str], path: str, pending: list[str]) -> list[Source
 
 
 def describe(path: str, place: str) -> SourceFile:
+    """Return the file at `place` with its size, modification time or `trouble`, under `path` in its repository."""
     try:
         state = os.lstat(place)
     except OSError as error:
@@ -241,11 +243,11 @@ def describe(path: str, place: str) -> SourceFile:
 
 
 def text_of(root: Path, path: str) -> str | None:
-    """Return a text file, whatever its encoding; None when it cannot be read or leads out of the repository."""
+    """Return the text of a file in any encoding; None if it cannot be read or leads out of the repository."""
     try:
         file = (root / path).resolve(strict=True)
-        if not file.is_relative_to(root) or not file.is_file() or file.stat().st_size > MAX_STATING_BYTES:
+        if not file.is_relative_to(root) or not file.is_file() or file.stat().st_size > MAX_STATEMENT_BYTES:
             return None
-        return decode(read_bytes(file, MAX_STATING_BYTES).data, "replace")
+        return decode(read_bytes(file, MAX_STATEMENT_BYTES).data, "replace")
     except (OSError, RuntimeError, UnreadableError):  # RuntimeError: a loop of links
         return None

@@ -1,4 +1,4 @@
-"""What every kind of source gives: repositories with their files, and what is said of a file that cannot be taken."""
+"""Types that all kinds of sources share: repositories, their files, and the reasons why a file cannot be used."""
 
 import contextlib
 import os
@@ -21,15 +21,15 @@ VENDORED: Final = frozenset(
     {"node_modules", "bower_components", "site-packages", "_vendor", "vendor", "vendored", "third_party", "third-party"}
     | {"thirdparty", "thirdparty_files", ".venv", "venv"}
 )
-"""Folders with other people's code, under licences that the repository's own does not tell."""
+"""Folders with other people's code, which the repository's licence does not cover."""
 
-MAX_STATING_BYTES: Final = 2_000_000
-"""A licence or build file that is larger is not read, so that what it says is not known."""
+MAX_STATEMENT_BYTES: Final = 2_000_000
+"""Size limit of licence and build files; a larger one is not read, so its statement is unknown."""
 MAX_PATH_LEVELS: Final = 100
-"""A file that lies deeper in a Git repository or an archive has a bad name."""
+"""Maximum depth of a file in a Git repository or an archive; a deeper one counts as having a bad name."""
 _MAX_PATH_BYTES: Final = 4_096
 _MAX_LINKS: Final = 40
-"""Symbolic links on the way to one file, as the kernel of Linux counts them."""
+"""Maximum number of symbolic links on the way to one file, the same as in the Linux kernel."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True, slots=True)
@@ -37,34 +37,34 @@ class SourceFile:
     path: str
     """Relative to the repository, with forward slashes."""
     size: int = 0
-    """Bytes, as the file system says."""
+    """Size in bytes according to the file system, archive or table."""
     modified: int = 0
-    """Time of the last change in nanoseconds."""
+    """Modification time in nanoseconds since 1970."""
     trouble: str = ""
-    """Why the file cannot be taken (`symlink`, `special_file`, `unreadable`, `vendored`, `bad_name`), else empty."""
+    """Why the file cannot be used, such as `symlink`, `special_file`, `unreadable`, `vendored`; empty if it can."""
     detail: str = ""
     place: str = ""
-    """Where the content lies in the repository's root when the path does not tell it, as the root's kind writes it."""
+    """Address of the content in the repository's root, in the format of the root's kind, where the path is not it."""
     commit: str = ""
-    """The commit that the file was read from; empty where none is known."""
+    """The commit that the file was read from; empty if unknown."""
     date: str = ""
-    """The commit's date, as 2024-02-29T12:00:00Z; empty where none is known."""
+    """The commit's date, such as 2024-02-29T12:00:00Z; empty if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
     name: str
     root: str
-    """What the files are read from: a local folder, or a text that `contents.reader` understands."""
+    """Where the files are read from: a local folder, or an address that `contents.reader` understands."""
     files: tuple[SourceFile, ...]
-    """In the order of their paths."""
+    """Sorted by path."""
     coverage: licences.Coverage = field(default_factory=licences.Coverage)
     """Which licence covers which file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """A file in a folder that holds repositories, which belongs to none of them."""
+    """A file that is in a folder of repositories, but belongs to none of them."""
 
     root: str
     file: SourceFile
@@ -72,14 +72,14 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """What stands at a path of a Git tree or an archive, before it is judged."""
+    """An entry of a Git tree, an archive or a table, before it is decided whether it can be used."""
 
     path: str
     kind: str
-    """`file`, `folder`, `link`, `submodule`, or what else it is, as told to people: "device", "hard link"."""
+    """`file`, `folder`, `link`, `submodule`, or another kind in words for a message ("device", "hard link")."""
     size: int = 0
     target: str = ""
-    """Where a link leads."""
+    """Target of a link."""
     place: str = ""
     modified: int = 0
     trouble: str = ""
@@ -87,7 +87,7 @@ class Member:
 
 
 def is_good_name(name: str) -> bool:
-    """Whether a name is valid UTF-8 without control characters: a path stands in the prompt, on a line of its own."""
+    """Return whether a name is valid UTF-8 without control characters, as a path is one line of the prompt."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -96,14 +96,14 @@ def is_good_name(name: str) -> bool:
 
 
 def is_good_path(path: str) -> bool:
-    """Whether a path that no file system has checked is one of a file inside a folder."""
+    """Return whether a path from a Git tree or an archive is valid for a file inside a folder."""
     parts = path.split("/")
     inside = {"", ".", ".."}.isdisjoint(parts) and len(parts) <= MAX_PATH_LEVELS
     return inside and is_good_name(path) and len(path.encode()) <= _MAX_PATH_BYTES
 
 
 def date_of(seconds: int) -> str:
-    """Return a time in seconds since 1970 as 2024-02-29T12:00:00Z; empty for one outside the years 1 to 9999."""
+    """Return a time in seconds since 1970 as text (2024-02-29T12:00:00Z); empty outside the years 1 to 9999."""
     try:
         return (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat() + "Z"
     except OverflowError:
@@ -112,7 +112,7 @@ def date_of(seconds: int) -> str:
 
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a regular file without waiting for a pipe. Raises OSError, and UnreadableError for anything else."""
+    """Open a regular file without blocking. Raises OSError, and UnreadableError if it is not a regular file."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise UnreadableError("not a regular file")
@@ -120,20 +120,20 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def escaped(path: str) -> str:
-    """Return a path that is not valid UTF-8 as one that is."""
+    """Return `path` as valid UTF-8, with backslash escapes for what is not."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def whole(name: str, root: str, trouble: str, detail: str) -> Repository:
-    """Return a repository of which nothing can be taken, with the reason."""
+def unreadable(name: str, root: str, trouble: str, detail: str) -> Repository:
+    """Return a repository that cannot be read: its only file has the reason."""
     return Repository(name=name, root=root, files=(SourceFile(path=".", trouble=trouble, detail=detail),))
 
 
 def files_of(members: Iterable[Member]) -> tuple[SourceFile, ...]:
-    """Return the files of a repository that lies in no folder as a folder would give them, in the order of their paths.
+    """Return the files of a repository that is not a folder, as `folders` would list them, sorted by path.
 
-    What belongs to tools is left out, and a folder of other people's code is one line. A path that several members have
-    belongs to none of them: who unpacks it may get either.
+    Files of tools are left out, and a folder of other people's code is one entry. If several members have the same
+    path, none of them is used, because it depends on the unpacker which of them wins.
     """
     files: dict[str, SourceFile] = {}
     folders: set[str] = set()
@@ -142,7 +142,7 @@ def files_of(members: Iterable[Member]) -> tuple[SourceFile, ...]:
         if file is None:
             continue
         if file.path in files and not file.path.endswith("/") and file.trouble != "bad_name":
-            file = SourceFile(path=file.path, trouble="duplicate_name", detail="several files have this path")
+            file = SourceFile(path=file.path, trouble="duplicate_name", detail="more than one file has this path")
         files[file.path] = file
     for path in folders.intersection(files):
         files[path] = SourceFile(path=path, trouble="duplicate_name", detail="a file and a folder have this path")
@@ -150,7 +150,7 @@ def files_of(members: Iterable[Member]) -> tuple[SourceFile, ...]:
 
 
 def _listed(member: Member, folders: set[str]) -> SourceFile | None:
-    """Return how a member is told, None where it is not; the folders above it are added to `folders`."""
+    """Return the file to list for a member, None if it is not listed; add its parent folders to `folders`."""
     if member.trouble == "bad_name":
         return SourceFile(path=escaped(member.path), trouble=member.trouble, detail=member.detail)
     steps = member.path.split("/")
@@ -170,7 +170,7 @@ def _listed(member: Member, folders: set[str]) -> SourceFile | None:
 
 def _judged(member: Member) -> SourceFile:
     if not is_good_path(member.path):
-        return SourceFile(path=escaped(member.path), trouble="bad_name", detail="no path of a file in a repository")
+        return SourceFile(path=escaped(member.path), trouble="bad_name", detail="not a valid path in a repository")
     if member.kind == "submodule":
         return SourceFile(path=f"{member.path}/", trouble="vendored", detail="a submodule, which is not read")
     if member.kind == "link":
@@ -187,37 +187,41 @@ def _judged(member: Member) -> SourceFile:
     )
 
 
-def stating(files: Iterable[SourceFile]) -> list[str]:
-    """Return the paths at which a licence may be stated, also where the file that states it cannot be read."""
+def statement_paths(files: Iterable[SourceFile]) -> list[str]:
+    """Return the paths of files that may state a licence, including files that cannot be read."""
     return [file.path for file in files if file.trouble not in ("bad_name", "vendored")]
 
 
-def asked(paths: Iterable[str], look: Callable[[str], Member | None]) -> dict[str, Member]:
-    """Return the files that state something of those at `paths`, by path; `look` gives what stands at a path."""
-    stated: dict[str, Member] = {}
+def statement_files(paths: Iterable[str], look: Callable[[str], Member | None]) -> dict[str, Member]:
+    """Return the files among `paths` that may state a licence, by path; `look` returns the member at a path."""
+    statements: dict[str, Member] = {}
 
-    def ask(path: str) -> None:
+    def record(path: str) -> None:
         member = follow_links(path, look)
-        if member is not None and member.size <= MAX_STATING_BYTES:
-            stated[path] = member
+        if member is not None and member.size <= MAX_STATEMENT_BYTES:
+            statements[path] = member
 
-    licences.of_files(paths, ask)
-    return stated
+    licences.of_files(paths, record)
+    return statements
 
 
 def coverage_of(
-    paths: Iterable[str], stated: Mapping[str, Member], texts: Mapping[str, str], declared: Sequence[str] = ()
+    paths: Iterable[str], statements: Mapping[str, Member], texts: Mapping[str, str], declared: Sequence[str] = ()
 ) -> licences.Coverage:
-    """Return what covers the files at `paths` of a repository that lies in no folder.
+    """Return the licences that cover the files at `paths` of a repository that is not a folder.
 
-    `stated` are the files that `asked` gives, `texts` their texts by place; `declared` is what the package's metadata
-    state.
+    `statements` is the result of `statement_files`, `texts` has their texts by place, and `declared` lists the licences
+    that the package's metadata state.
     """
-    return licences.of_files(paths, lambda path: texts.get(stated[path].place) if path in stated else None, declared)
+
+    def text_of(path: str) -> str | None:
+        return texts.get(statements[path].place) if path in statements else None
+
+    return licences.of_files(paths, text_of, declared)
 
 
 def lookup(at: Mapping[str, Member]) -> Callable[[str], Member | None]:
-    """Return what gives the member at a path; folders need no member of their own."""
+    """Return a function that returns the member at a path; a folder is known from the paths of its files."""
     above = {path[: match.start()] for path in at for match in re.finditer("/", path)}
 
     def look(path: str) -> Member | None:
@@ -227,9 +231,9 @@ def lookup(at: Mapping[str, Member]) -> Callable[[str], Member | None]:
 
 
 def follow_links(path: str, look: Callable[[str], Member | None]) -> Member | None:
-    """Return the file that `path` leads to by symbolic links inside the repository.
+    """Return the file at `path` after following symbolic links inside the repository.
 
-    None when it leads out of it, in circles, through what is no folder, or nowhere.
+    None if a link leads out of the repository or to itself, a parent is not a folder, or the file does not exist.
     """
     top = Member(path="", kind="folder")
     pending, steps, links = path.split("/")[::-1], list[str](), 0

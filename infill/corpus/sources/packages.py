@@ -17,17 +17,17 @@ from infill.foreign import UnreadableError, parse, read_bytes
 from infill.text import decode, split_lines
 
 INFORMATION: Final = re.compile(r"[^/]+\.(?:dist|egg)-info/(?:licenses/|license_files/)?")
-"""The folder of a distribution's metadata, with the one of its licence files."""
+"""The folder of a distribution's metadata, including its subfolder of licence files."""
 
 
 class _Package(importlib.metadata.Distribution):
-    """An installed distribution whose metadata may hold anything."""
+    """An installed distribution whose metadata are not trusted to be valid."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read_text(self, filename: str) -> str | None:
-        """Return a file of the metadata, whatever its encoding; None when it cannot be read."""
+        """Return the text of a metadata file, in any encoding; None if it cannot be read."""
         try:
             return decode(read_bytes(self._folder / filename, follow_links=True).data, "replace")
         except UnreadableError:
@@ -38,7 +38,7 @@ class _Package(importlib.metadata.Distribution):
 
     @property
     def key(self) -> str:
-        """The normalised name, that of the folder where the metadata names none; empty without metadata."""
+        """The normalised name, from the metadata or else from the folder; empty without metadata."""
         if all(self.read_text(name) is None for name in ("METADATA", "PKG-INFO")):
             return ""
         stated = self.metadata["Name"]
@@ -47,25 +47,25 @@ class _Package(importlib.metadata.Distribution):
 
 
 def fingerprint() -> Iterator[str]:
-    """Yield what a change of the installed distributions changes: names, versions and records."""
+    """Yield the names, versions and records of the installed distributions, from which a change is detected."""
     for name, package in _installed():
         yield f"{name}\0{package.metadata['Version']}\0{package.read_text('RECORD')}\0"
 
 
 def _installed() -> list[tuple[str, _Package]]:
-    """Normalised name and distribution, by name; of two with the same name the first on the path, as for imports."""
-    found: dict[str, _Package] = {}
+    """Return (normalised name, distribution), sorted by name; of equal names the first on `sys.path`."""
+    installed: dict[str, _Package] = {}
     for place in sys.path:
         for entry in folders.entries(Path(place)):
             if entry.name.lower().endswith((".dist-info", ".egg-info")) and folders.is_folder(entry):
                 package = _Package(Path(entry.path))
-                found.setdefault(package.key, package)
-    found.pop("", None)
-    return sorted(found.items())
+                installed.setdefault(package.key, package)
+    installed.pop("", None)
+    return sorted(installed.items())
 
 
 def repositories() -> Iterator[Repository]:
-    """Yield the installed distributions by name."""
+    """Yield the installed distributions, sorted by name."""
     for name, distribution in _installed():
         root = distribution.locate_file("").resolve()
         try:
@@ -76,23 +76,24 @@ def repositories() -> Iterator[Repository]:
             continue
         information = {path for path in paths if INFORMATION.match(path)}
         files = tuple(_installed_file(root, path) for path in paths if path not in information)
-        # A wheel keeps its licence files under the paths that they have in the sources (PEP 639).
-        stating = {file.path: file.path for file in files if not file.trouble}
-        stating |= {INFORMATION.sub("", path): path for path in information if not path.endswith("/METADATA")}
+        # The metadata folder keeps licence files under the paths that they have in the sources (PEP 639).
+        installed = {file.path: file.path for file in files if not file.trouble}
+        installed |= {INFORMATION.sub("", path): path for path in information if not path.endswith("/METADATA")}
         coverage = licences.of_files(
-            stating, partial(_stating_text, root, stating), licences.of_metadata(distribution.metadata)
+            installed, partial(_text_of, root, installed), licences.of_metadata(distribution.metadata)
         )
         yield Repository(name=name, root=str(root), files=files, coverage=coverage)
 
 
-def _stating_text(root: Path, stating: Mapping[str, str], path: str) -> str | None:
-    return folders.text_of(root, stating[path])
+def _text_of(root: Path, installed: Mapping[str, str], path: str) -> str | None:
+    """Return the text of the file that has `path` in the sources; `installed` maps it to the installed path."""
+    return folders.text_of(root, installed[path])
 
 
 def _recorded(distribution: _Package) -> list[str]:
-    """Return the paths of the installed files inside the root, from RECORD; scripts and byte code are left out.
+    """Return the paths of the installed files below the root, from RECORD, without scripts and byte code.
 
-    Raises UnreadableError when it is no table.
+    Raises UnreadableError if RECORD is not valid CSV.
     """
     rows = parse(list, csv.reader(split_lines(distribution.read_text("RECORD") or "", keepends=True)))
     paths = (row[0].replace("\\", "/") for row in rows if row)

@@ -1,8 +1,9 @@
 """Tables of files: `parquet:URI`, one Parquet file or a folder of them, on disk or in an object store.
 
-A row is a file, or a repository with a list of files (`files`). Which column says what, `corpus.columns` tells: names
-of columns, or a data set whose names are known. Content stands in a column, or lies as a compressed object of its own
-below `corpus.blobs`, as that of The Stack v2 does at Software Heritage. A Parquet file that is damaged costs itself.
+A row is a file, or a repository with a list of files (`files`). `corpus.columns` assigns a role to each column, by its
+name or by naming a data set whose columns are known. Content is in a column, or in a separate compressed object below
+`corpus.blobs`, as for The Stack v2, whose content is kept by Software Heritage. A damaged Parquet file is skipped with
+the reason.
 """
 
 import contextlib
@@ -24,15 +25,15 @@ from infill.config import CorpusConfig
 from infill.corpus import licences
 from infill.corpus.licences.recognise import joined
 from infill.corpus.sources import listing
-from infill.corpus.sources.listing import MAX_STATING_BYTES, Member, Repository, SourceFile
+from infill.corpus.sources.listing import MAX_STATEMENT_BYTES, Member, Repository, SourceFile
 from infill.errors import InputError
 from infill.foreign import UnreadableError, parse
 from infill.text import decode
 
 PREFIX: Final = "parquet:"
-"""What starts the root of the repositories of a table; its URI follows."""
+"""Prefix of the root of a table's repositories; the table's URI follows."""
 ROLES: Final = ("repo", "path", "content", "blob", "encoding", "size", "licence", "commit", "date", "files")
-"""What a column may say. `content` or `blob`, and `path`, must be there; `files` is a list of the files of a row."""
+"""Roles of columns. `path`, and `content` or `blob`, are required; `files` is the list of a repository's files."""
 DATA_SETS: Final[Mapping[str, Mapping[str, str]]] = {
     "the_stack_v2": {
         "repo": "repo_name",
@@ -50,16 +51,16 @@ DATA_SETS: Final[Mapping[str, Mapping[str, str]]] = {
         "commit": "max_stars_repo_head_hexsha",
     },
 }
-"""Names of columns in published data sets, where they are not those of the roles."""
+"""Data set -> role -> name of the column, where it is not the name of the role."""
 _BATCH: Final = 256
-"""Rows whose content is held at once."""
+"""Number of rows whose content is held in memory at once."""
 _BLOB: Final = re.compile(r"[\w-]{1,128}")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 
 
 def columns_of(config: CorpusConfig) -> dict[str, str]:
-    """Return role -> column. Raises InputError for an entry of `corpus.columns` that names neither."""
+    """Return role -> column. Raises InputError for an entry of `corpus.columns` that is not valid."""
     columns = dict(zip(ROLES, ROLES, strict=True))
     for entry in config.columns:
         role, equals, column = entry.partition("=")
@@ -69,14 +70,14 @@ def columns_of(config: CorpusConfig) -> dict[str, str]:
             columns[role] = column
         else:
             raise InputError(
-                f"corpus.columns: {entry!r} is neither a data set ({', '.join(DATA_SETS)}) nor ROLE=COLUMN; "
-                f"the roles are {', '.join(ROLES)}"
+                f"corpus.columns: {entry!r} is not valid; write a data set ({', '.join(DATA_SETS)}) or ROLE=COLUMN "
+                f"with one of the roles {', '.join(ROLES)}"
             )
     return columns
 
 
 def repositories(uri: str, config: CorpusConfig) -> Iterator[Repository]:
-    """Yield the repositories of a table by name. Raises InputError where there is none, or a column is missing."""
+    """Yield the repositories of a table by name. Raises InputError if no file can be read or a column is missing."""
     columns = columns_of(config)
     root = f"{PREFIX}{uri}"
     tables = _files(uri)
@@ -90,23 +91,23 @@ def repositories(uri: str, config: CorpusConfig) -> Iterator[Repository]:
             damaged[_name(file, uri)] = str(error)
     if len(damaged) == len(tables):
         raise InputError(f"parquet:{uri}: {next(iter(damaged.values()))}")
-    for name, why in damaged.items():
-        yield listing.whole(name, root, "damaged_table", why)
+    for name, reason in damaged.items():
+        yield listing.unreadable(name, root, "damaged_table", reason)
     listed = {name: _listed(rows.pop(name)) for name in sorted(rows)}
-    asked = {name: each.asked() for name, each in listed.items()}
-    texts = _texts(uri, (member for stated in asked.values() for member in stated.values()), config)
+    statements = {name: each.statement_files() for name, each in listed.items()}
+    texts = _texts(uri, (member for members in statements.values() for member in members.values()), config)
     for name, each in listed.items():
-        yield Repository(name=name, root=root, files=each.files, coverage=each.coverage(asked[name], texts))
+        yield Repository(name=name, root=root, files=each.files, coverage=each.coverage(statements[name], texts))
 
 
 def fingerprint(uri: str) -> Iterator[str]:
-    """Yield what a change of the table changes: names, sizes and times or checksums of its files."""
+    """Yield the names, and sizes and times or checksums, of the table's files, from which a change is detected."""
     for file in _files(uri):
         yield f"{_name(file, uri)}\0{storage.fingerprint(file)}\0"
 
 
 def _files(uri: str) -> list[str]:
-    """Return the Parquet files at or below `uri`. Raises InputError where there is none."""
+    """Return the Parquet files at or below `uri`. Raises InputError if there is none."""
     files = [uri] if storage.is_file(uri) else storage.list_files(uri, ".parquet")
     if not files:
         raise InputError(f"parquet:{uri} holds no Parquet file: name one, or a folder of files that end in .parquet")
@@ -122,7 +123,7 @@ def _name(file: str, uri: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """What a table says of a file beside its content."""
+    """A file of a table, without its content."""
 
     repo: str
     path: str
@@ -135,21 +136,24 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Listed:
+    """The files of one repository of a table."""
+
     files: tuple[SourceFile, ...]
     stated: Mapping[str, licences.Statement]
-    """What the row of a file states."""
+    """Path -> licence that the row of the file states."""
 
-    def asked(self) -> dict[str, Member]:
-        """Return the files that state something of others, by path."""
+    def statement_files(self) -> dict[str, Member]:
+        """Return the files that may state the licence of others, by path."""
         at = {
             file.path: Member(path=file.path, kind="file", size=file.size, place=file.place)
             for file in self.files
             if not file.trouble
         }
-        return listing.asked(listing.stating(self.files), listing.lookup(at))
+        return listing.statement_files(listing.statement_paths(self.files), listing.lookup(at))
 
-    def coverage(self, asked: Mapping[str, Member], texts: Mapping[str, str]) -> licences.Coverage:
-        coverage = listing.coverage_of(listing.stating(self.files), asked, texts)
+    def coverage(self, statements: Mapping[str, Member], texts: Mapping[str, str]) -> licences.Coverage:
+        """Return the licences of the files: their rows and the statements of licence and build files must agree."""
+        coverage = listing.coverage_of(listing.statement_paths(self.files), statements, texts)
         stated = dict(self.stated)
         for path in stated.keys() & coverage.files.keys():
             stated[path] = joined([coverage.files[path], stated[path]]) or stated[path]
@@ -157,7 +161,7 @@ class _Listed:
 
 
 def _listed(rows: Sequence[_Row]) -> _Listed:
-    """Return the files of a repository; of rows with the same path the first counts, and the others are told."""
+    """Return the files of a repository; of rows with the same path, the first is used and the others are reported."""
     first: dict[str, _Row] = {}
     again = [
         SourceFile(path=row.path, trouble="duplicate_name", detail="an earlier row has this path")
@@ -180,7 +184,7 @@ class _Layout:
     columns: Mapping[str, str]
     """Role -> column of the table."""
     members: Mapping[str, str]
-    """Role -> field of the entries of the list of files; empty where a row is a file."""
+    """Role -> field of the entries in the list of files; empty if each row is a file."""
 
     @classmethod
     def of(cls, schema: pa.Schema, wanted: Mapping[str, str]) -> "_Layout":
@@ -200,7 +204,7 @@ class _Layout:
         return frozenset(self.columns) | frozenset(self.members)
 
     def names(self, *, content: bool) -> list[str]:
-        """Return the columns to read for the content of files, or for what is said of them."""
+        """Return the columns to read for the content of files or, if not `content`, for everything else."""
         roles = {"content", "blob", "encoding", "files"} if content else self.columns.keys() - {"content"}
         if "size" not in self.roles:
             roles = {*roles, "content"}
@@ -208,31 +212,31 @@ class _Layout:
 
 
 def _with_counted_size(columns: Mapping[str, str], schema: "pa.Schema | pa.StructType") -> dict[str, str]:
-    """Return `columns` without a size that is no number of bytes."""
+    """Return `columns` without the size if its column does not hold integers."""
     size = columns.get("size")
     is_number = size is not None and pa.types.is_integer(schema.field(size).type)
     return {role: column for role, column in columns.items() if role != "size" or is_number}
 
 
 def _check(layout: _Layout, schema: pa.Schema, wanted: Mapping[str, str], file: str, config: CorpusConfig) -> None:
-    """Raise InputError where the table lacks what every file must have."""
+    """Raise InputError if a required column is missing."""
     missing = "path" if "path" not in layout.roles else "" if layout.roles & {"content", "blob"} else "content"
     if missing:
         raise InputError(
             f"{file} has no column {wanted[missing]!r} for the {missing} of a file, only {', '.join(schema.names)}; "
-            f'name it by corpus.columns, as ["{missing}=COLUMN"] or as a data set ({", ".join(DATA_SETS)})'
+            f'set corpus.columns to ["{missing}=COLUMN"] or to a data set ({", ".join(DATA_SETS)})'
         )
     if "content" not in layout.roles and not config.blobs:
         raise InputError(
             f"{file} has no column {wanted['content']!r}, only names of objects with the content; "
-            "give the address below which these lie as corpus.blobs"
+            "set corpus.blobs to the address of the folder with these objects"
         )
 
 
 def _batches(
     parquet: pq.ParquetFile, layout: _Layout, group: int, *, content: bool
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Yield the places of some files within a row group, and what the table says of them: role -> array."""
+    """Yield the places of files within a row group, and their columns as role -> array, batch by batch."""
     first = 0
     batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=layout.names(content=content))
     while (batch := parse(next, batches, None)) is not None:
@@ -245,7 +249,7 @@ def _batches(
 def _flattened(
     places: Sequence[str], arrays: Mapping[str, Any], members: Mapping[str, str]
 ) -> tuple[list[str], dict[str, Any]]:
-    """Return places and arrays of the files where each row lists some."""
+    """Return the places and arrays of the files in a batch whose rows have lists of files."""
     parents = pc.list_parent_indices(arrays["files"])
     entries = pc.list_flatten(arrays["files"])
     repeated = {role: array.take(parents) for role, array in arrays.items() if role != "files"}
@@ -258,21 +262,24 @@ def _flattened(
 
 
 def _rows(file: str, number: int, wanted: Mapping[str, str], config: CorpusConfig) -> Iterator[_Row]:
-    """Yield the rows of a Parquet file. Raises UnreadableError when it is damaged, InputError for a missing column."""
+    """Yield the rows of a Parquet file. Raises UnreadableError if it is damaged, InputError if a column is missing."""
     with storage.open_read(file) as opened:
         parquet = parse(pq.ParquetFile, opened)
         layout = _Layout.of(parquet.schema_arrow, wanted)
         _check(layout, parquet.schema_arrow, wanted, file, config)
         for group in range(parquet.num_row_groups):
             for places, arrays in _batches(parquet, layout, group, content=False):
-                said = {role: parse(_SAYS[role], array) for role, array in arrays.items() if role in _SAYS}
-                said.setdefault("size", parse(_lengths, arrays["content"]) if "content" in arrays else [])
-                yield from _rows_of([f"{number}:{group}:{place}" for place in places], said, _name(file, ""))
+                columns = {
+                    role: parse(_CONVERTERS[role], array) for role, array in arrays.items() if role in _CONVERTERS
+                }
+                columns.setdefault("size", parse(_lengths, arrays["content"]) if "content" in arrays else [])
+                yield from _rows_of([f"{number}:{group}:{place}" for place in places], columns, _name(file, ""))
 
 
-def _rows_of(places: Sequence[str], said: Mapping[str, Sequence[Any]], unnamed: str) -> Iterator[_Row]:
+def _rows_of(places: Sequence[str], columns: Mapping[str, Sequence[Any]], unnamed: str) -> Iterator[_Row]:
+    """Yield the rows of one batch; a row that names no repository belongs to `unnamed`."""
     for index, place in enumerate(places):
-        values = {role: column[index] for role, column in said.items()}
+        values = {role: column[index] for role, column in columns.items()}
         repo = str(values.get("repo") or unnamed)
         yield _Row(
             repo=repo if listing.is_good_name(repo) else listing.escaped(repo),
@@ -286,7 +293,7 @@ def _rows_of(places: Sequence[str], said: Mapping[str, Sequence[Any]], unnamed: 
 
 
 def _lengths(array: Any) -> list[int | None]:
-    """Return the bytes of texts."""
+    """Return the lengths of texts in bytes."""
     texts = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
     lengths: list[int | None] = pc.binary_length(texts).to_pylist()
     return lengths
@@ -301,7 +308,7 @@ def _commits(array: Any) -> list[str]:
 
 
 def _dates(array: Any) -> list[str]:
-    """Return dates as texts: of times, or of texts that are such dates already."""
+    """Return dates as text (2024-02-29T12:00:00Z); empty for a value that is neither a time nor such a text."""
     if pa.types.is_timestamp(array.type):
         seconds = array.cast(pa.timestamp("s", array.type.tz), safe=False).cast(pa.int64()).to_pylist()
         return ["" if value is None else listing.date_of(value) for value in seconds]
@@ -313,7 +320,7 @@ def _licences(array: Any) -> list[licences.Statement | None]:
 
 
 def _licence(value: object) -> licences.Statement | None:
-    """Return what a row states: all of the licences in it hold. None where it states none."""
+    """Return the licence that a row states, None if it states none; several names mean that all of them apply."""
     stated = [str(name) for name in (value if isinstance(value, list) else [value]) if name]
     if not stated:
         return None
@@ -323,7 +330,7 @@ def _licence(value: object) -> licences.Statement | None:
     return joined([licences.Statement(str(name), "its row") for name in known])
 
 
-_SAYS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
+_CONVERTERS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
     "repo": _plain,
     "path": _plain,
     "size": _plain,
@@ -331,7 +338,7 @@ _SAYS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
     "date": _dates,
     "licence": _licences,
 }
-"""Role -> how a column of it is read."""
+"""Role -> function that converts a column of this role to Python values."""
 
 
 # Contents
@@ -339,7 +346,7 @@ _SAYS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
 
 @dataclass(frozen=True)
 class _Content:
-    """The content of a file, or where it lies."""
+    """The content of a file, or the name of the object that has it."""
 
     data: bytes | None
     blob: str = ""
@@ -347,9 +354,9 @@ class _Content:
 
 
 def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig) -> Callable[[SourceFile], bytes]:
-    """Return what gives the content of `files`, each once; it raises UnreadableError.
+    """Return a function that returns the content of `files`, each once, or raises UnreadableError.
 
-    The row groups that hold them are read when the first is asked for; objects of their own one by one.
+    The first call reads the row groups that hold them; content in separate objects is read file by file.
     """
     contents: dict[str, _Content] = {}
     wanted = {file.place for file in files if not file.trouble}
@@ -367,20 +374,20 @@ def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig) -> Call
 
 
 def _texts(uri: str, members: Iterable[Member], config: CorpusConfig) -> dict[str, str]:
-    """Return the texts of some files by their place; equal ones are held once."""
-    same: dict[str, str] = {}
+    """Return place -> text of `members`; equal texts share memory."""
+    unique: dict[str, str] = {}
     texts: dict[str, str] = {}
     for place, content in _contents(uri, {member.place for member in members}, config):
         try:
-            text = decode(_bytes(content, MAX_STATING_BYTES, config), "replace")
+            text = decode(_bytes(content, MAX_STATEMENT_BYTES, config), "replace")
         except UnreadableError:
             continue
-        texts[place] = same.setdefault(text, text)
+        texts[place] = unique.setdefault(text, text)
     return texts
 
 
 def _contents(uri: str, places: Collection[str], config: CorpusConfig) -> Iterator[tuple[str, _Content]]:
-    """Yield place and content of some files, in the order of the table; of a damaged part nothing."""
+    """Yield the place and the content of the files at `places`, in the order of the table; skip damaged parts."""
     groups: dict[tuple[int, int], set[str]] = {}
     for place in places:
         number, group, row = place.split(":", 2)
@@ -398,40 +405,40 @@ def _contents(uri: str, places: Collection[str], config: CorpusConfig) -> Iterat
 
 
 def _content(arrays: Mapping[str, Any], index: int) -> _Content:
-    said = {role: array[index].as_py() for role, array in arrays.items() if role in ("content", "blob", "encoding")}
-    blob, encoding = (str(said.get(role) or "") for role in ("blob", "encoding"))
-    if "content" not in said:
+    row = {role: array[index].as_py() for role, array in arrays.items() if role in ("content", "blob", "encoding")}
+    blob, encoding = (str(row.get(role) or "") for role in ("blob", "encoding"))
+    if "content" not in row:
         return _Content(None, blob, encoding)
-    value = said["content"]
+    value = row["content"]
     if isinstance(value, bytes):
         return _Content(value, encoding=encoding)
     return _Content(value.encode() if isinstance(value, str) else None)
 
 
 def _bytes(content: _Content, limit: int, config: CorpusConfig) -> bytes:
-    """Return the content as UTF-8 where its encoding is told. Raises UnreadableError."""
+    """Return the content, converted to UTF-8 if its row names another encoding. Raises UnreadableError."""
     data = content.data
     if data is None:
         if not content.blob:
             raise UnreadableError("its row has no content")
         data = _blob(content.blob, limit, config)
     if len(data) > limit:
-        raise UnreadableError("it is larger than its row says")
+        raise UnreadableError("the content is larger than its row states")
     if content.encoding.lower() in ("", "utf-8", "ascii"):
         return data
     try:
         return str(data, content.encoding).encode()
     except (UnicodeError, LookupError) as error:
-        raise UnreadableError(f"not text in the encoding that its row tells: {content.encoding[:40]}") from error
+        raise UnreadableError(f"not valid text in the encoding that its row states: {content.encoding[:40]}") from error
 
 
 def _blob(name: str, limit: int, config: CorpusConfig) -> bytes:
-    """Return the content of an object below `corpus.blobs`, unpacked where it is compressed."""
+    """Return the content of an object below `corpus.blobs`; a compressed one is unpacked up to `limit` + 1 bytes."""
     if _BLOB.fullmatch(name) is None:
-        raise UnreadableError(f"its row names an object {name[:80]!r}, which is no plain name")
+        raise UnreadableError(f"its row names the object {name[:80]!r}; only letters, digits, _ and - are allowed")
     uri = storage.join(config.blobs, name)
     if not storage.exists(uri):
-        raise UnreadableError(f"there is no object {uri}")
+        raise UnreadableError(f"the object {uri} does not exist")
     data = storage.read_bytes(uri)
     if not data.startswith(b"\x1f\x8b"):
         return data

@@ -1,7 +1,7 @@
-"""Tar archives as a stream of members: ustar, GNU and pax headers; nothing is unpacked, and no header is trusted.
+"""Read tar archives as a stream of members: ustar, GNU and pax headers. Nothing is unpacked, no header is trusted.
 
-The standard library's reader seeks backwards where a header says so, holds names of any length in memory and searches
-headers with patterns that take quadratic time; here every header has a limit, and the stream only goes forward.
+The standard library's reader seeks backwards if a header says so, holds names of any length in memory and searches
+headers with patterns that take quadratic time. Here every header has a size limit, and the stream only moves forward.
 """
 
 import bz2
@@ -17,10 +17,10 @@ from infill.foreign import UnreadableError, parse
 
 BLOCK: Final = 512
 _MAX_HEADER: Final = 65_536
-"""Bytes of a pax header, or of a long name."""
+"""Maximum size of a pax header or a long name, in bytes."""
 _CHUNK: Final = 1 << 18
 _MAX_XZ_MEMORY: Final = 256 << 20
-"""What xz -9 needs is 65 MB."""
+"""Bytes; xz -9 needs 65 MB."""
 _KINDS: Final = {
     **dict.fromkeys((b"0", b"\0", b"7"), "file"),
     b"1": "hard link",
@@ -38,7 +38,7 @@ class Stream(Protocol):
 
 
 class _Xz:
-    """A decompressor of one or several xz or lzma streams that refuses to take much memory."""
+    """A decompressor of concatenated xz or lzma streams with limited memory."""
 
     def __init__(self, file: Stream) -> None:
         self._file = file
@@ -72,18 +72,18 @@ _DECODERS: Final[Mapping[bytes, Callable[[BinaryIO], Stream]]] = {
     b"]\0\0": _Xz,
     b"\x28\xb5\x2f\xfd": _zstd,
 }
-"""First bytes of a compressed file -> what reads it."""
+"""First bytes of a compressed file -> function that returns its decompressed stream."""
 
 
 def decoded(file: BinaryIO) -> Stream:
-    """Return the decompressed stream of a file, by its first bytes; the file itself where it is not compressed."""
+    """Return the decompressed stream of a file, recognised by its first bytes; the file itself if not compressed."""
     head = file.read(8)
     file.seek(0)
     return next((decoder(file) for magic, decoder in _DECODERS.items() if head.startswith(magic)), file)
 
 
 class _Forward:
-    """A stream that counts, never gives less than asked for, and stops at limits."""
+    """A stream that returns exactly as many bytes as requested and raises LimitError after `max_bytes`."""
 
     def __init__(self, stream: Stream, max_bytes: int, over: str) -> None:
         self._stream = stream
@@ -92,7 +92,7 @@ class _Forward:
         self._buffer = b""
 
     def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes, or nothing at the end. Raises UnreadableError when the stream ends inside."""
+        """Return exactly `size` bytes, or none at the end. Raises UnreadableError if the stream ends in between."""
         parts = [self._buffer[:size]]
         self._buffer = self._buffer[size:]
         missing = size - len(parts[0])
@@ -101,18 +101,18 @@ class _Forward:
             self._buffer = data[missing:]
             missing -= len(parts[-1])
         if 0 < missing < size:
-            raise UnreadableError("it ends too early")
+            raise UnreadableError("the archive ends too early")
         return b"" if missing else b"".join(parts)
 
     def skip(self, size: int) -> None:
         while size > 0:
             step = min(size, _CHUNK)
             if not self.read(step):
-                raise UnreadableError("it ends too early")
+                raise UnreadableError("the archive ends too early")
             size -= step
 
     def rest(self) -> None:
-        """Read what follows, so that a damaged end or a bomb after the last member is seen."""
+        """Read to the end, so that damage or a decompression bomb after the last member is detected."""
         self._buffer = b""
         while self._more():
             pass
@@ -126,7 +126,7 @@ class _Forward:
 
 
 class LimitError(UnreadableError):
-    """An archive holds more than it may."""
+    """An archive exceeds a limit."""
 
 
 @dataclass
@@ -138,26 +138,26 @@ class _Header:
 
 
 class Tar:
-    """The members of a tar archive, in one pass; `content` gives that of the member which came last."""
+    """The members of a tar archive, in one pass; `content` returns the content of the last yielded member."""
 
     def __init__(self, file: BinaryIO, max_bytes: int, over: str) -> None:
-        """Read at most `max_bytes` when unpacked; `over` is what LimitError says beyond."""
+        """Read at most `max_bytes` of unpacked data; `over` is the message of the LimitError for more."""
         self._stream = _Forward(parse(decoded, file), max_bytes, over)
         self._left = 0
-        """Bytes of the last member that have not been read."""
+        """Bytes of the last member that have not been read yet."""
         self._padding = 0
         self.comment = b""
-        """The comment of the global header: `git archive` writes the commit's id there."""
+        """The comment of the global header, in which `git archive` writes the commit's ID."""
 
     def content(self) -> bytes:
         data = self._stream.read(self._left) if self._left else b""
         if len(data) < self._left:
-            raise UnreadableError("it ends too early")
+            raise UnreadableError("the archive ends too early")
         self._left = 0
         return data
 
     def contents(self, numbers: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield number and content of some members, until there are no more of them."""
+        """Yield the number and the content of the members `numbers`, and stop after the last of them."""
         wanted = set(numbers)
         for member in self:
             if member.place in wanted:
@@ -180,7 +180,7 @@ class Tar:
         self._stream.rest()
 
     def _next_block(self) -> bytes | None:
-        """Return the next header; None at the end of the archive, which is two empty blocks or the file's end."""
+        """Return the next header; None at the end of the archive, which is an empty block or the file's end."""
         self._stream.skip(self._left + self._padding)
         self._left = self._padding = 0
         block = self._stream.read(BLOCK)
@@ -188,12 +188,12 @@ class Tar:
             return None
         total = sum(block) - sum(block[148:156]) + 8 * 32
         if _number(block[148:156]) != total:
-            raise UnreadableError("not a tar archive, or damaged: a header's checksum is wrong")
+            raise UnreadableError("not a tar archive, or damaged: the checksum of a header is wrong")
         return block
 
     def _read_extension(self, kind: bytes, size: int, extended: _Header) -> None:
         if size > _MAX_HEADER:
-            raise LimitError(f"a header of {size} bytes")
+            raise LimitError(f"a header of {size} bytes exceeds the limit of {_MAX_HEADER}")
         data = self._stream.read(size) if size else b""
         self._stream.skip(-size % BLOCK)
         if kind == b"L":
@@ -208,11 +208,11 @@ class Tar:
     def _member(self, block: bytes, code: bytes, size: int, extended: _Header, number: int) -> Member:
         name = extended.name or _ustar_name(block)
         kind = _KINDS.get(code, "special file")
-        if kind == "file" and name.endswith(b"/"):  # from before there was a type for folders
+        if kind == "file" and name.endswith(b"/"):  # written before tar had a type for folders
             kind = "folder"
         size = size if extended.size is None else extended.size
         if code in (b"1", b"2", b"3", b"4", b"5", b"6"):
-            size = 0  # whatever the header says, nothing follows
+            size = 0  # no data follow, whatever the header states
         self._left, self._padding = size, -size % BLOCK
         target = extended.target or block[157:257].partition(b"\0")[0]
         kind = "sparse file" if extended.sparse else kind
@@ -236,12 +236,12 @@ def _ustar_name(block: bytes) -> bytes:
 
 
 def _number(field: bytes) -> int:
-    """Return a number of a header, octal or (GNU) binary. Raises UnreadableError."""
+    """Return a number of a header, written in octal or (GNU) binary. Raises UnreadableError."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0") or b"0"
     if digits.strip(b"01234567"):
-        raise UnreadableError("not a tar archive, or damaged: a header holds no number")
+        raise UnreadableError("not a tar archive, or damaged: a number in a header is not octal")
     return int(digits, 8)
 
 

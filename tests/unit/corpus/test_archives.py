@@ -200,7 +200,7 @@ def test_a_debian_source_package_is_one_repository(tmp_path: Path) -> None:
     (file,) = only(tmp_path / "mine_1.0-1.dsc").files
     assert (file.trouble, file.detail) == (
         "damaged_archive",
-        "mine_1.0.orig.tar.gz has another checksum than the .dsc says",
+        "mine_1.0.orig.tar.gz does not have the checksum that the .dsc file states",
     )
 
 
@@ -320,9 +320,9 @@ def test_members_of_a_zip_file_that_cannot_be_taken_are_told(tmp_path: Path) -> 
         "../out.py": ("bad_name", "it leads out of the archive"),
         "good.py": ("", ""),
         "link": ("symlink", ""),
-        "lzma.py": ("unreadable", "compression method 14 is not read"),
+        "lzma.py": ("unreadable", "compression method 14 is not supported"),
         "secret.py": ("unreadable", "it is encrypted"),
-        "twice.py": ("duplicate_name", "several files have this path"),
+        "twice.py": ("duplicate_name", "more than one file has this path"),
         "windows.py": ("", ""),
     }
 
@@ -408,7 +408,9 @@ def test_an_archive_in_an_archive_is_not_opened(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("place", "message"), [("nothing", "nothing is there"), ("", "holds no archive")])
+@pytest.mark.parametrize(
+    ("place", "message"), [("nothing", "does not exist; name a source archive"), ("", "holds no archive")]
+)
 def test_a_place_without_archives_is_refused(tmp_path: Path, place: str, message: str) -> None:
     write_files(tmp_path, {"a.py": "x"})
     with pytest.raises(InputError, match=message):

@@ -146,7 +146,7 @@ def test_what_is_common_in_the_corpus_is_no_hit_unless_it_is_a_whole_task(tmp_pa
         ({"tasks.jsonl.gz": b"no gzip"}, "is damaged"),
         ({"tasks.parquet": b"no parquet"}, "is damaged"),
         ({"tasks.json": "[" * 100_000}, "is damaged"),
-        ({"README.md": "words"}, "no benchmark task"),
+        ({"README.md": "words"}, "has no task; name a folder"),
     ],
 )
 def test_a_benchmark_that_cannot_be_used_is_told(tmp_path: Path, files: dict[str, str | bytes], message: str) -> None:
@@ -155,7 +155,7 @@ def test_a_benchmark_that_cannot_be_used_is_told(tmp_path: Path, files: dict[str
 
 
 def test_a_place_with_nothing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is nothing at"):
+    with pytest.raises(InputError, match="does not exist; check the path"):
         prepared(tmp_path, tmp_path / "missing")
 
 

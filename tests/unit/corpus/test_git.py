@@ -173,8 +173,8 @@ def test_a_revision_that_does_not_exist_is_told_with_those_that_do(tmp_path: Pat
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("nothing", "nothing is there"),
-        ("nothing@v1", "nothing is there"),
+        ("nothing", "does not exist; name a clone"),
+        ("nothing@v1", "does not exist; name a clone"),
         ("plain", "holds no Git repository"),
         ("empty", "the repository has no commit"),
         ("plain/a.py", "is a file"),
@@ -259,7 +259,10 @@ def test_a_few_objects_that_name_billions_of_files_cost_their_repository(tmp_pat
     head = git(bomb, "commit-tree", tree, "-m", "x")
     git(bomb, "update-ref", "HEAD", head)
     (file,) = only(f"git:{bomb}", CorpusConfig(max_repository_files=1_000)).files
-    assert (file.trouble, file.detail) == ("unreadable", "it holds more than 1000 files (corpus.max_repository_files)")
+    assert (file.trouble, file.detail) == (
+        "unreadable",
+        "the repository has more than 1000 files (corpus.max_repository_files)",
+    )
 
 
 def test_names_that_no_checkout_has_are_told(tmp_path: Path) -> None:

@@ -451,7 +451,7 @@ def test_what_is_stated_of_a_file_in_a_folder(files: Mapping[str, str | bytes], 
         ({"LICENSE": PROPRIETARY}, "LICENSE: no known licence: 'This software is confidential and may not be copied.'"),
         (
             {"lib/package.json": NPM % '"UNLICENSED"'},
-            "lib/package.json: it states 'UNLICENSED', which is not a licence that we know",
+            "lib/package.json: it states 'UNLICENSED', which is not a known licence",
         ),
         ({"LICENSE": MIT}, "LICENSE"),
     ],

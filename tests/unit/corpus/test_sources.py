@@ -167,8 +167,8 @@ def test_a_licence_further_down_counts_for_what_is_below_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("dir:/no/such/folder", "is not a folder: nothing is there"),
-        (f"dir:{__file__}", "is a file; give the folder"),
+        ("dir:/no/such/folder", "does not exist; name the folder that holds the repositories"),
+        (f"dir:{__file__}", "is a file; name the folder"),
         ("dir:", "is not a source"),
         ("https://example.org", "is not a source"),
         ("packages:numpy", "is not a source"),

@@ -170,8 +170,8 @@ def test_contents_lie_beside_the_table_in_an_object_store(s3: str, tmp_path: Pat
     }
     removed = {row["repo"]: row["detail"] for row in storage.read_table(f"{tmp_path}/out/removed").to_pylist()}
     assert removed.keys() == {"o/lost", "o/bomb"}
-    assert "there is no object" in removed["o/lost"]
-    assert removed["o/bomb"] == "it is larger than its row says"
+    assert "does not exist" in removed["o/lost"]
+    assert removed["o/bomb"] == "the content is larger than its row states"
 
 
 def test_a_table_in_an_object_store_gives_what_the_one_on_disk_gives(s3: str, tmp_path: Path) -> None:
@@ -240,15 +240,15 @@ def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
         (
             [{"name": "a", "content": "x"}],
             {},
-            r"has no column 'path' for the path of a file, only name, content; name it by",
+            r"has no column 'path' for the path of a file, only name, content; set corpus.columns",
         ),
         ([{"path": "a", "text": "x"}], {}, r"has no column 'content' for the content of a file, only path, text"),
-        ([{"path": "a", "blob": "x"}], {}, r"give the address below which these lie as corpus.blobs"),
-        ([{"path": "a", "content": "x"}], {"columns": ("the_stak",)}, r"'the_stak' is neither a data set"),
+        ([{"path": "a", "blob": "x"}], {}, r"set corpus.blobs to the address of the folder"),
+        ([{"path": "a", "content": "x"}], {"columns": ("the_stak",)}, r"'the_stak' is not valid; write a data set"),
         (
             [{"path": "a", "content": "x"}],
             {"columns": ("paht=a",)},
-            r"'paht=a' is neither a data set .*the roles are repo,",
+            r"'paht=a' is not valid.*one of the roles repo,",
         ),
     ],
 )
@@ -259,7 +259,9 @@ def test_columns_that_are_missing_are_told(
         found(write(f"{tmp_path}/t.parquet", rows), CorpusConfig(**settings))
 
 
-@pytest.mark.parametrize(("place", "message"), [("nothing", "nothing is there"), ("empty", "holds no Parquet file")])
+@pytest.mark.parametrize(
+    ("place", "message"), [("nothing", "does not exist; name a Parquet file"), ("empty", "holds no Parquet file")]
+)
 def test_a_place_without_tables_is_refused(tmp_path: Path, place: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     for look in (lambda name: list(sources.repositories([name])), lambda name: sources.fingerprint([name])):

@@ -1,4 +1,4 @@
-"""Secrets in places that say so without a name: URLs, headers, options of commands, sentences, calls that log in."""
+"""Find secrets by their context instead of a name: URLs, headers, command-line options, sentences, login calls."""
 
 import re
 from collections.abc import Iterator
@@ -39,11 +39,18 @@ _OPTION: Final = re.compile(
     r"(?P<value>[^\s\"']{5,400})"
 )
 _COMMAND: Final = re.compile(r"(?:\bcurl\b[^\n]*|\bsshpass|\bmysql(?:dump|admin)?\b[^\n|]*|\bdocker login\b[^\n|]*)\Z")
-"""The commands whose `-u user:password` and `-p password` are meant."""
-_TOLD: Final = re.compile(r"(?:word|phrase)\s(?:is\s)?[`\"'](?P<value>[^\s`\"']{5,80})[`\"']")
+"""Matches the commands whose options `-u user:password` and `-p password` have a password."""
+_PROSE: Final = re.compile(r"(?:word|phrase)\s(?:is\s)?[`\"'](?P<value>[^\s`\"']{5,80})[`\"']")
 _NETRC: Final = re.compile(r"login\s+\S+\s+password\s+(?P<value>\S{5,200})")
 _SQL: Final = re.compile(r"(?i:identified\s+by)\s+(?:(?i:password)\s+)?'(?P<value>[^'\n]{5,200})'")
-_SAID: Final = (("word ", _TOLD), ("phrase ", _TOLD), ("login ", _NETRC), ("identified ", _SQL), ("IDENTIFIED ", _SQL))
+_SENTENCES: Final = (
+    ("word ", _PROSE),
+    ("phrase ", _PROSE),
+    ("login ", _NETRC),
+    ("identified ", _SQL),
+    ("IDENTIFIED ", _SQL),
+)
+"""A literal, and the pattern that matches at it."""
 _LOGIN: Final = re.compile(
     r"(?:\w*Credentials?|getConnection|basic_auth|\w*Authentication|\w*BasicAuth)\s?[=(]{1,2}(?P<arguments>[^\n]{0,200})"
 )
@@ -52,7 +59,7 @@ _ARGUMENT: Final = re.compile(r"[\"'](?P<value>[^\s\"']{8,100})[\"']")
 
 
 def find(text: str) -> Iterator[Span]:
-    """Yield the secrets in URLs, headers, options of commands, sentences and calls that log in."""
+    """Yield the secrets in URLs, headers, command-line options, sentences and login calls."""
     for search in (_in_urls, _in_headers, _in_options, _in_sentences, _in_logins):
         yield from search(text)
 
@@ -76,8 +83,8 @@ def _in_options(text: str) -> Iterator[Span]:
 
 
 def _in_sentences(text: str) -> Iterator[Span]:
-    """The password in prose, in a netrc file, and in a statement of SQL."""
-    for word, form in _SAID:
+    """Yield the passwords in prose, in netrc files and in SQL statements."""
+    for word, form in _SENTENCES:
         for place in places(text, word):
             match = form.match(text, place)
             if match and values.is_password(match["value"]):

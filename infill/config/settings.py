@@ -62,7 +62,8 @@ class CorpusConfig:
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers of licences that allow training; everything else is removed with its licence as the reason."""
     opt_out: str = field(default="", metadata=LOCATION)
-    """A TOML file of what owners asked to be left out: `[[opt_out]]` tables with `repository`, `path`, `reason`."""
+    """A TOML file of what owners asked to be left out, which `infill corpus remove` writes. Commands take the list in
+    INFILL_OPT_OUT, or the user's own, where none is named; copies in other repositories are left out, too."""
     max_file_bytes: int = 1_000_000
     """A larger file is removed. OpenCoder allows 3 MB, The Stack v2 10 MB."""
     max_line_chars: int = 1_000

@@ -24,7 +24,7 @@ from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 
 STAGE: Final = "corpus"
-VERSION: Final = 8
+VERSION: Final = 9
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
@@ -110,7 +110,7 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         repository.name: [_job(repository, file, config, opted_out) for file in repository.files]
         for repository in repositories
     }
-    sizes = {name: sum(job.file.size for job in jobs if job.removal is None) for name, jobs in judged.items()}
+    sizes = {name: sum(job.file.size for job in jobs if not job.removal and not job.opted_out) for name, jobs in judged.items()}
     chosen = _within_limit(sizes, config)
     for name in sorted(judged):
         for job in judged[name]:
@@ -132,11 +132,11 @@ def _job(
     repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig, opted_out: opt_out.OptOuts
 ) -> Job:
     licence = None if file.trouble else repository.coverage.of(file.path)
-    if (entry := opted_out.of(repository.name, file.path)) is not None:
-        removal: Removal | None = Removal("opted_out", entry)
-    else:
-        removal = quality.judge_name(file, licence, config)
-    return Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
+    removal = quality.judge_name(file, licence, config)
+    entry = opted_out.of(repository.name, file.path) or ""
+    return Job(
+        repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal, opted_out=entry
+    )
 
 
 def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:

@@ -55,6 +55,8 @@ class Document:
     """The commit that it was read from, and its date; None where unknown."""
     date: str | None = None
     redactions: tuple[privacy.Place, ...] = ()
+    opted_out: str | None = None
+    """The entry of the opt-outs that covers the file."""
 
 
 UNREAD: Final = (

@@ -41,10 +41,12 @@ CANDIDATES: Final = pa.schema(
         pa.field("shingles", pa.int32()),
         pa.field("overlaps", pa.list_(pa.int64())),
         pa.field("redactions", pa.list_(_PLACES)),
+        *_strings("opted_out"),
     ]
 )
 """Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`), `overlaps` are
-the runs of words that a benchmark has, too."""
+the runs of words that a benchmark has, too, `opted_out` is the entry for which the document and its copies are left
+out."""
 SIGNATURES: Final = pa.schema(
     [
         *(CANDIDATES.field(name) for name in ("repo", "path", "language", "bytes", "copy_digest")),
@@ -74,6 +76,8 @@ class Job:
     """What covers it; None where nothing does."""
     file: SourceFile
     removal: Removal | None = None
+    opted_out: str = ""
+    """The entry for which the file is left out: it is read all the same, so that its copies are found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +163,7 @@ def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job
             if isinstance(outcome, Document):
                 yield outcome
             else:
-                rejected.append((job, outcome))
+                rejected.append((job, Removal("opted_out", job.opted_out) if job.opted_out else outcome))
 
 
 def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Removal:
@@ -175,6 +179,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Re
         content=text,
         commit=job.file.commit or None,
         date=job.file.date or None,
+        opted_out=job.opted_out or None,
     )
     return quality.judge_text(document, config) or redact(document, config)
 
@@ -218,6 +223,7 @@ def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: B
         "signature": [signature.values for signature in signatures],
         "shingles": [signature.shingles for signature in signatures],
         "overlaps": [passages.overlap(content) if passages else [] for content in contents],
+        "opted_out": [document.opted_out for document in documents],
         "redactions": [[asdict(place) for place in document.redactions] for document in documents],
     }
     return pa.table(columns, schema=CANDIDATES)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, datasheet, decide, opt_out, quality, shards, sources, splits
+from infill.corpus import benchmarks, bill, datasheet, decide, opt_out, page, quality, shards, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
@@ -90,6 +90,8 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
         _watch(run_all(partial(shards.finish, scratch=scratch, output=output), verdicts), "writing", len(work))
     storage.write_json(storage.join(output, "report.json"), report)
     storage.write_bytes(storage.join(output, "DATASHEET.md"), datasheet.render(report, config).encode())
+    storage.write_bytes(storage.join(output, "DATASHEET.html"), page.render(report, config).encode())
+    storage.write_bytes(storage.join(output, bill.FILE_NAME), bill.render(report).encode())
     return metrics(report)
 
 
@@ -110,7 +112,10 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         repository.name: [_job(repository, file, config, opted_out) for file in repository.files]
         for repository in repositories
     }
-    sizes = {name: sum(job.file.size for job in jobs if not job.removal and not job.opted_out) for name, jobs in judged.items()}
+    sizes = {
+        name: sum(job.file.size for job in jobs if not job.removal and not job.opted_out)
+        for name, jobs in judged.items()
+    }
     chosen = _within_limit(sizes, config)
     for name in sorted(judged):
         for job in judged[name]:
@@ -120,7 +125,7 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         log.warning("corpus: %d files stand beside the repositories and are left out: %s", len(beside), _some(beside))
     for entry in beside:
         removal = Removal(entry.file.trouble, entry.file.detail)
-        yield Job(repo="", root=entry.root, licence=None, file=entry.file, removal=removal)
+        yield Job(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
 
 
 def _some(beside: Sequence[sources.Beside]) -> str:
@@ -135,7 +140,13 @@ def _job(
     removal = quality.judge_name(file, licence, config)
     entry = opted_out.of(repository.name, file.path) or ""
     return Job(
-        repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal, opted_out=entry
+        repo=repository.name,
+        root=repository.root,
+        source=repository.source,
+        licence=licence,
+        file=file,
+        removal=removal,
+        opted_out=entry,
     )
 
 

@@ -1,19 +1,20 @@
 """`infill corpus explain|diff|remove` and `infill model explain`. A command imports what it needs when it runs."""
 
 import argparse
-import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from infill.cli_options import Commands, absolute_uri, as_json, command, json_option, word
+from infill.cli_options import Commands, absolute_uri, as_json, command, integer, json_option, output_file, word
 from infill.corpus import opt_out
+from infill.corpus.reasons import MEANING
 from infill.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def add(corpus: Commands, commands: Commands) -> None:
     """Add the commands to the group `infill corpus`, and `infill model` to all commands."""
+    _add_explain(corpus)
+    _add_diff(corpus)
     _add_remove(corpus)
     model = commands.add_parser("model", help="models: see infill model --help")
     _add_model(model.add_subparsers(metavar="COMMAND", required=True))
@@ -22,6 +23,92 @@ def add(corpus: Commands, commands: Commands) -> None:
 def _list_option(parser: argparse.ArgumentParser) -> None:
     about = f"the list of opt-outs; default: {opt_out.VARIABLE}, else infill/opt-out.toml in your configuration folder"
     parser.add_argument("--opt-out", type=absolute_uri, metavar="URI", help=about)
+
+
+def _add_explain(corpus: Commands) -> None:
+    about = "tell where a file of a corpus came from, under which licence, and what was done to it"
+    example = "infill corpus explain widgets/src/app.py --corpus out/corpus"
+    explain = command(corpus, "explain", _explain, about, example)
+    about = "a path, with or without its repository, or the SHA-256 of a document (8 digits are enough)"
+    explain.add_argument("file", type=word, metavar="PATH|SHA256", help=about)
+    explain.add_argument("--corpus", type=absolute_uri, required=True, metavar="URI", help="the finished corpus")
+    json_option(explain)
+
+
+def _explain(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from infill.corpus import explain
+
+    entries = explain.explain(options.corpus, options.file)
+    if not as_json(options):
+        say("\n\n".join(_told(entry) for entry in entries))
+    return entries
+
+
+def _told(entry: Mapping[str, Any]) -> str:
+    """Return what is known of one file, for people."""
+    fate = "kept" if entry["kept"] else f"removed: {entry['reason']}"
+    lines = {
+        "": f"{entry['repo']}/{entry['path']}" if entry["repo"] else entry["path"],
+        "what": fate + (f" ({entry['detail']})" if entry.get("detail") else ""),
+        "meaning": "" if entry["kept"] else MEANING.get(entry["reason"], ""),
+        "repository": entry["repo"],
+        "source": entry["source"],
+        "commit": entry.get("commit"),
+        "date": entry.get("date"),
+        "licence": entry["licence"],
+        "evidence": entry["licence_evidence"],
+        "language": entry.get("language"),
+        "split": entry.get("split"),
+        "SHA-256": entry.get("sha256"),
+        "copy of": entry.get("copy_of"),
+        "copies": ", ".join(f"{copy['name']} ({copy['reason']})" for copy in entry.get("copies", [])),
+        "replaced": ", ".join(
+            f"{place['kind']} in line {place['line']} by {place['placeholder']}"
+            for place in entry.get("redactions", [])
+        ),
+    }
+    return "\n".join(f"{name:<12}{value}" if name else str(value) for name, value in lines.items() if value)
+
+
+def _add_diff(corpus: Commands) -> None:
+    about = "tell what changed between two corpora; exit code 1 where something did, 0 where nothing did"
+    diff = command(corpus, "diff", _diff, about, "infill corpus diff out/corpus out/corpus-without")
+    diff.add_argument("old", type=absolute_uri, metavar="OLD", help="the finished corpus before")
+    diff.add_argument("new", type=absolute_uri, metavar="NEW", help="the finished corpus after")
+    about = "rows of each table; JSON has all of them; default: %(default)s"
+    diff.add_argument("--rows", type=integer("the number of rows", 0), default=20, metavar="N", help=about)
+    json_option(diff)
+
+
+def _diff(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.corpus import explain
+
+    result = explain.compare(options.old, options.new)
+    options.exit_code = int(any(result["counts"].values()))
+    if not as_json(options):
+        _show_diff(result, options.rows)
+    return result
+
+
+def _show_diff(result: Mapping[str, Any], most: int) -> None:
+    counts = result["counts"]
+    say(", ".join(f"{counts[name]:,} {told}" for name, told in CHANGED.items()))
+    for name, title in CHANGED.items():
+        columns = ("repo", "path", *COLUMNS.get(name, ("before", "after")))
+        rows = [[str(row[column] or "") for column in columns] for row in result[name][:most]]
+        if rows:
+            more = f" ({len(rows):,} of {counts[name]:,}; --json has all)" if len(rows) < counts[name] else ""
+            show(f"{title}{more}", columns, rows)
+
+
+CHANGED = {
+    "in": "documents in",
+    "out": "documents out",
+    "licence": "with another licence",
+    "content": "with another content",
+    "split": "in another split",
+}
+COLUMNS = {"in": ("licence", "split"), "out": ("licence", "reason", "detail")}
 
 
 def _add_remove(corpus: Commands) -> None:
@@ -63,8 +150,10 @@ def _show_removal(result: Mapping[str, Any]) -> None:
     if "documents" in result:
         count = len(result["repositories"])
         lines.append(f"{result['documents']:,} documents of the corpus are covered, in {count:,} repositories")
-    lines.append("the next corpus leaves it out, with its copies in other repositories; models that exist still have it")
-    print("\n".join(lines))
+    lines.append(
+        "the next corpus leaves it out, with its copies in other repositories; models that exist still have it"
+    )
+    say("\n".join(lines))
 
 
 def _add_model(model: Commands) -> None:
@@ -72,47 +161,40 @@ def _add_model(model: Commands) -> None:
     explain = command(model, "explain", _explain_model, about, "infill model explain out/demo/store/dpo/KEY")
     about = "a model folder, an adapter, a deployment record or a manifest"
     explain.add_argument("model", type=absolute_uri, metavar="MODEL", help=about)
-    about = "where else the artifacts behind the model are: a folder of them, a store, or the folder of a run; repeat it"
+    about = (
+        "where else the artifacts behind the model are: a folder of them, a store, or the folder of a run; repeat it"
+    )
     explain.add_argument("--store", type=absolute_uri, action="append", default=[], metavar="URI", help=about)
     _list_option(explain)
+    about = "write the repositories as a CycloneDX bill, such as bom.cdx.json in the model folder"
+    explain.add_argument("--bill", type=output_file, metavar="FILE", help=about)
     json_option(explain)
 
 
 def _explain_model(options: argparse.Namespace) -> dict[str, Any]:
-    from infill.corpus import lineage, removal
+    from infill import storage
+    from infill.corpus import bill, lineage, removal
 
-    opt_outs = removal.listed(options.opt_out or "")
-    traced = lineage.trace(options.model, options.store)
-    result = {
-        "model": traced.uri,
-        "created": traced.created,
-        "complete": not traced.missing,
-        "corpora": [
-            {"uri": each.uri, "digest": each.digest, "created": each.created, "sources": each.config.get("sources", [])}
-            for each in traced.corpora
-        ],
-        "repositories": lineage.repositories(traced.corpora),
-        "opt_outs": lineage.predated(traced.corpora, opt_outs),
-        "bases": traced.bases,
-        "missing": traced.missing,
-    }
-    if traced.missing:
-        names = ", ".join(f"{each['name']} {each['digest'][:12]}" for each in traced.missing)
-        log.warning(
-            "infill: the list is not complete: %s not found; name the store or folder that has them with --store", names
-        )
+    result = lineage.explain(options.model, removal.listed(options.opt_out or ""), options.store)
+    if result["missing"]:
+        names = ", ".join(f"{each['name']} {each['digest'][:12]}" for each in result["missing"])
+        bills = " and ".join(result["bills"])
+        told = f"repositories are taken from {bills}" if bills else "the list is not complete"
+        sys.stderr.write(f"infill: {told}: {names} not found; name the store or folder that has them with --store\n")
+    if options.bill:
+        storage.write_bytes(str(options.bill), bill.of_model(result["repositories"]).encode())
     if not as_json(options):
         _show_model(result)
     return result
 
 
 def _show_model(result: Mapping[str, Any]) -> None:
-    corpora = {each["digest"]: each["digest"][:12] for each in result["corpora"]}
-    print(f"{result['model']}" + (f", made {result['created']}" if result["created"] else ""))
+    corpora = {each["digest"]: each["digest"][:12] for each in result["corpora"]} | {"bill": "bill"}
+    say(f"{result['model']}" + (f", made {result['created']}" if result["created"] else ""))
     for each in result["corpora"]:
-        print(f"corpus {corpora[each['digest']]}, made {each['created']}: {each['uri']}")
+        say(f"corpus {corpora[each['digest']]}, made {each['created']}: {each['uri']}")
     for base in result["bases"]:
-        print(f"published base {base['name']} ({base['licence']}): what it was trained on is not recorded here")
+        say(f"published base {base['name']} ({base['licence']}): what it was trained on is not recorded here")
     show(
         "repositories",
         ("repository", "documents", "splits", "licences", "commit", "corpus"),
@@ -120,7 +202,7 @@ def _show_model(result: Mapping[str, Any]) -> None:
             (
                 row["repository"],
                 f"{row['documents']:,}",
-                ", ".join(f"{split} {count:,}" for split, count in row["splits"].items()),
+                ", ".join(row["splits"]),
                 ", ".join(row["licences"]),
                 row["commit"][:12],
                 corpora[row["corpus"]],
@@ -145,6 +227,11 @@ def _show_model(result: Mapping[str, Any]) -> None:
     )
 
 
+def say(text: str) -> None:
+    """Print a text for people."""
+    sys.stdout.write(f"{text}\n")
+
+
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table for people; its title alone, with "none", where it has no rows."""
     from rich.console import Console
@@ -159,4 +246,4 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     if table.row_count:
         Console(highlight=False).print(table)
     else:
-        print(f"{title}: none")
+        say(f"{title}: none")

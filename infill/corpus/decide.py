@@ -23,7 +23,8 @@ from infill.corpus.quality import Removal
 from infill.corpus.shards import Verdict
 
 Row = dict[str, Any]
-COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "redactions")
+COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "commit", "source", "redactions")
+REMOVED: Final = ("repo", "path", "bytes", "source")
 log: Final = logging.getLogger(__name__)
 
 
@@ -250,19 +251,20 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
 
 
 def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The documents without their text: repo, path, language, licence, sha256, bytes, redactions, split."""
+    """The documents without their text: the columns COLUMNS, and split."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
         if position not in decision.removals:
             yield row | {"split": decision.split(row)}
 
 
 def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The removed files: repo, bytes, reason; those that a rule rejected, then those removed for another."""
+    """The removed files: the columns REMOVED, reason, detail; those that a rule rejected, then the others."""
     for number in range(count):
-        yield from storage.read_table(shards.rejected_uri(scratch, number), ["repo", "bytes", "reason"]).to_pylist()
-    for position, row in enumerate(_rows(scratch, count, ["repo", "bytes"])):
+        columns = [*REMOVED, "reason", "detail"]
+        yield from storage.read_table(shards.rejected_uri(scratch, number), columns).to_pylist()
+    for position, row in enumerate(_rows(scratch, count, REMOVED)):
         if position in decision.removals:
-            yield row | {"reason": decision.removals[position].reason}
+            yield row | decision.removals[position]._asdict()
 
 
 def _rows(scratch: str, count: int, columns: Sequence[str]) -> Iterator[Row]:

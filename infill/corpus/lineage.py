@@ -5,13 +5,14 @@ that was merged or trained further. The artifacts with these digests are looked 
 where the user says.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infill import manifest, storage
-from infill.corpus import records
+from infill.corpus import bill, records
 from infill.corpus.opt_out import Entry, OptOuts
 from infill.errors import InputError
 from infill.manifest import Manifest
@@ -139,6 +140,84 @@ def _artifacts(folder: str, *, deep: bool) -> Iterator[Manifest]:
             yield manifest.load(candidate)
 
 
+def explain(model: str, opt_outs: OptOuts, stores: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what is behind `model`: its corpora, their repositories, and the opt-outs that it predates.
+
+    What cannot be found is in `missing`; a bill beside the model then tells the repositories. Raises InputError as
+    `trace` does.
+    """
+    traced = trace(model, stores)
+    result = {
+        "model": traced.uri,
+        "created": traced.created,
+        "complete": not traced.missing,
+        "corpora": [
+            {"uri": each.uri, "digest": each.digest, "created": each.created, "sources": each.config.get("sources", [])}
+            for each in traced.corpora
+        ],
+        "repositories": repositories(traced.corpora),
+        "opt_outs": predated(traced.corpora, opt_outs),
+        "bases": traced.bases,
+        "missing": traced.missing,
+        "bills": [],
+    }
+    for place in _bills(traced) if traced.missing else ():
+        listed = bill.repositories(storage.read_json(place))
+        result["bills"].append(place)
+        result["repositories"] += [row | {"corpus": BILL} for row in listed]
+        result["opt_outs"] += [_of_bill(entry, listed) for entry in opt_outs.entries if _concerned(entry, listed)]
+    return result
+
+
+def _bills(traced: Lineage) -> Iterator[str]:
+    """Yield the bills in the model's folder, and in those of the adapters that its trainings read."""
+    folders = [traced.uri]
+    for artifact in traced.artifacts:
+        settings = artifact.config, artifact.config.get("train", {})
+        for name, config in zip(ADAPTERS, settings, strict=True):
+            if name in artifact.inputs and _adapter_digest(str(config.get(name, ""))) == artifact.inputs[name]:
+                folders.append(str(config[name]))
+    for folder in dict.fromkeys(folders):
+        place = storage.join(folder, bill.FILE_NAME)
+        if storage.exists(place):
+            yield place
+
+
+ADAPTERS: Final = ("adapter", "lora_start")
+"""Inputs that are adapters; the settings have their places, the former at the top and the latter in `train`."""
+
+
+def _adapter_digest(uri: str) -> str:
+    """Return the digest of the adapter at `uri`, as `train.adapter.digest` does without PyTorch; empty without one."""
+    files = [storage.join(uri, name) for name in ("adapter_config.json", "adapter_model.safetensors")]
+    if not uri or not all(map(storage.exists, files)):
+        return ""
+    return hashlib.sha256(b"".join(map(storage.read_bytes, files))).hexdigest()
+
+
+BILL: Final = "bill"
+"""In the place of a corpus's digest: the repository is known from a bill alone."""
+
+
+def _concerned(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in listed if entry.covers_repository(row["repository"])]
+
+
+def _of_bill(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an opt-out that concerns repositories of a bill, which does not tell whether they have files at a path."""
+    rows = _concerned(entry, listed)
+    return {
+        **_told(entry),
+        "corpus": BILL,
+        "documents": sum(row["documents"] for row in rows),
+        "repositories": [row["repository"] for row in rows],
+    }
+
+
+def _told(entry: Entry) -> dict[str, str]:
+    return {name: getattr(entry, name) for name in ("repository", "path", "reason", "date")}
+
+
 # What is in the corpora
 
 
@@ -190,10 +269,7 @@ def predated(corpora: Iterable[Manifest], opt_outs: OptOuts) -> list[dict[str, A
     """Return the opt-outs that cover documents of the corpora, so that these were built before the requests."""
     return [
         {
-            "repository": entry.repository,
-            "path": entry.path,
-            "reason": entry.reason,
-            "date": entry.date,
+            **_told(entry),
             "corpus": corpus.digest,
             "documents": count.total(),
             "repositories": sorted(count),

@@ -165,8 +165,10 @@ def add(uri: str, new: Entry) -> bool:
             return False
         before = decode(storage.read_bytes(uri)) if known or storage.exists(uri) else ""
         text = (before.rstrip("\n") + "\n\n" if before.strip() else "") + _written(new)
-        if len(_entries(text, uri)) != len(known) + 1:
-            raise InputError(f"{SETTING} {uri} does not end with [[opt_out]] tables; add the entry by hand:\n{_written(new)}")
+        try:
+            _entries(text, uri)
+        except InputError as error:  # it ends with something else than [[opt_out]] tables
+            raise InputError(f"cannot add to {uri}, add it by hand: {_written(new)!r} ({error})") from error
         storage.write_bytes(uri, text.encode())
     return True
 

@@ -54,6 +54,8 @@ class Document:
     commit: str | None = None
     """The commit that it was read from, and its date; None where unknown."""
     date: str | None = None
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
     redactions: tuple[privacy.Place, ...] = ()
     opted_out: str | None = None
     """The entry of the opt-outs that covers the file."""

@@ -41,7 +41,7 @@ CANDIDATES: Final = pa.schema(
         pa.field("shingles", pa.int32()),
         pa.field("overlaps", pa.list_(pa.int64())),
         pa.field("redactions", pa.list_(_PLACES)),
-        *_strings("opted_out"),
+        *_strings("source", "licence_evidence", "opted_out"),
     ]
 )
 """Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`), `overlaps` are
@@ -56,13 +56,21 @@ SIGNATURES: Final = pa.schema(
 )
 """What a later corpus has to know of each document, row by row, besides the text that it looks at now and then."""
 DOCUMENTS: Final = pa.schema(
-    _strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date")
+    [
+        *_strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date"),
+        *_strings("source", "licence_evidence"),
+    ]
 )
-"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown."""
+"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown;
+`source` is an entry of `corpus.sources`; `licence_evidence` is the file that states the licence, and how."""
 REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
 """Where something was replaced in a document, and by what; never what stood there."""
 REMOVED: Final = pa.schema(
-    [*_strings("repo", "path", "licence"), pa.field("bytes", pa.int64()), *_strings("reason", "detail")]
+    [
+        *_strings("repo", "path", "licence"),
+        pa.field("bytes", pa.int64()),
+        *_strings("reason", "detail", "source", "licence_evidence"),
+    ]
 )
 
 
@@ -72,6 +80,8 @@ class Job:
 
     repo: str
     root: str
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
     licence: licences.Statement | None
     """What covers it; None where nothing does."""
     file: SourceFile
@@ -179,6 +189,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Re
         content=text,
         commit=job.file.commit or None,
         date=job.file.date or None,
+        source=job.source,
         opted_out=job.opted_out or None,
     )
     return quality.judge_text(document, config) or redact(document, config)
@@ -223,6 +234,8 @@ def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: B
         "signature": [signature.values for signature in signatures],
         "shingles": [signature.shingles for signature in signatures],
         "overlaps": [passages.overlap(content) if passages else [] for content in contents],
+        "source": [document.source for document in documents],
+        "licence_evidence": [document.licence.evidence for document in documents],
         "opted_out": [document.opted_out for document in documents],
         "redactions": [[asdict(place) for place in document.redactions] for document in documents],
     }
@@ -237,6 +250,8 @@ def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
         "bytes": [job.file.size for job, _ in rejected],
         "reason": [removal.reason for _, removal in rejected],
         "detail": [removal.detail for _, removal in rejected],
+        "source": [job.source for job, _ in rejected],
+        "licence_evidence": [job.licence.evidence if job.licence else "" for job, _ in rejected],
     }
     return pa.table(columns, schema=REMOVED)
 
@@ -284,9 +299,9 @@ def _redacted(documents: pa.Table) -> pa.Table:
 def _removed_candidates(group: pa.Table, removals: Sequence[Removal | None]) -> pa.Table:
     """The candidates with a removal, as removed files."""
     out = [removal for removal in removals if removal is not None]
-    table = group.select(["repo", "path", "licence", "bytes"]).filter(
+    table = group.select([name for name in REMOVED.names if name not in Removal._fields]).filter(
         pa.array([removal is not None for removal in removals], pa.bool_())
     )
     for number, name in enumerate(Removal._fields):
         table = table.append_column(name, pa.array([removal[number] for removal in out], pa.string()))
-    return table.cast(REMOVED)
+    return table.select(REMOVED.names).cast(REMOVED)

@@ -60,6 +60,8 @@ class Repository:
     """In the order of their paths."""
     coverage: licences.Coverage = field(default_factory=licences.Coverage)
     """Which licence covers which file."""
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,8 @@ class Beside:
 
     root: str
     file: SourceFile
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,14 +1,14 @@
 """Removal on request: the next run has nothing of a repository, and a model tells what it was trained on."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from infill import cli, examples, storage, tokenizer
+from infill import cli, examples, manifest, storage, tokenizer
 from infill.config import CorpusConfig, ExamplesConfig, PreferencesConfig, TokenizerConfig
 from infill.corpus import build, lineage, opt_out, removal
 from infill.errors import InputError
@@ -16,6 +16,7 @@ from infill.preferences import build as preferences
 from tests.builders import tiny_model
 from tests.unit.corpus.folders import write_files, write_repositories
 
+OLD = ["repo", "path", "language", "licence", "content", "sha256", "split"]
 FIELDS = ("repository", "path", "documents", "repositories")
 
 
@@ -170,7 +171,7 @@ def trained(folder: Path, inputs: dict[str, str]) -> Path:
 
 
 def digest(folder: Path) -> str:
-    return lineage.manifest.digest_of(str(folder))
+    return manifest.digest_of(str(folder))
 
 
 def test_a_model_tells_its_repositories_and_the_opt_outs_it_predates(store: Path, tmp_path: Path) -> None:
@@ -209,10 +210,10 @@ def test_an_adapter_tells_what_its_trainings_read(
 def test_a_corpus_of_an_old_version_has_no_commits(store: Path) -> None:
     model = trained(store / "sft" / "old", {"corpus": digest(store / "corpus" / "key")})
     (corpus,) = lineage.trace(str(model)).corpora
-    table = storage.read_table(f"{corpus.uri}/documents")
+    table = storage.read_table(f"{corpus.uri}/documents").select(OLD)
     old = store.parent / "old" / "documents" / "part-00000.parquet"
-    storage.write_table(str(old), table.select(["repo", "path", "language", "licence", "content", "sha256", "split"]))
-    (corpus.uri, corpus) = (corpus.uri, lineage.manifest.dataclasses.replace(corpus, uri=str(old.parents[1])))
+    storage.write_table(str(old), table)
+    corpus = dataclasses.replace(corpus, uri=str(old.parents[1]))
     assert {row["commit"] for row in lineage.repositories([corpus])} == {""}
     shutil.rmtree(model.parent)
 
@@ -223,6 +224,15 @@ def test_a_folder_that_tells_nothing_is_refused(tmp_path: Path) -> None:
             lineage.trace(str(place))
 
 
-def test_no_schema_is_lost(store: Path) -> None:
-    documents = storage.read_table(str(store / "corpus" / "key" / "documents"))
-    assert isinstance(documents, pa.Table)
+def test_a_bill_tells_what_is_behind_a_model_that_came_alone(store: Path, tmp_path: Path) -> None:
+    model, alone = trained(store / "sft" / "bill", {"corpus": digest(store / "corpus" / "key")}), tmp_path / "alone"
+    (tmp_path / "my folder").mkdir()
+    written = str(tmp_path / "my folder" / "bom.cdx.json")
+    assert cli.main(["model", "explain", str(model), "--bill", written]) == 0
+    shutil.copytree(model, alone)
+    shutil.copy(written, alone)
+    shutil.rmtree(model.parent)
+    result = lineage.explain(str(alone), opt_out.OptOuts((opt_out.entry("repo_0"), opt_out.entry("other"))))
+    assert result["complete"] is False
+    assert {row["repository"]: row["documents"] for row in result["repositories"]} == {f"repo_{n}": 3 for n in range(4)}
+    assert [(row["repository"], row["documents"]) for row in result["opt_outs"]] == [("repo_0", 3)]

@@ -118,7 +118,7 @@ def _add_remove(corpus: Commands) -> None:
     about = "the repository, as the corpus names it; * and ? match any text, case does not count"
     remove.add_argument("--repository", type=word, required=True, metavar="NAME", help=about)
     about = "only these files: a pattern as in a .gitignore"
-    remove.add_argument("--path", type=word, metavar="PATTERN", help=about)
+    remove.add_argument("--path", "--pattern", type=word, metavar="PATTERN", help=about)
     remove.add_argument("--reason", type=word, metavar="TEXT", help="who asked, or which ticket")
     _list_option(remove)
     about = "check the names against this corpus, and count what they cover"

@@ -156,6 +156,7 @@ def test_a_number_that_is_wrong_is_one_sentence(command: str, places: Path, caps
 
 
 NAMES = {
+    "--pattern",
     "--repository",
     "--reason",
     "--tenant",

@@ -34,7 +34,7 @@ NO_PATHS: Final = {
     "--reason",
     "--repository",
     "PATH|SHA256",
-    "PATTERN",
+    "--pattern",
     "--cors",
     "--cors_origins",
     "--host",

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, bill, datasheet, decide, opt_out, page, quality, shards, sources, splits
+from infill.corpus import benchmarks, bill, datasheet, decide, opt_out, page, quality, shards, signals, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
@@ -65,7 +65,7 @@ def run(config: CorpusConfig, output: str) -> dict[str, float]:
 def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
-        for name in ("documents", "redacted", "removed", "signatures", manifest.SCRATCH):
+        for name in ("documents", "redacted", "removed", "signals", "signatures", manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote
@@ -74,8 +74,11 @@ def _build(config: CorpusConfig, output: str, scratch: str) -> dict[str, float]:
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
     if places := benchmarks.places(config):
         benchmarks.prepare(places, shards.benchmarks_uri(scratch))
+    read = partial(
+        shards.read, config=config, scratch=scratch, output=output, known=signals.beside(storage.absolute(output))
+    )
     with RUNTIMES[config.runtime]() as run_all:
-        _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work))
+        _watch(run_all(read, work), "reading", len(work))
         decision = decide.decide(scratch, len(work), config)
         report = datasheet.summarise(
             decide.kept(scratch, len(work), decision),

@@ -7,6 +7,7 @@ under names that only the shard's number decides, so a part that exists is never
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -16,11 +17,13 @@ import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, dedup, licences, privacy, quality, sources
+from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
 from infill.corpus.benchmarks import Benchmarks
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
+from infill.foreign import UnreadableError
 
+log: Final = logging.getLogger(__name__)
 GROUP_BYTES: Final = 8_000_000
 """Text per row group: what a reader that streams holds in memory."""
 
@@ -149,42 +152,58 @@ def removed_uri(output: str, number: int) -> str:
     return storage.join(output, "removed", f"part-{number:05d}.parquet")
 
 
-def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
-    """Read the files of `shard` and write its candidates and its rejected files; returns its number."""
+def read(shard: Shard, config: CorpusConfig, scratch: str, output: str, known: str = "") -> int:
+    """Read the files of `shard` and write its candidates, its rejected files and all signals; returns its number.
+
+    Signals that the corpus at `known` keeps are not measured again.
+    """
     target = candidates_uri(scratch, shard.number)
     if storage.exists(target):
         return shard.number
     rejected: list[tuple[Job, Removal]] = []
+    measured = signals.Store(signals.read(known, shard.number))
     passages = benchmarks.load(benchmarks_uri(scratch)) if storage.exists(benchmarks_uri(scratch)) else None
     with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
-        for group in _groups(_examine(shard.jobs, config, rejected)):
+        for group in _groups(_examine(shard.jobs, config, rejected, measured)):
             writer.write_table(_candidates(group, config, passages))
         storage.write_table(rejected_uri(scratch, shard.number), _removed(rejected))
+        storage.write_table(signals.part(output, shard.number), signals.table(measured.used))
+    if known:
+        counts = len(measured.used) - measured.measured, len(measured.used)
+        log.info("corpus: shard %d: signals of %d of %d texts are those of %s", shard.number, *counts, known)
     return shard.number
 
 
-def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]]) -> Iterator[Document]:
+def _examine(
+    jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]], measured: signals.Store
+) -> Iterator[Document]:
     """The documents that pass every rule; the others are appended to `rejected`."""
     for root, group in itertools.groupby(jobs, key=lambda job: job.root):
         listed = list(group)
         read = sources.reader(root, [job.file for job in listed if job.removal is None], config)
         for job in listed:
-            outcome = job.removal or examine(job, read, config)
+            outcome = job.removal or examine(job, read, config, measured)
             if isinstance(outcome, Document):
                 yield outcome
             else:
                 rejected.append((job, Removal("opted_out", job.opted_out) if job.opted_out else outcome))
 
 
-def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Removal:
+def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signals.Store) -> Document | Removal:
     """Read one file: the document, or why it is removed. What its header says counts before what covers it."""
     text = quality.read_text(read, job.file)
     if isinstance(text, Removal):
         return text
+    language = file_kinds.language_of(job.file.path, text) or ""
+    if notebooks.is_notebook(job.file.path):
+        try:
+            text, language = notebooks.script(text)
+        except UnreadableError as error:
+            return Removal("notebook", str(error))
     document = Document(
         repo=job.repo,
         path=job.file.path,
-        language=file_kinds.language_of(job.file.path, text) or "",
+        language=language,
         licence=licences.of_source(text) or job.licence or licences.NOTHING_STATED,
         content=text,
         commit=job.file.commit or None,
@@ -192,7 +211,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Re
         source=job.source,
         opted_out=job.opted_out or None,
     )
-    return quality.judge_text(document, config) or redact(document, config)
+    return quality.judge(document, measured.of(text, language), config) or redact(document, config)
 
 
 def redact(document: Document, config: CorpusConfig) -> Document | Removal:

@@ -19,7 +19,8 @@ IGNORED: Final = frozenset(
 
 VENDORED: Final = frozenset(
     {"node_modules", "bower_components", "site-packages", "_vendor", "vendor", "vendored", "third_party", "third-party"}
-    | {"thirdparty", "thirdparty_files", ".venv", "venv"}
+    | {"thirdparty", "thirdparty_files", ".venv", "venv", "_vendored", "3rdparty", "extern", "externals"}
+    | {"jspm_packages", "godeps"}
 )
 """Folders with other people's code, under licences that the repository's own does not tell."""
 

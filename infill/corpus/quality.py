@@ -18,14 +18,14 @@ from infill.text import DecodeError, decode
 
 _NOT_SOURCE: Final = {"binary": "binary_name", "data": "data", "minified": "minified", "generated": "generated_name"}
 """Why a name is not that of source -> the reason of the removal."""
-MINIFIED_CHARS: Final = 500
-"""A shorter text is not called minified."""
+SHORT_CHARS: Final = 500
+"""In a shorter text the shares of white space and digits say little."""
 _FIXTURES: Final = re.compile(
     r"/(?:testdata|test[_-]data|__fixtures__|__snapshots__|cassettes)/"
     r"|/fixtures/(?=.*\.(?:html?|ini|json5?|md|rst|te?xt|toml|ya?ml|xml|sql|css)$)",
     re.IGNORECASE,
 )
-"""Folders whose files are input of tests, often broken or repeated on purpose; code in `fixtures` builds tests' input."""
+"""Folders whose files are input of tests, often broken or repeated on purpose; code in `fixtures` builds it."""
 _VENDORED_NAMES: Final = re.compile(
     r"(?:jquery|bootstrap|angular|backbone|underscore|lodash|modernizr|require|d3|mathjax|popper|moment|vue|react|"
     r"react-dom|ember|knockout|prototype|mootools|html5shiv|font-?awesome|normalize|highlight\.pack|ez_setup|"
@@ -155,6 +155,12 @@ def _language(document: Document, config: CorpusConfig) -> Removal | None:
 def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Removal | None:
     """Compare the signals with the thresholds of the language; the first that is not met counts."""
     limits = thresholds.of(document.language, config)
+    if signals.blank < limits.blank and signals.characters >= SHORT_CHARS:
+        return Removal("minified", f"{signals.blank:.2f} of it is white space, at least {limits.blank:.2f} is wanted")
+    if signals.longest_encoded > limits.longest_encoded or signals.encoded > limits.encoded:
+        return Removal(
+            "encoded_data", f"{signals.longest_encoded} characters in a row, {signals.encoded:.0%} of the file"
+        )
     for reason, value, limit in (
         ("many_lines", signals.lines, limits.lines),
         ("long_line", signals.longest_line, limits.longest_line),
@@ -162,11 +168,7 @@ def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Remo
     ):
         if value > limit:
             return Removal(reason, f"{value:.0f}, the limit is {limit:.0f}")
-    if signals.longest_encoded > limits.longest_encoded or signals.encoded > limits.encoded:
-        return Removal(
-            "encoded_data", f"{signals.longest_encoded} characters in a row, {signals.encoded:.0%} of the file"
-        )
-    if signals.digits > limits.digits:
+    if signals.digits > limits.digits and signals.characters >= SHORT_CHARS:
         return Removal("many_digits", f"{signals.digits:.2f} of the file, the limit is {limits.digits:.2f}")
     for reason, value, limit in (
         ("few_alphanumerics", signals.alphanumeric, limits.alphanumeric),
@@ -174,8 +176,6 @@ def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Remo
     ):
         if value < limit:
             return Removal(reason, f"{value:.2f}, at least {limit:.2f} is wanted")
-    if signals.blank < limits.blank and signals.characters >= MINIFIED_CHARS:
-        return Removal("minified", f"{signals.blank:.2f} of it is white space, at least {limits.blank:.2f} is wanted")
     return Removal("generated", signals.generated) if signals.generated else None
 
 

@@ -32,10 +32,12 @@ _GENERATED: Final = re.compile(
     r"^\W{0,8}[Gg]enerated by (?!hand)",
     re.MULTILINE,
 )
-_ESCAPES: Final = re.compile(
-    r"(?:\\x[0-9a-fA-F]{2}){8,}|(?:\\u[0-9a-fA-F]{4}){8,}|(?:0x[0-9a-fA-F]{1,8}[uUlL]{0,3},?\s*){8,}"
-)
-"""Bytes as escapes or numbers (StarCoder2)."""
+_ESCAPES: Final = {
+    "\\x": re.compile(r"\\x[0-9a-fA-F]{2}(?:\\x[0-9a-fA-F]{2}){7,}"),
+    "\\u": re.compile(r"\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4}){7,}"),
+    "0x": re.compile(r"0x[0-9a-fA-F]{1,8}[uUlL]{0,3},?\s*(?:0x[0-9a-fA-F]{1,8}[uUlL]{0,3},?\s*){7,}"),
+}
+"""Bytes as escapes or numbers (StarCoder2), by what each pattern begins with, which the search jumps to."""
 _HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 """What a browser does not show."""
 _ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -114,8 +116,9 @@ def _encoded(data: bytes, text: str) -> tuple[int, int]:
     lengths = [
         int(run) for start, run in zip(starts, runs, strict=True) if _is_random(data[int(start) : int(start + run)])
     ]
-    if "\\x" in text or "\\u" in text or "0x" in text:
-        lengths += [match.end() - match.start() for match in _ESCAPES.finditer(text)]
+    for start, pattern in _ESCAPES.items():
+        if start in text:
+            lengths += [match.end() - match.start() for match in pattern.finditer(text)]
     return max(lengths, default=0), sum(lengths)
 
 
@@ -177,7 +180,10 @@ def beside(output: str) -> str:
 def _finished(folder: str) -> Manifest | None:
     if not storage.exists(part(folder, 0)) or not storage.exists(storage.join(folder, manifest.FILE_NAME)):
         return None
-    return manifest.find(folder)
+    try:
+        return manifest.find(folder)
+    except InputError:  # damaged: it costs a measurement, nothing else
+        return None
 
 
 class Store:

@@ -25,7 +25,7 @@ from benchmarks import corpus_peers
 from infill import entry, storage
 from infill.cli_options import absolute_source
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, decide, dedup, licences, quality, shards, sources
+from infill.corpus import benchmarks, decide, dedup, licences, quality, shards, signals, sources
 from infill.errors import ServiceError
 from infill.stages import execute
 
@@ -45,7 +45,7 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
     ("list and licences of repositories", sources, "repositories"),
     ("read", quality, "read_text"),
     ("licence of the file", licences, "of_source"),
-    ("quality", quality, "judge_text"),
+    ("signals of quality", signals, "measure"),
     ("exact digest", dedup, "digest"),
     ("signature", dedup, "sign"),
     ("benchmarks", benchmarks.Benchmarks, "overlap"),

@@ -41,6 +41,8 @@ from infill.cli_options import (
     url,
     word,
 )
+from infill.corpus import command as corpus
+from infill.corpus import opt_out
 from infill.errors import InputError
 
 OURS = ("infill", "components", "pipelines", "serving")
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return entry.run("infill", lambda: _run_command(arguments))
 
 
-def _run_command(arguments: Sequence[str] | None) -> None:
+def _run_command(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result = options.call(options)
@@ -64,6 +66,7 @@ def _run_command(arguments: Sequence[str] | None) -> None:
         raise InputError(_missing(str(error.name))) from error
     if result is not None and (not getattr(options, "shows", False) or as_json(options)):
         print(entry.dumps(result, sys.stdout))
+    return int(getattr(options, "exit_code", 0))
 
 
 def _missing(module: str) -> str:
@@ -118,7 +121,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from pipelines import local
     from pipelines.summary import show
 
-    summary = local.run(options.preset, settings_of(options), options.out, budget=options.budget)
+    settings = opt_out.with_usual(settings_of(options))
+    summary = local.run(options.preset, settings, options.out, budget=options.budget)
     show(summary, options.out, Console(stderr=as_json(options)))
     return summary
 
@@ -144,6 +148,7 @@ def _add_stages(commands: Commands) -> None:
                 flag, type=absolute_uri, required=True, metavar="URI", help=f"the finished {wanted} artifact"
             )
         _target_options(parser)
+    corpus.add(groups["corpus"], commands)
     about = "show the progress of a training run, or where it ended, from its output folder"
     status = command(groups["train"], "status", _status, about, "infill train status out/demo/store/pretrain/KEY")
     status.add_argument("output", type=absolute_uri, metavar="OUT", help="the training's output folder")
@@ -165,9 +170,10 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
     from infill.stages import execute
 
     _show_progress()
-    settings = options.stage.settings(config.resolve(options.preset, settings_of(options)))
-    inputs = {wanted: getattr(options, wanted) for wanted in options.stage.inputs}
-    manifest = execute(options.stage.name, settings, inputs, options.store or "", output=options.output or "")
+    stage, given = options.stage, settings_of(options)
+    preset = config.resolve(options.preset, opt_out.with_usual(given) if stage.name == "corpus" else given)
+    inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
+    manifest = execute(stage.name, stage.settings(preset), inputs, options.store or "", output=options.output or "")
     return {"uri": manifest.uri, "digest": manifest.digest, "seconds": manifest.seconds, "metrics": manifest.metrics}
 
 

@@ -192,6 +192,16 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     return sorted(join(folder, str(name)[len(root) :]) for name in names if str(name).endswith(suffix))
 
 
+def list_folders(uri: str) -> list[str]:
+    """Return the URIs of the folders directly in the folder `uri`, sorted; empty if there is no such folder."""
+    fs, path = filesystem(uri)
+    with _errors("list", uri):
+        entries = fs.ls(path, detail=True) if fs.isdir(path) else []
+    names = (str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory")
+    folder = path if is_local(uri) else uri
+    return sorted(join(folder, name.rpartition("/")[2]) for name in names)
+
+
 def sizes(uri: str) -> dict[str, int]:
     """Return the size in bytes of each file below the folder `uri`, by its path there; empty without a folder."""
     fs, path = filesystem(uri)

@@ -18,6 +18,7 @@ from infill.cli_options import (
     url,
     word,
 )
+from infill.corpus import opt_out
 from infill.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def _submit(options: argparse.Namespace) -> dict[str, Any]:
     parameters = submit.read_parameters(options.parameters) if options.parameters else {}
     overrides = {"preset": options.preset, "store": options.store, "budget": options.budget}
     parameters |= {name: value for name, value in overrides.items() if value is not None}
-    parameters["settings"] = {**submit.settings_in(parameters), **settings_of(options)}
+    settings = {**submit.settings_in(parameters), **settings_of(options)}
+    parameters["settings"] = opt_out.with_usual(settings, on_cluster=True)
     kfp = _connect(options)
     run = submit.submit(kfp, parameters, service_account=options.service_account)
     console = Console(stderr=True)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 
+os.environ["INFILL_OPT_OUT"] = ""  # what the user of this machine lists concerns no test
 # As in `infill.cli.main`: before PyTorch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tiny models lose more by waiting for a second thread than it gives them.

@@ -62,15 +62,16 @@ class CorpusConfig:
     licences: tuple[str, ...] = PERMISSIVE_LICENCES
     """SPDX identifiers of licences that allow training; everything else is removed with its licence as the reason."""
     opt_out: str = field(default="", metadata=LOCATION)
-    """A TOML file of what owners asked to be left out: `[[opt_out]]` tables with `repository`, `path`, `reason`."""
+    """A TOML file of what owners asked to be left out, which `infill corpus remove` writes. Commands take the list in
+    INFILL_OPT_OUT, or the user's own, where none is named; copies in other repositories are left out, too."""
     max_file_bytes: int = 1_000_000
     """A larger file is removed. OpenCoder allows 3 MB, The Stack v2 10 MB."""
     max_line_chars: int = 1_000
-    """A file with a longer line is removed (BigCode, OpenCoder: 1,000)."""
+    """A file with a longer line is removed (BigCode, OpenCoder: 1,000), but for languages of prose and markup."""
     max_mean_line_chars: float = 100.0
-    """A file with a longer mean line is removed (BigCode, OpenCoder: 100)."""
+    """A file with a longer mean line is removed (BigCode, OpenCoder: 100), with the same exceptions."""
     min_alphanumeric: float = 0.25
-    """A file with a smaller share of letters and digits is removed (BigCode: 0.25)."""
+    """A file with a smaller share of letters and digits is removed (BigCode: 0.25); 0.5 for JSON and YAML."""
     redact: tuple[str, ...] = SENSITIVE_KINDS
     """What is replaced by placeholders: `private_key`, `token`, `password`, `email`, `ip_address`, `author` (names in
     author lines; the holder in a copyright notice stays); empty replaces nothing."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from infill import manifest, ray_session, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, datasheet, decide, opt_out, quality, shards, sources, splits
+from infill.corpus import benchmarks, bill, datasheet, decide, opt_out, page, quality, shards, signals, sources, splits
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
@@ -59,7 +59,7 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     config, output, scratch = call.settings, call.output, call.scratch
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
-        for name in ("documents", "redacted", "removed", "signatures", manifest.SCRATCH):
+        for name in ("documents", "redacted", "removed", "signals", "signatures", manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote
@@ -68,8 +68,11 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
     if places := benchmarks.places(config):
         benchmarks.prepare(places, shards.benchmarks_uri(scratch))
+    read = partial(
+        shards.read, config=config, scratch=scratch, output=output, known=signals.beside(storage.absolute(output))
+    )
     with RUNTIMES[config.runtime]() as run_all:
-        _watch(run_all(partial(shards.read, config=config, scratch=scratch), work), "reading", len(work))
+        _watch(run_all(read, work), "reading", len(work))
         decision = decide.decide(scratch, len(work), config)
         report = datasheet.summarise(
             decide.kept(scratch, len(work), decision),
@@ -84,6 +87,8 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
         _watch(run_all(partial(shards.finish, scratch=scratch, output=output), verdicts), "writing", len(work))
     storage.write_json(storage.join(output, "report.json"), report)
     storage.write_bytes(storage.join(output, "DATASHEET.md"), datasheet.render(report, config).encode())
+    storage.write_bytes(storage.join(output, "DATASHEET.html"), page.render(report, config).encode())
+    storage.write_bytes(storage.join(output, bill.FILE_NAME), bill.render(report).encode())
     return metrics(report)
 
 
@@ -104,7 +109,10 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         repository.name: [_job(repository, file, config, opted_out) for file in repository.files]
         for repository in repositories
     }
-    sizes = {name: sum(job.file.size for job in jobs if job.removal is None) for name, jobs in judged.items()}
+    sizes = {
+        name: sum(job.file.size for job in jobs if not job.removal and not job.opted_out)
+        for name, jobs in judged.items()
+    }
     chosen = _within_limit(sizes, config)
     for name in sorted(judged):
         for job in judged[name]:
@@ -114,7 +122,7 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         log.warning("corpus: %d files stand beside the repositories and are left out: %s", len(beside), _some(beside))
     for entry in beside:
         removal = Removal(entry.file.trouble, entry.file.detail)
-        yield Job(repo="", root=entry.root, licence=None, file=entry.file, removal=removal)
+        yield Job(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
 
 
 def _some(beside: Sequence[sources.Beside]) -> str:
@@ -126,11 +134,17 @@ def _job(
     repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig, opted_out: opt_out.OptOuts
 ) -> Job:
     licence = None if file.trouble else repository.coverage.of(file.path)
-    if (entry := opted_out.of(repository.name, file.path)) is not None:
-        removal: Removal | None = Removal("opted_out", entry)
-    else:
-        removal = quality.judge_name(file, licence, config)
-    return Job(repo=repository.name, root=repository.root, licence=licence, file=file, removal=removal)
+    removal = quality.judge_name(file, licence, config)
+    entry = opted_out.of(repository.name, file.path) or ""
+    return Job(
+        repo=repository.name,
+        root=repository.root,
+        source=repository.source,
+        licence=licence,
+        file=file,
+        removal=removal,
+        opted_out=entry,
+    )
 
 
 def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:

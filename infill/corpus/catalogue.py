@@ -16,7 +16,7 @@ from infill.corpus.dedup import Array, Part
 from infill.errors import InputError
 
 _COLUMNS: Final = ("repo", "path", "language", "bytes", "copy_digest")
-_NO_DOCUMENT: Final = tuple(np.empty(0, kind) for kind in ("i4", "i8", "?", "i1", "i4", "S16"))
+_NO_DOCUMENT: Final = tuple(np.empty(0, kind) for kind in ("i4", "i8", "?", "i1", "i4", "S16", "?"))
 _CODE: Final = pa.array(sorted(file_kinds.CODE))
 
 
@@ -33,7 +33,7 @@ class Catalogue:
         """Number of documents in each part."""
         self.earlier = sum(self.sizes[: len(before)])
         """How many documents are of earlier corpora."""
-        self.repo, self.bytes, self.is_code, self.split, self.depth, self.digests = (
+        self.repo, self.bytes, self.is_code, self.split, self.depth, self.digests, self.opted_out = (
             np.concatenate(parts) for parts in zip(_NO_DOCUMENT, *columns, strict=True)
         )
         self.repositories = list(self._numbers)
@@ -43,7 +43,7 @@ class Catalogue:
         return len(self.repo)
 
     def _read(self, part: Part, *, is_earlier: bool) -> tuple[Array, ...]:
-        table = storage.read_table(part.signatures, [*_COLUMNS, *(["split"] if is_earlier else [])])
+        table = storage.read_table(part.signatures, [*_COLUMNS, "split" if is_earlier else "opted_out"])
         repo = table["repo"].combine_chunks().dictionary_encode()
         numbers = [self._numbers.setdefault(str(name), len(self._numbers)) for name in repo.dictionary.to_pylist()]
         digests = bytes.fromhex("".join(map(str, table["copy_digest"].to_pylist())))
@@ -55,16 +55,18 @@ class Catalogue:
             np.array([splits.SPLITS.index(name) for name in split] or np.full(table.num_rows, -1), np.int8),
             pc.count_substring(table["path"], "/").to_numpy(),
             np.frombuffer(digests, "S32").astype("S16"),
+            np.zeros(table.num_rows, bool) if is_earlier else table["opted_out"].is_valid().to_numpy(),
         )
 
     def order(self) -> Array:
         """Return the positions, those most worth keeping first.
 
-        A document of an earlier corpus comes before a new one, one in fewer folders before one in more (a vendored copy
-        lies deeper than the original), then the order of the names of repository and file counts.
+        A document of an earlier corpus comes before a new one, one that is left out on request before its copies, one
+        in fewer folders before one in more (a vendored copy lies deeper than the original), then the order of the names
+        of repository and file counts.
         """
         position = np.arange(len(self))
-        return np.lexsort((position, self.depth, position >= self.earlier))
+        return np.lexsort((position, self.depth, ~self.opted_out, position >= self.earlier))
 
     def names(self, wanted: Iterable[int]) -> dict[int, str]:
         """Return position -> "repository/path" for the documents at the positions `wanted`."""

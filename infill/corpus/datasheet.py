@@ -1,5 +1,6 @@
 """What a corpus holds and where it came from: the numbers (`report.json`) and the page that tells them."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -9,25 +10,32 @@ from infill.corpus import benchmarks, quality, splits
 
 Row = Mapping[str, Any]
 NONE: Final = {"documents": 0, "bytes": 0}
+EXAMPLES: Final = 8
+"""Removed files that the report names for each reason."""
 
 
 def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequence[str], unit: str) -> dict[str, Any]:
-    """The report: documents and bytes kept and removed, by reason, licence, language, split and repository.
+    """The report: documents and bytes kept and removed, by reason, licence, language, source, split and repository.
 
-    `kept` has repo, language, licence, split, bytes and redactions, `removed` has repo, reason and bytes; each is read
-    once.
+    `kept` and `removed` have the columns of `decide.kept` and `decide.removed`; each is read once.
     """
-    documents, reasons = _Groups("licence", "language", "split", "repo"), _Groups("reason", "repo")
+    documents = _Groups("licence", "language", "source", "split", "repo")
+    reasons = _Groups("reason", "source", "repo")
+    examples, traits = _Examples(), dict[str, dict[str, set[str]]]()
     redacted = {"places": Counter[str](), "documents": Counter[str]()}
     homes: dict[str, set[str]] = {split: set() for split in splits.PRIORITY}
     for row in kept:
         documents.add(row)
         homes[row["split"]].add(row["repo"])
+        own = traits.setdefault(row["repo"], {name: set() for name in TRAITS})
+        for name, column in TRAITS.items():
+            own[name].add(row[column] or "")
         kinds = [place["kind"] for place in row["redactions"]]
         redacted["places"].update(kinds)
         redacted["documents"].update(set(kinds))
     for row in removed:
         reasons.add(row)
+        examples.add(row)
     by_repository, by_reason, by_split = documents.of("repo"), reasons.of("reason"), documents.of("split")
     read = sum(entry["bytes"] for reason, entry in by_reason.items() if reason not in quality.UNREAD)
     empty = sorted(set(repositories) - set(by_repository) - set(reasons.of("repo")))
@@ -41,16 +49,55 @@ def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequenc
         "repositories_empty": len(empty),
         "empty_repositories": empty,
         "removed": by_reason,
+        "examples": examples.chosen(),
         "redacted": {
             kind: {counted: counter[kind] for counted, counter in redacted.items()}
             for kind in sorted(redacted["places"])
         },
         "by_licence": documents.of("licence"),
         "by_language": documents.of("language"),
+        "by_source": {
+            source: documents.of("source").get(source, NONE) | {"removed": removals["documents"]}
+            for source, removals in _both(documents.of("source"), reasons.of("source")).items()
+        },
         "by_split": {split: by_split.get(split, NONE) | {"repositories": len(homes[split])} for split in homes},
-        "by_repository": by_repository,
+        "by_repository": {
+            name: entry | {trait: sorted(values - {""}) for trait, values in traits[name].items()}
+            for name, entry in by_repository.items()
+        },
         "split_unit": unit,
     }
+
+
+TRAITS: Final = {"licences": "licence", "splits": "split", "sources": "source", "commits": "commit"}
+"""What the report tells of each repository -> the column of its documents."""
+
+
+def _both(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was removed, by the values of `kept` and then those of `removed` alone."""
+    return {name: removed.get(name, NONE) for name in (*kept, *removed)}
+
+
+class _Examples:
+    """Some removed files of each reason: those whose names have the least hashes, so that chance chooses."""
+
+    def __init__(self) -> None:
+        self._best: dict[str, list[tuple[bytes, dict[str, str]]]] = {}
+
+    def add(self, row: Row) -> None:
+        place = hashlib.blake2b(f"{row['repo']}/{row['path']}".encode(), digest_size=8).digest()
+        best = self._best.setdefault(row["reason"], [])
+        if len(best) < EXAMPLES or place < best[-1][0]:
+            best.append((place, {name: row[name] for name in ("repo", "path", "detail")}))
+            best.sort(key=lambda entry: entry[0])
+            del best[EXAMPLES:]
+
+    def chosen(self) -> dict[str, list[dict[str, str]]]:
+        """Reason -> the files, by name."""
+        return {
+            reason: sorted((row for _, row in best), key=lambda row: (row["repo"], row["path"]))
+            for reason, best in sorted(self._best.items())
+        }
 
 
 class _Groups:
@@ -79,12 +126,12 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
     """The datasheet as Markdown."""
     where = ", ".join(f"`{source}`" for source in config.sources)
     unit = report["split_unit"]
-    kept, size, repositories = report["documents_kept"], _size(report["bytes_kept"]), report["repositories"]
+    kept, amount, repositories = report["documents_kept"], size(report["bytes_kept"]), report["repositories"]
     empty, found = report["repositories_empty"], report["repositories_found"]
     lines = [
         "# Datasheet of this corpus",
         "",
-        f"{kept:,} files ({size}) from {repositories:,} repositories, read from {where}.",
+        f"{kept:,} files ({amount}) from {repositories:,} repositories, read from {where}.",
         f"{report['documents_removed']:,} files were removed; each stands in `removed/` with its reason.",
         f"{empty:,} of {found:,} repositories were empty.",
         *_commits(report.get("commits", {}), found),
@@ -99,6 +146,10 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "## Languages",
         "",
         *_table("language", report["by_language"]),
+        "",
+        "## Sources",
+        "",
+        *_table("source", {f"`{source}`": entry for source, entry in report["by_source"].items()}),
         "",
         "## Splits",
         "",
@@ -173,9 +224,10 @@ def _replaced(redacted: Mapping[str, Mapping[str, int]], config: CorpusConfig) -
 
 def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:
     rows = sorted(groups.items(), key=lambda item: -item[1]["bytes"])
-    lines = [f"| {name} | {entry['documents']:,} | {_size(entry['bytes'])} |" for name, entry in rows]
+    lines = [f"| {name} | {entry['documents']:,} | {size(entry['bytes'])} |" for name, entry in rows]
     return [f"| {title} | files | size |", "| --- | ---: | ---: |", *lines]
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

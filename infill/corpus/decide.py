@@ -23,7 +23,8 @@ from infill.corpus.quality import Removal
 from infill.corpus.shards import Verdict
 
 Row = dict[str, Any]
-COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "redactions")
+COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "commit", "source", "redactions")
+REMOVED: Final = ("repo", "path", "bytes", "source")
 log: Final = logging.getLogger(__name__)
 
 
@@ -53,18 +54,20 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     copies = dedup.exact_copies(documents.digests, order[~gone[order]])
     copies[: documents.earlier] = -1
     gone |= copies >= 0
+    left = order[~gone[order]]
     similar = dedup.similar(
         documents.parts,
-        order[~gone[order]],
+        left,
         count=len(order),
-        fixed=documents.earlier,
+        fixed=documents.earlier + int(np.count_nonzero(documents.opted_out[left])),
         threshold=config.near_duplicate_similarity or np.inf,
         lower=config.split_similarity or config.near_duplicate_similarity or 1.0,
     )
-    near = similar.near(gone)
+    near, opted_out = _without_opted_out(scratch, count, documents, similar, gone)
+    gone[list(opted_out)] = True
     unit, split_of, split = _split(documents, gone, copies, near, config)
     near, crossing = _without_crossing(similar, near, gone, split, documents.earlier)
-    removals = overlapping | _removals(documents, copies, near, crossing, split)
+    removals = overlapping | _removals(documents, copies, near, crossing, split, opted_out)
     by_candidate = {place - documents.earlier: removal for place, removal in removals.items()}
     return Decision(removals=by_candidate, unit=unit, split_of=split_of)
 
@@ -85,6 +88,40 @@ def _overlapping(scratch: str, count: int, documents: Catalogue) -> dict[int, Re
         place: Removal("benchmark_overlap", f'{loaded.tasks[judged[place].task]}: "{passage}"')
         for place, passage in passages.items()
     }
+
+
+def _without_opted_out(
+    scratch: str, count: int, documents: Catalogue, similar: Similar, gone: Array
+) -> tuple[Near, dict[int, Removal]]:
+    """Return the near copies among the other documents, and why each one left out on request is removed.
+
+    A near copy of one goes with it: whoever copied the code has no say in the request. So does an exact copy, which
+    stands in `gone` already and gets the reason of what it is a copy of.
+    """
+    near = similar.near(gone)
+    if not documents.opted_out.any():
+        return near, {}
+    entries = _entries(scratch, count, documents.earlier)
+    copies = np.flatnonzero((near.kept >= 0) & documents.opted_out[near.kept] & ~documents.opted_out)
+    names = documents.names(near.kept[copies])
+    removals = {place: Removal("opted_out", entry) for place, entry in entries.items() if not gone[place]}
+    for place in copies.tolist():
+        kept = int(near.kept[place])
+        detail = f"{entries[kept]}; a copy of {names[kept]}, similarity {near.similarity[place]:.3f}"
+        removals[place] = Removal("opted_out", detail)
+    excluded = gone.copy()
+    excluded[list(removals)] = True
+    return similar.near(excluded), removals
+
+
+def _entries(scratch: str, count: int, first: int) -> dict[int, str]:
+    """Return the entry of each document that is left out on request, by position; candidates begin at `first`."""
+    entries = dict[int, str]()
+    for number in range(count):
+        column = storage.read_table(shards.candidates_uri(scratch, number), ["opted_out"])["opted_out"].to_pylist()
+        entries |= {first + row: str(entry) for row, entry in enumerate(column) if entry is not None}
+        first += len(column)
+    return entries
 
 
 # Splits
@@ -175,13 +212,19 @@ def _without_crossing(
 
 
 def _removals(
-    documents: Catalogue, copies: Array, near: Near, crossing: Mapping[int, tuple[int, float]], split: Array
+    documents: Catalogue,
+    copies: Array,
+    near: Near,
+    crossing: Mapping[int, tuple[int, float]],
+    split: Array,
+    opted_out: Mapping[int, Removal],
 ) -> dict[int, Removal]:
     """Return why each removed candidate is removed; an exact copy of a removed one for the same reason as that."""
     exact, removed = np.flatnonzero(copies >= 0), np.flatnonzero(near.kept >= 0)
     kept = {*copies[exact].tolist(), *near.kept[removed].tolist(), *(place for place, _ in crossing.values())}
     names = documents.names(kept)
-    result = {
+    result = dict(opted_out)
+    result |= {
         place: Removal("near_duplicate", f"{names[near.kept[place]]}, similarity {near.similarity[place]:.3f}")
         for place in removed.tolist()
     }
@@ -190,6 +233,8 @@ def _removals(
         result[place] = Removal("near_held_out", detail)
     for place in exact.tolist():
         result[place] = result.get(int(copies[place])) or Removal("duplicate", names[copies[place]])
+        if documents.opted_out[copies[place]] and not documents.opted_out[place]:
+            result[place] = Removal("opted_out", f"{result[place].detail}; a copy of {names[copies[place]]}")
     return result
 
 
@@ -208,19 +253,20 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
 
 
 def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The documents without their text: repo, path, language, licence, sha256, bytes, redactions, split."""
+    """The documents without their text: the columns COLUMNS, and split."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
         if position not in decision.removals:
             yield row | {"split": decision.split(row)}
 
 
 def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The removed files: repo, bytes, reason; those that a rule rejected, then those removed for another."""
+    """The removed files: the columns REMOVED, reason, detail; those that a rule rejected, then the others."""
     for number in range(count):
-        yield from storage.read_table(shards.rejected_uri(scratch, number), ["repo", "bytes", "reason"]).to_pylist()
-    for position, row in enumerate(_rows(scratch, count, ["repo", "bytes"])):
+        columns = [*REMOVED, "reason", "detail"]
+        yield from storage.read_table(shards.rejected_uri(scratch, number), columns).to_pylist()
+    for position, row in enumerate(_rows(scratch, count, REMOVED)):
         if position in decision.removals:
-            yield row | {"reason": decision.removals[position].reason}
+            yield row | decision.removals[position]._asdict()
 
 
 def _rows(scratch: str, count: int, columns: Sequence[str]) -> Iterator[Row]:

@@ -1,37 +1,39 @@
-"""Which files are worth learning from: rules on the name, on the bytes, and on the text.
+"""Which files are worth learning from: rules on the name, on the bytes, and on what is measured of the text.
 
-A rule returns None to keep the file, or a `Removal` that says why not. The first reason counts. Thresholds stand in
-`CorpusConfig`; they are those of BigCode and OpenCoder where these agree.
+A rule returns None to keep the file, or a `Removal` that says why not. The first reason counts. `signals` measures each
+text once; `thresholds` has the bounds by language, with their sources.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from infill import file_kinds
 from infill.config import CorpusConfig
-from infill.corpus import licences, privacy
+from infill.corpus import licences, notebooks, privacy, thresholds
+from infill.corpus.signals import Signals
 from infill.corpus.sources import Read, SourceFile
 from infill.foreign import NotRegularError, UnreadableError
 from infill.text import DecodeError, decode
 
-GENERATED_CHARS: Final = 1_500
-"""The mark of a generated file is looked for in this much of it."""
-
-_GENERATED: Final = re.compile(
-    r"@generated\b|DO NOT EDIT|do not edit (this file|by hand|manually|directly)|[Cc]ode [Gg]enerated (by|from)|"
-    r"([Aa]uto-?|[Aa]utomatically |[Mm]achine[- ])[Gg]enerated|"
-    r"(file|class|module|code) (is|was|has been) (auto\w* )?generated|"
-    r"^\W{0,8}[Gg]enerated by (?!hand)",
-    re.MULTILINE,
-)
 _NOT_SOURCE: Final = {"binary": "binary_name", "data": "data", "minified": "minified", "generated": "generated_name"}
 """Why a name is not that of source -> the reason of the removal."""
-_ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_NOT_LETTERS: Final = bytes(range(0x80)).translate(None, _ALPHANUMERIC) + bytes(range(0x80, 0xC0))
-"""ASCII that is neither letter nor digit, and the bytes inside a UTF-8 sequence (its first byte counts as a letter)."""
-_INSIDE: Final = bytes(range(0x80, 0xC0))
+SHORT_CHARS: Final = 500
+"""In a shorter text the shares of white space and digits say little."""
+_FIXTURES: Final = re.compile(
+    r"/(?:testdata|test[_-]data|__fixtures__|__snapshots__|cassettes)/"
+    r"|/fixtures/(?=.*\.(?:html?|ini|json5?|md|rst|te?xt|toml|ya?ml|xml|sql|css)$)",
+    re.IGNORECASE,
+)
+"""Folders whose files are input of tests, often broken or repeated on purpose; code in `fixtures` builds it."""
+_VENDORED_NAMES: Final = re.compile(
+    r"(?:jquery|bootstrap|angular|backbone|underscore|lodash|modernizr|require|d3|mathjax|popper|moment|vue|react|"
+    r"react-dom|ember|knockout|prototype|mootools|html5shiv|font-?awesome|normalize|highlight\.pack|ez_setup|"
+    r"polyfill|zepto|socket\.io)(?:[.-](?:v?\d[\w.]*|slim|ui|bundle|core|dev|development|production|full|umd))*"
+    r"\.(?:js|css)|ez_setup\.py",
+    re.IGNORECASE,
+)
+"""Names of libraries as they are copied into projects; GitHub's linguist has a longer list."""
 _LFS_POINTER: Final = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*oid sha256:[0-9a-f]{64}\nsize (\d{1,19})\n?\Z"
 )
@@ -54,7 +56,11 @@ class Document:
     commit: str | None = None
     """The commit that it was read from, and its date; None where unknown."""
     date: str | None = None
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
     redactions: tuple[privacy.Place, ...] = ()
+    opted_out: str | None = None
+    """The entry of the opt-outs that covers the file."""
 
 
 UNREAD: Final = (
@@ -76,6 +82,7 @@ UNREAD: Final = (
     "own_repository",
     "special_file",
     "symlink",
+    "test_fixture",
     "too_large",
     "unknown_language",
     "unreadable",
@@ -104,6 +111,12 @@ def judge_licence(licence: licences.Statement, config: CorpusConfig) -> Removal 
 
 
 def _judge_kind(file: SourceFile) -> Removal | None:
+    if folder := _FIXTURES.search(f"/{file.path}"):
+        return Removal("test_fixture", folder[0].strip("/"))
+    if _VENDORED_NAMES.fullmatch(file.path.rpartition("/")[2]):
+        return Removal("vendored", "a library that many projects copy")
+    if notebooks.is_notebook(file.path):
+        return None
     if why := file_kinds.why_not_source(file.path):
         return Removal(_NOT_SOURCE[why])
     return None if file_kinds.language_of(file.path) else Removal("unknown_language")
@@ -134,67 +147,43 @@ def read_text(read: Read, file: SourceFile) -> str | Removal:
     return Removal("binary", "it holds a zero byte") if "\0" in text else text
 
 
-def _licence(document: Document, config: CorpusConfig) -> Removal | None:
-    return judge_licence(document.licence, config)
-
-
 def _language(document: Document, config: CorpusConfig) -> Removal | None:
     wanted = not config.languages or document.language in config.languages
     return None if wanted else Removal("language", document.language)
 
 
-def _blank(document: Document, _: CorpusConfig) -> Removal | None:
-    return None if document.content.strip() else Removal("blank")
+def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Removal | None:
+    """Compare the signals with the thresholds of the language; the first that is not met counts."""
+    limits = thresholds.of(document.language, config)
+    if signals.blank < limits.blank and signals.characters >= SHORT_CHARS:
+        return Removal("minified", f"{signals.blank:.2f} of it is white space, at least {limits.blank:.2f} is wanted")
+    if signals.longest_encoded > limits.longest_encoded or signals.encoded > limits.encoded:
+        return Removal(
+            "encoded_data", f"{signals.longest_encoded} characters in a row, {signals.encoded:.0%} of the file"
+        )
+    for reason, value, limit in (
+        ("many_lines", signals.lines, limits.lines),
+        ("long_line", signals.longest_line, limits.longest_line),
+        ("long_mean_line", signals.mean_line, limits.mean_line),
+    ):
+        if value > limit:
+            return Removal(reason, f"{value:.0f}, the limit is {limit:.0f}")
+    if signals.digits > limits.digits and signals.characters >= SHORT_CHARS:
+        return Removal("many_digits", f"{signals.digits:.2f} of the file, the limit is {limits.digits:.2f}")
+    for reason, value, limit in (
+        ("few_alphanumerics", signals.alphanumeric, limits.alphanumeric),
+        ("little_visible", signals.visible, limits.visible),
+    ):
+        if value < limit:
+            return Removal(reason, f"{value:.2f}, at least {limit:.2f} is wanted")
+    return Removal("generated", signals.generated) if signals.generated else None
 
 
-def _lines(document: Document, config: CorpusConfig) -> Removal | None:
-    if file_kinds.kind_of(document.language) == "prose":  # a paragraph may be one line (so in The Stack v2)
-        return None
-    lines = document.content.split("\n")
-    longest = max(map(len, lines))
-    if longest > config.max_line_chars:
-        return Removal("long_line", f"{longest} characters, the limit is {config.max_line_chars}")
-    mean = (len(document.content) - len(lines) + 1) / len(lines)
-    if mean > config.max_mean_line_chars:
-        return Removal("long_mean_line", f"{mean:.0f} characters, the limit is {config.max_mean_line_chars:.0f}")
-    return None
-
-
-def _alphanumeric(document: Document, config: CorpusConfig) -> Removal | None:
-    share = alphanumeric_share(document.content)
-    if share < config.min_alphanumeric:
-        return Removal("few_alphanumerics", f"{share:.2f}, at least {config.min_alphanumeric:.2f} is wanted")
-    return None
-
-
-def alphanumeric_share(text: str) -> float:
-    """Share of the characters that are letters or digits; every character beyond ASCII counts as a letter."""
-    data = text.encode()
-    characters = len(data.translate(None, _INSIDE))
-    return len(data.translate(None, _NOT_LETTERS)) / max(characters, 1)
-
-
-def _generated(document: Document, _: CorpusConfig) -> Removal | None:
-    head = document.content[:GENERATED_CHARS].lower()
-    if "generated" not in head and "do not edit" not in head:  # saves the search, which is slow, for nearly all files
-        return None
-    found = _GENERATED.search(document.content, 0, GENERATED_CHARS)
-    return Removal("generated", found[0].strip()) if found else None
-
-
-RULES: Final[tuple[Callable[[Document, CorpusConfig], Removal | None], ...]] = (
-    _language,
-    _licence,
-    _blank,
-    _lines,
-    _alphanumeric,
-    _generated,
-)
-
-
-def judge_text(document: Document, config: CorpusConfig) -> Removal | None:
-    """The first reason among the rules on the text, or None to keep the document."""
-    for rule in RULES:
-        if (removal := rule(document, config)) is not None:
-            return removal
-    return None
+def judge(document: Document, signals: Signals, config: CorpusConfig) -> Removal | None:
+    """Return the first reason among the rules on the text and its signals; None to keep the document."""
+    return (
+        _language(document, config)
+        or judge_licence(document.licence, config)
+        or (None if document.content.strip() else Removal("blank"))
+        or _signals(document, signals, config)
+    )

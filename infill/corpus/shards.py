@@ -7,6 +7,7 @@ under names that only the shard's number decides, so a part that exists is never
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -16,11 +17,13 @@ import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, dedup, licences, privacy, quality, sources
+from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
 from infill.corpus.benchmarks import Benchmarks
 from infill.corpus.quality import Document, Removal
 from infill.corpus.sources import SourceFile
+from infill.foreign import UnreadableError
 
+log: Final = logging.getLogger(__name__)
 GROUP_BYTES: Final = 8_000_000
 """Text per row group: what a reader that streams holds in memory."""
 
@@ -41,10 +44,12 @@ CANDIDATES: Final = pa.schema(
         pa.field("shingles", pa.int32()),
         pa.field("overlaps", pa.list_(pa.int64())),
         pa.field("redactions", pa.list_(_PLACES)),
+        *_strings("source", "licence_evidence", "opted_out"),
     ]
 )
 """Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`), `overlaps` are
-the runs of words that a benchmark has, too."""
+the runs of words that a benchmark has, too, `opted_out` is the entry for which the document and its copies are left
+out."""
 SIGNATURES: Final = pa.schema(
     [
         *(CANDIDATES.field(name) for name in ("repo", "path", "language", "bytes", "copy_digest")),
@@ -54,13 +59,21 @@ SIGNATURES: Final = pa.schema(
 )
 """What a later corpus has to know of each document, row by row, besides the text that it looks at now and then."""
 DOCUMENTS: Final = pa.schema(
-    _strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date")
+    [
+        *_strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date"),
+        *_strings("source", "licence_evidence"),
+    ]
 )
-"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown."""
+"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown;
+`source` is an entry of `corpus.sources`; `licence_evidence` is the file that states the licence, and how."""
 REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
 """Where something was replaced in a document, and by what; never what stood there."""
 REMOVED: Final = pa.schema(
-    [*_strings("repo", "path", "licence"), pa.field("bytes", pa.int64()), *_strings("reason", "detail")]
+    [
+        *_strings("repo", "path", "licence"),
+        pa.field("bytes", pa.int64()),
+        *_strings("reason", "detail", "source", "licence_evidence"),
+    ]
 )
 
 
@@ -70,10 +83,14 @@ class Job:
 
     repo: str
     root: str
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
     licence: licences.Statement | None
     """What covers it; None where nothing does."""
     file: SourceFile
     removal: Removal | None = None
+    opted_out: str = ""
+    """The entry for which the file is left out: it is read all the same, so that its copies are found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,48 +152,66 @@ def removed_uri(output: str, number: int) -> str:
     return storage.join(output, "removed", f"part-{number:05d}.parquet")
 
 
-def read(shard: Shard, config: CorpusConfig, scratch: str) -> int:
-    """Read the files of `shard` and write its candidates and its rejected files; returns its number."""
+def read(shard: Shard, config: CorpusConfig, scratch: str, output: str, known: str = "") -> int:
+    """Read the files of `shard` and write its candidates, its rejected files and all signals; returns its number.
+
+    Signals that the corpus at `known` keeps are not measured again.
+    """
     target = candidates_uri(scratch, shard.number)
     if storage.exists(target):
         return shard.number
     rejected: list[tuple[Job, Removal]] = []
+    measured = signals.Store(signals.read(known, shard.number))
     passages = benchmarks.load(benchmarks_uri(scratch)) if storage.exists(benchmarks_uri(scratch)) else None
     with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
-        for group in _groups(_examine(shard.jobs, config, rejected)):
+        for group in _groups(_examine(shard.jobs, config, rejected, measured)):
             writer.write_table(_candidates(group, config, passages))
         storage.write_table(rejected_uri(scratch, shard.number), _removed(rejected))
+        storage.write_table(signals.part(output, shard.number), signals.table(measured.used))
+    if known:
+        counts = len(measured.used) - measured.measured, len(measured.used)
+        log.info("corpus: shard %d: signals of %d of %d texts are those of %s", shard.number, *counts, known)
     return shard.number
 
 
-def _examine(jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]]) -> Iterator[Document]:
+def _examine(
+    jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]], measured: signals.Store
+) -> Iterator[Document]:
     """The documents that pass every rule; the others are appended to `rejected`."""
     for root, group in itertools.groupby(jobs, key=lambda job: job.root):
         listed = list(group)
         read = sources.reader(root, [job.file for job in listed if job.removal is None], config)
         for job in listed:
-            outcome = job.removal or examine(job, read, config)
+            outcome = job.removal or examine(job, read, config, measured)
             if isinstance(outcome, Document):
                 yield outcome
             else:
-                rejected.append((job, outcome))
+                rejected.append((job, Removal("opted_out", job.opted_out) if job.opted_out else outcome))
 
 
-def examine(job: Job, read: sources.Read, config: CorpusConfig) -> Document | Removal:
+def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signals.Store) -> Document | Removal:
     """Read one file: the document, or why it is removed. What its header says counts before what covers it."""
     text = quality.read_text(read, job.file)
     if isinstance(text, Removal):
         return text
+    language = file_kinds.language_of(job.file.path, text) or ""
+    if notebooks.is_notebook(job.file.path):
+        try:
+            text, language = notebooks.script(text)
+        except UnreadableError as error:
+            return Removal("notebook", str(error))
     document = Document(
         repo=job.repo,
         path=job.file.path,
-        language=file_kinds.language_of(job.file.path, text) or "",
+        language=language,
         licence=licences.of_source(text) or job.licence or licences.NOTHING_STATED,
         content=text,
         commit=job.file.commit or None,
         date=job.file.date or None,
+        source=job.source,
+        opted_out=job.opted_out or None,
     )
-    return quality.judge_text(document, config) or redact(document, config)
+    return quality.judge(document, measured.of(text, language), config) or redact(document, config)
 
 
 def redact(document: Document, config: CorpusConfig) -> Document | Removal:
@@ -218,6 +253,9 @@ def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: B
         "signature": [signature.values for signature in signatures],
         "shingles": [signature.shingles for signature in signatures],
         "overlaps": [passages.overlap(content) if passages else [] for content in contents],
+        "source": [document.source for document in documents],
+        "licence_evidence": [document.licence.evidence for document in documents],
+        "opted_out": [document.opted_out for document in documents],
         "redactions": [[asdict(place) for place in document.redactions] for document in documents],
     }
     return pa.table(columns, schema=CANDIDATES)
@@ -231,6 +269,8 @@ def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
         "bytes": [job.file.size for job, _ in rejected],
         "reason": [removal.reason for _, removal in rejected],
         "detail": [removal.detail for _, removal in rejected],
+        "source": [job.source for job, _ in rejected],
+        "licence_evidence": [job.licence.evidence if job.licence else "" for job, _ in rejected],
     }
     return pa.table(columns, schema=REMOVED)
 
@@ -278,9 +318,9 @@ def _redacted(documents: pa.Table) -> pa.Table:
 def _removed_candidates(group: pa.Table, removals: Sequence[Removal | None]) -> pa.Table:
     """The candidates with a removal, as removed files."""
     out = [removal for removal in removals if removal is not None]
-    table = group.select(["repo", "path", "licence", "bytes"]).filter(
+    table = group.select([name for name in REMOVED.names if name not in Removal._fields]).filter(
         pa.array([removal is not None for removal in removals], pa.bool_())
     )
     for number, name in enumerate(Removal._fields):
         table = table.append_column(name, pa.array([removal[number] for removal in out], pa.string()))
-    return table.cast(REMOVED)
+    return table.select(REMOVED.names).cast(REMOVED)

@@ -37,6 +37,10 @@ LEFT_OUT = {
 REQUIRED = {
     "run": "--out out",
     "corpus build": "--output out",
+    "corpus explain": "x.py --corpus a",
+    "corpus diff": "a a",
+    "corpus remove": "--repository x --opt-out new.toml --corpus a",
+    "model explain": "a",
     "tokenizer train": "--corpus a --output out",
     "examples build": "--corpus a --tokenizer a --output out",
     "train pretrain": "--corpus a --tokenizer a --output out",
@@ -152,6 +156,9 @@ def test_a_number_that_is_wrong_is_one_sentence(command: str, places: Path, caps
 
 
 NAMES = {
+    "--pattern",
+    "--repository",
+    "--reason",
     "--tenant",
     "--expires",
     "--note",

@@ -31,6 +31,10 @@ PROGRAMS: Final = (
 
 NO_PATHS: Final = {
     "--champion",
+    "--reason",
+    "--repository",
+    "PATH|SHA256",
+    "--pattern",
     "--cors",
     "--cors_origins",
     "--host",

@@ -45,7 +45,8 @@ def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS) -> Ite
     for source in map(parse_source, sources):
         for repository in _of(source, config):
             taken[repository.name] = count = taken.get(repository.name, 0) + 1
-            yield repository if count == 1 else replace(repository, name=f"{repository.name}~{count}")
+            name = repository.name if count == 1 else f"{repository.name}~{count}"
+            yield replace(repository, name=name, source=str(source))
 
 
 def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
@@ -73,10 +74,12 @@ def commits(repositories: Iterable[Repository]) -> dict[str, dict[str, str]]:
 def beside(sources: Iterable[str]) -> Iterator[Beside]:
     """Yield the files of all sources that belong to no repository. Raises InputError as `repositories` does."""
     for source in map(parse_source, sources):
+        entries: Iterable[Beside] = ()
         if source.kind == "dir":
-            yield from folders.beside(_folder(source))
+            entries = folders.beside(_folder(source))
         elif source.kind == "archive":
-            yield from archives.beside(_place(source))
+            entries = archives.beside(_place(source))
+        yield from (replace(entry, source=str(source)) for entry in entries)
 
 
 def fingerprint(sources: Iterable[str]) -> str:

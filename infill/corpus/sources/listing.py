@@ -19,7 +19,8 @@ IGNORED: Final = frozenset(
 
 VENDORED: Final = frozenset(
     {"node_modules", "bower_components", "site-packages", "_vendor", "vendor", "vendored", "third_party", "third-party"}
-    | {"thirdparty", "thirdparty_files", ".venv", "venv"}
+    | {"thirdparty", "thirdparty_files", ".venv", "venv", "_vendored", "3rdparty", "extern", "externals"}
+    | {"jspm_packages", "godeps"}
 )
 """Folders with other people's code, which the repository's licence does not cover."""
 
@@ -60,6 +61,8 @@ class Repository:
     """Sorted by path."""
     coverage: licences.Coverage = field(default_factory=licences.Coverage)
     """Which licence covers which file."""
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ class Beside:
 
     root: str
     file: SourceFile
+    source: str = ""
+    """The entry of `corpus.sources` that it is from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,15 +9,20 @@ from infill.corpus import datasheet
 
 
 def document(repo: str, split: str, size: int, language: str = "python") -> dict[str, Any]:
-    return {"repo": repo, "split": split, "bytes": size, "language": language, "licence": "MIT", "redactions": []}
+    traits = {"split": split, "language": language, "licence": "MIT", "source": "dir:/code", "commit": None}
+    return {"repo": repo, "bytes": size, "redactions": [], **traits}
+
+
+def removed(repo: str, reason: str, size: int, path: str = "x") -> dict[str, Any]:
+    return {"repo": repo, "path": path, "reason": reason, "detail": "why", "bytes": size, "source": "dir:/code"}
 
 
 KEPT = [document("a", "train", 10), document("a", "train", 20, "go"), document("b", "test", 5)]
 REMOVED = [
-    {"repo": "a", "reason": "binary", "bytes": 7},
-    {"repo": "c", "reason": "too_large", "bytes": 500_000_000},
-    {"repo": "a", "reason": "duplicate", "bytes": 3},
-    {"repo": "a", "reason": "duplicate", "bytes": 4},
+    removed("a", "binary", 7),
+    removed("c", "too_large", 500_000_000),
+    removed("a", "duplicate", 3),
+    removed("a", "duplicate", 4),
 ]
 
 
@@ -43,3 +48,11 @@ def test_the_page_has_the_numbers_and_what_is_missing(monkeypatch: pytest.Monkey
         assert line in page
     assert "may be in the test split" in page
     assert "have not been looked for" in page
+
+
+def test_examples_are_the_same_whatever_the_order_and_the_shards() -> None:
+    rows = [removed("a", "binary", 1, path=f"{number}.bin") for number in range(50)]
+    reports = [datasheet.summarise([], order, [], "file") for order in (rows, rows[::-1], rows[25:] + rows[:25])]
+    assert len(reports[0]["examples"]["binary"]) == datasheet.EXAMPLES
+    assert reports[0]["examples"] == reports[1]["examples"] == reports[2]["examples"]
+    assert reports[0]["by_source"] == {"dir:/code": {"documents": 0, "bytes": 0, "removed": 50}}

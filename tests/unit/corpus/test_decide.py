@@ -30,7 +30,7 @@ def scratch(tmp_path: Path) -> str:
             Job(repo=repo, root=str(root), licence=Statement("MIT"), file=SourceFile(path=path, size=100))
             for path in paths
         )
-        shards.read(shards.Shard(number=number, jobs=jobs), CONFIG, str(tmp_path / "scratch"))
+        shards.read(shards.Shard(number=number, jobs=jobs), CONFIG, str(tmp_path / "scratch"), str(tmp_path / "out"))
     return str(tmp_path / "scratch")
 
 

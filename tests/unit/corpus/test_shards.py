@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.config import CorpusConfig
-from infill.corpus import shards
+from infill.corpus import shards, signals
 from infill.corpus.licences import Statement
 from infill.corpus.quality import Document, Removal
 from infill.corpus.shards import Job
@@ -41,7 +41,10 @@ def test_a_header_overrides_the_repository_s_licence(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         for licence in ("MIT", "NOASSERTION"):
             outcome = shards.examine(
-                job(path.name, 100, licence=licence), partial(folders.read, str(tmp_path)), CorpusConfig()
+                job(path.name, 100, licence=licence),
+                partial(folders.read, str(tmp_path)),
+                CorpusConfig(),
+                signals.Store({}),
             )
             found[path.name, licence] = outcome.licence.expression if isinstance(outcome, Document) else outcome.reason
     assert found == {
@@ -58,6 +61,6 @@ def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shards, "GROUP_BYTES", 100)
     write_files(tmp_path, {f"{number}.py": f"x = {number:040}\n" for number in range(10)})
     jobs = tuple(job(f"{number}.py", 100, root=str(tmp_path)) for number in range(10))
-    shards.read(shards.Shard(number=0, jobs=jobs), CorpusConfig(), str(tmp_path / "scratch"))
+    shards.read(shards.Shard(number=0, jobs=jobs), CorpusConfig(), str(tmp_path / "scratch"), str(tmp_path / "out"))
     written = pq.ParquetFile(shards.candidates_uri(str(tmp_path / "scratch"), 0))
     assert [written.metadata.row_group(number).num_rows for number in range(written.num_row_groups)] == [3, 3, 3, 1]

@@ -1,0 +1,279 @@
+"""What an artifact was made of: the corpora behind a model, their repositories, and the opt-outs that it predates.
+
+Manifests hold the digests of a stage's inputs, and a model's card those of all trainings behind it, also of an adapter
+that was merged or trained further. The artifacts with these digests are looked for beside the model, in its store, and
+where the user says.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from infill import manifest, storage
+from infill.corpus import bill, records
+from infill.corpus.opt_out import Entry, OptOuts
+from infill.errors import InputError
+from infill.manifest import Manifest
+
+INPUTS: Final = ("corpus", "examples", "model", "preferences", "tokenizer")
+"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are no artifacts."""
+CARD: Final = "card.json"
+
+
+@dataclass(kw_only=True)
+class Lineage:
+    """What is behind an artifact."""
+
+    uri: str
+    created: str
+    """Empty where there is no manifest."""
+    artifacts: list[Manifest] = field(default_factory=list)
+    missing: list[dict[str, str]] = field(default_factory=list)
+    """Inputs whose artifacts were not found: `name`, `digest`, and `of`, the stage that read it."""
+    bases: list[dict[str, str]] = field(default_factory=list)
+    """Published models whose training data are not recorded: `name`, `licence`, `sha256`."""
+
+    @property
+    def corpora(self) -> list[Manifest]:
+        """The corpora among the artifacts, the oldest first."""
+        return sorted((each for each in self.artifacts if each.stage == "corpus"), key=lambda each: each.created)
+
+
+def trace(model: str, stores: Sequence[str] = ()) -> Lineage:
+    """Return what is behind the model folder, adapter, deployment record or manifest `model`.
+
+    `stores` are folders with artifacts, stores, or the folders of runs. Raises InputError when nothing at `model` tells
+    what it was made of.
+    """
+    start, card = _start(model)
+    place = start.uri if start else model
+    known = _index(place, start, stores)
+    lineage = Lineage(uri=place, created=start.created if start else "")
+    _add_base(lineage, card)
+    queue = list(_inputs(start, card))
+    visited = {start.digest} if start else set[str]()
+    while queue:
+        of, name, digest = queue.pop(0)
+        if digest in visited:
+            continue
+        visited.add(digest)
+        if (artifact := known.get(digest)) is None:
+            lineage.missing.append({"name": name, "digest": digest, "of": of})
+            continue
+        lineage.artifacts.append(artifact)
+        card = _card(artifact.uri)
+        _add_base(lineage, card)
+        queue += _inputs(artifact, card)
+    if start:
+        lineage.artifacts.insert(0, start)
+    return lineage
+
+
+def _start(model: str) -> tuple[Manifest | None, dict[str, Any]]:
+    if storage.is_file(model) and not model.endswith(f"/{manifest.FILE_NAME}"):
+        record = storage.read_json(model)
+        if isinstance(record, Mapping) and "model_uri" in record:
+            return _start(manifest.follow(record, "model", storage.parent(model)))
+    start = manifest.find(model)
+    card = _card(start.uri if start else model)
+    if start is None and not card.get("trainings"):
+        if not storage.exists(model):
+            raise InputError(f"there is nothing at {model}; name a model folder")
+        raise InputError(
+            f"{model} does not tell what it was made of: it has neither {manifest.FILE_NAME} nor {CARD};"
+            " name a model folder that Infill wrote"
+        )
+    return start, card
+
+
+def _card(uri: str) -> dict[str, Any]:
+    """Return the facts of a model's card; empty where there is none."""
+    for folder in (uri, storage.parent(uri)):
+        if storage.exists(storage.join(folder, CARD)):
+            facts: dict[str, Any] = storage.read_json(storage.join(folder, CARD))
+            return facts
+        if not storage.exists(storage.join(uri, "adapter_config.json")):  # else the model folder around it tells
+            break
+    return {}
+
+
+def _inputs(artifact: Manifest | None, card: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield stage, name and digest of each input that is an artifact."""
+    stated = [(artifact.stage, artifact.inputs)] if artifact else []
+    stated += [(training["stage"], training.get("inputs", {})) for training in card.get("trainings", [])]
+    stated += [("pretrain", card["data"])] if "data" in card else []
+    for stage, inputs in stated:
+        yield from ((stage, name, inputs[name]) for name in INPUTS if name in inputs)
+
+
+def _add_base(lineage: Lineage, card: Mapping[str, Any]) -> None:
+    base = card.get("base")
+    if not base and "source" in card:
+        base = {"source": card["source"], "licence": card.get("licence", "")}
+    if base:
+        told = {"name": base["source"], "licence": base.get("licence", ""), "sha256": base.get("sha256", "")}
+        if told not in lineage.bases:
+            lineage.bases.append(told)
+
+
+def _index(place: str, start: Manifest | None, stores: Sequence[str]) -> dict[str, Manifest]:
+    """Return the artifacts that can be reached, by digest."""
+    beside = storage.parent(place)
+    folders = [beside, *stores]
+    if start and storage.parent(beside) and beside.rpartition("/")[2] == start.stage:  # {store}/{stage}/{key}
+        folders.append(storage.parent(beside))
+    artifacts = [artifact for folder in folders for artifact in _artifacts(folder, deep=folder != beside)]
+    return {artifact.digest: artifact for artifact in artifacts}
+
+
+def _artifacts(folder: str, *, deep: bool) -> Iterator[Manifest]:
+    """Yield the artifacts in a folder, and with `deep` those of a store or of a run."""
+    candidates = [folder, *storage.list_folders(folder)]
+    if deep:
+        run = storage.join(folder, "store")
+        stages = [*candidates[1:], *(storage.list_folders(run) if storage.exists(run) else [])]
+        candidates += [each for stage in stages for each in storage.list_folders(stage)]
+    for candidate in dict.fromkeys(candidates):
+        if storage.is_file(storage.join(candidate, manifest.FILE_NAME)):
+            yield manifest.load(candidate)
+
+
+def explain(model: str, opt_outs: OptOuts, stores: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what is behind `model`: its corpora, their repositories, and the opt-outs that it predates.
+
+    What cannot be found is in `missing`; a bill beside the model then tells the repositories. Raises InputError as
+    `trace` does.
+    """
+    traced = trace(model, stores)
+    result = {
+        "model": traced.uri,
+        "created": traced.created,
+        "complete": not traced.missing,
+        "corpora": [
+            {"uri": each.uri, "digest": each.digest, "created": each.created, "sources": each.config.get("sources", [])}
+            for each in traced.corpora
+        ],
+        "repositories": repositories(traced.corpora),
+        "opt_outs": predated(traced.corpora, opt_outs),
+        "bases": traced.bases,
+        "missing": traced.missing,
+        "bills": [],
+    }
+    for place in _bills(traced) if traced.missing else ():
+        listed = bill.repositories(storage.read_json(place))
+        result["bills"].append(place)
+        result["repositories"] += [row | {"corpus": BILL} for row in listed]
+        result["opt_outs"] += [_of_bill(entry, listed) for entry in opt_outs.entries if _concerned(entry, listed)]
+    return result
+
+
+def _bills(traced: Lineage) -> Iterator[str]:
+    """Yield the bills in the model's folder, and in those of the adapters that its trainings read."""
+    folders = [traced.uri]
+    for artifact in traced.artifacts:
+        settings = artifact.config, artifact.config.get("train", {})
+        for name, config in zip(ADAPTERS, settings, strict=True):
+            if name in artifact.inputs and _adapter_digest(str(config.get(name, ""))) == artifact.inputs[name]:
+                folders.append(str(config[name]))
+    for folder in dict.fromkeys(folders):
+        place = storage.join(folder, bill.FILE_NAME)
+        if storage.exists(place):
+            yield place
+
+
+ADAPTERS: Final = ("adapter", "lora_start")
+"""Inputs that are adapters; the settings have their places, the former at the top and the latter in `train`."""
+
+
+def _adapter_digest(uri: str) -> str:
+    """Return the digest of the adapter at `uri`, as `train.adapter.digest` does without PyTorch; empty without one."""
+    files = [storage.join(uri, name) for name in ("adapter_config.json", "adapter_model.safetensors")]
+    if not uri or not all(map(storage.exists, files)):
+        return ""
+    return hashlib.sha256(b"".join(map(storage.read_bytes, files))).hexdigest()
+
+
+BILL: Final = "bill"
+"""In the place of a corpus's digest: the repository is known from a bill alone."""
+
+
+def _concerned(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in listed if entry.covers_repository(row["repository"])]
+
+
+def _of_bill(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an opt-out that concerns repositories of a bill, which does not tell whether they have files at a path."""
+    rows = _concerned(entry, listed)
+    return {
+        **_told(entry),
+        "corpus": BILL,
+        "documents": sum(row["documents"] for row in rows),
+        "repositories": [row["repository"] for row in rows],
+    }
+
+
+def _told(entry: Entry) -> dict[str, str]:
+    return {name: getattr(entry, name) for name in ("repository", "path", "reason", "date")}
+
+
+# What is in the corpora
+
+
+def repositories(corpora: Iterable[Manifest]) -> list[dict[str, Any]]:
+    """Return the repositories of the corpora by name: corpus, documents by split, licences, commit."""
+    result = []
+    for corpus in corpora:
+        entries: dict[str, dict[str, Any]] = {}
+        for table in records.tables(corpus, records.DOCUMENTS, ["repo", "split", "licence", "commit"]):
+            groups = table.group_by(["repo", "split", "licence", "commit"]).aggregate([([], "count_all")])
+            for row in groups.to_pylist():
+                entry = entries.setdefault(
+                    row["repo"], {"splits": Counter(), "licences": set(), "commit": row["commit"] or ""}
+                )
+                entry["splits"][row["split"]] += row["count_all"]
+                entry["licences"].add(row["licence"])
+        result += [
+            {
+                "repository": name,
+                "documents": entry["splits"].total(),
+                "splits": dict(sorted(entry["splits"].items())),
+                "licences": sorted(entry["licences"]),
+                "commit": entry["commit"],
+                "corpus": corpus.digest,
+            }
+            for name, entry in sorted(entries.items())
+        ]
+    return result
+
+
+def covered(corpus: Manifest, entries: Sequence[Entry]) -> dict[Entry, Counter[str]]:
+    """Return how many documents of each repository in `corpus` each entry covers."""
+    counts = {entry: Counter[str]() for entry in entries}
+    for table in records.tables(corpus, records.DOCUMENTS, ["repo", "path"]):
+        names = table["repo"].unique().to_pylist()
+        concerned = {entry: {name for name in names if entry.covers_repository(name)} for entry in entries}
+        wanted = set().union(*concerned.values())
+        if not wanted:
+            continue
+        for row in table.to_pylist():
+            if row["repo"] in wanted:
+                for entry in entries:
+                    if row["repo"] in concerned[entry] and entry.covers(row["repo"], row["path"]):
+                        counts[entry][row["repo"]] += 1
+    return {entry: count for entry, count in counts.items() if count}
+
+
+def predated(corpora: Iterable[Manifest], opt_outs: OptOuts) -> list[dict[str, Any]]:
+    """Return the opt-outs that cover documents of the corpora, so that these were built before the requests."""
+    return [
+        {
+            **_told(entry),
+            "corpus": corpus.digest,
+            "documents": count.total(),
+            "repositories": sorted(count),
+        }
+        for corpus in corpora
+        for entry, count in covered(corpus, opt_outs.entries).items()
+    ]

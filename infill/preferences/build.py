@@ -18,6 +18,7 @@ from infill.config import PreferencesConfig
 from infill.errors import InputError, ServiceError
 from infill.evaluate.generation import ENGINE, Generator
 from infill.examples import CONTEXT, read_holes
+from infill.preferences import feedback as users
 from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
 from infill.preferences.llm import KEY, LlmJudge
@@ -45,6 +46,11 @@ SCHEMA: Final = pa.schema(
 """One row per pair; `id` is the hole's id and the pair's kind."""
 
 
+def outside(config: PreferencesConfig, _digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the digest of the feedback dataset, which the stage reads besides its inputs."""
+    return users.digests(config.feedback)
+
+
 def body(call: Call[PreferencesConfig]) -> Mapping[str, float]:
     """Write `pairs.parquet` and `report.json`; return the numbers of holes, samples, and pairs by kind.
 
@@ -55,7 +61,9 @@ def body(call: Call[PreferencesConfig]) -> Mapping[str, float]:
     holes = read_holes(examples, "train", config.holes).to_pylist()
     if not holes:
         raise InputError(f"{examples} has no train holes to sample for; run the examples stage on a larger corpus")
-    return _finish(config, holes, _chunks(config, holes, call.inputs["model"], call.scratch), call.output)
+    feedback = users.read(config.feedback)
+    holes += feedback.holes
+    return _finish(config, holes, _chunks(config, holes, call.inputs["model"], call.scratch), feedback, call.output)
 
 
 def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model: str, scratch: str) -> list[str]:
@@ -126,13 +134,19 @@ def _row(hole: Mapping[str, Any], pair: Pair, judge: str) -> dict[str, Any]:
 
 
 def _finish(
-    config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], folders: Sequence[str], output: str
+    config: PreferencesConfig,
+    holes: Sequence[Mapping[str, Any]],
+    folders: Sequence[str],
+    told: users.Feedback,
+    output: str,
 ) -> dict[str, float]:
-    """Join the chunks, write the report and return the stage's metrics."""
+    """Join the chunks and the users' pairs, write the report and return the stage's metrics."""
     counts: Counter[str] = Counter()
     for folder in folders:
         counts.update(storage.read_json(storage.join(folder, "counts.json")))
     table = pa.concat_tables([storage.read_table(storage.join(folder, "pairs.parquet")) for folder in folders])
+    pairs_of_users = [_row(hole, pair, users.JUDGE) for hole, pair in told.pairs]
+    table = pa.concat_tables([table, pa.Table.from_pylist(pairs_of_users, SCHEMA)])
     if not table.num_rows:  # the model wrote every middle correctly; it can only learn to stop there
         table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
     storage.write_table(storage.join(output, "pairs.parquet"), table)
@@ -144,6 +158,7 @@ def _finish(
         "judge": config.judge,
         "engine": ENGINE,
         "counts": counts,
+        **({"feedback": told.counts} if config.feedback else {}),
     }
     storage.write_json(storage.join(output, "report.json"), report)
     return {

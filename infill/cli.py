@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_serving(commands)
     _add_release(commands)
+    _add_gate(commands)
     _add_pipeline(commands)
     return parser
 
@@ -607,6 +608,33 @@ def _add_release(commands: Commands) -> None:
     rollback.add_argument(
         "--name", type=word, default="infill", help="registered model in MLflow; default: %(default)s"
     )
+
+
+def _add_gate(commands: Commands) -> None:
+    gate = commands.add_parser("gate", help="decisions of the gate: see infill gate --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    about = "tell in plain words why a model was released or refused"
+    explain = command(gate, "explain", _gate_explain, about, "infill gate explain out/demo/store/register/KEY")
+    about = "sign a decision, so that a deployment that requires signatures takes its model"
+    sign = command(gate, "sign", _gate_sign, about, "infill gate sign out/demo/store/register/KEY --key gate.key")
+    for each in (explain, sign):
+        each.add_argument("decision", type=absolute_uri, metavar="DECISION", help="the folder of a register stage")
+    sign.add_argument(
+        "--key", type=input_file, required=True, metavar="FILE", help="a private elliptic-curve key (PEM, P-256)"
+    )
+
+
+def _gate_explain(options: argparse.Namespace) -> None:
+    from infill.release import decision
+
+    sys.stdout.write(decision.explain(decision.load(options.decision)) + "\n")
+
+
+def _gate_sign(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.release import signature
+
+    return {"signature": signature.sign(options.decision, str(options.key))}
 
 
 def _deploy(options: argparse.Namespace) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from infill import storage
 from infill.api_key import KEY_VARIABLE
 from infill.cluster import settings as cluster_settings
 from infill.errors import InputError
+from infill.release import signature
 from infill.stages import RAY_STAGES, RUN, STAGES
 from infill.text import read_text
 
@@ -30,6 +31,8 @@ is missing in a sentence, while a pod that cannot start reports nothing."""
 CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 LOGIN: Final = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """Keys of the Secrets, each an environment variable. They are optional, as a cluster may have other ways to log in."""
+KEYS: Final[Mapping[str, str]] = {"register": signature.SIGNING_KEY, "deploy": signature.VERIFY_KEY}
+"""The key that a step takes from the gate's Secret: one signs the decision, the other requires that signature."""
 RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
 """KFP's label with the run's id on every pod. If the id were a parameter, each run would miss KFP's cache."""
 USER: Final = 1_000
@@ -58,6 +61,7 @@ class Place:
     secret: str = "infill-object-store"
     login: str = "infill-mlflow-client"
     client: str = "infill-client"
+    gate: str = "infill-gate"
     pull_secrets: tuple[str, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
@@ -76,6 +80,7 @@ def place() -> Place:
         return Place(
             secret=(values.get("objectStore") or {}).get("secretName", Place.secret),
             login=((values.get("mlflow") or {}).get("auth") or {}).get("clientSecret", Place.login),
+            gate=(values.get("gate") or {}).get("secretName", Place.gate),
             client=(values.get("client") or {}).get("secretName", Place.client),
             pull_secrets=tuple(values.get("imagePullSecrets") or ()),
             node_selector=dict(jobs.get("nodeSelector") or {}),
@@ -101,6 +106,8 @@ def on_cluster(task: dsl.PipelineTask, *, retries: int = 2) -> dsl.PipelineTask:
         kubernetes.use_config_map_as_env(task, config_map, {key: key for key in names}, optional=True)
     for secret, keys in ((where.secret, CREDENTIALS), (where.login, LOGIN), (where.client, (KEY_VARIABLE,))):
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
+    if name in KEYS:
+        kubernetes.use_secret_as_env(task, where.gate, {KEYS[name]: KEYS[name]}, optional=True)
     kubernetes.use_field_path_as_env(task, RUN, RUN_LABEL)
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="1Gi")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)

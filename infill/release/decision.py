@@ -1,16 +1,42 @@
 """The gate's decision: the artifact of the register stage."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from infill import storage
+from infill.errors import InputError
 
 FILE: Final = "decision.json"
+_IN_WORDS: Final = {
+    "exact_match": "writes exactly what the author wrote in {:.0f} of 100 places",
+    "eot_rate": "stops by itself in {:.0f} of 100 places",
+    "over_generation": "continues after the right text in {:.0f} of 100 places",
+}
 
 
 def read(folder: str) -> dict[str, Any]:
     """Return the decision from the artifact at `folder`."""
     value: dict[str, Any] = storage.read_json(storage.join(folder, FILE))
     return value
+
+
+def load(folder: str) -> dict[str, Any]:
+    """Return the decision in the artifact at `folder`, which a user named. Raises InputError if there is none."""
+    content(folder)
+    value = read(folder)
+    if not isinstance(value, dict) or not {"winner", "passed", "reason", "evaluation", "comparison"} <= value.keys():
+        raise InputError(
+            f"{storage.join(folder, FILE)} is not a decision of the gate; name the register stage's folder"
+        )
+    return value
+
+
+def content(folder: str) -> bytes:
+    """Return the bytes of the decision's file in the artifact at `folder`. Raises InputError if there is none."""
+    file = storage.join(folder, FILE)
+    if not storage.exists(file):
+        raise InputError(f"there is no decision at {folder}; name the folder that the register stage wrote")
+    return storage.read_bytes(file)
 
 
 def write(folder: str, decision: dict[str, Any]) -> None:
@@ -21,3 +47,29 @@ def write(folder: str, decision: dict[str, Any]) -> None:
 def digest(folder: str) -> str:
     """Return the SHA-256 of the decision's file in the artifact at `folder`."""
     return storage.sha256(storage.join(folder, FILE))
+
+
+def explain(decision: Mapping[str, Any]) -> str:
+    """Return the decision in words for readers who do not know the metrics, followed by the gate's own reason."""
+    winner = decision["winner"]
+    verdict = "passed the gate, so it may be deployed" if decision["passed"] else "did not pass, so it is not deployed"
+    lines = [f"The best of the trained models is {winner}. It {verdict}."]
+    measured = decision["evaluation"].get(winner, {})
+    facts = [words.format(100 * measured[name]["value"]) for name, words in _IN_WORDS.items() if name in measured]
+    if facts:
+        lines.append(
+            f"On code that it has never seen, it {', '.join(facts[:-1])}{' and ' * (len(facts) > 1)}{facts[-1]}."
+        )
+    lines += [_against(decision["comparison"])] if decision["comparison"] else []
+    return "\n".join([*lines, f"In figures: {decision['reason']}"])
+
+
+def _against(comparison: Mapping[str, Any]) -> str:
+    """Return how the winner compares with the champion."""
+    if comparison["low"] > 0:
+        verdict = "it is better"
+    elif comparison["high"] < 0:
+        verdict = "it is worse"
+    else:
+        verdict = "the difference may be due to chance"
+    return f"Compared with the model in use, on the same {comparison['holes']:,} places, {verdict}."

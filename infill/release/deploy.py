@@ -13,7 +13,7 @@ from infill.cluster import settings as cluster_settings
 from infill.config import DeployConfig
 from infill.errors import InputError
 from infill.release import decision as decisions
-from infill.release import registry
+from infill.release import registry, signature
 from infill.release.registry import Version
 from infill.stages.contract import Call
 
@@ -92,6 +92,7 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     back = registry.previous(name)
     if back is None:
         raise InputError(f"the registered model {name!r} has no previous version to go back to")
+    signature.check(back.tags.get(registry.DECISION_URI, ""))
     record = _record_of(config, back, output)
     registry.rollback(name)
     storage.write_json(storage.join(output, RECORD_FILE), record)
@@ -99,7 +100,8 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
 
 
 def _read(decision: str) -> dict[str, Any]:
-    """Return the gate's decision. Raises InputError when the gate refused."""
+    """Return the gate's decision. Raises InputError when the gate refused, or a required signature is missing."""
+    signature.check(decision)
     value = decisions.read(decision)
     if value["passed"] is not True:
         raise InputError(f"the gate refused {value['winner']}, so it is not deployed: {value['reason']}")

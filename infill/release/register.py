@@ -18,7 +18,7 @@ from infill.errors import InputError, ServiceError
 from infill.examples import read_holes
 from infill.metrics import METRICS
 from infill.release import decision as decisions
-from infill.release import gate, registry
+from infill.release import gate, registry, signature
 from infill.release.gate import Decision, Record
 from infill.release.registry import Version
 from infill.stages.contract import Call
@@ -64,13 +64,14 @@ def body(call: Call[RegisterConfig]) -> Mapping[str, float]:
 
 
 def apply(call: Call[RegisterConfig]) -> Mapping[str, float]:
-    """Register the winner and make it the champion if it passed.
+    """Sign the decision if there is a key for it; register the winner and make it the champion if it passed.
 
     Raises ServiceError if another model became the champion during the comparison.
     """
     decision = decisions.read(call.output)
     if not decision["passed"]:
         return {}
+    signature.sign_if_wanted(call.output)
     evaluation = _evaluations(call)[decision["winner"]]
     tracker, before = tracking.current(), decision["champion_before"]
     tags = {

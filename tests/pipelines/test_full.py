@@ -86,11 +86,10 @@ def test_every_step_has_its_settings_secrets_and_room(spec: Any, pods: dict[str,
     }
     for name, pod in pods.items():
         assert [each["configMapName"] for each in pod["configMapAsEnv"]] == ["infill-environment", "infill-cluster"]
-        assert [each["secretName"] for each in pod["secretAsEnv"]] == [
-            "infill-object-store",
-            "infill-mlflow-client",
-            "infill-client",
-        ]
+        secrets = {each["secretName"]: each["keyToEnv"] for each in pod["secretAsEnv"]}
+        keys = [each["secretKey"] for each in secrets.pop("infill-gate", ())]
+        assert keys == {"exec-register": ["INFILL_SIGNING_KEY"], "exec-deploy": ["INFILL_VERIFY_KEY"]}.get(name, [])
+        assert list(secrets) == ["infill-object-store", "infill-mlflow-client", "infill-client"]
         assert all(each["optional"] for each in (*pod["secretAsEnv"], *pod["configMapAsEnv"]))
         assert pod["fieldPathAsEnv"] == [{"name": "INFILL_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}]
         assert pod["emptyDirMounts"][0]["mountPath"] == "/dev/shm"

@@ -78,7 +78,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "infill").symlink_to(ROOT / "infill")
     for folder in ("out/demo", "dist", "DIR"):
         (tmp_path / folder).mkdir(parents=True)
-    for file in ("platform.yaml", "run.yaml", "dist/images.json", "keys.json", "x"):
+    for file in ("platform.yaml", "run.yaml", "dist/images.json", "keys.json", "gate.key", "x"):
         (tmp_path / file).touch()
     return tmp_path
 

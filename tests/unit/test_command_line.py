@@ -61,6 +61,8 @@ REQUIRED = {
     "keys add": "--file keys.json --tenant a",
     "keys list": "--file code.py",
     "keys revoke": "id --file code.py",
+    "gate explain": "a",
+    "gate sign": "a --key code.py",
     "export base": "a --to out",
     "lsp": "",
     "serve": "--model a",

@@ -13,9 +13,10 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from infill import cli, manifest, storage
 from infill.config import CorpusConfig
-from infill.corpus import bill, build, explain
+from infill.corpus import bill, explain
 from infill.corpus.reasons import MEANING
 from infill.errors import InputError
+from tests.builders import run_stage
 from tests.unit.corpus.folders import MIT, write_files, write_repositories
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +43,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corpus(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     output = str(tmp_path_factory.mktemp("out") / "first corpus")
-    build.run(CorpusConfig(sources=(f"dir:{source}",)), output)
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), output)
     return output
 
 
@@ -59,7 +60,7 @@ def changed(source: Path, corpus: str, tmp_path_factory: pytest.TempPathFactory)
     with (code / "repo_3/package/module_1.py").open("a") as file:
         file.write("# SPDX-License-Identifier: Apache-2.0\n")
     output = str(new / "second")
-    build.run(CorpusConfig(sources=(f"dir:{code}",)), output)
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{code}",)), output)
     return output
 
 
@@ -153,7 +154,7 @@ def test_what_the_new_corpus_removed_has_its_reason(corpus: str, source: Path, t
     listed = tmp_path / "list.toml"
     listed.write_text('[[opt_out]]\nrepository = "repo_3"\n')
     config = CorpusConfig(sources=(f"dir:{source}",), opt_out=str(listed))
-    build.run(config, str(tmp_path / "strict"))
+    run_stage("corpus", config, str(tmp_path / "strict"))
     result = explain.compare(corpus, str(tmp_path / "strict"))
     assert {row["reason"] for row in result["out"]} == {"opted_out"}
     assert {row["repo"] for row in result["out"]} == {"repo_3"}

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from infill import cli, examples, manifest, storage, tokenizer
+from infill import cli, manifest, storage
 from infill.config import CorpusConfig, ExamplesConfig, PreferencesConfig, TokenizerConfig
-from infill.corpus import build, lineage, opt_out, removal
+from infill.corpus import lineage, opt_out, removal
 from infill.errors import InputError
-from infill.preferences import build as preferences
-from tests.builders import tiny_model
+from tests.builders import run_stage, tiny_model
 from tests.unit.corpus.folders import write_files, write_repositories
 
 OLD = ["repo", "path", "language", "licence", "content", "sha256", "split"]
@@ -23,10 +22,11 @@ FIELDS = ("repository", "path", "documents", "repositories")
 def run_stages(source: Path, out: Path, opted_out: str, model: str) -> list[str]:
     """The folders of corpus, examples and preferences."""
     corpus, words, holes, pairs = (str(out / name) for name in ("corpus", "tokenizer", "examples", "preferences"))
-    build.run(CorpusConfig(sources=(f"dir:{source}",), opt_out=opted_out), corpus)
-    tokenizer.run(TokenizerConfig(vocab_size=400), corpus, words)
-    examples.run(ExamplesConfig(holes=20, validation_holes=2, test_holes=2), corpus, words, output=holes)
-    preferences.run(
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",), opt_out=opted_out), corpus)
+    run_stage("tokenizer", TokenizerConfig(vocab_size=400), corpus, words)
+    run_stage("examples", ExamplesConfig(holes=20, validation_holes=2, test_holes=2), corpus, words, output=holes)
+    run_stage(
+        "preferences",
         PreferencesConfig(holes=6, temperatures=(1.0,), samples=1, max_new_tokens=4, max_prompt_tokens=160),
         holes,
         model,
@@ -70,7 +70,7 @@ def test_the_next_run_has_nothing_of_a_repository_nor_its_copies(tmp_path: Path)
 def test_a_path_is_left_out_and_the_rest_stays(tmp_path: Path) -> None:
     source, listed = write_repositories(tmp_path / "code", 4), str(tmp_path / "list.toml")
     removal.remove(listed, "repo_1", path="package/module_0.py")
-    build.run(CorpusConfig(sources=(f"dir:{source}",), opt_out=listed), str(tmp_path / "out"))
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",), opt_out=listed), str(tmp_path / "out"))
     documents = storage.read_table(str(tmp_path / "out" / "documents"), ["repo", "path"]).to_pylist()
     left = {row["path"] for row in documents if row["repo"] == "repo_1"}
     assert left == {"package/module_1.py", "package/module_2.py"}
@@ -123,7 +123,7 @@ def test_names_that_no_repository_has_are_refused(tmp_path: Path, repository: st
 
 def test_a_wrong_name_is_told_with_the_nearest(tmp_path: Path) -> None:
     source, corpus = write_repositories(tmp_path / "code", 4), str(tmp_path / "corpus")
-    build.run(CorpusConfig(sources=(f"dir:{source}",)), corpus)
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), corpus)
     listed = str(tmp_path / "list.toml")
     with pytest.raises(InputError, match="did you mean repo_1"):
         removal.remove(listed, "rep_1", corpus=corpus)
@@ -157,9 +157,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "store"
     source = write_repositories(folder.parent / "code", 4)
     corpus, words, holes = (str(folder / name / "key") for name in ("corpus", "tokenizer", "examples"))
-    build.run(CorpusConfig(sources=(f"dir:{source}",)), corpus)
-    tokenizer.run(TokenizerConfig(vocab_size=400), corpus, words)
-    examples.run(ExamplesConfig(holes=5, validation_holes=0, test_holes=0), corpus, words, output=holes)
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), corpus)
+    run_stage("tokenizer", TokenizerConfig(vocab_size=400), corpus, words)
+    run_stage("examples", ExamplesConfig(holes=5, validation_holes=0, test_holes=0), corpus, words, output=holes)
     return folder
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import build, notebooks, signals
+from infill.corpus import notebooks, signals
 from infill.foreign import UnreadableError
+from tests.builders import run_stage
 from tests.unit.corpus.folders import write_files, write_repositories
 
 LONG = "x = '" + "word " * 100 + "'\n"
@@ -37,16 +38,16 @@ def test_a_changed_threshold_measures_nothing_again(
     monkeypatch.setattr(signals, "measure", measure)
     loose = CorpusConfig(sources=(f"dir:{source}",), max_mean_line_chars=1_000)
     strict = CorpusConfig(sources=(f"dir:{source}",), max_line_chars=200, max_mean_line_chars=1_000)
-    build.run(loose, str(store / "loose"))
+    run_stage("corpus", loose, str(store / "loose"))
     assert len(measured) == 13
     with caplog.at_level(logging.INFO):
-        build.run(strict, str(store / "strict"))
+        run_stage("corpus", strict, str(store / "strict"))
     assert len(measured) == 13
     assert f"signals of 13 of 13 texts are those of {store}/loose" in caplog.text
     assert "long.py" in {row["path"] for row in rows(store / "loose", "documents")}
     removed = {row["path"]: row["reason"] for row in rows(store / "strict", "removed")}
     assert removed["long.py"] == "long_line"
-    build.run(strict, str(tmp_path / "elsewhere" / "strict"))
+    run_stage("corpus", strict, str(tmp_path / "elsewhere" / "strict"))
     assert len(measured) == 26
     for name in ("documents", "removed", "signals"):
         files = [folder / name / "part-00000.parquet" for folder in (store / "strict", tmp_path / "elsewhere/strict")]
@@ -55,19 +56,19 @@ def test_a_changed_threshold_measures_nothing_again(
 
 def test_only_what_changed_is_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = write_repositories(tmp_path / "code", 4)
-    build.run(CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out" / "first"))
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out" / "first"))
     write_files(source / "repo_2", {"new.py": "value = 1\n"})
     with caplog.at_level(logging.INFO):
-        build.run(CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out" / "second"))
+        run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out" / "second"))
     assert "signals of 12 of 13 texts" in caplog.text
 
 
 def test_signals_that_cannot_be_read_are_measured_again(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 4)
     config = CorpusConfig(sources=(f"dir:{source}",))
-    build.run(config, str(tmp_path / "out" / "first"))
+    run_stage("corpus", config, str(tmp_path / "out" / "first"))
     (tmp_path / "out/first/signals/part-00000.parquet").write_bytes(b"PAR1")
-    build.run(config, str(tmp_path / "out" / "second"))
+    run_stage("corpus", config, str(tmp_path / "out" / "second"))
     assert len(rows(tmp_path / "out/second", "signals")) == 12
 
 
@@ -152,7 +153,7 @@ def test_notebooks_are_documents_of_the_corpus(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 4)
     bad, good = "no json", notebook([code("def area(width, height):\n    return width * height\n")], **PYTHON)
     write_files(source / "repo_1", {"my notes.ipynb": good, "bad.ipynb": bad})
-    build.run(CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out"))
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out"))
     documents = {row["path"]: row for row in rows(tmp_path / "out", "documents")}
     assert documents["my notes.ipynb"]["language"] == "python"
     assert documents["my notes.ipynb"]["content"].startswith("# %%\ndef area")

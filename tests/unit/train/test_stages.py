@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from infill import config, examples, manifest, prompt, storage
 from infill.config import Preset
 from infill.errors import InputError
-from infill.train import card, dpo, history, pretrain, sft
+from infill.train import card, dpo, history, pretrain
 from tests.builders import once, run_stage, tiny_repositories, tiny_tokenizer, write_documents
 
 LOCAL = {
@@ -157,9 +157,9 @@ def test_a_tokenizer_of_another_model_is_refused(root: Path, tmp_path: Path, pre
     (base / "tokenizer.json").unlink()
     tiny_tokenizer(tmp_path / "larger", 600)
     shutil.copy(tmp_path / "larger" / "tokenizer.json", base)
-    run, data = (sft.run, "examples") if name == "sft" else (dpo.run, "pairs")
+    data = "examples" if name == "sft" else "pairs"
     with pytest.raises(InputError, match=r"embeds 512 tokens, but its tokenizer has \d+; they do not belong together"):
-        run(getattr(preset, name), str(root / data), str(base), str(tmp_path / "out"))
+        run_stage(name, getattr(preset, name), str(root / data), str(base), str(tmp_path / "out"))
 
 
 def test_a_corpus_smaller_than_a_batch_is_refused(root: Path, tmp_path: Path, preset: Preset) -> None:

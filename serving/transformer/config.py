@@ -12,6 +12,7 @@ from infill.errors import InputError
 from infill.prompt import FILES, Encoder, PromptFormat, load_encoder, load_format, why_format
 
 MAX_NEW_TOKENS: Final = 128
+TELEMETRY: Final = ("off", "metrics", "feedback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,14 @@ class TransformerConfig:
     """Tokens a day of each tenant, prompts and completions, in each replica. 0 sets no limit."""
     max_body_bytes: int = 16_000_000
     """Largest body of a request; a larger one is answered with 413."""
+    telemetry: str = "off"
+    """What becomes of suggestions: `off`, `metrics` (counted for Prometheus, without code) or `feedback` (kept too)."""
+    telemetry_events: int = 1_200
+    """Events a minute that a client may report."""
+    feedback: str = field(default="", metadata=storage.LOCATION)
+    """Folder of the feedback dataset, for `telemetry` = `feedback`: only what users agreed to, without secrets."""
+    feedback_bytes: int = 1_000_000_000
+    """Largest size of a tenant's folder of feedback; what comes when it is full is dropped and counted."""
     index_chars: int = 256_000_000
     """Characters of text that stay indexed between requests."""
     sessions: int = 256
@@ -83,6 +92,15 @@ class TransformerConfig:
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
             raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
         self._check_access()
+        self._check_telemetry()
+
+    def _check_telemetry(self) -> None:
+        if self.telemetry not in TELEMETRY:
+            raise ValueError(f"telemetry must be one of {', '.join(TELEMETRY)}, got {self.telemetry!r}")
+        if (self.telemetry == "feedback") != bool(self.feedback):
+            raise ValueError("telemetry=feedback and the folder in feedback belong together: set both or none")
+        if min(self.telemetry_events, self.feedback_bytes) < 1:
+            raise ValueError("telemetry_events and feedback_bytes must be positive")
 
     def _check_access(self) -> None:
         if bool(self.oidc_issuer) != bool(self.oidc_audience):

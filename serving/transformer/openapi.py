@@ -27,10 +27,12 @@ EVENTS: Final[Schema] = {
 }
 LINES: Final[Schema] = {"description": "The streamed answer: one object per line", "type": "string"}
 CHANGED: Final = 409
+MISSING: Final = 404
 STATUS: Final[Mapping[int, str]] = {
     400: "The request is invalid; `param` names the field",
     401: "The server asks for a key or a token, and this is none that it knows",
-    403: "The token names no tenant",
+    403: "The token names no tenant, or the server or the user does not allow it",
+    MISSING: "No such completion was answered to this tenant recently",
     408: "The request's body did not arrive in time",
     CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again",
     413: "The request's body is too large",
@@ -78,7 +80,7 @@ def of_protocols(protocols: Sequence[Protocol], packed: Fields) -> dict[str, Any
     bodies = [object_schema(each.fields) for each in protocols]
     from_ids = [object_schema({**each.fields, **packed}) for each in protocols if each.takes_ids]
     body = _content(_either([*bodies, *from_ids]))
-    statuses = [status for status in STATUS if status != CHANGED or from_ids]
+    statuses = [status for status in STATUS if status != MISSING and (status != CHANGED or from_ids)]
     return {
         "summary": "Complete at a caret: " + ", ".join(each.title for each in protocols),
         "openapi_extra": {"requestBody": {"required": True, "content": body}},
@@ -98,7 +100,7 @@ def of_page(page: Page) -> dict[str, Any]:
         route["response_class"] = Response
     if page.body is not None:
         route["openapi_extra"] = {"requestBody": {"required": True, "content": _content(object_schema(page.body))}}
-        route["responses"] |= _errors(400, 408, 413)
+        route["responses"] |= _errors(400, 408, 413, *page.errors)
     return route
 
 

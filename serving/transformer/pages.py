@@ -12,17 +12,17 @@ from fastapi import Request, Response
 
 import infill
 from serving.http import read_body
-from serving.protocol import invalid, parse_object, read_integer, read_text
-from serving.transformer.fields import Field, Fields, Schema, field, ignored, required
+from serving.protocol import parse_object
+from serving.transformer.access import Principal
+from serving.transformer.fields import Field, Fields, Schema, ignored
 from serving.transformer.service import Limits, Service
+from serving.transformer.telemetry import report
 
 OLLAMA_API: Final = "0.6.4"
 """The version of Ollama whose interface we support: the first whose `/api/show` lists capabilities."""
 TEMPLATE: Final = "{{ .Prompt }}{{ .Suffix }}"
 """A template in which clients find `.Suffix` and so see that the model can infill; our packer makes the prompts."""
-EVENTS: Final = ("view", "select", "dismiss")
 STARTED: Final = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-MAX_ID_CHARS: Final = 512
 OTHER: Final = "other"
 
 
@@ -38,6 +38,8 @@ class Page:
     method: str = "GET"
     body: Fields | None = None
     """Fields of the request's body; None where there is no body."""
+    errors: tuple[int, ...] = ()
+    """Statuses of its own errors, besides those of all pages."""
 
 
 async def _limits(service: Service, request: Request) -> Limits:
@@ -59,6 +61,7 @@ async def models(service: Service, request: Request) -> dict[str, Any]:
         "tokenizer": service.packer.tokenizer.digest,
         "strategy": service.packer.strategy,
         "context_items": service.packer.context_items,
+        "telemetry": service.telemetry.mode,
     }
     entry = {"id": name, "object": "model", "created": 0, "owned_by": "infill", "infill": details}
     entry["max_model_len"] = limits.prompt + limits.new
@@ -105,17 +108,13 @@ async def tabby_setting(service: Service, request: Request) -> dict[str, Any]:
     return {"disable_client_side_telemetry": True}
 
 
-async def tabby_event(service: Service, request: Request) -> None:
-    """Count an event of Tabby's by its type; nothing else is kept. Raises ApiError 400 for an invalid event."""
-    body = await _body(service, request)
-    kind = body.get("type")
-    if not isinstance(kind, str):
-        raise invalid("'type' must be a string", "type", "invalid_type")
-    read_text(body, "completion_id", limit=MAX_ID_CHARS)
-    read_text(body, "view_id", limit=MAX_ID_CHARS)
-    read_integer(body, "choice_index")
-    read_integer(body, "elapsed")
-    service.metrics.events.labels(kind if kind in EVENTS else OTHER).inc()
+async def event(service: Service, request: Request) -> None:
+    """Count what a client reports of a suggestion. Raises ApiError for an invalid event, or one that cannot be true."""
+    principal: Principal = request.state.principal
+    await service.telemetry.enter(principal.name or (request.client.host if request.client else ""))
+    event = report.read(await _body(service, request))
+    service.metrics.events.labels(event.kind if event.kind in report.KINDS else OTHER).inc()
+    service.telemetry.report(principal.tenant, event)
 
 
 def _ollama_model(service: Service) -> dict[str, Any]:
@@ -181,14 +180,6 @@ HEALTH: Final = _object(
     version=_object(build_date=TEXT, build_timestamp=TEXT, git_sha=TEXT, git_describe=TEXT),
 )
 DETAILS: Final = _object(family=TEXT, families=TEXTS, format=TEXT)
-EVENT: Final[Fields] = {
-    "type": required(f"{', '.join(f'`{kind}`' for kind in EVENTS)}; any other is counted as `{OTHER}`", "string"),
-    "completion_id": field("the `id` of the answer", "string", maxLength=MAX_ID_CHARS),
-    "choice_index": field("0", "integer"),
-    "view_id": field("id of one display of the suggestion", "string", maxLength=MAX_ID_CHARS),
-    "elapsed": field("elapsed milliseconds", "integer"),
-    **ignored("select_kind"),
-}
 NAMED: Final[Fields] = {"model": Field(about="ignored: there is one model", schema={}), **ignored("name", "verbose")}
 OPENAI_MODEL: Final = _object(id=TEXT, object={"const": "model"}, created=COUNT, owned_by=TEXT, max_model_len=COUNT)
 
@@ -231,11 +222,12 @@ PAGES: Final[tuple[Page, ...]] = (
     ),
     Page(
         path="/v1/events",
-        about="Tabby: a suggestion was shown, accepted or dismissed; counted in `/metrics`, nothing else is kept",
-        answer=tabby_event,
+        about="Tabby and our own clients: what became of a suggestion; see docs/how-to/telemetry.md",
+        answer=event,
         schema={},
         method="POST",
-        body=EVENT,
+        body=report.FIELDS,
+        errors=(404, 429),
     ),
     Page(
         path="/api/tags",

@@ -50,6 +50,9 @@ FIELDS: Final[Fields] = {
         "string",
         maxLength=MAX_NAME_CHARS,
     ),
+    "language": field(
+        "the file's language for metrics, as `python`; by default its path tells it", "string", maxLength=MAX_NAME_CHARS
+    ),
     "user": field("used as `session` where that is absent", "string", maxLength=MAX_NAME_CHARS),
     **SAMPLING,
     **MODEL,
@@ -76,6 +79,8 @@ class CompletionRequest:
     """Paths of files that were recently opened or edited, latest first."""
     session: str
     """Name of the editor session, whose prompts share the KV cache; empty when the client sends none."""
+    language: str = ""
+    """The file's language, if the client names it; empty takes the path's."""
     project: str = ""
     """Name of the project, whose index is kept; empty identifies the project by its paths."""
     sampling: Sampling
@@ -104,6 +109,7 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
         request,
         ids=ids,
         tokenizer=read_text(body, "tokenizer", limit=MAX_NAME_CHARS),
+        language=read_text(body, "language", limit=MAX_NAME_CHARS),
         session=request.session or read_text(body, "user", limit=MAX_NAME_CHARS),
         sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
         warnings=tuple(unknown_fields(body, FIELDS)),

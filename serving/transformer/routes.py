@@ -84,16 +84,17 @@ async def begin(
     protocol, completion = await _read(body, protocols, limits.new)
     service.metrics.protocols.labels(protocol.name).inc()
     started = time.monotonic()
-    try:
-        scoped = _scoped(completion, request, principal)
-        answer, first = await _ask(service, request, scoped, limits, headers, rid, principal)
-    except RefusedError:
-        current = await service.limits(headers, again=True)
-        if current == limits:
-            raise
-        protocol, completion = await _read(body, protocols, current.new)
-        scoped = _scoped(completion, request, principal)
-        answer, first = await _ask(service, request, scoped, current, headers, rid, principal)
+    with service.telemetry.observing(completion):
+        try:
+            scoped = _scoped(completion, request, principal)
+            answer, first = await _ask(service, request, scoped, limits, headers, rid, principal)
+        except RefusedError:
+            current = await service.limits(headers, again=True)
+            if current == limits:
+                raise
+            protocol, completion = await _read(body, protocols, current.new)
+            scoped = _scoped(completion, request, principal)
+            answer, first = await _ask(service, request, scoped, current, headers, rid, principal)
     service.metrics.first.observe(time.monotonic() - started)
     return protocol, answer, first
 
@@ -155,9 +156,10 @@ async def collect(service: Service, protocol: Protocol, answer: Answer, first: D
     """Return the whole answer as one object. Raises ApiError."""
     outcome = Outcome()
     outcome.add(first)
-    async with aclosing(answer.deltas):
-        async for delta in answer.deltas:
-            outcome.add(delta)
+    with service.telemetry.observing(answer.request):
+        async with aclosing(answer.deltas):
+            async for delta in answer.deltas:
+                outcome.add(delta)
     return protocol.whole(answer, await _ended(service, answer, outcome))
 
 
@@ -166,12 +168,13 @@ async def events(service: Service, protocol: Protocol, answer: Answer, first: De
     outcome = Outcome()
     try:
         outcome.add(first)
-        if (piece := protocol.piece(answer, first, first=True)) is not None:
-            yield protocol.frame(piece)
-        async for delta in answer.deltas:
-            outcome.add(delta)
-            if (piece := protocol.piece(answer, delta, first=False)) is not None:
+        with service.telemetry.observing(answer.request):
+            if (piece := protocol.piece(answer, first, first=True)) is not None:
                 yield protocol.frame(piece)
+            async for delta in answer.deltas:
+                outcome.add(delta)
+                if (piece := protocol.piece(answer, delta, first=False)) is not None:
+                    yield protocol.frame(piece)
         await _ended(service, answer, outcome)
         for last in protocol.last(answer, outcome):
             yield protocol.frame(last)
@@ -190,6 +193,7 @@ async def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
     outcome.ended = time.monotonic()
     outcome.text = clean(outcome.text)
     service.metrics.observe_usage(outcome.counts(answer))
+    service.telemetry.answered(answer, outcome)
     await _charge(service, answer, outcome)
     return outcome
 
@@ -249,6 +253,7 @@ def create_router(service: Service) -> APIRouter:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
         await service.upstream.close()
+        await asyncio.to_thread(service.telemetry.close)
 
     router = APIRouter(lifespan=lifespan)
     add_page(router)
@@ -271,7 +276,7 @@ def _shower(service: Service, page: Page) -> Handler:
     async def show(request: Request) -> Response:
         rid = request_id(request)
         try:
-            await service.access.identify(request)
+            request.state.principal = await service.access.identify(request)
             answer = await page.answer(service, request)
         except ClientDisconnect:
             return Response(status_code=499)

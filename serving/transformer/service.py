@@ -13,6 +13,7 @@ from serving.http import REQUEST_ID, forwarded
 from serving.transformer.access import Access
 from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.telemetry.telemetry import Telemetry
 from serving.transformer.tokenizer import tokenizer_of
 from serving.transformer.upstream import Headers, Upstream
 
@@ -68,6 +69,7 @@ class Service:
     max_new_tokens: int
     metrics: Metrics
     access: Access
+    telemetry: Telemetry
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
 
@@ -113,5 +115,6 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         max_new_tokens=prepared.max_new_tokens,
         metrics=Metrics(registry),
         access=Access(config),
+        telemetry=Telemetry(config, prepared.fmt.hash, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )

@@ -10,6 +10,7 @@ from infill.context.packing import Packed, pack
 from infill.editor.documents import Caret
 from infill.editor.project import Project
 from infill.editor.remote import Model, Remote, StaleError
+from infill.file_kinds import language_of
 from infill.prompt import ContextItem, FimRequest, item_texts
 from infill.text import first_line, split_lines
 
@@ -28,6 +29,10 @@ class Completion:
     """The caret that it completes."""
     packed: Packed | None = None
     model: Model | None = None
+    id: str = ""
+    """The server's name of it."""
+    typed: str = ""
+    """Its beginning, which the user has typed since."""
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of `packing` here, of the `server`'s answer, and within that until the `first_token`."""
 
@@ -43,7 +48,7 @@ class Completion:
         if not same or len(typed) == len(caret.prefix) > 0 or not self.text.startswith(typed):
             return None
         rest = self.text[len(typed) :]
-        return replace(self, text=rest, caret=caret) if rest.strip() else None
+        return replace(self, text=rest, caret=caret, typed=self.typed + typed) if rest.strip() else None
 
     def provenance(self) -> dict[str, Any]:
         """Return the origin of the prompt's parts, the reasons, and the times, without any text of the prompt.
@@ -109,7 +114,13 @@ class Completer:
         stop = () if may_have_lines(caret) else ("\n",)
         asked = time.monotonic()
         try:
-            answer = await self.remote.complete(model, packed.prompt.ids, max_tokens=self.max_tokens, stop=stop)
+            answer = await self.remote.complete(
+                model,
+                packed.prompt.ids,
+                max_tokens=self.max_tokens,
+                stop=stop,
+                language=language_of(caret.place.path) or "",
+            )
         except StaleError:
             self.remote.forget(model)
             raise
@@ -118,7 +129,9 @@ class Completer:
             "server": _milliseconds(time.monotonic() - asked),
             **({} if answer.first_token_ms is None else {"first_token": answer.first_token_ms}),
         }
-        completion = self.answered = Completion(fitted(answer.text, caret), caret, packed, model, timing)
+        completion = self.answered = Completion(
+            fitted(answer.text, caret), caret, packed, model, id=answer.id, timing_ms=timing
+        )
         return completion if completion.text.strip() else None
 
 

@@ -53,6 +53,8 @@ class Model:
     max_new_tokens: int
     strategy: str
     context_items: int
+    telemetry: str = "off"
+    """What the operator allows: `off`, `metrics` or `feedback`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Answer:
 
     text: str
     finish_reason: str | None
+    id: str = ""
     first_token_ms: float | None = None
     """Milliseconds until the predictor's first token, if the server reports them."""
 
@@ -116,9 +119,26 @@ class Remote:
             fmt = PromptFormat.from_json(value["prompt_format"])
         except Exception as error:  # the tokenizers package raises bare Exception
             raise ServiceError(f"the tokenizer of {self.url} cannot be used: {error}") from error
-        return Model(name=name, tokenizer=digest, fmt=fmt, encoder=encoder, strategy=strategy, **numbers)
+        telemetry = str(limits.get("telemetry", "off"))
+        return Model(
+            name=name, tokenizer=digest, fmt=fmt, encoder=encoder, strategy=strategy, telemetry=telemetry, **numbers
+        )
 
-    async def complete(self, model: Model, ids: list[int], *, max_tokens: int, stop: tuple[str, ...] = ()) -> Answer:
+    async def report(self, report: dict[str, Any]) -> bool:
+        """Report what became of a suggestion; return whether the server took it.
+
+        A failure is not told: it must neither stop completions nor cost anything at the next keystroke.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._send("POST", "/v1/events", report, self._timeout_s)
+        except (TimeoutError, httpx.HTTPError):
+            return False
+        return response.status_code == httpx.codes.OK
+
+    async def complete(
+        self, model: Model, ids: list[int], *, max_tokens: int, stop: tuple[str, ...] = (), language: str = ""
+    ) -> Answer:
         """Return the completion of a packed prompt. Raises ServiceError.
 
         Cancelling it closes the connection, which ends the generation.
@@ -129,6 +149,7 @@ class Remote:
             "max_tokens": min(max_tokens, model.max_new_tokens),
             "temperature": 0.0,
             "stop": list(stop) or None,
+            "language": language or None,
         }
         value = await self._ask("POST", "/v1/completions", self._timeout_s, body)
         try:
@@ -139,7 +160,12 @@ class Remote:
             first = value.get("infill", {}).get("timing_ms", {}).get("first_token")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ServiceError(f"{self.url} does not answer like an Infill server: {error!r}") from error
-        return Answer(text=text, finish_reason=reason, first_token_ms=first if isinstance(first, int | float) else None)
+        return Answer(
+            text=text,
+            finish_reason=reason,
+            id=str(value.get("id") or ""),
+            first_token_ms=first if isinstance(first, int | float) else None,
+        )
 
     async def _ask(self, method: str, path: str, timeout_s: float, body: Any = None) -> Any:
         """Return the JSON that the server answers with. Raises ServiceError."""

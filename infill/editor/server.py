@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +19,11 @@ from infill import __version__, entry
 from infill.api_key import api_key
 from infill.editor import settings
 from infill.editor.completer import Completer, Completion
-from infill.editor.documents import Caret, Documents, caret_at, place_of, units
+from infill.editor.documents import Caret, Documents, caret_at, offset_at, place_of, units
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
-from infill.editor.settings import Settings
+from infill.editor.settings import Consent, Settings
+from infill.editor.telemetry import Outbox, Telemetry
 from infill.editor.watch import Watcher
 from infill.errors import InfillError
 from infill.text import first_line
@@ -68,6 +69,8 @@ class Editor:
         self.reported = False
         """Whether the user has been told that there are no completions."""
         self.shown = self.accepted = self.rejected = 0
+        self.outbox = Outbox(self._post)
+        self.telemetry = Telemetry(self.outbox.put, self._later, self.consent)
         self.latency_ms = 0.0
         """Milliseconds of the last completion, including the pause in typing."""
 
@@ -246,6 +249,36 @@ class Editor:
                 self.begun.add(token)
                 self.server.work_done_progress.begin(token, types.WorkDoneProgressBegin(title=title, cancellable=False))
 
+    # Telemetry
+
+    def consent(self) -> Consent:
+        """Return what user and operator agree to; nothing for another server than the one that the user named."""
+        model = self.completer.remote.known if self.completer else None
+        if model is None or self.settings.origin != self.key_origin:
+            return "off"
+        both = {self.settings.telemetry, model.telemetry}
+        if both == {"feedback"}:
+            return "feedback"
+        return "metrics" if both <= {"metrics", "feedback"} else "off"
+
+    async def _post(self, report: dict[str, Any]) -> bool:
+        return self.completer is not None and await self.completer.remote.report(report)
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        if self.loop is not None:
+            self.loop.call_later(seconds, action)
+
+    def changed(self, uri: str, changes: Sequence[types.TextDocumentContentChangeEvent]) -> None:
+        """Tell the telemetry of a change of a document."""
+        parts = [each.text for each in changes if isinstance(each, types.TextDocumentContentChangePartial)]
+        self.telemetry.changed(uri, self.documents.text(uri), tuple(parts))
+
+    def offer(self, uri: str, completion: Completion, place: types.Range, lead: str = "") -> None:
+        """Tell the telemetry of a suggestion that is handed to the editor, which inserts it at `place`."""
+        text, encoding = self.documents.text(uri), str(self.documents.position_encoding)
+        start, end = (offset_at(text, each, encoding) for each in (place.start, place.end))
+        self.telemetry.offered(uri, completion, text, (start, end), lead)
+
     # Completions
 
     async def complete(self, uri: str, caret: Callable[[], Caret | None], *, waits: bool) -> Completion | None:
@@ -354,6 +387,7 @@ class Editor:
             "shown": self.shown,
             "accepted": self.accepted,
             "rejected": self.rejected,
+            "telemetry": {"consent": self.consent(), "sent": self.outbox.sent, "dropped": self.outbox.dropped},
             "last": self.last_completion(),
         }
 
@@ -420,12 +454,14 @@ def create(given: Settings, key: str) -> Server:
         return editor.status()
 
     @server.command(ACCEPTED)
-    def accepted() -> None:
+    def accepted(identifier: str | None = None) -> None:
         editor.accepted += 1
+        editor.telemetry.accepted(identifier or "")
 
     @server.feature(REJECTED)
     def rejected(_: Any) -> None:
         editor.rejected += 1
+        editor.telemetry.rejected()
 
     @server.feature(LAST_COMPLETION)
     def last_completion(_: Any) -> dict[str, Any] | None:
@@ -455,6 +491,7 @@ def _add_files(server: Server, editor: Editor) -> None:
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
     def changed(params: types.DidChangeTextDocumentParams) -> None:
         editor.show(params.text_document.uri)
+        editor.changed(params.text_document.uri, params.content_changes)
 
     @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
     def saved(params: types.DidSaveTextDocumentParams) -> None:
@@ -483,11 +520,9 @@ def _add_completions(server: Server, editor: Editor) -> None:
         completion = await editor.complete(uri, caret, waits=waits)
         if completion is None:
             return None
-        item = types.InlineCompletionItem(
-            insert_text=(selected.text if selected else "") + completion.text,
-            range=selected.range if selected else types.Range(position, position),
-            command=types.Command(title="Infill: accepted", command=ACCEPTED),
-        )
+        lead, place = (selected.text, selected.range) if selected else ("", types.Range(position, position))
+        item = types.InlineCompletionItem(insert_text=lead + completion.text, range=place, command=_told(completion))
+        editor.offer(uri, completion, place, lead)
         return types.InlineCompletionList([item])
 
     @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=TRIGGERS))
@@ -499,6 +534,8 @@ def _add_completions(server: Server, editor: Editor) -> None:
         invoked = params.context is None or params.context.trigger_kind == types.CompletionTriggerKind.Invoked
         completion = await editor.complete(uri, lambda: editor.caret(uri, position), waits=not invoked)
         items = [] if completion is None else [_item(completion, position, str(editor.documents.position_encoding))]
+        if completion is not None:
+            editor.offer(uri, completion, types.Range(position, position))
         return types.CompletionList(is_incomplete=True, items=items)
 
 
@@ -517,8 +554,13 @@ def _item(completion: Completion, position: types.Position, encoding: str) -> ty
         filter_text=text,
         insert_text_format=types.InsertTextFormat.PlainText,
         text_edit=types.TextEdit(range=types.Range(start, position), new_text=text),
-        command=types.Command(title="Infill: accepted", command=ACCEPTED),
+        command=_told(completion),
     )
+
+
+def _told(completion: Completion) -> types.Command:
+    """Return the command by which the editor tells that a completion was accepted."""
+    return types.Command(title="Infill: accepted", command=ACCEPTED, arguments=[completion.id])
 
 
 def _word(prefix: str) -> str:

@@ -12,6 +12,7 @@ from infill.api_key import KEY_VARIABLE
 from infill.errors import InputError
 
 Fallback = Literal["auto", "always", "never"]
+Consent = Literal["off", "metrics", "feedback"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "INFILL_URL"
@@ -42,6 +43,9 @@ class Settings:
     """Tokens of a completion, at most the server's limit."""
     fallback: Fallback = "auto"
     """Whether to answer textDocument/completion; `auto` means if the editor has no inline completion."""
+    telemetry: Consent = "off"
+    """What the server may be told of suggestions: `off`: nothing; `metrics`: how much of them is accepted and stays,
+    without code; `feedback`: for a data set also the code around them and what you made of them."""
 
     def __post_init__(self) -> None:
         _require_url(self.url)
@@ -50,6 +54,8 @@ class Settings:
                 raise InputError(f"{name} must be between {low} and {high}, got {getattr(self, name)}")
         if self.fallback not in get_args(Fallback):
             raise InputError(f"fallback must be auto, always or never, got {self.fallback!r}")
+        if self.telemetry not in get_args(Consent):
+            raise InputError(f"telemetry must be off, metrics or feedback, got {self.telemetry!r}")
 
     @property
     def origin(self) -> tuple[str, str]:

@@ -23,6 +23,9 @@ FILE_BYTES: Final = 4_000_000
 FLUSH_S: Final = 15.0
 NOBODY: Final = "_"
 """The folder where there are no tenants; no tenant can have this name."""
+LEAST: Final = 6
+"""Characters of a value that, found in one part of a row, is replaced in all others."""
+REDACTED: Final = "REDACTED"
 SECRET, BUSY, FULL, FAILED = "secret", "busy", "full", "failed"
 
 Row = Mapping[str, Any]
@@ -45,23 +48,36 @@ def redaction() -> Redact:
             "'infill[stages]'"
         ) from error
 
-    def plain(text: str, language: str) -> str:
-        return privacy.redact(text, language).text
-
     def redact(row: Row) -> Row | None:
         """Return a row without secrets and personal data; None if the suggestion itself holds or touches one."""
         prefix, suffix, language = row["prefix"], row["suffix"], row["language"]
+        parts = [(row["path"], ""), (prefix, language), (suffix, language)]
+        parts += [(item["text"], language_at(item["path"])) for item in row["context"]]
+        known = {text[span.start : span.end] for text, of in parts for span in privacy.find(text, of)}
+        known = {value for value in known if len(value) >= LEAST}
         for text in {row["shown"], row["final"] or ""}:
             start, end = len(prefix), len(prefix) + len(text)
-            if any(span.start < end and span.end > start for span in privacy.find(prefix + text + suffix, language)):
+            spans = privacy.find(prefix + text + suffix, language)
+            if any(span.start < end and span.end > start for span in spans) or any(value in text for value in known):
                 return None
-        context = [{**item, "text": plain(item["text"], language_at(item["path"]))} for item in row["context"]]
+
+        def plain(text: str, language: str) -> str:
+            """Return a text redacted, also of what is a secret only by where else in the row it stands."""
+            text = privacy.redact(text, language).text
+            for value in known:
+                text = text.replace(value, REDACTED)
+            return text
+
+        context = [
+            {**item, "path": plain(item["path"], ""), "text": plain(item["text"], language_at(item["path"]))}
+            for item in row["context"]
+        ]
         return {
             **row,
             "path": plain(row["path"], ""),
             "prefix": plain(prefix, language),
             "suffix": plain(suffix, language),
-            "context": [{**item, "path": plain(item["path"], "")} for item in context],
+            "context": context,
         }
 
     return redact

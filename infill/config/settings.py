@@ -398,6 +398,8 @@ class PreferencesConfig:
     """`rules`, or the base URL of an OpenAI-compatible server (its key in INFILL_JUDGE_API_KEY)."""
     judge_model: str = ""
     """Name of the judging model at that URL."""
+    feedback: str = field(default="", metadata=LOCATION)
+    """Folder of a feedback dataset, which gives pairs of what users kept and what they were shown; empty: none."""
     min_margin: float = 0.1
     """Minimum difference between the judge's scores (0 to 1) of the two completions of a pair."""
     max_prompt_tokens: int = 1_024

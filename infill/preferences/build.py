@@ -18,6 +18,7 @@ from infill.config import PreferencesConfig
 from infill.errors import InputError, ServiceError
 from infill.evaluate.generation import ENGINE, Generator
 from infill.examples import CONTEXT, read_holes
+from infill.preferences import feedback as users
 from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
 from infill.preferences.llm import KEY, LlmJudge
@@ -45,20 +46,27 @@ SCHEMA: Final = pa.schema(
 """One row per pair; `id` is the hole's id and the pair's kind."""
 
 
+def external(config: PreferencesConfig) -> dict[str, str]:
+    """Return the digest of the feedback dataset, which the stage reads besides its inputs."""
+    return users.digests(config.feedback)
+
+
 def run(config: PreferencesConfig, examples: str, model: str, output: str) -> dict[str, float]:
     """Write `pairs.parquet` and `report.json`; return the numbers of holes, samples, and pairs by kind.
 
     Raises InputError when there are no train holes, ServiceError when an LLM judge is unreachable or its answers are
     unusable.
     """
-    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model)}
+    inputs = {"examples": manifest.digest_of(examples), "model": manifest.digest_of(model), **external(config)}
     scratch = storage.join(output, manifest.SCRATCH, manifest.key(STAGE, VERSION, config, inputs))
 
     def body() -> Mapping[str, float]:
         holes = read_holes(examples, "train", config.holes).to_pylist()
         if not holes:
             raise InputError(f"{examples} has no train holes to sample for; run the examples stage on a larger corpus")
-        return _finish(config, holes, _chunks(config, holes, model, scratch), output)
+        told = users.read(config.feedback)
+        holes += told.holes
+        return _finish(config, holes, _chunks(config, holes, model, scratch), told, output)
 
     return manifest.once(stage=STAGE, version=VERSION, config=config, inputs=inputs, output=output, body=body)
 
@@ -131,13 +139,19 @@ def _row(hole: Mapping[str, Any], pair: Pair, judge: str) -> dict[str, Any]:
 
 
 def _finish(
-    config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], folders: Sequence[str], output: str
+    config: PreferencesConfig,
+    holes: Sequence[Mapping[str, Any]],
+    folders: Sequence[str],
+    told: users.Feedback,
+    output: str,
 ) -> dict[str, float]:
-    """Join the chunks, write the report and return the stage's metrics."""
+    """Join the chunks and the users' pairs, write the report and return the stage's metrics."""
     counts: Counter[str] = Counter()
     for folder in folders:
         counts.update(storage.read_json(storage.join(folder, "counts.json")))
     table = pa.concat_tables([storage.read_table(storage.join(folder, "pairs.parquet")) for folder in folders])
+    pairs_of_users = [_row(hole, pair, users.JUDGE) for hole, pair in told.pairs]
+    table = pa.concat_tables([table, pa.Table.from_pylist(pairs_of_users, SCHEMA)])
     if not table.num_rows:  # the model wrote every middle correctly; it can only learn to stop there
         table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
     storage.write_table(storage.join(output, "pairs.parquet"), table)
@@ -149,6 +163,7 @@ def _finish(
         "judge": config.judge,
         "engine": ENGINE,
         "counts": counts,
+        **({"feedback": told.counts} if config.feedback else {}),
     }
     storage.write_json(storage.join(output, "report.json"), report)
     return {

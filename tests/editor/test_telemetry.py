@@ -155,7 +155,7 @@ def test_what_is_left_is_told_three_times() -> None:
     desk.change(desk.text.replace("first(x)\nz = third!(y)", ""))
     desk.wait(90)
     told = [(each["after_s"], each["kept_chars"]) for each in desk.told("persist")]
-    assert told == [(15, len(TEXT)), (30, len(TEXT) - 5), (120, 0)]
+    assert told == [(15, len(TEXT)), (30, len(TEXT) - 6), (120, 0)]
     assert desk.told("feedback") == []
 
 

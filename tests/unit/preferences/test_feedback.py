@@ -1,0 +1,79 @@
+"""Pairs and holes of what users made of suggestions."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from infill import feedback
+from infill.preferences import build
+from infill.preferences.feedback import digests, learn, read
+
+ROW: dict[str, Any] = {
+    "version": 1,
+    "id": "1",
+    "date": "2026-11-26",
+    "model": "infill",
+    "prompt_format": "x",
+    "strategy": "infill",
+    "language": "python",
+    "path": "a.py",
+    "prefix": "x = ",
+    "suffix": "\n",
+    "context": [{"path": "b.py", "text": "b", "first_line": 1, "last_line": 1, "score": 1, "strategy": "infill"}],
+    "shown": "area(width)",
+    "outcome": "accepted",
+    "accepted_chars": 11,
+    "finished": True,
+    "final": "area(width)",
+}
+
+CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[str]]] = {
+    "stayed": ([{}], [], ["area(width)"]),
+    "stayed, with other white space": ([{"final": "area(width) "}], [], ["area(width)"]),
+    "stayed, as far as is known": ([{"final": None}], [], ["area(width)"]),
+    "edited": ([{"final": "area(2)"}], [("edited", "area(2)", "area(width)")], []),
+    "accepted in part": ([{"final": None, "accepted_chars": 4}], [("edited", "area", "area(width)")], []),
+    "deleted": ([{"final": " "}], [], []),
+    "replaced": ([{"outcome": "rejected", "final": "1"}], [("typed", "1", "area(width)")], []),
+    "rejected, and nothing known": ([{"outcome": "rejected", "final": None}], [], []),
+    "rejected, and typed by hand": ([{"outcome": "rejected"}], [], []),
+    "another one accepted at the same place": (
+        [
+            {"outcome": "rejected", "shown": "1", "final": None},
+            {},
+            {"outcome": "rejected", "shown": "1", "final": None},
+        ],
+        [("accepted", "area(width)", "1")],
+        ["area(width)"],
+    ),
+    "another one accepted elsewhere": (
+        [{"outcome": "rejected", "shown": "1", "final": None, "path": "c.py"}, {}],
+        [],
+        ["area(width)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_users_kept_is_better_than_what_they_were_shown(case: str) -> None:
+    rows, pairs, middles = CASES[case]
+    told = learn([{**ROW, **row} for row in rows])
+    assert [(pair.kind, pair.chosen, pair.rejected) for _, pair in told.pairs] == pairs
+    assert [hole["middle"] for hole in told.holes] == middles
+    assert told.counts["rows"] == len(rows)
+
+
+def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "feed back" / "team-a"
+    folder.mkdir(parents=True)
+    before = digests(str(tmp_path))
+    (folder / "1.jsonl").write_bytes(feedback.line({**ROW, "final": "area(2)"}) + b"{broken\n")
+    assert digests(str(tmp_path)) != before
+    told = read(str(tmp_path))
+    rows = [build._row(hole, pair, "user") for hole, pair in told.pairs]
+    assert pa.Table.from_pylist(rows, build.SCHEMA).num_rows == 1
+    assert rows[0]["context"][0]["score"] == 1.0
+    assert read("").pairs == []
+    assert digests("") == {}

@@ -481,8 +481,9 @@ Neovim 0.12, in init.lua:
 
 VS Code, Emacs, JetBrains, Zed: docs/editors.
 
-The editor can change these settings at run time: url, enabled, languages, debounceMs, timeoutMs, maxTokens and
-fallback, in initializationOptions or in its section "infill". {key} is sent only to the server named at the start.
+The editor can change these settings at run time: url, enabled, languages, debounceMs, timeoutMs, maxTokens,
+fallback and telemetry (off unless you set it), in initializationOptions or in its section "infill". {key} and
+telemetry are sent only to the server named at the start.
 To install only this command, without the training stack: pip install 'infill[lsp]'
 """
 

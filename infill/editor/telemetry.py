@@ -14,7 +14,7 @@ from typing import Any, Final
 from infill.editor.completer import Completion
 from infill.editor.persistence import Span, difference, follow, similarity
 from infill.editor.settings import Consent
-from infill.feedback import ITEM, lines_of, plain
+from infill.feedback.rows import ITEM, lines_of, plain
 from infill.file_kinds import language_of
 from infill.text import first_line
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from infill import feedback
-from infill.feedback import ACCEPTED, ITEM
+from infill.feedback import dataset
+from infill.feedback.rows import ACCEPTED, ITEM
 from infill.metrics import edit_similarity
 from infill.preferences.pairs import Pair
 
@@ -93,9 +93,9 @@ def _hole(row: Row) -> dict[str, Any]:
 
 def read(folder: str) -> Feedback:
     """Return what the dataset in `folder` gives; nothing for an empty name. Raises InputError for a missing dataset."""
-    return learn(feedback.read(folder)) if folder else Feedback()
+    return learn(dataset.read(folder)) if folder else Feedback()
 
 
 def digests(folder: str) -> dict[str, str]:
     """Return what the stage reads besides its inputs, for its key."""
-    return {"feedback": feedback.digest(folder)} if folder else {}
+    return {"feedback": dataset.digest(folder)} if folder else {}

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill import feedback, metrics
+from infill import metrics
 from infill.context.packing import Packed
 from infill.editor.completer import Completion
 from infill.editor.documents import Caret, Place
 from infill.editor.persistence import Span, difference, follow, similarity
 from infill.editor.settings import Consent
 from infill.editor.telemetry import Telemetry
+from infill.feedback import dataset
 from infill.prompt import ContextItem, Prompt
 from tests.editor.conftest import Backend, editing
 from tests.properties import examples
@@ -247,7 +248,7 @@ def test_the_server_takes_what_the_editor_reports(model: Path, tmp_path: Path) -
         assert [answer.status_code for answer in answers] == [200] * len(desk.reports)
         assert {each["type"] for each in desk.reports} == {"view", "select", "persist", "type", "feedback"}
         service.telemetry.close()
-    (row,) = feedback.read(str(tmp_path))
+    (row,) = dataset.read(str(tmp_path))
     assert (row["shown"], row["final"], row["path"]) == (TEXT, TEXT, "a.py")
 
 

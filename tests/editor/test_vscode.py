@@ -43,6 +43,7 @@ def test_the_settings_are_those_of_the_language_server_with_its_defaults_and_bou
 def test_a_folder_that_is_opened_can_name_neither_the_program_nor_the_server() -> None:
     properties = _properties()
     assert {properties[name]["scope"] for name in ("infill.path", "infill.url")} == {"machine"}
+    assert properties["infill.telemetry"]["scope"] == "application"
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from infill import feedback
 from infill.errors import InputError
+from infill.feedback import dataset
 from serving.predictor.engine import Engine
 from serving.transformer import keys
 from serving.transformer.config import TransformerConfig
@@ -264,7 +264,7 @@ def test_feedback_is_kept_without_secrets(keeping: Client, tmp_path: Path) -> No
     assert keeping.report("feedback", refused, **{**CARET, **secret}).status_code == 200
     keeping.service.telemetry.close()
     (file,) = (tmp_path / "feed back" / "_").iterdir()
-    rows = list(feedback.read(str(tmp_path / "feed back")))
+    rows = list(dataset.read(str(tmp_path / "feed back")))
     assert [(row["outcome"], row["final"]) for row in rows] == [("accepted", told["final"]), ("rejected", None)]
     assert PASSWORD.encode() not in file.read_bytes()
     assert b"jane.roe" not in file.read_bytes()
@@ -351,12 +351,12 @@ def test_a_row_that_cannot_be_read_costs_itself(keeping: Client, tmp_path: Path)
     row = json.loads(good)
     bad = [b"{", b"5", b"{}", *(json.dumps({**row, name: 7}).encode() for name in row if name != "version")]
     file.write_bytes(b"\n".join([*bad, good]))
-    assert [each["final"] for each in feedback.read(str(tmp_path))] == ["1", "1"]  # accepted_chars may be 7
+    assert [each["final"] for each in dataset.read(str(tmp_path))] == ["1", "1"]  # accepted_chars may be 7
     with pytest.raises(InputError, match="holds no feedback"):
-        list(feedback.read(str(tmp_path / "nothing")))
+        list(dataset.read(str(tmp_path / "nothing")))
     file.write_bytes(json.dumps({**row, "version": 2}).encode())
     with pytest.raises(InputError, match="version 2"):
-        list(feedback.read(str(tmp_path)))
+        list(dataset.read(str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,14 @@ spec:
           - --tenant_tokens={{ int64 .tokensPerDay }}
           {{- end }}
           {{- end }}
+          {{- with $values.transformer.telemetry }}
+          {{- if ne .mode "off" }}
+          - --telemetry={{ .mode }}
+          {{- end }}
+          {{- if eq .mode "feedback" }}
+          - {{ required "transformer.telemetry.feedback: name the folder of the feedback dataset" .feedback | printf "--feedback=%s" | quote }}
+          {{- end }}
+          {{- end }}
           {{- with $values.transformer.args }}
           {{- toYaml . | nindent 10 }}
           {{- end }}

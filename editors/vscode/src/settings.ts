@@ -2,7 +2,7 @@
 
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { type TextDocument, workspace } from "vscode";
+import { env, type TextDocument, workspace } from "vscode";
 
 export const SECTION = "infill";
 
@@ -28,6 +28,7 @@ export function forServer(): Record<string, unknown> {
   const names = ["debounceMs", "maxTokens", "timeoutMs"];
   return {
     url: serverUrl(),
+    telemetry: env.isTelemetryEnabled ? setting("telemetry", "off") : "off",
     ...Object.fromEntries(names.map((name) => [name, setting<unknown>(name, null)])),
   };
 }

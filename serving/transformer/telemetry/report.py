@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill.feedback import ITEM, OUTCOMES, is_item, plain
+from infill.feedback.rows import ITEM, OUTCOMES, is_item, plain
 from serving.protocol import invalid, read_flag, read_integer, read_list, read_text
 from serving.transformer.fields import MAX_NAME_CHARS, MAX_PATH_CHARS, Field, Fields, field, required
 from serving.transformer.request import one_path

@@ -14,7 +14,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
-from infill.feedback import ACCEPTED, OUTCOMES, plain
+from infill.feedback.rows import ACCEPTED, OUTCOMES, plain
 from infill.text import first_line
 from serving.protocol import ApiError
 from serving.transformer.answer import Answer, Outcome

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from infill import feedback, storage
+from infill import storage
 from infill.errors import InfillError, InputError
+from infill.feedback import rows
 from serving.transformer.telemetry.counts import Counts, language_at
 
 log = logging.getLogger("kserve.infill")
@@ -149,7 +150,7 @@ class Writer:
             self._drop(SECRET)
             return
         file = self._files.setdefault(tenant or NOBODY, _File(time.monotonic()))
-        file.lines.append(feedback.line(redacted))
+        file.lines.append(rows.line(redacted))
 
     def _flush(self, *, everything: bool = False) -> None:
         now = time.monotonic()
@@ -161,17 +162,17 @@ class Writer:
 
     def _write(self, tenant: str, file: _File) -> None:
         """Write a file. The rows of one that cannot be written, or for which there is no room, are dropped."""
-        rows, data = len(file.lines), b"".join(file.lines)
+        count, data = len(file.lines), b"".join(file.lines)
         folder = storage.join(self._folder, tenant)
-        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{uuid.uuid4().hex[:12]}{feedback.ENDING}"
+        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{uuid.uuid4().hex[:12]}{rows.ENDING}"
         try:
             if sum(storage.sizes(folder).values()) + len(data) > self._max_bytes:
-                log.error("%s holds as much feedback as it may: %d rows are dropped", folder, rows)
-                self._drop(FULL, rows)
+                log.error("%s holds as much feedback as it may: %d rows are dropped", folder, count)
+                self._drop(FULL, count)
                 return
             storage.write_bytes(storage.join(folder, name), data)
         except (InfillError, OSError) as error:
-            log.error("feedback cannot be written, %d rows are dropped: %s", rows, error)
-            self._drop(FAILED, rows)
+            log.error("feedback cannot be written, %d rows are dropped: %s", count, error)
+            self._drop(FAILED, count)
         else:
-            self._counts.rows.inc(rows)
+            self._counts.rows.inc(count)

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from infill import feedback
+from infill.feedback import rows as row_format
 from infill.preferences import build
 from infill.preferences.feedback import digests, learn, read
 
@@ -69,7 +69,7 @@ def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
     folder = tmp_path / "feed back" / "team-a"
     folder.mkdir(parents=True)
     before = digests(str(tmp_path))
-    (folder / "1.jsonl").write_bytes(feedback.line({**ROW, "final": "area(2)"}) + b"{broken\n")
+    (folder / "1.jsonl").write_bytes(row_format.line({**ROW, "final": "area(2)"}) + b"{broken\n")
     assert digests(str(tmp_path)) != before
     told = read(str(tmp_path))
     rows = [build._row(hole, pair, "user") for hole, pair in told.pairs]

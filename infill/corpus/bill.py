@@ -62,7 +62,7 @@ def _repository(name: str, entry: Mapping[str, Any]) -> Any:
     from cyclonedx.model.component import Component, ComponentType
 
     facts = [(name, str(entry[name])) for name in ("documents", "bytes") if name in entry]
-    facts += [(kind, _shown(value)) for kind, column in _LISTS.items() for value in entry[column]]
+    facts += [(kind, value) for kind, column in _LISTS.items() for value in entry[column]]
     commits = entry["commits"]
     return Component(
         name=name,
@@ -72,12 +72,6 @@ def _repository(name: str, entry: Mapping[str, Any]) -> Any:
         licenses=_licences(entry["licences"]),
         properties=_properties(facts),
     )
-
-
-def _shown(value: str) -> str:
-    """Return the last part of a local path after a source's kind, since paths are private; anything else unchanged."""
-    kind, colon, place = value.partition(":")
-    return f"{kind}:{place.rstrip('/').rpartition('/')[2]}" if colon and place.startswith("/") else value
 
 
 _LISTS: Final = {"licence": "licences", "split": "splits", "source": "sources", "commit": "commits"}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from infill.corpus import records
+from infill.corpus import records, sources
 from infill.errors import InputError
 from infill.manifest import Manifest
 
@@ -49,6 +49,8 @@ def explain(uri: str, wanted: str) -> list[Row]:
         names = ", ".join(name_of(row) for row in entries[:3])
         raise InputError(f"{len(entries):,} files are called {wanted}: {names} ...; put the repository before the path")
     _add_history(corpus, entries)
+    places = sources.labels(corpus.config.get("sources", []))
+    entries = [row | {"source": places.get(row["source"], row["source"])} for row in entries]
     return [{"corpus": corpus.uri, "corpus_digest": corpus.digest, **row} for row in entries]
 
 

@@ -65,7 +65,7 @@ DOCUMENTS: Final = pa.schema(
     ]
 )
 """`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown;
-`source` is an entry of `corpus.sources`; `licence_evidence` is the file that states the licence, and how."""
+`source` is what `sources.labels` calls an entry of `corpus.sources`; `licence_evidence` is the file that states the licence, and how."""
 REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
 """Where something was replaced in a document, and by what; never what stood there."""
 REMOVED: Final = pa.schema(

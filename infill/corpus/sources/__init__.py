@@ -25,7 +25,18 @@ from infill.corpus.sources.contents import Read, reader
 from infill.corpus.sources.listing import Beside, Repository, SourceFile
 from infill.errors import InputError
 
-__all__ = ["Beside", "Read", "Repository", "SourceFile", "beside", "commits", "fingerprint", "reader", "repositories"]
+__all__ = [
+    "Beside",
+    "Read",
+    "Repository",
+    "SourceFile",
+    "beside",
+    "commits",
+    "fingerprint",
+    "labels",
+    "reader",
+    "repositories",
+]
 
 _EXPECTED: Final = {
     "archive": "a source archive, or a folder of them",
@@ -42,11 +53,27 @@ def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS) -> Ite
     Raises InputError for a source of unknown kind, one that does not exist, and one without any repository.
     """
     taken: dict[str, int] = {}
-    for source in map(parse_source, sources):
+    for label, text in labels(sources).items():
+        source = parse_source(text)
         for repository in _of(source, config):
             taken[repository.name] = count = taken.get(repository.name, 0) + 1
             name = repository.name if count == 1 else f"{repository.name}~{count}"
-            yield replace(repository, name=name, source=str(source))
+            yield replace(repository, name=name, source=label)
+
+
+def labels(sources: Iterable[str]) -> dict[str, str]:
+    """Return the sources by what a corpus calls them: without the folders above, which are private and may move.
+
+    A second source of the same name gets a number ("dir:code~2").
+    """
+    named: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for text in sources:
+        kind, _, place = text.partition(":")
+        label = f"{kind}:{place.rstrip('/').rpartition('/')[2]}"
+        taken[label] = count = taken.get(label, 0) + 1
+        named[label if count == 1 else f"{label}~{count}"] = text
+    return named
 
 
 def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
@@ -73,13 +100,14 @@ def commits(repositories: Iterable[Repository]) -> dict[str, dict[str, str]]:
 
 def beside(sources: Iterable[str]) -> Iterator[Beside]:
     """Yield the files of all sources that belong to no repository. Raises InputError as `repositories` does."""
-    for source in map(parse_source, sources):
+    for label, text in labels(sources).items():
+        source = parse_source(text)
         entries: Iterable[Beside] = ()
         if source.kind == "dir":
             entries = folders.beside(_folder(source))
         elif source.kind == "archive":
             entries = archives.beside(_place(source))
-        yield from (replace(entry, source=str(source)) for entry in entries)
+        yield from (replace(entry, source=label) for entry in entries)
 
 
 def fingerprint(sources: Iterable[str]) -> str:

@@ -23,13 +23,14 @@ import pyarrow as pa
 
 from benchmarks import completions
 from infill import entry, manifest, metrics, storage
+from infill.artifacts.corpus import documents
+from infill.artifacts.examples import read_holes, request_of
 from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.results import column
 from infill.evaluate.statistics import paired_interval
-from infill.examples import read_holes, request_of
 from infill.model import context_length
 from infill.stages import execute
 
@@ -113,7 +114,7 @@ def _needing(holes: pa.Table, corpus: str) -> list[bool]:
     """Return for each hole whether its middle needs a name that occurs only in other files of the repository."""
     names: dict[str, dict[str, set[str]]] = defaultdict(dict)
     repos = set(column(holes, "repo"))
-    for file in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
+    for file in documents(corpus):
         for row in storage.read_table(file, ["repo", "path", "content"]).to_pylist():
             if row["repo"] in repos:
                 names[row["repo"]][row["path"]] = _identifiers(row["content"])

@@ -20,7 +20,7 @@ def register(
     decision: dsl.Output[dsl.Artifact],
 ) -> bool:
     """Choose the winner, test it against the gate, register it; return whether it passed the gate."""
-    from infill.release.decision import read
+    from infill.artifacts.decision import read
     from infill.stages.step import step
 
     models = {"model_base": model_base.path, "model_sft": model_sft.path, "model_dpo": model_dpo.path}

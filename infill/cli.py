@@ -627,7 +627,7 @@ def _add_gate(commands: Commands) -> None:
 
 
 def _gate_explain(options: argparse.Namespace) -> None:
-    from infill.release import decision
+    from infill.artifacts import decision
 
     sys.stdout.write(decision.explain(decision.load(options.decision)) + "\n")
 

@@ -17,7 +17,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infill import storage, syntax
+from infill import manifest, storage, syntax
+from infill.artifacts import corpus as corpora
+from infill.artifacts.examples import COUNTS, SPLITS, open_parquet, split_file, write_rows
 from infill.config import ExamplesConfig
 from infill.context import ProjectIndex, retrieve
 from infill.errors import InfillError, InputError
@@ -36,37 +37,10 @@ from infill.stages.contract import Call
 VERSION: Final = 3
 log: Final = logging.getLogger(__name__)
 
-SPLITS: Final = ("train", "validation", "test")
 SHARD_BYTES: Final = 16 << 20
 """Maximum size of the documents in memory at once, unless a single repository is larger."""
-COUNTS: Final = "counts.json"
-"""File with a shard's counts; it is written last, so its presence means that the shard is complete."""
-ROWS_AT_ONCE: Final = 256
-"""Holes per row group: a reader keeps that many in memory, with their files and context."""
 HOLES_PER_DOCUMENT: Final = 16
 """Maximum holes per document, so that a small corpus does not repeat one file many times."""
-
-CONTEXT: Final = pa.list_(
-    pa.struct(
-        [
-            ("path", pa.string()),
-            ("text", pa.string()),
-            ("first_line", pa.int32()),
-            ("last_line", pa.int32()),
-            ("score", pa.float64()),
-            ("strategy", pa.string()),
-        ]
-    )
-)
-"""Context items in prompt order, the best last."""
-SCHEMA: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "repo", "path", "language", "split", "prefix", "middle", "suffix")),
-        *((name, pa.string()) for name in ("kind_start", "kind_end", "unit", "strategy")),
-        ("context", CONTEXT),
-    ]
-)
-"""One row per hole; prefix + middle + suffix is the file, character for character."""
 
 
 class Document(NamedTuple):
@@ -104,7 +78,7 @@ def body(call: Call[ExamplesConfig]) -> Mapping[str, float]:
     Deterministic in the configuration and the inputs. Raises InputError when no hole can be cut for training.
     """
     config, tokenizer = call.settings, call.inputs["tokenizer"]
-    repositories = survey(storage.join(call.inputs["corpus"], "documents"))
+    repositories = survey(corpora.documents(call.inputs["corpus"]))
     allot(repositories, {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes})
     shards = pack(repositories)
     folders = [storage.join(call.scratch, f"{number:06d}") for number in range(len(shards))]
@@ -118,13 +92,13 @@ def body(call: Call[ExamplesConfig]) -> Mapping[str, float]:
     return _finish(config, folders, call.output)
 
 
-def survey(documents: str) -> list[Repository]:
-    """Return the repositories of a corpus in the order of their row groups, without reading their text.
+def survey(files: Sequence[str]) -> list[Repository]:
+    """Return the repositories in a corpus's tables in the order of their row groups, without reading their text.
 
     Raises InputError when a repository is in two splits: its holes would be used for both training and evaluation.
     """
     repositories: dict[str, Repository] = {}
-    for file in storage.list_files(documents, ".parquet"):
+    for file in files:
         with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
                 _survey_group(reader, Place(file, group), repositories)
@@ -372,9 +346,9 @@ def _finish(config: ExamplesConfig, folders: Sequence[str], output: str) -> dict
         )
     for split in SPLITS:
         parts = [storage.join(folder, f"{split}.parquet") for folder in folders]
-        write_rows(storage.join(output, "examples", f"{split}.parquet"), _tables(parts))
+        write_rows(split_file(output, split), _tables(parts))
     asked = {"train": config.holes, "validation": config.validation_holes, "test": config.test_holes}
-    storage.write_json(storage.join(output, "report.json"), _report(asked, counts))
+    manifest.write_report(output, _report(asked, counts))
     return {f"holes_{split}": float(n) for split, n in holes.items()}
 
 
@@ -405,64 +379,11 @@ def _quantile(lengths: Mapping[str, int], share: float) -> int:
     return 0
 
 
-def read_holes(examples: str, split: str, limit: int) -> pa.Table:
-    """Return the first `limit` holes of a split in the order of their id (a hash, so a random sample), as SCHEMA.
-
-    Reads the ids first, then only the row groups with the chosen holes.
-    """
-    file = storage.join(examples, "examples", f"{split}.parquet")
-    with open_parquet(file) as reader:
-        ids = reader.read(columns=["id"])["id"].combine_chunks()
-        chosen = ids.take(pc.sort_indices(ids)[:limit])
-        parts = [SCHEMA.empty_table()]
-        for group in range(reader.num_row_groups):
-            names = reader.read_row_group(group, columns=["id"])["id"]
-            if pc.any(pc.is_in(names, value_set=chosen)).as_py():
-                rows = reader.read_row_group(group)
-                parts.append(rows.filter(pc.is_in(rows["id"], value_set=chosen)))
-    return pa.concat_tables(parts).sort_by("id")
-
-
-def request_of(row: Mapping[str, Any]) -> FimRequest:
-    """Return the request in a row of SCHEMA, given as a dictionary."""
-    context = tuple(ContextItem(**item) for item in row["context"])
-    return FimRequest(path=row["path"], prefix=row["prefix"], suffix=row["suffix"], context=context)
-
-
-def write_rows(uri: str, rows: Iterable[Mapping[str, Any] | pa.Table]) -> None:
-    """Write rows of SCHEMA, single or in tables, to one parquet file with small row groups."""
-    with storage.open_write(uri) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        batch: list[Mapping[str, Any]] = []
-        for row in rows:
-            if isinstance(row, pa.Table):
-                writer.write_table(row)
-                continue
-            batch.append(row)
-            if len(batch) == ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-                batch = []
-        if batch:
-            writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-
-
 def _tables(files: Iterable[str]) -> Iterator[pa.Table]:
     for file in files:
         with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
                 yield reader.read_row_group(group)
-
-
-@contextmanager
-def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    """Open the parquet file at `uri` for reading. Raises InputError when it is missing or damaged."""
-    fs, path = storage.filesystem(uri)
-    try:
-        with fs.open(path, "rb") as file, pq.ParquetFile(file) as reader:
-            yield reader
-    except FileNotFoundError as error:
-        raise InputError(f"{uri} is missing; run the stage that writes it first") from error
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{uri} is damaged ({error}); delete its folder and run its stage again") from error
 
 
 def _hash(*parts: object) -> str:

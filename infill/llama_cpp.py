@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from infill import storage
+from infill import prompt, storage
 from infill.errors import InputError, ServiceError, StorageError
 from infill.text import read_text, split_lines
 
@@ -85,9 +85,8 @@ def convert(folder: Path, kind: str = GGUF_TYPE) -> Path:
 def _digest(folder: Path) -> str:
     """Return a hash of the files that a GGUF file is made from."""
     digest = hashlib.sha256()
-    names = {"config.json", "tokenizer.json", "prompt_format.json"}
     for file in sorted(folder.iterdir()):
-        if file.name in names or file.suffix == ".safetensors":
+        if file.name in prompt.FILES or file.suffix == ".safetensors":
             with file.open("rb") as content:
                 digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:24]

@@ -28,12 +28,19 @@ from infill.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FILE_NAME: Final = "manifest.json"
+FILE_NAME: Final = storage.LAST
 HERE: Final = "."
 """The URI in a manifest that is in the artifact's own folder."""
 SCRATCH: Final = "scratch"
 """Folder inside a stage's output with files that only a resumed run needs; it is not part of the artifact."""
-LOGS: Final = ("history.jsonl", "samples.jsonl", "README.md", "card.json", "logs/")
+REPORT_FILE: Final = "report.json"
+"""File with a stage's figures for people, in any artifact (`write_report`, `read_report`)."""
+HISTORY_FILE: Final = "history.jsonl"
+SAMPLES_FILE: Final = "samples.jsonl"
+CARD_FILE: Final = "README.md"
+CARD_FACTS_FILE: Final = "card.json"
+HANGS_FOLDER: Final = "logs"
+LOGS: Final = (HISTORY_FILE, SAMPLES_FILE, CARD_FILE, CARD_FACTS_FILE, f"{HANGS_FOLDER}/")
 """Files and folders that record when and how fast a stage ran: part of an artifact, not of its identity."""
 EXECUTION: Final = "execution"
 """Metadata of a field that sets where or how fast a stage runs, not its result: not part of a key."""
@@ -120,6 +127,17 @@ def load(uri: str) -> Manifest:
     if manifest is None:
         raise InputError(f"{uri} is not a finished artifact: it has no {FILE_NAME}; run the stage that makes it first")
     return manifest
+
+
+def write_report(folder: str, report: Mapping[str, Any]) -> None:
+    """Write a stage's figures into the artifact at `folder`."""
+    storage.write_json(storage.join(folder, REPORT_FILE), report)
+
+
+def read_report(folder: str) -> dict[str, Any]:
+    """Return a stage's figures from the artifact at `folder`."""
+    report: dict[str, Any] = storage.read_json(storage.join(folder, REPORT_FILE))
+    return report
 
 
 def newest(store: Path, stage: str, file: str = FILE_NAME) -> str | None:

@@ -39,7 +39,7 @@ UNUSED_DAYS: Final = 14
 ROW_GROUP: Final = 1_024
 """Rows of a parquet file's row group."""
 IN_MEMORY: Final = 64 << 20
-_LAST: Final = "manifest.json"
+LAST: Final = "manifest.json"
 """The file whose presence means that a folder is complete: it is written last and removed first."""
 _REMOTE: Final[dict[str, Any]] = {"use_listings_cache": False}
 """Options of remote file systems; no listings cache, since other processes write too."""
@@ -395,7 +395,7 @@ def cached(group: str, name: str) -> Path:
 def remove(uri: str) -> None:
     """Remove a file, or a folder and everything in it, its manifest first. Do nothing if there is none."""
     fs, path = filesystem(uri)
-    for name in (f"{path.rstrip('/')}/{_LAST}", path):
+    for name in (f"{path.rstrip('/')}/{LAST}", path):
         with _errors("remove", uri), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             fs.rm(name, recursive=True)
 
@@ -446,6 +446,6 @@ def some_files(uri: str, names: Sequence[str]) -> Iterator[Path]:
 def upload(local: Path, uri: str) -> None:
     """Copy the files below the folder `local` to `uri`, each whole, and `manifest.json`, if there is one, last."""
     files = [path for path in sorted(local.rglob("*")) if path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == _LAST):
+    for path in sorted(files, key=lambda path: path.name == LAST):
         with path.open("rb") as source, open_write(join(uri, path.relative_to(local).as_posix())) as target:
             shutil.copyfileobj(source, target, CHUNK_BYTES)

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from infill import bases, prompt, storage
+from infill import bases, manifest, prompt, storage
+from infill.artifacts.corpus import documents
 from infill.bases.pre_tokenizers import PATTERN
 from infill.config import TokenizerConfig
 from infill.errors import InputError
@@ -51,7 +52,7 @@ def body(call: Call[TokenizerConfig]) -> Mapping[str, float]:
         report["prompt_format"] = prompt.why_format(bases.fetch(config.base_model, add_fim=config.add_fim))
     for name, data in files.items():
         storage.write_bytes(storage.join(output, name), data)
-    storage.write_json(storage.join(output, "report.json"), report)
+    manifest.write_report(output, report)
     return {name: float(report[name]) for name in METRICS}
 
 
@@ -135,7 +136,7 @@ def _imported(config: TokenizerConfig) -> dict[str, bytes]:
 
 def _groups(corpus: str, columns: Sequence[str], splits: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the documents of `splits`, one row group of the corpus at a time."""
-    for uri in storage.list_files(storage.join(corpus, "documents"), ".parquet"):
+    for uri in documents(corpus):
         fs, path = storage.filesystem(uri)
         with fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)

@@ -17,6 +17,7 @@ import yaml
 
 from infill import config as configuration
 from infill import manifest, ray_session, storage, tracking
+from infill.artifacts import deployment
 from infill.errors import InfillError, InputError
 from infill.report import SUMMARY_FILE, read_summary
 from infill.stages.step import RUN_PID
@@ -120,7 +121,7 @@ def report_of(root: Path) -> manifest.Manifest:
 
 def deployment_of(out: Path) -> str:
     """Return the newest deployment record below a run's folder. Raises InputError with the reason if there is none."""
-    record = manifest.newest(out / "store", "deploy", "deployment.json")
+    record = deployment.newest(out / "store")
     if record is None:
         raise InputError(_why_not_deployed(out))
     return record
@@ -132,7 +133,7 @@ def _why_not_deployed(out: Path) -> str:
         return f"folder {out} does not exist: name the --out of a finished infill run"
     if not (out / "store").is_dir():
         return f"{out} is not the folder of a run: it has no store; name the --out of an infill run"
-    if any((out / "store" / "register").glob("*/manifest.json")):
+    if any((out / "store" / "register").glob(f"*/{manifest.FILE_NAME}")):
         return f"{out} has no deployment: no model passed the gate; see the report there"
     return f"{out} has no deployment: the run has not reached the gate; continue it with infill run --out {out}"
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from infill import proxies, storage
 from infill.api_key import api_key, headers
+from infill.artifacts.examples import split_file
 from infill.context.caret import CHARACTERS, Unit, read_source, split_at
 from infill.context.files import LeftOut, Limits, read, sources
 from infill.context.identity import Current, within
@@ -23,7 +24,6 @@ MAX_CONTEXT_BYTES: Final = 8_000_000
 MAX_CURRENT_CHARS: Final = 1_000_000
 """Characters of the current file that are sent on each side of the caret; no prompt holds more."""
 LIMITS: Final = Limits(files=10_000, file_bytes=500_000)
-TEST_SPLIT: Final = "examples/test.parquet"
 
 
 def complete(
@@ -110,8 +110,9 @@ def held_out(examples_uri: str, n: int) -> list[dict[str, Any]]:
 
     Raises InputError when there is none.
     """
+
     columns = ["id", "repo", "path", "prefix", "middle", "suffix", "context"]
-    rows = storage.read_table(storage.join(examples_uri, TEST_SPLIT), columns).to_pylist()
+    rows = storage.read_table(split_file(examples_uri, "test"), columns).to_pylist()
     if not rows:
         raise InputError(f"{examples_uri} has no test examples; add repositories to the corpus")
     rows.sort(key=lambda row: (not row["context"], row["id"]))

@@ -21,11 +21,11 @@ from types import FrameType
 from typing import Final
 
 from infill import machine, manifest, storage
+from infill.artifacts import deployment
 from infill.errors import InputError, ServiceError
 from serving.transformer import keys as key_file
 from serving.transformer.config import TransformerConfig, prepare
 
-RECORD_FILE: Final = "deployment.json"
 CPU_PROMPT_TOKENS: Final = 1_024
 """Prompt budget on a CPU without a deployment record: a core reads 100 to 350 tokens/s with 135M parameters
 (docs/log.md), so no client would wait for a prompt that filled a context of 8,192 tokens."""
@@ -50,7 +50,7 @@ def resolve(uri: str) -> Target:
 
     Raises InputError for a record that is missing or damaged, or whose model is missing.
     """
-    record = uri if uri.endswith(".json") else storage.join(uri, RECORD_FILE)
+    record = uri if uri.endswith(".json") else deployment.file(uri)
     if not storage.exists(record):
         if record == uri:
             raise InputError(f"there is no deployment record at {uri}; run the deploy stage first")

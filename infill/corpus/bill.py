@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from infill import __version__
+from infill.artifacts.corpus import BILL_FILE
 from infill.errors import InputError
 
-FILE_NAME: Final = "bom.cdx.json"
 PREFIX: Final = "infill:"
 """Of the names of our properties."""
 _NAMESPACE: Final = uuid.UUID("6f1f6c0e-3a0b-5c1e-9d58-6d2f9a3c7b10")
@@ -103,7 +103,7 @@ def repositories(value: Any) -> list[dict[str, Any]]:
     try:
         return [_read(component) for component in value["components"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{FILE_NAME} is not a bill of training data: {error!r}; write it again") from error
+        raise InputError(f"{BILL_FILE} is not a bill of training data: {error!r}; write it again") from error
 
 
 def _read(component: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from infill import manifest, ray_session, storage
+from infill.artifacts import corpus as artifact
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, bill, datasheet, decide, opt_out, page, quality, shards, signals, sources, splits
 from infill.corpus.quality import Removal
@@ -59,7 +60,7 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     config, output, scratch = call.settings, call.output, call.scratch
     marker = storage.join(scratch, "started.json")
     if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
-        for name in ("documents", "redacted", "removed", "signals", "signatures", manifest.SCRATCH):
+        for name in (*artifact.FOLDERS, manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote
@@ -85,10 +86,13 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
             raise InputError(_nothing(config, report))
         verdicts = list(decide.verdicts(scratch, len(work), decision))
         _watch(run_all(partial(shards.finish, scratch=scratch, output=output), verdicts), "writing", len(work))
-    storage.write_json(storage.join(output, "report.json"), report)
-    storage.write_bytes(storage.join(output, "DATASHEET.md"), datasheet.render(report, config).encode())
-    storage.write_bytes(storage.join(output, "DATASHEET.html"), page.render(report, config).encode())
-    storage.write_bytes(storage.join(output, bill.FILE_NAME), bill.render(report).encode())
+    manifest.write_report(output, report)
+    for file, text in {
+        artifact.DATASHEET_FILE: datasheet.render(report, config),
+        artifact.PAGE_FILE: page.render(report, config),
+        artifact.BILL_FILE: bill.render(report),
+    }.items():
+        storage.write_bytes(storage.join(output, file), text.encode())
     return metrics(report)
 
 

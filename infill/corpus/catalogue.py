@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infill import file_kinds, manifest, storage
+from infill.artifacts.corpus import DOCUMENTS, SIGNATURES
 from infill.corpus import dedup, splits
 from infill.corpus.dedup import Array, Part
 from infill.errors import InputError
@@ -106,11 +107,11 @@ def name(row: dict[str, Any]) -> str:
 def earlier_parts(uri: str) -> list[Part]:
     """Return the files of an earlier corpus. Raises InputError if it is not a corpus, or has no signatures."""
     artifact = manifest.load(uri)
-    signatures = [file for file in artifact.files if file.startswith("signatures/")]
+    signatures = [file for file in artifact.files if file.startswith(f"{SIGNATURES}/")]
     if not signatures:
         raise InputError(
             f"corpus.earlier: {uri} is not a corpus with signatures; build it again with this version, or leave it out"
         )
     names = sorted(file.partition("/")[2] for file in signatures)
-    folders = [storage.join(artifact.uri, folder) for folder in ("documents", "signatures")]
+    folders = [storage.join(artifact.uri, folder) for folder in (DOCUMENTS, SIGNATURES)]
     return [Part(*(storage.join(folder, file) for folder in folders)) for file in names]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from infill.artifacts.corpus import DOCUMENTS, REDACTED, REMOVED
 from infill.corpus import records, sources
 from infill.errors import InputError
 from infill.manifest import Manifest
@@ -20,7 +21,7 @@ COLUMNS: Final = (
     "date",
     "source",
 )
-REMOVED: Final = ("repo", "path", "licence", "licence_evidence", "bytes", "reason", "detail", "source")
+REMOVED_COLUMNS: Final = ("repo", "path", "licence", "licence_evidence", "bytes", "reason", "detail", "source")
 PLACES: Final = ("repo", "path", "kind", "line", "column", "placeholder")
 MOST: Final = 20
 """Files that are told in full; where more match, the name must be more exact."""
@@ -38,8 +39,8 @@ def explain(uri: str, wanted: str) -> list[Row]:
     """
     corpus = records.load(uri)
     matches = _by_hash(wanted) if _HASH.fullmatch(wanted) else _by_name(wanted)
-    kept = [row | {"kept": True} for row in records.rows(corpus, records.DOCUMENTS, COLUMNS) if matches(row)]
-    removed = [row | {"kept": False} for row in records.rows(corpus, records.REMOVED, REMOVED) if matches(row)]
+    kept = [row | {"kept": True} for row in records.rows(corpus, DOCUMENTS, COLUMNS) if matches(row)]
+    removed = [row | {"kept": False} for row in records.rows(corpus, REMOVED, REMOVED_COLUMNS) if matches(row)]
     entries = [*kept, *removed]
     exact = [row for row in entries if name_of(row) == wanted]
     entries = exact or entries
@@ -86,11 +87,7 @@ def _nothing(corpus: Manifest, wanted: str) -> str:
         return (
             f"no document of {corpus.uri} has the SHA-256 {wanted}, which is that of the redacted text; give its path"
         )
-    names = {
-        name_of(row)
-        for folder in (records.DOCUMENTS, records.REMOVED)
-        for row in records.rows(corpus, folder, ["repo", "path"])
-    }
+    names = {name_of(row) for folder in (DOCUMENTS, REMOVED) for row in records.rows(corpus, folder, ["repo", "path"])}
     near = records.nearest(wanted, names)
     return f"{corpus.uri} has no file {wanted}, kept or removed{near or '; check the path'}"
 
@@ -102,10 +99,10 @@ def _add_history(corpus: Manifest, entries: list[Row]) -> None:
         row.update({"redactions": [], "copies": []} if row["kept"] else {})
         if not row["kept"] and (original := _original(row)):
             row["copy_of"] = original
-    for place in records.rows(corpus, records.REDACTED, PLACES):
+    for place in records.rows(corpus, REDACTED, PLACES):
         if (entry := by_name.get(name_of(place))) and entry["kept"]:
             entry["redactions"].append({name: place[name] for name in PLACES[2:]})
-    for row in records.rows(corpus, records.REMOVED, ["repo", "path", "reason", "detail"]):
+    for row in records.rows(corpus, REMOVED, ["repo", "path", "reason", "detail"]):
         if (entry := by_name.get(_original(row))) and entry["kept"]:
             entry["copies"].append({"name": name_of(row), "reason": row["reason"]})
 
@@ -132,7 +129,7 @@ def compare(old: str, new: str) -> dict[str, Any]:
     `after`. What is out has the `reason` for which the new corpus removed it, or `not in the sources`.
     """
     before, after = (records.load(uri) for uri in (old, new))
-    documents = {name_of(row): row for row in records.rows(before, records.DOCUMENTS, COLUMNS)}
+    documents = {name_of(row): row for row in records.rows(before, DOCUMENTS, COLUMNS)}
     result: dict[str, Any] = {
         "old": before.uri,
         "new": after.uri,
@@ -140,7 +137,7 @@ def compare(old: str, new: str) -> dict[str, Any]:
         "out": [],
         **{name: [] for name in CHANGES},
     }
-    for row in records.rows(after, records.DOCUMENTS, COLUMNS):
+    for row in records.rows(after, DOCUMENTS, COLUMNS):
         known = documents.pop(name_of(row), None)
         if known is None:
             result["in"].append(_told(row))
@@ -171,7 +168,7 @@ def _reasons(corpus: Manifest, gone: dict[str, Row]) -> Iterator[tuple[str, tupl
     if not gone:
         return
     folders: dict[str, tuple[str, str]] = {}
-    for row in records.rows(corpus, records.REMOVED, ["repo", "path", "reason", "detail"]):
+    for row in records.rows(corpus, REMOVED, ["repo", "path", "reason", "detail"]):
         name, told = name_of(row), (str(row["reason"]), str(row["detail"] or ""))
         if name.endswith("/"):
             folders[name] = told

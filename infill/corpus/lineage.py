@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infill import manifest, storage
+from infill.artifacts.corpus import BILL_FILE, DOCUMENTS
 from infill.corpus import bill, records
 from infill.corpus.opt_out import Entry, OptOuts
 from infill.errors import InputError
@@ -178,7 +179,7 @@ def _bills(traced: Lineage) -> Iterator[str]:
             if name in artifact.inputs and _adapter_digest(str(config.get(name, ""))) == artifact.inputs[name]:
                 folders.append(str(config[name]))
     for folder in dict.fromkeys(folders):
-        place = storage.join(folder, bill.FILE_NAME)
+        place = storage.join(folder, BILL_FILE)
         if storage.exists(place):
             yield place
 
@@ -226,7 +227,7 @@ def repositories(corpora: Iterable[Manifest]) -> list[dict[str, Any]]:
     result = []
     for corpus in corpora:
         entries: dict[str, dict[str, Any]] = {}
-        for table in records.tables(corpus, records.DOCUMENTS, ["repo", "split", "licence", "commit"]):
+        for table in records.tables(corpus, DOCUMENTS, ["repo", "split", "licence", "commit"]):
             groups = table.group_by(["repo", "split", "licence", "commit"]).aggregate([([], "count_all")])
             for row in groups.to_pylist():
                 entry = entries.setdefault(
@@ -251,7 +252,7 @@ def repositories(corpora: Iterable[Manifest]) -> list[dict[str, Any]]:
 def covered(corpus: Manifest, entries: Sequence[Entry]) -> dict[Entry, Counter[str]]:
     """Return how many documents of each repository in `corpus` each entry covers."""
     counts = {entry: Counter[str]() for entry in entries}
-    for table in records.tables(corpus, records.DOCUMENTS, ["repo", "path"]):
+    for table in records.tables(corpus, DOCUMENTS, ["repo", "path"]):
         names = table["repo"].unique().to_pylist()
         concerned = {entry: {name for name in names if entry.covers_repository(name)} for entry in entries}
         wanted = set().union(*concerned.values())

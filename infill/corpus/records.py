@@ -12,9 +12,6 @@ from infill import manifest, storage
 from infill.errors import InputError
 from infill.manifest import Manifest
 
-DOCUMENTS: Final = "documents"
-REMOVED: Final = "removed"
-REDACTED: Final = "redacted"
 NEAREST: Final = 3
 """Names that an error suggests."""
 _VERSION: Final = re.compile(r"([-_~@]|==)v?\d[\w.+]*$")

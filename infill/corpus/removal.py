@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from infill import storage
+from infill.artifacts.corpus import DOCUMENTS, REMOVED
 from infill.corpus import lineage, opt_out, records
 from infill.corpus.opt_out import Entry
 from infill.errors import InputError
@@ -33,9 +34,7 @@ def _checked(corpus: Manifest, entry: Entry) -> dict[str, Any]:
     """Return the number of documents that `entry` covers, and the repositories of documents and removed files."""
     documents = lineage.covered(corpus, [entry]).get(entry, Counter())
     removed = {
-        row["repo"]
-        for row in records.rows(corpus, records.REMOVED, ["repo", "path"])
-        if entry.covers(row["repo"], row["path"])
+        row["repo"] for row in records.rows(corpus, REMOVED, ["repo", "path"]) if entry.covers(row["repo"], row["path"])
     }
     if not documents and not removed:
         raise InputError(_nothing(corpus, entry))
@@ -48,7 +47,7 @@ def _checked(corpus: Manifest, entry: Entry) -> dict[str, Any]:
 def _nothing(corpus: Manifest, entry: Entry) -> str:
     """Return the sentence for an entry that covers nothing in `corpus`, with the names most like it."""
     names, paths = set[str](), set[str]()
-    for folder in (records.DOCUMENTS, records.REMOVED):
+    for folder in (DOCUMENTS, REMOVED):
         for table in records.tables(corpus, folder, ["repo", "path"]):
             names.update(table["repo"].unique().to_pylist())
             if entry.path:

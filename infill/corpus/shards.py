@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
+from infill.artifacts import corpus as artifact
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
 from infill.corpus.benchmarks import Benchmarks
@@ -65,7 +66,8 @@ DOCUMENTS: Final = pa.schema(
     ]
 )
 """`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown;
-`source` is what `sources.labels` calls an entry of `corpus.sources`; `licence_evidence` is the file that states the licence, and how."""
+`source` is what `sources.labels` calls an entry of `corpus.sources`; `licence_evidence` is the file that states the
+licence, and how."""
 REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
 """Where something was replaced in a document, and by what; never what stood there."""
 REMOVED: Final = pa.schema(
@@ -137,19 +139,19 @@ def rejected_uri(scratch: str, number: int) -> str:
 
 
 def documents_uri(output: str, number: int) -> str:
-    return storage.join(output, "documents", f"part-{number:05d}.parquet")
+    return artifact.part(output, artifact.DOCUMENTS, number)
 
 
 def signatures_uri(output: str, number: int) -> str:
-    return storage.join(output, "signatures", f"part-{number:05d}.parquet")
+    return artifact.part(output, artifact.SIGNATURES, number)
 
 
 def redacted_uri(output: str, number: int) -> str:
-    return storage.join(output, "redacted", f"part-{number:05d}.parquet")
+    return artifact.part(output, artifact.REDACTED, number)
 
 
 def removed_uri(output: str, number: int) -> str:
-    return storage.join(output, "removed", f"part-{number:05d}.parquet")
+    return artifact.part(output, artifact.REMOVED, number)
 
 
 def read(shard: Shard, config: CorpusConfig, scratch: str, output: str, known: str = "") -> int:

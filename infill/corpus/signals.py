@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from infill import manifest, storage
+from infill.artifacts import corpus as artifact
 from infill.errors import InputError
 from infill.manifest import Manifest
 
 VERSION: Final = 1
 """Signals of another version are measured again."""
-FOLDER: Final = "signals"
 GENERATED_CHARS: Final = 1_500
 """The mark of a generated file is looked for in this much of it."""
 RUN: Final = 64
@@ -152,7 +152,7 @@ def table(measured: Mapping[bytes, Signals]) -> pa.Table:
 
 def part(folder: str, number: int) -> str:
     """Return the file with the signals of a shard."""
-    return storage.join(folder, FOLDER, f"part-{number:05d}.parquet")
+    return artifact.part(folder, artifact.SIGNALS, number)
 
 
 def read(folder: str, number: int) -> dict[bytes, Signals]:

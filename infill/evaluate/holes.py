@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infill import manifest, metrics, storage, tracking
+from infill.artifacts import evaluation as evaluations
+from infill.artifacts.examples import read_holes, request_of
 from infill.config import EvaluateConfig
 from infill.errors import InputError
 from infill.evaluate import plots
 from infill.evaluate.generation import ENGINE, Generator
 from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
-from infill.examples import read_holes, request_of
 from infill.stages.contract import Call
 
 VERSION: Final = 3
@@ -33,8 +34,7 @@ def body(call: Call[EvaluateConfig]) -> Mapping[str, float]:
     config, model, output = call.settings, call.inputs["model"], call.output
     holes = read_holes(call.inputs["examples"], "test", config.holes)
     evaluation = evaluate_model(config, holes, model, call.scratch)
-    storage.write_table(storage.join(output, "results.parquet"), evaluation.results)
-    storage.write_json(storage.join(output, "record.json"), record(config, holes, model, evaluation, output))
+    evaluations.write(output, record(config, holes, model, evaluation, output), evaluation.results)
     for name, image in plots.draw(evaluation).items():
         file = storage.join(output, name)
         storage.write_bytes(file, image)

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from infill import storage
+from infill import manifest, storage
+from infill.artifacts.examples import COUNTS, read_holes
+from infill.artifacts.preferences import SCHEMA, read_pairs, write_pairs
 from infill.config import PreferencesConfig
 from infill.errors import InputError, ServiceError
 from infill.evaluate.generation import ENGINE, Generator
-from infill.examples import CONTEXT, read_holes
 from infill.preferences import feedback as users
 from infill.preferences.candidates import sample
 from infill.preferences.judges import Judge, rules
@@ -33,17 +34,6 @@ CHUNK_HOLES: Final = 32
 """Holes per chunk; a killed run continues with the next chunk."""
 JUDGE_REQUESTS: Final = 8
 """Maximum number of concurrent requests to a judge's server."""
-SCHEMA: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "repo", "path", "language", "prefix", "suffix")),
-        ("context", CONTEXT),
-        *((name, pa.string()) for name in ("chosen", "rejected", "kind", "reason", "judge")),
-        ("rejected_finished", pa.bool_()),
-        ("score_chosen", pa.float32()),
-        ("score_rejected", pa.float32()),
-    ]
-)
-"""One row per pair; `id` is the hole's id and the pair's kind."""
 
 
 def outside(config: PreferencesConfig, _digests: Mapping[str, str]) -> dict[str, str]:
@@ -70,7 +60,7 @@ def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model
     """Write the missing chunks below `scratch`; return the folders of all chunks."""
     starts = range(0, len(holes), CHUNK_HOLES)
     folders = {start: storage.join(scratch, f"{start:08d}") for start in starts}
-    missing = [start for start in starts if not storage.exists(storage.join(folders[start], "counts.json"))]
+    missing = [start for start in starts if not storage.exists(storage.join(folders[start], COUNTS))]
     if missing:
         generator = Generator(storage.fetch(model))
         with open_judge(config) as judge:
@@ -82,8 +72,8 @@ def _chunks(config: PreferencesConfig, holes: Sequence[Mapping[str, Any]], model
                         f"the judge at {config.judge} answered {len(chunk)} times in a row without the requested "
                         "JSON; choose a more capable preferences.judge_model"
                     )
-                storage.write_table(storage.join(folders[start], "pairs.parquet"), pa.Table.from_pylist(rows, SCHEMA))
-                storage.write_json(storage.join(folders[start], "counts.json"), counts)
+                write_pairs(folders[start], pa.Table.from_pylist(rows, SCHEMA))
+                storage.write_json(storage.join(folders[start], COUNTS), counts)
                 log.info("preferences: judged %d of %d holes", start + len(chunk), len(holes))
     return list(folders.values())
 
@@ -143,13 +133,12 @@ def _finish(
     """Join the chunks and the users' pairs, write the report and return the stage's metrics."""
     counts: Counter[str] = Counter()
     for folder in folders:
-        counts.update(storage.read_json(storage.join(folder, "counts.json")))
-    table = pa.concat_tables([storage.read_table(storage.join(folder, "pairs.parquet")) for folder in folders])
+        counts.update(storage.read_json(storage.join(folder, COUNTS)))
     pairs_of_users = [_row(hole, pair, users.JUDGE) for hole, pair in told.pairs]
-    table = pa.concat_tables([table, pa.Table.from_pylist(pairs_of_users, SCHEMA)])
+    table = pa.concat_tables([*map(read_pairs, folders), pa.Table.from_pylist(pairs_of_users, SCHEMA)])
     if not table.num_rows:  # the model wrote every middle correctly; it can only learn to stop there
         table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
-    storage.write_table(storage.join(output, "pairs.parquet"), table)
+    write_pairs(output, table)
     kinds = Counter(str(kind) for kind in table["kind"].to_pylist())
     report = {
         "holes": len(holes),
@@ -160,7 +149,7 @@ def _finish(
         "counts": counts,
         **({"feedback": told.counts} if config.feedback else {}),
     }
-    storage.write_json(storage.join(output, "report.json"), report)
+    manifest.write_report(output, report)
     return {
         "holes": float(len(holes)),
         "pairs": float(table.num_rows),

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infill.artifacts.examples import request_of
 from infill.config import PreferencesConfig
 from infill.evaluate.generation import Generator
-from infill.examples import request_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from infill import manifest, prompt, storage
+from infill.artifacts import decision as decisions
+from infill.artifacts import deployment
+from infill.artifacts import evaluation as evaluations
 from infill.cluster import settings as cluster_settings
 from infill.config import DeployConfig
 from infill.errors import InputError
-from infill.release import decision as decisions
 from infill.release import registry, signature
 from infill.release.registry import Version
 from infill.stages.contract import Call
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 VERSION: Final = 2
 
-RECORD_FILE: Final = "deployment.json"
 DEFAULT_RELEASE: Final = "completions"
 
 
@@ -33,7 +34,7 @@ def body(call: Call[DeployConfig]) -> Mapping[str, float]:
     the gate refused, the model is not the evaluated one, or (on a cluster) another version is now the champion.
     """
     _check_champion(call)
-    storage.write_json(storage.join(call.output, RECORD_FILE), _record_of_decision(call))
+    deployment.write(call.output, _record_of_decision(call))
     return {"deployed": 1.0}
 
 
@@ -52,8 +53,10 @@ def plan(call: Call[DeployConfig]) -> str:
     """Return as text what the stage would do; change nothing. Raises the errors of the stage."""
     version, record = _check_champion(call), _record_of_decision(call)
     if version is None:
-        target = storage.join(call.output, RECORD_FILE)
-        return f"{target} would name {record['model_uri']} (digest {record['model_digest']}); no cluster is configured"
+        return (
+            f"{deployment.file(call.output)} would name {record['model_uri']} (digest {record['model_digest']});"
+            " no cluster is configured"
+        )
     from infill.cluster.api import connect
     from infill.release import rollout
 
@@ -95,7 +98,7 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     signature.check(back.tags.get(registry.DECISION_URI, ""))
     record = _record_of(config, back, output)
     registry.rollback(name)
-    storage.write_json(storage.join(output, RECORD_FILE), record)
+    deployment.write(output, record)
     return record
 
 
@@ -140,7 +143,7 @@ def _check_evaluation(version: Version) -> None:
     if not tags.get(registry.EVALUATION_URI):
         raise InputError(f"{named} has no evaluation, so it is not deployed; evaluate and register it again")
     evaluation = manifest.load(tags[registry.EVALUATION_URI])
-    evaluated = storage.read_json(storage.join(evaluation.uri, "record.json"))["model_digest"]
+    evaluated = evaluations.read_record(evaluation.uri)["model_digest"]
     model = manifest.digest_of(version.model_uri)
     same = {"its registration": version.model_digest, "its evaluation": evaluated}
     for where, digest in same.items():
@@ -159,7 +162,7 @@ def _check_evaluation(version: Version) -> None:
 def _target(call: Call[DeployConfig], version: Version) -> "rollout.Target":
     from infill.release import rollout  # with the kubernetes client
 
-    return rollout.Target(version=version, record=storage.join(call.output, RECORD_FILE))
+    return rollout.Target(version=version, record=deployment.file(call.output))
 
 
 def _record_of_decision(call: Call[DeployConfig]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from infill import manifest, prompt, storage, tracking
+from infill.artifacts import decision as decisions
+from infill.artifacts import evaluation as evaluations
+from infill.artifacts.examples import read_holes
 from infill.config import EvaluateConfig, RegisterConfig
 from infill.errors import InputError, ServiceError
-from infill.examples import read_holes
 from infill.metrics import METRICS
-from infill.release import decision as decisions
 from infill.release import gate, registry, signature
 from infill.release.gate import Decision, Record
 from infill.release.registry import Version
@@ -144,22 +145,20 @@ def _identity(champion: Version | None) -> str:
 def load_record(evaluation: str, metric: str) -> Record:
     """Return the gate's record of the evaluation artifact at `evaluation`. Raises InputError when it is damaged."""
     manifest.verify(manifest.load(evaluation))
-    results = storage.join(evaluation, "results.parquet")
     try:
         return _record_of(
-            storage.read_json(storage.join(evaluation, "record.json")),
-            storage.read_table(results, ["id", metric]),
-            metric,
+            evaluations.read_record(evaluation), evaluations.read_results(evaluation, ["id", metric]), metric
         )
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{results} and the record next to it lack {metric} for some holes ({error}); evaluate the model again"
+            f"{evaluations.results_file(evaluation)} and the record next to it lack {metric} for some holes ({error});"
+            " evaluate the model again"
         ) from error
 
 
-def _record_of(record: Mapping[str, Any], results: pa.Table, metric: str) -> Record:
+def _record_of(record: Mapping[str, Any], rows: pa.Table, metric: str) -> Record:
     """Return the gate's record from an evaluation's record and results."""
-    scores = {str(row["id"]): row[metric] for row in results.select(["id", metric]).to_pylist()}
+    scores = {str(row["id"]): row[metric] for row in rows.select(["id", metric]).to_pylist()}
     return Record(
         model_uri=record["model_uri"],
         model_digest=record["model_digest"],
@@ -265,7 +264,7 @@ def _record(
     """Write decision.json and, for a model that passed, its card; return the stage's metrics."""
     decisions.write(call.output, value)
     if decision.passed:
-        record = storage.read_json(storage.join(_evaluations(call)[decision.winner], "record.json"))
+        record = evaluations.read_record(_evaluations(call)[decision.winner])
         model_card = storage.join(call.output, card.RELEASED_FILE)
         storage.write_bytes(model_card, card.complete(_winner(call, value), record, decision.reason).encode())
         tracking.current().artifact(storage.fetch(model_card))

@@ -12,8 +12,8 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from infill import storage
+from infill.artifacts import decision
 from infill.errors import InputError
-from infill.release import decision
 from infill.text import decode, read_text
 
 if TYPE_CHECKING:

@@ -1,15 +1,15 @@
 """The contents of the stages' artifacts, as the report reads them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill import manifest, storage
-from infill.examples import read_holes
+from infill import manifest
+from infill.artifacts import decision as decisions
+from infill.artifacts.examples import read_holes
 from infill.manifest import Manifest
-from infill.release import decision as decisions
 from infill.stages.table import MODELS, TRAINING_STAGES
+from infill.train import history
 
 Artifacts = dict[str, str]
 """URI of each stage's artifact by the stage's name in MLflow, in the order of the pipeline."""
@@ -56,47 +56,39 @@ class Contents:
 def read(artifacts: Artifacts) -> Contents:
     """Return the contents of `artifacts`. Raises InputError when one is missing or damaged."""
     reports = {
-        name: storage.read_json(storage.join(artifacts[name], "report.json"))
-        for name in ("corpus", "tokenizer", "examples", "preferences")
+        name: manifest.read_report(artifacts[name]) for name in ("corpus", "tokenizer", "examples", "preferences")
     }
     decision = decisions.read(artifacts["register"])
     evaluations = {name: artifacts[f"evaluate-{name}"] for name in MODELS}
     return Contents(
         **reports,
-        histories={name: _rows(artifacts[name], "history.jsonl") for name in TRAINING_STAGES},
-        learning={name: _rows(artifacts[name], "samples.jsonl") for name in TRAINING_STAGES},
-        records={name: storage.read_json(storage.join(uri, "record.json")) for name, uri in evaluations.items()},
+        histories={name: history.read(artifacts[name]) for name in TRAINING_STAGES},
+        learning={name: history.read(artifacts[name], history.SAMPLES_FILE) for name in TRAINING_STAGES},
+        records={name: evaluations.read_record(uri) for name, uri in evaluations.items()},
         decision=decision,
         stages={name: manifest.load(uri) for name, uri in artifacts.items()},
         samples=_samples(artifacts["examples"], evaluations, decision["metric"]),
     )
 
 
-def _rows(uri: str, name: str) -> list[dict[str, Any]]:
-    file = storage.join(uri, name)
-    if not storage.exists(file):
-        return []
-    return [json.loads(line) for line in storage.read_bytes(file).split(b"\n") if line]
-
-
 def _samples(examples: str, evaluations: Mapping[str, str], metric: str) -> list[Sample]:
     """Return the first holes in the order of their ids, which are hashes, so the choice is random."""
     columns = ["id", "kind", "output", metric]
-    results = {
-        name: {row["id"]: row for row in storage.read_table(f"{uri}/results.parquet", columns).to_pylist()}
+    completions = {
+        name: {row["id"]: row for row in evaluations.read_results(uri, columns).to_pylist()}
         for name, uri in evaluations.items()
     }
     return [
         Sample(
             path=hole["path"],
             repo=hole["repo"],
-            kind=results[MODELS[0]][hole["id"]]["kind"],
+            kind=completions[MODELS[0]][hole["id"]]["kind"],
             prefix=hole["prefix"],
             middle=hole["middle"],
             suffix=hole["suffix"],
-            outputs={name: rows[hole["id"]]["output"] for name, rows in results.items()},
-            scores={name: rows[hole["id"]][metric] for name, rows in results.items()},
+            outputs={name: rows[hole["id"]]["output"] for name, rows in completions.items()},
+            scores={name: rows[hole["id"]][metric] for name, rows in completions.items()},
         )
         for hole in read_holes(examples, "test", SAMPLES).to_pylist()
-        if all(hole["id"] in rows for rows in results.values())
+        if all(hole["id"] in rows for rows in completions.values())
     ]

@@ -14,12 +14,14 @@ from typing import Any, Final
 import yaml
 
 from infill import bases, manifest, prompt, storage
+from infill.artifacts.corpus import DATASHEET_FILE
+from infill.artifacts.evaluation import RECORD_FILE
 from infill.prompt import PromptFormat
 from infill.train import cost, history
 
-FILE_NAME: Final = "README.md"
+FILE_NAME: Final = manifest.CARD_FILE
 """The model's last file to be written."""
-FACTS_FILE: Final = "card.json"
+FACTS_FILE: Final = manifest.CARD_FACTS_FILE
 RELEASED_FILE: Final = "MODEL_CARD.md"
 """The winner's card with its evaluation, in the artifact of the register stage."""
 WEIGHTS: Final = re.compile(r".*\.(safetensors|bin)")
@@ -40,8 +42,7 @@ LIMITATIONS: Final = """\
 def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Facts:
     """Return the facts of a model that is trained from scratch on the artifacts `corpus` and `tokenizer`."""
     data_manifest, words = manifest.load(corpus), manifest.load(tokenizer)
-    report_file = storage.join(corpus, "report.json")
-    report = storage.read_json(report_file) if storage.exists(report_file) else {}
+    report = manifest.read_report(corpus) if manifest.REPORT_FILE in data_manifest.files else {}
     data = {
         "corpus": data_manifest.digest,
         "sources": [_source(source) for source in data_manifest.config.get("sources", [])],
@@ -229,7 +230,7 @@ def _data(facts: Facts) -> str:
         "## Data",
         "",
         f"Sources: {', '.join(f'`{source}`' for source in data['sources']) or 'not recorded'}."
-        f" Corpus `{data['corpus'][:12]}`, described by its `DATASHEET.md`.",
+        f" Corpus `{data['corpus'][:12]}`, described by its `{DATASHEET_FILE}`.",
     ]
     if train:
         lines.append(
@@ -309,7 +310,7 @@ def _energy(trainings: Sequence[Facts]) -> str:
 
 def _evaluation(record: Mapping[str, Any] | None) -> str:
     if record is None:
-        where = f"see `{RELEASED_FILE}` next to the gate's decision, or the evaluation's `record.json`"
+        where = f"see `{RELEASED_FILE}` next to the gate's decision, or the evaluation's `{RECORD_FILE}`"
         return f"## Evaluation\n\nNot in this card: {where}.\n"
     rows = [
         f"| {name.replace('_', ' ')} | {figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f} |"

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from infill import fim, storage
+from infill.artifacts.corpus import documents
 from infill.config import PretrainConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, render
@@ -77,7 +78,7 @@ class Documents:
     """One split of a corpus, read shard by shard."""
 
     def __init__(self, corpus: str, split: str) -> None:
-        self.shards = storage.list_files(storage.join(corpus, "documents"), ".parquet")
+        self.shards = documents(corpus)
         self.split = split
         self.corpus = corpus
         self.table = functools.lru_cache(maxsize=2)(self._read)

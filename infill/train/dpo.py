@@ -16,10 +16,11 @@ import pyarrow as pa
 import torch
 
 from infill import model, prompt, storage
+from infill.artifacts.examples import request_of
+from infill.artifacts.preferences import pairs_file
 from infill.config import DpoConfig, TrainConfig
 from infill.context import packing
 from infill.errors import InputError
-from infill.examples import request_of
 from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, launch, loop, objectives, samples, watch
 from infill.train.batch import Item, pack, pair_item
@@ -68,7 +69,7 @@ def body(call: Call[DpoConfig]) -> Mapping[str, float]:
 def _work(call: Call[DpoConfig], engine: Engine) -> loop.Work:
     config, preferences, sft = call.settings, call.inputs["preferences"], call.inputs["model"]
     tokens, lanes = config.train.micro_batch_tokens, config.train.batch_tokens // config.train.micro_batch_tokens
-    rows, folder = Rows(storage.join(preferences, "pairs.parquet")), storage.fetch(sft)
+    rows, folder = Rows(pairs_file(preferences)), storage.fetch(sft)
     context = room(engine, tokens)
     pairs = Pairs(rows, folder, context=context, budget=config.max_prompt_tokens, tokens=tokens)
     digests = call.digests["model"], call.digests["preferences"]

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from infill import storage
+from infill import manifest, storage
 
-FILE_NAME: Final = "history.jsonl"
-SAMPLES_FILE: Final = "samples.jsonl"
+FILE_NAME: Final = manifest.HISTORY_FILE
+SAMPLES_FILE: Final = manifest.SAMPLES_FILE
 WRITE_EVERY_S: Final = 15.0
 """Minimum time between two writes of a file to an object store."""
 WRITE_SHARE: Final = 0.01

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from infill.examples import open_parquet
+from infill.artifacts.examples import open_parquet
 from infill.train.data import order
 
 WINDOW: Final = 4_096

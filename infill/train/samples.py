@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 
 from infill import fim, model, prompt
+from infill.artifacts.examples import request_of
 from infill.errors import InputError
 from infill.evaluate.generation import Generator
-from infill.examples import request_of
 from infill.prompt import FimRequest
 from infill.train.data import Document, Documents, draw
 from infill.train.engine import Engine

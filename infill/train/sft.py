@@ -10,10 +10,10 @@ from typing import Final
 from transformers import PretrainedConfig
 
 from infill import model, prompt, storage
+from infill.artifacts.examples import read_holes, request_of, split_file
 from infill.config import SftConfig
 from infill.context import packing
 from infill.errors import InputError
-from infill.examples import read_holes, request_of
 from infill.prompt import Encoder, PromptFormat
 from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, launch, loop, objectives, samples
@@ -71,7 +71,7 @@ def outside(config: SftConfig, _: Mapping[str, str]) -> dict[str, str]:
 def _work(call: Call[SftConfig], engine: Engine) -> loop.Work:
     config, examples, folder = call.settings, call.inputs["examples"], storage.fetch(call.inputs["model"])
     context = room(engine, config.train.micro_batch_tokens)
-    rows = Rows(storage.join(examples, "examples", "train.parquet"))
+    rows = Rows(split_file(examples, "train"))
     if not len(rows):
         raise InputError(f"{examples} has no examples in its train split; add sources to the corpus")
     items = Examples(rows, folder, config, context)
@@ -81,7 +81,7 @@ def _work(call: Call[SftConfig], engine: Engine) -> loop.Work:
         return ItemLane(items, tokens, seed=config.train.seed, lane=lane, lanes=lanes, state=state)
 
     def held_out() -> list[Batch]:
-        held = Rows(storage.join(examples, "examples", "validation.parquet"))
+        held = Rows(split_file(examples, "validation"))
         others = Examples(held, folder, config, context)
         fitting = (item for index in range(len(others)) if (item := others[index]) is not None)
         packed = itertools.islice(rows_of(fitting, tokens), config.train.validation_batches)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from infill import storage
+from infill import manifest, storage
 from infill.errors import InfillError
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def watched(timeout_s: float, output: str, rank: int = 0) -> Iterator[None]:
 
 
 def _end(why: str, output: str, rank: int) -> None:
-    file = storage.join(output, "logs", f"hang_rank_{rank}.txt")
+    file = storage.join(output, manifest.HANGS_FOLDER, f"hang_rank_{rank}.txt")
     message = f"worker {rank} of the training hung ({why}); the stacks of its threads are in {file}"
     with contextlib.suppress(InfillError), tempfile.TemporaryFile() as stacks:
         faulthandler.dump_traceback(stacks)

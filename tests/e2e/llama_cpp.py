@@ -21,8 +21,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from infill.artifacts.examples import read_holes, request_of
 from infill.evaluate.generation import Generator
-from infill.examples import read_holes, request_of
 from infill.train.gguf import export
 
 PROMPTS = 10

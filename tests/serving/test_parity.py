@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from infill import storage
+from infill.artifacts.examples import request_of
 from infill.config import ExamplesConfig, SftConfig
 from infill.evaluate.generation import Generator
-from infill.examples import request_of
 from infill.prompt import load_format
 from infill.train.rows import Rows
 from infill.train.sft import Examples

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill import examples, storage
+from infill.artifacts.corpus import documents
+from infill.artifacts.examples import SPLITS, read_holes, request_of
 from infill.config import ExamplesConfig
 from infill.errors import InfillError, InputError
 from infill.prompt import ContextItem
@@ -34,7 +36,7 @@ def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_prefix_middle_and_suffix_are_the_file(made: Path) -> None:
     repositories = builders.tiny_repositories()
-    for split in examples.SPLITS:
+    for split in SPLITS:
         for row in storage.read_table(str(made / "examples" / f"{split}.parquet")).to_pylist():
             assert row["prefix"] + row["middle"] + row["suffix"] == repositories[row["repo"]][row["path"]]
             assert 0 < len(row["middle"]) <= CONFIG.split.max_middle_chars
@@ -44,7 +46,7 @@ def test_prefix_middle_and_suffix_are_the_file(made: Path) -> None:
 def test_held_out_splits_come_from_held_out_repositories_only(made: Path) -> None:
     repos = {
         split: set(storage.read_table(str(made / "examples" / f"{split}.parquet"))["repo"].to_pylist())
-        for split in examples.SPLITS
+        for split in SPLITS
     }
     assert repos["test"] == {"repo_5"}
     assert repos["validation"] == {"repo_4"}
@@ -124,7 +126,7 @@ def test_several_processes_give_the_same(
     monkeypatch.setattr(examples, "SHARD_BYTES", 9_000)
     monkeypatch.setattr(examples, "processes", lambda: 2)
     run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
-    for split in examples.SPLITS:
+    for split in SPLITS:
         name = f"examples/{split}.parquet"
         assert storage.read_table(str(tmp_path / name)).equals(storage.read_table(str(made / name)))
 
@@ -142,7 +144,7 @@ def test_a_repository_in_two_splits_is_refused(tmp_path: Path) -> None:
     part = (tmp_path / "test" / "documents" / "part-00000.parquet").read_bytes()
     (tmp_path / "train" / "documents" / "part-00001.parquet").write_bytes(part)
     with pytest.raises(InputError, match="repo_0 is in the train and the test split"):
-        examples.survey(str(tmp_path / "train" / "documents"))
+        examples.survey(documents(str(tmp_path / "train")))
 
 
 def test_a_corpus_without_source_code_is_refused_with_what_to_do(inputs: tuple[str, str], tmp_path: Path) -> None:
@@ -154,26 +156,26 @@ def test_a_corpus_without_source_code_is_refused_with_what_to_do(inputs: tuple[s
 def test_an_empty_test_split_is_an_empty_table(inputs: tuple[str, str], tmp_path: Path) -> None:
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
     run_stage("examples", CONFIG, corpus, inputs[1], output=str(tmp_path / "out"))
-    assert examples.read_holes(str(tmp_path / "out"), "test", 5).num_rows == 0
+    assert read_holes(str(tmp_path / "out"), "test", 5).num_rows == 0
 
 
 def test_read_holes_takes_the_first_by_id_and_requests_round_trip(made: Path) -> None:
     rows = storage.read_table(str(made / "examples" / "train.parquet")).sort_by("id")
-    few = examples.read_holes(str(made), "train", 7)
+    few = read_holes(str(made), "train", 7)
     assert few.equals(rows.slice(0, 7).combine_chunks()) or few["id"].to_pylist() == rows["id"].to_pylist()[:7]
     row = few.to_pylist()[0]
-    request = examples.request_of(row)
+    request = request_of(row)
     assert (request.path, request.prefix, request.suffix) == (row["path"], row["prefix"], row["suffix"])
     assert [vars(item) for item in request.context] == row["context"]
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train\.parquet is missing"):
-        examples.read_holes(str(tmp_path), "train", 1)
+        read_holes(str(tmp_path), "train", 1)
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "train.parquet").write_bytes(b"PAR1 no parquet PAR1")
     with pytest.raises(InputError, match=r"train\.parquet is damaged"):
-        examples.read_holes(str(tmp_path), "train", 1)
+        read_holes(str(tmp_path), "train", 1)
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 2_000), max_size=30), st.integers(0, 50_000))

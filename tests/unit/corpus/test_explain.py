@@ -12,6 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from infill import cli, manifest, storage
+from infill.artifacts.corpus import BILL_FILE
 from infill.config import CorpusConfig
 from infill.corpus import bill, explain
 from infill.corpus.reasons import MEANING
@@ -197,7 +198,7 @@ def test_the_page_needs_nothing_else_and_has_counts_examples_and_a_search_box(co
 
 
 def test_the_bill_is_valid_and_names_each_repository(corpus: str) -> None:
-    text = (Path(corpus) / bill.FILE_NAME).read_text(encoding="utf-8")
+    text = (Path(corpus) / BILL_FILE).read_text(encoding="utf-8")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     value = json.loads(text)
     assert [each["name"] for each in value["components"]] == [f"repo_{number}" for number in range(4)]

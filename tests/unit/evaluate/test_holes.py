@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from infill import examples, manifest, metrics, storage
+from infill import manifest, metrics, storage
+from infill.artifacts.examples import SCHEMA, read_holes
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate import holes as stage
@@ -44,7 +45,7 @@ def test_the_record_says_what_was_measured_on_what(made: Path, inputs: tuple[str
 
 def test_the_results_are_those_of_the_first_holes_by_id(made: Path, inputs: tuple[str, str]) -> None:
     results = storage.read_table(str(made / "results.parquet"))
-    holes = examples.read_holes(inputs[0], "test", 8)
+    holes = read_holes(inputs[0], "test", 8)
     assert results["id"].to_pylist() == holes["id"].to_pylist()
     assert results["middle"].to_pylist() == holes["middle"].to_pylist()
     assert all(n <= CONFIG.max_prompt_tokens for n in column(results, "prompt_tokens"))
@@ -64,7 +65,7 @@ def test_the_same_model_and_holes_give_the_same_artifact(made: Path, inputs: tup
 
 
 def test_the_benchmark_digest_covers_holes_and_budget(inputs: tuple[str, str]) -> None:
-    holes = examples.read_holes(inputs[0], "test", 8)
+    holes = read_holes(inputs[0], "test", 8)
     digest = stage.benchmark_digest(CONFIG, holes)
     assert stage.benchmark_digest(CONFIG, holes) == digest
     assert stage.benchmark_digest(CONFIG, holes.slice(1)) != digest
@@ -73,7 +74,7 @@ def test_the_benchmark_digest_covers_holes_and_budget(inputs: tuple[str, str]) -
 
 def test_no_test_hole_is_an_error_that_says_what_to_do(inputs: tuple[str, str]) -> None:
     with pytest.raises(InputError, match=r"raise corpus\.test_share"):
-        stage.evaluate_model(CONFIG, examples.SCHEMA.empty_table(), inputs[1])
+        stage.evaluate_model(CONFIG, SCHEMA.empty_table(), inputs[1])
 
 
 def test_a_killed_evaluation_goes_on_and_ends_the_same(

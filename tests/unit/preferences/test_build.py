@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infill import examples, storage
+from infill import storage
+from infill.artifacts.examples import read_holes, write_rows
 from infill.config import ExamplesConfig, PreferencesConfig
 from infill.errors import InputError, ServiceError
 from infill.preferences import build
@@ -42,7 +43,7 @@ def _sha(folder: Path) -> str:
 
 
 def test_a_hopeless_model_still_gives_pairs_with_the_true_middle_chosen(made: Path, inputs: tuple[str, str]) -> None:
-    holes = {row["id"]: row for row in examples.read_holes(inputs[0], "train", 10).to_pylist()}
+    holes = {row["id"]: row for row in read_holes(inputs[0], "train", 10).to_pylist()}
     rows = storage.read_table(str(made / "pairs.parquet")).to_pylist()
     truths = [row for row in rows if row["kind"] == "truth"]
     assert len(truths) == 10
@@ -88,7 +89,7 @@ def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> No
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
     folder = tmp_path / "examples"
     run_stage("examples", ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
-    examples.write_rows(str(folder / "examples" / "train.parquet"), [])
+    write_rows(str(folder / "examples" / "train.parquet"), [])
     with pytest.raises(InputError, match="no train holes"):
         run_stage("preferences", CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
 

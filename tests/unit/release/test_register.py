@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from infill import manifest, storage, tracking
+from infill.artifacts import decision as decisions
 from infill.config import EvaluateConfig, ExamplesConfig, RegisterConfig
 from infill.errors import InputError, ServiceError
-from infill.release import decision as decisions
 from infill.release import registry
 from infill.stages import MODELS, STAGES, execute
 from infill.train import card

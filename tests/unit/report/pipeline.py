@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from infill import examples, storage
+from infill import storage
+from infill.artifacts.examples import SCHEMA
 from infill.evaluate.statistics import interval
 from infill.metrics import METRICS
 from tests.builders import once
@@ -169,7 +170,7 @@ def _results(model: str) -> pa.Table:
 def _holes() -> pa.Table:
     rows: list[dict[str, Any]] = [
         {
-            **dict.fromkeys(examples.SCHEMA.names, ""),
+            **dict.fromkeys(SCHEMA.names, ""),
             "id": f"{hole:04d}",
             "repo": "team/shapes",
             "path": "shapes/area.py" if hole else HOSTILE,
@@ -180,7 +181,7 @@ def _holes() -> pa.Table:
         }
         for hole in range(40)
     ]
-    return pa.Table.from_pylist(rows, schema=examples.SCHEMA)
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def _decision(passed: bool) -> dict[str, Any]:

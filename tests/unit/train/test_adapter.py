@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from infill import config, examples, model, prompt, storage
+from infill import config, model, prompt, storage
+from infill.artifacts.examples import read_holes
 from infill.config import Preset
 from infill.errors import InputError
 from infill.train import adapter, card, dpo, lora_matrices
@@ -229,7 +230,7 @@ def test_what_is_killed_goes_on_to_the_same_weights(
 
 
 def test_the_reference_of_dpo_is_the_model_with_the_adapter_off(root: Path, tmp_path: Path, preset: Preset) -> None:
-    rows = examples.read_holes(str(root / "examples"), "train", 12).to_pylist()
+    rows = read_holes(str(root / "examples"), "train", 12).to_pylist()
     names = ("id", "repo", "path", "language", "prefix", "suffix", "context")
     pairs = [
         {**{k: row[k] for k in names}, "chosen": row["middle"], "rejected": "pass", "rejected_finished": True}

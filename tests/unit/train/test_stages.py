@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from infill import config, examples, manifest, prompt, storage
+from infill import config, manifest, prompt, storage
+from infill.artifacts.examples import SCHEMA, read_holes
 from infill.config import Preset
 from infill.errors import InputError
 from infill.train import card, dpo, history, pretrain
@@ -59,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
     run_stage("pretrain", preset.pretrain, corpus, tokenizer, str(root / "pretrain"))
     run_stage("examples", preset.examples, corpus, tokenizer, str(root / "examples"))
     run_stage("sft", preset.sft, str(root / "examples"), str(root / "pretrain"), str(root / "sft"))
-    rows = examples.read_holes(str(root / "examples"), "train", 12).to_pylist()
+    rows = read_holes(str(root / "examples"), "train", 12).to_pylist()
     names = ("id", "repo", "path", "language", "prefix", "suffix", "context")
     pairs = [
         {**{k: row[k] for k in names}, "chosen": row["middle"], "rejected": "pass", "rejected_finished": True}
@@ -142,7 +143,7 @@ def test_another_model_has_another_reference(root: Path, tmp_path: Path, preset:
 
 
 def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset: Preset) -> None:
-    table = examples.SCHEMA.empty_table()
+    table = SCHEMA.empty_table()
     empty = stage(
         tmp_path / "empty", lambda: storage.write_table(str(tmp_path / "empty" / "examples" / "train.parquet"), table)
     )

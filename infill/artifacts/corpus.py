@@ -1,0 +1,31 @@
+"""The corpus as an artifact: the names of its folders and files, and the way to its documents.
+
+The schemas of the tables are those of `infill.corpus.shards`, which writes them.
+"""
+
+from typing import Final
+
+from infill import storage
+
+DOCUMENTS: Final = "documents"
+SIGNATURES: Final = "signatures"
+"""What a later corpus compares its documents with, row by row as in the documents."""
+REDACTED: Final = "redacted"
+REMOVED: Final = "removed"
+SIGNALS: Final = "signals"
+"""Signals of quality of each text that was read, from which a later corpus takes those of unchanged texts."""
+FOLDERS: Final = (DOCUMENTS, REDACTED, REMOVED, SIGNALS, SIGNATURES)
+DATASHEET_FILE: Final = "DATASHEET.md"
+PAGE_FILE: Final = "DATASHEET.html"
+BILL_FILE: Final = "bom.cdx.json"
+"""The bill of training data (CycloneDX)."""
+
+
+def part(corpus: str, folder: str, number: int) -> str:
+    """Return the URI of the table that shard `number` writes into one of the folders."""
+    return storage.join(corpus, folder, f"part-{number:05d}.parquet")
+
+
+def documents(corpus: str) -> list[str]:
+    """Return the URIs of the corpus's tables of documents, in order."""
+    return storage.list_files(storage.join(corpus, DOCUMENTS), ".parquet")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from infill import manifest
 from infill.artifacts import decision as decisions
+from infill.artifacts.evaluation import read_record, read_results
 from infill.artifacts.examples import read_holes
 from infill.manifest import Manifest
 from infill.stages.table import MODELS, TRAINING_STAGES
@@ -64,7 +65,7 @@ def read(artifacts: Artifacts) -> Contents:
         **reports,
         histories={name: history.read(artifacts[name]) for name in TRAINING_STAGES},
         learning={name: history.read(artifacts[name], history.SAMPLES_FILE) for name in TRAINING_STAGES},
-        records={name: evaluations.read_record(uri) for name, uri in evaluations.items()},
+        records={name: read_record(uri) for name, uri in evaluations.items()},
         decision=decision,
         stages={name: manifest.load(uri) for name, uri in artifacts.items()},
         samples=_samples(artifacts["examples"], evaluations, decision["metric"]),
@@ -75,8 +76,7 @@ def _samples(examples: str, evaluations: Mapping[str, str], metric: str) -> list
     """Return the first holes in the order of their ids, which are hashes, so the choice is random."""
     columns = ["id", "kind", "output", metric]
     completions = {
-        name: {row["id"]: row for row in evaluations.read_results(uri, columns).to_pylist()}
-        for name, uri in evaluations.items()
+        name: {row["id"]: row for row in read_results(uri, columns).to_pylist()} for name, uri in evaluations.items()
     }
     return [
         Sample(

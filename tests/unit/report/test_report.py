@@ -86,7 +86,7 @@ def test_every_text_is_escaped(written: tuple[str, dict[str, Any]]) -> None:
 
 def test_page_tells_what_a_reader_asks_first(written: tuple[str, dict[str, Any]]) -> None:
     html, _ = written
-    for text in ("sft passed the gate", "version 3 of infill", "MIT", "duplicate", "14.2M", "3.37"):
+    for text in ("sft passed the gate", "a version of infill", "MIT", "duplicate", "14.2M", "3.37"):
         assert text in html
     assert "5 others" in html  # languages beyond the table's rows
     assert "<i class=soft>(nothing)</i>" in html

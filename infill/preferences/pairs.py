@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from infill import syntax
 from infill.fim import is_sound
+from infill.metrics import COMMENT
 from infill.preferences.candidates import Candidate
-from infill.preferences.judges import COMMENT, Verdict
+from infill.preferences.judges import Verdict
 from infill.text import last_line, split_lines
 
 GOOD: Final = 0.5

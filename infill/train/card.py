@@ -42,7 +42,7 @@ LIMITATIONS: Final = """\
 def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Facts:
     """Return the facts of a model that is trained from scratch on the artifacts `corpus` and `tokenizer`."""
     data_manifest, words = manifest.load(corpus), manifest.load(tokenizer)
-    report = manifest.read_report(corpus) if manifest.REPORT_FILE in data_manifest.files else {}
+    report: Facts = manifest.read_report(corpus) if manifest.REPORT_FILE in data_manifest.files else {}
     data = {
         "corpus": data_manifest.digest,
         "sources": [_source(source) for source in data_manifest.config.get("sources", [])],

@@ -213,7 +213,11 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signal
         source=job.source,
         opted_out=job.opted_out or None,
     )
-    return quality.judge(document, measured.of(text, language), config) or redact(document, config)
+    removal = quality.judge(document, measured.of(text, language), config)
+    if removal and removal.reason != "encoded_data":
+        return removal
+    redacted = redact(document, config)  # also of encoded data, which may be keys: that is told
+    return redacted if isinstance(redacted, Removal) else removal or redacted
 
 
 def redact(document: Document, config: CorpusConfig) -> Document | Removal:

@@ -148,7 +148,7 @@ def explain(model: str, opt_outs: OptOuts, stores: Sequence[str] = ()) -> dict[s
     `trace` does.
     """
     traced = trace(model, stores)
-    result = {
+    result: dict[str, Any] = {
         "model": traced.uri,
         "created": traced.created,
         "complete": not traced.missing,
@@ -254,7 +254,7 @@ def covered(corpus: Manifest, entries: Sequence[Entry]) -> dict[Entry, Counter[s
     counts = {entry: Counter[str]() for entry in entries}
     for table in records.tables(corpus, DOCUMENTS, ["repo", "path"]):
         names = table["repo"].unique().to_pylist()
-        concerned = {entry: {name for name in names if entry.covers_repository(name)} for entry in entries}
+        concerned = {entry: {name for name in map(str, names) if entry.covers_repository(name)} for entry in entries}
         wanted = set().union(*concerned.values())
         if not wanted:
             continue

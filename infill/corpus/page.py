@@ -106,8 +106,8 @@ def _counts(report: Mapping[str, Any]) -> Iterable[str]:
     ):
         rows = [_amount(value, entry) for value, entry in report[name].items()]
         yield _section(title, _table((column, "documents", "size"), rows))
-    rows = [(*_amount(source, entry), entry["removed"]) for source, entry in report["by_source"].items()]
-    yield _section("Sources", _table(("source", "documents", "size", "removed"), rows))
+    by_source = [(*_amount(source, entry), entry["removed"]) for source, entry in report["by_source"].items()]
+    yield _section("Sources", _table(("source", "documents", "size", "removed"), by_source))
     replaced = [(kind, entry["places"], entry["documents"]) for kind, entry in report["redacted"].items()]
     if replaced:
         yield _section("Secrets and personal data", _table(("kind", "places", "documents"), replaced))

@@ -49,7 +49,7 @@ def _nothing(corpus: Manifest, entry: Entry) -> str:
     names, paths = set[str](), set[str]()
     for folder in (DOCUMENTS, REMOVED):
         for table in records.tables(corpus, folder, ["repo", "path"]):
-            names.update(table["repo"].unique().to_pylist())
+            names.update(map(str, table["repo"].unique().to_pylist()))
             if entry.path:
                 paths.update(row["path"] for row in table.to_pylist() if entry.covers_repository(row["repo"]))
     names.discard("")

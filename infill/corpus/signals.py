@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -76,10 +76,10 @@ class Signals:
         return (self.characters - self.lines + 1) / self.lines
 
 
-_TYPES: Final = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+_TYPES: Final[dict[Any, pa.DataType]] = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 NAMES: Final = tuple(item.name for item in fields(Signals))
 SCHEMA: Final = pa.schema(
-    [pa.field("key", pa.binary()), *(pa.field(item.name, _TYPES[item.type]) for item in fields(Signals))]  # type: ignore[index]
+    [pa.field("key", pa.binary()), *(pa.field(item.name, _TYPES[item.type]) for item in fields(Signals))]
 )
 """`key` is that of `key`."""
 

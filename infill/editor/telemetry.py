@@ -9,6 +9,7 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from infill.editor.completer import Completion
@@ -199,7 +200,7 @@ class Telemetry:
             del self._followed[0]
         self._followed.append(followed)
         for seconds in AFTER_S:
-            self.later(seconds, lambda seconds=seconds: self._look(followed, seconds))
+            self.later(seconds, partial(self._look, followed, seconds))
 
     def _look(self, followed: Followed, seconds: int) -> None:
         """Report what is left of a suggestion."""

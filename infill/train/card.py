@@ -43,7 +43,7 @@ def start(corpus: str, tokenizer: str, *, licence: str, parameters: int) -> Fact
     """Return the facts of a model that is trained from scratch on the artifacts `corpus` and `tokenizer`."""
     data_manifest, words = manifest.load(corpus), manifest.load(tokenizer)
     report: Facts = manifest.read_report(corpus) if manifest.REPORT_FILE in data_manifest.files else {}
-    data = {
+    data: Facts = {
         "corpus": data_manifest.digest,
         "sources": [_source(source) for source in data_manifest.config.get("sources", [])],
         **{name: report[name] for name in ("by_licence", "by_language", "by_split", "repositories") if name in report},

@@ -9,8 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.transformer.service import Metrics
 from serving.transformer.telemetry.counts import Counts
-from tests.charts.bundle import CHARTS
-from tests.charts.test_charts import helm
+from tests.charts.bundle import CHARTS, helm
 
 FILE: Final = CHARTS / "infill-serving" / "dashboards" / "suggestions.json"
 DASHBOARD: Final[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -51,7 +50,7 @@ def test_the_dashboard_shows_every_metric_of_suggestions(exposed: dict[str, set[
 
 
 def test_panels_do_not_overlap_and_legends_name_labels_that_remain() -> None:
-    cells = set()
+    cells: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
         mine = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}

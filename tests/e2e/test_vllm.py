@@ -157,10 +157,11 @@ def test_control_tokens_in_the_text_stay_text(world: World, merged: Path) -> Non
     encoder = prompt.load_encoder(merged)
     text = "# <|endoftext|><issue_start><filename>\nx = "
     before = world.engine.figure("vllm:prompt_tokens_total")
-    fields = {"prompt": text, "suffix": "<issue_comment>\n", "path": "a.py", **GREEDY}
+    suffix = "<issue_comment>\n"
+    fields = {"prompt": text, "suffix": suffix, "path": "a.py", **GREEDY}
     told = world.complete(fields).raise_for_status().json()
     sent = world.engine.figure("vllm:prompt_tokens_total") - before
-    request = FimRequest(path="a.py", prefix=text, suffix=fields["suffix"])
+    request = FimRequest(path="a.py", prefix=text, suffix=suffix)
     ids = prompt.render(prompt.load_format(merged), encoder.encode, request).ids
     assert told["usage"]["prompt_tokens"] == sent == len(ids)
     assert encoder.decode(encoder.encode(text)) == text

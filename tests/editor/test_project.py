@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ ONE, TWO, THREE, FOUR, FIVE = (f"def {name}_area():\n    return {name}_width\n" 
 @pytest.fixture(scope="module")
 def told(model: Path) -> Model:
     """What a server says of the tiny model."""
-    limits = {"max_prompt_tokens": 512, "max_new_tokens": 16, "context_items": 8}
+    limits: dict[str, Any] = {"max_prompt_tokens": 512, "max_new_tokens": 16, "context_items": 8}
     encoder, fmt = load_encoder(model), load_format(model)
     return Model(name="tiny", tokenizer="x", fmt=fmt, encoder=encoder, strategy="infill", **limits)
 

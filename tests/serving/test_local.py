@@ -17,7 +17,7 @@ import openai
 import psutil
 import pytest
 
-from infill import manifest, storage
+from infill import machine, manifest, storage
 from infill.errors import InputError, ServiceError
 from infill.prompt import load_format
 from serving import local
@@ -164,9 +164,9 @@ def test_a_cpu_limits_the_prompts_of_a_model_without_a_deployment(
     short = tiny_model(tmp_path / "short", context_length=local.CPU_PROMPT_TOKENS)
     record = {"model_uri": str(long), "max_prompt_tokens": 2_000, "max_new_tokens": 8}
     storage.write_json(str(tmp_path / "deployment.json"), record)
-    monkeypatch.setattr(local.machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
     assert [local.cpu_budget(str(each)) for each in (long, short, tmp_path)] == [local.CPU_PROMPT_TOKENS, 0, 0]
-    monkeypatch.setattr(local.machine, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
     assert local.cpu_budget(str(long)) == 0
     with pytest.raises(InputError, match="do not fit the context"), local.servers(str(long), max_prompt_tokens=5_000):
         pass

@@ -80,8 +80,7 @@ def test_a_suggestion_is_followed_from_its_answer_to_what_is_left_of_it(client: 
     assert [client.count(name) for name in ("shown", "accepted", "rejected")] == [1, 1, 0]
     assert [client.count(name) for name in ("shown_chars", "accepted_chars")] == [len(TEXT)] * 2
     assert [client.count("parts", part=part) for part in ("word", "line", "all")] == [1, 0, 1]
-    kept = [client.count("persisted", after=after, left=left) for after, left in STATES]
-    assert kept == [1, 1, 1]
+    assert [client.count("persisted", after=after, left=left) for after, left in STATES] == [1, 1, 1]
     assert client.count("persisted_chars", after="120") == 2
     assert client.count("typed_chars", strategy="infill") == 40
 

@@ -26,10 +26,10 @@ def make(output: Path, text: str = "x", config: Config | None = None, inputs: Ma
         storage.write_bytes(storage.join(str(output), "scratch", "part"), b"")
         return {"size": 2}
 
-    metrics = once(
+    artifact = once(
         stage="toy", version=1, config=config or Config(), inputs=inputs or {}, output=str(output), body=body
     )
-    assert metrics == {"size": 2.0}
+    assert artifact.metrics == {"size": 2.0}
     return ran
 
 

@@ -13,6 +13,7 @@ import pytest
 from infill import manifest, storage
 from infill.config.settings import TokenizerConfig
 from infill.errors import InputError, StorageError
+from infill.manifest import Manifest
 from tests.builders import once
 from tests.object_store import client
 
@@ -144,7 +145,7 @@ def test_a_store_that_is_not_there_is_a_sentence(s3: str, monkeypatch: pytest.Mo
             storage.exists(f"{s3}/x")
 
 
-def stage(output: str, *, killed: bool) -> dict[str, float]:
+def stage(output: str, *, killed: bool) -> Manifest:
     """A stage of two files that is killed, if it shall be, when a part of the second one is sent."""
 
     def body() -> dict[str, float]:
@@ -168,7 +169,7 @@ def test_a_killed_stage_goes_on_where_it_was(s3: str) -> None:
     assert unfinished(s3) == ["toy/key/second"]  # sent in part, seen by nobody
     assert manifest.find(output) is None
     for _ in range(2):  # the second time it does nothing
-        assert stage(output, killed=False) == {"written": 1}
+        assert stage(output, killed=False).metrics == {"written": 1}
     found = manifest.load(output)
     assert sorted(found.files) == ["first", "second"]
     manifest.verify(found)

@@ -57,7 +57,8 @@ class Memory:
 
     def get(self, tenant: str, identifier: str) -> Suggestion | None:
         """Return a suggestion of a tenant; None for one that is unknown, forgotten or another tenant's."""
-        return self._tenants.get(tenant, {}).get(identifier)
+        mine = self._tenants.get(tenant)
+        return mine.get(identifier) if mine else None
 
     def _forget_one(self) -> None:
         largest = max(self._tenants, key=lambda tenant: len(self._tenants[tenant]))

@@ -11,13 +11,13 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from infill import cli, manifest, storage
+from infill import cli, storage
 from infill.artifacts.corpus import BILL_FILE
 from infill.config import CorpusConfig
 from infill.corpus import bill, explain
 from infill.corpus.reasons import MEANING
 from infill.errors import InputError
-from tests.builders import run_stage
+from tests.builders import once, run_stage
 from tests.unit.corpus.folders import MIT, write_files, write_repositories
 
 ROOT = Path(__file__).parents[3]
@@ -122,7 +122,7 @@ def test_a_name_of_many_files_must_be_more_exact(corpus: str, monkeypatch: pytes
 
 
 def test_what_is_no_corpus_is_refused(tmp_path: Path, corpus: str) -> None:
-    manifest.once(stage="examples", version=1, config=CorpusConfig(), inputs={}, output=str(tmp_path / "x"), body=dict)
+    once(stage="examples", output=str(tmp_path / "x"), body=dict)
     with pytest.raises(InputError, match="is not a corpus but the result of examples"):
         explain.compare(corpus, str(tmp_path / "x"))
 

@@ -76,7 +76,8 @@ def test_signals_that_cannot_be_read_are_measured_again(tmp_path: Path) -> None:
 def test_signals_are_read_as_they_were_written(text: str, language: str) -> None:
     measured = signals.measure(text, language)
     table = signals.table({b"k": measured})
-    assert signals.Signals(**{name: table[name].to_pylist()[0] for name in signals.NAMES}) == measured
+    (row,) = table.to_pylist()
+    assert signals.Signals(**{name: row[name] for name in signals.NAMES}) == measured
 
 
 # Notebooks

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from infill.artifacts.preferences import SCHEMA
 from infill.feedback import rows as row_format
 from infill.preferences import build
 from infill.preferences.feedback import digests, learn, read
@@ -73,7 +74,7 @@ def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
     assert digests(str(tmp_path)) != before
     told = read(str(tmp_path))
     rows = [build._row(hole, pair, "user") for hole, pair in told.pairs]
-    assert pa.Table.from_pylist(rows, build.SCHEMA).num_rows == 1
+    assert pa.Table.from_pylist(rows, SCHEMA).num_rows == 1
     assert rows[0]["context"][0]["score"] == 1.0
     assert read("").pairs == []
     assert digests("") == {}

@@ -1,8 +1,8 @@
 """The corpus stage: sources in, documents with licence and split out, and every removed file with its reason.
 
-Two passes over shards of the file list. The first reads the files and applies every rule that a file decides alone.
-Then exact copies and splits are decided over all shards, from the columns without the text. The second writes the
-result. Each pass maps one pure function over shards, in threads of this process or on Ray Data, with the same result.
+The stage makes two passes over the shards of the file list. The first reads the files and applies the rules that need
+only one file. Then copies and splits are decided over all shards (`infill.corpus.decide`). The second pass writes the
+result. Each pass maps one pure function over the shards, in threads of this process or on Ray Data, with equal results.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from infill.stages.contract import Call
 VERSION: Final = 9
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
-"""Reading waits for the disk, hashing and compressing run outside the interpreter's lock; more threads gain little."""
+"""Reading waits for the disk, and hashing and compressing release the interpreter's lock; more threads gain little."""
 Mapper = Callable[[Callable[[Any], int], Sequence[Any]], Iterator[int]]
-"""Applies a function to each item and gives back the results as they come."""
+"""Applies a function to each item and yields the results as they become available."""
 
 
 def fingerprint(config: CorpusConfig) -> str:
-    """Digest of the sources' state: names, sizes and times of change of the files, or the packages' own records."""
+    """Return a digest of the sources' state (`sources.fingerprint`)."""
     return sources.fingerprint(config.sources)
 
 
 def outside(config: CorpusConfig, _: Mapping[str, str]) -> dict[str, str]:
-    """What the stage reads besides artifacts: sources, opt-outs, earlier corpora and benchmarks as they are now."""
+    """Return digests of what the stage reads besides artifacts: sources, opt-outs, earlier corpora, benchmarks."""
     opted_out = {"opt_out": opt_out.digest(config.opt_out)} if config.opt_out else {}
     places = benchmarks.places(config)
     tasks = {"benchmarks": benchmarks.fingerprint(places)} if places else {}
@@ -54,17 +54,17 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     """Build the corpus; return its counts.
 
     Metrics: `documents_kept`, `documents_removed`, `bytes_read`, `bytes_kept`, `repositories` (with a document),
-    `repositories_empty`, and `removed_<reason>`. A killed run goes on where it was. Raises InputError when nothing is
-    kept, with the counts by reason.
+    `repositories_empty`, and `removed_<reason>`. A killed run continues where it stopped. Raises InputError, with the
+    counts by reason, if no document is kept.
     """
     config, output, scratch = call.settings, call.output, call.scratch
     marker = storage.join(scratch, "started.json")
-    if not storage.exists(marker):  # whatever stands here belongs to other sources or another configuration
+    if not storage.exists(marker):  # existing files are from other sources or another configuration
         for name in (*artifact.FOLDERS, manifest.SCRATCH):
             storage.remove(storage.join(output, name))
         storage.write_json(marker, {"config": manifest.config_dict(config)})
-    for left in storage.list_files(output, ".partial"):  # of a run that was killed while it wrote
-        storage.remove(left)
+    for partial_file in storage.list_files(output, ".partial"):  # left by a run that was killed while it wrote
+        storage.remove(partial_file)
     repositories = list(sources.repositories(config.sources, config))
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
     if places := benchmarks.places(config):
@@ -97,17 +97,17 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
 
 
 def metrics(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers of the report that are worth a line in the tracking server."""
+    """Return the numbers of the report that are logged to the tracking server."""
     names = ("documents_kept", "documents_removed", "bytes_read", "bytes_kept", "repositories", "repositories_empty")
     removed = {f"removed_{reason}": entry["documents"] for reason, entry in report["removed"].items()}
     return {name: float(value) for name, value in ({name: report[name] for name in names} | removed).items()}
 
 
-# What is to be read
+# The list of files
 
 
 def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
-    """Every file of every repository, by repository and path, with the verdict on its name; then those beside them."""
+    """Yield every file, sorted by repository and path, judged by its name; then the files that are in no repository."""
     opted_out = opt_out.load(config.opt_out)
     judged = {
         repository.name: [_job(repository, file, config, opted_out) for file in repository.files]
@@ -121,17 +121,17 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
     for name in sorted(judged):
         for job in judged[name]:
             yield job if job.removal or name in chosen else replace(job, removal=Removal("over_limit"))
-    beside = list(sources.beside(config.sources))
-    if beside:
-        log.warning("corpus: %d files stand beside the repositories and are left out: %s", len(beside), _some(beside))
-    for entry in beside:
+    outside = list(sources.beside(config.sources))
+    if outside:
+        log.warning("corpus: %d files in no repository are left out: %s", len(outside), _some(outside))
+    for entry in outside:
         removal = Removal(entry.file.trouble, entry.file.detail)
         yield Job(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
 
 
-def _some(beside: Sequence[sources.Beside]) -> str:
-    names = [entry.file.path for entry in beside[:3]]
-    return ", ".join(names + ["..."] * (len(beside) > len(names)))
+def _some(outside: Sequence[sources.Beside]) -> str:
+    names = [entry.file.path for entry in outside[:3]]
+    return ", ".join(names + ["..."] * (len(outside) > len(names)))
 
 
 def _job(
@@ -152,9 +152,9 @@ def _job(
 
 
 def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:
-    """Names of the repositories that fit into `max_total_bytes`, tried in the order of a hash.
+    """Return the names of the repositories that fit into `max_total_bytes`, tried in the order of a hash.
 
-    Not the hash that decides the splits: the first by that one are all of the test split.
+    It is not the hash that decides the splits, by which the first repositories all belong to the test split.
     """
     chosen: set[str] = set()
     left = config.max_total_bytes or sum(sizes.values())
@@ -166,14 +166,14 @@ def _within_limit(sizes: Mapping[str, int], config: CorpusConfig) -> set[str]:
 
 
 def _nothing(config: CorpusConfig, report: Mapping[str, Any]) -> str:
-    """The sentence for a corpus without a document."""
-    found, removed = report["repositories_found"], report["documents_removed"]
+    """Return the error message for a corpus without documents."""
+    repositories, removed = report["repositories_found"], report["documents_removed"]
     where = " ".join(config.sources)
     if not removed:
-        return f"{where}: {found} repositories without a file; name a source that holds code"
+        return f"{where}: {repositories} repositories without a file; name a source with code"
     reasons = ", ".join(f"{entry['documents']} {reason}" for reason, entry in report["removed"].items())
     return (
-        f"{where}: of {removed} files in {found} repositories none may be trained on ({reasons}); "
+        f"{where}: none of {removed} files in {repositories} repositories can be used ({reasons}); "
         f"add repositories under a licence of corpus.licences ({', '.join(config.licences)}), or extend that list"
     )
 
@@ -183,7 +183,7 @@ def _nothing(config: CorpusConfig, report: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _threads() -> Iterator[Mapper]:
-    """Threads of this process."""
+    """Run the passes in threads of this process."""
     pool = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS))
     try:
         yield pool.map
@@ -193,10 +193,7 @@ def _threads() -> Iterator[Mapper]:
 
 @contextlib.contextmanager
 def _ray() -> Iterator[Mapper]:
-    """Ray Data.
-
-    The workers must see the sources and the output under the same names as this process.
-    """
+    """Run the passes on Ray Data; its workers must see sources and output under the same names as this process."""
     with ray_session.session():
         yield _map_on_ray
 
@@ -215,7 +212,7 @@ def _map_on_ray(function: Callable[[Any], int], items: Sequence[Any]) -> Iterato
 
 
 def _outcome(function: Callable[[Any], int], item: bytes) -> int | InfillError:
-    """What a worker gives back: errors that are meant for the user would otherwise arrive without their sentence."""
+    """Return a worker's result, or its error for the user, which Ray would wrap and hide if it was raised."""
     try:
         return function(pickle.loads(item))
     except InfillError as error:
@@ -229,7 +226,7 @@ RUNTIMES: Final[Mapping[str, Callable[[], contextlib.AbstractContextManager[Mapp
 
 
 def _watch(numbers: Iterator[int], doing: str, total: int) -> None:
-    """Run through the numbers of finished shards, with a progress bar on a terminal and lines in the log elsewhere."""
+    """Consume the numbers of finished shards, with a progress bar on a terminal, otherwise with lines in the log."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track

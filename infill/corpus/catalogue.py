@@ -33,7 +33,7 @@ class Catalogue:
         self.sizes = [len(each[0]) for each in columns]
         """Number of documents in each part."""
         self.earlier = sum(self.sizes[: len(before)])
-        """How many documents are of earlier corpora."""
+        """Number of documents of earlier corpora."""
         self.repo, self.bytes, self.is_code, self.split, self.depth, self.digests, self.opted_out = (
             np.concatenate(parts) for parts in zip(_NO_DOCUMENT, *columns, strict=True)
         )
@@ -60,11 +60,11 @@ class Catalogue:
         )
 
     def order(self) -> Array:
-        """Return the positions, those most worth keeping first.
+        """Return the positions, those of the documents most worth keeping first.
 
-        A document of an earlier corpus comes before a new one, one that is left out on request before its copies, one
-        in fewer folders before one in more (a vendored copy lies deeper than the original), then the order of the names
-        of repository and file counts.
+        A document of an earlier corpus comes before a new one, then one that is left out on request before its copies,
+        then one in fewer folders before one in more (a vendored copy is deeper than the original), then they are in the
+        order of the names of repository and file.
         """
         position = np.arange(len(self))
         return np.lexsort((position, self.depth, ~self.opted_out, position >= self.earlier))

@@ -1,4 +1,4 @@
-"""What a corpus holds and where it came from: the numbers (`report.json`) and the page that tells them."""
+"""The report on a corpus's content and origin: its numbers (`report.json`) and its page (`DATASHEET.md`)."""
 
 import hashlib
 from collections import Counter
@@ -11,11 +11,11 @@ from infill.corpus import benchmarks, quality, splits
 Row = Mapping[str, Any]
 NONE: Final = {"documents": 0, "bytes": 0}
 EXAMPLES: Final = 8
-"""Removed files that the report names for each reason."""
+"""Number of removed files that the report names for each reason."""
 
 
 def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequence[str], unit: str) -> dict[str, Any]:
-    """The report: documents and bytes kept and removed, by reason, licence, language, source, split and repository.
+    """Return the documents and bytes kept and removed, by reason, licence, language, source, split and repository.
 
     `kept` and `removed` have the columns of `decide.kept` and `decide.removed`; each is read once.
     """
@@ -70,7 +70,7 @@ def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequenc
 
 
 TRAITS: Final = {"licences": "licence", "splits": "split", "sources": "source", "commits": "commit"}
-"""What the report tells of each repository -> the column of its documents."""
+"""Name of a repository's trait in the report -> column of its documents."""
 
 
 def _both(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _both(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> dict[str, Any]
 
 
 class _Examples:
-    """Some removed files of each reason: those whose names have the least hashes, so that chance chooses."""
+    """A random selection of removed files for each reason: those whose names have the lowest hashes."""
 
     def __init__(self) -> None:
         self._best: dict[str, list[tuple[bytes, dict[str, str]]]] = {}
@@ -93,7 +93,7 @@ class _Examples:
             del best[EXAMPLES:]
 
     def chosen(self) -> dict[str, list[dict[str, str]]]:
-        """Reason -> the files, by name."""
+        """Return reason -> selected files, sorted by name."""
         return {
             reason: sorted((row for _, row in best), key=lambda row: (row["repo"], row["path"]))
             for reason, best in sorted(self._best.items())
@@ -101,7 +101,7 @@ class _Examples:
 
 
 class _Groups:
-    """Documents and bytes, in all and by the values of some columns."""
+    """The number of documents and bytes, in total and by the values of some columns."""
 
     def __init__(self, *columns: str) -> None:
         self.documents = 0
@@ -117,13 +117,13 @@ class _Groups:
             self._bytes[column][row[column]] += row["bytes"]
 
     def of(self, column: str) -> dict[str, dict[str, int]]:
-        """Value -> documents and bytes, the most frequent value first."""
+        """Return value -> documents and bytes, the most frequent value first."""
         counts = sorted(self._documents[column].items(), key=lambda item: (-item[1], item[0]))
         return {value: {"documents": count, "bytes": self._bytes[column][value]} for value, count in counts}
 
 
 def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
-    """The datasheet as Markdown."""
+    """Return the datasheet as Markdown."""
     where = ", ".join(f"`{source}`" for source in config.sources)
     unit = report["split_unit"]
     kept, amount, repositories = report["documents_kept"], size(report["bytes_kept"]), report["repositories"]
@@ -132,7 +132,7 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "# Datasheet of this corpus",
         "",
         f"{kept:,} files ({amount}) from {repositories:,} repositories, read from {where}.",
-        f"{report['documents_removed']:,} files were removed; each stands in `removed/` with its reason.",
+        f"{report['documents_removed']:,} files were removed; `removed/` lists each with its reason.",
         f"{empty:,} of {found:,} repositories were empty.",
         *_commits(report.get("commits", {}), found),
         "",
@@ -173,23 +173,23 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
 
 
 def _commits(commits: Mapping[str, Mapping[str, str]], repositories: int) -> list[str]:
-    """The sentence on the commits that repositories were read at; none where there are no commits."""
+    """Return the sentence about the commits at which repositories were read; an empty list if there are none."""
     if not commits:
         return []
     dates = sorted(entry["date"] for entry in commits.values() if entry["date"]) or ["unknown"]
     return [
-        f"{len(commits):,} of {repositories:,} repositories were read at a commit, which stands beside each document; "
+        f"{len(commits):,} of {repositories:,} repositories were read at a commit, recorded with each document; "
         f"the commits' dates run from {dates[0]} to {dates[-1]}."
     ]
 
 
 def _copies(config: CorpusConfig) -> list[str]:
-    """What was done about copies and benchmarks."""
-    lines = ["Of equal texts one is kept (`duplicate`), whatever their line ends and trailing blanks."]
+    """Return the section about copies and benchmarks."""
+    lines = ["Of equal texts, only one is kept (`duplicate`); line ends and trailing blanks are ignored."]
     if config.near_duplicate_similarity:
         lines.append(
-            f"A document is also removed when its 5-grams of words have a Jaccard similarity of at least"
-            f" {config.near_duplicate_similarity:g} with those of a kept one (`near_duplicate`)."
+            f"A document is also removed if the Jaccard similarity of its word 5-grams with those of a kept document"
+            f" is at least {config.near_duplicate_similarity:g} (`near_duplicate`)."
         )
     if config.split_similarity:
         lines.append(
@@ -198,25 +198,25 @@ def _copies(config: CorpusConfig) -> list[str]:
         )
     if places := benchmarks.places(config):
         named = ", ".join(f"`{place}`" for place in places)
-        lines.append(f"A document that holds a passage of a benchmark is removed (`benchmark_overlap`): {named}.")
+        lines.append(f"Documents with a passage of a benchmark were removed (`benchmark_overlap`): {named}.")
     else:
-        lines.append("No benchmark was named: their tasks have not been looked for.")
+        lines.append("No benchmark was configured, so documents were not searched for passages of benchmarks.")
     if config.earlier:
-        lines.append(f"Copies were also looked for in {', '.join(f'`{uri}`' for uri in config.earlier)}.")
+        lines.append(f"Copies of documents in {', '.join(f'`{uri}`' for uri in config.earlier)} were removed, too.")
     return lines
 
 
 def _replaced(redacted: Mapping[str, Mapping[str, int]], config: CorpusConfig) -> list[str]:
-    """The section on secrets and personal data: counts by kind, and the rule for names in licences."""
+    """Return the section about secrets and personal data: counts by kind, and the rule for copyright notices."""
     if not config.redact:
-        return ["## Secrets and personal data", "", "Not looked for (`corpus.redact` is empty)."]
+        return ["## Secrets and personal data", "", "They were not searched for (`corpus.redact` is empty)."]
     rows = [f"| {kind} | {entry['places']:,} | {entry['documents']:,} |" for kind, entry in redacted.items()]
     return [
         "## Secrets and personal data",
         "",
-        f"Looked for: {', '.join(config.redact)}.",
-        "Each value was replaced by a placeholder, the same one for the same value in a file; `redacted/` tells the",
-        "places. The holder in a copyright notice stays, since licences demand it.",
+        f"Kinds that were searched for: {', '.join(config.redact)}.",
+        "Each value was replaced by a placeholder, equal values in a file by the same one; `redacted/` lists the",
+        "places. The holder in a copyright notice is kept, because licences require it.",
         "",
         *(["| kind | places | files |", "| --- | ---: | ---: |", *rows] if rows else ["Nothing was found."]),
     ]
@@ -229,5 +229,5 @@ def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes as text with a unit."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

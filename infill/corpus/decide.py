@@ -95,8 +95,8 @@ def _without_opted_out(
 ) -> tuple[Near, dict[int, Removal]]:
     """Return the near copies among the other documents, and why each one left out on request is removed.
 
-    A near copy of one goes with it: whoever copied the code has no say in the request. So does an exact copy, which
-    stands in `gone` already and gets the reason of what it is a copy of.
+    A near copy is removed with it, since whoever copied the code cannot withdraw the request. So is an exact copy,
+    which `gone` marks already and which gets the reason of the document that it is a copy of.
     """
     near = similar.near(gone)
     if not documents.opted_out.any():
@@ -219,7 +219,7 @@ def _removals(
     split: Array,
     opted_out: Mapping[int, Removal],
 ) -> dict[int, Removal]:
-    """Return why each removed candidate is removed; an exact copy of a removed one for the same reason as that."""
+    """Return position -> reason for the removed candidates; a copy of a removed one has the reason of the latter."""
     exact, removed = np.flatnonzero(copies >= 0), np.flatnonzero(near.kept >= 0)
     kept = {*copies[exact].tolist(), *near.kept[removed].tolist(), *(place for place, _ in crossing.values())}
     names = documents.names(kept)
@@ -253,14 +253,14 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
 
 
 def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The documents without their text: the columns COLUMNS, and split."""
+    """Yield the kept documents without their text: the columns COLUMNS, and `split`."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
         if position not in decision.removals:
             yield row | {"split": decision.split(row)}
 
 
 def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
-    """The removed files: the columns REMOVED, reason, detail; those that a rule rejected, then the others."""
+    """Yield the removed files: the columns REMOVED, `reason`, `detail`; first those that a rule rejected."""
     for number in range(count):
         columns = [*REMOVED, "reason", "detail"]
         yield from storage.read_table(shards.rejected_uri(scratch, number), columns).to_pylist()

@@ -1,4 +1,4 @@
-"""What its owners asked to be left out: repositories, and paths in them, listed in a TOML file.
+"""Opt-outs: repositories, and paths in them, that are left out at their owners' request, listed in a TOML file.
 
     [[opt_out]]
     repository = "acme/*"
@@ -6,9 +6,9 @@
     reason = "asked for by Acme, ticket 4711"
     date = 2026-11-02
 
-`repository` is a name or a pattern (`*`, `?`), without regard to case. It matches a repository with that name, with
-folders before it (`github.com/acme/widgets`), and every repository below it. `path` is a pattern as in a `.gitignore`;
-without one the whole repository is left out. `reason` is for people: it stands beside every file that is removed.
+`repository` is a name or a pattern (`*`, `?`); upper and lower case are equal. It matches a repository with that name,
+also with folders before it (`github.com/acme/widgets`), and every repository below it. `path` is a pattern as in a
+`.gitignore`; without it, the whole repository is left out. `reason` is a text that is recorded for every removed file.
 `date` is the day of the request. `infill corpus remove` adds an entry.
 """
 
@@ -33,11 +33,11 @@ from infill.gitignore import Rules
 from infill.text import DecodeError, decode
 
 VARIABLE: Final = "INFILL_OPT_OUT"
-"""Environment variable: the list that is used where a command names none; empty for no list."""
+"""Environment variable with the list that is used if a command names none; empty for no list."""
 SETTING: Final = "corpus.opt_out"
 _KEYS: Final = frozenset({"repository", "path", "reason", "date"})
 _NUMBER: Final = re.compile(r"~\d+$")
-"""What tells repositories of the same name apart (`sources.repositories`)."""
+"""Matches the number that distinguishes repositories of the same name (`sources.repositories`)."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -50,24 +50,24 @@ class Entry:
     """Empty: the whole repository."""
     reason: str = ""
     date: str = ""
-    """As 2026-11-02."""
+    """The day of the request, such as 2026-11-02."""
     names: re.Pattern[str]
     """`repository`, compiled."""
     paths: Rules | None
     """`path`, compiled."""
 
     @property
-    def told(self) -> str:
-        """The entry, for people."""
+    def text(self) -> str:
+        """The entry in one line, as recorded for removed files."""
         path = f": {self.path}" if self.path else ""
         return self.repository + path + (f" ({self.reason})" if self.reason else "")
 
     def covers_repository(self, repository: str) -> bool:
-        """Return whether the entry concerns files of `repository`."""
+        """Return whether the entry applies to files of `repository`."""
         return self.names.fullmatch(_NUMBER.sub("", repository)) is not None
 
     def covers(self, repository: str, path: str) -> bool:
-        """Return whether a file is left out for this entry; a folder's path ends in a slash."""
+        """Return whether the entry excludes a file; the path of a folder ends with a slash."""
         if not self.covers_repository(repository):
             return False
         return self.paths is None or self.paths.ignore(path.rstrip("/"), folder=path.endswith("/"))
@@ -75,17 +75,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class OptOuts:
-    """The list; empty where none is set."""
+    """The list of opt-outs; empty if none is set."""
 
     entries: Sequence[Entry] = ()
 
     def of(self, repository: str, path: str) -> str | None:
-        """Return the entry for which a file is left out; None when it is not."""
-        return next((entry.told for entry in self.entries if entry.covers(repository, path)), None)
+        """Return the text of the entry that excludes a file; None if there is none."""
+        return next((entry.text for entry in self.entries if entry.covers(repository, path)), None)
 
 
 def usual() -> str:
-    """Return the list of a command that names none: that of INFILL_OPT_OUT, else one of the user's own."""
+    """Return the list for a command that names none: that in INFILL_OPT_OUT, or else the user's own."""
     if VARIABLE in os.environ:
         return storage.absolute(os.environ[VARIABLE]) if os.environ[VARIABLE] else ""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -93,34 +93,33 @@ def usual() -> str:
 
 
 def with_usual(settings: Mapping[str, Any], *, on_cluster: bool = False) -> dict[str, Any]:
-    """Return a command's settings, with the usual list where they name none.
+    """Return a command's settings, with the usual list if they name none.
 
     A list in INFILL_OPT_OUT must exist when it is read; the user's own may be missing. Raises InputError for a list on
-    this machine where the corpus is built on a cluster, so that nobody's request is passed over.
+    this machine if the corpus is built on a cluster, because the requests in it would be ignored.
     """
     if SETTING in settings or not (uri := usual()) or not (VARIABLE in os.environ or storage.exists(uri)):
         return dict(settings)
     if on_cluster and storage.is_local(uri):
         raise InputError(
-            f"the opt-outs in {uri} are on this machine, where the cluster cannot read them; copy the list to the store"
-            f" and give --set {SETTING}=URI, or set {VARIABLE}"
+            f"the cluster cannot read the opt-outs in {uri}, which is on this machine; copy the list to the store and"
+            f" give --set {SETTING}=URI, or set {VARIABLE}"
         )
-    log.info("what %s lists is left out", uri)
+    log.info("applying the opt-outs in %s", uri)
     return {**settings, SETTING: uri}
 
 
 def load(uri: str) -> OptOuts:
     """Return the list in the file `uri`; an empty one for an empty `uri`.
 
-    Raises InputError for a file that is missing or is no such list: an opt-out that cannot be read must not be passed
-    over.
+    Raises InputError if the file is missing or not such a list, because an opt-out must never be ignored.
     """
     if not uri:
         return OptOuts()
     try:
         text = decode(storage.read_bytes(uri))
     except DecodeError as error:
-        raise InputError(f"{SETTING} {uri} is not a text file ({error}); mend it") from error
+        raise InputError(f"{SETTING} {uri} is not a text file ({error}); correct it") from error
     return OptOuts(_entries(text, uri))
 
 
@@ -128,7 +127,7 @@ def _entries(text: str, uri: str) -> tuple[Entry, ...]:
     try:
         value = parse(tomllib.loads, text)
     except UnreadableError as error:
-        raise InputError(f"{SETTING} {uri} is not a TOML file ({error}); mend it") from error
+        raise InputError(f"{SETTING} {uri} is not a TOML file ({error}); correct it") from error
     tables = value.get("opt_out", [])
     if value.keys() - {"opt_out"} or not isinstance(tables, list):
         raise InputError(f"{SETTING} {uri} must hold [[opt_out]] tables and nothing else; see infill.corpus.opt_out")
@@ -136,11 +135,11 @@ def _entries(text: str, uri: str) -> tuple[Entry, ...]:
 
 
 def entry(repository: str, path: str = "", reason: str = "") -> Entry:
-    """Return a request of today. Raises InputError for names that no repository and no file can have."""
+    """Return an entry with the date of today. Raises InputError for an invalid name of a repository or a file."""
     if "://" in repository or repository.startswith("git@"):
         name = re.sub(r"(\.git)?/*$", "", repository.rpartition("://")[2].rpartition(":")[2]).partition("/")[2]
         raise InputError(
-            f"repository {repository} is an address; give the name that it has in the corpus, such as {name or 'NAME'}"
+            f"repository {repository} is an address; give its name in the corpus, such as {name or 'NAME'}"
         )
     if path.startswith(("!", "#")):
         raise InputError(f"path {path} names no file, as in a .gitignore; write \\{path} for a file of that name")
@@ -155,9 +154,9 @@ def _present(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def add(uri: str, new: Entry) -> bool:
-    """Add an entry to the list in the file `uri`, which may be missing; return False if it is there already.
+    """Add an entry to the list in the file `uri`, which may be missing; return False if it exists already.
 
-    What stands in the file, comments included, stays. Raises InputError as `load` does.
+    The rest of the file, comments included, is kept. Raises InputError as `load` does.
     """
     with _locked(uri):
         known = load(uri).entries if storage.exists(uri) else ()
@@ -167,7 +166,7 @@ def add(uri: str, new: Entry) -> bool:
         text = (before.rstrip("\n") + "\n\n" if before.strip() else "") + _written(new)
         try:
             _entries(text, uri)
-        except InputError as error:  # it ends with something else than [[opt_out]] tables
+        except InputError as error:  # the file does not end with [[opt_out]] tables
             raise InputError(f"cannot add to {uri}, add it by hand: {_written(new)!r} ({error})") from error
         storage.write_bytes(uri, text.encode())
     return True
@@ -175,7 +174,7 @@ def add(uri: str, new: Entry) -> bool:
 
 @contextlib.contextmanager
 def _locked(uri: str) -> Iterator[None]:
-    """Let no other process of this machine change the list meanwhile: its folder is locked, as the file is replaced."""
+    """Lock the list against other processes of this machine, by its folder, because the file itself is replaced."""
     if not storage.is_local(uri):
         yield
         return
@@ -190,22 +189,22 @@ def _locked(uri: str) -> Iterator[None]:
 
 
 def _written(new: Entry) -> str:
-    """Return an entry as TOML, whose strings are those of JSON but for the character 127."""
+    """Return an entry as TOML, whose strings are those of JSON except for the character 127."""
     texts = _present({"repository": new.repository, "path": new.path, "reason": new.reason})
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in texts.items()]
     return "\n".join(["[[opt_out]]", *lines, f"date = {new.date}", ""]).replace("\x7f", "\\u007f")
 
 
 def digest(uri: str) -> str:
-    """Return the SHA-256 of the list, empty where none is set."""
+    """Return the SHA-256 of the list; empty if none is set."""
     return hashlib.sha256(storage.read_bytes(uri)).hexdigest() if uri else ""
 
 
 def _entry(table: Any, where: str) -> Entry:
     if not isinstance(table, Mapping) or table.keys() - _KEYS or not all(map(_is_word, table.values())):
-        raise InputError(f"{where}: an opt-out has repository, path, reason and date, each a text that is not empty")
+        raise InputError(f"{where}: an opt-out has repository, path, reason and date only, none of them empty")
     if "repository" not in table:
-        raise InputError(f'{where}: it names no repository; write repository = "*" for all')
+        raise InputError(f'{where}: repository is missing; write repository = "*" for all')
     values = {name: str(value) for name, value in table.items()}
     path = values.get("path")
     return Entry(**values, names=_pattern(values["repository"]), paths=Rules(path.encode()) if path else None)

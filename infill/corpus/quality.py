@@ -1,7 +1,7 @@
-"""Which files are worth learning from: rules on the name, on the bytes, and on what is measured of the text.
+"""Decide which files are worth learning from, by rules on the name, the bytes, and the signals of the text.
 
-A rule returns None to keep the file, or a `Removal` that says why not. The first reason counts. `signals` measures each
-text once; `thresholds` has the bounds by language, with their sources.
+A rule returns None to keep the file, or a `Removal` with the reason. The first reason counts. `signals` measures each
+text once; `thresholds` has the limits by language, with their sources.
 """
 
 import re
@@ -17,15 +17,15 @@ from infill.foreign import NotRegularError, UnreadableError
 from infill.text import DecodeError, decode
 
 _NOT_SOURCE: Final = {"binary": "binary_name", "data": "data", "minified": "minified", "generated": "generated_name"}
-"""Why a name is not that of source -> the reason of the removal."""
+"""Reason of `file_kinds.why_not_source` -> reason of the removal."""
 SHORT_CHARS: Final = 500
-"""In a shorter text the shares of white space and digits say little."""
+"""The shares of white space and digits are not judged in a shorter text, because they vary too much."""
 _FIXTURES: Final = re.compile(
     r"/(?:testdata|test[_-]data|__fixtures__|__snapshots__|cassettes)/"
     r"|/fixtures/(?=.*\.(?:html?|ini|json5?|md|rst|te?xt|toml|ya?ml|xml|sql|css)$)",
     re.IGNORECASE,
 )
-"""Folders whose files are input of tests, often broken or repeated on purpose; code in `fixtures` builds it."""
+"""Matches folders with input of tests, often broken or repeated on purpose, but not code in `fixtures`."""
 _VENDORED_NAMES: Final = re.compile(
     r"(?:jquery|bootstrap|angular|backbone|underscore|lodash|modernizr|require|d3|mathjax|popper|moment|vue|react|"
     r"react-dom|ember|knockout|prototype|mootools|html5shiv|font-?awesome|normalize|highlight\.pack|ez_setup|"
@@ -33,13 +33,15 @@ _VENDORED_NAMES: Final = re.compile(
     r"\.(?:js|css)|ez_setup\.py",
     re.IGNORECASE,
 )
-"""Names of libraries as they are copied into projects; GitHub's linguist has a longer list."""
+"""Matches names of libraries that are copied into projects; GitHub's linguist has a longer list."""
 _LFS_POINTER: Final = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*oid sha256:[0-9a-f]{64}\nsize (\d{1,19})\n?\Z"
 )
 
 
 class Removal(NamedTuple):
+    """Why a file is removed."""
+
     reason: str
     detail: str = ""
 
@@ -54,10 +56,10 @@ class Document:
     licence: licences.Statement
     content: str
     commit: str | None = None
-    """The commit that it was read from, and its date; None where unknown."""
+    """The commit that the file was read from, and its date; None if unknown."""
     date: str | None = None
     source: str = ""
-    """The entry of `corpus.sources` that it is from."""
+    """The entry of `corpus.sources` that the file is from."""
     redactions: tuple[privacy.Place, ...] = ()
     opted_out: str | None = None
     """The entry of the opt-outs that covers the file."""
@@ -92,7 +94,7 @@ UNREAD: Final = (
 
 
 def judge_name(file: SourceFile, licence: licences.Statement | None, config: CorpusConfig) -> Removal | None:
-    """Return what name, kind, size and what is stated of its licence say, before the file is opened."""
+    """Return why a file is removed by its name, kind, size or licence, before it is opened; None to read it."""
     if file.trouble:
         return Removal(file.trouble, file.detail)
     unfit = None if licence is None else judge_licence(licence, config)
@@ -100,7 +102,7 @@ def judge_name(file: SourceFile, licence: licences.Statement | None, config: Cor
 
 
 def judge_licence(licence: licences.Statement, config: CorpusConfig) -> Removal | None:
-    """Return why a file under `licence` may not be trained on; None when it may."""
+    """Return why training on a file under `licence` is not allowed; None if it is."""
     if not licence.is_known:
         return Removal(
             "licence_unknown" if licence == licences.NOTHING_STATED else "licence_not_recognised", licence.evidence
@@ -131,7 +133,7 @@ def _judge_size(file: SourceFile, config: CorpusConfig) -> Removal | None:
 
 
 def read_text(read: Read, file: SourceFile) -> str | Removal:
-    """Return the file's text without a byte order mark, or why there is none."""
+    """Return the file's text without a byte order mark, or why it cannot be read as text."""
     try:
         data = read(file)
     except NotRegularError:
@@ -143,8 +145,8 @@ def read_text(read: Read, file: SourceFile) -> str | Removal:
     try:
         text = decode(data)
     except DecodeError as error:
-        return Removal("binary", "it holds a zero byte") if b"\0" in data else Removal("invalid_utf8", str(error))
-    return Removal("binary", "it holds a zero byte") if "\0" in text else text
+        return Removal("binary", "it contains a zero byte") if b"\0" in data else Removal("invalid_utf8", str(error))
+    return Removal("binary", "it contains a zero byte") if "\0" in text else text
 
 
 def _language(document: Document, config: CorpusConfig) -> Removal | None:
@@ -156,7 +158,7 @@ def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Remo
     """Compare the signals with the thresholds of the language; the first that is not met counts."""
     limits = thresholds.of(document.language, config)
     if signals.blank < limits.blank and signals.characters >= SHORT_CHARS:
-        return Removal("minified", f"{signals.blank:.2f} of it is white space, at least {limits.blank:.2f} is wanted")
+        return Removal("minified", f"{signals.blank:.2f} of it is white space, the minimum is {limits.blank:.2f}")
     if signals.longest_encoded > limits.longest_encoded or signals.encoded > limits.encoded:
         return Removal(
             "encoded_data", f"{signals.longest_encoded} characters in a row, {signals.encoded:.0%} of the file"
@@ -175,7 +177,7 @@ def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Remo
         ("little_visible", signals.visible, limits.visible),
     ):
         if value < limit:
-            return Removal(reason, f"{value:.2f}, at least {limit:.2f} is wanted")
+            return Removal(reason, f"{value:.2f}, the minimum is {limit:.2f}")
     return Removal("generated", signals.generated) if signals.generated else None
 
 

@@ -1,8 +1,8 @@
-"""The work on one shard of the corpus: read its files, and later write what is kept of it.
+"""The work on one shard of the corpus: read its files, and later write its part of the corpus.
 
-A shard is a list of files in corpus order. `read` turns it into candidates and rejected files in the scratch folder;
-when all shards are read and copies and splits are known, `finish` writes its part of the corpus. Both write whole files
-under names that only the shard's number decides, so a part that exists is never made again.
+A shard is a list of files in corpus order. `read` turns it into candidates and rejected files in the scratch folder.
+When all shards are read and copies and splits are decided, `finish` writes its part of the corpus. Both write complete
+files whose names depend only on the shard's number, so an existing part is never written again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from infill.foreign import UnreadableError
 
 log: Final = logging.getLogger(__name__)
 GROUP_BYTES: Final = 8_000_000
-"""Text per row group: what a reader that streams holds in memory."""
+"""Bytes of text per row group, which a streaming reader holds in memory."""
 
 
 def _strings(*names: str) -> "list[pa.Field[Any]]":
@@ -48,9 +48,8 @@ CANDIDATES: Final = pa.schema(
         *_strings("source", "licence_evidence", "opted_out"),
     ]
 )
-"""Documents before copies and splits are known; `copy_digest` is equal for copies (see `dedup.digest`), `overlaps` are
-the runs of words that a benchmark has, too, `opted_out` is the entry for which the document and its copies are left
-out."""
+"""Documents before copies and splits are decided. `copy_digest` is equal for exact copies (`dedup.digest`), `overlaps`
+are the runs of words that a benchmark also has, `opted_out` is the entry that excludes the document and its copies."""
 SIGNATURES: Final = pa.schema(
     [
         *(CANDIDATES.field(name) for name in ("repo", "path", "language", "bytes", "copy_digest")),
@@ -58,18 +57,17 @@ SIGNATURES: Final = pa.schema(
         pa.field("split", pa.string()),
     ]
 )
-"""What a later corpus has to know of each document, row by row, besides the text that it looks at now and then."""
+"""Columns that a later corpus reads from this one, with a row for each document; it reads few of the texts."""
 DOCUMENTS: Final = pa.schema(
     [
         *_strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date"),
         *_strings("source", "licence_evidence"),
     ]
 )
-"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null where unknown;
-`source` is what `sources.labels` calls an entry of `corpus.sources`; `licence_evidence` is the file that states the
-licence, and how."""
+"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null if unknown;
+`source` is an entry of `corpus.sources`; `licence_evidence` names the file that states the licence, and the words."""
 REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
-"""Where something was replaced in a document, and by what; never what stood there."""
+"""Places of replaced values in a document, and their placeholders; the values are not recorded."""
 REMOVED: Final = pa.schema(
     [
         *_strings("repo", "path", "licence"),
@@ -81,18 +79,18 @@ REMOVED: Final = pa.schema(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A file and what is known of it before it is read."""
+    """A file and its properties that are known before it is read."""
 
     repo: str
     root: str
     source: str = ""
-    """The entry of `corpus.sources` that it is from."""
+    """The entry of `corpus.sources` that the file is from."""
     licence: licences.Statement | None
-    """What covers it; None where nothing does."""
+    """The licence that covers the file; None if none is stated."""
     file: SourceFile
     removal: Removal | None = None
     opted_out: str = ""
-    """The entry for which the file is left out: it is read all the same, so that its copies are found."""
+    """The entry that excludes the file, which is read nevertheless, so that its copies are found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +101,17 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is decided about a shard's candidates once all shards are known."""
+    """The decisions about a shard's candidates, made when all shards are read."""
 
     number: int
     splits: tuple[str, ...]
-    """Split of each candidate, in order; empty for one that is removed."""
+    """Split of each candidate, in order; empty for a removed one."""
     removals: Mapping[int, Removal]
-    """Removed candidate -> why."""
+    """Number of a removed candidate in the shard -> reason."""
 
 
 def cut(jobs: Iterable[Job], shard_bytes: int) -> Iterator[Shard]:
-    """Shards of at most `shard_bytes` to read each (one file more than fits starts the next)."""
+    """Yield shards with at most `shard_bytes` to read each, or with a single larger file."""
     number, batch, size = 0, list[Job](), 0
     for job in jobs:
         cost = 0 if job.removal else job.file.size
@@ -179,7 +177,7 @@ def read(shard: Shard, config: CorpusConfig, scratch: str, output: str, known: s
 def _examine(
     jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]], measured: signals.Store
 ) -> Iterator[Document]:
-    """The documents that pass every rule; the others are appended to `rejected`."""
+    """Yield the documents that pass every rule, and append the other files to `rejected`."""
     for root, group in itertools.groupby(jobs, key=lambda job: job.root):
         listed = list(group)
         read = sources.reader(root, [job.file for job in listed if job.removal is None], config)
@@ -192,7 +190,7 @@ def _examine(
 
 
 def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signals.Store) -> Document | Removal:
-    """Read one file: the document, or why it is removed. What its header says counts before what covers it."""
+    """Return the document in a file, or why it is removed. A licence in its header replaces the one that covers it."""
     text = quality.read_text(read, job.file)
     if isinstance(text, Removal):
         return text
@@ -221,7 +219,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signal
 
 
 def redact(document: Document, config: CorpusConfig) -> Document | Removal:
-    """Replace secrets and personal data, before copies are looked for: two that differ in a key are equal then."""
+    """Replace secrets and personal data, so that two copies that differ only in a key are equal afterwards."""
     redaction = privacy.redact(document.content, document.language, config.redact)
     if redaction.secret_share > privacy.MOSTLY:
         kinds = ", ".join(sorted({place.kind for place in redaction.places}))
@@ -315,14 +313,14 @@ def finish(verdict: Verdict, scratch: str, output: str) -> int:
 
 
 def _redacted(documents: pa.Table) -> pa.Table:
-    """What was replaced in the documents, one row for each place."""
+    """Return the replaced places of the documents, one row for each."""
     rows = documents.select(["repo", "path", "redactions"]).to_pylist()
     places = [{"repo": row["repo"], "path": row["path"]} | place for row in rows for place in row["redactions"]]
     return pa.Table.from_pylist(places, schema=REDACTED)
 
 
 def _removed_candidates(group: pa.Table, removals: Sequence[Removal | None]) -> pa.Table:
-    """The candidates with a removal, as removed files."""
+    """Return the candidates that are removed, as rows of removed files."""
     out = [removal for removal in removals if removal is not None]
     table = group.select([name for name in REMOVED.names if name not in Removal._fields]).filter(
         pa.array([removal is not None for removal in removals], pa.bool_())

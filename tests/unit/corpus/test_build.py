@@ -118,7 +118,7 @@ def test_nothing_is_replaced_where_no_kind_is_named(tmp_path: Path) -> None:
     run_stage("corpus", config(source, redact=()), str(output))
     assert 'MAIL = "jane@blueharbor.io"\n' in [row["content"] for row in rows(output, "documents")]
     assert storage.read_json(str(output / "report.json"))["redacted"] == {}
-    assert "Not looked for" in (output / "DATASHEET.md").read_text()
+    assert "They were not searched for" in (output / "DATASHEET.md").read_text()
 
 
 def test_an_unknown_kind_is_refused() -> None:
@@ -285,7 +285,7 @@ def test_a_huge_file_is_removed_by_its_size_and_a_fifo_does_not_block(tmp_path: 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"gpl/COPYING": GPL, "gpl/a.py": "x"}, r"none may be trained on \(2 licence_not_permitted\)"),
+        ({"gpl/COPYING": GPL, "gpl/a.py": "x"}, r"can be used \(2 licence_not_permitted\)"),
         ({"a/LICENSE": MIT, "a/x.bin": "x", "b/LICENSE": MIT}, r"1 binary_name"),
         ({"empty/.git/HEAD": "x"}, "1 repositories without a file"),
     ],

@@ -47,7 +47,7 @@ def test_the_page_has_the_numbers_and_what_is_missing(monkeypatch: pytest.Monkey
     for line in ("| python | 2 | 0.0 kB |", "| too_large | 1 | 500.0 MB |", "read from `dir:/code`", "the seed 7"):
         assert line in page
     assert "may be in the test split" in page
-    assert "have not been looked for" in page
+    assert "were not searched for passages" in page
 
 
 def test_examples_are_the_same_whatever_the_order_and_the_shards() -> None:

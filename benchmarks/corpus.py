@@ -2,7 +2,7 @@
 
     python -m benchmarks.corpus [--quick] [--source URI] [--no-peers]
 
-Signatures for near-deduplication beside datatrove's, datasketch's and rensa's, on the same files in the same run, with
+Signatures for near-deduplication next to datatrove's, datasketch's and rensa's, on the same files in the same run, with
 the same n-grams and number of permutations, each on one core; and the whole stage, with the time of its steps. Times
 are processor time. The peers are installed by pip into an environment of their own in the user's cache.
 """

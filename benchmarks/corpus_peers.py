@@ -40,7 +40,7 @@ def datatrove() -> Callable[[str], Any]:
 
 
 def datasketch() -> Callable[[str], Any]:
-    """MinHash.update_batch, with the faster of its hash functions that are at hand."""
+    """MinHash.update_batch, with the faster of its hash functions that are available."""
     from datasketch import MinHash
     from xxhash import xxh32_intdigest
 

@@ -12,7 +12,7 @@ from infill.prompt import FimRequest
 
 
 def main() -> None:
-    """Print the best items, at most three and the best last, as they would stand in the prompt."""
+    """Print the best items, at most three and the best last, as in the prompt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repo", type=Path, default=Path(), help="folder of the project; default: this one")
     parser.add_argument("--path", default="infill/prompt.py", help="the file, relative to --repo")

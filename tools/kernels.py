@@ -2,7 +2,7 @@
 
 For images without numba. A small project is indexed and asked in every way, and searched for copies, which shows with
 what types each loop is called; numba compiles the loops for these, a C compiler makes an extension module of them, and
-it goes beside `infill/context/compiled.py`.
+it is put next to `infill/context/compiled.py`.
 """
 
 import json
@@ -139,7 +139,7 @@ def build(folder: Path) -> Path:
             compiler.export(export, types)(function)
             table[name].append({"export": export, "types": [_type_name(kind) for kind in types]})
     if not table:
-        raise ValueError("the loops in use are already compiled: delete the module beside infill/context/compiled.py")
+        raise ValueError("the loops in use are already compiled: delete the module next to infill/context/compiled.py")
     compiler.compile()
     file = folder / compiled.TABLE
     file.write_text(json.dumps({"source": compiled.source_digest(), "loops": table}, indent=1, sort_keys=True) + "\n")
@@ -147,7 +147,7 @@ def build(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Compile the loops beside the source and print the extension module's path."""
+    """Compile the loops next to the source and print the extension module's path."""
     sys.stdout.write(f"{build(Path(compiled.__file__).parent)}\n")
 
 

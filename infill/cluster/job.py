@@ -119,7 +119,7 @@ class StageJob:
     workers: tuple[Group, ...] = ()
     ray_version: str = "2.60.0"
     pre_running_deadline: int = 1_800
-    """Seconds until the cluster must run; without a limit a job that never fits waits for ever (kuberay#1991)."""
+    """Seconds until the cluster must run; without a limit a job that never fits waits forever (kuberay#1991)."""
     active_deadline: int = 86_400
     """Seconds for the whole job, including retries."""
     retries: int = 1

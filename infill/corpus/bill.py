@@ -120,7 +120,7 @@ def _read(component: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_model(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the bill of what is behind a model; `rows` are those of `lineage.repositories`, maybe of many corpora."""
+    """Return the bill of a model's training data; `rows` are those of `lineage.repositories` for its corpora."""
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
         entry = merged.setdefault(row["repository"], {"documents": 0, **{name: set() for name in _LISTS.values()}})

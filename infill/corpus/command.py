@@ -161,9 +161,7 @@ def _add_model(model: Commands) -> None:
     explain = command(model, "explain", _explain_model, about, "infill model explain out/demo/store/dpo/KEY")
     about = "a model folder, an adapter, a deployment record or a manifest"
     explain.add_argument("model", type=absolute_uri, metavar="MODEL", help=about)
-    about = (
-        "where else the artifacts behind the model are: a folder of them, a store, or the folder of a run; repeat it"
-    )
+    about = "another place of artifacts that the model was made of: a folder of them, a store, or a run (repeatable)"
     explain.add_argument("--store", type=absolute_uri, action="append", default=[], metavar="URI", help=about)
     _list_option(explain)
     about = "write the repositories as a CycloneDX bill, such as bom.cdx.json in the model folder"

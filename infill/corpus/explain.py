@@ -24,7 +24,7 @@ COLUMNS: Final = (
 REMOVED_COLUMNS: Final = ("repo", "path", "licence", "licence_evidence", "bytes", "reason", "detail", "source")
 PLACES: Final = ("repo", "path", "kind", "line", "column", "placeholder")
 MOST: Final = 20
-"""Files that are told in full; where more match, the name must be more exact."""
+"""Maximum number of files to explain; if more match, the name must be more exact."""
 _HASH: Final = re.compile(r"[0-9a-f]{8,64}", re.IGNORECASE)
 _SIMILARITY: Final = ", similarity "
 

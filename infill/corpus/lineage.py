@@ -1,8 +1,8 @@
-"""What an artifact was made of: the corpora behind a model, their repositories, and the opt-outs that it predates.
+"""What an artifact was made of: a model's corpora, their repositories, and the opt-outs that it predates.
 
-Manifests hold the digests of a stage's inputs, and a model's card those of all trainings behind it, also of an adapter
-that was merged or trained further. The artifacts with these digests are looked for beside the model, in its store, and
-where the user says.
+Manifests hold the digests of a stage's inputs, and a model's card those of all its trainings, including those of an
+adapter that was merged or trained further. The artifacts with these digests are searched for next to the model, in its
+store, and in the places that the user names.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CARD: Final = "card.json"
 
 @dataclass(kw_only=True)
 class Lineage:
-    """What is behind an artifact."""
+    """The artifacts that an artifact was made of."""
 
     uri: str
     created: str
@@ -43,10 +43,10 @@ class Lineage:
 
 
 def trace(model: str, stores: Sequence[str] = ()) -> Lineage:
-    """Return what is behind the model folder, adapter, deployment record or manifest `model`.
+    """Return the lineage of the model folder, adapter, deployment record or manifest `model`.
 
-    `stores` are folders with artifacts, stores, or the folders of runs. Raises InputError when nothing at `model` tells
-    what it was made of.
+    `stores` are folders with artifacts, stores, or the folders of runs. Raises InputError when nothing at `model`
+    records what it was made of.
     """
     start, card = _start(model)
     place = start.uri if start else model
@@ -142,10 +142,10 @@ def _artifacts(folder: str, *, deep: bool) -> Iterator[Manifest]:
 
 
 def explain(model: str, opt_outs: OptOuts, stores: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what is behind `model`: its corpora, their repositories, and the opt-outs that it predates.
+    """Return the corpora of `model`, their repositories, and the opt-outs that it predates.
 
-    What cannot be found is in `missing`; a bill beside the model then tells the repositories. Raises InputError as
-    `trace` does.
+    Artifacts that cannot be found are in `missing`; the repositories are then those of a bill next to the model. Raises
+    InputError as `trace` does.
     """
     traced = trace(model, stores)
     result: dict[str, Any] = {

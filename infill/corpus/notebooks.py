@@ -36,7 +36,7 @@ def script(text: str) -> tuple[str, str]:
     except (AttributeError, KeyError, TypeError) as error:
         raise UnreadableError(f"not a notebook: {error!r}") from error
     if not language:
-        raise UnreadableError("it tells no language that is known")
+        raise UnreadableError("it names no known language")
     written = [cell for cell in cells if cell]
     if not any(cell.startswith(f"{_mark(language)} %%\n") for cell in written):
         raise UnreadableError("it holds no code")
@@ -63,7 +63,7 @@ def _cells(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _cell(cell: Mapping[str, Any], language: str) -> str:
-    """Return a cell as it stands in the script; empty for one without code or prose."""
+    """Return a cell as it is written in the script; empty for one without code or prose."""
     source = cell.get("source", cell.get("input", ""))
     text = "".join(map(str, source)) if isinstance(source, list) else str(source)
     mark = _mark(language)

@@ -78,8 +78,8 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
     sources = ", ".join(config.sources)
     return _PAGE.substitute(
         about=escape(
-            f"Read from {sources}. Permitted licences: {', '.join(config.licences)}. Every removed file stands in "
-            "removed/ with its reason. infill corpus explain tells where a document came from and what was done to it."
+            f"Read from {sources}. Permitted licences: {', '.join(config.licences)}. Every removed file is in "
+            "removed/ with its reason. infill corpus explain shows where a document came from and what was done to it."
         ),
         tiles="".join(map(_tile, _figures(report))),
         body="\n".join([*_counts(report), _removed(report), *_examples(report), _repositories(report)]),

@@ -214,7 +214,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signal
     removal = quality.judge(document, measured.of(text, language), config)
     if removal and removal.reason != "encoded_data":
         return removal
-    redacted = redact(document, config)  # also of encoded data, which may be keys: that is told
+    redacted = redact(document, config)  # also of encoded data, which may be keys: that is the reason to report
     return redacted if isinstance(redacted, Removal) else removal or redacted
 
 

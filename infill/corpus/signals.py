@@ -1,7 +1,7 @@
-"""What is measured of a text once, whatever the thresholds are: `measure` gives it, `quality` judges it.
+"""Measurements of a text that do not depend on thresholds: `measure` returns them, `quality` judges them.
 
-The corpus keeps the signals of every file that was read (`signals/*.parquet`). A later build beside it takes them from
-there, so that a changed threshold measures nothing again.
+The corpus keeps the signals of every file that was read (`signals/*.parquet`). A later build in the same store
+reuses them, so that a changed threshold measures nothing again.
 """
 
 import hashlib

@@ -127,7 +127,7 @@ class Remote:
     async def report(self, report: dict[str, Any]) -> bool:
         """Report what became of a suggestion; return whether the server took it.
 
-        A failure is not told: it must neither stop completions nor cost anything at the next keystroke.
+        A failure raises nothing: it must neither stop completions nor slow down the next keystroke.
         """
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -67,7 +67,7 @@ class Editor:
         """Progress tokens that the client shows."""
         self.background: set[asyncio.Task[None]] = set()
         self.reported = False
-        """Whether the user has been told that there are no completions."""
+        """Whether the user was notified that there are no completions."""
         self.shown = self.accepted = self.rejected = 0
         self.outbox = Outbox(self._post)
         self.telemetry = Telemetry(self.outbox.put, self._later, self.consent)

@@ -44,8 +44,8 @@ class Settings:
     fallback: Fallback = "auto"
     """Whether to answer textDocument/completion; `auto` means if the editor has no inline completion."""
     telemetry: Consent = "off"
-    """What the server may be told of suggestions: `off`: nothing; `metrics`: how much of them is accepted and stays,
-    without code; `feedback`: for a data set also the code around them and what you made of them."""
+    """What is reported to the server about suggestions: `off`: nothing; `metrics`: how much of them is accepted and
+    stays, without code; `feedback`: for a data set also the code around them and what you made of them."""
 
     def __post_init__(self) -> None:
         _require_url(self.url)

@@ -1,7 +1,7 @@
 """What becomes of suggestions, as the editor's documents show it, reported to the server if the user agreed to that.
 
-Acceptance is seen in the text, so that every editor's ways of accepting (all, a word, a line) count: an edit that goes
-on along the suggestion by more than one character is no typing. Time is that of the monotonic clock of this machine.
+Acceptance is seen in the text, so that every editor's ways of accepting (all, a word, a line) count: an edit that
+follows the suggestion by more than one character is not typing. Time is that of the monotonic clock of this machine.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Offer:
     accepted: int = 0
     """Characters of the suggestion that were accepted, or typed before more were accepted."""
     taken: int = 0
-    """Characters of the inserted text that stand in the document."""
+    """Characters of the inserted text that are in the document."""
 
     @property
     def whole(self) -> str:
@@ -126,7 +126,7 @@ class Telemetry:
             self._progress(self._open, text)
 
     def accepted(self, identifier: str = "") -> None:
-        """Note that the editor told of an acceptance of the whole suggestion.
+        """Note that the editor reported the acceptance of the whole suggestion.
 
         Most are seen in the text before; this is for an editor that changes what it inserts, for instance indents it.
         """

@@ -54,7 +54,7 @@ class TransformerConfig:
     keys: str = field(default="", metadata=storage.LOCATION)
     """File of API keys, of which clients must send one; `infill keys add` writes it. Empty asks for none."""
     oidc_issuer: str = ""
-    """URL of an OpenID Connect issuer whose tokens are taken, instead of keys or beside them."""
+    """URL of an OpenID Connect issuer whose tokens are accepted, instead of keys or in addition to them."""
     oidc_audience: str = ""
     """Audience that the tokens must be made for."""
     oidc_tenant: str = "sub"

@@ -76,7 +76,7 @@ class Service:
     def headers(self, request: Request, rid: str = "") -> Headers:
         """Return the headers of a request to the predictor.
 
-        The client's own credentials go on only where this server does not ask for any itself.
+        The client's own credentials are passed on only if this server does not ask for any itself.
         """
         access = self.access
         own = access.predictor_headers or (forwarded(request, ("authorization",)) if access.open else [])

@@ -69,9 +69,9 @@ class Upstream:
         self._vocab_size = vocab_size
         self._stop_ids = stop_ids
         self._context: int | None = None
-        """What the predictor last told."""
+        """The context length that the predictor last reported."""
         self._current = False
-        """Whether it told that after the last break."""
+        """Whether it reported that after the last break."""
         self._contact = -math.inf
         """Time when the predictor last answered; KEEP_ALIVE_S later all connections of that time are closed."""
         self._failed = -math.inf

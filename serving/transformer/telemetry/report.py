@@ -63,7 +63,7 @@ FIELDS: Final[Fields] = {
         },
     ),
     "shown": field("`feedback`: the suggestion as it was shown", "string", maxLength=MAX_TEXT_CHARS),
-    "final": field("`feedback`: what stands in its place two minutes later", "string", maxLength=MAX_TEXT_CHARS),
+    "final": field("`feedback`: the text in its place two minutes later", "string", maxLength=MAX_TEXT_CHARS),
 }
 
 

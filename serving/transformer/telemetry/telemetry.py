@@ -1,4 +1,4 @@
-"""The one object of the telemetry that the routes know: it is told of answers and of what clients report."""
+"""The telemetry as the routes see it: one object that records answers and the reports of clients."""
 
 import asyncio
 import time

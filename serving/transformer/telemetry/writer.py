@@ -20,7 +20,7 @@ WAITING: Final = 1_000
 """Rows that may wait for their redaction; more are dropped."""
 FILE_ROWS: Final = 256
 FILE_BYTES: Final = 4_000_000
-"""A file is written when it has so many rows or bytes, or FLUSH_S after its first row."""
+"""A file is written when it has this many rows or bytes, or FLUSH_S after its first row."""
 FLUSH_S: Final = 15.0
 NOBODY: Final = "_"
 """The folder where there are no tenants; no tenant can have this name."""

@@ -352,6 +352,15 @@ def _add_serving(commands: Commands) -> None:
         help="longest prompt; default: the deployment's, or without one the model's context, on a CPU at most 1,024",
     )
     serve.add_argument(
+        "--telemetry",
+        choices=("off", "metrics", "feedback"),
+        default="off",
+        help="what to record of suggestions, as far as their users agree; default: %(default)s",
+    )
+    serve.add_argument(
+        "--feedback", type=output_uri, metavar="URI", help="with --telemetry feedback: the folder of the data set"
+    )
+    serve.add_argument(
         "--keys", type=input_file, metavar="FILE", help="require one of the keys in this file; see infill keys --help"
     )
 
@@ -529,6 +538,8 @@ def _model(options: argparse.Namespace) -> str:
 def _serve(options: argparse.Namespace) -> None:
     from serving.local import serve
 
+    if (options.telemetry == "feedback") != bool(options.feedback):
+        raise InputError("--telemetry feedback and --feedback belong together: give both or neither")
     serve(
         _model(options),
         port=options.port,
@@ -537,6 +548,8 @@ def _serve(options: argparse.Namespace) -> None:
         engine=options.engine,
         keys=str(options.keys or ""),
         max_prompt_tokens=options.max_prompt_tokens,
+        telemetry=options.telemetry,
+        feedback=options.feedback or "",
     )
 
 

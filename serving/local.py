@@ -245,12 +245,14 @@ def serve(
     engine: str = "auto",
     keys: str = "",
     max_prompt_tokens: int = 0,
+    telemetry: str = "",
+    feedback: str = "",
     timeout_s: float = 900.0,
 ) -> None:
     """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM; with `keys`, a file, to those who have one.
 
     `max_prompt_tokens` limits the prompts; 0 takes the deployment's limit, or without one the model's context, on a
-    CPU at most CPU_PROMPT_TOKENS.
+    CPU at most CPU_PROMPT_TOKENS. `telemetry` and `feedback` are those of TransformerConfig.
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends on its own.
     """
@@ -269,7 +271,12 @@ def serve(
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         budget = max_prompt_tokens or cpu_budget(uri)
-        given = {"--cors_origins": cors_origins, "--keys": keys}
+        given = {
+            "--cors_origins": cors_origins,
+            "--keys": keys,
+            "--telemetry": telemetry,
+            "--feedback": feedback,
+        }
         if budget != max_prompt_tokens:
             say(f"infill: a prompt has at most {budget:,} tokens on a CPU; --max-prompt-tokens changes that")
         transformer = [part for option, value in given.items() if value for part in (option, value)]

@@ -46,6 +46,7 @@ def preferences(
     preset: str,
     settings: str,
     store: str,
+    content: str,  # noqa: ARG001 - the digest of the feedback dataset, for KFP's cache
     examples: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     preferences: dsl.Output[dsl.Dataset],

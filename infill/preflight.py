@@ -179,7 +179,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
 
 
 def _content(config: Preset) -> str:
-    """Digest of the sources, the base model and adapters: an input of the steps that read them, for KFP's cache."""
+    """Return a digest of sources, base model, adapters and feedback: an input of the steps that read them, for KFP."""
     from infill.corpus import sources
 
     state = [sources.fingerprint(config.corpus.sources), *map(bases.fingerprint, _bases(config))]
@@ -188,6 +188,10 @@ def _content(config: Preset) -> str:
         if not storage.exists(adapter):
             raise InputError(f"there is no adapter at {adapter}")
         state.append(storage.fingerprint(adapter))
+    if config.preferences.feedback:
+        from infill.preferences import feedback
+
+        state.append(str(feedback.digests(config.preferences.feedback)))
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 

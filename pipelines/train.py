@@ -35,7 +35,7 @@ def train(preset: str, settings: str, store: str, content: str) -> Trained:
     base = on_cluster(training.pretrain(**run, content=content, corpus=corpus, tokenizer=tokenizer)).output
     examples = on_cluster(data.examples(**run, corpus=corpus, tokenizer=tokenizer)).output
     sft = on_cluster(training.sft(**run, content=content, examples=examples, base=base)).output
-    preferences = on_cluster(training.preferences(**run, examples=examples, model=sft)).output
+    preferences = on_cluster(training.preferences(**run, content=content, examples=examples, model=sft)).output
     dpo = on_cluster(training.dpo(**run, preferences=preferences, sft=sft)).output
     evaluations = {
         name: on_cluster(training.evaluate(**run, name=name, examples=examples, model=model))

@@ -1,18 +1,19 @@
 """The evaluation as an artifact: its record, and a row per hole."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final
 
 from infill import storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RECORD_FILE: Final = "record.json"
 """Metrics with intervals, and the digests of model and benchmark."""
 _RESULTS_FILE: Final = "results.parquet"
 
 
-def write(folder: str, record: Mapping[str, Any], results: pa.Table) -> None:
+def write(folder: str, record: Mapping[str, Any], results: "pa.Table") -> None:
     """Write the record and the rows of an evaluation into the artifact at `folder`."""
     storage.write_table(results_file(folder), results)
     storage.write_json(storage.join(folder, RECORD_FILE), record)
@@ -29,6 +30,6 @@ def results_file(folder: str) -> str:
     return storage.join(folder, _RESULTS_FILE)
 
 
-def read_results(folder: str, columns: Sequence[str]) -> pa.Table:
+def read_results(folder: str, columns: Sequence[str]) -> "pa.Table":
     """Return columns of the rows in the evaluation at `folder`. Raises ValueError when one is missing."""
     return storage.read_table(results_file(folder), list(columns))

@@ -20,7 +20,6 @@ from infill.manifest import Manifest
 
 INPUTS: Final = ("corpus", "examples", "model", "preferences", "tokenizer")
 """Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are no artifacts."""
-CARD: Final = "card.json"
 
 
 @dataclass(kw_only=True)
@@ -83,8 +82,8 @@ def _start(model: str) -> tuple[Manifest | None, dict[str, Any]]:
         if not storage.exists(model):
             raise InputError(f"there is nothing at {model}; name a model folder")
         raise InputError(
-            f"{model} does not tell what it was made of: it has neither {manifest.FILE_NAME} nor {CARD};"
-            " name a model folder that Infill wrote"
+            f"{model} does not tell what it was made of: it has neither {manifest.FILE_NAME} nor"
+            f" {manifest.CARD_FACTS_FILE}; name a model folder that Infill wrote"
         )
     return start, card
 
@@ -92,8 +91,8 @@ def _start(model: str) -> tuple[Manifest | None, dict[str, Any]]:
 def _card(uri: str) -> dict[str, Any]:
     """Return the facts of a model's card; empty where there is none."""
     for folder in (uri, storage.parent(uri)):
-        if storage.exists(storage.join(folder, CARD)):
-            facts: dict[str, Any] = storage.read_json(storage.join(folder, CARD))
+        if storage.exists(storage.join(folder, manifest.CARD_FACTS_FILE)):
+            facts: dict[str, Any] = storage.read_json(storage.join(folder, manifest.CARD_FACTS_FILE))
             return facts
         if not storage.exists(storage.join(uri, "adapter_config.json")):  # else the model folder around it tells
             break

@@ -122,7 +122,7 @@ def test_steps_are_retried_and_cached_unless_they_are_about_more_than_their_inpu
 def test_what_a_stage_reads_beside_artifacts_is_in_the_cache_key(spec: Any) -> None:
     train = spec["components"]["comp-infill-train"]["dag"]["tasks"]
     readers = [name for name in train if name in STAGES and STAGES[name].reads_outside]
-    assert len(readers) == 4
+    assert len(readers) == 5
     for name in readers:
         assert train[name]["inputs"]["parameters"]["content"] == {"componentInputParameter": "content"}
     (dag,) = [part for part in spec["components"].values() if "preflight" in part.get("dag", {}).get("tasks", {})]

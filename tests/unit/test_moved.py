@@ -172,9 +172,8 @@ def registered(run: Run, tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = client.get_experiment_by_name("infill")
         assert experiment is not None
         assert experiment.artifact_location == (run.out / "mlflow" / "artifacts").as_uri()
-        logged = client.search_runs([experiment.experiment_id])[0]
-        files = client.list_artifacts(logged.info.run_id)
-        assert "report.json" in [file.path for file in files]
+        logged = [run.info.run_id for run in client.search_runs([experiment.experiment_id])]
+        assert "report.json" in [file.path for each in logged for file in client.list_artifacts(each)]
 
 
 def repeat(run: Run, tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

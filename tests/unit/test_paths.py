@@ -50,6 +50,7 @@ NO_PATHS: Final = {
     "--oidc_audience",
     "--oidc_issuer",
     "--oidc_tenant",
+    "--telemetry",
     "--tenant",
     "ID",
     "--set",  # tried by itself, below

@@ -235,7 +235,7 @@ def test_everything_that_is_amiss_is_told_at_once(
     told = str(refused.value)
     assert told.startswith("5 problems: (1) ")
     for part in (
-        "is not a folder",
+        "does not exist",
         "GPU-hours",
         "would be lost with it",
         "MLFLOW_TRACKING_URI is not set",

@@ -164,11 +164,17 @@ def test_what_is_not_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
     assert index.left_out.counts == {"not UTF-8, nor UTF-16 with a byte order mark": 1, "binary": 1}
 
 
-@pytest.mark.parametrize("path", ["a.ipynb", "deep/b.CSV", "c.min.js", "d_pb2.py", "e.png", "yarn.lock", "f.svg"])
+@pytest.mark.parametrize("path", ["deep/b.CSV", "c.min.js", "d_pb2.py", "e.png", "yarn.lock", "f.svg"])
 def test_the_corpus_and_the_index_agree_on_what_is_source(path: str) -> None:
     index = ProjectIndex.from_documents([(path, "x = 1\n"), ("a.py", "x = 1\n")])
     assert list(index.files) == ["a.py"]
     assert quality.judge_name(SourceFile(path=path, size=6, modified=0), None, CorpusConfig()) is not None
+
+
+def test_a_notebook_is_source_for_the_corpus_alone() -> None:
+    """The corpus makes a script of it, which is not what a request has in its place."""
+    assert "a.ipynb" not in ProjectIndex.from_documents([("a.ipynb", "{}"), ("a.py", "x = 1\n")]).files
+    assert quality.judge_name(SourceFile(path="a.ipynb", size=6, modified=0), None, CorpusConfig()) is None
 
 
 NESTED = {

@@ -89,7 +89,9 @@ def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> No
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories(count=1), {"repo_0": "train"})
     folder = tmp_path / "examples"
     run_stage("examples", ExamplesConfig(holes=1), corpus, inputs[1], output=str(folder))
+    (folder / "manifest.json").unlink()
     write_rows(str(folder / "examples" / "train.parquet"), [])
+    builders.once(stage="examples", output=str(folder), body=dict)
     with pytest.raises(InputError, match="no train holes"):
         run_stage("preferences", CONFIG, str(folder), inputs[1], output=str(tmp_path / "out"))
 

@@ -155,9 +155,11 @@ def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset
 def test_a_tokenizer_of_another_model_is_refused(root: Path, tmp_path: Path, preset: Preset, name: str) -> None:
     base = tmp_path / "base"
     shutil.copytree(root / "sft", base)
-    (base / "tokenizer.json").unlink()
+    for name_of_file in ("tokenizer.json", "manifest.json"):
+        (base / name_of_file).unlink()
     tiny_tokenizer(tmp_path / "larger", 600)
     shutil.copy(tmp_path / "larger" / "tokenizer.json", base)
+    once(stage="sft", output=str(base), body=dict)
     data = "examples" if name == "sft" else "pairs"
     with pytest.raises(InputError, match=r"embeds 512 tokens, but its tokenizer has \d+; they do not belong together"):
         run_stage(name, getattr(preset, name), str(root / data), str(base), str(tmp_path / "out"))

@@ -42,7 +42,7 @@ from infill.cli_options import integer
 from infill.config import PRESETS, ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
 from infill.text import read_text, split_lines
-from infill.train import adapter, cost, history, launch, loop, objectives
+from infill.train import adapter, cost, history, loop, objectives, trainer
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
@@ -398,7 +398,7 @@ def ray_vs_torchrun(rounds: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             tokenizer_folder = tiny_tokenizer(Path(folder) / "tokenizer")
             output = f"{folder}/out"
-            launch.fit(
+            trainer.fit(
                 Job(
                     label="pretrain",
                     train=TWO,

@@ -65,7 +65,7 @@ def _load(store: str) -> None:
     """Import the libraries of the checks: threads that import one at the same time may see it half initialised."""
     names = ["infill.corpus.sources", "mlflow", "sqlalchemy.exc"]
     if cluster_settings.read() is not None:
-        names += ["infill.cluster.api", "infill.cluster.preflight", "infill.release.deploy", "infill.release.frame"]
+        names += ["infill.cluster.api", "infill.cluster.admission", "infill.release.deploy", "infill.release.frame"]
     for name in names:
         importlib.import_module(name)
     with contextlib.suppress(InfillError):  # the check of the store reports the problem
@@ -155,7 +155,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
     if not os.environ.get(RUN):
         yield f"{RUN} is not set: this step does not belong to a compiled pipeline; compile the pipeline again"
         return
-    from infill.cluster import api, preflight  # with the kubernetes client
+    from infill.cluster import admission, api  # with the kubernetes client
 
     jobs = [
         settings.job(
@@ -170,7 +170,7 @@ def _cluster(preset: str, config: Preset) -> Iterator[str]:
         for stage in RAY_STAGES
     ]
     connected = api.connect()
-    if problems := preflight.problems(connected, jobs):
+    if problems := admission.problems(connected, jobs):
         yield from problems
         return
     from infill.release import deploy, frame

@@ -118,7 +118,7 @@ def _submit(options: argparse.Namespace) -> dict[str, Any]:
     _platform(options)
     from rich.console import Console
 
-    from pipelines import submit, watch
+    from pipelines import run_table, submit
 
     parameters = submit.read_parameters(options.parameters) if options.parameters else {}
     overrides = {"preset": options.preset, "store": options.store, "budget": options.budget}
@@ -129,25 +129,25 @@ def _submit(options: argparse.Namespace) -> dict[str, Any]:
     run = submit.submit(kfp, parameters, service_account=options.service_account)
     console = Console(stderr=True)
     console.print(f"run {run['run']}: {run['url']}", highlight=False, soft_wrap=True)
-    return run if options.no_wait else watch.follow(kfp, run["run"], console)
+    return run if options.no_wait else run_table.follow(kfp, run["run"], console)
 
 
 def _run_status(options: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
 
-    from pipelines import watch
+    from pipelines import run_table
 
     kfp = _connect(options)
     if options.follow:
-        return watch.follow(kfp, options.run, Console(stderr=True))
-    return watch.status(kfp, options.run, Console(stderr=True))
+        return run_table.follow(kfp, options.run, Console(stderr=True))
+    return run_table.status(kfp, options.run, Console(stderr=True))
 
 
 def _run_logs(options: argparse.Namespace) -> None:
-    from pipelines import watch
+    from pipelines import run_table
 
     kfp = _connect(options)
-    for line in watch.logs(kfp, options.run, options.step, follow=options.follow):
+    for line in run_table.logs(kfp, options.run, options.step, follow=options.follow):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

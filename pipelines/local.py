@@ -24,7 +24,7 @@ from infill.stages.step import RUN_PID
 from infill.text import read_text
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
-from pipelines.watch import step_names
+from pipelines.run_table import step_names
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:

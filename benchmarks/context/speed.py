@@ -141,7 +141,7 @@ def window_texts(index: ProjectIndex) -> dict[int, str]:
 def is_exact(index: ProjectIndex, texts: dict[int, str], asked: Sequence[Asked]) -> tuple[bool, list[float]]:
     """Return whether exact search equals a comparison with every window, and the times of the latter."""
     sets = {window: token_set(text.encode()) for window, text in texts.items()}
-    ranks, table, times, same = index.layout.ranks, index.table, [], True
+    ranks, table, times, same = index.project_paths.ranks, index.table, [], True
     for each in asked:
         started = time.process_time()
         tokens = token_set(each.text.encode())

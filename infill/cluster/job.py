@@ -105,7 +105,7 @@ class StageJob:
     """The description of a RayJob, from which `build` makes it."""
 
     run: str
-    """Identifier of the pipeline run, by whose label `launch.sweep` finds the job."""
+    """Identifier of the pipeline run, by whose label `lifecycle.sweep` finds the job."""
     stage: str
     config_hash: str
     """Hash of everything that determines the result: stage version, configuration, inputs' digests, image."""
@@ -120,9 +120,9 @@ class StageJob:
     ray_version: str = "2.60.0"
     pre_running_deadline: int = 1_800
     """Seconds until the cluster must run; without a limit a job that never fits waits forever (kuberay#1991)."""
-    active_deadline: int = 86_400
+    active_deadline: int = 604_800
     """Seconds for the whole job, including retries."""
-    retries: int = 1
+    retries: int = 2
     """Number of retries, each with a new RayCluster; the stage finds its last checkpoint in the store."""
     ttl: int = 120
     """Seconds for which the finished cluster is kept for its logs."""

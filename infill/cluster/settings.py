@@ -36,9 +36,9 @@ class Settings:
     priority_class: str = ""
     workload_priority: str = ""
     queue: str = ""
-    pre_running_deadline: int = 1_800
-    active_deadline: int = 604_800
-    retries: int = 2
+    pre_running_deadline: int = StageJob.pre_running_deadline
+    active_deadline: int = StageJob.active_deadline
+    retries: int = StageJob.retries
     on_stop: str = "delete"
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ def _best(index: ProjectIndex, scores: "Array", tops: "Array", k: int) -> list[H
         return []
     windows = scoring.best(scores, tops, k)
     table = index.table
-    order = np.lexsort((table.line[windows], index.layout.ranks[table.file[windows]], -scores[windows]))[:k]
+    order = np.lexsort((table.line[windows], index.project_paths.ranks[table.file[windows]], -scores[windows]))[:k]
     return [Hit(int(window), float(scores[window])) for window in windows[order]]
 
 

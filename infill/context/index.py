@@ -10,7 +10,7 @@ import numpy as np
 
 from infill.context.files import LeftOut, Limits, Source, Stamp, read, source_at, sources
 from infill.context.identity import Current
-from infill.context.layout import Layout
+from infill.context.project_paths import ProjectPaths
 from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
@@ -48,7 +48,7 @@ class ProjectIndex:
         """Stamps, from before they were read, of the files that came from a folder."""
         self._token_sets: dict[str, tuple[Array, Array]] = {}
         self.free_numbers: list[int] = []
-        self._layout: Layout | None = None
+        self._project_paths: ProjectPaths | None = None
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -148,7 +148,7 @@ class ProjectIndex:
             self._token_sets.pop(path, None)
             self.paths[file.number] = ""
             self.free_numbers.append(file.number)
-            self._layout = None
+            self._project_paths = None
 
     @contextmanager
     def without(self, path: str, text: str = "") -> Iterator[None]:
@@ -233,14 +233,14 @@ class ProjectIndex:
         return np.log1p((self.table.live_blocks - seen + 0.5) / (seen + 0.5))
 
     @property
-    def layout(self) -> Layout:
-        """The layout of the paths; computed again after a file was added or removed."""
-        if self._layout is None:
-            self._layout = Layout(tuple(self.paths))
-        return self._layout
+    def project_paths(self) -> ProjectPaths:
+        """The paths by file number; computed again after a file was added or removed."""
+        if self._project_paths is None:
+            self._project_paths = ProjectPaths(tuple(self.paths))
+        return self._project_paths
 
     def _number(self, path: str) -> int:
-        self._layout = None
+        self._project_paths = None
         if self.free_numbers:
             number = self.free_numbers.pop()
             self.paths[number] = path

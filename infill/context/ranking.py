@@ -176,7 +176,7 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
         table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
     blocks = np.concatenate([spread, defining])
     blocks = blocks[table.relevance[blocks] > 0]
-    order = np.lexsort((table.line[blocks], index.layout.ranks[table.file[blocks]]))
+    order = np.lexsort((table.line[blocks], index.project_paths.ranks[table.file[blocks]]))
     by_place: Array = blocks[order]
     return by_place
 
@@ -196,9 +196,9 @@ def _by_size(power: float) -> "Array":
 
 def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -> "Array":
     """Return a factor by file number: at least 1, with bonuses for its location; 0 for the current file."""
-    prior = 1 + weights.near * np.exp(-index.layout.distances(query.path) / 2)
+    prior = 1 + weights.near * np.exp(-index.project_paths.distances(query.path) / 2)
     for name in set(_WORD.findall(imported)):
-        files = index.layout.stems.get(name, ())
+        files = index.project_paths.stems.get(name, ())
         for number in files:
             prior[number] += weights.imported / len(files) ** 0.5
     for place, path in enumerate(query.recent):

@@ -44,7 +44,7 @@ def _none(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:  # no
 
 def _iou(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
     lines = line_set(query.prefix.encode(errors="replace"))
-    hops = index.layout.distances(query.path)
+    hops = index.project_paths.distances(query.path)
     beside = [path for path, file in index.files.items() if path != query.path and hops[file.number] == 0]
     scores = {path: iou(lines, line_set(index.files[path].data)) for path in beside}
     best = sorted(beside, key=lambda path: (-scores[path], path))[:k]
@@ -52,7 +52,7 @@ def _iou(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
 
 
 def _path_distance(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
-    hops = index.layout.distances(query.path)
+    hops = index.project_paths.distances(query.path)
     return [
         _head(index, path, -float(hops[index.files[path].number]), "path_distance")
         for path in _nearest(index, query, k)
@@ -93,7 +93,7 @@ def _round_caret(query: Query, before: int, after: int) -> str:
 
 def _nearest(index: ProjectIndex, query: Query, k: int) -> list[str]:
     """Return the `k` files with the fewest directory hops, ties in alphabetical order."""
-    hops = index.layout.distances(query.path)
+    hops = index.project_paths.distances(query.path)
     others = (path for path in index.files if path != query.path)
     return sorted(others, key=lambda path: (hops[index.files[path].number], path))[:k]
 

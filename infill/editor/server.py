@@ -20,11 +20,11 @@ from infill.api_key import api_key
 from infill.editor import settings
 from infill.editor.completer import Completer, Completion
 from infill.editor.documents import Caret, Documents, caret_at, offset_at, place_of, units
+from infill.editor.file_watch import Watcher
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
 from infill.editor.settings import Consent, Settings
 from infill.editor.telemetry import Outbox, Telemetry
-from infill.editor.watch import Watcher
 from infill.errors import InfillError
 from infill.text import first_line
 

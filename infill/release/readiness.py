@@ -13,7 +13,7 @@ from infill.cluster import failure
 from infill.cluster.api import Api
 from infill.cluster.failure import short
 from infill.cluster.logs import last_lines
-from infill.cluster.watch import follow
+from infill.cluster.object_watch import follow
 from infill.errors import ServiceError
 
 Manifest = Mapping[str, Any]

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from infill import storage
+from infill.cluster.admission import DEPLOY_RIGHTS, denials
 from infill.cluster.api import Api, Manifest, RefusedError
-from infill.cluster.preflight import DEPLOY_RIGHTS, denials
 from infill.errors import InfillError, InputError, ServiceError
 from infill.release import frame as frames
 from infill.release import readiness, registry, smoke

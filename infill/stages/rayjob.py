@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 from infill import config as configuration
 from infill import manifest, storage
 from infill.cluster.api import Api, connect
-from infill.cluster.launch import Patience, launch, owner_of
+from infill.cluster.lifecycle import Patience, launch, owner_of
 from infill.cluster.settings import Settings
 from infill.errors import InfillError, InputError
 from infill.manifest import Manifest

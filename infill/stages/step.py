@@ -97,9 +97,9 @@ def finish(state: str) -> None:
         run = os.environ.get(RUN, "")
         if not run or cluster_settings.read() is None:
             return
-        from infill.cluster import api, launch  # with the kubernetes client
+        from infill.cluster import api, lifecycle  # with the kubernetes client
 
-        for name in launch.sweep(api.connect(), run):
+        for name in lifecycle.sweep(api.connect(), run):
             sys.stderr.write(f"[infill] deleted RayJob {name}, which had not ended\n")
         if not os.environ.get("MLFLOW_RUN_ID"):
             tracking.end_run(tracking.parent_run("infill", run), "FINISHED" if state == "SUCCEEDED" else "FAILED")

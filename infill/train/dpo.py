@@ -22,7 +22,7 @@ from infill.config import DpoConfig, TrainConfig
 from infill.context import packing
 from infill.errors import InputError
 from infill.stages.contract import Call
-from infill.train import adapter, card, export, history, launch, loop, objectives, samples, watch
+from infill.train import adapter, card, export, history, loop, objectives, samples, trainer, watchdog
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine, precision
@@ -56,7 +56,7 @@ def body(call: Call[DpoConfig]) -> Mapping[str, float]:
             tokenizer=sft,
             work=functools.partial(_work, call),
         )
-        launch.fit(job)
+        trainer.fit(job)
         card.write(
             output,
             card.trained(card.of_base(sft), call.stage, output, call.digests),
@@ -187,5 +187,5 @@ def _log_probs(engine: Engine, pairs: Pairs, folder: Path, config: TrainConfig) 
                 sums = objectives.segment_sums(score(scorer, batch), batch).tolist()
         chosen += sums[0::2]
         rejected += sums[1::2]
-        watch.alive()
+        watchdog.alive()
     return [float(index) for index in indices], engine.sum(chosen), engine.sum(rejected)

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from infill import prompt, storage
 from infill.config import TrainConfig
 from infill.errors import TrainingError
-from infill.train import adapter, checkpoint, export, loop, memory, watch
+from infill.train import adapter, checkpoint, export, loop, memory, watchdog
 from infill.train.engine import Engine, load_weights, precision
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ def run(
     engine_of: Callable[[Any, TrainConfig, torch.device], Engine],
     device: torch.device,
     place: Place,
-    asked: Callable[[], bool] = watch.asked,
+    asked: Callable[[], bool] = watchdog.asked,
 ) -> None:
     """Run one worker: check memory, load the model and the last checkpoint, train, and export the model.
 
     Raises TrainingError when memory is too small or training fails, StoppedError when it was `asked` to stop.
     """
-    with watch.watched(job.train.timeout_s, job.output, place.rank):
+    with watchdog.watched(job.train.timeout_s, job.output, place.rank):
         free = memory.available(device, place.sharing)
         memory.check(job.label, job.settings(), job.train, device, place.workers, free)
         model = without_dropout(job.model())
@@ -72,8 +72,8 @@ def run(
             raise TrainingError(
                 "the workers see different checkpoints; make sure that all of them reach the same store"
             )
-        watch.alive()
-        loop.train(engine, job.work(engine), job.train, job.output, resumed, watch.alive, asked)
+        watchdog.alive()
+        loop.train(engine, job.work(engine), job.train, job.output, resumed, watchdog.alive, asked)
         if engine.rank == 0:
             if adapted is not None:
                 adapter.save(adapted, job.base or job.tokenizer, job.output)

@@ -15,7 +15,7 @@ from infill.config import PretrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder
 from infill.stages.contract import Call
-from infill.train import adapter, card, export, history, launch, loop, memory, objectives, samples
+from infill.train import adapter, card, export, history, loop, memory, objectives, samples, trainer
 from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
@@ -74,7 +74,7 @@ def _train(call: Call[PretrainConfig]) -> Mapping[str, float]:
             work=functools.partial(_work, config, corpus, tokenizer, call.key),
             base=str(_base(config)) if config.continued else "",
         )
-        launch.fit(job)
+        trainer.fit(job)
         facts = card.start(corpus, tokenizer, licence=config.licence, parameters=count)
         origin = "trained from scratch"
         if config.continued:

@@ -16,7 +16,7 @@ from infill.context import packing
 from infill.errors import InputError
 from infill.prompt import Encoder, PromptFormat
 from infill.stages.contract import Call
-from infill.train import adapter, card, export, history, launch, loop, objectives, samples
+from infill.train import adapter, card, export, history, loop, objectives, samples, trainer
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine
@@ -51,7 +51,7 @@ def body(call: Call[SftConfig]) -> Mapping[str, float]:
             tokenizer=base,
             work=functools.partial(_work, call),
         )
-        launch.fit(job)
+        trainer.fit(job)
         facts = card.of_base(base)
         facts["trainings"] = [*facts["trainings"], *adapter.trainings(config.train)]
         card.write(

@@ -17,7 +17,7 @@ from infill import machine, manifest, ray_session, storage
 from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
 from infill.text import split_lines
-from infill.train import checkpoint, watch
+from infill.train import checkpoint, watchdog
 from infill.train.job import Job, Place, run
 from infill.train.zero import DeepSpeedEngine
 
@@ -54,7 +54,7 @@ def fit(job: Job) -> None:
 
     losses, reached, why = 0, -1, ""
     while losses <= job.train.max_failures:
-        storage.remove(storage.join(job.output, watch.HANG_FILE))
+        storage.remove(storage.join(job.output, watchdog.HANG_FILE))
         try:
             with ray_session.session():
                 _trainer(job).fit()
@@ -88,7 +88,7 @@ def reason(error: Exception, output: str) -> str:
     lost = [isinstance(cause, RayError | RayTrainError) or "onnection" in str(cause) for cause in causes]
     if causes and not any(lost):  # neither the worker nor one of its peers was lost
         raise error
-    hang = storage.join(output, watch.HANG_FILE)
+    hang = storage.join(output, watchdog.HANG_FILE)
     if storage.exists(hang):
         return str(storage.read_json(hang)["message"])
     lines = [line.strip() for line in split_lines(str(error)) if line.strip()]
@@ -137,14 +137,14 @@ def _farewell(patience_s: float) -> Any:
     from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
     def obey() -> None:
-        from infill.train import watch
+        from infill.train import watchdog
 
-        watch.obey()
+        watchdog.obey()
 
     def ask() -> None:
-        from infill.train import watch
+        from infill.train import watchdog
 
-        watch.ask()
+        watchdog.ask()
 
     class Farewell(WorkerGroupCallback, ControllerCallback):
         group: Any = None
@@ -261,4 +261,4 @@ def _asked() -> bool:
     """Return whether this worker's node is being drained (Ray informs the worker), or the worker got SIGTERM."""
     from ray.train.v2._internal.execution.context import get_train_context
 
-    return watch.asked() or get_train_context().preemption_context.preemption_info is not None
+    return watchdog.asked() or get_train_context().preemption_context.preemption_info is not None

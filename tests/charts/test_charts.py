@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infill.cluster import preflight, quota
+from infill.cluster import admission, quota
 from infill.cluster.job import Group, build
 from infill.cluster.settings import read
 from infill.release.frame import fill
@@ -178,8 +178,8 @@ def test_the_roles_give_the_rights_that_the_code_asks_for_and_no_more() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    needed = {*preflight.RIGHTS, *preflight.DEPLOY_RIGHTS}
-    assert needed <= given <= needed | {*preflight.LOOKED_UP}
+    needed = {*admission.RIGHTS, *admission.DEPLOY_RIGHTS}
+    assert needed <= given <= needed | {*admission.LOOKED_UP}
 
 
 @pytest.mark.parametrize("values", ["default-values", "external-values"])
@@ -197,7 +197,7 @@ def test_preflight_may_look_at_what_the_jobs_name_and_at_no_other_secret(values:
     job = read(settings["data"]).job(  # type: ignore[union-attr]
         run="r", stage="sft", config_hash="0", entrypoint=("true",), env={}, groups=(Group(), ())
     )
-    named = {each for _, pod in quota.pods(build(job)) for each in preflight.references(pod["spec"])}
+    named = {each for _, pod in quota.pods(build(job)) for each in admission.references(pod["spec"])}
     assert {each for each in named if each not in allowed and (each[0], "*") not in allowed} == set()
     assert ("secrets", "*") not in allowed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.console import Console, span
-from pipelines.watch import step_names
+from pipelines.run_table import step_names
 
 KFP = """21:10:45.473 - INFO - Running pipeline: \x1b[95m'infill'\x1b[0m
 21:10:45.600 - INFO - Executing task \x1b[96m'corpus'\x1b[0m

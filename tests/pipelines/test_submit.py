@@ -16,13 +16,13 @@ from rich.console import Console
 from components.images import NAMES
 from infill import cli, tracking
 from infill.errors import InputError, ServiceError
-from pipelines import service, submit, watch
+from pipelines import run_table, service, submit
 from tests.kube.apiserver import Fault
 from tests.kube.kfp import Kfp
 from tests.mlflow_store import Server as Mlflow
 
 STORE = ["--store", "s3://bucket/infill", "--preset", "debug"]
-TASKS = {key.replace("-", "_"): "SUCCEEDED" for key in watch.step_names()}
+TASKS = {key.replace("-", "_"): "SUCCEEDED" for key in run_table.step_names()}
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def kfp(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Follow without long pauses."""
-    follow = watch.follow
-    monkeypatch.setattr(watch, "follow", lambda *given: follow(*given, pause=0.05, outage=2.0))
+    follow = run_table.follow
+    monkeypatch.setattr(run_table, "follow", lambda *given: follow(*given, pause=0.05, outage=2.0))
 
 
 def run(*words: str) -> int:
@@ -220,7 +220,7 @@ def test_a_kfp_that_stays_away_is_told(kfp: Kfp) -> None:
     kfp.faults.append(Fault("GET", "runs/", times=99, status=503))
     started = time.monotonic()
     with pytest.raises(ServiceError, match="answered 503"):
-        watch.follow(there, "x", Console(file=io.StringIO()), pause=0.05, outage=1.0)
+        run_table.follow(there, "x", Console(file=io.StringIO()), pause=0.05, outage=1.0)
     assert time.monotonic() - started < 10
 
 
@@ -246,7 +246,7 @@ def test_status_shows_a_table(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr()
     assert json.loads(told.out)["steps"] == {"preflight": "SUCCEEDED", "corpus": "RUNNING", "tokenizer": "PENDING"}
     rows = [line for line in told.err.splitlines() if "│" in line]
-    assert len(rows) == len(watch.step_names())
+    assert len(rows) == len(run_table.step_names())
     assert "1:05" in rows[0]
     assert run("status", "none") == 2
     assert "does not have this" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_on_a_terminal_the_table_lives(kfp: Kfp) -> None:
     screen = io.StringIO()
     with meanwhile(kfp, succeed(kfp)):
         console = Console(file=screen, force_terminal=True, width=100)
-        watch.follow(service.connect(kfp.url), name, console, pause=0.05)
+        run_table.follow(service.connect(kfp.url), name, console, pause=0.05)
     assert "RUNNING" in screen.getvalue()
     assert "evaluate-dpo" in screen.getvalue()
 
@@ -270,7 +270,7 @@ def test_a_run_that_does_not_begin_is_told(kfp: Kfp) -> None:
         kfp.set(run, "SUCCEEDED", **TASKS)
 
     with meanwhile(kfp, later):
-        watch.follow(service.connect(kfp.url), name, Console(file=screen), pause=0.05, patience=0.2)
+        run_table.follow(service.connect(kfp.url), name, Console(file=screen), pause=0.05, patience=0.2)
     assert screen.getvalue().count("no step has begun for 0 s; check its image") == 1
 
 
@@ -286,8 +286,8 @@ def test_images_without_digests_are_refused(
 def test_leaving_does_not_stop_the_run(kfp: Kfp, monkeypatch: pytest.MonkeyPatch) -> None:
     name = start(kfp)
     monkeypatch.setattr(time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(watch.LeftError, match=f"the run continues; see infill pipeline status {name}") as left:
-        watch.follow(service.connect(kfp.url), name, Console(file=io.StringIO()))
+    with pytest.raises(run_table.LeftError, match=f"the run continues; see infill pipeline status {name}") as left:
+        run_table.follow(service.connect(kfp.url), name, Console(file=io.StringIO()))
     assert left.value.exit_code == 130
     assert kfp.runs[name]["state"] == "PENDING"
 
@@ -317,14 +317,14 @@ def test_logs_are_those_of_the_steps_own_pods(kfp: Kfp, capsys: pytest.CaptureFi
 
 
 def test_mlflow_is_linked(kfp: Kfp, mlflow_server: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert watch.mlflow_page({"run_id": "r"}) == ""
+    assert run_table.mlflow_page({"run_id": "r"}) == ""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
     parent = tracking.parent_run("infill-debug", "r")
-    assert watch.mlflow_page({"run_id": "r"}).startswith(f"{mlflow_server.uri}/#/experiments/")
-    assert watch.mlflow_page({"run_id": "r"}).endswith(f"/runs/{parent}")
-    assert watch.mlflow_page({"run_id": "another"}) == ""
+    assert run_table.mlflow_page({"run_id": "r"}).startswith(f"{mlflow_server.uri}/#/experiments/")
+    assert run_table.mlflow_page({"run_id": "r"}).endswith(f"/runs/{parent}")
+    assert run_table.mlflow_page({"run_id": "another"}) == ""
     plugin: dict[str, Any] = {"mlflow": {"entries": {"run_url": {"value": "https://mlflow.example/#/runs/1"}}}}
-    assert watch.mlflow_page({"run_id": "r", "plugins_output": plugin}) == "https://mlflow.example/#/runs/1"
+    assert run_table.mlflow_page({"run_id": "r", "plugins_output": plugin}) == "https://mlflow.example/#/runs/1"
 
 
 def test_settings_are_checked_before_anything_is_asked(kfp: Kfp) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from infill.cluster.api import Api, connect
 from infill.cluster.job import Placement, StageJob
-from infill.cluster.launch import Patience
+from infill.cluster.lifecycle import Patience
 from tests.kube.apiserver import Server
 from tests.kube.namespace import fresh
 from tests.unit.cluster.kuberay import KubeRay

@@ -12,7 +12,7 @@ import pytest
 from infill.cluster.api import Api
 from infill.cluster.failure import KINDS, obstacle
 from infill.cluster.job import StageJob
-from infill.cluster.launch import launch
+from infill.cluster.lifecycle import launch
 from tests.unit.cluster.conftest import QUICK
 from tests.unit.cluster.kuberay import KubeRay
 from tests.unit.cluster.test_launch import meanwhile, run_to_failure, started

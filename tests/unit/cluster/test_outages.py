@@ -20,7 +20,7 @@ import yaml
 from infill.cluster.api import Api, ApiError, RefusedError, connect
 from infill.cluster.failure import JobFailedError
 from infill.cluster.job import StageJob, build
-from infill.cluster.launch import launch, sweep
+from infill.cluster.lifecycle import launch, sweep
 from infill.errors import InfillError, InputError
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.conftest import QUICK

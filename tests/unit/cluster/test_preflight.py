@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from infill import config, preflight, stages, storage, tracking
+from infill.cluster.admission import problems
 from infill.cluster.api import Api, quantity
 from infill.cluster.job import Placement
-from infill.cluster.preflight import problems
 from infill.cluster.quota import demand
 from infill.cluster.settings import VARIABLE
 from infill.errors import InputError

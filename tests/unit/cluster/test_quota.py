@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infill.cluster.admission import problems
 from infill.cluster.api import Api, quantity
 from infill.cluster.job import Group, Placement, StageJob, build
-from infill.cluster.preflight import problems
 from infill.cluster.quota import demand, shortages
 from tests.unit.cluster.conftest import DIGEST
 from tests.unit.cluster.test_preflight import provide

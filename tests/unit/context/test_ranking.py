@@ -7,7 +7,7 @@ from hypothesis import given
 
 from infill.context import ProjectIndex, Query, rank
 from infill.context.caret import first_lines, imports, last_lines
-from infill.context.layout import stem
+from infill.context.project_paths import stem
 from infill.context.similarity import iou, line_set, path_distance
 from infill.context.strategies import MAX_FILE_LINES, STRATEGIES
 from infill.errors import InputError

@@ -214,11 +214,11 @@ def test_a_damaged_adapter_is_refused_in_one_sentence(root: Path, published: Pat
 def test_what_is_killed_goes_on_to_the_same_weights(
     root: Path, tmp_path: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infill.train import watch
+    from infill.train import watchdog
 
     calls = iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "alive", lambda: None if next(calls) < 6 else (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(watchdog, "alive", lambda: None if next(calls) < 6 else (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_stage("sft", preset.sft, str(root / "examples"), str(root / "base"), str(tmp_path / "sft"))
     for thread in threading.enumerate():

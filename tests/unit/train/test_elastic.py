@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from infill.train import history, launch, objectives, workers
+from infill.train import history, objectives, trainer, workers
 from infill.train.batch import Batch
 from infill.train.job import Job
 from tests.unit.train import runs
@@ -65,7 +65,7 @@ def fit(made: Job, address: str) -> None:
     os.environ.pop("RAY_ADDRESS", None)
     if address:
         os.environ["RAY_ADDRESS"] = address
-    launch.fit(made)
+    trainer.fit(made)
 
 
 def slowly(log_probs: torch.Tensor, batch: Batch) -> objectives.Result:
@@ -114,7 +114,7 @@ def test_nodes_come_and_go(tmp_path: Path, nodes: Nodes) -> None:
     assert runs.ended(process, 300) == 0
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
-    assert runs.ended(runs.start(launch.fit, job(undisturbed, replace(train, workers=1, launcher="local"))), 300) == 0
+    assert runs.ended(runs.start(trainer.fit, job(undisturbed, replace(train, workers=1, launcher="local"))), 300) == 0
     found, expected = (history.read(str(folder / "out")) for folder in (tmp_path, undisturbed))
     assert [row["tokens"] for row in found] == [row["tokens"] for row in expected]
     for row, other in zip(found, expected, strict=True):
@@ -146,7 +146,7 @@ def test_a_worker_that_hangs_is_ended_and_replaced(
 ) -> None:
     made = job(tmp_path, replace(TRAIN, timeout_s=20), functools.partial(hanging, tmp_path / "hung"))
     with caplog.at_level(logging.WARNING, workers.log.name):
-        launch.fit(made)
+        trainer.fit(made)
     assert "of the training hung (no progress for 20 s, the value of train.timeout_s)" in caplog.text
     assert "hanging" in "".join(file.read_text() for file in (tmp_path / "out" / "logs").glob("hang_rank_*.txt"))
     assert runs.same_bits(undisturbed, tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infill.train import launch
+from infill.train import trainer
 from tests.unit.train import runs
 
 ALONE = replace(runs.TRAIN, workers=1, launcher="local")
@@ -19,7 +19,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     runs.ended(runs.start(int))
     folder = tmp_path_factory.mktemp("alone")
     started = time.monotonic()
-    assert runs.ended(runs.start(launch.fit, runs.job(folder, ALONE))) == 0
+    assert runs.ended(runs.start(trainer.fit, runs.job(folder, ALONE))) == 0
     return folder, time.monotonic() - started
 
 
@@ -29,10 +29,10 @@ def test_a_plain_process(tmp_path: Path, alone: tuple[Path, float], seed: int) -
     draw = random.Random(seed)
     made = runs.job(tmp_path, ALONE)
     for _ in range(2):
-        process = runs.start(launch.fit, made)
+        process = runs.start(trainer.fit, made)
         time.sleep(draw.uniform(0, seconds))
         runs.kill(process)
-    assert runs.ended(runs.start(launch.fit, made)) == 0
+    assert runs.ended(runs.start(trainer.fit, made)) == 0
     assert runs.same_bits(folder, tmp_path)
 
 

@@ -10,7 +10,7 @@ import torch
 from infill import config, model
 from infill.config import TrainConfig
 from infill.errors import TrainingError
-from infill.train import launch, memory, objectives
+from infill.train import memory, objectives, trainer
 from infill.train.batch import pack, plain_item
 from infill.train.engine import PlainEngine
 from tests.unit.train import runs
@@ -51,7 +51,7 @@ def test_a_training_is_refused_before_its_model_is_made(tmp_path: Path) -> None:
     train = replace(runs.TRAIN, batch_tokens=2**40, micro_batch_tokens=2**40, workers=1, launcher="local")
     made = replace(runs.job(tmp_path, train), label="pretrain", model=lambda: pytest.fail("the model was made"))
     with pytest.raises(TrainingError, match="pretrain needs about"):
-        launch.fit(made)
+        trainer.fit(made)
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from infill import storage
 from infill.errors import InputError, StoppedError, TrainingError
-from infill.train import checkpoint, history, launch, objectives, update, watch, workers
+from infill.train import checkpoint, history, objectives, trainer, update, watchdog, workers
 from infill.train.batch import Batch
 from infill.train.job import Job
 from tests.unit.train import runs
@@ -46,7 +46,7 @@ def test_other_workers_go_on_where_two_have_stopped(
     at = Path(checkpoint.FOLDER) / "step_00000008"
     shutil.copytree(two_workers / "out" / at, tmp_path / "out" / at)
     shutil.copy(two_workers / "out" / history.FILE_NAME, tmp_path / "out")
-    group = [runs.start(launch.fit, made)] if launcher == "local" else runs.group(made, tmp_path / "met")
+    group = [runs.start(trainer.fit, made)] if launcher == "local" else runs.group(made, tmp_path / "met")
     assert [runs.ended(process) for process in group] == [0] * number
     found, expected = history.read(str(tmp_path / "out")), history.read(str(two_workers / "out"))
     assert [row["step"] for row in found] == [row["step"] for row in expected]
@@ -102,7 +102,7 @@ def driver(folder: Path) -> subprocess.Popen[bytes]:
     """The training's driver in a process of its own, which leads its own session."""
     code = (
         "import pathlib, sys; from tests.unit.train import test_workers as made; "
-        "made.launch.fit(made.slow(pathlib.Path(sys.argv[1])))"
+        "made.trainer.fit(made.slow(pathlib.Path(sys.argv[1])))"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True)
 
@@ -170,7 +170,7 @@ def test_ray_survives_the_death_of_driver_worker_and_controller(
     murderer = threading.Thread(target=murder)
     murderer.start()
     with caplog.at_level(logging.WARNING, workers.log.name):
-        launch.fit(slow(tmp_path))
+        trainer.fit(slow(tmp_path))
     murderer.join()
     assert len(killed) == 3
     assert "were lost" in caplog.text
@@ -185,7 +185,7 @@ def raises() -> Any:
 @pytest.mark.slow
 def test_a_workers_error_is_told_as_it_is(tmp_path: Path, ray_address: str) -> None:
     with pytest.raises(InputError, match="this cannot go on"):
-        launch.fit(replace(job(tmp_path, replace(TRAIN, workers=1)), model=raises))
+        trainer.fit(replace(job(tmp_path, replace(TRAIN, workers=1)), model=raises))
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ def test_what_a_new_start_would_not_heal_is_raised(tmp_path: Path) -> None:
         workers.reason(Failed(ZeroDivisionError()), str(tmp_path))
     assert workers.reason(Failed(lost), str(tmp_path)) == "the workers were lost (no more is known)"
     assert workers.reason(Failed(lost, StoppedError("asked")), str(tmp_path)) == workers.PREEMPTED
-    storage.write_json(str(tmp_path / watch.HANG_FILE), {"message": "worker 1 of the training hung"})
+    storage.write_json(str(tmp_path / watchdog.HANG_FILE), {"message": "worker 1 of the training hung"})
     assert workers.reason(Failed(), str(tmp_path)) == "worker 1 of the training hung"
 
 

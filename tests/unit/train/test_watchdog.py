@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from infill.errors import StoppedError
-from infill.train import checkpoint, launch, objectives, watch
+from infill.train import checkpoint, objectives, trainer, watchdog
 from tests.unit.train import runs
 
 ALONE = replace(runs.TRAIN, workers=1, launcher="local")
@@ -27,8 +27,8 @@ def test_a_hang_ends_the_process_with_its_stacks_as_the_reason(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(ALONE, timeout_s=2.0)
-    process = runs.start(launch.fit, runs.job(tmp_path, config, stuck))
-    assert runs.ended(process, 30) == watch.HUNG
+    process = runs.start(trainer.fit, runs.job(tmp_path, config, stuck))
+    assert runs.ended(process, 30) == watchdog.HUNG
     told = (tmp_path / "out" / "logs" / "hang_rank_0.txt").read_text()
     assert told.startswith("worker 0 of the training hung (no progress for 2 s")
     assert "in stuck" in told
@@ -36,10 +36,10 @@ def test_a_hang_ends_the_process_with_its_stacks_as_the_reason(
 
 def test_what_calls_in_time_is_left_alone(tmp_path: Path) -> None:
     before = threading.active_count()
-    with watch.watched(1.0, str(tmp_path)):
+    with watchdog.watched(1.0, str(tmp_path)):
         for _ in range(12):
             time.sleep(0.1)
-            watch.alive()
+            watchdog.alive()
     assert threading.active_count() == before
     assert not list(tmp_path.iterdir())
 
@@ -54,7 +54,7 @@ def told_to_go(folder: Path) -> None:
         return objectives.language_model(log_probs, batch)
 
     with pytest.raises(StoppedError) as caught:
-        launch.fit(runs.job(folder, ALONE, objective))
+        trainer.fit(runs.job(folder, ALONE, objective))
     (folder / "told").write_text(str(caught.value))
 
 
@@ -69,9 +69,9 @@ def test_sigterm_makes_a_checkpoint_and_ends_the_training(tmp_path: Path) -> Non
 
 def test_the_handler_of_before_is_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with watch.obedient():
+    with watchdog.obedient():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert watch.asked()
+        assert watchdog.asked()
     assert signal.getsignal(signal.SIGTERM) is before
-    with watch.obedient():
-        assert not watch.asked()
+    with watchdog.obedient():
+        assert not watchdog.asked()

@@ -7,7 +7,7 @@ import pytest
 
 from infill.cluster.api import Api, RefusedError
 from infill.cluster.job import StageJob, build
-from infill.cluster.watch import follow
+from infill.cluster.object_watch import follow
 from infill.errors import ServiceError
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.kuberay import KubeRay

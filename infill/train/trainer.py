@@ -7,7 +7,7 @@ number of workers wrote it.
 import torch
 
 from infill import inference, machine
-from infill.train import history, watch
+from infill.train import history, watchdog
 from infill.train.engine import PlainEngine
 from infill.train.job import Job, Place, run
 from infill.train.progress import following
@@ -22,7 +22,7 @@ def fit(job: Job) -> dict[str, float]:
         if job.train.launcher == "local":
             torch.set_num_threads(machine.cores())
             device = inference.choose_device()
-            with watch.obedient():
+            with watchdog.obedient():
                 run(job, PlainEngine, device, Place())
         else:
             from infill.train import workers

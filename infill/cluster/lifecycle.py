@@ -26,8 +26,8 @@ from infill.cluster.job import (
     label_value,
 )
 from infill.cluster.logs import Tail, last_lines
+from infill.cluster.object_watch import follow
 from infill.cluster.settings import POLICIES
-from infill.cluster.watch import follow
 from infill.errors import InputError, ServiceError
 
 ASKED_PODS: Final = 4

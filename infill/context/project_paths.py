@@ -1,4 +1,4 @@
-"""The layout of a project: the order of its paths, the distance between files, and the files that imports name."""
+"""The paths of a project: their order, the distance between files, and the files that imports name."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _FOLDER_FILES = frozenset({"__init__", "index", "mod", "lib", "main"})
 """Files that an import names by their folder."""
 
 
-class Layout:
+class ProjectPaths:
     """The paths of an index by file number; replaced when a file is added or removed."""
 
     def __init__(self, paths: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from infill.cluster.job import StageJob
 from infill.cluster.lifecycle import launch
 from tests.unit.cluster.conftest import QUICK
 from tests.unit.cluster.kuberay import KubeRay
-from tests.unit.cluster.test_launch import meanwhile, run_to_failure, started
+from tests.unit.cluster.test_lifecycle import meanwhile, run_to_failure, started
 
 Thing = dict[str, Any]
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)

@@ -25,7 +25,7 @@ from infill.errors import InfillError, InputError
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.conftest import QUICK
 from tests.unit.cluster.kuberay import KubeRay
-from tests.unit.cluster.test_launch import meanwhile, started
+from tests.unit.cluster.test_lifecycle import meanwhile, started
 
 PATIENT = replace(QUICK, grace=5.0, outage=10.0)
 

@@ -19,7 +19,7 @@ from infill.stages import step as pipeline_step
 from tests import builders
 from tests.kube.apiserver import Server
 from tests.unit.cluster.kuberay import KubeRay
-from tests.unit.cluster.test_launch import meanwhile
+from tests.unit.cluster.test_lifecycle import meanwhile
 from tests.unit.cluster.test_rayjob import SETTINGS
 from tests.unit.corpus.folders import write_repositories
 

@@ -63,7 +63,7 @@ def test_a_taken_name_is_a_conflict(api: Api, job: StageJob) -> None:
 
 def test_apply_creates_and_changes(api: Api, job: StageJob) -> None:
     body = build(job)
-    assert api.apply("rayjobs", job.name, body, manager="infill")["spec"]["backoffLimit"] == 1
+    assert api.apply("rayjobs", job.name, body, manager="infill")["spec"]["backoffLimit"] == job.retries
     body["spec"]["backoffLimit"] = 3
     assert api.apply("rayjobs", job.name, body, manager="infill")["spec"]["backoffLimit"] == 3
 

@@ -39,7 +39,7 @@ _ESCAPES: Final = {
 }
 """Bytes as escapes or numbers (StarCoder2), by what each pattern begins with, which the search jumps to."""
 _HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-"""What a browser does not show."""
+"""Parts of an HTML page that a browser does not show."""
 _ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NOT_LETTERS: Final = bytes(range(0x80)).translate(None, _ALPHANUMERIC) + bytes(range(0x80, 0xC0))
 """ASCII that is neither letter nor digit, and the bytes inside a UTF-8 sequence (its first byte counts as a letter)."""

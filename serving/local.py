@@ -24,7 +24,7 @@ from infill import machine, manifest, storage
 from infill.artifacts import deployment
 from infill.errors import InputError, ServiceError
 from serving.transformer import keys as key_file
-from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.transformer_config import TransformerConfig, prepare
 
 CPU_PROMPT_TOKENS: Final = 1_024
 """Prompt budget on a CPU without a deployment record: a core reads 100 to 350 tokens/s with 135M parameters

@@ -127,14 +127,14 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
     where = ", ".join(f"`{source}`" for source in config.sources)
     unit = report["split_unit"]
     kept, amount, repositories = report["documents_kept"], size(report["bytes_kept"]), report["repositories"]
-    empty, found = report["repositories_empty"], report["repositories_found"]
+    empty, listed = report["repositories_empty"], report["repositories_found"]
     lines = [
         "# Datasheet of this corpus",
         "",
         f"{kept:,} files ({amount}) from {repositories:,} repositories, read from {where}.",
         f"{report['documents_removed']:,} files were removed; `removed/` lists each with its reason.",
-        f"{empty:,} of {found:,} repositories were empty.",
-        *_commits(report.get("commits", {}), found),
+        f"{empty:,} of {listed:,} repositories were empty.",
+        *_commits(report.get("commits", {}), listed),
         "",
         "## Licences",
         "",

@@ -1,4 +1,4 @@
-"""What an artifact was made of: a model's corpora, their repositories, and the opt-outs that it predates.
+"""The origin of an artifact: a model's corpora, their repositories, and the opt-outs that it predates.
 
 Manifests hold the digests of a stage's inputs, and a model's card those of all its trainings, including those of an
 adapter that was merged or trained further. The artifacts with these digests are searched for next to the model, in its
@@ -119,9 +119,9 @@ def _add_base(lineage: Lineage, card: Mapping[str, Any]) -> None:
     if not base and "source" in card:
         base = {"source": card["source"], "licence": card.get("licence", "")}
     if base:
-        told = {"name": base["source"], "licence": base.get("licence", ""), "sha256": base.get("sha256", "")}
-        if told not in lineage.bases:
-            lineage.bases.append(told)
+        entry = {"name": base["source"], "licence": base.get("licence", ""), "sha256": base.get("sha256", "")}
+        if entry not in lineage.bases:
+            lineage.bases.append(entry)
 
 
 def _index(place: str, start: Manifest | None, stores: Sequence[str]) -> dict[str, Manifest]:
@@ -208,14 +208,14 @@ def _of_bill(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any
     """Return an opt-out that concerns repositories of a bill, which does not tell whether they have files at a path."""
     rows = _concerned(entry, listed)
     return {
-        **_told(entry),
+        **_request(entry),
         "corpus": BILL,
         "documents": sum(row["documents"] for row in rows),
         "repositories": [row["repository"] for row in rows],
     }
 
 
-def _told(entry: Entry) -> dict[str, str]:
+def _request(entry: Entry) -> dict[str, str]:
     return {name: getattr(entry, name) for name in ("repository", "path", "reason", "date")}
 
 
@@ -270,7 +270,7 @@ def predated(corpora: Iterable[Manifest], opt_outs: OptOuts) -> list[dict[str, A
     """Return the opt-outs that cover documents of the corpora, so that these were built before the requests."""
     return [
         {
-            **_told(entry),
+            **_request(entry),
             "corpus": corpus.digest,
             "documents": count.total(),
             "repositories": sorted(count),

@@ -12,7 +12,7 @@ from infill import manifest, prompt, storage
 from infill.artifacts import decision as decisions
 from infill.artifacts import deployment
 from infill.artifacts import evaluation as evaluations
-from infill.cluster import settings as cluster_settings
+from infill.cluster import job_settings
 from infill.config import DeployConfig
 from infill.errors import InputError
 from infill.release import registry, signature
@@ -83,7 +83,7 @@ def decision_of_champion(name: str) -> str:
 
 def release_of(config: DeployConfig) -> str:
     """Return the release of charts/infill-serving to deploy to; empty if there is no cluster."""
-    return config.release or (DEFAULT_RELEASE if cluster_settings.read() else "")
+    return config.release or (DEFAULT_RELEASE if job_settings.read() else "")
 
 
 def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:

@@ -95,8 +95,8 @@ def apply(call: Call[RegisterConfig]) -> Mapping[str, float]:
             f"version {now.version} of {call.settings.name} became the champion during the comparison; run again"
         )
     replaced = before["version"] if before else ""
-    made_by = {registry.DECISION_URI: call.output, registry.DECISION: decisions.digest(call.output)}
-    registry.set_tags(version, {registry.REPLACED: replaced, **made_by})
+    decision_of = {registry.DECISION_URI: call.output, registry.DECISION: decisions.digest(call.output)}
+    registry.set_tags(version, {registry.REPLACED: replaced, **decision_of})
     registry.promote(version)
     return {"version": float(version.version)}
 

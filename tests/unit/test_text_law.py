@@ -17,7 +17,7 @@ OURS = {
     "infill/corpus/sources/listing.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",
     "infill/llama_cpp.py": "errors of a server that we started",
-    "infill/report/page.py": "base64",
+    "infill/report/report_html.py": "base64",
     "infill/train/history.py": "metrics that we wrote",
     "benchmarks/context/coverage.py": "identifiers, ASCII",
     "benchmarks/context/projects.py": "what the index's reader gave, UTF-8 already",

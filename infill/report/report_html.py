@@ -10,7 +10,7 @@ from typing import Any, Final
 from infill import storage, tracking
 from infill.metrics import METRICS
 from infill.report import charts, learning
-from infill.report.contents import Contents, Sample
+from infill.report.artifact_contents import Contents, Sample
 from infill.stages.table import MODELS
 
 ROWS: Final = 12

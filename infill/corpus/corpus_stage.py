@@ -37,7 +37,7 @@ from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
-VERSION: Final = 9
+VERSION: Final = 10
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, and hashing and compressing release the interpreter's lock; more threads gain little."""

@@ -43,7 +43,7 @@ from infill.stages import STAGES
 for name in sorted(STAGES.keys() - set(RAY_STAGES)):
     importlib.import_module(STAGES[name].module)'
 holds transformer 'infill.context.kernels, infill.context.scoring, s3fs'
-holds predictor 'gguf, s3fs, xllamacpp'
+holds predictor 'gguf, s3fs, infill.llama_cpp as engine; assert not engine.obstacle(), engine.obstacle()'
 for module in torch numba pyarrow; do
     if holds transformer $module 2>/dev/null; then
         echo "images/check.sh: the transformer must not contain $module" >&2

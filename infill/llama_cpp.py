@@ -4,8 +4,10 @@ The server is part of the package `xllamacpp`. It listens on a free port of the 
 requests with its key. It schedules its slots and manages their KV caches; closing a connection cancels its request.
 """
 
+import ctypes
 import hashlib
 import http.client
+import importlib
 import importlib.util
 import json
 import os
@@ -44,7 +46,26 @@ def obstacle() -> str:
         return "llama.cpp is not installed (pip install xllamacpp gguf)"
     if missing := _missing_instructions(Path("/proc/cpuinfo")):
         return f"this processor lacks {', '.join(missing)}, for which llama.cpp is compiled"
+    try:
+        _package()
+    except ImportError as error:
+        return f"llama.cpp cannot be loaded ({error})"
     return ""
+
+
+def _package() -> Any:
+    """Return the module `xllamacpp`. Raises ImportError when a library that it needs is missing.
+
+    It is linked to GNU's OpenMP library, which slim images do not have, but PyTorch brings.
+    """
+    try:
+        return importlib.import_module("xllamacpp")
+    except ImportError:
+        torch = importlib.util.find_spec("torch")
+        for folder in (torch.submodule_search_locations or ()) if torch else ():
+            for file in sorted(Path(folder).glob("lib/libgomp*.so*")):
+                ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+        return importlib.import_module("xllamacpp")
 
 
 def _missing_instructions(cpuinfo: Path) -> list[str]:
@@ -108,8 +129,7 @@ class Server:
         KV caches of requests that lost their slot may use up to `cache_bytes`. Raises InputError when llama.cpp cannot
         load the file.
         """
-        import xllamacpp
-
+        xllamacpp = _package()
         self._key = secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(file)

@@ -4,8 +4,11 @@ import importlib.util
 import os
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 import torch
@@ -230,6 +233,30 @@ def test_auto_takes_transformers_on_a_processor_that_llama_cpp_is_not_compiled_f
     assert missing == ["avx2", "bmi2", "fma"]
     monkeypatch.setattr(llama_cpp, "_missing_instructions", lambda _: missing)
     assert load_engine(PredictorConfig(model="m", device="cpu"), model).name == "transformers"
+
+
+STRICT: Final = """
+with open("/proc/self/maps") as maps:
+    if "torch/lib/libgomp" not in maps.read():
+        raise ImportError("libgomp.so.1: cannot open shared object file")
+"""
+"""A package like xllamacpp on a slim image, which has no OpenMP library of its own."""
+
+
+def test_a_slim_image_takes_the_openmp_library_of_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "xllamacpp").mkdir()
+    (tmp_path / "xllamacpp" / "__init__.py").write_text(STRICT)
+    code = "from infill import llama_cpp; print(llama_cpp.obstacle())"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(llama_cpp.__file__).parents[1]}"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"
+
+
+def test_llama_cpp_that_cannot_be_loaded_is_an_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xllamacpp.py").write_text("raise ImportError('no libstdc++')")
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert llama_cpp.obstacle().startswith("llama.cpp cannot be loaded (no libstdc++)")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

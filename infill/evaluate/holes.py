@@ -20,7 +20,7 @@ from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.stages.contract import Call
 
-VERSION: Final = 3
+VERSION: Final = 4
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""
 log: Final = logging.getLogger(__name__)

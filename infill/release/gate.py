@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infill.config import RegisterConfig
-from infill.evaluate.statistics import paired_interval
+from infill.evaluate.statistics import Comparison, compare
 from infill.stages.table import MODELS
 
 
@@ -26,16 +26,6 @@ class Record:
     """`value`, `low` and `high` of each metric."""
     scores: Mapping[str, float]
     """Value of the deciding metric for each hole, by its id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The winner minus the champion on the same holes, with the paired 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    holes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,14 @@ def compare(metric: str, a: ArrayLike, b: ArrayLike, *, resamples: int, seed: in
     )
 
 
+def p_values(comparison: Comparison) -> str:
+    """Return the p-values of the comparison's tests, with the tests' names."""
+    tests = {"Wilcoxon": comparison.wilcoxon, "McNemar": comparison.mcnemar}
+    return ", ".join(
+        f"{name} p < 0.001" if p < 0.001 else f"{name} p = {p:.3f}" for name, p in tests.items() if p is not None
+    )
+
+
 def wilcoxon(a: ArrayLike, b: ArrayLike) -> float:
     """Return the two-sided p-value of the signed-rank test of paired values (Wilcoxon 1945); 1 if no pair differs.
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infill.config import RegisterConfig
-from infill.evaluate.statistics import Comparison, compare
+from infill.evaluate.statistics import Comparison, compare, p_values
 from infill.release.languages import LanguageComparison, compare_languages, sentences
 from infill.stages.table import MODELS
 
@@ -262,7 +262,8 @@ def _versus(config: RegisterConfig, comparison: Comparison, *, worse: bool) -> s
         else f"the interval does not lie wholly below the allowed {0 - config.max_regression:.4f}"
     )
     return (
-        f"Against the champion, {config.metric} changes by {interval} on the same {comparison.holes} holes: {verdict}."
+        f"Against the champion, {config.metric} changes by {interval} on the same {comparison.holes} holes"
+        f" ({p_values(comparison)}): {verdict}."
     )
 
 

@@ -1,4 +1,5 @@
 import collections
+import ctypes
 import json
 import os
 import subprocess
@@ -167,7 +168,7 @@ def test_without_libseccomp_the_jail_says_so(monkeypatch: pytest.MonkeyPatch) ->
     def absent(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(jail.ctypes, "CDLL", absent)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
     with pytest.raises(jail.UnavailableError, match=r"libseccomp.so.2 is not installed"):
         jail.filter_system_calls()
 
@@ -207,7 +208,7 @@ def test_other_values_travel_as_far_as_comparisons_see_them() -> None:
         return jail.unpack(json.loads(json.dumps(jail.pack(value))))
 
     assert travel(collections.Counter("aab")) == {"a": 2, "b": 1}
-    assert travel(range(3)) == range(3) != [0, 1, 2]
+    assert travel(range(3)) == range(3)
     assert travel(map(str, [1, 2])) != ["1", "2"]
     assert list(travel(map(str, [1, 2]))) == ["1", "2"]  # type: ignore[call-overload]
     assert travel(object()) != travel(object())

@@ -229,8 +229,8 @@ FORGERIES = {
         "        if name in ('check', 'supervise', '_explain'): f.f_globals[name] = lambda *a: 0\n    f = f.f_back"
     ),
     "the nonce in the frames": (
-        "f, seen, word = sys._getframe(), '', 'non' + 'ce'\nwhile f:\n    seen += repr(f.f_locals); f = f.f_back\n"
-        "assert word in seen.replace(repr(word), '', 1)\ndef answer(x): return 42"
+        "import re\nf, seen = sys._getframe(1), ''\nwhile f:\n    seen += repr(f.f_locals); f = f.f_back\n"
+        "assert re.search('[0-9a-f]{32}', seen)\ndef answer(x): return 42"
     ),
     "the nonce in memory": (
         "import gc\nassert any(isinstance(o, dict) and 'nonce' in o for o in gc.get_objects())\n"

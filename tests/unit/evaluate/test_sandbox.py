@@ -99,9 +99,10 @@ def test_a_program_sees_an_empty_folder_of_its_own_and_no_secrets(monkeypatch: p
 
 
 def survivors() -> list[Path]:
-    """Processes of a jail whose starter was this process, after they had a moment to end."""
+    """Processes of this tree's jails whose parent is this process or gone, after they had a moment to end."""
+    command = f"-B\0{jail.__file__}\0".encode()
     for _ in range(50):
-        alive = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"jail.py" in _read(path)]
+        alive = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if command in _read(path)]
         mine = [process for process in alive if _parent(process) in {os.getpid(), 1}]
         if not mine:
             return []

@@ -4,13 +4,9 @@ import contextlib
 import os
 import shutil
 import subprocess
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from infill.text import read_text, split_lines
-
-if TYPE_CHECKING:
-    import torch
+from infill.text import split_lines
 
 SMALL_PARAMETERS: Final = 20_000_000
 MAX_THREADS: Final = 8
@@ -31,17 +27,6 @@ def useful_threads(parameters: int) -> int:
     other took 95 to 180 s for work that one thread did in 15 s (1.6M parameters).
     """
     return 1 if parameters < SMALL_PARAMETERS else min(cores(), MAX_THREADS)
-
-
-def device_name(device: "torch.device") -> str:
-    """Return the name that its maker gives the device."""
-    if device.type == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = split_lines(read_text(info)) if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
 def has_gpu() -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from infill import machine
+from infill import inference
 from infill.evaluate.generation import ENGINE, Generator
 
 
@@ -33,5 +33,5 @@ def measure(generator: Generator, prompts: Sequence[Sequence[int]], *, max_new_t
 
 def machine_name(generator: Generator) -> str:
     """Return the name of the device on which `generator` runs; of a processor with its number of threads."""
-    name = machine.device_name(generator.device)
+    name = inference.device_name(generator.device)
     return name if generator.device.type == "cuda" else f"{name}, {generator.threads} threads"

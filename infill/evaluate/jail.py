@@ -183,7 +183,7 @@ class SystemCalls:
             self.library.seccomp_rule_add_array(self.filter, SCMP_ACT_ALLOW, number, len(conditions), array)
 
     def enforce(self) -> None:
-        """Hold this process and its threads to the filter for ever. Raises UnavailableError if the kernel has none."""
+        """Hold this process and its threads to the filter forever. Raises UnavailableError if the kernel has none."""
         code = self.library.seccomp_load(self.filter)
         if code:
             raise UnavailableError(f"the kernel takes no filter of system calls ({os.strerror(-code)})")
@@ -255,7 +255,7 @@ MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "iterator": lambda parts: iter(list(map(unpack, parts))),
     "object": lambda kind: Opaque(str(kind)),
 }
-"""How to make a value that JSON does not know, by its type's name."""
+"""The makers of values that JSON does not know, by the name of their type."""
 
 
 def pack(value: Any) -> Any:

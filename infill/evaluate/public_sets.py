@@ -28,7 +28,7 @@ from infill.prompt import ContextItem, FimRequest
 Row = Mapping[str, Any]
 
 PLACEHOLDER: Final = "{{completion}}"
-"""Where SAFIM's programs have their hole."""
+"""The place of the hole in the programs of SAFIM."""
 ENDINGS: Final = {"py": ".py", "python": ".py", "js": ".js", "java": ".java", "cpp": ".cpp", "csharp": ".cs"}
 """Ending of a file by the name of its language in SAFIM and SantaCoder's set."""
 

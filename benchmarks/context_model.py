@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.results import column
-from infill.evaluate.statistics import interval, paired_interval
+from infill.evaluate.statistics import compare, interval
 from infill.model import context_length
 from infill.stages import execute
 
@@ -146,7 +146,7 @@ def _needing(holes: pa.Table, corpus: str) -> list[bool]:
 
 def _identifiers(text: str) -> set[str]:
     """Return the names of at least three characters, since shorter ones occur everywhere."""
-    return set(re.findall(r"[^\W\d]\w{2,}", text))
+    return set(re.findall(r"\b[^\W\d]\w{2,}", text))
 
 
 def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path | None) -> dict[str, list[float]]:
@@ -197,11 +197,12 @@ def _settings(model: str, max_prompt_tokens: int) -> EvaluateConfig:
 
 
 def _gains(ours: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Return for each metric the mean paired difference, ours minus the other, with its interval."""
+    """Return for each metric the mean paired difference, ours minus the other, with its interval and p-values."""
     gains = {}
     for name in ours:
-        value, low, high = paired_interval(ours[name], other[name], resamples=RESAMPLES, seed=0)
-        gains[name] = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+        comparison = compare(name, ours[name], other[name], resamples=RESAMPLES, seed=0)
+        figures = {key: value for key, value in asdict(comparison).items() if value is not None and key != "holes"}
+        gains[name] = {key: round(value, 4) for key, value in figures.items()}
     return gains
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from infill import model
+from infill import inference, model
 from infill.config import PRESETS, Preset
 from infill.train import cost, objectives
 from infill.train.batch import Batch, pack, plain_item
@@ -36,7 +36,7 @@ def measure(names: list[str], device: torch.device) -> dict[str, Any]:
         speed = cost.step_flops(engine.model, [batch]) / seconds
         bf16 = precision(preset.pretrain.train, device).itemsize == 2
         figures["tokens_per_s"][name] = round(batch.used / seconds, 1)
-        if share := cost.utilisation(speed, cost.device_name(device), 1, bf16=bf16):
+        if share := cost.utilisation(speed, inference.device_name(device), 1, bf16=bf16):
             figures["mfu"][name] = round(share["mfu"], 4)
         tuned = _row(preset, 1 - MIDDLE).to(device)
         figures["sft_vs_pretrain"][name] = round(tuned.used / _seconds(engine, tuned) / (batch.used / seconds), 3)
@@ -48,7 +48,7 @@ def measure(names: list[str], device: torch.device) -> dict[str, Any]:
 
 
 def _peak(device: torch.device) -> str:
-    known = cost.find_device(cost.device_name(device))
+    known = cost.find_device(inference.device_name(device))
     return f"{known.bf16_flops:g} FLOP/s in bf16, {known.source}" if known else "unknown"
 
 

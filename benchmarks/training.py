@@ -37,12 +37,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before PyTorch is loaded, as 
 import torch
 
 from benchmarks import rates
-from infill import entry, model, ray_session
+from infill import entry, inference, model, ray_session
 from infill.cli_options import integer
 from infill.config import PRESETS, ModelConfig, PretrainConfig, TrainConfig
 from infill.prompt import infill_format
 from infill.text import read_text, split_lines
-from infill.train import adapter, cost, history, loop, objectives, trainer
+from infill.train import adapter, history, loop, objectives, trainer
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.presets or options.device == "cuda":
         device = torch.device(options.device)
         rated = rates.measure(options.presets or ["small", "mellum_4b"], device)
-        print(json.dumps({"device": cost.device_name(device), **rated}))
+        print(json.dumps({"device": inference.device_name(device), **rated}))
         return
     names = options.only or [name for name in COMPARISONS if not (options.quick and name in SLOW)]
     figures: dict[str, Any] = {"device": f"cpu, {torch.get_num_threads()} threads"}

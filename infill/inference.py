@@ -12,6 +12,7 @@ from torch import Tensor
 
 from infill import model
 from infill.errors import InputError
+from infill.text import read_text, split_lines
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -23,6 +24,15 @@ def choose_device(device: str = "auto") -> torch.device:
     if device == "cuda" and not available:
         raise InputError("there is no usable CUDA device; use --device cpu")
     return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name that its maker gives the device."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    lines = split_lines(read_text(info)) if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
 def precision(device: torch.device) -> torch.dtype:

@@ -7,6 +7,7 @@ have values in between. `score` computes all metrics. How well each agrees with 
 
 import re
 from collections import Counter
+from itertools import takewhile
 from typing import Final
 
 from rapidfuzz.distance import Levenshtein
@@ -19,7 +20,7 @@ from infill.text import first_line, last_line, split_lines
 _CHRF: Final = CHRF()  # character n-grams up to 6, beta 2, spaces ignored: Popovic 2015, sacrebleu's defaults
 _NOISE: Final = re.compile(r"[^a-zA-Z0-9_+\-*%=&|@$?]")
 
-_IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
+_IDENTIFIER: Final = re.compile(r"\b[^\W\d]\w*")  # not the end of a number such as 0xFF or 10L
 
 STUB: Final = re.compile(
     r"(pass|\.\.\.|return|return (None|null|nil|undefined|false|true|0|\"\"|'')"
@@ -29,7 +30,8 @@ STUB: Final = re.compile(
 """A placeholder line, which does no work, in the languages with a grammar."""
 COMMENT: Final = re.compile(r"(//|/\*|\*/|(#|\*)(\s|$)).*")
 """A comment line; `#include`, `#[derive]` and `*pointer = 0` are not comments."""
-OPEN_TASK: Final = re.compile(r"\b(TODO|FIXME|XXX)\b")
+OPEN_TASK: Final = re.compile(r"(?:^|[\s;{}()])(?://|/?\*|#|--|<!--).*\b(TODO|FIXME|XXX)\b", re.MULTILINE)
+"""A comment that leaves work for later; the word in a string or in a name does not."""
 
 SHARES: Final = frozenset(
     {
@@ -114,10 +116,14 @@ def identifier_f1(output: str, middle: str) -> float:
 def novel_identifier_recall(output: str, middle: str, prefix: str, suffix: str) -> float:
     """Return the share of the middle's identifiers that occur nowhere else in the file and that the output has.
 
-    These have to come from another file or from what the model knows. 1 for a middle without any.
+    These have to come from another file or from what the model knows. A name that begins in the prefix or ends in the
+    suffix is one name. 1 for a middle without any.
     """
-    novel = _identifiers(middle) - _identifiers(f"{prefix}\n{suffix}")
-    return len(novel & _identifiers(output)) / len(novel) if novel else 1.0
+    begun = _trailing_name(prefix) if _trailing_name(middle[:1]) else ""
+    ended = _leading_name(suffix) if _leading_name(middle[-1:]) else ""
+    around = f"{prefix.removesuffix(begun)}\n{suffix.removeprefix(ended)}"
+    novel = _identifiers(begun + middle + ended) - _identifiers(around)
+    return len(novel & _identifiers(begun + output + ended)) / len(novel) if novel else 1.0
 
 
 def parses(output: str, middle: str, prefix: str, suffix: str, language: str) -> float:
@@ -179,6 +185,18 @@ def _occurrences(line: str, text: str) -> int:
 
 def _identifiers(text: str) -> set[str]:
     return set(_IDENTIFIER.findall(text))
+
+
+def _leading_name(text: str) -> str:
+    return "".join(takewhile(_is_word, text))
+
+
+def _trailing_name(text: str) -> str:
+    return "".join(takewhile(_is_word, reversed(text)))[::-1]
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _lines(text: str) -> Counter[str]:

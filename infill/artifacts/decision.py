@@ -61,6 +61,8 @@ def explain(decision: Mapping[str, Any]) -> str:
             f"On code that it has never seen, it {', '.join(facts[:-1])}{' and ' * (len(facts) > 1)}{facts[-1]}."
         )
     lines += [_against(decision["comparison"])] if decision["comparison"] else []
+    lines += [_lost(language, each) for language, each in decision.get("languages", {}).items() if each["worse"]]
+    lines += [_speed(decision["latency"])] if decision.get("latency") else []
     return "\n".join([*lines, f"In figures: {decision['reason']}"])
 
 
@@ -73,3 +75,17 @@ def _against(comparison: Mapping[str, Any]) -> str:
     else:
         verdict = "the difference may be due to chance"
     return f"Compared with the model in use, on the same {comparison['holes']:,} places, {verdict}."
+
+
+def _lost(language: str, each: Mapping[str, Any]) -> str:
+    """Return that the winner is worse than the champion in a language."""
+    comparison = each["comparison"]
+    return (
+        f"In {language} it is worse than the model in use, by {-100 * comparison['value']:.1f} points of 100 on"
+        f" {comparison['holes']:,} places, which is more than chance explains."
+    )
+
+
+def _speed(latency: Mapping[str, Any]) -> str:
+    """Return how long an editor waits."""
+    return f"Nine of ten completions take at most {latency['p90_ms']:,.0f} ms on {latency['machine']}."

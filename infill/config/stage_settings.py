@@ -442,12 +442,16 @@ class EvaluateConfig:
     """Bootstrap resamples for each 95 % interval."""
     seed: int = 0
     """Seed of the bootstrap."""
+    latency_holes: int = 0
+    """Number of holes completed once more, one at a time, to measure the time of a completion. With more than 0, two
+    evaluations of the same model differ in that time."""
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check(
             self.holes > 0 and self.max_new_tokens > 0, "evaluate.holes and evaluate.max_new_tokens must be positive"
         )
+        _check(self.latency_holes >= 0, f"evaluate.latency_holes must not be negative, got {self.latency_holes}")
         _check(self.bootstrap > 0, "evaluate.bootstrap must be positive")
 
 
@@ -465,8 +469,18 @@ class RegisterConfig:
     max_regression: float = 0.0
     """Tolerated loss against the champion: the paired 95 % interval of winner minus champion must reach up to minus
     this value or above."""
+    language_holes: int = 30
+    """Minimum holes of a language for a comparison with the champion in that language alone; 0 compares none. A release
+    is refused if a language loses more than max_regression and chance does not explain it: McNemar's test for shares,
+    Wilcoxon's for other metrics, at 5 % after Holm's correction for the number of languages."""
+    max_latency_ms: float = 0.0
+    """Maximum of the 90th percentile of a completion's time in milliseconds, as measured with evaluate.latency_holes;
+    0: no limit."""
+    latency_machine: str = ""
+    """Machine on which max_latency_ms holds, as the evaluation's record names it; a time measured on another one does
+    not decide. Empty: any machine."""
     bootstrap: int = 1_000
-    """Bootstrap resamples for that interval."""
+    """Bootstrap resamples for the intervals."""
     seed: int = 0
     """Seed of the bootstrap."""
 
@@ -477,6 +491,8 @@ class RegisterConfig:
             f"register.name may contain only letters, digits, spaces and _.-, got {self.name!r}",
         )
         _check(self.max_regression >= 0, "register.max_regression must not be negative")
+        _check(self.language_holes >= 0, f"register.language_holes must not be negative, got {self.language_holes}")
+        _check(self.max_latency_ms >= 0, f"register.max_latency_ms must not be negative, got {self.max_latency_ms}")
         _check(self.bootstrap > 0, "register.bootstrap must be positive")
 
 

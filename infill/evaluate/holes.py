@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -14,13 +15,13 @@ from infill.artifacts import evaluation as evaluations
 from infill.artifacts.examples import read_holes, request_of
 from infill.config import EvaluateConfig
 from infill.errors import InputError
-from infill.evaluate import plots
+from infill.evaluate import latency, plots
 from infill.evaluate.generation import ENGINE, Generator
 from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.stages.contract import Call
 
-VERSION: Final = 3
+VERSION: Final = 4
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""
 log: Final = logging.getLogger(__name__)
@@ -73,7 +74,19 @@ def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch:
         log.info("evaluate: completed %d of %d holes", start + len(rows), holes.num_rows)
         if file:
             storage.write_table(file, chunks[-1])
-    return summarise(config, pa.concat_tables(chunks))
+    evaluation = summarise(config, pa.concat_tables(chunks))
+    if not config.latency_holes:
+        return evaluation
+    return replace(evaluation, latency=_latency(config, generator or Generator(storage.fetch(model)), holes))
+
+
+def _latency(config: EvaluateConfig, generator: Generator, holes: pa.Table) -> dict[str, Any]:
+    """Return the time of single completions of the first holes, with the evaluation's budgets."""
+    rows = holes.slice(0, config.latency_holes).to_pylist()
+    prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in rows]
+    result = latency.measure(generator, prompts, max_new_tokens=config.max_new_tokens)
+    log.info("evaluate: 9 of 10 completions take at most %.0f ms on %s", result["p90_ms"], result["machine"])
+    return result
 
 
 def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -137,4 +150,5 @@ def record(config: EvaluateConfig, holes: pa.Table, model: str, evaluation: Eval
         "metrics": evaluation.metrics,
         "by_kind": evaluation.by_kind,
         "by_language": evaluation.by_language,
+        **({"latency": evaluation.latency} if evaluation.latency else {}),
     }

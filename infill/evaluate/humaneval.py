@@ -43,7 +43,17 @@ class Task:
 
     def program(self, middle: str) -> str:
         """Return the program that fails unless `middle` solves the task, the same as upstream's."""
-        return f"{self.prompt}{middle}{self.suffix}\n{self.test}\ncheck({self.entry_point})"
+        return f"{self.solution(middle)}\n{self.test}\ncheck({self.entry_point})"
+
+    def solution(self, middle: str) -> str:
+        """Return the file with `middle` in the hole."""
+        return f"{self.prompt}{middle}{self.suffix}"
+
+    @property
+    def check(self) -> str:
+        """The check of a solution in the sandbox: the test, where all but the tested function is the published file."""
+        name = self.entry_point
+        return f"{self.solution(self.canonical_solution)}\n{name} = remote({name!r})\n{self.test}\ncheck({name})"
 
 
 def load(name: str, limit: int = 0) -> list[Task]:
@@ -115,16 +125,19 @@ def judge(
         truncate(output, task.suffix, single_line=name == "single-line")
         for task, output in zip(tasks, outputs, strict=True)
     ]
-    programs = [task.program(text) for task, *texts in zip(tasks, outputs, cut, strict=True) for text in texts]
-    distinct = list(dict.fromkeys(programs))
-    outcomes = dict(zip(distinct, sandbox.run_all(distinct, seconds=seconds), strict=True))
+    runs = [
+        (task.solution(text), task.check) for task, *texts in zip(tasks, outputs, cut, strict=True) for text in texts
+    ]
+    distinct = list(dict.fromkeys(runs))
+    programs, checks = zip(*distinct, strict=True) if distinct else ((), ())
+    outcomes = dict(zip(distinct, sandbox.run_all(programs, checks=checks, seconds=seconds), strict=True))
     rows = [
         {
             "task_id": task.task_id,
             "output": output,
             "finished": generation.finished,
-            "outcome": outcomes[task.program(output)].status,
-            "outcome_truncated": outcomes[task.program(short)].status,
+            "outcome": outcomes[task.solution(output), task.check].status,
+            "outcome_truncated": outcomes[task.solution(short), task.check].status,
         }
         for task, generation, output, short in zip(tasks, generations, outputs, cut, strict=True)
     ]
@@ -134,6 +147,7 @@ def judge(
         "pass_at_1_truncated": _share(rows, "outcome_truncated"),
         "finished": sum(generation.finished for generation in generations) / max(1, len(tasks)),
         "isolation": sandbox.isolation(),
+        "isolation_missing": sandbox.layers(),
         "tasks": rows,
     }
 

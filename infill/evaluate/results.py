@@ -19,6 +19,8 @@ class Evaluation:
     by_kind: dict[str, dict[str, Any]]
     """Number of `holes` and their `metrics` by the kinds of the hole's two boundaries ("start to end")."""
     by_language: dict[str, dict[str, Any]]
+    latency: dict[str, Any] | None = None
+    """The result of `latency.measure`; None if it was not measured."""
 
 
 def column(table: pa.Table, name: str) -> list[Any]:

@@ -1,21 +1,27 @@
 """A sandbox that runs generated Python in isolation and reports whether it ran to its end.
 
-The program runs as nobody, in its own namespaces without a network, in a root directory with only Python's files
-(read-only) and an empty `/tmp`, with limits of time, memory and file size. It has passed if it ended with status 0
-*and* returned a nonce that it gets only after its last statement, so `sys.exit(0)` does not pass. A hostile program
-could find the nonce, but generated code is only careless, and the isolation does not depend on it.
+The program runs as a user without rights, in its own namespaces without a network, in a root directory with only
+Python's files (read-only) and an empty `/tmp`, in one process with a list of allowed system calls, with limits of time,
+memory and file size (see `jail`). `layers` says which of these this machine does not offer.
+
+A program alone says of itself that it ran to its end: `sys.exit(0)` does not pass, but a program that is written to
+deceive can. What must not be forged belongs into the `check`, which is trusted: it runs in another process, where the
+program reaches neither its code nor the nonce that makes a pass, and calls the program's functions by
+`remote("name")`, with copies of plain values (numbers, texts, collections) as arguments and results. So a program
+passes only by answering right.
 """
 
 import json
+import logging
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Literal
 
@@ -25,6 +31,8 @@ from infill.evaluate import jail
 WEAK: Final = "INFILL_SANDBOX"
 """Environment variable: `limits` allows running without namespaces, in a container that is itself a sandbox."""
 DETAIL_BYTES: Final = 2_000
+VERDICT_BYTES: Final = 4_096
+log: Final = logging.getLogger(__name__)
 SELF_TEST: Final = "import math, random, typing"
 
 
@@ -33,25 +41,43 @@ class Outcome:
     status: Literal["passed", "failed", "timeout"]
     detail: str
     """The end of the program's standard error."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Layers of isolation that this machine does not offer, with the reason."""
 
     @property
     def passed(self) -> bool:
         return self.status == "passed"
 
 
-def run(program: str, *, seconds: float = 10.0, memory: int = 1 << 30) -> Outcome:
-    """Run `program` with at most `seconds` of wall-clock time and `memory` bytes of address space; return its outcome.
+def run(program: str, *, check: str = "", seconds: float = 10.0, memory: int = 1 << 30) -> Outcome:
+    """Run `program` and then `check` with at most `seconds` of wall-clock time; return the outcome.
 
-    Raises InputError when this machine offers no isolation, unless INFILL_SANDBOX waives it.
+    Each may take `memory` bytes of address space. Raises InputError when this machine offers no isolation, unless
+    INFILL_SANDBOX waives it.
     """
-    return _start(program, seconds, memory, isolated=isolation() == "namespaces")
+    return _start(program, seconds, memory, check=check, isolated=isolation() == "namespaces")
 
 
-def run_all(programs: Sequence[str], *, seconds: float = 10.0, workers: int = 0) -> list[Outcome]:
-    """Return the outcomes of several programs in order, run `workers` at a time (0: one per processor)."""
+def run_all(
+    programs: Sequence[str], *, checks: Sequence[str] | None = None, seconds: float = 10.0, workers: int = 0
+) -> list[Outcome]:
+    """Return the outcomes of several programs in order, run `workers` at a time (0: one per processor).
+
+    `checks` has one check per program.
+    """
     isolation()
+    pairs = list(zip(programs, [""] * len(programs) if checks is None else checks, strict=True))
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda program: run(program, seconds=seconds), programs))
+        return list(pool.map(lambda pair: run(pair[0], check=pair[1], seconds=seconds), pairs))
+
+
+def layers() -> dict[str, str]:
+    """Return the layers of isolation that this machine does not offer, with the reason; empty if all are in force.
+
+    Raises InputError as `isolation` does.
+    """
+    waived = {} if isolation() == "namespaces" else {"namespaces": f"{WEAK}=limits waives them"}
+    return {**waived, **run(SELF_TEST).missing}
 
 
 @cache
@@ -73,10 +99,12 @@ def isolation() -> Literal["namespaces", "limits"]:
             f"the sandbox cannot run even {SELF_TEST!r} ({outcome.status}: {outcome.detail.strip()[-300:]}); "
             "install Python where every user can read it"
         )
+    for layer, reason in outcome.missing.items():
+        log.warning("sandbox: generated code runs without the layer %s, since %s", layer, reason)
     return "limits" if weak else "namespaces"
 
 
-def _start(program: str, seconds: float, memory: int, *, isolated: bool) -> Outcome:
+def _start(program: str, seconds: float, memory: int, *, isolated: bool, check: str = "") -> Outcome:
     nonce = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="infill-sandbox-") as root, tempfile.TemporaryFile() as errors:
         os.chmod(root, 0o777)  # without namespaces, the user nobody works in it
@@ -89,7 +117,9 @@ def _start(program: str, seconds: float, memory: int, *, isolated: bool) -> Outc
         }
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as verdict, tempfile.TemporaryFile() as file:
-            file.write(json.dumps(request).encode() + b"\n" + nonce.encode())
+            message = jail.Channel(-1, file.fileno())
+            message.send(request)
+            message.send({"check": check, "nonce": nonce})
             file.seek(0)
             try:
                 process = subprocess.Popen(
@@ -106,14 +136,15 @@ def _start(program: str, seconds: float, memory: int, *, isolated: bool) -> Outc
                 os.close(writing)
             status = _wait(process, seconds)
             os.set_blocking(reading, False)
-            answer = verdict.read(64) or b""
+            report, _, answer = (verdict.read(VERDICT_BYTES) or b"").partition(b"\n")
         detail = _tail(errors.fileno())
     if status == jail.UNAVAILABLE:
         raise InputError(detail.strip() or "no reason given")
+    missing = json.loads(report or b"{}")
     if status is None:
-        return Outcome(status="timeout", detail=detail)
+        return Outcome(status="timeout", detail=detail, missing=missing)
     passed = status == 0 and answer == nonce.encode()
-    return Outcome(status="passed" if passed else "failed", detail=detail)
+    return Outcome(status="passed" if passed else "failed", detail=detail, missing=missing)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
@@ -123,7 +154,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        # The jail's child dies with it (PR_SET_PDEATHSIG), and its namespace with the child.
+        # The supervisor dies with the starter (PR_SET_PDEATHSIG), and with it its namespace.
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -6,11 +6,12 @@ is missing, not finite, or measured on another model or other holes stops the re
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infill.config import RegisterConfig
-from infill.evaluate.statistics import paired_interval
+from infill.evaluate.statistics import Comparison, compare, p_values
+from infill.release.languages import LanguageComparison, compare_languages, sentences
 from infill.stages.table import MODELS
 
 
@@ -26,16 +27,10 @@ class Record:
     """`value`, `low` and `high` of each metric."""
     scores: Mapping[str, float]
     """Value of the deciding metric for each hole, by its id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The winner minus the champion on the same holes, with the paired 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    holes: int
+    languages: Mapping[str, str] = field(default_factory=dict)
+    """Language of each hole, by its id."""
+    latency: Mapping[str, Any] | None = None
+    """Time of single completions, as `evaluate.latency.measure` returns it; None if it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +40,8 @@ class Decision:
     reason: str
     """Sentences with the numbers that decided."""
     comparison: Comparison | None = None
+    languages: Mapping[str, LanguageComparison] = field(default_factory=dict)
+    """The winner against the champion in each language that was compared."""
 
 
 def decide(
@@ -61,7 +58,7 @@ def decide(
     `digests` are the models' digests in their own manifests, `champion_digest` that of the registered champion ("" if
     there is none: then only floors and ceilings decide). `objections` are sentences that stop the release before any
     comparison. With a champion, the release is refused if the paired 95 % interval of winner minus champion is wholly
-    below minus `config.max_regression`.
+    below minus `config.max_regression`, or if a language lost more than that and chance does not explain it.
     """
     problems = [*objections, *_problems(config, candidates, digests)]
     winner = _winner(config.metric, candidates)
@@ -71,15 +68,23 @@ def decide(
         return Decision(winner=winner, passed=False, reason=" ".join(problems))
     reasons = [_why_winner(config.metric, winner, candidates)]
     shortfalls = _shortfalls(config, winner, candidates[winner])
+    bounds = shortfalls or [_bounds_held(config, timed=_decides_latency(config, candidates[winner]))]
+    bounds += _latency_left_open(config, candidates[winner])
     if not champion_digest or champion is None:
         reasons.append("There is no champion yet, so the floors and ceilings alone decide.")
-        reasons += shortfalls or [_bounds_held(config)]
-        return Decision(winner=winner, passed=not shortfalls, reason=" ".join(reasons))
+        return Decision(winner=winner, passed=not shortfalls, reason=" ".join(reasons + bounds))
     comparison = _compare(config, candidates[winner], champion)
     worse = comparison.high < -config.max_regression
-    reasons += [_versus(config, comparison, worse=worse), *(shortfalls or [_bounds_held(config)])]
-    passed = not worse and not shortfalls
-    return Decision(winner=winner, passed=passed, reason=" ".join(reasons), comparison=comparison)
+    languages = _compare_languages(config, candidates[winner], champion)
+    reasons.append(_versus(config, comparison, worse=worse))
+    reasons += sentences(config.metric, languages, config.language_holes)
+    return Decision(
+        winner=winner,
+        passed=not (worse or shortfalls or any(each.worse for each in languages.values())),
+        reason=" ".join(reasons + bounds),
+        comparison=comparison,
+        languages=languages,
+    )
 
 
 def _value(record: Record, metric: str) -> float:
@@ -163,13 +168,26 @@ def _same_holes(one: Record, other: Record) -> bool:
 
 def _compare(config: RegisterConfig, winner: Record, champion: Record) -> Comparison:
     holes = sorted(winner.scores)
-    value, low, high = paired_interval(
+    return compare(
+        config.metric,
         [winner.scores[hole] for hole in holes],
         [champion.scores[hole] for hole in holes],
         resamples=config.bootstrap,
         seed=config.seed,
     )
-    return Comparison(value=value, low=low, high=high, holes=len(holes))
+
+
+def _compare_languages(config: RegisterConfig, winner: Record, champion: Record) -> dict[str, LanguageComparison]:
+    return compare_languages(
+        config.metric,
+        winner.languages,
+        winner.scores,
+        champion.scores,
+        minimum=config.language_holes,
+        tolerated=config.max_regression,
+        resamples=config.bootstrap,
+        seed=config.seed,
+    )
 
 
 def _shortfalls(config: RegisterConfig, winner: str, record: Record) -> list[str]:
@@ -184,12 +202,46 @@ def _shortfalls(config: RegisterConfig, winner: str, record: Record) -> list[str
         for metric, ceiling in config.ceilings
         if not _value(record, metric) <= ceiling
     ]
-    return low + high
+    return low + high + _too_slow(config, winner, record)
 
 
-def _bounds_held(config: RegisterConfig) -> str:
+def _too_slow(config: RegisterConfig, winner: str, record: Record) -> list[str]:
+    """Return a sentence if the winner's completions take too long, or nobody measured them."""
+    if not config.max_latency_ms:
+        return []
+    if record.latency is None:
+        return [f"The time of a completion of {winner} was not measured; set evaluate.latency_holes."]
+    if not _decides_latency(config, record) or record.latency["p90_ms"] <= config.max_latency_ms:
+        return []
+    return [
+        f"Nine of ten completions of {winner} take up to {record.latency['p90_ms']:.0f} ms"
+        f" ({record.latency['engine']} on {record.latency['machine']}), the maximum is {config.max_latency_ms:.0f} ms."
+    ]
+
+
+def _decides_latency(config: RegisterConfig, record: Record) -> bool:
+    """Return whether there is a limit that holds on the machine of the measurement."""
+    return (
+        bool(config.max_latency_ms)
+        and record.latency is not None
+        and config.latency_machine in {"", record.latency["machine"]}
+    )
+
+
+def _latency_left_open(config: RegisterConfig, record: Record) -> list[str]:
+    """Return a sentence if the limit of the latency does not decide, since it was measured on another machine."""
+    if not config.max_latency_ms or record.latency is None or _decides_latency(config, record):
+        return []
+    return [
+        f"The time of a completion was measured on {record.latency['machine']}, not on {config.latency_machine}, so its"
+        " maximum does not decide."
+    ]
+
+
+def _bounds_held(config: RegisterConfig, *, timed: bool) -> str:
     bounds = [f"{metric} at least {floor:.4f}" for metric, floor in config.floors]
     bounds += [f"{metric} at most {ceiling:.4f}" for metric, ceiling in config.ceilings]
+    bounds += [f"completions in at most {config.max_latency_ms:.0f} ms"] if timed else []
     return f"All bounds are held ({', '.join(bounds)})." if bounds else "No floors are set."
 
 
@@ -210,7 +262,8 @@ def _versus(config: RegisterConfig, comparison: Comparison, *, worse: bool) -> s
         else f"the interval does not lie wholly below the allowed {0 - config.max_regression:.4f}"
     )
     return (
-        f"Against the champion, {config.metric} changes by {interval} on the same {comparison.holes} holes: {verdict}."
+        f"Against the champion, {config.metric} changes by {interval} on the same {comparison.holes} holes"
+        f" ({p_values(comparison)}): {verdict}."
     )
 
 
@@ -218,8 +271,9 @@ def _short(digest: str) -> str:
     return digest[:12] or "(none)"
 
 
-def as_json(comparison: Comparison | None) -> dict[str, Any] | None:
-    """Return the comparison as JSON values, for decision.json."""
-    if comparison is None:
-        return None
-    return {"value": comparison.value, "low": comparison.low, "high": comparison.high, "holes": comparison.holes}
+def as_json(decision: Decision) -> dict[str, Any]:
+    """Return the decision's comparisons as JSON values, for decision.json."""
+    return {
+        "comparison": None if decision.comparison is None else asdict(decision.comparison),
+        "languages": {language: asdict(each) for language, each in decision.languages.items()},
+    }

@@ -146,7 +146,9 @@ def load_record(evaluation: str, metric: str) -> Record:
     manifest.verify(manifest.load(evaluation))
     try:
         return _record_of(
-            evaluations.read_record(evaluation), evaluations.read_results(evaluation, ["id", metric]), metric
+            evaluations.read_record(evaluation),
+            evaluations.read_results(evaluation, ["id", "language", metric]),
+            metric,
         )
     except (KeyError, ValueError) as error:
         raise InputError(
@@ -158,12 +160,15 @@ def load_record(evaluation: str, metric: str) -> Record:
 def _record_of(record: Mapping[str, Any], rows: pa.Table, metric: str) -> Record:
     """Return the gate's record from an evaluation's record and results."""
     scores = {str(row["id"]): row[metric] for row in rows.select(["id", metric]).to_pylist()}
+    languages = {str(row["id"]): str(row["language"]) for row in rows.select(["id", "language"]).to_pylist()}
     return Record(
         model_uri=record["model_uri"],
         model_digest=record["model_digest"],
         benchmark_digest=record["benchmark_digest"],
         metrics=record["metrics"],
         scores={hole: math.nan if score is None else float(score) for hole, score in scores.items()},
+        languages=languages,
+        latency=record.get("latency"),
     )
 
 
@@ -248,7 +253,8 @@ def _describe(
         "passed": decision.passed,
         "reason": decision.reason,
         "metric": config.metric,
-        "comparison": gate.as_json(decision.comparison),
+        **gate.as_json(decision),
+        "latency": records[decision.winner].latency if decision.winner in records else None,
         **manifest.pointer("model", uri, output),
         "model_digest": manifest.digest_of(uri),
         "prompt_format_hash": prompt.load_format(storage.fetch(uri)).hash,

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Final
 
 from infill import manifest
 from infill.artifacts import decision as decisions
 from infill.artifacts.evaluation import read_record, read_results
 from infill.artifacts.examples import read_holes
+from infill.evaluate.statistics import Comparison, compare
 from infill.manifest import Manifest
+from infill.metrics import METRICS
 from infill.stages.table import MODELS, TRAINING_STAGES
 from infill.train import history
 
@@ -17,6 +20,8 @@ Artifacts = dict[str, str]
 
 SAMPLES: Final = 6
 """Number of holes whose completions are shown."""
+RESAMPLES: Final = 1_000
+"""Resamples of the bootstrap of each comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,8 @@ class Contents:
     """Rows of samples.jsonl by training: completions of fixed holes over tokens seen."""
     records: Mapping[str, Mapping[str, Any]]
     """Content of the evaluation's record.json by model."""
+    comparisons: Mapping[tuple[str, str], Mapping[str, Comparison]]
+    """Each metric's comparison of two models on the holes of both, the later model first."""
     decision: Mapping[str, Any]
     stages: Mapping[str, Manifest]
     samples: list[Sample]
@@ -66,10 +73,33 @@ def read(artifacts: Artifacts) -> Contents:
         histories={name: history.read(artifacts[name]) for name in TRAINING_STAGES},
         learning={name: history.read(artifacts[name], history.SAMPLES_FILE) for name in TRAINING_STAGES},
         records={name: read_record(uri) for name, uri in evaluations.items()},
+        comparisons=_comparisons(evaluations),
         decision=decision,
         stages={name: manifest.load(uri) for name, uri in artifacts.items()},
         samples=_samples(artifacts["examples"], evaluations, decision["metric"]),
     )
+
+
+def _comparisons(evaluations: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Comparison]]:
+    rows = {
+        name: {row.pop("id"): row for row in read_results(uri, ["id", *METRICS]).to_pylist()}
+        for name, uri in evaluations.items()
+    }
+    result = {}
+    for earlier, later in combinations(MODELS, 2):
+        holes = sorted(rows[earlier].keys() & rows[later].keys())
+        if holes:
+            result[later, earlier] = {
+                metric: compare(
+                    metric,
+                    [rows[later][hole][metric] for hole in holes],
+                    [rows[earlier][hole][metric] for hole in holes],
+                    resamples=RESAMPLES,
+                    seed=0,
+                )
+                for metric in METRICS
+            }
+    return result
 
 
 def _samples(examples: str, evaluations: Mapping[str, str], metric: str) -> list[Sample]:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from infill import html_page, storage, tracking
+from infill.evaluate.statistics import Comparison, p_values
 from infill.metrics import METRICS
 from infill.report import charts, learning
 from infill.report.artifact_contents import Contents, Sample
@@ -117,11 +118,31 @@ def _evaluation(contents: Contents) -> str:
             " Bars and brackets are 95 % intervals: models whose intervals overlap widely may not differ.</p>",
             _image(charts.evaluation(contents), "metrics of the base, SFT and DPO models with 95 % intervals"),
             _table(["metric", *heads], rows, numbers=range(1, 1 + len(shown))),
+            _paired(contents, metrics),
             '<div class="pair">',
             _groups("By the kinds of the hole's boundaries", decision, kinds),
             _groups("By language", decision, languages),
             "</div>",
         ]
+    )
+
+
+def _paired(contents: Contents, metrics: Sequence[str]) -> str:
+    """Return a table of the models' differences on the same holes."""
+    rows = [
+        f"<tr><td>{escape(_words(metric))}</td>"
+        f"{''.join(_difference(compared[metric]) for compared in contents.comparisons.values())}</tr>"
+        for metric in metrics
+    ]
+    heads = [f"{later} minus {earlier}" for later, earlier in contents.comparisons]
+    caption = "Differences on the same holes, with 95 % intervals and p-values (not corrected for their number)"
+    return _table(["metric", *heads], rows, numbers=range(1, 1 + len(heads)), caption=caption)
+
+
+def _difference(comparison: Comparison) -> str:
+    interval = f"[{comparison.low:+.3f}, {comparison.high:+.3f}]"
+    return (
+        f'<td class="number">{comparison.value:+.3f} <small>{interval}<br>{escape(p_values(comparison))}</small></td>'
     )
 
 

@@ -8,10 +8,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-from infill.text import read_text, split_lines
 
 if TYPE_CHECKING:  # the table and the estimate of energy are also used without torch
     import torch
@@ -50,17 +47,6 @@ PUE: Final = 1.56
 def find_device(name: str) -> Device | None:
     """Return the figures of the device of that name; None if they are unknown."""
     return next((device for part, device in DEVICES.items() if part in name), None)
-
-
-def device_name(device: "torch.device") -> str:
-    """Return the name that its maker gives the device."""
-    if device.type == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = split_lines(read_text(info)) if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
 def step_flops(model: Any, batches: Sequence["Batch"]) -> float:

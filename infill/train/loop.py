@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from torch import Tensor
 
-from infill import storage
+from infill import inference, storage
 from infill.config import TrainConfig
 from infill.errors import InputError, StoppedError, TrainingError
 from infill.train import checkpoint, cost, update
@@ -237,7 +237,7 @@ class Meter:
         now = time.monotonic()
         lap = now - self.row_started
         trained = lap - self.seconds.get("validation", 0.0) - self.seconds.get("samples", 0.0)
-        speed, name = (progress.flops - self.flops) / trained, cost.device_name(engine.device)
+        speed, name = (progress.flops - self.flops) / trained, inference.device_name(engine.device)
         row = {
             "step": progress.step,
             "steps": config.steps,

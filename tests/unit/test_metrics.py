@@ -111,6 +111,36 @@ def test_identifiers_count_once_and_without_what_stands_around_them() -> None:
     assert metrics.novel_identifier_recall("", "price", *around) == 1
 
 
+@pytest.mark.parametrize("number", ["0xFF", "1e5", "10L", "3.5f", "2j"])
+def test_the_end_of_a_number_is_no_identifier(number: str) -> None:
+    assert metrics.identifier_f1(f"x = {number}", "x = 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("prefix", "middle", "suffix", "right", "wrong"),
+    [
+        ("self.size\nsel", "f.size", "\n", "f.size", "x"),  # no part of `self` is a name of its own
+        ("x = compu", "te", "(1)\n", "te", "ting"),
+        ("x = ", "compu", "te(1)\n", "compu", "impu"),
+        ("return", " total", "\n", " total", " sum"),  # `return` itself is not in the hole
+    ],
+)
+def test_a_name_across_the_holes_boundary_is_one_name(
+    prefix: str, middle: str, suffix: str, right: str, wrong: str
+) -> None:
+    assert metrics.novel_identifier_recall(right, middle, prefix, suffix) == 1
+    expected = 1.0 if "self" in prefix else 0.0
+    assert metrics.novel_identifier_recall(wrong, middle, prefix, suffix) == expected
+
+
+@given(st.text("ab_1 .\n", max_size=12), st.text("ab_1 .\n", max_size=12), st.text("ab_1 .\n", max_size=6))
+def test_the_true_middle_recalls_all_names_and_scores_stay_in_bounds(output: str, middle: str, around: str) -> None:
+    assert metrics.novel_identifier_recall(middle, middle, around, around) == 1
+    assert 0 <= metrics.novel_identifier_recall(output, middle, around, around) <= 1
+    assert metrics.identifier_f1(output, middle) == metrics.identifier_f1(middle, output)
+    assert metrics.verbose(middle, middle) == metrics.stub(middle, middle) == 0
+
+
 @pytest.mark.parametrize(("output", "language", "expected"), [("1", "python", 1), ("(", "python", 0), ("(", "text", 1)])
 def test_a_completion_parses_in_its_place(output: str, language: str, expected: float) -> None:
     assert metrics.parses(output, "2", "x = ", "\n", language) == expected

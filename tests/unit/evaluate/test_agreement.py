@@ -31,3 +31,12 @@ def test_a_metric_that_decides_is_told_from_one_that_says_nothing() -> None:
     assert result["decides"] == {"value": 1, "low": 1, "high": 1}
     assert result["nothing"]["low"] < 0.5 < result["nothing"]["high"]
     assert math.isnan(agreement(scores, [True] * 400, resamples=10, seed=0)["nothing"]["value"])
+
+
+@given(st.lists(st.booleans(), max_size=30), st.floats(0, 1))
+def test_a_metric_that_is_always_the_same_says_nothing(passed: list[bool], value: float) -> None:
+    area = auc([value] * len(passed), passed)
+    assert area == 0.5 or (math.isnan(area) and len(set(passed)) < 2)
+    result = agreement({"same": [value] * len(passed)}, passed, resamples=5, seed=0)["same"]
+    assert math.isnan(result["value"]) == math.isnan(area)
+    assert result["low"] == result["high"] == 0.5 or math.isnan(result["low"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ def test_the_plots_are_pictures(made: Path) -> None:
 def test_the_same_model_and_holes_give_the_same_artifact(made: Path, inputs: tuple[str, str], tmp_path: Path) -> None:
     run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path))
     assert manifest.digest_of(str(tmp_path)) == manifest.digest_of(str(made))
+
+
+def test_the_time_of_single_completions_is_measured_if_wanted(inputs: tuple[str, str], tmp_path: Path) -> None:
+    run_stage("evaluate", replace(CONFIG, latency_holes=3), *inputs, output=str(tmp_path))
+    latency = storage.read_json(str(tmp_path / "record.json"))["latency"]
+    assert 0 < latency["p50_ms"] <= latency["p90_ms"]
+    assert (latency["completions"], latency["engine"]) == (3, "transformers")
+    assert latency["machine"].endswith(" threads")
 
 
 def test_the_benchmark_digest_covers_holes_and_budget(inputs: tuple[str, str]) -> None:

@@ -1,12 +1,19 @@
+import collections
+import ctypes
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infill.errors import InputError
-from infill.evaluate import sandbox
+from infill.evaluate import jail, sandbox
 
 
 @pytest.fixture(autouse=True)
@@ -15,20 +22,21 @@ def _fresh() -> Iterator[None]:
     sandbox.isolation.cache_clear()
 
 
-def _isolated() -> bool:
+def isolated() -> bool:
+    """Whether this machine allows namespaces."""
     try:
         return sandbox.isolation() == "namespaces"
     except InputError:
         return False
 
 
-needs_namespaces = pytest.mark.skipif(not _isolated(), reason="this machine allows no namespaces")
+needs_namespaces = pytest.mark.skipif(not isolated(), reason="this machine allows no namespaces")
 
 
 @pytest.fixture
 def _waived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are no namespaces, the checks that need none still run."""
-    if not _isolated():
+    if not isolated():
         monkeypatch.setenv(sandbox.WEAK, "limits")
         sandbox.isolation.cache_clear()
 
@@ -90,15 +98,30 @@ def test_a_program_sees_an_empty_folder_of_its_own_and_no_secrets(monkeypatch: p
     assert [outcome.status for outcome in sandbox.run_all([program] * 2)] == ["passed", "passed"]
 
 
+def survivors() -> list[Path]:
+    """Processes of this tree's jails whose parent is this process or gone, after they had a moment to end."""
+    command = f"-B\0{jail.__file__}\0".encode()
+    for _ in range(50):
+        alive = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if command in _read(path)]
+        mine = [process for process in alive if _parent(process) in {os.getpid(), 1}]
+        if not mine:
+            return []
+        time.sleep(0.1)
+    return mine
+
+
 @needs_namespaces
-def test_nothing_outlives_a_timeout() -> None:
-    marker = f"infill-{os.getpid()}-{time.monotonic_ns()}"
-    program = f"import os, time\nname = '{marker}'\nos.fork() or os.setsid()\nwhile True: time.sleep(1)"
-    assert sandbox.run(program, seconds=0.5).status == "timeout"
-    time.sleep(0.2)
-    alive = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"jail.py" in _read(path)]
-    mine = [path for path in alive if _parent(path.parent) in {os.getpid(), 1}]
-    assert mine == []
+def test_the_sandbox_ends_with_the_process_that_asked_for_it() -> None:
+    script = "from infill.evaluate import sandbox; sandbox.run('import time; time.sleep(60)', seconds=60)"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while not _children(process.pid):
+            time.sleep(0.05)
+        process.kill()
+    assert survivors() == []
+
+
+def _children(parent: int) -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*") if _parent(path) == parent]
 
 
 def _read(path: Path) -> bytes:
@@ -128,3 +151,77 @@ def test_without_isolation_nothing_runs_until_that_is_waived(monkeypatch: pytest
         sandbox.run("pass")
     monkeypatch.setenv(sandbox.WEAK, "limits")
     assert sandbox.isolation() == "limits"
+
+
+def test_a_layer_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    missing = {"seccomp": "libseccomp.so.2 is not installed"}
+
+    def start(*_: object, **__: object) -> sandbox.Outcome:
+        return sandbox.Outcome(status="passed", detail="", missing=missing)
+
+    monkeypatch.setattr(sandbox, "_start", start)
+    sandbox.isolation.cache_clear()
+    assert sandbox.layers() == missing
+    assert "runs without the layer seccomp, since libseccomp.so.2 is not installed" in caplog.text
+
+
+def test_without_libseccomp_the_jail_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    with pytest.raises(jail.UnavailableError, match=r"libseccomp.so.2 is not installed"):
+        jail.filter_system_calls()
+
+
+def test_waived_namespaces_are_named_and_the_filter_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sandbox.WEAK, "limits")
+    sandbox.isolation.cache_clear()
+    assert sandbox.layers()["namespaces"] == "INFILL_SANDBOX=limits waives them"
+    if "seccomp" not in sandbox.layers():
+        assert not sandbox.run("import socket; socket.socket()").passed
+        assert not sandbox.run("import os; os.fork()").passed
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.integers() | st.text(), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(values | st.sets(st.integers()) | st.frozensets(st.tuples(st.integers(), st.text())))
+def test_plain_values_travel_unchanged(value: object) -> None:
+    travelled = jail.unpack(json.loads(json.dumps(jail.pack(value))))
+    assert travelled == value
+    assert type(travelled) is type(value)
+
+
+def test_other_values_travel_as_far_as_comparisons_see_them() -> None:
+    def travel(value: object) -> object:
+        return jail.unpack(json.loads(json.dumps(jail.pack(value))))
+
+    assert travel(collections.Counter("aab")) == {"a": 2, "b": 1}
+    assert travel(range(3)) == range(3)
+    assert travel(map(str, [1, 2])) != ["1", "2"]
+    assert list(travel(map(str, [1, 2]))) == ["1", "2"]  # type: ignore[call-overload]
+    assert travel(object()) != travel(object())
+
+
+def test_the_programs_exceptions_reach_the_check() -> None:
+    program = "class Mine(Exception): pass\ndef f(x):\n    raise [ValueError, Mine][x]('no')"
+    check = (
+        "for number, kind in enumerate(('ValueError', 'RemoteError')):\n"
+        "    try: remote('f')(number)\n"
+        "    except Exception as error: assert (type(error).__name__, str(error)) == (kind, 'no')\n"
+        "    else: assert False"
+    )
+    outcome = sandbox.run(program, check=check, seconds=20)
+    assert outcome.passed, outcome

@@ -64,6 +64,10 @@ def test_an_unfinished_completion_does_not_stop() -> None:
         ("return 0 if x else 1", False),
         ("passed = True", False),
         ("x = 1  # TODO tidy", True),
+        ("f();//TODO", True),
+        ("/* FIXME */", True),
+        ('state = "TODO"', False),
+        ("TODO.append(item)", False),
         ("", False),
     ],
 )

@@ -22,7 +22,8 @@ def evaluation(folder: Path, model_uri: str, scores: Sequence[float], benchmark:
     ids = [f"hole-{number}" for number in range(len(scores))]
 
     def body() -> Mapping[str, float]:
-        storage.write_table(f"{folder}/results.parquet", pa.table({"id": ids, "kk": pa.array(scores, pa.float32())}))
+        rows = pa.table({"id": ids, "language": ["python"] * len(ids), "kk": pa.array(scores, pa.float32())})
+        storage.write_table(f"{folder}/results.parquet", rows)
         record = {
             "model_uri": model_uri,
             "model_digest": manifest.digest_of(model_uri),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -173,3 +174,84 @@ def test_an_objection_stops_the_release() -> None:
     digests = {name: name for name in MODELS}
     decision = decide(CONFIG, candidates(), None, digests=digests, objections=("The disk is full.",))
     assert decision == Decision(winner="sft", passed=False, reason="The disk is full.")
+
+
+def spoken(languages: dict[str, list[float]], name: str) -> Record:
+    """A record whose holes are in `languages`, with their scores."""
+    flat = [(language, score) for language, scores in languages.items() for score in scores]
+    made = record(name, [score for _, score in flat])
+    return replace(made, languages={f"hole-{number}": language for number, (language, _) in enumerate(flat)})
+
+
+def compared(new: dict[str, list[float]], old: dict[str, list[float]], config: RegisterConfig = CONFIG) -> Decision:
+    return judge({name: spoken(new, name) for name in MODELS}, spoken(old, "old"), config)
+
+
+def test_a_language_that_loses_stops_a_release_that_gains_on_average() -> None:
+    new = {"go": [0.2] * 40, "python": [0.9] * 200}
+    decision = compared(new, {"go": [0.5] * 40, "python": [0.6] * 200})
+    assert not decision.passed
+    assert decision.comparison is not None
+    assert decision.comparison.low > 0
+    assert "In go, kk falls by 0.3000 (95 % interval of the change -0.3000 to -0.3000) on 40 holes" in decision.reason
+    assert "corrected for 2 languages" in decision.reason
+    assert "In python" not in decision.reason
+    assert decision.languages["go"].worse
+    assert not decision.languages["python"].worse
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (replace(CONFIG, language_holes=50), "No language lost more than chance explains (python)."),
+        (replace(CONFIG, language_holes=500), "No language has 500 holes"),
+        (replace(CONFIG, language_holes=0), ""),
+        (replace(CONFIG, max_regression=0.35), "No language lost more than chance explains (go, python)."),
+    ],
+)
+def test_a_language_counts_with_enough_holes_and_beyond_what_is_tolerated(
+    config: RegisterConfig, sentence: str
+) -> None:
+    new = {"go": [0.2] * 40, "python": [0.9] * 200}
+    decision = compared(new, {"go": [0.5] * 40, "python": [0.6] * 200}, config)
+    assert decision.passed
+    assert sentence in decision.reason
+    assert "falls by" not in decision.reason
+
+
+def test_losses_by_chance_in_many_languages_stop_no_release() -> None:
+    """Two equal models in ten languages: without the correction, four of ten such releases would be refused."""
+    refused = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        new, old = (
+            {f"l{number}": rng.integers(0, 2, 40).astype(float).tolist() for number in range(10)} for _ in range(2)
+        )
+        refused += any(each.worse for each in compared(new, old, replace(CONFIG, bootstrap=20)).languages.values())
+    assert refused <= 2
+
+
+LATENCY = {"p50_ms": 100.0, "p90_ms": 480.0, "completions": 20, "engine": "transformers", "machine": "Xeon, 2 threads"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "machine", "latency", "passed", "sentence"),
+    [
+        (0.0, "", None, True, "No floors are set."),
+        (0.0, "", LATENCY, True, "No floors are set."),
+        (500.0, "", LATENCY, True, "All bounds are held (completions in at most 500 ms)."),
+        (400.0, "", LATENCY, False, "take up to 480 ms (transformers on Xeon, 2 threads), the maximum is 400 ms."),
+        (400.0, "Xeon, 2 threads", LATENCY, False, "the maximum is 400 ms."),
+        (400.0, "H100", LATENCY, True, "measured on Xeon, 2 threads, not on H100, so its maximum does not decide."),
+        (400.0, "", None, False, "was not measured; set evaluate.latency_holes."),
+    ],
+)
+def test_the_time_of_a_completion_has_a_maximum_on_its_machine(
+    limit: float, machine: str, latency: dict[str, object] | None, passed: bool, sentence: str
+) -> None:
+    records = {name: replace(each, latency=latency) for name, each in candidates().items()}
+    config = replace(CONFIG, max_latency_ms=limit, latency_machine=machine)
+    for champion in (None, record("old", [0.1] * 40)):
+        decision = judge(records, champion, config)
+        assert decision.passed is passed
+        assert sentence in decision.reason

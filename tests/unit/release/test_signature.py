@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat as Privat
 from cryptography.hazmat.primitives.serialization import PublicFormat as Public
 
 from infill import cli, storage
+from infill.artifacts import decision as decisions
 from infill.errors import InputError
 from infill.release import deploy, registry, signature
 from tests.builders import run_stage
@@ -180,3 +181,24 @@ def test_a_decision_is_explained_in_words(mlflow_store: Path, capsys: pytest.Cap
     assert decision["reason"] in told
     assert cli.main(["gate", "explain", str(mlflow_store)]) == 2
     assert "there is no decision at" in capsys.readouterr().err
+
+
+def test_lost_languages_and_the_time_of_a_completion_are_explained() -> None:
+    comparison = {"value": -0.123, "low": -0.2, "high": -0.05, "holes": 1_045}
+    decision = {
+        "winner": "sft",
+        "passed": False,
+        "reason": "In go, kk falls.",
+        "evaluation": {},
+        "comparison": None,
+        "languages": {
+            "go": {"comparison": comparison, "p": 0.001, "worse": True},
+            "c": {"comparison": comparison, "p": 0.3, "worse": False},
+        },
+        "latency": {"p90_ms": 1_480.4, "machine": "Xeon, 2 threads"},
+    }
+    assert decisions.explain(decision).split("\n")[1:3] == [
+        "In go it is worse than the model in use, by 12.3 points of 100 on 1,045 places, which is more than chance"
+        " explains.",
+        "Nine of ten completions take at most 1,480 ms on Xeon, 2 threads.",
+    ]

@@ -146,3 +146,14 @@ def test_counts_are_short(count: float, text: str) -> None:
 
 def test_sizes_have_units() -> None:
     assert [html_page.size(count) for count in (12, 1_500, 12_300_000)] == ["12 B", "1.5 kB", "12.3 MB"]
+
+
+def test_the_models_are_compared_on_the_same_holes(written: tuple[str, dict[str, Any]]) -> None:
+    html, _ = written
+    table = html.partition("Differences on the same holes")[2].partition("</table>")[0]
+    assert [f"{pair}</th>" in table for pair in ("sft minus base", "dpo minus base", "dpo minus sft")] == [True] * 3
+    row = table.partition("<td>kk</td>")[2].partition("</tr>")[0]
+    assert "+0.200" in row  # 0.35 - 0.15, as pipeline.QUALITY says
+    assert "Wilcoxon p " in row
+    assert "McNemar" not in row
+    assert "McNemar p " in table.partition("<td>exact match</td>")[2].partition("</tr>")[0]

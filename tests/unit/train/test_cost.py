@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import rates
-from infill import model
+from infill import inference, model
 from infill.config import PRESETS, ModelConfig, TrainConfig
 from infill.train import cost, objectives
 from infill.train.batch import pack, pair_item, plain_item
@@ -79,7 +79,7 @@ def test_no_share_is_told_of_an_unknown_peak() -> None:
 
 def test_this_machine_has_a_name_and_memory() -> None:
     device = torch.device("cpu")
-    assert cost.device_name(device)
+    assert inference.device_name(device)
     assert 20 < cost.memory(device)["memory_peak_mb"] < 1e6
 
 

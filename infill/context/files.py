@@ -148,7 +148,7 @@ def why_left_out(root: Path, path: str) -> str | None:
 
 
 def why_name_left_out(path: str) -> str | None:
-    """Return why a file is left out whatever its text is and wherever it lies; None if its path tells no reason."""
+    """Return why a file is left out whatever its text and wherever it is; None if its path tells no reason."""
     *folders, name = path.split("/")
     if _CONTROL.search(path):
         return "name is not UTF-8 or has control characters"

@@ -53,6 +53,8 @@ class ProjectIndex:
         self._token_sets: dict[str, tuple[Array, Array]] = {}
         self._token_bytes = 0
         self.free_numbers: list[int] = []
+        self.last_paths: list[str] = []
+        """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
         self._project_paths: ProjectPaths | None = None
 
     @classmethod
@@ -158,7 +160,6 @@ class ProjectIndex:
             self._drop(path, file)
             self.paths[file.number] = ""
             self.free_numbers.append(file.number)
-            self._project_paths = None
 
     def _drop(self, path: str, file: File) -> None:
         self.table.drop(file.span)
@@ -194,7 +195,7 @@ class ProjectIndex:
         try:
             yield
         finally:
-            for each, file in removed.items():
+            for each, file in reversed(removed.items()):
                 self.update(each, file.data)
 
     def _same(self, current: Current) -> set[str]:
@@ -267,16 +268,20 @@ class ProjectIndex:
 
     @property
     def project_paths(self) -> ProjectPaths:
-        """The paths by file number; computed again after a file was added or removed."""
+        """The paths by file number, also those of removed files; computed again after another file was added."""
         if self._project_paths is None:
-            self._project_paths = ProjectPaths(tuple(self.paths))
+            self._project_paths = ProjectPaths(tuple(self.last_paths))
         return self._project_paths
 
     def _number(self, path: str) -> int:
-        self._project_paths = None
         if self.free_numbers:
             number = self.free_numbers.pop()
             self.paths[number] = path
-            return number
-        self.paths.append(path)
-        return len(self.paths) - 1
+        else:
+            number = len(self.paths)
+            self.paths.append(path)
+            self.last_paths.append("")
+        if self.last_paths[number] != path:
+            self.last_paths[number] = path
+            self._project_paths = None
+        return number

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
@@ -60,5 +59,6 @@ class ProjectPaths:
 
 def stem(path: str) -> str:
     """Return the word by which an import would name this file."""
-    name = PurePosixPath(path).name.partition(".")[0]
-    return PurePosixPath(path).parent.name if name in _FOLDER_FILES else name
+    folder, _, file = path.rpartition("/")
+    name = file.partition(".")[0]
+    return folder.rpartition("/")[2] if name in _FOLDER_FILES else name

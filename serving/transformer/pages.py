@@ -266,7 +266,7 @@ PAGES: Final[tuple[Page, ...]] = (
     ),
     Page(
         path=workspace_api.PATH,
-        about="opens a workspace, or lists its files anew",
+        about="opens a workspace, or replaces its list of files",
         answer=workspace_api.put,
         schema=workspace_api.REPORT,
         method="PUT",

@@ -53,7 +53,7 @@ STATE: Final = _object(revision=_TEXT, files=_COUNT, indexed=_COUNT, bytes=_COUN
 
 
 async def put(service: Service, request: Request) -> dict[str, Any]:
-    """Open a workspace, or list its files anew."""
+    """Open a workspace, or replace its list of files."""
     return await _change(service, request, whole=True)
 
 

@@ -34,7 +34,7 @@ UNKNOWN: Final = "workspace_unknown"
 CHANGED: Final = "workspace_changed"
 OFF: Final = "workspaces_off"
 SLICE_S: Final = 0.005
-"""Seconds of work on a change, after which another one may go on."""
+"""Seconds of work on a change, after which another change may use the thread."""
 MAX_CHANGES: Final = 8
 """Changes of one tenant at once."""
 SHARE: Final = 0.5
@@ -194,7 +194,7 @@ class Workspace:
     def steps(self, change: Change) -> Iterator[None]:
         """Apply a change and write its report; between two steps others may use the thread.
 
-        Raises ApiError 409 for a change of another revision, unless the list already is as the change wants it.
+        Raises ApiError 409 for a change of another revision, unless the change changes nothing.
         """
         self._require_revision(change)
         files = change.files

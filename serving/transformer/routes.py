@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -272,7 +272,19 @@ def create_router(service: Service) -> APIRouter:
         router.add_api_route(path, _completer(service, protocols), methods=["POST"], **of_protocols(protocols, packed))
     for page in PAGES:
         router.add_api_route(page.path, _shower(service, page), methods=[page.method], **of_page(page))
+    for path in {page.path for page in PAGES}:
+        router.add_route(path, _refuse_method(path), methods=[], include_in_schema=False)  # any other method
     return router
+
+
+def _refuse_method(path: str) -> Handler:
+    """Return a handler that answers 405 with all methods of a path; without it, only the first would be named."""
+    allowed = ", ".join(page.method for page in PAGES if page.path == path)
+
+    async def refuse(_: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": allowed})
+
+    return refuse
 
 
 def _completer(service: Service, protocols: Sequence[Protocol]) -> Handler:

@@ -227,6 +227,11 @@ def test_a_name_of_another_form_is_refused(stack: tuple[str, Service], name: str
     assert (response.status_code, response.json()["error"]["param"]) == (400, "workspace")
 
 
+def test_another_method_is_refused_with_those_that_are_allowed(workspace: str) -> None:
+    response = HTTP.post(workspace, json={})
+    assert (response.status_code, response.headers["allow"]) == (405, "PUT, PATCH, GET, DELETE")
+
+
 # Two clients, two tenants, a server that has lost it
 
 

@@ -31,9 +31,9 @@ from infill.text import read_text
 from serving import local
 from serving.client import project_files
 from serving.events import read_events
-from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.request import read_request
 from serving.transformer.service import build_packer
+from serving.transformer.transformer_config import TransformerConfig, prepare
 from tests.builders import tiny_model
 
 CONTEXT_LENGTH = 2_048

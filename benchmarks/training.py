@@ -46,7 +46,7 @@ from infill.train import adapter, cost, history, loop, objectives, trainer
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.data import ItemLane, Listed, State, TextLane, draw
 from infill.train.engine import Engine, PlainEngine
-from infill.train.job import Job
+from infill.train.training_job import TrainingJob
 
 VOCABULARY: Final = 4_096
 SHAPE: Final = ModelConfig(
@@ -399,7 +399,7 @@ def ray_vs_torchrun(rounds: int) -> float:
             tokenizer_folder = tiny_tokenizer(Path(folder) / "tokenizer")
             output = f"{folder}/out"
             trainer.fit(
-                Job(
+                TrainingJob(
                     label="pretrain",
                     train=TWO,
                     output=output,

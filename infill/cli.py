@@ -424,9 +424,9 @@ def _key_revoke(options: argparse.Namespace) -> dict[str, Any]:
 
 def _add_lsp(commands: Commands) -> None:
     from infill.api_key import KEY_VARIABLE
-    from infill.editor.settings import BOUNDS, DEFAULT_URL, URL_VARIABLE, Fallback, Settings
+    from infill.editor.user_settings import BOUNDS, DEFAULT_URL, URL_VARIABLE, Fallback, UserSettings
 
-    usual = Settings()
+    usual = UserSettings()
     lsp = command(
         commands,
         "lsp",
@@ -498,11 +498,11 @@ To install only this command, without the training stack: pip install 'infill[ls
 
 
 def _lsp(options: argparse.Namespace) -> None:
-    from infill.editor.server import serve
-    from infill.editor.settings import Settings
+    from infill.editor.language_server import serve
+    from infill.editor.user_settings import UserSettings
 
     serve(
-        Settings(
+        UserSettings(
             url=options.url,
             languages=options.languages,
             debounce_ms=options.debounce,

@@ -137,7 +137,7 @@ def run(name: str, body: Callable[[], int | None]) -> int:
         code = body() or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _tell(f"{name}: interrupted; run the same command again to continue", INTERRUPTED)
+        return _report(f"{name}: interrupted; run the same command again to continue", INTERRUPTED)
     except SystemExit:
         _drop_output() if _reader_is_gone() else sys.stdout.flush()
         raise
@@ -148,7 +148,7 @@ def run(name: str, body: Callable[[], int | None]) -> int:
         sentence = explain(error)
         if sentence is None or os.environ.get(DEBUG) == "1":
             raise
-        return _tell(f"{name}: {sentence}", exit_code(error))
+        return _report(f"{name}: {sentence}", exit_code(error))
     return code
 
 
@@ -182,7 +182,7 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _tell(sentence: str, code: int) -> int:
+def _report(sentence: str, code: int) -> int:
     try:
         sys.stderr.write(f"{sentence}\n")
         sys.stderr.flush()

@@ -6,9 +6,14 @@ reason. `infill.text` decodes text, `infill.gitignore` reads ignore rules.
 
 import os
 import stat
+import tomllib
 from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
+from infill.text import split_lines
+
+MAX_DOTS: Final = 1_000
+"""The most dots in a line of TOML: the standard parser's time grows with the square of the parts of a dotted key."""
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -56,3 +61,10 @@ def parse(parser: Callable[_Arguments, _Result], *args: _Arguments.args, **kwarg
     except Exception as error:
         message = str(error).partition("\n")[0]
         raise UnreadableError(f"not valid: {type(error).__name__}{': ' * bool(message)}{message}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the table in a foreign TOML file. Raises UnreadableError where it is not one, or a key is hostile."""
+    if any(line.count(".") > MAX_DOTS for line in split_lines(text)):
+        raise UnreadableError(f"a line has more than {MAX_DOTS} dots")
+    return parse(tomllib.loads, text)

@@ -19,7 +19,7 @@ from typing import Final
 
 from infill import bases, storage, tracking
 from infill import config as configuration
-from infill.cluster import settings as cluster_settings
+from infill.cluster import job_settings
 from infill.config import Preset
 from infill.errors import InfillError, InputError
 from infill.stages import RAY_STAGES, RUN, sizing
@@ -64,7 +64,7 @@ def check(*, preset: str, settings: str, store: str, budget: float) -> str:
 def _load(store: str) -> None:
     """Import the libraries of the checks: threads that import one at the same time may see it half initialised."""
     names = ["infill.corpus.sources", "mlflow", "sqlalchemy.exc"]
-    if cluster_settings.read() is not None:
+    if job_settings.read() is not None:
         names += ["infill.cluster.api", "infill.cluster.admission", "infill.release.deploy", "infill.release.frame"]
     for name in names:
         importlib.import_module(name)
@@ -144,11 +144,11 @@ def _mlflow() -> Iterator[str]:
 
 
 def _cluster(preset: str, config: Preset) -> Iterator[str]:
-    settings = cluster_settings.read()
+    settings = job_settings.read()
     if settings is None:
         if os.environ.get(IN_A_POD):
             yield (
-                f"this pod has no {cluster_settings.VARIABLE}: install charts/infill-platform in its namespace, whose "
+                f"this pod has no {job_settings.VARIABLE}: install charts/infill-platform in its namespace, whose "
                 "ConfigMap infill-cluster sets it"
             )
         return

@@ -381,7 +381,7 @@ def cached(group: str, name: str) -> Path:
     """
     folder = cache() / group
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # there is none yet, or the cache is shared and belongs to somebody else
         os.utime(folder / name)
     for entry in folder.iterdir():
         with contextlib.suppress(OSError):  # another process deletes it, or it belongs to somebody else

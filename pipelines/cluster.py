@@ -15,7 +15,7 @@ from kfp import dsl, kubernetes
 
 from infill import storage
 from infill.api_key import KEY_VARIABLE
-from infill.cluster import settings as cluster_settings
+from infill.cluster import job_settings
 from infill.errors import InputError
 from infill.release import signature
 from infill.stages import RAY_STAGES, RUN, STAGES
@@ -24,7 +24,7 @@ from infill.text import read_text
 VALUES: Final = "INFILL_VALUES"
 CONFIG_MAPS: Final[Mapping[str, tuple[str, ...]]] = {
     "infill-environment": ("INFILL_STORE", "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
-    "infill-cluster": (cluster_settings.VARIABLE,),
+    "infill-cluster": (job_settings.VARIABLE,),
 }
 """The chart's ConfigMaps with their keys, each an environment variable. All are optional, since preflight reports what
 is missing in a sentence, while a pod that cannot start reports nothing."""

@@ -101,10 +101,10 @@ def _time(text: Any) -> datetime | None:
     return moment if moment.year > 1970 else None
 
 
-def table(run: Thing, found: list[Step]) -> Table:
+def table(run: Thing, steps: list[Step]) -> Table:
     """Return a table of the steps with their states and times."""
     shown = Table("step", "state", "time", title=f"{run.get('display_name', '')}: {run.get('state') or 'PENDING'}")
-    for step in found:
+    for step in steps:
         colour = COLOURS.get(step.state, "")
         seconds = step.seconds
         shown.add_row(step.name, f"[{colour}]{step.state}[/]" if colour else step.state, _span(seconds))
@@ -201,15 +201,15 @@ def _print_changes(current: list[Step], printed: dict[str, str], console: Consol
             console.print(f"{step.name}: {step.state} {_span(step.seconds)}".rstrip(), highlight=False)
 
 
-def outcome(service: Service, run: Thing, found: list[Step]) -> dict[str, Any]:
+def outcome(service: Service, run: Thing, steps: list[Step]) -> dict[str, Any]:
     """Return the result of a run that has ended. Raises RunFailedError unless it succeeded."""
     identity, state = str(run["run_id"]), str(run.get("state"))
     if state != "SUCCEEDED":
-        failed = next((step for step in found if step.state == "FAILED"), None)
+        failed = next((step for step in steps if step.state == "FAILED"), None)
         why = f"step {failed.name} failed{f' ({failed.error})' if failed.error else ''}" if failed else _reason(run)
         look = f"; see infill pipeline logs {identity} {failed.name}" if failed else ""
         raise RunFailedError(f"run {identity} ended as {state}: {why}{look}, or {service.page(identity)}")
-    times = {step.name: round(step.seconds or 0.0, 1) for step in found if step.state}
+    times = {step.name: round(step.seconds or 0.0, 1) for step in steps if step.state}
     links = {"url": service.page(identity), "mlflow": mlflow_page(run)}
     return {"run": identity, "state": state, **links, "steps": times}
 

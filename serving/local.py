@@ -24,7 +24,7 @@ from infill import machine, manifest, storage
 from infill.artifacts import deployment
 from infill.errors import InputError, ServiceError
 from serving.transformer import keys as key_file
-from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.transformer_config import TransformerConfig, prepare
 
 CPU_PROMPT_TOKENS: Final = 1_024
 """Prompt budget on a CPU without a deployment record: a core reads 100 to 350 tokens/s with 135M parameters
@@ -256,48 +256,53 @@ def serve(
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends on its own.
     """
-
     if keys:
         key_file.load(Path(keys))  # what is wrong with it is said here, in one sentence
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # SIGINT too: a shell starts a background job with it ignored.
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _until_interrupted():
         budget = max_prompt_tokens or cpu_budget(uri)
-        given = {
-            "--cors_origins": cors_origins,
-            "--keys": keys,
-            "--telemetry": telemetry,
-            "--feedback": feedback,
-        }
         if budget != max_prompt_tokens:
-            say(f"infill: a prompt has at most {budget:,} tokens on a CPU; --max-prompt-tokens changes that")
-        transformer = [part for option, value in given.items() if value for part in (option, value)]
+            _say(f"infill: a prompt has at most {budget:,} tokens on a CPU; --max-prompt-tokens changes that")
+        named = (
+            ("--cors_origins", cors_origins),
+            ("--keys", keys),
+            ("--telemetry", telemetry),
+            ("--feedback", feedback),
+        )
         with servers(
             uri,
             host=host,
             port=port,
             timeout_s=timeout_s,
             predictor=("--engine", engine),
-            transformer=transformer,
+            transformer=[part for option, value in named if value for part in (option, value)],
             max_prompt_tokens=budget,
-            echo=say,
+            echo=_say,
         ) as children:
             url = children[1].url
-            say(f"infill: ready at {url}/v1/completions; try it in a browser at {url}/ (Ctrl-C ends it)")
+            _say(f"infill: ready at {url}/v1/completions; try it in a browser at {url}/ (Ctrl-C ends it)")
             while True:
                 for child in children:
                     child.check()
                 time.sleep(POLL_S)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Run the block until SIGTERM or SIGINT, which a shell's background job would otherwise ignore."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     except KeyboardInterrupt:
-        say("infill: stopped")
+        _say("infill: stopped")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 from infill import cli, config, entry
-from infill.config import settings
+from infill.config import stage_settings
 from infill.stages import STAGES
-from serving.predictor.config import PredictorConfig
-from serving.transformer.config import TransformerConfig
+from serving.predictor.predictor_config import PredictorConfig
 from serving.transformer.fields import Field, Fields
 from serving.transformer.openapi import STATUS
-from serving.transformer.pages import PAGES
 from serving.transformer.protocols import PROTOCOLS, by_path
+from serving.transformer.service_routes import PAGES
+from serving.transformer.transformer_config import TransformerConfig
 
 PROGRAM: Final = "python -m tools.docs"
 ROOT: Final = Path(__file__).parents[1]
@@ -104,8 +104,8 @@ def all_settings() -> str:
         *(f"| `{name}` | {first_sentence(preset)} |" for name, preset in config.PRESETS.items()),
         "",
     ]
-    for field in dataclasses.fields(settings.Preset):
-        kind = get_type_hints(settings.Preset)[field.name]
+    for field in dataclasses.fields(stage_settings.Preset):
+        kind = get_type_hints(stage_settings.Preset)[field.name]
         parts += [f"## `{field.name}`\n", table(kind, field.name), ""]
     parts += ["## `infill serve`: the transformer\n", table(TransformerConfig, ""), ""]
     parts += ["## `infill serve`: the predictor\n", table(PredictorConfig, "")]

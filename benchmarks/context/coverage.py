@@ -119,7 +119,7 @@ def coverage(wanted: frozenset[str], items: Iterable[ContextItem]) -> float:
 
 
 def measure(
-    project: Project, found: Sequence[Hole], encode: Callable[[str], list[int]]
+    project: Project, holes: Sequence[Hole], encode: Callable[[str], list[int]]
 ) -> dict[str, NDArray[np.float64]]:
     """Return the coverage of each hole by strategy."""
     memo = Memo(encode)
@@ -133,12 +133,12 @@ def measure(
         for name in ("infill", "iou_exact", "rag", "iou", "path_distance")
     }
     results = {
-        name: np.array([coverage(hole.wanted, fill(ranked(hole.query), size)) for hole in found])
+        name: np.array([coverage(hole.wanted, fill(ranked(hole.query), size)) for hole in holes])
         for name, ranked in ours.items()
     }
     peer = Bm25(project)
     tries = [
-        np.array([coverage(hole.wanted, fill(peer.rank(hole.query, *lines), size)) for hole in found])
+        np.array([coverage(hole.wanted, fill(peer.rank(hole.query, *lines), size)) for hole in holes])
         for lines in PEER_QUERIES
     ]
     return results | {"bm25": max(tries, key=lambda each: float(each.mean()))}

@@ -27,10 +27,10 @@ class Step(NamedTuple):
     """Processor time of packing after the previous prompt."""
 
 
-def replay(project: Project, found: Sequence[Hole], sessions: int, budget: int, encode: Encode) -> list[Step]:
+def replay(project: Project, holes: Sequence[Hole], sessions: int, budget: int, encode: Encode) -> list[Step]:
     """Type the hidden lines of the first holes that are long enough; rank and pack after every third character."""
     index = ProjectIndex.from_documents(sorted(project.items()), encode)
-    long = [hole for hole in found if len(hole.middle) >= STEPS * CHARS]
+    long = [hole for hole in holes if len(hole.middle) >= STEPS * CHARS]
     return [step for hole in long[:sessions] for step in _session(index, hole, budget, encode)]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from infill import entry, tracking
 from infill.cli_options import number
 from infill.cluster.api import Api, connect
-from infill.cluster.job import RUN_LABEL, STAGE_LABEL, label_value
+from infill.cluster.stage_job import RUN_LABEL, STAGE_LABEL, label_value
 from infill.errors import InfillError, ServiceError
 from infill.release import frame, readiness, registry, rollout, route
 from infill.stages import RAY_STAGES

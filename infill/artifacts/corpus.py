@@ -9,7 +9,7 @@ from infill import storage
 
 DOCUMENTS: Final = "documents"
 SIGNATURES: Final = "signatures"
-"""What a later corpus compares its documents with, row by row as in the documents."""
+"""MinHash signatures, a row for each document, with which a later corpus compares its own documents."""
 REDACTED: Final = "redacted"
 REMOVED: Final = "removed"
 SIGNALS: Final = "signals"

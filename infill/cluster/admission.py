@@ -14,7 +14,7 @@ from infill.cluster import quota
 from infill.cluster.answers import OPERATORS, is_about_rights
 from infill.cluster.api import Api, Manifest, RefusedError
 from infill.cluster.failure import IMAGE_WAITS, waiting
-from infill.cluster.job import ROLE_LABEL, StageJob, build
+from infill.cluster.stage_job import ROLE_LABEL, StageJob, build
 from infill.errors import ServiceError
 
 T = TypeVar("T")

@@ -16,7 +16,10 @@ from typing import Final, TextIO
 from infill.cluster.answers import ApiError, RefusedError, UnreachableError
 from infill.cluster.api import Api, Manifest
 from infill.cluster.failure import Failure, JobFailedError, cause, diagnose, obstacle, unstarted
-from infill.cluster.job import (
+from infill.cluster.job_settings import POLICIES
+from infill.cluster.logs import Tail, last_lines
+from infill.cluster.object_watch import follow
+from infill.cluster.stage_job import (
     HASH_ANNOTATION,
     JOB_LABEL,
     RUN_LABEL,
@@ -25,9 +28,6 @@ from infill.cluster.job import (
     build,
     label_value,
 )
-from infill.cluster.logs import Tail, last_lines
-from infill.cluster.object_watch import follow
-from infill.cluster.settings import POLICIES
 from infill.errors import InputError, ServiceError
 
 ASKED_PODS: Final = 4
@@ -36,7 +36,7 @@ ASKED_PODS: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long the launcher waits, in seconds."""
+    """The launcher's waiting times, in seconds."""
 
     tick: int = 15
     """Interval between two looks at the pods while nothing changes."""

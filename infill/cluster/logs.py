@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from infill.cluster.answers import ApiError, RefusedError
 from infill.cluster.api import Api, Manifest
-from infill.cluster.job import JOB_LABEL, ROLE_LABEL, SUBMITTER
+from infill.cluster.stage_job import JOB_LABEL, ROLE_LABEL, SUBMITTER
 
 KEPT_LINES: Final = 50
 CRASH_LINES: Final = 10

@@ -1,7 +1,7 @@
 """The settings of each stage, and the presets.
 
-A configuration is a frozen, keyword-only dataclass (`settings`), a preset a function that returns one (`presets`);
-`resolve` applies the user's settings.
+A configuration is a frozen, keyword-only dataclass (`stage_settings`), a preset a function that returns one
+(`presets`); `resolve` applies the user's settings.
 """
 
 from infill.config.presets import PRESETS, adapter, base, debug, demo, finetune, mellum_4b, mellum_4b_gqa, small
@@ -13,7 +13,8 @@ from infill.config.resolve import (
     resolve,
     to_text,
 )
-from infill.config.settings import (
+from infill.config.sources import SOURCE_KINDS, Source, absolute_source, parse_source
+from infill.config.stage_settings import (
     PERMISSIVE_LICENCES,
     SENSITIVE_KINDS,
     CorpusConfig,
@@ -31,7 +32,6 @@ from infill.config.settings import (
     TokenizerConfig,
     TrainConfig,
 )
-from infill.config.sources import SOURCE_KINDS, Source, absolute_source, parse_source
 
 __all__ = [
     "PERMISSIVE_LICENCES",

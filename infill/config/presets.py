@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from infill.config.settings import (
+from infill.config.stage_settings import (
     CorpusConfig,
     DeployConfig,
     DpoConfig,

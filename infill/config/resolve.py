@@ -15,8 +15,8 @@ from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
 from infill import storage
 from infill.config.presets import PRESETS
-from infill.config.settings import Preset
 from infill.config.sources import absolute_source
+from infill.config.stage_settings import Preset
 from infill.errors import InputError
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')

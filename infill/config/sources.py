@@ -1,4 +1,4 @@
-"""How a user names a source of code: `KIND:PLACE`, and for a Git repository `@REVISION`."""
+"""Names of sources of code: `KIND:PLACE`, and for a Git repository `@REVISION`."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Source:
     place: str = ""
     """A path or URI; empty for `packages:`."""
     revision: str = ""
-    """What a Git repository is read at; empty for its HEAD."""
+    """The revision at which a Git repository is read; empty for its HEAD."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.place}" + f"@{self.revision}" * bool(self.revision)

@@ -10,7 +10,7 @@ import numpy as np
 from infill.context.index import ProjectIndex
 
 if TYPE_CHECKING:
-    from infill.context.table import Array
+    from infill.context.index_arrays import Array
 
 Kind = Literal["tokens", "lines"]
 

@@ -15,7 +15,7 @@ from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
 if TYPE_CHECKING:
-    from infill.context.table import Array, Span
+    from infill.context.index_arrays import Array, Span
 
 MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
@@ -36,7 +36,7 @@ class ProjectIndex:
     """
 
     def __init__(self, encode: Encode | None = None) -> None:
-        from infill.context.table import Table  # imports numba, which takes half a second
+        from infill.context.index_arrays import Table  # imports numba, which takes half a second
 
         self.encode = encode
         """The tokenizer of the strategy `rag`; without one, `rag` compares identifiers."""

@@ -73,7 +73,7 @@ class Packed:
 
     prompt: Prompt
     why_empty: str | None
-    """Why the prompt has no context items; None if it has some."""
+    """Reason why the prompt has no context items; None if it has some."""
     path: str = ""
     layout: Layout = NOTHING
     fmt: PromptFormat | None = None

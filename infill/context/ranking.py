@@ -19,7 +19,7 @@ from infill.context.index import ProjectIndex
 from infill.prompt import ContextItem
 
 if TYPE_CHECKING:
-    from infill.context.table import Array
+    from infill.context.index_arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,7 @@ def open_repository(
 
 
 def _restored(arrays: dict[str, Any], encode: Encode | None) -> ProjectIndex:
-    from infill.context.table import Span, Table
+    from infill.context.index_arrays import Span, Table
 
     index = ProjectIndex(encode)
     index.table = Table.restored({name.removeprefix(_TABLE): array for name, array in arrays.items()})

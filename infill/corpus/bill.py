@@ -4,6 +4,7 @@ It is the same for the same corpus: the serial number is a hash of the content, 
 commit, or of the year 1980 where no commit is known.
 """
 
+import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from infill.errors import InputError
 
 PREFIX: Final = "infill:"
 """Of the names of our properties."""
+CORPUS: Final = "corpus"
+"""The reference of the corpus within the bill."""
 _NAMESPACE: Final = uuid.UUID("6f1f6c0e-3a0b-5c1e-9d58-6d2f9a3c7b10")
 """Of the serial numbers (RFC 4122, version 5)."""
 _UNDATED: Final = "1980-01-01T00:00:00Z"
@@ -25,15 +28,23 @@ def render(report: Mapping[str, Any]) -> str:
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.tool import ToolRepository
     from cyclonedx.output.json import JsonV1Dot6
+    from cyclonedx.schema.schema import SchemaVersion1Dot6
 
-    bom = Bom(components=[_repository(name, entry) for name, entry in report["by_repository"].items()])
-    bom.metadata.component = _corpus(report)
-    bom.metadata.timestamp = datetime.fromisoformat(_date(report)).astimezone(UTC)
-    bom.metadata.tools = ToolRepository(components=[_tool()])
-    bom.register_dependency(bom.metadata.component, bom.components)
-    bom.serial_number = uuid.uuid5(_NAMESPACE, "")
-    bom.serial_number = uuid.uuid5(_NAMESPACE, JsonV1Dot6(bom).output_as_string())
-    return JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
+    frame = Bom()
+    frame.metadata.component = _corpus(report)
+    frame.metadata.timestamp = datetime.fromisoformat(_date(report)).astimezone(UTC)
+    frame.metadata.tools = ToolRepository(components=[_tool()])
+    frame.serial_number = _NAMESPACE
+    value = json.loads(JsonV1Dot6(frame).output_as_string())
+    # The library needs hours to check 100,000 components against each other, so each is written alone.
+    components = [_repository(name, entry) for name, entry in sorted(report["by_repository"].items())]
+    refs = [component.bom_ref.value for component in components]
+    value["components"] = [json.loads(component.as_json(view_=SchemaVersion1Dot6)) for component in components]
+    value["dependencies"] = [{"ref": CORPUS, "dependsOn": refs}, *({"ref": ref} for ref in refs)]
+    if not refs:
+        del value["components"], value["dependencies"]
+    value["serialNumber"] = uuid.uuid5(_NAMESPACE, json.dumps(value, sort_keys=True)).urn
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def _date(report: Mapping[str, Any]) -> str:
@@ -53,7 +64,7 @@ def _corpus(report: Mapping[str, Any]) -> Any:
     return Component(
         name="training corpus",
         type=ComponentType.DATA,
-        bom_ref="corpus",
+        bom_ref=CORPUS,
         properties=_properties((name, str(report[name])) for name in names),
     )
 

@@ -40,11 +40,11 @@ def _explain(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     entries = explain.explain(options.corpus, options.file)
     if not as_json(options):
-        say("\n\n".join(_told(entry) for entry in entries))
+        say("\n\n".join(_description(entry) for entry in entries))
     return entries
 
 
-def _told(entry: Mapping[str, Any]) -> str:
+def _description(entry: Mapping[str, Any]) -> str:
     """Return what is known of one file, for people."""
     fate = "kept" if entry["kept"] else f"removed: {entry['reason']}"
     lines = {
@@ -92,7 +92,7 @@ def _diff(options: argparse.Namespace) -> dict[str, Any]:
 
 def _show_diff(result: Mapping[str, Any], most: int) -> None:
     counts = result["counts"]
-    say(", ".join(f"{counts[name]:,} {told}" for name, told in CHANGED.items()))
+    say(", ".join(f"{counts[name]:,} {title}" for name, title in CHANGED.items()))
     for name, title in CHANGED.items():
         columns = ("repo", "path", *COLUMNS.get(name, ("before", "after")))
         rows = [[str(row[column] or "") for column in columns] for row in result[name][:most]]
@@ -177,8 +177,10 @@ def _explain_model(options: argparse.Namespace) -> dict[str, Any]:
     if result["missing"]:
         names = ", ".join(f"{each['name']} {each['digest'][:12]}" for each in result["missing"])
         bills = " and ".join(result["bills"])
-        told = f"repositories are taken from {bills}" if bills else "the list is not complete"
-        sys.stderr.write(f"infill: {told}: {names} not found; name the store or folder that has them with --store\n")
+        consequence = f"repositories are taken from {bills}" if bills else "the list is not complete"
+        sys.stderr.write(
+            f"infill: {consequence}: {names} not found; name the store or folder that has them with --store\n"
+        )
     if options.bill:
         storage.write_bytes(str(options.bill), bill.of_model(result["repositories"]).encode())
     if not as_json(options):

@@ -30,7 +30,7 @@ log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Which candidates are removed, and the splits. Candidates are numbered over all shards, in corpus order."""
+    """The removed candidates and the splits. Candidates are numbered over all shards, in corpus order."""
 
     removals: Mapping[int, Removal]
     """Number of a removed candidate -> reason."""

@@ -1,4 +1,4 @@
-"""Where a file of a corpus came from, and what was done to it; and what changed between two corpora."""
+"""The history of a file of a corpus, and the changes between two corpora."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -140,26 +140,26 @@ def compare(old: str, new: str) -> dict[str, Any]:
     for row in records.rows(after, DOCUMENTS, COLUMNS):
         known = documents.pop(name_of(row), None)
         if known is None:
-            result["in"].append(_told(row))
+            result["in"].append(_identity(row))
             continue
         for change, column in CHANGES.items():
             if known[column] != row[column]:
-                told = {"repo": row["repo"], "path": row["path"], "before": known[column], "after": row[column]}
-                result[change].append(told)
+                values = {"before": known[column], "after": row[column]}
+                result[change].append({"repo": row["repo"], "path": row["path"], **values})
     reasons = dict(_reasons(after, documents))
     for name, row in documents.items():
         reason, detail = reasons.get(name, ("not in the sources", ""))
-        result["out"].append(_told(row) | {"reason": reason, "detail": detail})
+        result["out"].append(_identity(row) | {"reason": reason, "detail": detail})
     result["unchanged"] = before.digest == after.digest
     result["counts"] = {name: len(result[name]) for name in ("in", "out", *CHANGES)}
     return result
 
 
 CHANGES: Final = {"licence": "licence", "content": "sha256", "split": "split"}
-"""What can change in a document -> its column."""
+"""Kind of change in a document -> the column that shows it."""
 
 
-def _told(row: Row) -> Row:
+def _identity(row: Row) -> Row:
     return {name: row[name] for name in ("repo", "path", "licence", "split")}
 
 
@@ -169,11 +169,11 @@ def _reasons(corpus: Manifest, gone: dict[str, Row]) -> Iterator[tuple[str, tupl
         return
     folders: dict[str, tuple[str, str]] = {}
     for row in records.rows(corpus, REMOVED, ["repo", "path", "reason", "detail"]):
-        name, told = name_of(row), (str(row["reason"]), str(row["detail"] or ""))
+        name, reason = name_of(row), (str(row["reason"]), str(row["detail"] or ""))
         if name.endswith("/"):
-            folders[name] = told
+            folders[name] = reason
         elif name in gone:
-            yield name, told
+            yield name, reason
     for name in gone if folders else ():
         for place in re.finditer("/", name):
             if name[: place.end()] in folders:

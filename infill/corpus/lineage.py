@@ -1,25 +1,31 @@
-"""What an artifact was made of: a model's corpora, their repositories, and the opt-outs that it predates.
+"""The origin of an artifact: a model's corpora, their repositories, and the opt-outs that it predates.
 
 Manifests hold the digests of a stage's inputs, and a model's card those of all its trainings, including those of an
 adapter that was merged or trained further. The artifacts with these digests are searched for next to the model, in its
 store, and in the places that the user names.
 """
 
-import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infill import manifest, storage
+from infill.artifacts import adapter
 from infill.artifacts.corpus import BILL_FILE, DOCUMENTS
 from infill.corpus import bill, records
 from infill.corpus.opt_out import Entry, OptOuts
 from infill.errors import InputError
 from infill.manifest import Manifest
 
+log: Final = logging.getLogger(__name__)
 INPUTS: Final = ("corpus", "examples", "model", "preferences", "tokenizer")
-"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are no artifacts."""
+"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are not artifacts."""
+ADAPTERS: Final = ("adapter", "lora_start")
+"""Inputs that are adapters; the settings have their places, the former at the top and the latter in `train`."""
+BILL: Final = "bill"
+"""In the place of a corpus's digest: the repository is known from a bill alone."""
 
 
 @dataclass(kw_only=True)
@@ -94,7 +100,7 @@ def _card(uri: str) -> dict[str, Any]:
         if storage.exists(storage.join(folder, manifest.CARD_FACTS_FILE)):
             facts: dict[str, Any] = storage.read_json(storage.join(folder, manifest.CARD_FACTS_FILE))
             return facts
-        if not storage.exists(storage.join(uri, "adapter_config.json")):  # else the model folder around it tells
+        if not storage.exists(storage.join(uri, adapter.SETTINGS_FILE)):  # else the model folder around it tells
             break
     return {}
 
@@ -113,9 +119,9 @@ def _add_base(lineage: Lineage, card: Mapping[str, Any]) -> None:
     if not base and "source" in card:
         base = {"source": card["source"], "licence": card.get("licence", "")}
     if base:
-        told = {"name": base["source"], "licence": base.get("licence", ""), "sha256": base.get("sha256", "")}
-        if told not in lineage.bases:
-            lineage.bases.append(told)
+        entry = {"name": base["source"], "licence": base.get("licence", ""), "sha256": base.get("sha256", "")}
+        if entry not in lineage.bases:
+            lineage.bases.append(entry)
 
 
 def _index(place: str, start: Manifest | None, stores: Sequence[str]) -> dict[str, Manifest]:
@@ -137,7 +143,10 @@ def _artifacts(folder: str, *, deep: bool) -> Iterator[Manifest]:
         candidates += [each for stage in stages for each in storage.list_folders(stage)]
     for candidate in dict.fromkeys(candidates):
         if storage.is_file(storage.join(candidate, manifest.FILE_NAME)):
-            yield manifest.load(candidate)
+            try:
+                yield manifest.load(candidate)
+            except InputError as error:  # perhaps not one of the model's; if it is, the model's lineage is incomplete
+                log.warning("%s is skipped: %s", candidate, error)
 
 
 def explain(model: str, opt_outs: OptOuts, stores: Sequence[str] = ()) -> dict[str, Any]:
@@ -183,20 +192,12 @@ def _bills(traced: Lineage) -> Iterator[str]:
             yield place
 
 
-ADAPTERS: Final = ("adapter", "lora_start")
-"""Inputs that are adapters; the settings have their places, the former at the top and the latter in `train`."""
-
-
 def _adapter_digest(uri: str) -> str:
-    """Return the digest of the adapter at `uri`, as `train.adapter.digest` does without PyTorch; empty without one."""
-    files = [storage.join(uri, name) for name in ("adapter_config.json", "adapter_model.safetensors")]
-    if not uri or not all(map(storage.exists, files)):
+    """Return the digest of the adapter at `uri`; empty where there is none, or no longer."""
+    try:
+        return adapter.digest(uri) if uri else ""
+    except InputError:
         return ""
-    return hashlib.sha256(b"".join(map(storage.read_bytes, files))).hexdigest()
-
-
-BILL: Final = "bill"
-"""In the place of a corpus's digest: the repository is known from a bill alone."""
 
 
 def _concerned(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -207,14 +208,14 @@ def _of_bill(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any
     """Return an opt-out that concerns repositories of a bill, which does not tell whether they have files at a path."""
     rows = _concerned(entry, listed)
     return {
-        **_told(entry),
+        **_request(entry),
         "corpus": BILL,
         "documents": sum(row["documents"] for row in rows),
         "repositories": [row["repository"] for row in rows],
     }
 
 
-def _told(entry: Entry) -> dict[str, str]:
+def _request(entry: Entry) -> dict[str, str]:
     return {name: getattr(entry, name) for name in ("repository", "path", "reason", "date")}
 
 
@@ -269,7 +270,7 @@ def predated(corpora: Iterable[Manifest], opt_outs: OptOuts) -> list[dict[str, A
     """Return the opt-outs that cover documents of the corpora, so that these were built before the requests."""
     return [
         {
-            **_told(entry),
+            **_request(entry),
             "corpus": corpus.digest,
             "documents": count.total(),
             "repositories": sorted(count),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from infill import file_kinds
 from infill.foreign import UnreadableError, parse
-from infill.text import split_lines
+from infill.text import clean, split_lines
 
 SUFFIX: Final = ".ipynb"
 _HASH: Final = frozenset({"julia", "perl", "python", "r", "ruby", "shell"})
@@ -40,7 +40,10 @@ def script(text: str) -> tuple[str, str]:
     written = [cell for cell in cells if cell]
     if not any(cell.startswith(f"{_mark(language)} %%\n") for cell in written):
         raise UnreadableError("it holds no code")
-    return "\n\n".join(written) + "\n", language
+    text = clean("\n\n".join(written) + "\n")
+    if "\0" in text:
+        raise UnreadableError("it contains a zero byte")
+    return text, language
 
 
 def _language(value: Any) -> str:

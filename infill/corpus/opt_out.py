@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -28,7 +27,7 @@ from typing import Any, Final
 
 from infill import storage
 from infill.errors import InputError
-from infill.foreign import UnreadableError, parse
+from infill.foreign import UnreadableError, parse_toml
 from infill.gitignore import Rules
 from infill.text import DecodeError, decode
 
@@ -125,7 +124,7 @@ def load(uri: str) -> OptOuts:
 
 def _entries(text: str, uri: str) -> tuple[Entry, ...]:
     try:
-        value = parse(tomllib.loads, text)
+        value = parse_toml(text)
     except UnreadableError as error:
         raise InputError(f"{SETTING} {uri} is not a TOML file ({error}); correct it") from error
     tables = value.get("opt_out", [])

@@ -40,7 +40,7 @@ _LFS_POINTER: Final = re.compile(
 
 
 class Removal(NamedTuple):
-    """Why a file is removed."""
+    """A reason to remove a file."""
 
     reason: str
     detail: str = ""

@@ -1,4 +1,4 @@
-"""What the reasons of removals mean, for the pages that people read."""
+"""Explanations of the reasons for removals, for the pages that people read."""
 
 from typing import Final
 

@@ -38,8 +38,15 @@ _ESCAPES: Final = {
     "0x": re.compile(r"0x[0-9a-fA-F]{1,8}[uUlL]{0,3},?\s*(?:0x[0-9a-fA-F]{1,8}[uUlL]{0,3},?\s*){7,}"),
 }
 """Bytes as escapes or numbers (StarCoder2), by what each pattern begins with, which the search jumps to."""
-_HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-"""What a browser does not show."""
+_HIDDEN: Final = re.compile(r"<(?:(!--)|(script)\b|(style)\b)?", re.IGNORECASE)
+"""The start of what a browser does not show."""
+_HIDDEN_ENDS: Final = (
+    re.compile(">"),
+    re.compile("-->"),
+    re.compile(r"</script\s*>", re.IGNORECASE),
+    re.compile(r"</style\s*>", re.IGNORECASE),
+)
+"""The ends of a tag, and of what each group of _HIDDEN starts."""
 _ALPHANUMERIC: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NOT_LETTERS: Final = bytes(range(0x80)).translate(None, _ALPHANUMERIC) + bytes(range(0x80, 0xC0))
 """ASCII that is neither letter nor digit, and the bytes inside a UTF-8 sequence (its first byte counts as a letter)."""
@@ -100,7 +107,7 @@ def measure(text: str, language: str) -> Signals:
         blank=1 - len(data.translate(None, _BLANKS)) / max(len(data), 1),
         longest_encoded=longest,
         encoded=min(encoded / count, 1.0),
-        visible=len(_HIDDEN.sub("", text).strip()) / count if language == "html" else 1.0,
+        visible=len(_visible(text).strip()) / count if language == "html" else 1.0,
         generated=_mark(text),
     )
 
@@ -120,6 +127,33 @@ def _encoded(data: bytes, text: str) -> tuple[int, int]:
         if start in text:
             lengths += [match.end() - match.start() for match in pattern.finditer(text)]
     return max(lengths, default=0), sum(lengths)
+
+
+def _visible(text: str) -> str:
+    """Return HTML without its tags, comments, scripts and styles.
+
+    One regular expression would search the rest of the text again for each element that has no end, which takes hours
+    for a hostile file. Here the first element without an end of its kind is remembered.
+    """
+    shown, place = list[str](), 0
+    ends: list[re.Pattern[str] | None] = [*_HIDDEN_ENDS]
+    while start := _HIDDEN.search(text, place):
+        kinds = (start.lastindex or 0, 0)  # an element without its own end is a tag
+        end = next((end for kind in kinds if (end := _search(ends, kind, text, start.end()))), None)
+        if end is None:  # nor is there another tag
+            break
+        shown.append(text[place : start.start()])
+        place = end.end()
+    return "".join([*shown, text[place:]])
+
+
+def _search(ends: list[re.Pattern[str] | None], kind: int, text: str, place: int) -> re.Match[str] | None:
+    """Return the next end of a kind; where there is none, no later search looks for it."""
+    pattern = ends[kind]
+    match = pattern.search(text, place) if pattern else None
+    if match is None:
+        ends[kind] = None
+    return match
 
 
 def _is_random(run: bytes) -> bool:

@@ -54,9 +54,9 @@ BY_LANGUAGE: Final[Mapping[str, Mapping[str, float]]] = {
     "xml": _LONG_LINES,
     "yaml": {"alphanumeric": 0.5},
 }
-"""Language -> what differs there. reStructuredText is like Markdown."""
+"""Language -> thresholds that are different there. reStructuredText is like Markdown."""
 CODE: Final[Mapping[str, float]] = {"digits": 0.4}
-"""What differs in all languages of code."""
+"""Thresholds that are different in every language of code."""
 
 
 def of(language: str, config: CorpusConfig) -> Thresholds:

@@ -1,4 +1,4 @@
-"""Where accepted text stands while its document changes, and how much of it is left."""
+"""The position of accepted text while its document changes, and the part of it that is left."""
 
 from collections import Counter
 from dataclasses import dataclass

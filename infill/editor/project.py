@@ -77,9 +77,9 @@ class Project:
         """Return whether a file is open in the editor."""
         return path in self._buffers
 
-    def refresh(self, told: Callable[[int], None] = lambda _: None) -> None:
-        """Update the index from the folder; call `told` with the number of changed files from time to time."""
-        told(0)
+    def refresh(self, report: Callable[[int], None] = lambda _: None) -> None:
+        """Update the index from the folder; call `report` with the number of changed files from time to time."""
+        report(0)
         index = self._index or ProjectIndex()
         self._index = index
         self._reasons = {}
@@ -88,7 +88,7 @@ class Project:
         while self._step(steps):
             count += 1
             if count % 100 == 0:
-                told(count)
+                report(count)
         with self._lock:
             if not self.ready:
                 index.table.squeeze()

@@ -54,7 +54,7 @@ class Model:
     strategy: str
     context_items: int
     telemetry: str = "off"
-    """What the operator allows: `off`, `metrics` or `feedback`."""
+    """The reports that the operator allows: `off`, `metrics` or `feedback`."""
 
 
 @dataclass(frozen=True, kw_only=True)

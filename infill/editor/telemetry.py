@@ -1,4 +1,4 @@
-"""What becomes of suggestions, as the editor's documents show it, reported to the server if the user agreed to that.
+"""The fate of suggestions, as the editor's documents show it, reported to the server if the user agreed to that.
 
 Acceptance is seen in the text, so that every editor's ways of accepting (all, a word, a line) count: an edit that
 follows the suggestion by more than one character is not typing. Time is that of the monotonic clock of this machine.
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from infill.editor.completer import Completion
 from infill.editor.persistence import Span, difference, follow, similarity
-from infill.editor.settings import Consent
-from infill.feedback.rows import ITEM, lines_of, plain
+from infill.editor.user_settings import Consent
+from infill.feedback.feedback_row import ITEM, lines_of, plain
 from infill.file_kinds import language_of
 from infill.text import first_line
 
@@ -78,7 +78,7 @@ class Telemetry:
     later: Later
     """Call something after seconds, such as `loop.call_later`."""
     allowed: Callable[[], Consent]
-    """What user and server agree to now."""
+    """The reports to which user and server agree now."""
     typed: Counter[str] = field(default_factory=Counter)
     """Characters written by language since the last report."""
     _open: Offer | None = None
@@ -233,9 +233,9 @@ class Telemetry:
         self.typed[language_of(uri) or ""] += chars
         if not self._counting:
             self._counting = True
-            self.later(TYPED_S, self._tell_typed)
+            self.later(TYPED_S, self._report_typed)
 
-    def _tell_typed(self) -> None:
+    def _report_typed(self) -> None:
         self._counting = False
         for language, chars in self.typed.items():
             self.send({"type": "type", "language": language, "typed_chars": min(chars, MAX_TYPED)})

@@ -8,7 +8,7 @@ from typing import Any
 
 from infill import storage
 from infill.errors import InputError
-from infill.feedback.rows import ENDING, VERSION, why_not
+from infill.feedback.feedback_row import ENDING, VERSION, why_not
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infill.feedback import dataset
-from infill.feedback.rows import ACCEPTED, ITEM
+from infill.feedback.feedback_row import ACCEPTED, ITEM
 from infill.metrics import edit_similarity
 from infill.preferences.pairs import Pair
 
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 @dataclass(kw_only=True)
 class Feedback:
-    """What the rows of a dataset give."""
+    """Pairs and holes from the rows of a feedback dataset, and counts of the rows."""
 
     pairs: list[tuple[dict[str, Any], Pair]] = field(default_factory=list)
     """Holes without a middle, each with a pair."""

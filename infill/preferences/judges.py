@@ -18,7 +18,7 @@ class Verdict:
     score: float
     """0 (useless) to 1 (as good as what the author wrote)."""
     defects: tuple[str, ...] = ()
-    """What is wrong with the completion, in words that can follow "rejected: "."""
+    """The completion's fault, in words that can follow "rejected: "."""
 
 
 Judge = Callable[[Mapping[str, Any], Sequence[Candidate]], list[Verdict] | None]

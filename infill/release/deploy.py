@@ -12,7 +12,7 @@ from infill import manifest, prompt, storage
 from infill.artifacts import decision as decisions
 from infill.artifacts import deployment
 from infill.artifacts import evaluation as evaluations
-from infill.cluster import settings as cluster_settings
+from infill.cluster import job_settings
 from infill.config import DeployConfig
 from infill.errors import InputError
 from infill.release import registry, signature
@@ -83,7 +83,7 @@ def decision_of_champion(name: str) -> str:
 
 def release_of(config: DeployConfig) -> str:
     """Return the release of charts/infill-serving to deploy to; empty if there is no cluster."""
-    return config.release or (DEFAULT_RELEASE if cluster_settings.read() else "")
+    return config.release or (DEFAULT_RELEASE if job_settings.read() else "")
 
 
 def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
@@ -95,11 +95,23 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     back = registry.previous(name)
     if back is None:
         raise InputError(f"the registered model {name!r} has no previous version to go back to")
-    signature.check(back.tags.get(registry.DECISION_URI, ""))
+    _check_signed(back)
     record = _record_of(config, back, output)
     registry.rollback(name)
     deployment.write(output, record)
     return record
+
+
+def _check_signed(version: Version) -> None:
+    """Raise InputError if a signature is required and no signed decision released the model of `version`."""
+    if not signature.is_required():
+        return
+    decision = _read(version.tags.get(registry.DECISION_URI, ""))
+    if decision["model_digest"] != version.model_digest:
+        raise InputError(
+            f"the signed decision of {version.name} version {version.version} is about another model"
+            f" ({decision['model_digest'][:12]} instead of {version.model_digest[:12]}); register the model again"
+        )
 
 
 def _read(decision: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from infill.stages.contract import Call
 from infill.stages.table import MODELS
 from infill.train import card
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 def outside(config: RegisterConfig, digests: Mapping[str, str]) -> dict[str, str]:
@@ -39,7 +39,7 @@ def outside(config: RegisterConfig, digests: Mapping[str, str]) -> dict[str, str
 
 
 def body(call: Call[RegisterConfig]) -> Mapping[str, float]:
-    """Decide which model is released, and write decision.json and, for a model that passed, its card.
+    """Decide which model is released; write decision.json and, for a model that passed, its card and a signature.
 
     Returns `passed` and the winner's value of the deciding metric. Raises InputError when a metric is unknown.
     """
@@ -65,14 +65,13 @@ def body(call: Call[RegisterConfig]) -> Mapping[str, float]:
 
 
 def apply(call: Call[RegisterConfig]) -> Mapping[str, float]:
-    """Sign the decision if there is a key for it; register the winner and make it the champion if it passed.
+    """Register the winner and make it the champion if it passed.
 
     Raises ServiceError if another model became the champion during the comparison.
     """
     decision = decisions.read(call.output)
     if not decision["passed"]:
         return {}
-    signature.sign_if_wanted(call.output)
     evaluation = _evaluations(call)[decision["winner"]]
     tracker, before = tracking.current(), decision["champion_before"]
     tags = {
@@ -96,8 +95,8 @@ def apply(call: Call[RegisterConfig]) -> Mapping[str, float]:
             f"version {now.version} of {call.settings.name} became the champion during the comparison; run again"
         )
     replaced = before["version"] if before else ""
-    made_by = {registry.DECISION_URI: call.output, registry.DECISION: decisions.digest(call.output)}
-    registry.set_tags(version, {registry.REPLACED: replaced, **made_by})
+    decision_of = {registry.DECISION_URI: call.output, registry.DECISION: decisions.digest(call.output)}
+    registry.set_tags(version, {registry.REPLACED: replaced, **decision_of})
     registry.promote(version)
     return {"version": float(version.version)}
 
@@ -264,6 +263,7 @@ def _record(
     """Write decision.json and, for a model that passed, its card; return the stage's metrics."""
     decisions.write(call.output, value)
     if decision.passed:
+        signature.sign_if_wanted(call.output)
         record = evaluations.read_record(_evaluations(call)[decision.winner])
         model_card = storage.join(call.output, card.RELEASED_FILE)
         storage.write_bytes(model_card, card.complete(_winner(call, value), record, decision.reason).encode())

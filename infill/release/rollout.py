@@ -75,7 +75,7 @@ def deploy(
     removed = _sweep(api, frame, wanted)
     if removed:
         say(f"removed {', '.join(removed)}")
-    _tell(api, target.version, wanted)
+    _record(api, target.version, wanted)
     return {**wanted.smoke, "removed": float(len(removed))}
 
 
@@ -107,7 +107,7 @@ def rollback(api: Api, release: str, name: str, *, patience: Patience | None = N
         now = registry.champion(name)
         if now is not None and now.version != back.version:
             registry.rollback(name, to=back.version)
-        _tell(api, back, wanted)
+        _record(api, back, wanted)
     return {
         "active": wanted.active,
         "model_uri": notes[frames.URI],
@@ -284,7 +284,7 @@ def _sweep(api: Api, frame: Frame, wanted: Route) -> list[str]:
     return [name for name in _old(api, frame, wanted) if api.delete("inferenceservices", name)]
 
 
-def _tell(api: Api, version: Version, route: Route) -> None:
+def _record(api: Api, version: Version, route: Route) -> None:
     """Record in the model's version where and how it is served."""
     tags = {
         registry.DEPLOYED: f"{api.namespace}/{route.active}",

@@ -2,8 +2,10 @@
 
 The keys are elliptic-curve keys (P-256) in PEM form, and a signature is the base64 text that `cosign sign-blob` writes:
 ECDSA over the SHA-256 of the file. So `cosign verify-blob` and `openssl dgst -verify` check ours, and a person can sign
-with either. The signature is stored next to the decision and is not part of the artifact: a decision may be signed
-later, and is the same whoever signed it.
+with either.
+
+The register stage signs when it decides, never what it finds: its signature is part of the artifact. A person may sign
+later, in a file of its own. A deployment takes either, from the key that it requires.
 """
 
 import base64
@@ -25,52 +27,69 @@ VERIFY_KEY: Final = "INFILL_VERIFY_KEY"
 """Environment variable with the public key, or the path of its file, whose signature the deploy stage requires. With a
 signing key alone, it requires that key's signature."""
 FILE: Final = f"{decision.FILE}.sig"
+"""The register stage's signature."""
+APPROVAL_FILE: Final = f"{decision.FILE}.approved.sig"
+"""A person's signature, which is not part of the artifact."""
 _PEM: Final = "-----BEGIN"
 
 
-def sign(folder: str, key: str) -> str:
+def sign(folder: str, key: str, file: str = APPROVAL_FILE) -> str:
     """Sign the decision in the artifact at `folder` with the private `key` (PEM or path); return the signature's URI.
 
-    Raises InputError for a decision that is missing, or a key that cannot be used.
+    The same decision and key give the same signature. Raises InputError for a decision that is missing, or a key that
+    cannot be used.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    signature = _private(key).sign(decision.content(folder), ec.ECDSA(SHA256()))
-    target = storage.join(folder, FILE)
+    algorithm = ec.ECDSA(SHA256(), deterministic_signing=True)
+    signature = _private(key).sign(decision.content(folder), algorithm)
+    target = storage.join(folder, file)
     storage.write_bytes(target, base64.b64encode(signature) + b"\n")
     return target
 
 
 def sign_if_wanted(folder: str) -> None:
-    """Sign the decision at `folder` if SIGNING_KEY is set. Raises the errors of `sign`."""
+    """Sign the decision that was just written to `folder` if SIGNING_KEY is set. Raises the errors of `sign`."""
     if key := os.environ.get(SIGNING_KEY):
-        sign(folder, key)
+        sign(folder, key, FILE)
+
+
+def is_required() -> bool:
+    """Return whether this process deploys only models with a signed decision."""
+    return any(os.environ.get(name) for name in (VERIFY_KEY, SIGNING_KEY))
 
 
 def check(folder: str) -> None:
     """Raise InputError if a signature is required and the decision at `folder` (empty: unknown) does not have it."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    key = _required()
-    if key is None:
+    if (key := _required()) is None:
         return
-    file = storage.join(folder, FILE)
-    if not folder or not storage.exists(file):
+    files = [storage.join(folder, name) for name in (FILE, APPROVAL_FILE)] if folder else []
+    files = [file for file in files if storage.exists(file)]
+    if not files:
         raise InputError(
             f"the decision at {folder or 'an unknown place'} is not signed, so its model is not deployed; sign it with"
             f" `infill gate sign`, or set {SIGNING_KEY} where the register stage runs"
         )
-    try:
-        signature = base64.b64decode(decode(storage.read_bytes(file)).strip(), validate=True)
-        key.verify(signature, decision.content(folder), ec.ECDSA(SHA256()))
-    except (InvalidSignature, binascii.Error, ValueError) as error:
+    content = decision.content(folder)
+    if not any(_is_signature(storage.read_bytes(file), content, key) for file in files):
         raise InputError(
-            f"the signature at {file} is not one of this decision by the required key: the decision was changed after"
-            " it was signed, or somebody else signed it; its model is not deployed"
-        ) from error
+            f"the signature at {' or '.join(files)} is not one of this decision by the required key: the decision was"
+            " changed after it was signed, or somebody else signed it; its model is not deployed"
+        )
+
+
+def _is_signature(data: bytes, content: bytes, key: "EllipticCurvePublicKey") -> bool:
+    """Return whether `data`, the bytes of a signature's file, is the signature of `content` by `key`."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    try:
+        key.verify(base64.b64decode(decode(data).strip(), validate=True), content, ec.ECDSA(SHA256()))
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True
 
 
 def _required() -> "EllipticCurvePublicKey | None":

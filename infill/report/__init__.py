@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from infill import manifest, storage, tracking
 from infill.config import ReportConfig
-from infill.report.contents import Artifacts, Contents, read
+from infill.report.artifact_contents import Artifacts, Contents, read
 from infill.stages.contract import Call
 
 VERSION: Final = 3
@@ -25,14 +25,14 @@ def body(call: Call[ReportConfig]) -> Mapping[str, float]:
 
     Returns the winner's metrics, `gate_passed`, `documents_kept`, `bytes_per_token`, and `seconds` of all stages.
     """
-    from infill.report import page
+    from infill.report import report_html
 
     artifacts: Artifacts = {_stage_of(name): uri for name, uri in call.inputs.items()}
     contents, output = read(artifacts), call.output
     report = storage.join(output, REPORT_FILE)
     tracker = tracking.current()
     run_id = tracker.parent_id or tracker.run_id
-    storage.write_bytes(report, page.render(call.settings.title, contents, run_id, output).encode())
+    storage.write_bytes(report, report_html.render(call.settings.title, contents, run_id, output).encode())
     storage.write_json(storage.join(output, SUMMARY_FILE), summary(contents, artifacts["register"], output, run_id))
     figures = conclusion(contents)
     tracker.conclude(figures, storage.fetch(report))

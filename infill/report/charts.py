@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from infill.report.contents import Contents
+    from infill.report.artifact_contents import Contents
 
 COLOURS: Final = {"base": "#8a94a3", "sft": "#2f6fab", "dpo": "#d9762b", "champion": "#3f8f5b"}
 """Colours that readers with red-green colour blindness can distinguish."""

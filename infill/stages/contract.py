@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 
 class Where(Enum):
-    """Where a stage runs on a cluster; on one machine, every stage runs in the pipeline's step."""
+    """The place of a stage on a cluster; on one machine, every stage runs in the pipeline's step."""
 
     STEP = "in the pipeline's step"
     CPUS = "a RayJob on CPUs"
@@ -26,7 +26,7 @@ class Where(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[S]):
-    """What the functions of a stage's module get."""
+    """The argument of the functions of a stage's module."""
 
     stage: str
     settings: S

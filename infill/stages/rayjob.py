@@ -16,8 +16,8 @@ from typing import Any, Final, TextIO
 from infill import config as configuration
 from infill import manifest, storage
 from infill.cluster.api import Api, connect
+from infill.cluster.job_settings import JobSettings
 from infill.cluster.lifecycle import Patience, launch, owner_of
-from infill.cluster.settings import Settings
 from infill.errors import InfillError, InputError
 from infill.manifest import Manifest
 from infill.stages import sizing
@@ -50,7 +50,7 @@ class Request:
 def run(
     name: str,
     *,
-    settings: Settings,
+    settings: JobSettings,
     preset: str,
     overrides: Mapping[str, Any],
     store: str,

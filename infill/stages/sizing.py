@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from infill import model
-from infill.cluster.job import Group
+from infill.cluster.stage_job import Group
 from infill.config import Preset, TrainConfig
 from infill.errors import InputError
 from infill.stages.table import GPU_STAGES, MODELS, RAY_STAGES, STAGES, TRAINING_STAGES

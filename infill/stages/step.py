@@ -17,7 +17,7 @@ from typing import Final
 
 from infill import config as configuration
 from infill import entry, storage, tracking
-from infill.cluster import settings as cluster_settings
+from infill.cluster import job_settings
 from infill.errors import InfillError
 from infill.manifest import Manifest
 from infill.stages.contract import RUN
@@ -46,7 +46,7 @@ def step(
     """
     _end_with_the_run()
     with sentence(label or name):
-        cluster = cluster_settings.read()
+        cluster = job_settings.read()
         _join_the_run(preset)
         if cluster is not None and name in RAY_STAGES:
             from infill.stages import rayjob  # with the kubernetes client
@@ -95,7 +95,7 @@ def finish(state: str) -> None:
     """
     with sentence("finish"):
         run = os.environ.get(RUN, "")
-        if not run or cluster_settings.read() is None:
+        if not run or job_settings.read() is None:
             return
         from infill.cluster import api, lifecycle  # with the kubernetes client
 

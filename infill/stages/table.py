@@ -12,7 +12,7 @@ _EVALUATIONS: Final = tuple(f"evaluation_{name}" for name in MODELS)
 _TABLE: Final = (
     Stage(
         name="corpus",
-        module="infill.corpus.build",
+        module="infill.corpus.corpus_stage",
         where=Where.CPUS,
         command=("corpus", "build"),
         about="read sources, keep the files that may be trained on, and record why each other file was removed",
@@ -49,7 +49,7 @@ _TABLE: Final = (
     ),
     Stage(
         name="preferences",
-        module="infill.preferences.build",
+        module="infill.preferences.preferences_stage",
         inputs=("examples", "model"),
         where=Where.GPU,
         command=("preferences", "build"),

@@ -6,7 +6,6 @@ that trains, scores and checkpoints a decoder works unchanged; checkpoints do no
 
 import contextlib
 import functools
-import hashlib
 import json
 import tempfile
 import warnings
@@ -20,6 +19,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
 from infill import bases, manifest, model, prompt, storage
+from infill.artifacts import adapter as artifact
+from infill.artifacts.adapter import BASE_FILE, FOLDER, SETTINGS_FILE, WEIGHTS_FILE
 from infill.config import ModelConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import PromptFormat
@@ -29,12 +30,6 @@ from infill.train import card, export, lora_matrices
 if TYPE_CHECKING:
     from peft import PeftModel
 
-FOLDER: Final = "adapter"
-"""Subfolder of the model folder with the adapter as peft writes it; the model folder has it merged."""
-SETTINGS_FILE: Final = "adapter_config.json"
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
-BASE_FILE: Final = "base.json"
-"""In the adapter's folder: what identifies the model that it belongs to."""
 PEFT: Final = "peft"
 VLLM: Final = "vllm"
 FORMS: Final = (PEFT, VLLM)
@@ -166,12 +161,7 @@ def describe(base: str) -> dict[str, Any]:
 
 def digest(adapter: str) -> str:
     """Return the SHA-256 of an adapter's weights and settings. Raise InputError for a folder without one."""
-    return _digest(str(_fetch(adapter)))
-
-
-def _digest(folder: str) -> str:
-    files = (storage.read_bytes(storage.join(folder, name)) for name in (SETTINGS_FILE, WEIGHTS_FILE))
-    return hashlib.sha256(b"".join(files)).hexdigest()
+    return artifact.digest(str(_fetch(adapter)))
 
 
 def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
@@ -181,8 +171,8 @@ def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
     used.
     """
     folder = bases.fetch(base, add_fim=add_fim)
-    if artifact := manifest.find(str(folder)):
-        manifest.check(artifact)
+    if converted := manifest.find(str(folder)):
+        manifest.check(converted)
     if not adapter:
         return folder
     name = f"adapted-{storage.fingerprint(str(folder))[:24]}-{storage.fingerprint(adapter)[:24]}"
@@ -252,9 +242,9 @@ def publish(source: str, target: str, form: str = PEFT, base: str = "") -> dict[
     storage.write_bytes(storage.join(target, WEIGHTS_FILE), serialise(weights, {"format": "pt"}))
     facts = {**card.of_base(source), "name": Path(target).name}
     storage.write_json(storage.join(target, card.FACTS_FILE), facts)
-    text = card.of_adapter(facts, origin, _digest(target), rank=settings["r"] if form == VLLM else 0)
+    text = card.of_adapter(facts, origin, artifact.digest(target), rank=settings["r"] if form == VLLM else 0)
     storage.write_bytes(storage.join(target, card.FILE_NAME), text.encode())
-    return {"uri": target, "sha256": _digest(target), "bytes": storage.size(storage.join(target, WEIGHTS_FILE))}
+    return {"uri": target, "sha256": artifact.digest(target), "bytes": storage.size(storage.join(target, WEIGHTS_FILE))}
 
 
 def _as_matrices(

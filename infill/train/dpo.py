@@ -26,10 +26,10 @@ from infill.train import adapter, card, export, history, loop, objectives, sampl
 from infill.train.batch import Item, pack, pair_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine, precision
-from infill.train.job import Job, without_dropout
-from infill.train.rows import Rows
 from infill.train.scorer import Scorer, score
 from infill.train.sft import LEAST_PROMPT, room, settings_of
+from infill.train.shuffled_rows import Rows
+from infill.train.training_job import TrainingJob, without_dropout
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def body(call: Call[DpoConfig]) -> Mapping[str, float]:
     """
     config, sft, output = call.settings, call.inputs["model"], call.output
     if not export.finished(output):
-        job = Job(
+        job = TrainingJob(
             label="dpo",
             train=config.train,
             output=output,

@@ -20,8 +20,8 @@ from infill.train.batch import Batch
 from infill.train.data import Documents, State, TextLane
 from infill.train.engine import Engine
 from infill.train.held_out import validation
-from infill.train.job import Job
 from infill.train.sft import settings_of
+from infill.train.training_job import TrainingJob
 
 VERSION: Final = 1
 MOST_CHARS: Final = 16
@@ -64,7 +64,7 @@ def _train(call: Call[PretrainConfig]) -> Mapping[str, float]:
         check_size(corpus, config.train.batch_tokens, prompt.load_encoder(folder))
         if config.continued:
             adapter.check_start(config.train, str(_base(config)))
-        job = Job(
+        job = TrainingJob(
             label="pretrain",
             train=config.train,
             output=output,

@@ -21,8 +21,8 @@ from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Order, State, rows_of
 from infill.train.engine import Engine
 from infill.train.held_out import validation
-from infill.train.job import Job
-from infill.train.rows import Rows
+from infill.train.shuffled_rows import Rows
+from infill.train.training_job import TrainingJob
 
 VERSION: Final = 3
 LEAST_PROMPT: Final = 32
@@ -42,7 +42,7 @@ def body(call: Call[SftConfig]) -> Mapping[str, float]:
     config, base, output = call.settings, call.inputs["model"], call.output
     if not export.finished(output):
         adapter.check_start(config.train, base)
-        job = Job(
+        job = TrainingJob(
             label="sft",
             train=config.train,
             output=output,

@@ -1,4 +1,4 @@
-"""The start of a training: in this process, or in Ray's workers (`workers`); each worker runs `job.run`.
+"""The start of a training: in this process, or in Ray's workers (`workers`); each worker runs `training_job.run`.
 
 Resuming works across both: workers continue from the last complete checkpoint in the stage's output, whatever kind and
 number of workers wrote it.
@@ -9,11 +9,11 @@ import torch
 from infill import inference, machine
 from infill.train import history, watchdog
 from infill.train.engine import PlainEngine
-from infill.train.job import Job, Place, run
 from infill.train.progress import following
+from infill.train.training_job import Place, TrainingJob, run
 
 
-def fit(job: Job) -> dict[str, float]:
+def fit(job: TrainingJob) -> dict[str, float]:
     """Train, or continue training, until the model folder `job.output` is complete; return the metrics.
 
     Raises TrainingError when the workers fail more often than allowed, and the errors of `loop.train`.

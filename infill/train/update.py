@@ -27,7 +27,7 @@ class Bounds(NamedTuple):
 
 class Outcome(NamedTuple):
     why: str
-    """Why the weights were not updated; empty if they were."""
+    """Reason why the weights were not updated; empty if they were."""
     loss: float
     norm: float
     """Norm of the gradient before clipping; NaN if the loss was refused before the gradient was computed."""

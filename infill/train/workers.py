@@ -18,7 +18,7 @@ from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
 from infill.text import split_lines
 from infill.train import checkpoint, watchdog
-from infill.train.job import Job, Place, run
+from infill.train.training_job import Place, TrainingJob, run
 from infill.train.zero import DeepSpeedEngine
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ RAY_SETTINGS: Final = {
 }
 
 
-def fit(job: Job) -> None:
+def fit(job: TrainingJob) -> None:
     """Train until the model folder `job.output` is complete.
 
     Raises TrainingError when the workers are lost more often than allowed between two checkpoints, and the InfillError
@@ -95,7 +95,7 @@ def reason(error: Exception, output: str) -> str:
     return f"the workers were lost ({lines[-1][:500] if lines else type(error).__name__})"
 
 
-def _trainer(job: Job) -> Any:
+def _trainer(job: TrainingJob) -> Any:
     """Return Ray's trainer of `job`, without Ray's restarts: `fit` restarts after any failure, even of Ray itself."""
     from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
@@ -239,7 +239,7 @@ def possible(train: TrainConfig, resources: Mapping[str, int]) -> tuple[int, boo
     return min(train.workers, count), kind == "GPU"
 
 
-def _worker(job: Job) -> None:
+def _worker(job: TrainingJob) -> None:
     """Run the job on one worker of Ray Train."""
     import ray.train
     from ray.train.torch import get_device

@@ -9,7 +9,7 @@ from typing import Any
 from infill import entry, manifest
 from infill.cli_options import optional_uri
 from infill.errors import InfillError
-from serving.predictor.config import PredictorConfig
+from serving.predictor.predictor_config import PredictorConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         folder = manifest.fetch(config.model)  # before importing torch, which takes seconds
-        from serving.predictor.server import serve
+        from serving.predictor.startup import serve
 
         serve(config, folder)
     except InfillError as error:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from serving.events import DONE, event
 from serving.http import EventStream, error_response, json_response, read_body, request_id, while_connected
 from serving.predictor.completion import CompletionEngine, Piece
-from serving.predictor.config import PredictorConfig
+from serving.predictor.predictor_config import PredictorConfig
 from serving.predictor.worker import Job, Worker, emitter
 from serving.protocol import (
     SAMPLING_FIELDS,

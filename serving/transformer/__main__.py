@@ -9,7 +9,7 @@ from typing import Any, Final
 from infill import entry
 from infill.cli_options import optional_uri
 from infill.errors import InfillError
-from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.transformer_config import TransformerConfig, prepare
 
 KSERVE_NAMES: Final[Mapping[str, str]] = {"name": "model_name", "port": "http_port"}
 """Our fields, each with the option that KServe's controller passes for it."""
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     model_server.parser.parse_args()  # rejects options that neither we nor KServe know
     logging.configure_logging()
-    from serving.transformer.server import serve
+    from serving.transformer.model_server import serve
 
     serve(config, prepared)
     return 0

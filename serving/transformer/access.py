@@ -1,4 +1,4 @@
-"""Who may complete and how much: API keys, OpenID Connect tokens, tenants and their limits, the audit log.
+"""Access and limits: API keys, OpenID Connect tokens, tenants and their limits, the audit log.
 
 Without a key file and an issuer everybody may, as on one's own machine. Limits hold in each replica by itself.
 """
@@ -25,7 +25,7 @@ from infill.errors import InputError
 from infill.proxies import async_client
 from serving.protocol import ApiError
 from serving.transformer import keys
-from serving.transformer.config import TransformerConfig
+from serving.transformer.transformer_config import TransformerConfig
 
 PREDICTOR_KEY: Final = "INFILL_PREDICTOR_KEY"
 """Environment variable with the key that the predictor asks for, where it asks for one (vLLM's --api-key)."""
@@ -46,16 +46,16 @@ audit_log: Final = logging.getLogger("infill.audit")
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """Who asks."""
+    """The sender of a request."""
 
     tenant: str = ""
-    """Whose limits count and whose cached prompts may be used."""
+    """The tenant, whose limits count and whose cached prompts may be used."""
     name: str = ""
     """The id of the key, or the subject of the token."""
 
     @property
     def salt(self) -> str:
-        """What keeps this tenant's cached prompts apart from those of others; empty where there are no tenants."""
+        """Salt that keeps this tenant's cached prompts apart from those of others; empty where there are no tenants."""
         return hashlib.sha256(self.tenant.encode()).hexdigest()[:32] if self.tenant else ""
 
 
@@ -180,7 +180,7 @@ async def _json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 class Meter:
-    """What each tenant has used of its limits."""
+    """The part of its limits that each tenant has used."""
 
     def __init__(self, config: TransformerConfig) -> None:
         storage = MemoryStorage()

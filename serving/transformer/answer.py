@@ -23,7 +23,7 @@ class Answer:
     """Most tokens of prompt and answer together."""
     principal: Principal
     rid: str
-    """What logs call the request."""
+    """The name of the request in logs."""
     began: float
     """Time when packing began, in seconds of the monotonic clock."""
     asked: float

@@ -31,7 +31,7 @@ class Key:
     """One entry of the file."""
 
     id: str
-    """What logs call the key; it is part of the key and no secret."""
+    """The name of the key in logs: a part of the key, but not secret."""
     tenant: str
     sha256: str
     """Of the secret, in hexadecimal."""

@@ -9,9 +9,9 @@ from fastapi.routing import APIRoute
 
 import infill
 from serving.transformer.fields import Field, Fields, Schema, object_schema, only
-from serving.transformer.pages import Page
 from serving.transformer.protocols.base import SSE, Protocol
 from serving.transformer.service import Service
+from serving.transformer.service_routes import Page
 
 ERROR: Final[Schema] = {
     "description": "An error in the protocol's own shape",

@@ -13,8 +13,8 @@ from infill.context.identity import Current
 from infill.context.packing import Packed, pack
 from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat
 from serving.protocol import ApiError, Sampling, invalid
+from serving.transformer.client_tokenizer import Tokenizer
 from serving.transformer.request import CompletionRequest
-from serving.transformer.tokenizer import Tokenizer
 from serving.transformer.workspaces import Workspace
 
 Documents = tuple[tuple[str, str], ...]

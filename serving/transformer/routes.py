@@ -30,13 +30,13 @@ from serving.transformer.access import ANYBODY, Principal
 from serving.transformer.answer import Answer, Outcome
 from serving.transformer.cut import before, cut, nothing, silent
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
-from serving.transformer.page import add_page
-from serving.transformer.pages import PAGES, Page
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.request import CompletionRequest
 from serving.transformer.service import Limits, Service
+from serving.transformer.service_routes import PAGES, Page
 from serving.transformer.upstream import MAX_STOPS, Delta, Headers, RefusedError
+from serving.transformer.web_page import add_page
 
 log = logging.getLogger("kserve.infill")
 

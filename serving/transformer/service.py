@@ -12,10 +12,10 @@ from infill.prompt import stop_ids
 from serving.http import REQUEST_ID, forwarded
 from serving.protocol import ApiError
 from serving.transformer.access import Access
-from serving.transformer.config import Prepared, TransformerConfig
+from serving.transformer.client_tokenizer import tokenizer_of
 from serving.transformer.packer import Packer, ProjectCache, Sessions
-from serving.transformer.telemetry.telemetry import Telemetry
-from serving.transformer.tokenizer import tokenizer_of
+from serving.transformer.telemetry.recorder import Telemetry
+from serving.transformer.transformer_config import Prepared, TransformerConfig
 from serving.transformer.upstream import Headers, Upstream
 from serving.transformer.workspaces import Workspaces
 

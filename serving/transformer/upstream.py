@@ -18,7 +18,7 @@ import httpx
 from infill.proxies import async_client
 from serving.events import read_events_async
 from serving.protocol import ApiError, Sampling
-from serving.transformer.config import TransformerConfig
+from serving.transformer.transformer_config import TransformerConfig
 
 Headers = list[tuple[bytes, bytes]]
 

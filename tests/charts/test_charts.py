@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from infill.cluster import admission, quota
-from infill.cluster.job import Group, build
-from infill.cluster.settings import read
+from infill.cluster.job_settings import read
+from infill.cluster.stage_job import Group, build
 from infill.release.frame import fill
 from tests.charts import policies, schemas
 from tests.charts.bundle import (

@@ -8,7 +8,7 @@ import pytest
 from deploy.kind import check
 from infill import config, tracking
 from infill.cluster.api import Api
-from infill.cluster.job import build
+from infill.cluster.stage_job import build
 from infill.release import readiness, registry
 from infill.release.readiness import Patience
 from infill.stages import RAY_STAGES

@@ -14,11 +14,12 @@ from tests.e2e.test_run import MIT
 from tools import architecture, docs
 
 EXAMPLES = docs.ROOT / "examples"
+GENERATED = docs.pages()
 
 
-@pytest.mark.parametrize("page", list(docs.pages()), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", list(GENERATED), ids=lambda page: page.name)
 def test_generated_pages_are_those_of_the_code(page: Path) -> None:
-    assert docs.pages()[page] == page.read_text(encoding="utf-8"), "run: python -m tools.docs"
+    assert GENERATED[page] == page.read_text(encoding="utf-8"), "run: python -m tools.docs"
 
 
 def test_the_picture_is_that_of_its_source() -> None:

@@ -11,7 +11,7 @@ import pytest
 from lsprotocol import types
 
 from serving.local import free_port
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from tests.editor.conftest import INLINE, Backend, editing, write
 from tests.serving.conftest import HTTP, predicting, transforming
 
@@ -61,7 +61,7 @@ def test_a_real_model_completes(model: Path, project: Path) -> None:
             return await editor.status(), editor.messages
 
     with (
-        predicting(model, Engine(model, threads=1)) as predictor,
+        predicting(model, TransformersEngine(model, threads=1)) as predictor,
         transforming(model, predictor, max_prompt_tokens=512, max_new_tokens=16) as (url, service),
     ):
         status, messages = asyncio.run(run(url))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from infill.api_key import KEY_VARIABLE, api_key
-from infill.editor.settings import Settings, read
+from infill.editor.user_settings import UserSettings, read
 from infill.errors import InputError
 
 CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -30,14 +30,14 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_can_be_used_is_used_and_the_rest_is_told(case: str) -> None:
     value, changed, problem = CASES[case]
-    found, problems = read(value, Settings())
-    assert found == Settings(**changed)
+    found, problems = read(value, UserSettings())
+    assert found == UserSettings(**changed)
     assert len(problems) == bool(problem)
     assert problem in "".join(problems)
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
-    _, problems = read({"url": "http://me:hunter2@host"}, Settings())
+    _, problems = read({"url": "http://me:hunter2@host"}, UserSettings())
     assert KEY_VARIABLE in problems[0]
     assert "hunter2" not in problems[0]
 

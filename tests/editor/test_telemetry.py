@@ -15,8 +15,8 @@ from infill.context.packing import Packed
 from infill.editor.completer import Completion
 from infill.editor.documents import Caret, Place
 from infill.editor.persistence import Span, difference, follow, similarity
-from infill.editor.settings import Consent
 from infill.editor.telemetry import Telemetry
+from infill.editor.user_settings import Consent
 from infill.feedback import dataset
 from infill.prompt import ContextItem, Prompt
 from tests.editor.conftest import Backend, editing

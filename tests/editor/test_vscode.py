@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from infill.editor import settings
-from infill.editor.settings import Settings
+from infill.editor import user_settings
+from infill.editor.user_settings import UserSettings
 from tests.editor.conftest import ROOT, Backend, write
 
 EXTENSION = ROOT / "editors/vscode"
@@ -33,10 +33,10 @@ def _properties() -> dict[str, dict[str, object]]:
 def test_the_settings_are_those_of_the_language_server_with_its_defaults_and_bounds() -> None:
     properties = {name.removeprefix("infill."): value for name, value in _properties().items()}
     del properties["path"]
-    ours = {settings.camel(name): value for name, value in vars(Settings()).items() if name != "fallback"}
+    ours = {user_settings.camel(name): value for name, value in vars(UserSettings()).items() if name != "fallback"}
     assert {name: value["default"] for name, value in properties.items()} == ours | {"languages": []}
-    for name, bounds in settings.BOUNDS.items():
-        value = properties[settings.camel(name)]
+    for name, bounds in user_settings.BOUNDS.items():
+        value = properties[user_settings.camel(name)]
         assert (value["minimum"], value["maximum"]) == bounds
 
 
@@ -113,7 +113,7 @@ def test_the_extension_completes_in_vscode(
     vsix = next((extension.parents[1] / "dist").glob("*.vsix"))
     command = ["node", "test/browser.mjs", vsix, program, backend.url, SUGGESTION, project, scratch]
     _run([*map(str, command)], extension, 600, CHROMIUM=str(CHROMIUM), INFILL_CODE_SERVER=str(code_server))
-    assert all(request["max_tokens"] == Settings().max_tokens for request in backend.asked)
+    assert all(request["max_tokens"] == UserSettings().max_tokens for request in backend.asked)
     prompts = [backend.encoder.decode(request["prompt"]) for request in backend.asked]
     assert any("def net_price" in prompt for prompt in prompts)
     keys = ["s3cret" in head for head, _ in backend.predictor.requests]

@@ -22,15 +22,15 @@ from serving.predictor.app import Metrics as PredictorMetrics
 from serving.predictor.app import Service as Predictor
 from serving.predictor.app import create_app
 from serving.predictor.completion import CompletionEngine
-from serving.predictor.config import PredictorConfig
-from serving.predictor.engine import Engine
-from serving.predictor.llama_cpp import LlamaCppEngine
+from serving.predictor.llama_cpp_engine import LlamaCppEngine
+from serving.predictor.predictor_config import PredictorConfig
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.predictor.worker import Worker
-from serving.transformer.config import TransformerConfig, prepare
 from serving.transformer.openapi import include
 from serving.transformer.routes import create_router
 from serving.transformer.service import Service as Transformer
 from serving.transformer.service import build
+from serving.transformer.transformer_config import TransformerConfig, prepare
 from tests.builders import tiny_model
 
 CONTEXT = 2_048
@@ -53,8 +53,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(model: Path) -> Engine:
-    return Engine(model, threads=1)
+def engine(model: Path) -> TransformersEngine:
+    return TransformersEngine(model, threads=1)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from infill import cli
 from infill.errors import InputError, ServiceError
 from serving.client import complete
-from serving.predictor.engine import Engine
-from serving.predictor.llama_cpp import LlamaCppEngine
+from serving.predictor.llama_cpp_engine import LlamaCppEngine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer import access, keys
-from serving.transformer.config import TransformerConfig
+from serving.transformer.transformer_config import TransformerConfig
 from tests.serving.conftest import HTTP, predicting, say, strange_predictor, transforming
 
 BODY = {"prompt": "def area(width):\n    return ", "path": "a.py", "max_tokens": 4, "temperature": 0, "session": "s"}
@@ -36,7 +36,7 @@ def ask(url: str, key: str = "", **fields: Any) -> httpx.Response:
 
 
 @pytest.fixture(scope="module")
-def predictor(model: Path, engine: Engine) -> Iterator[str]:
+def predictor(model: Path, engine: TransformersEngine) -> Iterator[str]:
     with predicting(model, engine) as url:
         yield url
 
@@ -130,7 +130,7 @@ def test_the_file_holds_no_secret_and_is_for_its_owner_alone(file: Path) -> None
 
 @pytest.mark.parametrize("engine_name", ["transformers", "llama.cpp"])
 def test_no_prompt_of_one_tenant_is_in_the_cache_of_another(
-    engine_name: str, model: Path, engine: Engine, file: Path, request: pytest.FixtureRequest
+    engine_name: str, model: Path, engine: TransformersEngine, file: Path, request: pytest.FixtureRequest
 ) -> None:
     engine.cache.clear()
     a, b, a_too = (keys.add(file, tenant) for tenant in ("team-a", "team-b", "team-a"))

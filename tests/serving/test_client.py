@@ -15,7 +15,7 @@ from infill.errors import InputError, ServiceError
 from infill.release.smoke import ask
 from serving.client import complete, complete_rows, held_out, project_files
 from serving.local import free_port
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from tests.serving.conftest import predicting, say, strange_predictor, transforming
 
 
@@ -111,7 +111,7 @@ def test_examples_without_a_test_split_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_smoke_run_completes_and_shows(
-    model: Path, engine: Engine, examples: str, capsys: pytest.CaptureFixture[str]
+    model: Path, engine: TransformersEngine, examples: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"max_prompt_tokens": 256, "max_new_tokens": 16}
     with predicting(model, engine) as predictor, transforming(model, predictor, **settings) as (url, _):

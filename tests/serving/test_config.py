@@ -13,9 +13,9 @@ import pytest
 from infill import storage
 from infill.errors import InputError
 from infill.prompt import load_format
-from serving.predictor.config import PredictorConfig
+from serving.predictor.predictor_config import PredictorConfig
 from serving.transformer.__main__ import _parser, read_config
-from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.transformer_config import TransformerConfig, prepare
 from tests.serving.conftest import CONTEXT
 
 

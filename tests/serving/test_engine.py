@@ -14,7 +14,7 @@ from transformers import DynamicCache, Mamba2Config, Starcoder2Config, Starcoder
 
 from infill.errors import InputError
 from serving.predictor.cache import Entry, PrefixCache, common_prefix
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.protocol import Sampling
 from tests.builders import tiny_tokenizer
 
@@ -27,7 +27,7 @@ def tokens(count: int, seed: int) -> list[int]:
     return [generator.randrange(32, 512) for _ in range(count)]
 
 
-def generate(engine: Engine, prompt: list[int], sampling: Sampling = GREEDY) -> tuple[list[int], int]:
+def generate(engine: TransformersEngine, prompt: list[int], sampling: Sampling = GREEDY) -> tuple[list[int], int]:
     """`NEW` tokens after `prompt`, and how many of the prompt's tokens came from the cache."""
     written: list[int] = []
     with engine.session(prompt) as session:
@@ -39,7 +39,7 @@ def generate(engine: Engine, prompt: list[int], sampling: Sampling = GREEDY) -> 
 
 
 @pytest.fixture
-def counted(engine: Engine) -> Iterator[list[int]]:
+def counted(engine: TransformersEngine) -> Iterator[list[int]]:
     """Lengths of the forward passes from here on, starting with an empty cache."""
     lengths: list[int] = []
 
@@ -54,7 +54,7 @@ def counted(engine: Engine) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.9, top_p=0.9, seed=3)], ids=["greedy", "sampled"])
 def test_a_warm_start_prefills_only_new_tokens_and_writes_the_same(
-    engine: Engine, counted: list[int], sampling: Sampling
+    engine: TransformersEngine, counted: list[int], sampling: Sampling
 ) -> None:
     prompt = tokens(600, 1)
     longer = prompt + tokens(7, 2)
@@ -71,14 +71,16 @@ def test_a_warm_start_prefills_only_new_tokens_and_writes_the_same(
     assert warm == cold
 
 
-def test_the_same_prompt_again_computes_one_token_of_it(engine: Engine, counted: list[int]) -> None:
+def test_the_same_prompt_again_computes_one_token_of_it(engine: TransformersEngine, counted: list[int]) -> None:
     prompt = tokens(100, 3)
     first, _ = generate(engine, prompt)
     again, cached = generate(engine, prompt)
     assert (again, cached) == (first, 99)
 
 
-def test_a_generation_that_was_broken_off_leaves_a_cache_that_is_right(engine: Engine, counted: list[int]) -> None:
+def test_a_generation_that_was_broken_off_leaves_a_cache_that_is_right(
+    engine: TransformersEngine, counted: list[int]
+) -> None:
     prompt = tokens(700, 4)
     calls = iter(range(10))
 
@@ -94,7 +96,9 @@ def test_a_generation_that_was_broken_off_leaves_a_cache_that_is_right(engine: E
     assert generate(engine, prompt)[0] == warm
 
 
-def test_two_sessions_with_a_common_start_do_not_disturb_each_other(engine: Engine, counted: list[int]) -> None:
+def test_two_sessions_with_a_common_start_do_not_disturb_each_other(
+    engine: TransformersEngine, counted: list[int]
+) -> None:
     start = tokens(60, 5)
     left, right = start + tokens(80, 6), start + tokens(80, 7)
     first, _ = generate(engine, left)
@@ -121,7 +125,7 @@ def test_a_sliding_window_model_is_served_right(tmp_path: Path) -> None:
     )
     torch.manual_seed(0)
     Starcoder2ForCausalLM(config).save_pretrained(tmp_path)
-    engine = Engine(tmp_path, threads=1)
+    engine = TransformersEngine(tmp_path, threads=1)
     prompt = tokens(60, 8)
     generate(engine, prompt)
     warm, cached = generate(engine, [*prompt, 77, 78])
@@ -162,10 +166,10 @@ def test_common_prefix(left: list[int], right: list[int]) -> None:
 
 def test_folders_that_hold_no_usable_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
-        Engine(tmp_path)
+        TransformersEngine(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read"):
-        Engine(tmp_path)
+        TransformersEngine(tmp_path)
     Mamba2Config().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="vLLM"):
-        Engine(tmp_path)
+        TransformersEngine(tmp_path)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from infill.prompt import load_encoder
 from infill.release.smoke import ask
 from serving.events import EventReader, event, read_events
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from tests.properties import examples
 from tests.serving.conftest import HTTP, Strangers, predicting, strange_predictor, transforming
 
@@ -103,7 +103,7 @@ def test_a_character_in_two_halves_is_put_together(pair: tuple[str, Strangers]) 
 
 
 @pytest.fixture(scope="module")
-def dictated(model: Path, engine: Engine) -> Iterator[tuple[str, list[int]]]:
+def dictated(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, list[int]]]:
     """A transformer, a predictor whose model writes the tokens in a list, and that list."""
     tokens: list[int] = []
     scribe = copy.copy(engine)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer import upstream
 from serving.transformer.service import Limits
 from serving.transformer.service import Service as Transformer
@@ -147,7 +147,9 @@ def test_a_refusal_for_another_reason_is_told(small: Small) -> None:
     assert len(small.strangers.requests) == 1
 
 
-def test_our_predictor_tells_its_context(model: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_predictor_tells_its_context(
+    model: Path, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "context_length", 300)
     with predicting(model, engine) as predictor, transforming(model, predictor) as (url, _):
         response = HTTP.post(f"{url}/v1/completions", json=LONG)

@@ -15,10 +15,10 @@ from infill import cli, llama_cpp
 from infill.errors import InputError, ServiceError, StorageError
 from infill.train import gguf
 from serving.predictor.completion import Piece
-from serving.predictor.config import ENGINES, PredictorConfig
-from serving.predictor.engine import Engine
-from serving.predictor.llama_cpp import LlamaCppEngine, request_fields
-from serving.predictor.server import load_engine
+from serving.predictor.llama_cpp_engine import LlamaCppEngine, request_fields
+from serving.predictor.predictor_config import ENGINES, PredictorConfig
+from serving.predictor.startup import load_engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.protocol import Sampling
 from tests.builders import tiny_model
 from tests.serving.conftest import CONTEXT
@@ -32,11 +32,11 @@ def tokens(count: int, seed: int) -> list[int]:
     return [generator.randrange(32, 512) for _ in range(count)]
 
 
-def pieces(engine: Engine | LlamaCppEngine, prompt: list[int], sampling: Sampling = GREEDY) -> list[Piece]:
+def pieces(engine: TransformersEngine | LlamaCppEngine, prompt: list[int], sampling: Sampling = GREEDY) -> list[Piece]:
     return list(engine.complete(prompt, sampling, lambda: None))
 
 
-def text(engine: Engine | LlamaCppEngine, prompt: list[int], sampling: Sampling = GREEDY) -> str:
+def text(engine: TransformersEngine | LlamaCppEngine, prompt: list[int], sampling: Sampling = GREEDY) -> str:
     return "".join(piece.text for piece in pieces(engine, prompt, sampling))
 
 
@@ -52,7 +52,7 @@ def sharp(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_writes_what_transformers_writes(sharp: Path) -> None:
-    ours, theirs = Engine(sharp, threads=1), LlamaCppEngine(sharp, threads=1)
+    ours, theirs = TransformersEngine(sharp, threads=1), LlamaCppEngine(sharp, threads=1)
     prompts = [tokens(60, seed) for seed in range(10)]
     same = [text(ours, prompt) == text(theirs, prompt) for prompt in prompts]
     theirs.close()

@@ -9,9 +9,9 @@ import pytest
 
 from serving.protocol import SAMPLING_FIELDS
 from serving.transformer.fields import SAMPLING
-from serving.transformer.pages import PAGES
 from serving.transformer.protocols import by_path
 from serving.transformer.request import FIELDS
+from serving.transformer.service_routes import PAGES
 from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
 
 SCHEMATHESIS = (

@@ -14,11 +14,11 @@ from infill.context import ProjectIndex
 from infill.context.packing import Packed, pack
 from infill.prompt import Prompt
 from serving.predictor.cache import common_prefix
-from serving.transformer.config import TransformerConfig, prepare
+from serving.transformer.client_tokenizer import Tokenizer
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.request import CompletionRequest, read_request
 from serving.transformer.service import build_packer
-from serving.transformer.tokenizer import Tokenizer
+from serving.transformer.transformer_config import TransformerConfig, prepare
 from tests import golden
 from tests.properties import examples
 

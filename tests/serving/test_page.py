@@ -10,7 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
-from serving.transformer.page import FOLDER, add_page, files
+from serving.transformer.web_page import FOLDER, add_page, files
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 

@@ -10,8 +10,8 @@ from infill.artifacts.examples import request_of
 from infill.config import ExamplesConfig, SftConfig
 from infill.evaluate.generation import Generator
 from infill.prompt import load_format
-from infill.train.rows import Rows
 from infill.train.sft import Examples
+from infill.train.shuffled_rows import Rows
 from tests import builders
 from tests.builders import run_stage
 from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming

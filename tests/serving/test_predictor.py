@@ -17,9 +17,9 @@ from infill.prompt import load_encoder
 from serving.events import read_events
 from serving.local import free_port
 from serving.predictor.completion import Piece
-from serving.predictor.engine import Engine
-from serving.predictor.llama_cpp import LlamaCppEngine
-from serving.predictor.server import bind, verify_model
+from serving.predictor.llama_cpp_engine import LlamaCppEngine
+from serving.predictor.startup import bind, verify_model
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.predictor.worker import Job, Worker
 from serving.protocol import ApiError, Sampling
 from tests.serving.conftest import CONTEXT, HTTP, figure, predicting, wait_until
@@ -33,7 +33,9 @@ WRITTEN = 'infill_predictor_tokens_total{kind="completion"}'
 
 
 @pytest.fixture(scope="module", params=["transformers", "llama.cpp"])
-def url(model: Path, engine: Engine, llama: LlamaCppEngine, request: pytest.FixtureRequest) -> Iterator[str]:
+def url(
+    model: Path, engine: TransformersEngine, llama: LlamaCppEngine, request: pytest.FixtureRequest
+) -> Iterator[str]:
     with predicting(model, engine if request.param == engine.name else llama) as address:
         yield address
 
@@ -167,7 +169,7 @@ def test_the_request_id_comes_back(url: str) -> None:
     assert response.headers["x-request-id"] != "a b;c"
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back(model: Path, engine: Engine) -> None:
+def test_a_full_queue_refuses_and_says_when_to_come_back(model: Path, engine: TransformersEngine) -> None:
     with predicting(model, engine, queue=1) as url, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ask(url, max_tokens=200), range(8)))
         refused = [answer for answer in answers if answer.status_code == 503]
@@ -177,7 +179,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(model: Path, engine: En
         assert refused[0].json()["error"]["code"] == "overloaded"
 
 
-def test_a_deadline_ends_a_request_wherever_it_is(model: Path, engine: Engine) -> None:
+def test_a_deadline_ends_a_request_wherever_it_is(model: Path, engine: TransformersEngine) -> None:
     with predicting(model, engine, timeout_s=0.3) as url:
         response = HTTP.post(f"{url}/v1/completions", json=ENDLESS, timeout=30)
         assert response.status_code == 504
@@ -187,7 +189,9 @@ def test_a_deadline_ends_a_request_wherever_it_is(model: Path, engine: Engine) -
         assert events[-1] == "[DONE]"
 
 
-def test_a_defect_answers_500_and_after_three_the_predictor_is_unhealthy(model: Path, engine: Engine) -> None:
+def test_a_defect_answers_500_and_after_three_the_predictor_is_unhealthy(
+    model: Path, engine: TransformersEngine
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a kernel died")
 
@@ -203,7 +207,7 @@ def test_a_defect_answers_500_and_after_three_the_predictor_is_unhealthy(model: 
         wait_until(lambda: HTTP.get(f"{url}/v2/health/ready").status_code == 200)
 
 
-def test_requests_that_nobody_waits_for_make_room_in_the_queue(engine: Engine) -> None:
+def test_requests_that_nobody_waits_for_make_room_in_the_queue(engine: TransformersEngine) -> None:
     worker = Worker(engine, queue=1, observe=lambda *_: None)
     answers: list[Piece | ApiError] = []
 

@@ -11,7 +11,7 @@ import pytest
 from infill.context import ProjectIndex, retrieve
 from infill.context.packing import pack
 from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer.service import Service
 from tests.serving.conftest import HTTP, chunk, predicting, say, strange_predictor, transforming
 
@@ -31,7 +31,7 @@ CARET: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def stack(model: Path, engine: Engine) -> Iterator[tuple[str, Service]]:
+def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, Service]]:
     limits = {"max_prompt_tokens": BUDGET, "max_new_tokens": 16}
     with predicting(model, engine) as predictor, transforming(model, predictor, **limits) as (url, service):
         yield url, service

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.protocol import ApiError, Sampling, read_sampling, unknown_fields
 from serving.transformer.request import FIELDS, read_request
 from tests.properties import examples
@@ -73,7 +73,7 @@ valid, odd = (
 
 
 @pytest.fixture(scope="module")
-def stack(model: Path, engine: Engine) -> Iterator[tuple[str, str]]:
+def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, str]]:
     """Addresses of a transformer and of the predictor behind it."""
     limits = {"max_prompt_tokens": 128, "max_new_tokens": 3}
     with predicting(model, engine) as predictor, transforming(model, predictor, **limits) as (url, _):

@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from infill.errors import InputError
 from infill.feedback import dataset
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer import keys
-from serving.transformer.config import TransformerConfig
 from serving.transformer.service import Service
 from serving.transformer.telemetry import writer as writers
 from serving.transformer.telemetry.counts import Counts, Labels, language_label, left
-from serving.transformer.telemetry.memory import Memory, Suggestion
+from serving.transformer.telemetry.recent_suggestions import Memory, Suggestion
 from serving.transformer.telemetry.writer import Writer, redaction
+from serving.transformer.transformer_config import TransformerConfig
 from tests.serving.conftest import HTTP, chunk, predicting, say, strange_predictor, transforming, wait_until
 
 TEXT = "width * height\n"
@@ -168,7 +168,7 @@ def leave(url: str, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_is_counted(model: Path, engine: Engine, stream: bool) -> None:
+def test_a_client_that_goes_is_counted(model: Path, engine: TransformersEngine, stream: bool) -> None:
     with predicting(model, engine) as inner, transforming(model, inner) as (url, service):
         body = {"prompt": "x = ", "path": "a.rs", "max_tokens": 128, "ignore_eos": True, "stream": stream}
         leave(url, body)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from infill.errors import InputError
 from infill.prompt import Encoder, load_encoder
-from serving.predictor.text import Detokeniser, token_bytes
+from serving.predictor.detokeniser import Detokeniser, token_bytes
 from serving.stops import StopFilter
 from tests.builders import tiny_tokenizer
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infill.prompt import load_format
 from serving.events import read_events
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer.request import read_request
 from serving.transformer.service import Service
 from tests.properties import examples
@@ -38,7 +38,7 @@ CARET: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def stack(model: Path, engine: Engine) -> Iterator[tuple[str, Service, str]]:
+def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, Service, str]]:
     """Address of the transformer, what it shares, address of the predictor."""
     with predicting(model, engine) as predictor:
         settings = {"max_prompt_tokens": 512, "max_new_tokens": CONTEXT - 512}

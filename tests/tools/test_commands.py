@@ -17,7 +17,8 @@ from tests.unit.test_command_line import leaves
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("charts/*/README.md"))]
-PARSERS = dict(leaves(cli._parser()))
+PARSER = cli._parser()
+PARSERS = dict(leaves(PARSER))
 VARIABLE = re.compile(r"^(export +)?[A-Z_]+=\S+ +")
 
 
@@ -42,7 +43,7 @@ def epilogs() -> Iterator[str]:
     for parser in PARSERS.values():
         if parser.epilog:
             yield parser.epilog.removeprefix("example: ")
-    yield from re.findall(r"infill [a-z].*?(?=, then|\. |$)", str(cli._parser().epilog))
+    yield from re.findall(r"infill [a-z].*?(?=, then|\. |$)", str(PARSER.epilog))
 
 
 def docstrings() -> Iterator[str]:
@@ -87,7 +88,7 @@ def parse(command: str) -> argparse.Namespace:
     """Parse a command with the parser of its program, without running it. Raises SystemExit where that refuses it."""
     words = shlex.split(command)
     if words[0] == "infill":
-        return cli._parser().parse_args(words[1:])
+        return PARSER.parse_args(words[1:])
     values: list[argparse.Namespace] = []
     original = argparse.ArgumentParser.parse_args
 

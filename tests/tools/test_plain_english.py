@@ -1,7 +1,7 @@
-"""Texts in the code are plain English: no word of the old dialect, and functions begin with a verb.
+"""Texts and names in the code are plain English: no word of the old dialect, and functions begin with a verb.
 
 `ruff` checks the imperative mood (D401) where it knows the verb; this test adds the words that it cannot know. It reads
-docstrings, the texts under constants and fields, messages and comments.
+docstrings, the texts under constants and fields, messages and comments, and the names of functions and variables.
 """
 
 import ast
@@ -89,6 +89,12 @@ STARTS: Final = frozenset(
 )
 """Words that a function's docstring must not begin with: its first sentence is a command ("Return the ...")."""
 
+QUESTIONS: Final = frozenset(["how", "what", "where", "which", "who", "whose", "why"])
+"""Words that the text of a module, class, constant or field must not begin with: it is a noun phrase ("The ...")."""
+NAMES: Final = frozenset(["found", "made", "tell", "tells", "told"])
+"""Words that no name of a function, parameter or variable has: it names the thing (`licence`, `usage`). Only the method
+`tell` of files keeps its name."""
+
 
 def files() -> list[Path]:
     """Return the files that are held to plain English."""
@@ -127,6 +133,39 @@ def odd_starts(source: str) -> list[str]:
     return sentences
 
 
+def odd_headings(source: str) -> list[str]:
+    """Return a sentence for each text of a module, class, constant or field that begins like a question."""
+    heads: list[ast.Constant] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            heads += [text for statement in node.body if (text := _text(statement))]
+    firsts = [(head.lineno, str(head.value).split()[0]) for head in heads]
+    return [f"line {line}: a text begins with {first!r}" for line, first in firsts if first.lower() in QUESTIONS]
+
+
+def _text(statement: ast.stmt) -> ast.Constant | None:
+    """Return the text that is a statement: a docstring, or the text under a constant or a field."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
+
+
+def odd_names(source: str) -> list[str]:
+    """Return a sentence for each name of a function, parameter or variable that has an odd word."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append((node.lineno, node.id))
+        elif isinstance(node, ast.arg):
+            names.append((node.lineno, node.arg))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.append((node.lineno, node.name))
+    return [
+        f"line {line}: the name {name!r} does not say what it holds"
+        for line, name in sorted(set(names))
+        if name != "tell" and NAMES.intersection(name.lower().split("_"))
+    ]
+
+
 def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
 
@@ -134,7 +173,7 @@ def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_texts_have_no_odd_words_and_docstrings_begin_with_a_verb(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    assert odd_words(source) + odd_starts(source) == []
+    assert odd_words(source) + odd_starts(source) + odd_headings(source) + odd_names(source) == []
 
 
 @pytest.mark.parametrize(
@@ -163,3 +202,19 @@ def test_plain_words_are_not_reported(text: str) -> None:
 def test_a_docstring_without_a_verb_is_reported(docstring: str) -> None:
     assert len(odd_starts(f'def f():\n    """{docstring}"""\n')) == 1
     assert odd_starts(f'class C:\n    @property\n    def f(self):\n        """{docstring}"""\n') == []
+
+
+@pytest.mark.parametrize("text", ["What is deployed.", "Where it runs.", "Why a file is removed."])
+def test_a_heading_that_is_a_question_is_reported(text: str) -> None:
+    for source in (f'"""{text}"""', f'class C:\n    """{text}"""', f'X: Final = 1\n"""{text}"""'):
+        assert len(odd_headings(source)) == 1
+    assert odd_headings(f'def f():\n    """{text}"""') == []
+
+
+@pytest.mark.parametrize("source", ["found = 1", "def f(told): ...", "def _tell_typed(): ...", "for made in x: ..."])
+def test_a_name_that_does_not_say_what_it_holds_is_reported(source: str) -> None:
+    assert len(odd_names(source)) == 1
+
+
+def test_a_word_inside_another_and_a_call_are_no_odd_names() -> None:
+    assert odd_names("foundation = file.tell()\nremade = 1") == []

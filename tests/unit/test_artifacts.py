@@ -10,6 +10,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 CODE: Final = ("infill", "components", "pipelines", "serving", "benchmarks", "deploy", "tools", "examples")
 OWNERS: Final = {
+    "infill/artifacts/adapter.py": ("adapter_config.json", "adapter_model.safetensors"),
     "infill/artifacts/corpus.py": (
         "documents",
         "signatures",

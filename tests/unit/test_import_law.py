@@ -31,7 +31,7 @@ ALLOWED = {
     "kserve": ("serving/transformer/",),
     "kubernetes": ("infill/cluster/", "infill/release/"),
     "deepspeed": ("infill/train/zero.py",),
-    "ray": ("infill/corpus/build.py", "infill/ray_session.py", "infill/train/workers.py"),
+    "ray": ("infill/corpus/corpus_stage.py", "infill/ray_session.py", "infill/train/workers.py"),
     "mlflow": ("infill/tracking.py", "infill/release/registry.py"),
 }
 
@@ -83,18 +83,18 @@ def test_block_works() -> None:
 
 def test_transformer_imports_what_its_image_holds() -> None:
     blocked = tuple(name for name in (*HEAVY, *NOT_SERVING) if name not in ("kserve", "kubernetes"))
-    done = import_blocked("import serving.transformer.server, infill.context.store", blocked)
+    done = import_blocked("import serving.transformer.model_server, infill.context.store", blocked)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_language_server_imports_what_its_extra_installs() -> None:
     blocked = (*HEAVY, *NOT_SERVING, "fastapi", "uvicorn", "prometheus_client", "safetensors", "psutil")
-    done = import_blocked("import infill.editor.server, infill.cli; infill.cli._parser()", blocked)
+    done = import_blocked("import infill.editor.language_server, infill.cli; infill.cli._parser()", blocked)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_language_server_loads_nothing_heavy() -> None:
-    code = f"import sys, infill.editor.server; print([name for name in {HEAVY} if name in sys.modules])"
+    code = f"import sys, infill.editor.language_server; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -126,7 +126,7 @@ def test_a_grammar_that_is_not_installed_is_named() -> None:
 
 def test_predictor_imports_what_its_image_holds() -> None:
     blocked = tuple(name for name in (*HEAVY, *NOT_SERVING) if name not in ("torch", "transformers"))
-    done = import_blocked("import serving.predictor.server, serving.predictor.__main__, infill.train.gguf", blocked)
+    done = import_blocked("import serving.predictor.startup, serving.predictor.__main__, infill.train.gguf", blocked)
     assert done.returncode == 0, done.stderr
 
 

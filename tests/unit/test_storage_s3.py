@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infill import manifest, storage
-from infill.config.settings import TokenizerConfig
+from infill.config.stage_settings import TokenizerConfig
 from infill.errors import InputError, StorageError
 from infill.manifest import Manifest
 from tests.builders import once

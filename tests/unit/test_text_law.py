@@ -1,6 +1,7 @@
 """Text has one home: `infill.text` decodes other people's files and splits lines, and nothing else does."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ OURS = {
     "infill/corpus/sources/listing.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",
     "infill/llama_cpp.py": "errors of a server that we started",
-    "infill/report/page.py": "base64",
+    "infill/report/report_html.py": "base64",
     "infill/train/history.py": "metrics that we wrote",
     "benchmarks/context/coverage.py": "identifiers, ASCII",
     "benchmarks/context/projects.py": "what the index's reader gave, UTF-8 already",
@@ -28,6 +29,12 @@ OURS = {
 }
 """Files that may call `bytes.decode`, and what they decode: nobody's files."""
 LINES = {"splitlines", "iter_lines", "aiter_lines"}
+
+
+@functools.cache
+def faults_of(file: Path) -> tuple[tuple[str, int], ...]:
+    """Return the faults of a file, which is parsed once for all tests."""
+    return tuple(faults(ast.parse(file.read_bytes())))
 
 
 def faults(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -72,7 +79,7 @@ def test_text_is_decoded_and_split_in_one_place(kind: str) -> None:
         name = path.relative_to(ROOT).as_posix()
         if name in HOMES or (kind == "decode" and name in OURS):
             continue
-        found += [f"{name}:{line}" for fault, line in faults(ast.parse(path.read_bytes())) if fault == kind]
+        found += [f"{name}:{line}" for fault, line in faults_of(path) if fault == kind]
     assert found == [], "use decode, read_text and split_lines of infill.text"
 
 
@@ -80,7 +87,7 @@ def test_exceptions_are_needed() -> None:
     decoding = {
         path.relative_to(ROOT).as_posix()
         for path in sources()
-        if any(fault == "decode" for fault, _ in faults(ast.parse(path.read_bytes())))
+        if any(fault == "decode" for fault, _ in faults_of(path))
     }
     assert set(OURS) <= decoding
 

@@ -5,14 +5,13 @@ import configparser
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import PackageMetadata
 from typing import Any, Final
 
 from infill.corpus.licences import recognise, spdx
 from infill.corpus.licences.recognise import Statement
-from infill.foreign import UnreadableError, parse
+from infill.foreign import UnreadableError, parse, parse_toml
 from infill.text import split_lines
 
 _BY_FILE: Final = re.compile(
@@ -52,7 +51,7 @@ def _alternatives(stated: object) -> Iterator[object]:
 
 
 def _pyproject(text: str) -> Iterator[object]:
-    value = tomllib.loads(text)
+    value = parse_toml(text)
     project, poetry = _table(value, "project"), _table(_table(value, "tool"), "poetry")
     for section in (project, poetry):
         stated = section.get("license")
@@ -62,7 +61,7 @@ def _pyproject(text: str) -> Iterator[object]:
 
 
 def _cargo(text: str) -> Iterator[object]:
-    value = tomllib.loads(text)
+    value = parse_toml(text)
     for section in (_table(value, "package"), _table(_table(value, "workspace"), "package")):
         stated = section.get("license")
         yield None if isinstance(stated, dict) else stated
@@ -102,7 +101,10 @@ def _setup_py(text: str) -> Iterator[object]:
 
 
 def _pattern(expression: str) -> Callable[[str], Iterator[object]]:
-    """Return a reader for formats without a parser: the group `stated` of each match has the licences, often quoted."""
+    """Return a reader for formats without a parser: the group `stated` of each match has the licences, often quoted.
+
+    What an expression repeats over lines has a bound, so that a hostile file takes linear time.
+    """
     pattern = re.compile(expression, re.MULTILINE | re.IGNORECASE)
 
     def read(text: str) -> Iterator[object]:
@@ -114,8 +116,10 @@ def _pattern(expression: str) -> Callable[[str], Iterator[object]]:
     return read
 
 
-_LOOSE: Final = _pattern(r"""(?:^|[{,])[\s"']*licen[cs]es?["']?\s*[:=]\s*(?P<stated>["'][^"'\n]*["']|\[[^\]]*\])""")
-_ASSIGNED: Final = r"""\.licen[cs]es?\s*=\s*(?P<stated>\[[^\]]*\]|\{[^}]*\}|["'][^"'\n]*["'])"""
+_LOOSE: Final = _pattern(
+    r"""(?:^|[{,])[\s"']{0,99}licen[cs]es?["']?\s{0,99}[:=]\s{0,99}(?P<stated>["'][^"'\n]*["']|\[[^\]]{0,1999}\])"""
+)
+_ASSIGNED: Final = r"""\.licen[cs]es?\s{0,99}=\s{0,99}(?P<stated>\[[^\]]{0,1999}\]|\{[^}]{0,1999}\}|["'][^"'\n]*["'])"""
 _READERS: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
     "package.json": _json,
     "bower.json": _json,
@@ -124,8 +128,8 @@ _READERS: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
     "cargo.toml": _cargo,
     "setup.cfg": _setup_cfg,
     "setup.py": _setup_py,
-    "pom.xml": _pattern(r"<license>(?:(?!</license>)[\s\S])*?<name>(?P<stated>[^<]*)</name>"),
-    "mix.exs": _pattern(r"\blicenses:\s*(?P<stated>\[[^\]]*\])"),
+    "pom.xml": _pattern(r"<license>(?:(?!</license>)[\s\S]){0,499}?<name>(?P<stated>[^<]*)</name>"),
+    "mix.exs": _pattern(r"\blicenses:\s{0,99}(?P<stated>\[[^\]]{0,1999}\])"),
     "description": _pattern(r"^License:[ \t]*(?P<stated>\S.*)$"),
     "pkg-info": _pattern(r"^License(?:-Expression)?:[ \t]*(?P<stated>\S.*)$"),
 }
@@ -133,7 +137,7 @@ _READERS: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
 _READERS_BY_SUFFIX: Final[Mapping[str, Callable[[str], Iterator[object]]]] = {
     ".gemspec": _pattern(_ASSIGNED),
     ".podspec": _pattern(_ASSIGNED),
-    ".nuspec": _pattern(r"<license[^>]*>(?P<stated>[^<]*)</license>"),
+    ".nuspec": _pattern(r"<license[^>]{0,999}>(?P<stated>[^<]*)</license>"),
     ".csproj": _pattern(r"<PackageLicenseExpression>(?P<stated>[^<]*)</PackageLicenseExpression>"),
     ".cabal": _pattern(r"^license:[ \t]*(?P<stated>\S.*)$"),
 }

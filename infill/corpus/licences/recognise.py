@@ -38,6 +38,8 @@ _BUNDLED_BINARY: Final = re.compile(
     re.MULTILINE,
 )
 """Matches an entry of a list of bundled software that covers only compiled libraries, which are not in the corpus."""
+MAX_LINE: Final = 4_000
+"""A longer line, in characters, is never a name, a heading or a list of holders, and would take the patterns long."""
 _ADDRESS: Final = re.compile(r"\S+@\S+")
 _RESERVED: Final = ("all rights reserved", "some rights reserved", "all right reserved")
 _TITLE: Final = re.compile(
@@ -110,6 +112,8 @@ def _kind(line: Line, above: Line | None) -> tuple[str, str]:
     The kinds are `copyright`, `title`, `name`, `prose` and `unknown`. `above` is the previous line if it names
     copyright holders.
     """
+    if len(line.raw) > MAX_LINE:
+        return "unknown", ""
     raw = _ADDRESS.sub(" ", line.raw)
     words = line.words if raw == line.raw else tuple(texts.words_of(raw))
     flat = " ".join(words)

@@ -1,14 +1,13 @@
 """Licences that a repository states file by file: REUSE.toml and Debian's copyright files (DEP-5)."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from infill.corpus.licences import recognise, spdx
 from infill.corpus.licences.recognise import Statement, joined
-from infill.foreign import UnreadableError, parse
+from infill.foreign import UnreadableError, parse_toml
 
 REUSE: Final = "REUSE.toml"
 DEP5: Final = (".reuse/dep5", "debian/copyright")
@@ -42,7 +41,7 @@ def of_reuse(text: str, path: str) -> list[Rule]:
     """
     folder = path[: -len(REUSE)]
     try:
-        annotations = parse(tomllib.loads, text).get("annotations", [])
+        annotations = parse_toml(text).get("annotations", [])
     except UnreadableError as error:
         return [Rule(re.compile(re.escape(folder) + ".*"), Statement(spdx.UNKNOWN, f"{path} is {error}"))]
     rules = []

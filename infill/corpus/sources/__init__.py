@@ -21,8 +21,8 @@ from typing import Final
 from infill import storage
 from infill.config import CorpusConfig, Source, parse_source
 from infill.corpus.sources import archives, folders, git, packages, tables
-from infill.corpus.sources.contents import Read, reader
 from infill.corpus.sources.listing import Beside, Repository, SourceFile
+from infill.corpus.sources.readers import Read, reader
 from infill.errors import InputError
 
 __all__ = [

@@ -42,7 +42,7 @@ class SourceFile:
     modified: int = 0
     """Modification time in nanoseconds since 1970."""
     trouble: str = ""
-    """Why the file cannot be used, such as `symlink`, `special_file`, `unreadable`, `vendored`; empty if it can."""
+    """Reason not to use the file, such as `symlink`, `special_file`, `unreadable`, `vendored`; empty if none."""
     detail: str = ""
     place: str = ""
     """Address of the content in the repository's root, in the format of the root's kind, where the path is not it."""
@@ -56,11 +56,11 @@ class SourceFile:
 class Repository:
     name: str
     root: str
-    """Where the files are read from: a local folder, or an address that `contents.reader` understands."""
+    """Origin of the files: a local folder, or an address that `readers.reader` understands."""
     files: tuple[SourceFile, ...]
     """Sorted by path."""
     coverage: licences.Coverage = field(default_factory=licences.Coverage)
-    """Which licence covers which file."""
+    """The licence of each file."""
     source: str = ""
     """The entry of `corpus.sources` that it is from."""
 

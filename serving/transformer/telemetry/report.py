@@ -1,10 +1,10 @@
-"""What a client reports of a suggestion: the fields of `/v1/events`, Tabby's and our own."""
+"""A client's report of a suggestion: the fields of `/v1/events`, Tabby's and our own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill.feedback.rows import ITEM, OUTCOMES, is_item, plain
+from infill.feedback.feedback_row import ITEM, OUTCOMES, is_item, plain
 from serving.protocol import invalid, read_flag, read_integer, read_list, read_text
 from serving.transformer.fields import MAX_NAME_CHARS, MAX_PATH_CHARS, Field, Fields, field, required
 from serving.transformer.request import one_path

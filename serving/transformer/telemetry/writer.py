@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from infill import storage
 from infill.errors import InfillError, InputError
-from infill.feedback import rows
+from infill.feedback import feedback_row
 from serving.transformer.telemetry.counts import Counts, language_at
 
 log = logging.getLogger("kserve.infill")
@@ -150,7 +150,7 @@ class Writer:
             self._drop(SECRET)
             return
         file = self._files.setdefault(tenant or NOBODY, _File(time.monotonic()))
-        file.lines.append(rows.line(redacted))
+        file.lines.append(feedback_row.line(redacted))
 
     def _flush(self, *, everything: bool = False) -> None:
         now = time.monotonic()
@@ -164,7 +164,7 @@ class Writer:
         """Write a file. The rows of one that cannot be written, or for which there is no room, are dropped."""
         count, data = len(file.lines), b"".join(file.lines)
         folder = storage.join(self._folder, tenant)
-        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{uuid.uuid4().hex[:12]}{rows.ENDING}"
+        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{uuid.uuid4().hex[:12]}{feedback_row.ENDING}"
         try:
             if sum(storage.sizes(folder).values()) + len(data) > self._max_bytes:
                 log.error("%s holds as much feedback as it may: %d rows are dropped", folder, count)

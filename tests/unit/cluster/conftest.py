@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infill.cluster.api import Api, connect
-from infill.cluster.job import Placement, StageJob
 from infill.cluster.lifecycle import Patience
+from infill.cluster.stage_job import Placement, StageJob
 from tests.kube.apiserver import Server
 from tests.kube.namespace import fresh
 from tests.unit.cluster.kuberay import KubeRay

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infill.cluster.api import MERGE, Api
-from infill.cluster.job import JOB_LABEL, ROLE_LABEL, RUN_LABEL, SUBMITTER
+from infill.cluster.stage_job import JOB_LABEL, ROLE_LABEL, RUN_LABEL, SUBMITTER
 
 
 class KubeRay:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infill.cluster.api import Api, RefusedError, UnreachableError, connect
-from infill.cluster.job import StageJob, build
+from infill.cluster.stage_job import StageJob, build
 from infill.errors import InputError
 from tests.kube.apiserver import Fault, Server
 

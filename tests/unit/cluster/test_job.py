@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill import manifest
-from infill.cluster.job import RUN_LABEL, Group, Placement, StageJob, build, job_name, label_value
+from infill.cluster.stage_job import RUN_LABEL, Group, Placement, StageJob, build, job_name, label_value
 from infill.config import PRESETS, resolve
 from infill.errors import InputError
 from infill.stages import RAY_STAGES

@@ -14,8 +14,8 @@ import pytest
 
 from infill.cluster.api import Api, RefusedError
 from infill.cluster.failure import KINDS, JobFailedError
-from infill.cluster.job import SUSPENDED_ANNOTATION, StageJob, build
 from infill.cluster.lifecycle import Patience, launch, owner_of, sweep
+from infill.cluster.stage_job import SUSPENDED_ANNOTATION, StageJob, build
 from infill.errors import InputError, ServiceError
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.conftest import QUICK

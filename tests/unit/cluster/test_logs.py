@@ -4,8 +4,8 @@ import io
 import time
 
 from infill.cluster.api import Api
-from infill.cluster.job import StageJob, build
 from infill.cluster.logs import KEPT_LINES, Tail
+from infill.cluster.stage_job import StageJob, build
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.kuberay import KubeRay
 

@@ -6,8 +6,8 @@ from itertools import islice
 import pytest
 
 from infill.cluster.api import Api, RefusedError
-from infill.cluster.job import StageJob, build
 from infill.cluster.object_watch import follow
+from infill.cluster.stage_job import StageJob, build
 from infill.errors import ServiceError
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.kuberay import KubeRay

@@ -11,8 +11,8 @@ import pytest
 
 from infill.cluster.api import Api
 from infill.cluster.failure import KINDS, obstacle
-from infill.cluster.job import StageJob
 from infill.cluster.lifecycle import launch
+from infill.cluster.stage_job import StageJob
 from tests.unit.cluster.conftest import QUICK
 from tests.unit.cluster.kuberay import KubeRay
 from tests.unit.cluster.test_lifecycle import meanwhile, run_to_failure, started

@@ -19,8 +19,8 @@ import yaml
 
 from infill.cluster.api import Api, ApiError, RefusedError, connect
 from infill.cluster.failure import JobFailedError
-from infill.cluster.job import StageJob, build
 from infill.cluster.lifecycle import launch, sweep
+from infill.cluster.stage_job import StageJob, build
 from infill.errors import InfillError, InputError
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.conftest import QUICK

@@ -15,9 +15,9 @@ import pytest
 from infill import config, preflight, stages, storage, tracking
 from infill.cluster.admission import problems
 from infill.cluster.api import Api, quantity
-from infill.cluster.job import Placement
+from infill.cluster.job_settings import VARIABLE
 from infill.cluster.quota import demand
-from infill.cluster.settings import VARIABLE
+from infill.cluster.stage_job import Placement
 from infill.errors import InputError
 from infill.stages import RAY_STAGES, sizing
 from tests.charts.bundle import helm
@@ -82,7 +82,7 @@ def test_the_largest_job_must_fit_into_the_quota(server: Server, api: Api) -> No
 
 
 def test_demand_counts_every_pod_of_a_job() -> None:
-    from infill.cluster.job import build
+    from infill.cluster.stage_job import build
 
     (pretrain,) = [job for job in jobs("mellum_4b") if job.stage == "pretrain"]
     found = demand(build(pretrain))
@@ -108,7 +108,7 @@ def test_an_image_that_pods_wait_for_is_told(server: Server, api: Api, kuberay: 
 
 
 def _minimal(name: str) -> dict[str, Any]:
-    from infill.cluster.job import build
+    from infill.cluster.stage_job import build
 
     body = build(jobs("debug")[0])
     body["metadata"]["name"] = name

@@ -10,7 +10,7 @@ import pytest
 
 from infill import stages
 from infill.cluster.api import Api
-from infill.cluster.settings import VARIABLE
+from infill.cluster.job_settings import VARIABLE
 from tests.kube.apiserver import Server
 from tests.unit.cluster.test_rayjob import SETTINGS
 from tests.unit.corpus.folders import write_repositories

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from infill.cluster.admission import problems
 from infill.cluster.api import Api, quantity
-from infill.cluster.job import Group, Placement, StageJob, build
 from infill.cluster.quota import demand, shortages
+from infill.cluster.stage_job import Group, Placement, StageJob, build
 from tests.unit.cluster.conftest import DIGEST
 from tests.unit.cluster.test_preflight import provide
 

@@ -9,13 +9,13 @@ import pytest
 
 from infill import manifest, stages
 from infill.cluster.api import Api
-from infill.cluster.settings import VARIABLE, Settings, read
+from infill.cluster.job_settings import VARIABLE, JobSettings, read
 from infill.errors import InputError
 from infill.stages import rayjob
 from tests.charts.bundle import render
 from tests.unit.cluster.conftest import DIGEST, QUICK
 
-SETTINGS = Settings(image=f"infill/train@{DIGEST}", secrets=("infill-object-store",))
+SETTINGS = JobSettings(image=f"infill/train@{DIGEST}", secrets=("infill-object-store",))
 
 
 def ask(api: Api, tmp_path: Path, inputs: dict[str, str]) -> manifest.Manifest:
@@ -59,7 +59,7 @@ def test_the_charts_settings_are_understood(values: str) -> None:
     ]
     settings = read({VARIABLE: text})
     assert settings is not None
-    assert set(json.loads(text)) == {field.name for field in fields(Settings)}
+    assert set(json.loads(text)) == {field.name for field in fields(JobSettings)}
     assert settings.queue == ("infill" if values.startswith("queue") else "")
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from infill import config, manifest, stages, tracking
 from infill.cluster.api import Api
-from infill.cluster.job import build
-from infill.cluster.settings import VARIABLE
+from infill.cluster.job_settings import VARIABLE
+from infill.cluster.stage_job import build
 from infill.stages import rayjob, sizing
 from infill.stages import step as pipeline_step
 from tests import builders

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, exact, rank
 from infill.context.index import MAX_FILE_BYTES
-from infill.context.table import LONGEST, SHORTEST
+from infill.context.index_arrays import LONGEST, SHORTEST
 from tests.properties import examples
 from tests.unit.context import brute
 

@@ -19,7 +19,7 @@ import pytest
 
 from infill import manifest, storage
 from infill.config import CorpusConfig
-from infill.corpus import build, dedup, shards, sources
+from infill.corpus import corpus_stage, dedup, shards, sources
 from infill.errors import InputError
 from tests.builders import once, run_stage
 from tests.unit.corpus.folders import GPL, MIT, write_files, write_repositories
@@ -222,10 +222,10 @@ def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypa
     folder = write_files(tmp_path / "a folder", {"tasks.jsonl": json.dumps(task)})
     write_files(tmp_path / "env", {"deep/second.py": module(2)})
     monkeypatch.delenv("INFILL_BENCH_DIR", raising=False)
-    before = build.outside(config(source), {})
+    before = corpus_stage.outside(config(source), {})
     monkeypatch.setenv("INFILL_BENCH_DIR", str(tmp_path / "env"))
     wanted = config(source, benchmarks=(str(folder),), shard_bytes=4_000)
-    assert build.outside(wanted, {}).keys() - before.keys() == {"benchmarks"}
+    assert corpus_stage.outside(wanted, {}).keys() - before.keys() == {"benchmarks"}
     run_stage("corpus", wanted, str(tmp_path / "out"))
     removed = {row["path"]: row for row in rows(tmp_path / "out", "removed") if row["reason"] == "benchmark_overlap"}
     first_words = module(1)[:60]
@@ -394,7 +394,7 @@ def test_a_killed_process_leaves_nothing_that_spoils_the_next_run(tmp_path: Path
         f"wanted = CorpusConfig(sources={wanted.sources!r}, shard_bytes=4_000); "
         f"run_stage('corpus', wanted, {str(tmp_path / 'killed')!r})"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(build.__file__).parents[2])
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(corpus_stage.__file__).parents[2])
     candidates = tmp_path / "killed" / manifest.SCRATCH
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and len(list(candidates.rglob("part-*.parquet"))) < 5:

@@ -207,6 +207,17 @@ def test_an_adapter_tells_what_its_trainings_read(
     assert "not complete" in told.err
 
 
+def test_a_damaged_artifact_nearby_does_not_matter(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = trained(store / "sft" / "key", {"examples": digest(store / "examples" / "key")})
+    (store / "dpo" / "damaged").mkdir(parents=True)
+    (store / "dpo" / "damaged" / "manifest.json").write_text('{"stage":')
+    traced = lineage.trace(str(model))
+    assert (len(traced.corpora), traced.missing) == (1, [])
+    assert f"{store}/dpo/damaged is skipped" in caplog.text
+    for folder in (model.parent, store / "dpo"):
+        shutil.rmtree(folder)
+
+
 def test_a_corpus_of_an_old_version_has_no_commits(store: Path) -> None:
     model = trained(store / "sft" / "old", {"corpus": digest(store / "corpus" / "key")})
     (corpus,) = lineage.trace(str(model)).corpora

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,35 @@ def test_a_notebook_becomes_a_script_without_outputs_and_magics() -> None:
 )
 def test_the_language_is_the_kernel_s(metadata: Any, language: str, comment: str) -> None:
     assert notebooks.script(notebook([code("x = 1")], **metadata)) == (f"{comment} %%\nx = 1\n", language)
+
+
+@given(st.lists(st.text(st.characters(codec=None)), max_size=4))
+def test_a_script_is_text_whatever_a_notebook_holds(sources: list[str]) -> None:
+    try:
+        text, _ = notebooks.script(notebook([code(source) for source in sources], **PYTHON))
+    except UnreadableError:
+        return
+    assert "\0" not in text
+    assert signals.measure(text, "python").characters == len(text)
+
+
+@pytest.mark.parametrize(("source", "said"), [("x = '\\ud83d'", None), ("x = '\\u0000'", "a zero byte")])
+def test_a_notebook_with_text_that_no_file_can_hold(source: str, said: str | None) -> None:
+    text = notebook([code("SOURCE")], **PYTHON).replace("SOURCE", source)
+    if said is None:
+        assert notebooks.script(text)[0] == "# %%\nx = '\N{REPLACEMENT CHARACTER}'\n"
+    else:
+        with pytest.raises(UnreadableError, match=said):
+            notebooks.script(text)
+
+
+PIECES = ("<", "<!--", "-->", ">", "<script", "<style>", "</script>", "</STYLE >", "a", "\n", "<scripty>", "<Script x>")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_what_a_browser_shows_is_what_one_expression_leaves(text: str) -> None:
+    hidden = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+    assert signals._visible(text) == hidden.sub("", text)
 
 
 def test_a_notebook_of_version_3_has_worksheets() -> None:

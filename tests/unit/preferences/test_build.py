@@ -9,7 +9,7 @@ from infill import storage
 from infill.artifacts.examples import read_holes, write_rows
 from infill.config import ExamplesConfig, PreferencesConfig
 from infill.errors import InputError, ServiceError
-from infill.preferences import build
+from infill.preferences import preferences_stage
 from infill.preferences.candidates import Candidate
 from tests import builders
 from tests.builders import run_stage
@@ -65,10 +65,10 @@ def test_the_report_counts_the_pairs_by_kind(made: Path) -> None:
 def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "CHUNK_HOLES", 4)
+    monkeypatch.setattr(preferences_stage, "CHUNK_HOLES", 4)
     run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "whole"))
     done: list[int] = []
-    honest = build.judge_chunk
+    honest = preferences_stage.judge_chunk
 
     def judge_chunk(*arguments: object) -> object:
         done.append(len(done))
@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
             raise KeyboardInterrupt
         return honest(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build, "judge_chunk", judge_chunk)
+    monkeypatch.setattr(preferences_stage, "judge_chunk", judge_chunk)
     with pytest.raises(KeyboardInterrupt):
         run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "killed"))
     run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "killed"))
@@ -104,7 +104,10 @@ def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> No
     ],
 )
 def test_a_judge_that_cannot_be_asked_is_refused(judge: str, problem: str) -> None:
-    with pytest.raises(InputError, match=problem) as error, build.open_judge(PreferencesConfig(judge=judge)):
+    with (
+        pytest.raises(InputError, match=problem) as error,
+        preferences_stage.open_judge(PreferencesConfig(judge=judge)),
+    ):
         pass
     assert "secret" not in str(error.value)
 
@@ -133,7 +136,7 @@ def test_a_model_without_fault_still_gives_pairs(
     def perfect(generator: object, holes: list[dict[str, str]], config: object) -> list[list[Candidate]]:
         return [[Candidate(text=hole["middle"], finished=True, temperature=0.5)] for hole in holes]
 
-    monkeypatch.setattr(build, "sample", perfect)
+    monkeypatch.setattr(preferences_stage, "sample", perfect)
     metrics = run_stage("preferences", CONFIG, *inputs, output=str(tmp_path))
     assert metrics["pairs"] == metrics["pairs_echo"] == 10
     for row in storage.read_table(str(tmp_path / "pairs.parquet")).to_pylist():

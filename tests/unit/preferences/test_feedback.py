@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from infill.artifacts.preferences import SCHEMA
-from infill.feedback import rows as row_format
-from infill.preferences import build
+from infill.feedback import feedback_row
+from infill.preferences import preferences_stage
 from infill.preferences.feedback import digests, learn, read
 
 ROW: dict[str, Any] = {
@@ -70,10 +70,10 @@ def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
     folder = tmp_path / "feed back" / "team-a"
     folder.mkdir(parents=True)
     before = digests(str(tmp_path))
-    (folder / "1.jsonl").write_bytes(row_format.line({**ROW, "final": "area(2)"}) + b"{broken\n")
+    (folder / "1.jsonl").write_bytes(feedback_row.line({**ROW, "final": "area(2)"}) + b"{broken\n")
     assert digests(str(tmp_path)) != before
     told = read(str(tmp_path))
-    rows = [build._row(hole, pair, "user") for hole, pair in told.pairs]
+    rows = [preferences_stage._row(hole, pair, "user") for hole, pair in told.pairs]
     assert pa.Table.from_pylist(rows, SCHEMA).num_rows == 1
     assert rows[0]["context"][0]["score"] == 1.0
     assert read("").pairs == []

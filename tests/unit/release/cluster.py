@@ -15,7 +15,7 @@ from infill.config import DeployConfig, RegisterConfig
 from infill.release import deploy, frame, registry, route
 from infill.release.route import Route
 from infill.stages import MODELS, call_of
-from serving.predictor.engine import Engine
+from serving.predictor.transformers_engine import TransformersEngine
 from tests.builders import once, run_stage
 from tests.charts.bundle import helm
 from tests.kube import namespace as namespaces
@@ -31,7 +31,7 @@ CONFIG = DeployConfig(max_prompt_tokens=200, max_new_tokens=16, release=RELEASE)
 
 
 @pytest.fixture(scope="session")
-def url(model: Path, engine: Engine) -> Iterator[str]:
+def url(model: Path, engine: TransformersEngine) -> Iterator[str]:
     """The transformer and the predictor of a tiny model: what every InferenceService of these tests answers with."""
     with predicting(model, engine) as predictor, transforming(model, predictor, max_prompt_tokens=200) as (front, _):
         yield front

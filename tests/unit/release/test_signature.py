@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import PublicFormat as Public
 
 from infill import cli, storage
 from infill.errors import InputError
-from infill.release import deploy, signature
+from infill.release import deploy, registry, signature
 from tests.builders import run_stage
 from tests.unit.release.test_deploy import DEPLOY
 from tests.unit.release.test_register import Run
@@ -66,7 +66,7 @@ def test_only_the_required_key_over_this_decision_counts(decision: str, monkeypa
     with pytest.raises(InputError, match="was changed after it was signed"):
         signature.check(decision)
     for damaged in (b"", b"\xff\xfe", b"not base64!", b"MEUCIQ=="):
-        storage.write_bytes(f"{decision}/decision.json.sig", damaged)
+        storage.write_bytes(f"{decision}/decision.json.approved.sig", damaged)
         with pytest.raises(InputError, match="is not one of this decision"):
             signature.check(decision)
 
@@ -81,12 +81,12 @@ def test_openssl_checks_our_signature_and_we_check_its(
     subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
     file = f"{decision}/decision.json"
     assert cli.main(["gate", "sign", decision, "--key", str(private)]) == 0
-    raw.write_bytes(base64.b64decode(storage.read_bytes(f"{file}.sig")))
+    raw.write_bytes(base64.b64decode(storage.read_bytes(f"{file}.approved.sig")))
     verify = ["openssl", "dgst", "-sha256", "-verify", str(public), "-signature", str(raw), file]
     assert b"Verified OK" in subprocess.run(verify, check=True, capture_output=True).stdout
     sign = ["openssl", "dgst", "-sha256", "-sign", str(private), "-out", str(raw), file]
     subprocess.run(sign, check=True, capture_output=True)
-    storage.write_bytes(f"{file}.sig", base64.b64encode(raw.read_bytes()))
+    storage.write_bytes(f"{file}.approved.sig", base64.b64encode(raw.read_bytes()))
     monkeypatch.setenv(signature.VERIFY_KEY, str(public))
     signature.check(decision)
 
@@ -138,6 +138,35 @@ def test_a_signed_run_is_deployed_and_rolled_back_and_an_unsigned_one_is_not(
         deploy.rollback(DEPLOY, "infill", output=str(mlflow_store / "rollback"))
     signature.sign(unsigned.output, pem(OURS))
     deploy.rollback(DEPLOY, "infill", output=str(mlflow_store / "rollback"))
+
+
+def test_a_changed_decision_is_not_signed_when_its_run_is_repeated(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(signature.SIGNING_KEY, pem(OURS))
+    run = Run(mlflow_store, "one", (0.1, 0.3, 0.2))
+    before = run.register()
+    signed = storage.read_bytes(f"{run.output}/decision.json.sig")
+    storage.write_json(f"{run.output}/decision.json", {**before, "reason": "x" * len(before["reason"])})
+    run.register()
+    assert storage.read_bytes(f"{run.output}/decision.json.sig") == signed
+    with pytest.raises(InputError, match="was changed after it was signed"):
+        run_stage("deploy", DEPLOY, run.output, output=str(mlflow_store / "deployed"))
+
+
+def test_a_rollback_refuses_the_signed_decision_about_another_model(
+    mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(signature.SIGNING_KEY, pem(OURS))
+    first, second = Run(mlflow_store, "one", (0.1, 0.3, 0.2)), Run(mlflow_store, "two", (0.1, 0.3, 0.9))
+    for run in (first, second):
+        run.register()
+    before = registry.previous("infill")
+    assert before is not None
+    registry.set_tags(before, {registry.DECISION_URI: second.output})
+    with pytest.raises(InputError, match="is about another model"):
+        deploy.rollback(DEPLOY, "infill", output=str(mlflow_store / "rollback"))
+    assert registry.previous("infill") == registry.version("infill", before.version)
 
 
 def test_a_decision_is_explained_in_words(mlflow_store: Path, capsys: pytest.CaptureFixture[str]) -> None:

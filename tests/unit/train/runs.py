@@ -22,7 +22,7 @@ from infill.train import loop, objectives
 from infill.train.batch import Item, plain_item
 from infill.train.data import ItemLane, Listed, State, draw
 from infill.train.engine import Engine
-from infill.train.job import Job, Place, run
+from infill.train.training_job import Place, TrainingJob, run
 from infill.train.zero import DeepSpeedEngine
 from tests.builders import tiny_tokenizer
 
@@ -69,8 +69,10 @@ def work(objective: objectives.Objective, _engine: Engine) -> loop.Work:
     return loop.Work(objective=objective, open_lane=open_lane, identity="this")
 
 
-def job(folder: Path, train: TrainConfig = TRAIN, objective: objectives.Objective = objectives.language_model) -> Job:
-    return Job(
+def job(
+    folder: Path, train: TrainConfig = TRAIN, objective: objectives.Objective = objectives.language_model
+) -> TrainingJob:
+    return TrainingJob(
         label="test",
         train=train,
         output=str(folder / "out"),
@@ -124,7 +126,7 @@ def ended(process: BaseProcess, seconds: float = 60) -> int | None:
     return code
 
 
-def rank(made: Job, number: int, rendezvous: Path) -> None:
+def rank(made: TrainingJob, number: int, rendezvous: Path) -> None:
     """What one of `made.train.workers` DeepSpeed workers does; they meet at the file `rendezvous`."""
     world = made.train.workers
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
@@ -133,6 +135,6 @@ def rank(made: Job, number: int, rendezvous: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def group(made: Job, rendezvous: Path) -> list[BaseProcess]:
+def group(made: TrainingJob, rendezvous: Path) -> list[BaseProcess]:
     """All workers of `made`, started; `rendezvous` must not exist."""
     return [start(rank, made, number, rendezvous) for number in range(made.train.workers)]

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from infill import config, model, prompt, storage
+from infill.artifacts import adapter as artifact
 from infill.artifacts.examples import read_holes
 from infill.config import Preset
 from infill.errors import InputError
@@ -50,7 +51,7 @@ def logits(decoder: torch.nn.Module) -> torch.Tensor:
 
 
 def test_the_folder_is_the_base_with_the_adapter_merged(root: Path) -> None:
-    adapted = PeftModel.from_pretrained(model.load(root / "base"), root / "sft" / adapter.FOLDER)
+    adapted = PeftModel.from_pretrained(model.load(root / "base"), root / "sft" / artifact.FOLDER)
     merged = model.load(root / "sft")
     torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits(merged), logits(model.load(root / "base")), atol=1e-4)
@@ -75,16 +76,16 @@ def test_a_published_adapter_makes_the_trained_model_of_its_base(root: Path, pub
     torch.testing.assert_close(
         logits(model.load(tmp_path / "merged")), logits(model.load(root / "sft")), atol=1e-3, rtol=0
     )
-    assert storage.size(str(published / adapter.WEIGHTS_FILE)) < 0.6 * storage.size(
-        str(root / "sft" / adapter.FOLDER / adapter.WEIGHTS_FILE)
+    assert storage.size(str(published / artifact.WEIGHTS_FILE)) < 0.6 * storage.size(
+        str(root / "sft" / artifact.FOLDER / artifact.WEIGHTS_FILE)
     )
 
 
 def by_hand(base: Path, plain: Path) -> dict[str, torch.Tensor]:
     """The weights of `base` with an adapter's matrices added as LoRA's paper has it, without peft."""
     state = {name: weight.clone() for name, weight in model.load(base).state_dict().items()}
-    weights = {name: weight.float() for name, weight in load_file(plain / adapter.WEIGHTS_FILE).items()}
-    settings = storage.read_json(str(plain / adapter.SETTINGS_FILE))
+    weights = {name: weight.float() for name, weight in load_file(plain / artifact.WEIGHTS_FILE).items()}
+    settings = storage.read_json(str(plain / artifact.SETTINGS_FILE))
     for name, weight in weights.items():
         layer, _, side = name.removeprefix("base_model.model.").partition(".lora_")
         if side == "embedding_A":
@@ -159,7 +160,7 @@ def test_a_base_is_exported_whole(root: Path, published: Path, tmp_path: Path, m
 
 
 def test_nothing_of_an_adapter_tells_where_it_was_trained(root: Path, published: Path) -> None:
-    for folder in (published, root / "sft" / adapter.FOLDER):
+    for folder in (published, root / "sft" / artifact.FOLDER):
         for file in folder.iterdir():
             assert str(root).encode() not in file.read_bytes(), file
 
@@ -199,7 +200,7 @@ def test_an_adapter_for_other_infilling_tokens_is_refused(root: Path, published:
         adapter.merge(str(tmp_path / "base"), str(published), tmp_path / "merged")
 
 
-@pytest.mark.parametrize("name", [adapter.SETTINGS_FILE, adapter.WEIGHTS_FILE, adapter.BASE_FILE])
+@pytest.mark.parametrize("name", [artifact.SETTINGS_FILE, artifact.WEIGHTS_FILE, artifact.BASE_FILE])
 def test_a_damaged_adapter_is_refused_in_one_sentence(root: Path, published: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(published, tmp_path / "damaged")
     file = tmp_path / "damaged" / name

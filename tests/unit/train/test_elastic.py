@@ -17,7 +17,7 @@ import torch
 
 from infill.train import history, objectives, trainer, workers
 from infill.train.batch import Batch
-from infill.train.job import Job
+from infill.train.training_job import TrainingJob
 from tests.unit.train import runs
 from tests.unit.train.runs import TRAIN, job
 
@@ -60,7 +60,7 @@ def nodes() -> Iterator[Nodes]:
     made.cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def fit(made: Job, address: str) -> None:
+def fit(made: TrainingJob, address: str) -> None:
     """Train on the Ray at `address`; empty is one of this process's own."""
     os.environ.pop("RAY_ADDRESS", None)
     if address:

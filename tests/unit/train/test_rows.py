@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.errors import InputError
-from infill.train.rows import Rows
+from infill.train.shuffled_rows import Rows
 from tests.properties import examples
 
 

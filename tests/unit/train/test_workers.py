@@ -22,7 +22,7 @@ from infill import storage
 from infill.errors import InputError, StoppedError, TrainingError
 from infill.train import checkpoint, history, objectives, trainer, update, watchdog, workers
 from infill.train.batch import Batch
-from infill.train.job import Job
+from infill.train.training_job import TrainingJob
 from tests.unit.train import runs
 from tests.unit.train.runs import TRAIN, job, same_bits, weights
 
@@ -107,7 +107,7 @@ def driver(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True)
 
 
-def slow(folder: Path) -> Job:
+def slow(folder: Path) -> TrainingJob:
     (folder / "pids").mkdir(exist_ok=True)
     return job(folder, replace(TRAIN, log_every=1, max_failures=1), functools.partial(note_pid, folder))
 

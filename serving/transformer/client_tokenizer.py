@@ -8,7 +8,7 @@ from functools import cached_property
 
 from fastapi import Request, Response
 
-from serving.transformer.config import Prepared
+from serving.transformer.transformer_config import Prepared
 
 HEADERS = {"cache-control": "no-cache", "vary": "accept-encoding"}
 """With `no-cache` a client may keep the answer but checks its digest before each use."""

@@ -44,7 +44,7 @@ def _check_seed(seed: int) -> None:
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     sources: tuple[str, ...] = field(default=("packages:",), metadata=LOCATION)
-    """Where the code comes from: `dir:/path` (a folder of repositories), `git:/path@revision` (Git repositories at a
+    """Sources of the code: `dir:/path` (a folder of repositories), `git:/path@revision` (Git repositories at a
     revision, without a checkout), `archive:/path` (source archives), `parquet:URI` (tables of files), or `packages:`
     (installed distributions)."""
     columns: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class CorpusConfig:
     min_alphanumeric: float = 0.25
     """A file with a smaller share of letters and digits is removed (BigCode: 0.25); 0.5 for JSON and YAML."""
     redact: tuple[str, ...] = SENSITIVE_KINDS
-    """What is replaced by placeholders: `private_key`, `token`, `password`, `email`, `ip_address`, `author` (names in
+    """Replaced by placeholders: `private_key`, `token`, `password`, `email`, `ip_address`, `author` (names in
     author lines; the holder in a copyright notice stays); empty replaces nothing."""
     max_data_bytes: int = 20_000
     """The size limit of JSON, YAML, TOML, XML and INI files: small ones configure, large ones are data."""
@@ -171,7 +171,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     """Epsilon of RMSNorm."""
     tie_embeddings: bool = False
-    """Whether the output layer shares the embedding's weights."""
+    """Share the embedding's weights with the output layer."""
 
     def __post_init__(self) -> None:
         _check(
@@ -215,7 +215,7 @@ class TrainConfig:
     lora_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """The layers that get LoRA matrices."""
     lora_rows: bool = True
-    """Whether to train the control tokens' embedding rows as well."""
+    """Train the embedding rows of the control tokens as well."""
     lora_start: str = field(default="", metadata=LOCATION)
     """Continue from this adapter (a folder that training with lora_rank wrote), which must belong to the same base."""
     precision: str = "auto"

@@ -66,7 +66,7 @@ class TransformerConfig:
     max_body_bytes: int = 16_000_000
     """Largest body of a request; a larger one is answered with 413."""
     telemetry: str = "off"
-    """What becomes of suggestions: `off`, `metrics` (counted for Prometheus, without code) or `feedback` (kept too)."""
+    """The fate of suggestions: `off`, `metrics` (counted for Prometheus, without code) or `feedback` (kept too)."""
     telemetry_events: int = 1_200
     """Events a minute that a client may report."""
     feedback: str = field(default="", metadata=storage.LOCATION)

@@ -127,14 +127,14 @@ def _finish(
     config: PreferencesConfig,
     holes: Sequence[Mapping[str, Any]],
     folders: Sequence[str],
-    told: users.Feedback,
+    feedback: users.Feedback,
     output: str,
 ) -> dict[str, float]:
     """Join the chunks and the users' pairs, write the report and return the stage's metrics."""
     counts: Counter[str] = Counter()
     for folder in folders:
         counts.update(storage.read_json(storage.join(folder, COUNTS)))
-    pairs_of_users = [_row(hole, pair, users.JUDGE) for hole, pair in told.pairs]
+    pairs_of_users = [_row(hole, pair, users.JUDGE) for hole, pair in feedback.pairs]
     table = pa.concat_tables([*map(read_pairs, folders), pa.Table.from_pylist(pairs_of_users, SCHEMA)])
     if not table.num_rows:  # the model wrote every middle correctly; it can only learn to stop there
         table = pa.Table.from_pylist([_row(hole, echo(hole), "none") for hole in holes], SCHEMA)
@@ -147,7 +147,7 @@ def _finish(
         "judge": config.judge,
         "engine": ENGINE,
         "counts": counts,
-        **({"feedback": told.counts} if config.feedback else {}),
+        **({"feedback": feedback.counts} if config.feedback else {}),
     }
     manifest.write_report(output, report)
     return {

@@ -12,7 +12,7 @@ from infill import llama_cpp, manifest, storage
 from infill.errors import InputError, ServiceError, StorageError
 from serving.predictor.app import Metrics, Service, create_app
 from serving.predictor.completion import CompletionEngine
-from serving.predictor.config import PredictorConfig
+from serving.predictor.predictor_config import PredictorConfig
 from serving.predictor.worker import Worker
 
 log = logging.getLogger("infill.predictor")
@@ -60,16 +60,16 @@ def load_engine(config: PredictorConfig, folder: Path) -> CompletionEngine:
             log.warning("using the engine transformers: %s", error)
     import transformers
 
-    from serving.predictor.engine import Engine
+    from serving.predictor.transformers_engine import TransformersEngine
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return Engine(folder, device=config.device, threads=config.threads, cache_gib=config.cache_gib)
+    return TransformersEngine(folder, device=config.device, threads=config.threads, cache_gib=config.cache_gib)
 
 
 def _llama_cpp(config: PredictorConfig, folder: Path) -> CompletionEngine:
     if reason := llama_cpp.obstacle():
         raise InputError(f"{reason}; choose --engine transformers")
-    from serving.predictor.llama_cpp import LlamaCppEngine
+    from serving.predictor.llama_cpp_engine import LlamaCppEngine
 
     return LlamaCppEngine(folder, threads=config.threads, cache_gib=config.cache_gib, gguf_type=config.gguf_type)
 

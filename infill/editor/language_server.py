@@ -17,14 +17,14 @@ from pygls.uris import to_fs_path
 
 from infill import __version__, entry
 from infill.api_key import api_key
-from infill.editor import settings
+from infill.editor import user_settings
 from infill.editor.completer import Completer, Completion
 from infill.editor.documents import Caret, Documents, caret_at, offset_at, place_of, units
 from infill.editor.file_watch import Watcher
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
-from infill.editor.settings import Consent, Settings
 from infill.editor.telemetry import Outbox, Telemetry
+from infill.editor.user_settings import Consent, UserSettings
 from infill.errors import InfillError
 from infill.text import first_line
 
@@ -47,7 +47,7 @@ MAX_LABEL: Final = 60
 class Editor:
     """One editor: its folders, its settings, and its requests."""
 
-    def __init__(self, server: LanguageServer, given: Settings, key: str) -> None:
+    def __init__(self, server: LanguageServer, given: UserSettings, key: str) -> None:
         self.server = server
         self.settings = self.base = given
         self.key = key
@@ -84,7 +84,7 @@ class Editor:
         )
         self.server.protocol._workspace = documents
         self.loop = asyncio.get_running_loop()
-        self.base, problems = settings.read(_plain(params.initialization_options), self.base)
+        self.base, problems = user_settings.read(_plain(params.initialization_options), self.base)
         self.settings, self.key_origin = self.base, self.base.origin
         for problem in problems:
             self.warn(problem)
@@ -100,7 +100,7 @@ class Editor:
         else:
             self.watcher = Watcher(self.indexer)
         if _offers(self.server, "workspace.did_change_configuration.dynamic_registration"):
-            section = types.DidChangeConfigurationRegistrationOptions(section=settings.SECTION)
+            section = types.DidChangeConfigurationRegistrationOptions(section=user_settings.SECTION)
             changes = types.Registration(str(uuid.uuid4()), types.WORKSPACE_DID_CHANGE_CONFIGURATION, section)
             await self._register(changes)
         folders = [*self.documents.folders.values()]
@@ -123,13 +123,13 @@ class Editor:
         """Apply the editor's section `infill`; `pushed` is its value from a client that cannot be asked for it."""
         value = _plain(pushed)
         if _offers(self.server, "workspace.configuration"):
-            item = types.ConfigurationItem(section=settings.SECTION)
+            item = types.ConfigurationItem(section=user_settings.SECTION)
             try:
                 answer = await self.server.workspace_configuration_async(types.ConfigurationParams([item]))
                 value = _plain(answer[0]) if answer else None
             except Exception as error:
                 log.warning("the editor does not send its configuration: %s", type(error).__name__)
-        self.settings, problems = settings.read(value, self.base)
+        self.settings, problems = user_settings.read(value, self.base)
         for problem in problems:
             self.warn(problem)
         await self._connect()
@@ -433,7 +433,7 @@ NOTEBOOKS: Final = types.NotebookDocumentSyncOptions(
 )
 
 
-def create(given: Settings, key: str) -> Server:
+def create(given: UserSettings, key: str) -> Server:
     """Return the language server with its features, not yet started."""
     server = Server("infill", __version__, notebook_document_sync=NOTEBOOKS)
     editor = Editor(server, given, key)
@@ -521,7 +521,9 @@ def _add_completions(server: Server, editor: Editor) -> None:
         if completion is None:
             return None
         lead, place = (selected.text, selected.range) if selected else ("", types.Range(position, position))
-        item = types.InlineCompletionItem(insert_text=lead + completion.text, range=place, command=_told(completion))
+        item = types.InlineCompletionItem(
+            insert_text=lead + completion.text, range=place, command=_report_acceptance(completion)
+        )
         editor.offer(uri, completion, place, lead)
         return types.InlineCompletionList([item])
 
@@ -554,12 +556,12 @@ def _item(completion: Completion, position: types.Position, encoding: str) -> ty
         filter_text=text,
         insert_text_format=types.InsertTextFormat.PlainText,
         text_edit=types.TextEdit(range=types.Range(start, position), new_text=text),
-        command=_told(completion),
+        command=_report_acceptance(completion),
     )
 
 
-def _told(completion: Completion) -> types.Command:
-    """Return the command by which the editor tells that a completion was accepted."""
+def _report_acceptance(completion: Completion) -> types.Command:
+    """Return the command by which the editor reports that a completion was accepted."""
     return types.Command(title="Infill: accepted", command=ACCEPTED, arguments=[completion.id])
 
 
@@ -572,7 +574,7 @@ def _word(prefix: str) -> str:
     return end[start:]
 
 
-def serve(given: Settings) -> None:
+def serve(given: UserSettings) -> None:
     """Serve the editor on standard input and output until it ends. Raises InputError for an invalid key."""
     key = api_key()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="infill lsp: %(message)s")

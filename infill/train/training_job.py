@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """The description of a training for its workers, which receive it pickled."""
 
     label: str
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 def run(
-    job: Job,
+    job: TrainingJob,
     engine_of: Callable[[Any, TrainConfig, torch.device], Engine],
     device: torch.device,
     place: Place,

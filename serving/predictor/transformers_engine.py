@@ -19,8 +19,8 @@ from infill.errors import InputError
 from infill.prompt import load_encoder
 from serving.predictor.cache import Entry, Ids, PrefixCache
 from serving.predictor.completion import Piece
+from serving.predictor.detokeniser import Detokeniser, token_bytes
 from serving.predictor.folder import CPU_CACHE_BYTES, read_stop_ids
-from serving.predictor.text import Detokeniser, token_bytes
 from serving.protocol import Sampling
 
 PREFILL_TOKENS: Final = 512
@@ -43,7 +43,7 @@ class Session:
     """False while a forward pass runs: after an error there the layers may differ in length."""
 
 
-class Engine:
+class TransformersEngine:
     """A model in transformers with its KV caches. Used by one thread."""
 
     name = "transformers"

@@ -14,17 +14,17 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
-from infill.feedback.rows import ACCEPTED, OUTCOMES, plain
+from infill.feedback.feedback_row import ACCEPTED, OUTCOMES, plain
 from infill.text import first_line
 from serving.protocol import ApiError
 from serving.transformer.answer import Answer, Outcome
-from serving.transformer.config import TransformerConfig
 from serving.transformer.request import CompletionRequest
 from serving.transformer.telemetry import report as reports
 from serving.transformer.telemetry.counts import Counts, Labels, language_at, language_label, left
-from serving.transformer.telemetry.memory import MAX_CHARS, Memory, Suggestion
+from serving.transformer.telemetry.recent_suggestions import MAX_CHARS, Memory, Suggestion
 from serving.transformer.telemetry.report import Feedback, Report
 from serving.transformer.telemetry.writer import Writer, redaction
+from serving.transformer.transformer_config import TransformerConfig
 
 OFF, METRICS, FEEDBACK = "off", "metrics", "feedback"
 EARLY_S: Final = 1
@@ -34,7 +34,7 @@ NO_CONTEXT: Final = "none"
 
 
 class Telemetry:
-    """What becomes of suggestions. All methods run on the event loop."""
+    """Records what becomes of suggestions. All methods run on the event loop."""
 
     def __init__(self, config: TransformerConfig, prompt_format: str, registry: CollectorRegistry) -> None:
         """Start the writer where feedback is kept. Raises InputError when it cannot redact."""
@@ -53,7 +53,7 @@ class Telemetry:
 
     @property
     def mode(self) -> str:
-        """What the operator allows: `off`, `metrics` or `feedback`."""
+        """The reports that the operator allows: `off`, `metrics` or `feedback`."""
         return self._config.telemetry
 
     def close(self) -> None:

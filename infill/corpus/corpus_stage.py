@@ -19,13 +19,25 @@ from typing import Any, Final
 from infill import manifest, ray_session, storage
 from infill.artifacts import corpus as artifact
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, bill, datasheet, decide, opt_out, page, quality, shards, signals, sources, splits
+from infill.corpus import (
+    benchmarks,
+    bill,
+    datasheet,
+    datasheet_html,
+    decide,
+    opt_out,
+    quality,
+    shards,
+    signals,
+    sources,
+    splits,
+)
 from infill.corpus.quality import Removal
 from infill.corpus.shards import Job
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
-VERSION: Final = 9
+VERSION: Final = 10
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, and hashing and compressing release the interpreter's lock; more threads gain little."""
@@ -89,7 +101,7 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     manifest.write_report(output, report)
     for file, text in {
         artifact.DATASHEET_FILE: datasheet.render(report, config),
-        artifact.PAGE_FILE: page.render(report, config),
+        artifact.PAGE_FILE: datasheet_html.render(report, config),
         artifact.BILL_FILE: bill.render(report),
     }.items():
         storage.write_bytes(storage.join(output, file), text.encode())

@@ -10,11 +10,11 @@ from kserve.logging import trace_logger
 from prometheus_client import REGISTRY
 
 from serving.transformer.access import audit_log
-from serving.transformer.config import Prepared, TransformerConfig
 from serving.transformer.openapi import include
 from serving.transformer.packer import warm_up
 from serving.transformer.routes import allow_origins, create_router
 from serving.transformer.service import build
+from serving.transformer.transformer_config import Prepared, TransformerConfig
 
 log = logging.getLogger("kserve.infill")
 

@@ -26,7 +26,7 @@ BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class UserSettings:
     """The settings of the language server."""
 
     url: str = DEFAULT_URL
@@ -44,7 +44,7 @@ class Settings:
     fallback: Fallback = "auto"
     """Whether to answer textDocument/completion; `auto` means if the editor has no inline completion."""
     telemetry: Consent = "off"
-    """What is reported to the server about suggestions: `off`: nothing; `metrics`: how much of them is accepted and
+    """Reports to the server about suggestions: `off`: nothing; `metrics`: how much of them is accepted and
     stays, without code; `feedback`: for a data set also the code around them and what you made of them."""
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ def _require_url(url: str) -> None:
         raise InputError(f"url must not contain a user or a password: put the key into {KEY_VARIABLE}")
 
 
-def read(value: Any, base: Settings) -> tuple[Settings, list[str]]:
+def read(value: Any, base: UserSettings) -> tuple[UserSettings, list[str]]:
     """Return `base` with the settings in a JSON object, and a sentence for each invalid one.
 
     Names are accepted in the editors' form (`debounceMs`) and in ours (`debounce_ms`); null counts as absent. Editors
@@ -97,7 +97,7 @@ def read(value: Any, base: Settings) -> tuple[Settings, list[str]]:
     return base, problems
 
 
-_TYPES: Final = get_type_hints(Settings)
+_TYPES: Final = get_type_hints(UserSettings)
 
 
 def _known(field: str, name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infill.cluster.job import Group, Placement, StageJob
+from infill.cluster.stage_job import Group, Placement, StageJob
 from infill.errors import InputError
 
 VARIABLE: Final = "INFILL_CLUSTER"
@@ -19,7 +19,7 @@ POLICIES: Final = ("delete", "suspend", "leave")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class JobSettings:
     """The settings in INFILL_CLUSTER."""
 
     image: str
@@ -79,7 +79,7 @@ class Settings:
         )
 
 
-def read(environment: Mapping[str, str] = os.environ) -> Settings | None:
+def read(environment: Mapping[str, str] = os.environ) -> JobSettings | None:
     """Return the settings in the environment; None if stages run in the step's own process.
 
     Raises InputError for invalid JSON, unknown settings or invalid values.
@@ -89,10 +89,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings | None:
         return None
     try:
         values = json.loads(text)
-        known = {field.name for field in dataclasses.fields(Settings)}
+        known = {field.name for field in dataclasses.fields(JobSettings)}
         if not isinstance(values, dict) or set(values) - known:
             raise ValueError(f"it is not an object with only {', '.join(sorted(known))}")
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return Settings(**{**values, **lists})
+        return JobSettings(**{**values, **lists})
     except (TypeError, ValueError) as error:
         raise InputError(f"{VARIABLE} cannot be used ({error}): install charts/infill-platform again") from error

@@ -1,0 +1,18 @@
+"""The name of a module says what it holds when it is alone, as in a traceback: no two modules have the same."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+PYTHON: Final = ("__init__", "__main__")
+"""Names that Python prescribes."""
+KINDS: Final = ("infill/artifacts", "serving/transformer/protocols")
+"""Packages whose modules have the name of an artifact or a protocol, as the module has that works with it."""
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    modules = [path.relative_to(ROOT) for package in ("infill", "serving") for path in (ROOT / package).rglob("*.py")]
+    named = [path for path in modules if path.stem not in PYTHON and str(path.parent) not in KINDS]
+    counts = Counter(path.stem for path in named)
+    assert sorted(str(path) for path in named if counts[path.stem] > 1) == []

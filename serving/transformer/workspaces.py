@@ -55,19 +55,19 @@ _REVISIONS: Final = 2**256
 
 @dataclass(kw_only=True)
 class Report:
-    """What became of the files of a change."""
+    """The outcome of a change, file by file."""
 
     missing: list[str] = field(default_factory=list)
     """Files whose text the server lacks."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Why a file was not taken, which the client must mend."""
+    """Reason by file that was not taken; its client must mend it."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Why a file is not in the index, as it would not be in one that the editor makes."""
+    """Reason by file that is not in the index, and would not be in one that an editor builds either."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a client asks for."""
+    """A change of a workspace, as a client asks for it."""
 
     files: Mapping[str, bytes | None]
     """The digest of each file; None removes it."""

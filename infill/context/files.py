@@ -147,6 +147,16 @@ def why_left_out(root: Path, path: str) -> str | None:
     return "ignored by git" if _ignored(f"{folder}{name}", rules, folder=False) else why_not_source(name)
 
 
+def why_name_left_out(path: str) -> str | None:
+    """Return why a file is left out whatever its text and wherever it is; None if its path tells no reason."""
+    *folders, name = path.split("/")
+    if _CONTROL.search(path):
+        return "name is not UTF-8 or has control characters"
+    if not VENDORED.isdisjoint(folders):
+        return "vendored or a tool's own"
+    return why_not_source(name)
+
+
 def read(root: Path, source: Source, limits: Limits) -> tuple[bytes, Stamp] | str:
     """Return the text of a file as UTF-8 and its stamp from before it was read, or why it is left out.
 

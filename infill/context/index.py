@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
+FILE_MEMORY: Final = 600
+"""Bytes that a file takes besides its text, its path and its rows in the table, with all caches of its path."""
 
 
 class File(NamedTuple):
@@ -46,8 +48,13 @@ class ProjectIndex:
         """Files that are not in the index, by reason."""
         self.stamps: dict[str, Stamp] = {}
         """Stamps, from before they were read, of the files that came from a folder."""
+        self.text_bytes = 0
+        """Bytes of all texts and paths."""
         self._token_sets: dict[str, tuple[Array, Array]] = {}
+        self._token_bytes = 0
         self.free_numbers: list[int] = []
+        self.last_paths: list[str] = []
+        """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
         self._project_paths: ProjectPaths | None = None
 
     @classmethod
@@ -72,6 +79,11 @@ class ProjectIndex:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that the index takes, an upper bound within a few per cent."""
+        return self.table.memory + self.text_bytes + self._token_bytes + FILE_MEMORY * len(self.paths)
 
     def refresh(self, root: str | Path, limits: Limits | None = None) -> int:
         """Bring the index up to date with a folder; return the number of files that were read or removed.
@@ -128,27 +140,47 @@ class ProjectIndex:
             self.left_out.add(why, path)
             return
         if old is not None:
-            self.table.drop(old.span)
-            self._token_sets.pop(path, None)
+            self._drop(path, old)
         number = self._number(path) if old is None else old.number
         self.files[path] = File(number, data, self.table.add(data, number))
+        self.text_bytes += len(data) + len(path)
 
     def tokenize_with(self, encode: Encode | None) -> None:
         """Use another tokenizer for the strategy `rag` from now on."""
         if encode != self.encode:
             self.encode = encode
             self._token_sets.clear()
+            self._token_bytes = 0
 
     def remove(self, path: str) -> None:
         """Remove `path` from the index, if it is there."""
         self.stamps.pop(path, None)
         file = self.files.pop(path, None)
         if file is not None:
-            self.table.drop(file.span)
-            self._token_sets.pop(path, None)
+            self._drop(path, file)
             self.paths[file.number] = ""
             self.free_numbers.append(file.number)
-            self._project_paths = None
+
+    def _drop(self, path: str, file: File) -> None:
+        self.table.drop(file.span)
+        self.text_bytes -= len(file.data) + len(path)
+        self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
+
+    @contextmanager
+    def overlaid(self, documents: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """Put other texts in the place of files, or add them, for the length of the block."""
+        texts = dict(documents)
+        former = {path: self.files.get(path) for path in texts}
+        try:
+            for path, text in texts.items():
+                self.update(path, text)
+            yield
+        finally:
+            for path, file in former.items():
+                if file is None:
+                    self.remove(path)
+                else:
+                    self.update(path, file.data)
 
     @contextmanager
     def without(self, path: str, text: str = "") -> Iterator[None]:
@@ -163,7 +195,7 @@ class ProjectIndex:
         try:
             yield
         finally:
-            for each, file in removed.items():
+            for each, file in reversed(removed.items()):
                 self.update(each, file.data)
 
     def _same(self, current: Current) -> set[str]:
@@ -224,7 +256,9 @@ class ProjectIndex:
             bounds = [(int(table.byte[block]), int(table.size[block])) for block in range(first, first + count)]
             blocks = [self.token_set(file.data[start : start + size]) for start, size in bounds]
             sets = [np.union1d(a, b) for a, b in pairwise(blocks)] if count > 1 else blocks
-            self._token_sets[path] = np.concatenate([*sets, self.token_set(b"")]), np.cumsum([0, *map(len, sets)])
+            cached = np.concatenate([*sets, self.token_set(b"")]), np.cumsum([0, *map(len, sets)])
+            self._token_sets[path] = cached
+            self._token_bytes += sum(array.nbytes for array in cached)
         return self._token_sets[path]
 
     def idf(self, terms: "Array") -> "Array":
@@ -234,16 +268,20 @@ class ProjectIndex:
 
     @property
     def project_paths(self) -> ProjectPaths:
-        """The paths by file number; computed again after a file was added or removed."""
+        """The paths by file number, also those of removed files; computed again after another file was added."""
         if self._project_paths is None:
-            self._project_paths = ProjectPaths(tuple(self.paths))
+            self._project_paths = ProjectPaths(tuple(self.last_paths))
         return self._project_paths
 
     def _number(self, path: str) -> int:
-        self._project_paths = None
         if self.free_numbers:
             number = self.free_numbers.pop()
             self.paths[number] = path
-            return number
-        self.paths.append(path)
-        return len(self.paths) - 1
+        else:
+            number = len(self.paths)
+            self.paths.append(path)
+            self.last_paths.append("")
+        if self.last_paths[number] != path:
+            self.last_paths[number] = path
+            self._project_paths = None
+        return number

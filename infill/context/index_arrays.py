@@ -151,6 +151,11 @@ class Table:
         self.pool, self.notes = pool, notes
         self._squeeze_entries()
 
+    @property
+    def memory(self) -> int:
+        """The bytes of all arrays; rows that were never used count too, although they take no memory yet."""
+        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
+
     def saved(self) -> dict[str, Array]:
         """Return the arrays that `restored` needs, by name."""
         used = dict.fromkeys(_BY_TERM, int(self.state[0])) | dict.fromkeys(_BY_BLOCK, self.block_end)

@@ -3,13 +3,15 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infill.context.similarity import path_distance
 
+MAX_FOLDERS: Final = 16
+"""Folders from which the distances to all files are cached."""
 _FOLDER_FILES = frozenset({"__init__", "index", "mod", "lib", "main"})
 """Files that an import names by their folder."""
 
@@ -40,6 +42,8 @@ class ProjectPaths:
         """Return the directory hops from `path` to each file."""
         folder = path.rpartition("/")[0]
         if folder not in self._distances:
+            if len(self._distances) >= MAX_FOLDERS:
+                del self._distances[next(iter(self._distances))]
             hops = {each: path_distance(path, f"{each}/x" if each else "x") for each in self._folders}
             self._distances[folder] = np.array([hops[each] for each in self._folder_of], np.float64)
         return self._distances[folder]
@@ -55,5 +59,6 @@ class ProjectPaths:
 
 def stem(path: str) -> str:
     """Return the word by which an import would name this file."""
-    name = PurePosixPath(path).name.partition(".")[0]
-    return PurePosixPath(path).parent.name if name in _FOLDER_FILES else name
+    folder, _, file = path.rpartition("/")
+    name = file.partition(".")[0]
+    return folder.rpartition("/")[2] if name in _FOLDER_FILES else name

@@ -198,7 +198,7 @@ def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -
     """Return a factor by file number: at least 1, with bonuses for its location; 0 for the current file."""
     prior = 1 + weights.near * np.exp(-index.project_paths.distances(query.path) / 2)
     for name in set(_WORD.findall(imported)):
-        files = index.project_paths.stems.get(name, ())
+        files = [number for number in index.project_paths.stems.get(name, ()) if index.paths[number]]
         for number in files:
             prior[number] += weights.imported / len(files) ** 0.5
     for place, path in enumerate(query.recent):

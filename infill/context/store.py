@@ -87,5 +87,7 @@ def _restored(arrays: dict[str, Any], encode: Encode | None) -> ProjectIndex:
         index.paths[number] = path
         if file["stamp"]:
             index.stamps[path] = Stamp(*file["stamp"])
+    index.text_bytes = len(texts) + sum(map(len, index.files))
+    index.last_paths = [*index.paths]
     index.free_numbers = [number for number, path in enumerate(index.paths) if not path]
     return index

@@ -9,7 +9,6 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 from infill.context import ProjectIndex, retrieve
 from infill.context.files import Limits, why_left_out
 from infill.context.packing import Packed, pack
+from infill.context.turns import Turns
 from infill.editor.remote import Model
 from infill.errors import InfillError
 from infill.prompt import ContextItem, FimRequest
@@ -28,7 +28,6 @@ MANY: Final = 200
 """Number of changed files, as after a checkout, above which the whole folder is scanned."""
 RULES: Final = (".gitignore", ".git")
 """Names whose change may add other files to the index or remove them."""
-PAUSE_S: Final = 0.001
 
 Progress = Callable[["Project", int | None], None]
 """A callback with the number of files indexed so far in a scan; None at the end."""
@@ -45,8 +44,7 @@ class Project:
         """The reason why there is no index; empty if there is one."""
         self._limits = limits or Limits()
         self._index: ProjectIndex | None = None
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self._turns = Turns()
         self._previous: Packed | None = None
         self._buffers: dict[str, str] = {}
         self._edited: set[str] = set()
@@ -89,7 +87,7 @@ class Project:
             count += 1
             if count % 100 == 0:
                 report(count)
-        with self._lock:
+        with self._turns.update():
             if not self.ready:
                 index.table.squeeze()
             self._edited |= self._buffers.keys()
@@ -97,8 +95,7 @@ class Project:
 
     def _step(self, steps: Iterator[str]) -> bool:
         """Take one step, after all carets that wait for the index; return whether there was one."""
-        self._give_way()
-        with self._lock:
+        with self._turns.update():
             return next(steps, None) is not None
 
     def refresh_files(self, paths: Iterable[str]) -> None:
@@ -110,8 +107,7 @@ class Project:
             if self._is_folder(path):
                 self.refresh()
                 return
-            self._give_way()
-            with self._lock:
+            with self._turns.update():
                 if self._index is not None and path not in self._buffers:
                     self._index.refresh_file(self.root, path, self._limits)
 
@@ -123,23 +119,6 @@ class Project:
             return why_left_out(self.root, f"{path}/any") is None
         return any(other.startswith(f"{path}/") for other in self._index.files)
 
-    def _give_way(self) -> None:
-        while self._waiting:
-            threading.Event().wait(PAUSE_S)
-
-    @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Hold the index for a caret, ahead of the background thread."""
-        self._waiting += 1
-        try:
-            self._lock.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._lock.release()
-
     def pack(self, request: FimRequest, model: Model, *, file: str = "") -> Packed | None:
         """Return the prompt for a caret with context from the index as it is; None in a file that Git ignores.
 
@@ -148,7 +127,7 @@ class Project:
         """
         if self.left_out(file or request.path) == "ignored by git":
             return None
-        with self._asked():
+        with self._turns.query():
             items: tuple[ContextItem, ...] = ()
             index = self._index
             if index is not None:

@@ -1,5 +1,6 @@
 """The fields of requests: one table for the server, for `/openapi.json` and for the docs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +11,9 @@ MAX_PATH_CHARS: Final = 4_096
 MAX_NAME_CHARS: Final = 512
 MAX_DOCUMENTS: Final = 20_000
 MAX_RECENT: Final = 100
+NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""The names that clients may give their workspaces."""
+NAME: Final = re.compile(NAME_PATTERN)
 
 Schema = Mapping[str, Any]
 
@@ -117,7 +121,7 @@ ADDITIONS: Final[Fields] = {
 """Our own fields, which every protocol accepts in addition to its own."""
 
 DOCUMENTS: Final = field(
-    'the project\'s other files, `{"path", "text"}`',
+    'the project\'s other files, `{"path", "text"}`; with `workspace`: the unsaved ones, for this request only',
     "array",
     items={
         "type": "object",
@@ -125,4 +129,10 @@ DOCUMENTS: Final = field(
         "required": ["path", "text"],
     },
     maxItems=MAX_DOCUMENTS,
+)
+
+WORKSPACE: Final = field(
+    "name of a workspace whose files the server has (`/v1/workspaces`); one that it does not know is answered with 404",
+    "string",
+    pattern=f"^({NAME_PATTERN})?$",
 )

@@ -32,9 +32,11 @@ STATUS: Final[Mapping[int, str]] = {
     400: "The request is invalid; `param` names the field",
     401: "The server asks for a key or a token, and this is none that it knows",
     403: "The token names no tenant, or the server or the user does not allow it",
-    MISSING: "No such completion was answered to this tenant recently",
+    MISSING: "This server does not know the workspace (`workspace_unknown`): list its files; or it has not answered "
+    "such a completion to this tenant recently",
     408: "The request's body did not arrive in time",
-    CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again",
+    CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again; or the "
+    "workspace is at another revision (`workspace_changed`): list its files again",
     413: "The request's body is too large",
     429: "The tenant has used what it may; `Retry-After` says when to try again",
     502: "The predictor failed",
@@ -69,6 +71,7 @@ def packed_fields(service: Service) -> Fields:
         "path": only("empty", ""),
         "context": only("empty", []),
         "recent": only("empty", []),
+        "workspace": only("empty", ""),
     }
 
 
@@ -80,7 +83,7 @@ def of_protocols(protocols: Sequence[Protocol], packed: Fields) -> dict[str, Any
     bodies = [object_schema(each.fields) for each in protocols]
     from_ids = [object_schema({**each.fields, **packed}) for each in protocols if each.takes_ids]
     body = _content(_either([*bodies, *from_ids]))
-    statuses = [status for status in STATUS if status != MISSING and (status != CHANGED or from_ids)]
+    statuses = [status for status in STATUS if status not in (MISSING, CHANGED) or from_ids]
     return {
         "summary": "Complete at a caret: " + ", ".join(each.title for each in protocols),
         "openapi_extra": {"requestBody": {"required": True, "content": body}},
@@ -98,10 +101,23 @@ def of_page(page: Page) -> dict[str, Any]:
         route["responses"][304] = {"description": "The client is up to date: `If-None-Match` holds the digest"}
     if not page.schema:
         route["response_class"] = Response
+    route["responses"] |= _errors(*page.errors)
+    route["openapi_extra"] = {"parameters": [_in_path(name, each) for name, each in page.parameters.items()]}
     if page.body is not None:
-        route["openapi_extra"] = {"requestBody": {"required": True, "content": _content(object_schema(page.body))}}
-        route["responses"] |= _errors(400, 408, 413, *page.errors)
+        route["openapi_extra"]["requestBody"] = {"required": True, "content": _content(object_schema(page.body))}
+        route["responses"] |= _errors(400, 408, 413)
     return route
+
+
+def _in_path(name: str, parameter: Field) -> dict[str, Any]:
+    """Return the description of a part of the path."""
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": parameter.about,
+        "schema": dict(parameter.schema),
+    }
 
 
 def include(app: FastAPI, router: APIRouter) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat
 from serving.protocol import ApiError, Sampling, invalid
 from serving.transformer.client_tokenizer import Tokenizer
 from serving.transformer.request import CompletionRequest
+from serving.transformer.workspaces import Workspace
 
 Documents = tuple[tuple[str, str], ...]
 
@@ -112,8 +113,8 @@ class Packer:
     sessions: Sessions
     tokenizer: Tokenizer
 
-    def pack(self, request: CompletionRequest, budget: int | None = None) -> Packed:
-        """Return a prompt for `request` within the budget, with no text that is not in the request.
+    def pack(self, request: CompletionRequest, budget: int | None = None, workspace: Workspace | None = None) -> Packed:
+        """Return a prompt for `request` within the budget, with no text that is not in the request or its workspace.
 
         `budget` replaces the packer's own where the predictor's context is smaller than the model's. Raises ApiError
         for token ids that this model cannot accept.
@@ -121,10 +122,8 @@ class Packer:
         budget = budget or self.budget
         if request.ids:
             return self._packed_by_client(request, budget)
-        if request.documents:
-            key = request.project or _fingerprint(request.documents)
-            others = _others(request)
-            with self.projects.project(key, others) as index:
+        if request.documents or workspace:
+            with self._index(request, workspace) as index:
                 items = retrieve(
                     *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
@@ -133,6 +132,13 @@ class Packer:
             packed = self._pack(request, (), lambda _: False, budget)
         self.sessions.put(request.session, packed)
         return packed
+
+    def _index(self, request: CompletionRequest, workspace: Workspace | None) -> AbstractContextManager[ProjectIndex]:
+        """Return the index of the request's files, or of its workspace with them in place of those there."""
+        others = _others(request)
+        if workspace:
+            return workspace.queried(others)
+        return self.projects.project(request.project or _fingerprint(request.documents), others)
 
     def _packed_by_client(self, request: CompletionRequest, budget: int) -> Packed:
         """Return the client's own prompt. Raises ApiError for one that this model cannot accept."""

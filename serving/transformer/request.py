@@ -25,7 +25,9 @@ from serving.transformer.fields import (
     MAX_PATH_CHARS,
     MAX_RECENT,
     MODEL,
+    NAME,
     SAMPLING,
+    WORKSPACE,
     Field,
     Fields,
     field,
@@ -36,7 +38,7 @@ UNTITLED: Final = "untitled"
 FIELDS: Final[Fields] = {
     "prompt": Field(
         about="the text before the caret; or a packed prompt as a list of token ids, without `suffix`, `path`, "
-        "`context` and `recent`",
+        "`context`, `recent` and `workspace`",
         schema={
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}]
         },
@@ -44,6 +46,7 @@ FIELDS: Final[Fields] = {
     ),
     "suffix": field("the text after the caret", "string"),
     "context": DOCUMENTS,
+    "workspace": WORKSPACE,
     **{name: ADDITIONS[name] for name in ("path", "recent", "session", "project")},
     "tokenizer": field(
         "with token ids: the digest of the tokenizer that made them; one that is not the server's is answered with 409",
@@ -59,7 +62,7 @@ FIELDS: Final[Fields] = {
 }
 """The fields of OpenAI's protocol and our own."""
 MAX_IDS: Final = 1_000_000
-PARTS: Final = ("suffix", "path", "context", "recent")
+PARTS: Final = ("suffix", "path", "context", "recent", "workspace")
 """Fields whose content is already in a prompt of token ids."""
 
 
@@ -74,7 +77,9 @@ class CompletionRequest:
     tokenizer: str = ""
     """Digest of the tokenizer and format that made the ids; empty when the client does not say."""
     documents: tuple[tuple[str, str], ...]
-    """Path and text of the project's other files."""
+    """Path and text of the project's other files; with a workspace, of those that differ from it."""
+    workspace: str = ""
+    """Name of the workspace that has the project's files; empty if the request has them."""
     recent: tuple[str, ...] = ()
     """Paths of files that were recently opened or edited, latest first."""
     session: str
@@ -108,12 +113,20 @@ def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequ
     return replace(
         request,
         ids=ids,
+        workspace=_workspace(body),
         tokenizer=read_text(body, "tokenizer", limit=MAX_NAME_CHARS),
         language=read_text(body, "language", limit=MAX_NAME_CHARS),
         session=request.session or read_text(body, "user", limit=MAX_NAME_CHARS),
         sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
         warnings=tuple(unknown_fields(body, FIELDS)),
     )
+
+
+def _workspace(body: Mapping[str, Any]) -> str:
+    name = read_text(body, "workspace")
+    if name and not NAME.fullmatch(name):
+        raise invalid(f"'workspace' must be a name that matches {NAME.pattern}, got {name[:80]!a}", "workspace")
+    return name
 
 
 def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:

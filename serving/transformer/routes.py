@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -110,7 +110,7 @@ async def _ask(
 ) -> tuple[Answer, Delta]:
     """Pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
     started = time.monotonic()
-    packed = await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
+    packed = await _packed(service, completion, limits, principal)
     asked = time.monotonic()
     service.metrics.packing.observe(asked - started)
     service.metrics.items.inc(len(packed.prompt.items))
@@ -132,6 +132,17 @@ async def _ask(
         raise
     await service.access.spend(principal, len(packed.prompt.ids))
     return replace(answer, first=time.monotonic()), first
+
+
+async def _packed(service: Service, completion: CompletionRequest, limits: Limits, principal: Principal) -> Packed:
+    """Pack the request, with the files of its workspace if it names one. Raises ApiError 404 for an unknown one."""
+    if not completion.workspace:
+        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
+    workspace = service.workspaces.find(principal.tenant, completion.workspace)
+    try:
+        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt, workspace)
+    finally:
+        service.workspaces.settle(workspace)
 
 
 def _deltas(
@@ -223,9 +234,7 @@ async def guarded(service: Service, protocols: Sequence[Protocol], request: Requ
     status, code, principal = 200, "ok", ANYBODY
     try:
         principal = await service.access.identify(request)
-        if service.slots.locked():
-            message = f"too many requests at once: at most {service.config.max_requests} are allowed"
-            raise ApiError(503, message, code="overloaded", retry_after=1)
+        service.require_slot()
         await service.access.enter(principal)
         async with service.slots:
             return await respond(service, protocols, request, rid, principal)
@@ -254,6 +263,7 @@ def create_router(service: Service) -> APIRouter:
         yield
         await service.upstream.close()
         await asyncio.to_thread(service.telemetry.close)
+        service.workspaces.shut_down()
 
     router = APIRouter(lifespan=lifespan)
     add_page(router)
@@ -262,7 +272,19 @@ def create_router(service: Service) -> APIRouter:
         router.add_api_route(path, _completer(service, protocols), methods=["POST"], **of_protocols(protocols, packed))
     for page in PAGES:
         router.add_api_route(page.path, _shower(service, page), methods=[page.method], **of_page(page))
+    for path in {page.path for page in PAGES}:
+        router.add_route(path, _refuse_method(path), methods=[], include_in_schema=False)  # any other method
     return router
+
+
+def _refuse_method(path: str) -> Handler:
+    """Return a handler that answers 405 with all methods of a path; without it, only the first would be named."""
+    allowed = ", ".join(page.method for page in PAGES if page.path == path)
+
+    async def refuse(_: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": allowed})
+
+    return refuse
 
 
 def _completer(service: Service, protocols: Sequence[Protocol]) -> Handler:
@@ -274,7 +296,7 @@ def _completer(service: Service, protocols: Sequence[Protocol]) -> Handler:
 
 def _shower(service: Service, page: Page) -> Handler:
     async def show(request: Request) -> Response:
-        rid = request_id(request)
+        rid = request.state.rid = request_id(request)
         try:
             request.state.principal = await service.access.identify(request)
             answer = await page.answer(service, request)
@@ -292,4 +314,9 @@ def _shower(service: Service, page: Page) -> Handler:
 def allow_origins(app: FastAPI, origins: str) -> None:
     """Allow web pages of `origins` (separated by commas, or `*`) to call this server, without cookies."""
     allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
-    app.add_middleware(CORSMiddleware, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"])
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=allowed,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["*"],
+    )

@@ -10,12 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from infill.context import ProjectIndex
 from infill.prompt import stop_ids
 from serving.http import REQUEST_ID, forwarded
+from serving.protocol import ApiError
 from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.telemetry.recorder import Telemetry
 from serving.transformer.transformer_config import Prepared, TransformerConfig
 from serving.transformer.upstream import Headers, Upstream
+from serving.transformer.workspaces import Workspaces
 
 TRACE: Final = ("x-b3-traceid", "traceparent")
 """Headers that are forwarded to the predictor in addition to the request's id."""
@@ -70,8 +72,15 @@ class Service:
     metrics: Metrics
     access: Access
     telemetry: Telemetry
+    workspaces: Workspaces
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
+
+    def require_slot(self) -> None:
+        """Raise ApiError 503 if all slots are taken."""
+        if self.slots.locked():
+            message = f"too many requests at once: at most {self.config.max_requests} are allowed"
+            raise ApiError(503, message, code="overloaded", retry_after=1)
 
     def headers(self, request: Request, rid: str = "") -> Headers:
         """Return the headers of a request to the predictor.
@@ -116,5 +125,6 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         metrics=Metrics(registry),
         access=Access(config),
         telemetry=Telemetry(config, prepared.fmt.hash, registry),
+        workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )

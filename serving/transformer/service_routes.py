@@ -4,7 +4,7 @@ import asyncio
 import os
 import platform
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from fastapi import Request, Response
 import infill
 from serving.http import read_body
 from serving.protocol import parse_object
+from serving.transformer import workspace_api
 from serving.transformer.access import Principal
 from serving.transformer.fields import Field, Fields, Schema, ignored
 from serving.transformer.service import Limits, Service
@@ -38,6 +39,8 @@ class Page:
     method: str = "GET"
     body: Fields | None = None
     """Fields of the request's body; None where there is no body."""
+    parameters: Fields = field(default_factory=dict)
+    """Parts of the path that the client names."""
     errors: tuple[int, ...] = ()
     """Statuses of its own errors, besides those of all pages."""
 
@@ -260,5 +263,42 @@ PAGES: Final[tuple[Page, ...]] = (
         ),
         method="POST",
         body=NAMED,
+    ),
+    Page(
+        path=workspace_api.PATH,
+        about="opens a workspace, or replaces its list of files",
+        answer=workspace_api.put,
+        schema=workspace_api.REPORT,
+        method="PUT",
+        parameters=workspace_api.PARAMETERS,
+        body=workspace_api.LIST,
+        errors=workspace_api.ERRORS,
+    ),
+    Page(
+        path=workspace_api.PATH,
+        about="changes files of a workspace, or sends texts that the server lacks",
+        answer=workspace_api.patch,
+        schema=workspace_api.REPORT,
+        method="PATCH",
+        parameters=workspace_api.PARAMETERS,
+        body=workspace_api.DELTA,
+        errors=workspace_api.ERRORS,
+    ),
+    Page(
+        path=workspace_api.PATH,
+        about="the state of a workspace, and the files whose texts the server lacks",
+        answer=workspace_api.show,
+        schema=workspace_api.STATE,
+        parameters=workspace_api.PARAMETERS,
+        errors=(400, 404),
+    ),
+    Page(
+        path=workspace_api.PATH,
+        about="closes a workspace",
+        answer=workspace_api.close,
+        schema={},
+        method="DELETE",
+        parameters=workspace_api.PARAMETERS,
+        errors=(400, 404),
     ),
 )

@@ -75,6 +75,9 @@ class TransformerConfig:
     """Largest size of a tenant's folder of feedback; what comes when it is full is dropped and counted."""
     index_chars: int = 256_000_000
     """Characters of text that stay indexed between requests."""
+    workspace_bytes: int = 512_000_000
+    """Memory that all workspaces may take, of which one may take half; the least recently used ones are dropped. A
+    project takes about five times the size of its source files. 0 allows no workspaces."""
     sessions: int = 256
     """Editor sessions whose last prompt is kept with its token ids, about 1 MB for 8,000 tokens."""
 
@@ -91,6 +94,8 @@ class TransformerConfig:
             raise ValueError("connect_s, first_token_s and total_s must be positive")
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
             raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
+        if self.workspace_bytes < 0:
+            raise ValueError(f"workspace_bytes must not be negative, got {self.workspace_bytes}")
         self._check_access()
         self._check_telemetry()
 

@@ -164,6 +164,12 @@ def test_deploy_fills_in_what_helm_would_have_rendered() -> None:
     assert "${" not in json.dumps(ours)
 
 
+def test_each_workspace_can_be_sent_to_one_replica() -> None:
+    (ingress,) = (each for each in helm("infill-serving", "auto-values") if each["kind"] == "Ingress")
+    (header,) = ingress["metadata"]["annotations"].values()
+    assert header.startswith("$http_x_infill_workspace")
+
+
 def test_an_upgrade_does_not_move_the_route() -> None:
     (service,) = (each for each in helm("infill-serving", "default-values") if each["kind"] == "Service")
     assert "selector" not in service["spec"]

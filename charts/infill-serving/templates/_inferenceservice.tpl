@@ -127,6 +127,7 @@ spec:
           - {{ required "transformer.telemetry.feedback: name the folder of the feedback dataset" .feedback | printf "--feedback=%s" | quote }}
           {{- end }}
           {{- end }}
+          - --workspace_bytes={{ int64 $values.transformer.workspaceBytes }}
           {{- with $values.transformer.args }}
           {{- toYaml . | nindent 10 }}
           {{- end }}

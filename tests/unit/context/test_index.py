@@ -89,3 +89,16 @@ def test_lone_surrogates_and_bytes_that_are_no_utf8_do_no_harm() -> None:
 def test_importing_the_package_does_not_import_numba() -> None:
     code = "import sys, infill.context, infill.context.packing; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_paths_are_computed_again_only_for_another_file() -> None:
+    index = ProjectIndex.from_documents([("a.py", "a = 1\n"), ("b.py", "a = 1\n"), ("c.py", "c = 1\n")])
+    with index.without("a.py", "a = 1\n"):  # b.py is a copy
+        paths = index.project_paths
+        assert set(index.files) == {"c.py"}
+    assert index.project_paths is paths
+    with index.overlaid([("c.py", "c = 2\n")]):
+        assert index.project_paths is paths
+    assert index.project_paths is paths
+    index.update("d.py", "d = 1\n")
+    assert index.project_paths is not paths

@@ -1,0 +1,188 @@
+"""Measure the synchronisation of a large workspace with the transformer, and completions meanwhile.
+
+    python -m benchmarks.workspaces [--quick] [--files N]
+
+Both servers run on this machine with a tiny model. A project of generated files, the same in each run, is listed and
+sent in batches while another client asks for completions in it. Then single files are saved. `sync_s` is the time from
+the list to the last text, `saved_ms` the time of a delta with its text, `during_ms` and `after_ms` that of a completion
+while the project is sent and afterwards. `counted_bytes` is what the server counts against its cap, `resident_bytes` by
+how much its memory has grown.
+"""
+
+import hashlib
+import json
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from infill import entry
+from infill.text import read_text, split_lines
+from serving import local
+from tests.builders import tiny_model
+
+FILES: Final = 100_000
+QUICK: Final = 3_000
+LINES: Final = 40
+WORDS: Final = 60_000
+BATCH_BYTES: Final = 1_000_000
+SAVES: Final = 50
+CAP: Final = 4_000_000_000
+NAME: Final = "benchmark"
+PATH: Final = f"/v1/workspaces/{NAME}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = entry.Parser(prog="python -m benchmarks.workspaces", description="Synchronisation of workspaces.")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK:,} files")
+    parser.add_argument("--files", type=int, default=FILES, metavar="N", help="files of the project")
+    options = parser.parse_args(arguments)
+    files = dict(generated(QUICK if options.quick else options.files))
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny_model(Path(folder) / "model", context_length=2_048)
+        cap = ["--max_new_tokens", "8", "--workspace_bytes", str(CAP)]
+        with local.servers(model, transformer=cap, echo=_log) as (_, front):
+            figures = measured(front, files)
+    print(json.dumps(figures))
+
+
+def generated(count: int) -> Iterator[tuple[str, str]]:
+    """Yield path and text of `count` source files of about 1.5 KB, the same ones each time."""
+    chance = random.Random(0)
+    words = [f"{chance.choice('abcdefghijklm')}{number:x}_{chance.choice('nopqrstuvwxyz')}" for number in range(WORDS)]
+    for number in range(count):
+        names = [words[int(chance.paretovariate(0.3)) % WORDS] for _ in range(3 * LINES)]
+        lines = [f"    {a} = self.{b}({c}, {number})\n" for a, b, c in zip(*[iter(names)] * 3, strict=True)]
+        yield f"package{number % 997}/module{number}.py", f"def run_{number}(self, value):\n{''.join(lines)}"
+
+
+def measured(front: local.Child, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return all figures for one project."""
+    during: list[float] = []
+    over = threading.Event()
+    asking = threading.Thread(target=_ask_until, args=(front.url, over, during))
+    with httpx.Client(base_url=front.url, timeout=120, trust_env=False) as client:
+        resident, processor = _resident(front), _processor_s(front)
+        _complete(client)
+        client.put(PATH, json={"files": {}}).raise_for_status()
+        asking.start()
+        started = time.perf_counter()
+        report = _sent(client, "PUT", {"files": {path: _digest(text) for path, text in files.items()}})
+        listed = time.perf_counter()
+        for texts in batches((path, files[path]) for path in report["missing"]):
+            _sent(client, "PATCH", {"texts": texts})
+        sync = time.perf_counter() - started
+        processor = _processor_s(front) - processor
+        over.set()
+        asking.join()
+        editor = Editor(client, *next(iter(files.items())))
+        saved = [_timed(editor.save) for _ in range(SAVES)]
+        after = [_timed(_complete, client) for _ in range(SAVES)]
+        state = client.get(PATH).raise_for_status().json()
+    return {
+        "files": len(files),
+        "text_bytes": sum(map(len, files.values())),
+        "sync_s": round(sync, 2),
+        "list_s": round(listed - started, 2),
+        "server_processor_s": round(processor, 2),
+        "saved_ms_p50": _percentile(saved, 50),
+        "saved_ms_p95": _percentile(saved, 95),
+        "during_ms_p50": _percentile(during, 50),
+        "during_ms_p95": _percentile(during, 95),
+        "during_ms_most": round(max(during), 2),
+        "after_ms_p50": _percentile(after, 50),
+        "indexed": state["indexed"],
+        "counted_bytes": state["bytes"],
+        "resident_bytes": _resident(front) - resident,
+    }
+
+
+def batches(texts: Iterator[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    """Yield the texts in batches of about BATCH_BYTES."""
+    batch: dict[str, str] = {}
+    size = 0
+    for path, text in texts:
+        batch[path] = text
+        size += len(text)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch
+
+
+def _sent(client: httpx.Client, method: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = client.request(method, PATH, json=body).raise_for_status().json()
+    if answer["refused"] or answer["left_out"]:
+        raise ValueError(f"the server did not take {[*answer['refused'], *answer['left_out']][:3]}")
+    return answer
+
+
+class Editor:
+    """An editor that saves one file again and again."""
+
+    def __init__(self, client: httpx.Client, path: str, text: str) -> None:
+        self._client, self._path, self._text = client, path, text
+        self._revision = client.get(PATH).raise_for_status().json()["revision"]
+
+    def save(self) -> None:
+        """Send the new hash of the file and its text in one request."""
+        self._text += "    saved = 1\n"
+        files = {self._path: _digest(self._text)}
+        body = {"revision": self._revision, "files": files, "texts": {self._path: self._text}}
+        self._revision = _sent(self._client, "PATCH", body)["revision"]
+
+
+def _complete(client: httpx.Client) -> None:
+    body = {"prompt": "def run(self):\n    b1_n = self.", "path": "main.py", "max_tokens": 1, "workspace": NAME}
+    client.post("/v1/completions", json=body)
+
+
+def _ask_until(url: str, over: threading.Event, times: list[float]) -> None:
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        while not over.wait(0.02):
+            times.append(_timed(_complete, client))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _timed(call: Any, *arguments: Any) -> float:
+    """Return the milliseconds that a call takes."""
+    started = time.perf_counter()
+    call(*arguments)
+    return (time.perf_counter() - started) * 1_000
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 2)
+
+
+def _resident(child: local.Child) -> int:
+    """Return the bytes of memory that a server's process has."""
+    lines = split_lines(read_text(f"/proc/{child.process.pid}/status"))
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
+
+
+def _processor_s(child: local.Child) -> float:
+    """Return the seconds that a server's process has run."""
+    fields = read_text(f"/proc/{child.process.pid}/stat").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def _log(line: str) -> None:
+    if "kserve" not in line and "uvicorn" not in line:
+        print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run("python -m benchmarks.workspaces", main))

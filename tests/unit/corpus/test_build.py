@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from infill import manifest, storage
+from infill.artifacts import corpus_tables
 from infill.config import CorpusConfig
 from infill.corpus import corpus_stage, dedup, shards, sources
 from infill.errors import InputError
@@ -46,8 +47,9 @@ def test_documents_and_removed_files_add_up_to_what_is_there(tmp_path: Path) -> 
     (source / "empty").mkdir()
     metrics = run_stage("corpus", config(source), str(output))
     documents, removed = rows(output, "documents"), rows(output, "removed")
-    assert storage.read_table(str(output / "documents")).schema.equals(shards.DOCUMENTS)
-    assert storage.read_table(str(output / "removed")).schema.equals(shards.REMOVED)
+    for folder in ("documents", "redacted", "removed", "signatures"):
+        schema = getattr(corpus_tables, folder.upper())
+        assert storage.read_table(str(output / folder)).schema.equals(schema)
     listed = [path for path in source.rglob("*") if path.is_file()]
     assert {f"{row['repo']}/{row['path']}" for row in documents + removed} == {
         path.relative_to(source).as_posix() for path in listed

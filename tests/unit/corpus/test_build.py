@@ -258,7 +258,7 @@ def test_an_artifact_stands_for_what_it_holds_out(tmp_path: Path, stage: str) ->
     assert module(9) in kept
 
 
-def test_a_folder_that_is_no_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 2)
     with pytest.raises(InputError, match="not a finished artifact"):
         run_stage("corpus", config(source, earlier=(str(tmp_path),)), str(tmp_path / "out"))
@@ -358,7 +358,7 @@ def _stop_after(count: int, function: Callable[..., int], monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("phase", ["read", "finish"])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+def test_an_interrupted_run_continues_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     source = write_repositories(tmp_path / "code", 6)
     wanted = config(source, shard_bytes=2_000)
     run_stage("corpus", wanted, str(tmp_path / "whole"))

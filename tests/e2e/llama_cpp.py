@@ -4,8 +4,8 @@
     python -m tests.e2e.llama_cpp MODEL --examples EXAMPLES --npm FOLDER
 
 Needs node 20, that package, which carries llama.cpp for CPUs, and what llama.cpp's converter imports; so it is not
-a part of the test suite, whose hermetic half is `tests/unit/train/test_gguf.py`. The last line is one JSON object; the exit
-status is 1 where llama.cpp differs.
+a part of the test suite, whose hermetic half is `tests/unit/train/test_gguf.py`. The last line is one JSON object; the
+exit status is 1 where llama.cpp differs.
 """
 
 import argparse

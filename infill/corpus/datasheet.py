@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from infill import html_page
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, quality, splits
 
@@ -126,7 +127,7 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
     """Return the datasheet as Markdown."""
     where = ", ".join(f"`{source}`" for source in config.sources)
     unit = report["split_unit"]
-    kept, amount, repositories = report["documents_kept"], size(report["bytes_kept"]), report["repositories"]
+    kept, amount, repositories = report["documents_kept"], html_page.size(report["bytes_kept"]), report["repositories"]
     empty, listed = report["repositories_empty"], report["repositories_found"]
     lines = [
         "# Datasheet of this corpus",
@@ -224,10 +225,5 @@ def _replaced(redacted: Mapping[str, Mapping[str, int]], config: CorpusConfig) -
 
 def _table(title: str, groups: Mapping[str, Mapping[str, int]]) -> list[str]:
     rows = sorted(groups.items(), key=lambda item: -item[1]["bytes"])
-    lines = [f"| {name} | {entry['documents']:,} | {size(entry['bytes'])} |" for name, entry in rows]
+    lines = [f"| {name} | {entry['documents']:,} | {html_page.size(entry['bytes'])} |" for name, entry in rows]
     return [f"| {title} | files | size |", "| --- | ---: | ---: |", *lines]
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as text with a unit."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

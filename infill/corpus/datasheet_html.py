@@ -2,56 +2,30 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from string import Template
 from typing import Any, Final
 
+from infill import html_page
 from infill.config import CorpusConfig
-from infill.corpus import datasheet
 from infill.corpus.reasons import MEANING
 
 REPOSITORIES: Final = 5_000
 """Repositories that the page lists, the largest first; `report.json` has all."""
 Cells = Sequence[str | int]
 
-_PAGE: Final = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Datasheet of this corpus</title>
-<style>
-:root { color-scheme: light; --ink: #111827; --soft: #6b7280; --line: #e5e7eb; --pale: #f6f7f9; --accent: #2f6fab; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 72rem; color: var(--ink); background: #fff;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { margin: 0; font-size: 1.9rem; letter-spacing: -0.02em; }
-h2 { margin: 2.6rem 0 0.4rem; font-size: 1.2rem; }
-h3 { margin: 1.4rem 0 0.2rem; font-size: 1rem; }
-p { margin: 0.3rem 0 0.8rem; max-width: 62rem; }
-.soft { color: var(--soft); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: 0.8rem; margin: 1.2rem 0; }
-.tile { padding: 0.8rem 1rem; border: 1px solid var(--line); border-radius: 6px; }
-.tile b { display: block; font-size: 1.45rem; font-weight: 600; letter-spacing: -0.01em; }
-.tile span { color: var(--soft); font-size: 0.85rem; }
+_STYLE: Final = """\
 .find { position: sticky; top: 0; padding: 0.8rem 0; background: #fff; border-bottom: 1px solid var(--line); }
 .find input { width: min(32rem, 100%); padding: 0.5rem 0.8rem; border: 1px solid #9ca3af; border-radius: 6px;
   font: inherit; }
 .find output { margin-left: 0.8rem; color: var(--soft); }
-table { width: 100%; border-collapse: collapse; margin: 0.4rem 0 1rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.28rem 0.8rem 0.28rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 500; font-size: 0.88rem; overflow-wrap: normal; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+th, td { overflow-wrap: anywhere; }
+th { overflow-wrap: normal; }
 [hidden] { display: none; }
-</style>
-</head>
-<body>
-<h1>Datasheet of this corpus</h1>
-<p>$about</p>
-<div class="tiles">$tiles</div>
+"""
+_SEARCH: Final = """\
 <div class="find"><input type="search" id="find" placeholder="Search repositories, paths, licences, reasons"
  aria-label="Search all tables" autocomplete="off"><output id="hits" for="find"></output></div>
-$body
+"""
+_SCRIPT: Final = """\
 <script>
 "use strict";
 const box = document.getElementById("find"), hits = document.getElementById("hits");
@@ -68,34 +42,27 @@ box.addEventListener("input", () => {
   hits.textContent = words.length ? count.toLocaleString("en") + (count === 1 ? " row" : " rows") : "";
 });
 </script>
-</body>
-</html>
-""")
+"""
 
 
 def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
     """Return the page for a corpus with this report."""
-    sources = ", ".join(config.sources)
-    return _PAGE.substitute(
-        about=escape(
-            f"Read from {sources}. Permitted licences: {', '.join(config.licences)}. Every removed file is in "
-            "removed/ with its reason. infill corpus explain shows where a document came from and what was done to it."
-        ),
-        tiles="".join(map(_tile, _figures(report))),
-        body="\n".join([*_counts(report), _removed(report), *_examples(report), _repositories(report)]),
+    title, sources = "Datasheet of this corpus", ", ".join(config.sources)
+    about = (
+        f"Read from {sources}. Permitted licences: {', '.join(config.licences)}. Every removed file is in "
+        "removed/ with its reason. infill corpus explain shows where a document came from and what was done to it."
     )
+    tables = [*_counts(report), _removed(report), *_examples(report), _repositories(report)]
+    head = f"<h1>{title}</h1>\n<p>{escape(about)}</p>\n{html_page.tiles(_figures(report))}\n{_SEARCH}"
+    return html_page.render(title, "\n".join([head, *tables, _SCRIPT]), _STYLE)
 
 
 def _figures(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield f"{report['documents_kept']:,}", "documents kept"
-    yield datasheet.size(report["bytes_kept"]), "of text kept"
+    yield html_page.size(report["bytes_kept"]), "of text kept"
     yield f"{report['documents_removed']:,}", "files removed"
     yield f"{report['repositories']:,} of {report['repositories_found']:,}", "repositories with a document"
     yield f"{sum(entry['places'] for entry in report['redacted'].values()):,}", "secrets and personal data replaced"
-
-
-def _tile(figure: tuple[str, str]) -> str:
-    return f'<div class="tile"><b>{escape(figure[0])}</b><span>{escape(figure[1])}</span></div>'
 
 
 def _counts(report: Mapping[str, Any]) -> Iterable[str]:
@@ -114,7 +81,7 @@ def _counts(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _amount(name: str, entry: Mapping[str, int]) -> tuple[str, int, str]:
-    return name, entry["documents"], datasheet.size(entry["bytes"])
+    return name, entry["documents"], html_page.size(entry["bytes"])
 
 
 def _removed(report: Mapping[str, Any]) -> str:

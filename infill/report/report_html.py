@@ -4,10 +4,9 @@ import base64
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from string import Template
 from typing import Any, Final
 
-from infill import storage, tracking
+from infill import html_page, storage, tracking
 from infill.metrics import METRICS
 from infill.report import charts, learning
 from infill.report.artifact_contents import Contents, Sample
@@ -20,38 +19,15 @@ CONTEXT_LINES: Final = 5
 SPEED: Final = ("hardware", "tokens", "operations", "tokens/s", "MFU", "waiting for data", "peak memory")
 """Columns of the table of trainings; rates are medians over the logged steps."""
 
-_PAGE: Final = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light; --ink: #111827; --soft: #6b7280; --line: #e5e7eb; --pale: #f6f7f9; --accent: #2f6fab; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 68rem; color: var(--ink); background: #fff;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { margin: 0; font-size: 1.9rem; letter-spacing: -0.02em; }
-h2 { margin: 3rem 0 0.4rem; font-size: 1.2rem; }
-h3 { margin: 1.4rem 0 0.2rem; font-size: 1rem; }
-p { margin: 0.3rem 0 0.8rem; max-width: 62rem; }
-.soft { color: var(--soft); }
+_STYLE: Final = """\
 .verdict { margin: 1.4rem 0; padding: 0.9rem 1.2rem; border-left: 5px solid; border-radius: 4px;
   background: var(--pale); }
 .verdict p { margin: 0.2rem 0 0; }
 .passed { border-color: #3f8f5b; } .refused { border-color: #b4442f; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 0.8rem; }
-.tile { padding: 0.8rem 1rem; border: 1px solid var(--line); border-radius: 6px; }
-.tile b { display: block; font-size: 1.45rem; font-weight: 600; letter-spacing: -0.01em; }
-.tile span { color: var(--soft); font-size: 0.85rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 2.5rem; align-items: start; }
 img { width: 100%; height: auto; margin: 0.5rem 0; }
-table { width: 100%; border-collapse: collapse; margin: 0.4rem 0 1rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0.6rem 0 0.3rem; }
-th, td { padding: 0.28rem 0.6rem 0.28rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 500; font-size: 0.88rem; }
-td.number, th.number { text-align: right; padding-right: 0.9rem; white-space: nowrap; }
+td.number, th.number { padding-right: 0.9rem; }
 td.bar { width: 38%; vertical-align: middle; }
 td.bar div { height: 0.65rem; min-width: 2px; border-radius: 2px; background: var(--accent); opacity: 0.8; }
 td.what { width: 13rem; }
@@ -69,13 +45,7 @@ pre { margin: 0; padding: 0.7rem 1rem; overflow-x: auto; font: 12.5px/1.45 ui-mo
 .answers pre { padding: 0.3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 mark { background: #d8ead9; color: inherit; border-radius: 2px; }
 code { font: 0.92em ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-$body
-</body>
-</html>
-""")
+"""
 
 
 def render(title: str, contents: Contents, run_id: str, output: str) -> str:
@@ -94,7 +64,7 @@ def render(title: str, contents: Contents, run_id: str, output: str) -> str:
         _samples(contents),
         _stages(contents, run_id, output),
     ]
-    return _PAGE.substitute(title=escape(title), body="\n".join(parts))
+    return html_page.render(title, "\n".join(parts), _STYLE)
 
 
 def _head(title: str, contents: Contents) -> str:
@@ -110,7 +80,7 @@ def _head(title: str, contents: Contents) -> str:
         "tokens to train on": charts.short(contents.tokenizer["tokens"]),
         "bytes per token": f"{contents.tokenizer['bytes_per_token']:.2f}",
         "held-out holes": f"{contents.records[decision['winner']]['holes']:,}",
-        "time of all stages": duration(sum(stage.seconds for stage in contents.stages.values())),
+        "time of all stages": html_page.duration(sum(stage.seconds for stage in contents.stages.values())),
     }
     return "\n".join(
         [
@@ -119,12 +89,7 @@ def _head(title: str, contents: Contents) -> str:
             f" <code>{escape(contents.stages['register'].commit[:12])}</code></p>",
             f'<div class="verdict {"passed" if passed else "refused"}"><b>{escape(decision["winner"])} {verdict}.</b>'
             f"<p>{escape(decision['reason'] + where)}</p></div>",
-            '<div class="tiles">',
-            *(
-                f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-                for name, value in tiles.items()
-            ),
-            "</div>",
+            html_page.tiles((value, name) for name, value in tiles.items()),
         ]
     )
 
@@ -212,20 +177,19 @@ def _speed(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         median("tokens_per_s", ",.0f"),
         median("mfu", ".1%"),
         median("data_wait_share", ".2%"),
-        "" if memory is None else size(1e6 * memory),
+        "" if memory is None else html_page.size(1e6 * memory),
     ]
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _corpus(contents: Contents) -> str:
     report = contents.corpus
-    kept = (
-        f"{report['documents_kept']:,} files ({size(report['bytes_kept'])}) of {report['repositories']:,} repositories"
-    )
+    kept = f"{report['documents_kept']:,} files ({html_page.size(report['bytes_kept'])})"
     return "\n".join(
         [
             "<h2>Corpus</h2>",
-            f"<p>{kept} were kept, {report['documents_removed']:,} files removed, each with its reason.</p>",
+            f"<p>{kept} of {report['repositories']:,} repositories were kept,"
+            f" {report['documents_removed']:,} files removed, each with its reason.</p>",
             '<div class="pair">',
             _by_size("By licence", "licence", report["by_licence"]),
             _by_size("By language", "language", report["by_language"]),
@@ -245,7 +209,7 @@ def _by_size(caption: str, what: str, groups: Mapping[str, Mapping[str, int]]) -
     top = max((entry["bytes"] for _, entry in ordered), default=0)
     rows = [
         f'<tr><td>{escape(name)}</td><td class="number">{entry["documents"]:,}</td>'
-        f'<td class="number">{size(entry["bytes"])}</td>{_bar(entry["bytes"], top)}</tr>'
+        f'<td class="number">{html_page.size(entry["bytes"])}</td>{_bar(entry["bytes"], top)}</tr>'
         for name, entry in ordered
     ]
     return _table([what, "files", "size", ""], rows, numbers=(1, 2), caption=caption)
@@ -255,7 +219,7 @@ def _removed(reasons: Mapping[str, Mapping[str, int]]) -> str:
     top = max((entry["documents"] for entry in reasons.values()), default=0)
     rows = [
         f'<tr><td>{escape(_words(name))}</td><td class="number">{entry["documents"]:,}</td>'
-        f'<td class="number">{size(entry["bytes"])}</td>{_bar(entry["documents"], top)}</tr>'
+        f'<td class="number">{html_page.size(entry["bytes"])}</td>{_bar(entry["documents"], top)}</tr>'
         for name, entry in sorted(reasons.items(), key=lambda item: -item[1]["documents"])
     ]
     return _table(["reason", "files", "size", ""], rows, numbers=(1, 2), caption="Removed, by reason")
@@ -361,7 +325,7 @@ def _stages(contents: Contents, run_id: str, output: str) -> str:
     places = {name: storage.relative(stage.uri, output) or stage.uri for name, stage in contents.stages.items()}
     rows = [
         f"<tr><td>{escape(name)}<br><small><code>{escape(places[name])}</code></small></td>"
-        f'<td class="number">{duration(stage.seconds)}</td>'
+        f'<td class="number">{html_page.duration(stage.seconds)}</td>'
         f"{_bar(stage.seconds, longest)}</tr>"
         for name, stage in contents.stages.items()
     ]
@@ -391,21 +355,3 @@ def _image(svg: str, alt: str) -> str:
     """Return a plot as a separate image, so that ids inside several plots do not clash."""
     data = base64.b64encode(svg.encode()).decode()
     return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def size(count: float) -> str:
-    """Return a number of bytes in decimal units: 950 B, 12.3 MB."""
-    for unit_size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= unit_size:
-            return f"{count / unit_size:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    """Return a number of seconds as text: 3.2 s, 4 min 10 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

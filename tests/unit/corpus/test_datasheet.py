@@ -44,7 +44,7 @@ def test_the_page_has_the_numbers_and_what_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.delenv("INFILL_BENCH_DIR", raising=False)
     report = datasheet.summarise(KEPT, REMOVED, ["a", "b", "c", "d"], "file")
     page = datasheet.render(report, CorpusConfig(sources=("dir:/code",), seed=7))
-    for line in ("| python | 2 | 0.0 kB |", "| too_large | 1 | 500.0 MB |", "read from `dir:/code`", "the seed 7"):
+    for line in ("| python | 2 | 15 B |", "| too_large | 1 | 500.0 MB |", "read from `dir:/code`", "the seed 7"):
         assert line in page
     assert "may be in the test split" in page
     assert "were not searched for passages" in page

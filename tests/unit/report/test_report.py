@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from infill import storage, tracking
+from infill import html_page, storage, tracking
 from infill.config import ReportConfig
-from infill.report import artifact_contents, charts, learning, report_html
+from infill.report import artifact_contents, charts, learning
 from tests.builders import run_stage
 from tests.unit.report import pipeline
 
@@ -136,7 +136,7 @@ def test_equal_runs_have_equal_plots(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (250, "4 min 10 s"), (7_500, "2 h 5 min")])
 def test_durations_read_like_speech(seconds: float, text: str) -> None:
-    assert report_html.duration(seconds) == text
+    assert html_page.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(950, "950"), (12_000, "12k"), (3_400_000, "3.4M"), (2.5e12, "2.5T")])
@@ -145,4 +145,4 @@ def test_counts_are_short(count: float, text: str) -> None:
 
 
 def test_sizes_have_units() -> None:
-    assert [report_html.size(count) for count in (12, 1_500, 12_300_000)] == ["12 B", "1.5 kB", "12.3 MB"]
+    assert [html_page.size(count) for count in (12, 1_500, 12_300_000)] == ["12 B", "1.5 kB", "12.3 MB"]

@@ -5,15 +5,15 @@
 DIR is the folder of a run (`infill run --out DIR`). The output holds for each strategy the metrics of the pipeline's
 evaluation, bits per byte of the true middle, and the share of its identifiers in the completion; and the paired
 difference between the engine's context and each other strategy, over all holes and over those that need context: their
-middle has an identifier that occurs in another file of the repository but nowhere else in its own. Intervals are for
-95 % confidence.
+middle has an identifier that occurs in another file of the repository but nowhere else in its own. With the engine's
+context, it also holds the metrics by the kinds of the holes' boundaries. Intervals are for 95 % confidence.
 """
 
 import json
 import re
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
 from infill.evaluate.generation import Generation, Generator
 from infill.evaluate.results import column
-from infill.evaluate.statistics import paired_interval
+from infill.evaluate.statistics import interval, paired_interval
 from infill.model import context_length
 from infill.stages import execute
 
@@ -61,10 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = _settings(model, options.max_prompt_tokens)
     results: dict[str, dict[str, list[float]]] = {}
     needing: list[bool] = []
+    kinds: list[str] = []
     for strategy in STRATEGIES:
         holes = _holes(replace(config, evaluation_strategy=strategy), corpus, tokenizer)
         results[strategy] = _measure(holes, settings, model, options.keep)
         needing = needing or _needing(holes, corpus)
+        kinds = [f"{hole['kind_start']} to {hole['kind_end']}" for hole in holes.to_pylist()]
     print(
         json.dumps(
             {
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "max_prompt_tokens": settings.max_prompt_tokens,
                 "all": _compared(results, range(len(needing))),
                 "needing_context": _compared(results, [place for place, needs in enumerate(needing) if needs]),
+                "by_kind": _by_kind(results["infill"], kinds),
             }
         )
     )
@@ -93,6 +96,22 @@ def _compared(results: Mapping[str, Mapping[str, list[float]]], places: Sequence
         },
         "gain": {other: _gains(chosen["infill"], chosen[other]) for other in STRATEGIES if other != "infill"},
     }
+
+
+def _by_kind(values: Mapping[str, list[float]], kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return for each kind the number of its holes and the metrics with intervals, the most frequent kind first."""
+    groups = {}
+    for kind, count in Counter(kinds).most_common():
+        chosen = {
+            name: [value for value, each in zip(column, kinds, strict=True) if each == kind]
+            for name, column in values.items()
+        }
+        figures = {name: interval(name, each, resamples=RESAMPLES, seed=0) for name, each in chosen.items()}
+        groups[kind] = {
+            "holes": count,
+            **{name: {key: round(value, 4) for key, value in each.items()} for name, each in figures.items()},
+        }
+    return groups
 
 
 def _newest(out: Path, stage: str) -> str:

@@ -103,18 +103,21 @@ def test_unsaved_texts_take_the_place_of_what_the_disk_holds(backend: Backend, p
             added = "    def circles_of_unsaved_circle(self): return best_circle\n"
             editor.change(circle, types.TextDocumentContentChangePartial(range=line, text=added))
             editor.open(new, "def largest_circle_of_new_file(circles):\n    return best_circle\n")
-            for text in ("x", "y"):
-                backend.answer(text)
+            backend.answer("x")
+            await editor.text(main, LINE, COLUMN)
+            prompts.append(backend.prompt)
+            editor.close(circle)
+
+            async def read_from_disk() -> bool:
+                editor.replace(main, CURRENT + "\n" * len(backend.asked))
                 await editor.text(main, LINE, COLUMN)
-                prompts.append(backend.prompt)
-                editor.close(circle)
-                editor.replace(main, CURRENT.replace("best =", "first ="))
-                await asyncio.sleep(1)
+                return "unsaved_circle" not in backend.prompt
+
+            await editor.until(read_from_disk)
 
     asyncio.run(run())
     assert "unsaved_circle" in prompts[0]
     assert "new_file" in prompts[0]
-    assert "unsaved_circle" not in prompts[1]
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["watched here", "told by the client"])
@@ -126,8 +129,10 @@ def test_files_that_change_on_the_disk_are_looked_at(backend: Backend, project: 
     async def run() -> list[str]:
         async with editing(backend.url, project, capabilities=capabilities) as editor:
 
-            async def wait(files: int) -> None:
+            async def wait(files: int, written: dict[str, str] | None = None) -> None:
                 async def reached() -> bool:
+                    if written:  # again and again, since the system may not watch yet
+                        write(project, written)
                     if told:
                         changes = [
                             types.FileEvent(uri=(project / name).as_uri(), type=types.FileChangeType.Changed)
@@ -140,9 +145,7 @@ def test_files_that_change_on_the_disk_are_looked_at(backend: Backend, project: 
                 await editor.until(reached)
 
             await wait(4)
-            await asyncio.sleep(0 if told else 1)  # until the system watches
-            write(project, {"new.py": "x = 1\n"})
-            await wait(5)
+            await wait(5, {"new.py": "x = 1\n"})
             (project / "shapes/read.py").unlink()
             await wait(4)
             write(project, {".gitignore": "new.py\nshapes/\n"})
@@ -219,7 +222,7 @@ def test_a_text_that_is_too_large_costs_nothing(backend: Backend) -> None:
 
     text, seconds = asyncio.run(run())
     assert text == "answer"
-    assert seconds < 5
+    assert seconds < 20  # copying the text at each change takes minutes
 
 
 def test_several_folders_have_their_own_context(backend: Backend, tmp_path: Path) -> None:
@@ -331,7 +334,7 @@ def test_a_request_that_nobody_waits_for_ends_upstream(backend: Backend, hanging
 
     seconds = asyncio.run(run())
     assert hanging.wait(20)
-    assert seconds < 2
+    assert seconds < 15  # the predictor would hang for 30
 
 
 def test_settings_of_all_three_kinds_are_obeyed(backend: Backend) -> None:

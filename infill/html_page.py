@@ -1,4 +1,4 @@
-"""The frame that the pages for readers share: an HTML file that needs no other, its style, tiles and units."""
+"""The common parts of the pages for readers: an HTML file that needs no other, its style, tiles and units."""
 
 from collections.abc import Iterable
 from html import escape

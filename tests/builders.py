@@ -53,7 +53,7 @@ def largest_{noun}({noun}s: list[{Noun}]) -> {Noun} | None:
 
 @dataclass(frozen=True)
 class _Built:
-    """Stands where a stage's configuration would stand in the manifest."""
+    """Stands where a stage's configuration would be in the manifest."""
 
     name: str
 

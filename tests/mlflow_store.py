@@ -47,7 +47,7 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all of its processes: SIGSTOP makes it hang, SIGCONT goes on."""
+        """Send a signal to all of its processes: SIGSTOP makes it hang, SIGCONT continues it."""
         os.killpg(self.process.pid, number)
 
 

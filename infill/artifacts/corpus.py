@@ -1,6 +1,6 @@
 """The corpus as an artifact: the names of its folders and files, and the way to its documents.
 
-The schemas of the tables are those of `infill.corpus.shards`, which writes them.
+The schemas of its tables are in `corpus_tables`.
 """
 
 from typing import Final

@@ -25,18 +25,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from infill import storage
+from infill.artifacts.corpus_tables import SIGNATURE_VALUES
 from infill.corpus import shingles
 
 Array = NDArray[Any]
 
 SHINGLE_WORDS: Final = 5
 """As in BigCode, OpenCoder and datatrove. A document of fewer words has no shingles, so only exact copies are found."""
-BANDS: Final = 51
+PERMUTATIONS: Final = SIGNATURE_VALUES
 ROWS: Final = 5
-PERMUTATIONS: Final = BANDS * ROWS
-"""BigCode: 256. A pair of similarity s is compared with probability 1 - (1 - s**ROWS)**BANDS."""
-SIGNATURE: Final = pa.binary(2 * PERMUTATIONS)
-"""The low 16 bits of the minimum hash of each permutation."""
+BANDS: Final = PERMUTATIONS // ROWS
+"""BigCode: 256 permutations. A pair of similarity s is compared with probability 1 - (1 - s**ROWS)**BANDS."""
 DEVIATIONS: Final = 3.5
 """A pair is compared exactly if its estimate is at most this many standard deviations below the threshold."""
 COMPARED: Final = 64
@@ -82,7 +81,7 @@ def shingle_set(content: bytes) -> Array:
 
 class Signature(NamedTuple):
     values: bytes | None
-    """In the format of SIGNATURE; None for a document without shingles."""
+    """In the format of `corpus_tables.SIGNATURE`; None for a document without shingles."""
     shingles: int
     """Number of distinct shingles."""
 

@@ -10,13 +10,14 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infill import file_kinds, storage
 from infill.artifacts import corpus as artifact
+from infill.artifacts.corpus_tables import DOCUMENTS, REDACTED, REDACTIONS, REMOVED, SIGNATURE, SIGNATURES, strings
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
 from infill.corpus.benchmarks import Benchmarks
@@ -29,52 +30,20 @@ GROUP_BYTES: Final = 8_000_000
 """Bytes of text per row group, which a streaming reader holds in memory."""
 
 
-def _strings(*names: str) -> "list[pa.Field[Any]]":
-    return [pa.field(name, pa.string()) for name in names]
-
-
-_PLACES: Final = pa.struct(
-    [*_strings("kind"), pa.field("line", pa.int64()), pa.field("column", pa.int64()), *_strings("placeholder")]
-)
 CANDIDATES: Final = pa.schema(
     [
-        *_strings("repo", "path", "language", "licence", "content", "sha256", "copy_digest"),
+        *strings("repo", "path", "language", "licence", "content", "sha256", "copy_digest"),
         pa.field("bytes", pa.int64()),
-        *_strings("commit", "date"),
-        pa.field("signature", dedup.SIGNATURE),
+        *strings("commit", "date"),
+        pa.field("signature", SIGNATURE),
         pa.field("shingles", pa.int32()),
         pa.field("overlaps", pa.list_(pa.int64())),
-        pa.field("redactions", pa.list_(_PLACES)),
-        *_strings("source", "licence_evidence", "opted_out"),
+        pa.field("redactions", pa.list_(REDACTIONS)),
+        *strings("source", "licence_evidence", "opted_out"),
     ]
 )
 """Documents before copies and splits are decided. `copy_digest` is equal for exact copies (`dedup.digest`), `overlaps`
 are the runs of words that a benchmark also has, `opted_out` is the entry that excludes the document and its copies."""
-SIGNATURES: Final = pa.schema(
-    [
-        *(CANDIDATES.field(name) for name in ("repo", "path", "language", "bytes", "copy_digest")),
-        *(CANDIDATES.field(name) for name in ("signature", "shingles")),
-        pa.field("split", pa.string()),
-    ]
-)
-"""Columns that a later corpus reads from this one, with a row for each document; it reads few of the texts."""
-DOCUMENTS: Final = pa.schema(
-    [
-        *_strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date"),
-        *_strings("source", "licence_evidence"),
-    ]
-)
-"""`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null if unknown;
-`source` is an entry of `corpus.sources`; `licence_evidence` names the file that states the licence, and the words."""
-REDACTED: Final = pa.schema([*_strings("repo", "path"), *_PLACES])
-"""Places of replaced values in a document, and their placeholders; the values are not recorded."""
-REMOVED: Final = pa.schema(
-    [
-        *_strings("repo", "path", "licence"),
-        pa.field("bytes", pa.int64()),
-        *_strings("reason", "detail", "source", "licence_evidence"),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -249,7 +249,7 @@ def _references(spec: Any, under: str = "") -> Iterator[tuple[str, str]]:
 
 
 def ports(bundle: Bundle) -> Iterator[str]:
-    """Ports of Services, probes, network policies and monitors are those of the pods behind them."""
+    """Ports of Services, probes, network policies and monitors are those of their pods."""
     for where, selector, wanted in (*_asked(bundle), *_probed(bundle)):
         for pod in bundle.pods:
             if matches(selector, pod.labels) and wanted not in _ports(pod):

@@ -1,4 +1,4 @@
-"""Strict validation: Kubernetes' own schemas, the CRDs, and the few fields that we use of CRDs that are not at hand."""
+"""Strict validation: Kubernetes' own schemas, the CRDs, and the few fields that we use of missing CRDs."""
 
 from typing import Any
 

@@ -73,7 +73,7 @@ def test_the_chart_holds_the_dashboard_where_it_is_asked_for() -> None:
     assert not [each for each in without if "grafana_dashboard" in each["metadata"].get("labels", {})]
 
 
-def test_the_transformer_is_told_what_the_values_say() -> None:
+def test_the_transformer_gets_what_the_values_say() -> None:
     for settings, wanted in (
         ((), ["--telemetry=feedback", "--feedback=s3://infill/feedback"]),
         (("transformer.telemetry.mode=metrics",), ["--telemetry=metrics"]),

@@ -91,7 +91,7 @@ def test_two_runs_a_deployment_each_and_a_rollback(
     assert champion.version == "1"
 
 
-def test_what_does_not_serve_the_champion_is_told(
+def test_what_does_not_serve_the_champion_is_reported(
     asked: Callable[..., tuple[int, str]], namespace: Namespace, mlflow_store: Path, model: Path
 ) -> None:
     Trained(mlflow_store, model, "one").deploy()
@@ -103,7 +103,7 @@ def test_what_does_not_serve_the_champion_is_told(
     assert asked("assert") == (1, f"release {RELEASE} serves nothing\n")
 
 
-def test_jobs_that_failed_are_missing_or_left_are_told(
+def test_jobs_that_failed_are_missing_or_left_are_reported(
     ran: dict[str, str], api: Api, kuberay: KubeRay, asked: Callable[..., tuple[int, str]]
 ) -> None:
     assert list(check.rayjobs(api, RUN)) == list(check.mlflow(RUN)) == []
@@ -117,7 +117,7 @@ def test_jobs_that_failed_are_missing_or_left_are_told(
     assert len(list(check.rayjobs(api, "another", ("sft",)))) == 1
 
 
-def test_runs_that_mlflow_does_not_have_are_told(mlflow_store: Path) -> None:
+def test_runs_that_mlflow_does_not_have_are_reported(mlflow_store: Path) -> None:
     assert "has no run of pipeline run x" in next(check.mlflow("x"))
     tracking.parent_run("infill-debug", "x")
     found = list(check.mlflow("x", ("sft",)))
@@ -125,7 +125,7 @@ def test_runs_that_mlflow_does_not_have_are_told(mlflow_store: Path) -> None:
     assert found == ["the MLflow run of pipeline run x is RUNNING", *missing]
 
 
-def test_a_server_that_is_no_transformer_is_told(url: str) -> None:
+def test_a_server_that_is_not_a_transformer_is_reported(url: str) -> None:
     assert list(check.completion(url)) == []
     assert check.settled(lambda: check.completion(f"{url}/none"), 0.0)[0].endswith("HTTP Error 404: Not Found")
 

@@ -49,7 +49,7 @@ def test_kind_scripts_print_what_they_would_do(script: str) -> None:
     assert "+ " in done.stderr
 
 
-def test_every_version_stands_in_one_file() -> None:
+def test_every_version_is_in_one_file() -> None:
     text = (ROOT / "deploy/kind/versions.env").read_text(encoding="utf-8")
     names = [line.partition("=")[0] for line in text.splitlines() if "=" in line]
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "deploy/kind").glob("*.sh"))

@@ -3,9 +3,9 @@
     npm install --prefix FOLDER node-llama-cpp@3.22.1 && pip install sentencepiece
     python -m tests.e2e.llama_cpp MODEL --examples EXAMPLES --npm FOLDER
 
-Needs node 20, that package, which carries llama.cpp for CPUs, and what llama.cpp's converter imports; so it is no part
-of the test suite, whose hermetic half is `tests/unit/train/test_gguf.py`. The last line is one JSON object; the exit
-status is 1 where llama.cpp differs.
+Needs node 20, that package, which carries llama.cpp for CPUs, and what llama.cpp's converter imports; so it is not
+a part of the test suite, whose hermetic half is `tests/unit/train/test_gguf.py`. The last line is one JSON object; the
+exit status is 1 where llama.cpp differs.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _ask(npm: Path, file: Path, request: dict[str, Any]) -> dict[str, Any]:
 def _converted(npm: Path, model: Path, ours: Path, folder: Path) -> str:
     """What llama.cpp's own converter, of the sources in the package, makes of the model, compared with our file.
 
-    It is told the pre-tokenizer's name, which it cannot know of a tokenizer of our own.
+    It gets the pre-tokenizer's name, which it cannot know of a tokenizer of our own.
     """
     bundle = npm / "node_modules" / "node-llama-cpp" / "llama" / "gitRelease.bundle"
     sources, theirs = folder / "llama.cpp", folder / "converted.gguf"

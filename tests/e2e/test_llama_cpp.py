@@ -109,7 +109,7 @@ def theirs(client: httpx.Client, prompts: list[list[int]]) -> list[list[int]]:
 def test_the_next_token_is_that_of_llama_cpp_on_the_same_file(
     server: httpx.Client, prompts: list[list[int]], ours: list[list[int]]
 ) -> None:
-    """Later tokens part where two are nearly as likely: llama.cpp rounds activations to 8 bits beside 4-bit weights."""
+    """Later tokens part where two are nearly as likely: llama.cpp rounds activations to 8 bits with 4-bit weights."""
     assert sum(mine[0] == other[0] for mine, other in zip(ours, theirs(server, prompts), strict=True)) >= 9
 
 

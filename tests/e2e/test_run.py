@@ -56,7 +56,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Repositories under MIT, one of them empty, one with a file that is no text."""
+    """Repositories under MIT, one of them empty, one with a file that is not text."""
     folder = tmp_path_factory.mktemp("code") / ODD
     folder.mkdir()
     for repo, files in builders.tiny_repositories(count=7, files=4, unlike=True).items():
@@ -132,7 +132,7 @@ def test_settings_arrive_with_their_types(undisturbed: tuple[Path, dict[str, Any
     assert TITLE in html.unescape(Path(summary["report"]).read_text(encoding="utf-8"))
 
 
-def test_each_artifact_stands_at_the_address_that_its_manifest_tells(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+def test_each_artifact_is_at_the_address_that_its_manifest_tells(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     """The key is computed before a stage runs, and by the stage: both must agree, and neither forget an input."""
     out, _ = undisturbed
     files = list(out.glob("store/*/*/manifest.json"))
@@ -143,7 +143,7 @@ def test_each_artifact_stands_at_the_address_that_its_manifest_tells(undisturbed
         assert set(STAGES[told["stage"]].inputs) <= set(told["inputs"])
 
 
-def test_all_stands_below_the_folder_of_the_run(code: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
+def test_all_is_below_the_folder_of_the_run(code: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
     out, summary = undisturbed
     assert [path.name for folder in (code, out) for path in folder.parent.iterdir()] == [ODD, ODD]
     assert all(Path(summary[name]).is_relative_to(out) for name in ("model", "report"))

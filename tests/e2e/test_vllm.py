@@ -60,7 +60,7 @@ def merged() -> Path:
 
 @dataclass
 class World:
-    """Our transformer and the vLLM behind it, which may be replaced."""
+    """Our transformer and its vLLM, which may be replaced."""
 
     front: str
     engine: Server
@@ -71,7 +71,7 @@ class World:
 
 
 def body(line: int, typed: str = "", around: int = 20) -> dict[str, Any]:
-    """A request behind some lines of a file and before others, where `typed` has been written."""
+    """A request after some lines of a file and before others, where `typed` has been written."""
     before, after = "".join(LINES[max(0, line - around) : line]), "".join(LINES[line : line + around])
     return {"path": "decoder.py", "prompt": before + typed, "suffix": after, "session": f"line {line}", **GREEDY}
 
@@ -221,7 +221,7 @@ def test_what_it_would_refuse_is_refused_by_name(world: World, case: str) -> Non
 def test_another_vllm_may_take_its_place(
     world: World, home: Path, merged: Path, of_merged: list[list[int]], tmp_path: Path
 ) -> None:
-    """It dies in the middle of an answer; the next one has a quarter of the context and the adapter beside its base."""
+    """It dies in the middle of an answer; the next one has a quarter of the context and the adapter on its base."""
     fields = body(120) | {"max_tokens": 128, "ignore_eos": True, "stream": True}
     with HTTP.stream("POST", f"{world.front}/v1/completions", json=fields) as stream:
         events = read_events(stream.iter_bytes())

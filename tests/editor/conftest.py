@@ -1,4 +1,4 @@
-"""A real `infill lsp` process, pygls's client as the editor, a transformer whose predictor says what a test wants."""
+"""A real `infill lsp` process, pygls's client as the editor, a transformer whose predictor writes what a test needs."""
 
 import asyncio
 import json

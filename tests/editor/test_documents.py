@@ -1,4 +1,4 @@
-"""Texts, positions and places: whatever an editor counts in, whatever stands in its texts."""
+"""Texts, positions and places: whatever an editor counts in, whatever its texts contain."""
 
 from pathlib import Path
 
@@ -101,7 +101,7 @@ PLACES: dict[str, tuple[str, str, list[str], Place]] = {
 
 
 @pytest.mark.parametrize("case", PLACES)
-def test_where_a_document_lies(case: str) -> None:
+def test_where_a_document_is(case: str) -> None:
     uri, language, roots, place = PLACES[case]
     assert place_of(uri, language, [Path(root) for root in roots]) == place
 

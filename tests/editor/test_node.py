@@ -15,7 +15,7 @@ CLIENT = Path(__file__).parent / "node"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The script with its package beside it."""
+    """The script next to its package."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
     folder = tmp_path_factory.mktemp("node")

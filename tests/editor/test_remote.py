@@ -1,4 +1,4 @@
-"""The way to the server: another model behind it, and every way in which it can disappoint."""
+"""The way to the server: another model on it, and every way in which it can disappoint."""
 
 import asyncio
 import json
@@ -102,7 +102,7 @@ def test_a_server_that_disappoints_gives_a_clear_error(stranger: tuple[str, Stra
     assert message in str(error.value)
 
 
-def test_a_connection_that_the_server_closes_meanwhile_is_no_error(stranger: tuple[str, Strangers]) -> None:
+def test_a_connection_that_the_server_closes_meanwhile_is_not_an_error(stranger: tuple[str, Strangers]) -> None:
     url, server = stranger
     server.behaviour = one_after_the_other(lambda _: None, GOOD)
     assert complete(url) is not None

@@ -274,7 +274,7 @@ def test_cells_of_a_notebook_complete_each_other(backend: Backend, project: Path
     assert "analysis.ipynb.py" in backend.prompt
 
 
-def test_a_server_that_is_down_is_told_of_once(backend: Backend) -> None:
+def test_a_server_that_is_down_is_reported_once(backend: Backend) -> None:
     async def run() -> tuple[list[str], str | None]:
         async with editing(f"http://127.0.0.1:{free_port()}") as editor:
             editor.open("untitled:a", "x = ")
@@ -444,7 +444,7 @@ def test_typing_through_a_completion_asks_once(backend: Backend) -> None:
     assert len(backend.asked) == 2
 
 
-def test_what_the_last_prompt_held_is_told_by_item_and_part(backend: Backend, project: Path) -> None:
+def test_what_the_last_prompt_held_is_reported_by_item_and_part(backend: Backend, project: Path) -> None:
     async def run() -> tuple[Any, Any, Any]:
         async with editing(backend.url, project) as editor:
             request = editor.client.protocol.send_request_async
@@ -476,7 +476,7 @@ def test_what_the_last_prompt_held_is_told_by_item_and_part(backend: Backend, pr
     assert blank.blank
 
 
-def test_a_client_that_shows_the_state_itself_is_told_of_it(backend: Backend) -> None:
+def test_a_client_that_shows_the_state_itself_is_notified(backend: Backend) -> None:
     capabilities = types.ClientCapabilities(text_document=INLINE, experimental={"infillState": True})
 
     async def run() -> tuple[list[Any], list[str]]:

@@ -1,4 +1,4 @@
-"""Settings from an editor: each mistake costs that setting, and is told."""
+"""Settings from an editor: each mistake costs that setting, and is reported."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_can_be_used_is_used_and_the_rest_is_told(case: str) -> None:
+def test_what_can_be_used_is_used_and_the_rest_is_reported(case: str) -> None:
     value, changed, problem = CASES[case]
     found, problems = read(value, UserSettings())
     assert found == UserSettings(**changed)

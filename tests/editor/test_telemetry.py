@@ -1,4 +1,4 @@
-"""What the editor's documents tell of a suggestion, and that a real server takes what is reported of it."""
+"""What the editor's documents show of a suggestion, and that a real server takes what is reported of it."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -145,7 +145,7 @@ def test_what_is_taken_is_seen_in_the_text(case: str) -> None:
     assert bool(desk.told("dismiss")) == dismissed
 
 
-def test_what_is_left_is_told_three_times() -> None:
+def test_what_is_left_is_reported_three_times() -> None:
     desk = Desk()
     desk.offer()
     desk.write(TEXT)
@@ -172,7 +172,7 @@ def test_typing_is_counted_and_pasting_is_not() -> None:
     assert len(desk.told("type")) == 1
 
 
-def test_an_acceptance_that_the_editor_changes_is_told_by_its_command() -> None:
+def test_an_acceptance_that_the_editor_changes_is_reported_by_its_command() -> None:
     desk = Desk()
     desk.offer()
     desk.change(PREFIX + TEXT.replace("\n", "\n    ") + SUFFIX, TEXT)
@@ -191,7 +191,7 @@ def test_the_same_completion_is_shown_once() -> None:
     assert [each["completion_id"] for each in desk.told("dismiss")] == ["cmpl-1"]
 
 
-def test_without_consent_nothing_is_told_or_kept() -> None:
+def test_without_consent_nothing_is_reported_or_kept() -> None:
     desk = Desk(consent="off")
     desk.offer()
     desk.write(TEXT)
@@ -226,7 +226,7 @@ def told() -> list[dict[str, Any]]:
     return reports
 
 
-def test_feedback_holds_what_stands_there_in_the_end(told: list[dict[str, Any]]) -> None:
+def test_feedback_holds_what_is_there_in_the_end(told: list[dict[str, Any]]) -> None:
     assert [each["outcome"] for each in told] == ["accepted", "rejected", "accepted"]
     assert [each["final"] for each in told] == [TEXT.replace("second", "third"), "!own\nmore", "first"]
     assert {(each["prefix"], each["suffix"], each["shown"]) for each in told} == {(PREFIX, SUFFIX, TEXT)}

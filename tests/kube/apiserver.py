@@ -110,7 +110,7 @@ class Server:
         return path
 
     def restart(self, seconds: float) -> None:
-        """Come back with empty caches of roles: everything is forbidden for so long."""
+        """Come back with empty caches of roles: everything is forbidden during that time."""
         self.amnesia = time.monotonic() + seconds
         self.faults.append(Fault("GET", "watch=true", drop=True))
 

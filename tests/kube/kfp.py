@@ -44,7 +44,7 @@ class Kfp:
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     login_page: bool = False
-    """Answer everything with HTML, as a proxy that wants a password does."""
+    """Answer everything with HTML, as a proxy that asks for a password does."""
     url: str = ""
 
     @contextmanager

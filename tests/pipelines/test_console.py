@@ -83,7 +83,7 @@ def test_the_terminal_has_the_steps_and_the_file_has_all(
     assert console.error == "corpus: no file is permissively licensed"
 
 
-def test_a_stage_is_told_with_its_model_its_number_and_its_time(
+def test_a_stage_is_reported_with_its_model_its_number_and_its_time(
     console: Console, screen: io.StringIO, clock: Clock
 ) -> None:
     console.write(begin("corpus") + end("corpus") + begin("evaluate"))
@@ -96,7 +96,7 @@ def test_a_stage_is_told_with_its_model_its_number_and_its_time(
     ]
 
 
-def test_a_deployment_that_is_left_out_is_told(console: Console, screen: io.StringIO) -> None:
+def test_a_deployment_that_is_left_out_is_reported(console: Console, screen: io.StringIO) -> None:
     for task in ("corpus", "evaluate", "evaluate-2", "last"):
         console.write(begin(task) + end(task))
     assert screen.getvalue().splitlines()[-3:-1] == [

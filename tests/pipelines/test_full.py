@@ -119,7 +119,7 @@ def test_steps_are_retried_and_cached_unless_they_are_about_more_than_their_inpu
         assert task["cachingOptions"].get("enableCache", False) == (name not in always), name
 
 
-def test_what_a_stage_reads_beside_artifacts_is_in_the_cache_key(spec: Any) -> None:
+def test_what_a_stage_reads_besides_artifacts_is_in_the_cache_key(spec: Any) -> None:
     train = spec["components"]["comp-infill-train"]["dag"]["tasks"]
     readers = [name for name in train if name in STAGES and STAGES[name].reads_outside]
     assert len(readers) == 5
@@ -172,7 +172,7 @@ def test_values_and_images_of_the_installation_are_heeded(tmp_path: Path) -> Non
         assert pod["tolerations"] == [{"key": "ml", "operator": "Exists"}]
 
 
-def test_values_that_are_none_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_none_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("[1", "[]", "objectStore: 3"):
         (tmp_path / "values.yaml").write_text(text)
         monkeypatch.setenv(cluster.VALUES, str(tmp_path / "values.yaml"))

@@ -20,7 +20,7 @@ def fewer_steps(preset: Preset) -> Preset:
 
 
 def other_timeout(preset: Preset) -> Preset:
-    """Changed in what is no part of an artifact's key."""
+    """Changed in what is not a part of an artifact's key."""
     return replace(preset, dpo=replace(preset.dpo, train=replace(preset.dpo.train, timeout_s=60.0)))
 
 
@@ -45,6 +45,6 @@ def test_a_run_whose_preset_or_default_has_changed_is_another(
     assert resolved[0] == resolved[1] != runs[1].data.params
 
 
-def test_a_folder_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be UTF-8"):
         local.run("debug", {}, tmp_path / "\udcff")

@@ -1,4 +1,4 @@
-"""KFP's local runner: whatever stands in a path or a parameter arrives as it is."""
+"""KFP's local runner: whatever a path or a parameter contains arrives as it is."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_any_path_and_parameter_arrives(name: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [name]
 
 
-def test_the_interpreter_may_stand_at_any_path(tmp_path: Path) -> None:
+def test_the_interpreter_may_be_at_any_path(tmp_path: Path) -> None:
     environment = tmp_path / "my $env's python3"
     environment.symlink_to(sys.prefix)
     python = environment / "bin" / "python"

@@ -77,7 +77,7 @@ def succeed(kfp: Kfp) -> Callable[[str], None]:
     return script
 
 
-def test_a_run_is_started_followed_and_told(kfp: Kfp, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_started_followed_and_reported(kfp: Kfp, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     with meanwhile(kfp, succeed(kfp)):
         assert run("submit", *STORE, "--set", "sft.train.steps=3", "--budget", "2") == 0
     told = capsys.readouterr()
@@ -184,7 +184,9 @@ def test_a_wrong_token_is_one_sentence(
         (Fault("GET", "pipelines", times=9, drop=True), "does not answer"),
     ],
 )
-def test_a_kfp_that_refuses_is_told(kfp: Kfp, capsys: pytest.CaptureFixture[str], fault: Fault, sentence: str) -> None:
+def test_a_kfp_that_refuses_is_reported(
+    kfp: Kfp, capsys: pytest.CaptureFixture[str], fault: Fault, sentence: str
+) -> None:
     kfp.faults.append(fault)
     assert run("submit", *STORE) == 2
     assert sentence in capsys.readouterr().err
@@ -215,7 +217,7 @@ def test_slow_and_failing_answers_are_lived_with(kfp: Kfp, quick: None, capsys: 
         assert run("submit", *STORE) == 0
 
 
-def test_a_kfp_that_stays_away_is_told(kfp: Kfp) -> None:
+def test_a_kfp_that_stays_away_is_reported(kfp: Kfp) -> None:
     there = service.connect(kfp.url)
     kfp.faults.append(Fault("GET", "runs/", times=99, status=503))
     started = time.monotonic()
@@ -262,7 +264,7 @@ def test_on_a_terminal_the_table_lives(kfp: Kfp) -> None:
     assert "evaluate-dpo" in screen.getvalue()
 
 
-def test_a_run_that_does_not_begin_is_told(kfp: Kfp) -> None:
+def test_a_run_that_does_not_begin_is_reported(kfp: Kfp) -> None:
     name, screen = start(kfp), io.StringIO()
 
     def later(run: str) -> None:

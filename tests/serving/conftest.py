@@ -1,4 +1,4 @@
-"""A tiny model behind real servers in threads of the test process; the KServe server itself runs in `test_local`."""
+"""A tiny model in real servers in threads of the test process; the KServe server itself runs in `test_local`."""
 
 import json
 import re
@@ -97,7 +97,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 
 def make_predictor(model: Path, engine: CompletionEngine, queue: int = 32, timeout_s: float = 60.0) -> Predictor:
-    """A predictor round a loaded engine; only one at a time may use it."""
+    """A predictor with a loaded engine; only one at a time may use it."""
     config = PredictorConfig(model=str(model), name="tiny", queue=queue, timeout_s=timeout_s)
     metrics = PredictorMetrics()
     worker = Worker(engine, queue=queue, observe=metrics.observe)
@@ -121,7 +121,7 @@ def figure(url: str, name: str) -> float:
 
 @contextmanager
 def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple[str, Transformer]]:
-    """The base URL of our routes, without KServe round them, and what they share."""
+    """The base URL of our routes, without KServe around them, and what they share."""
     config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
     service = build(config, prepare(config), CollectorRegistry())
     app = FastAPI()

@@ -315,7 +315,7 @@ def test_keys_that_are_made_at_once_are_all_kept(file: Path) -> None:
     assert {key.split("_")[1] for key in made} == set(keys.load(file))
 
 
-def test_an_issuer_that_cannot_be_asked_is_no_fault_of_the_client(model: Path, predictor: str) -> None:
+def test_an_issuer_that_cannot_be_asked_is_not_the_clients_fault(model: Path, predictor: str) -> None:
     with issuing() as issuer:
         pass
     settings = {"oidc_issuer": issuer, "oidc_audience": "infill"}
@@ -343,7 +343,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
     "text",
     ["", "[]", '{"keys": [{"id": 1}]}', '{"keys": [{"id":"a","tenant":"a b","sha256":"","created":"2026-01-01"}]}'],
 )
-def test_what_is_no_key_file_is_refused(text: str, tmp_path: Path) -> None:
+def test_what_is_not_a_key_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text(text)
     with pytest.raises(InputError, match="infill keys add"):
         keys.load(tmp_path / "keys.json")

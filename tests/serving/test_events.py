@@ -56,7 +56,7 @@ def test_an_event_is_one_line_for_every_reader(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def pair(model: Path) -> Iterator[tuple[str, Strangers]]:
-    """A transformer and the predictor behind it, which writes what a test has it write."""
+    """A transformer and its predictor, which writes what a test has it write."""
     with strange_predictor(lambda _: None) as (predictor, strangers), transforming(model, predictor) as (url, _):
         yield url, strangers
 

@@ -21,7 +21,7 @@ LONG = {"prompt": "value = compute(circle)\n" * 400, "max_tokens": 64}
 
 
 def vllm(context: int) -> dict[str, Any]:
-    """What vLLM tells of two adapters and of their base; it knows no length of an adapter."""
+    """vLLM's answer about two adapters and of their base; it knows no length of an adapter."""
     base = {"id": "base", "object": "model", "parent": None, "max_model_len": context}
     adapters = [{"id": name, "object": "model", "parent": "base", "max_model_len": None} for name in ("other", "mine")]
     return {"/v1/models": {"object": "list", "data": [base, *adapters]}}
@@ -139,7 +139,7 @@ async def silent(self: upstream.Upstream, path: str, headers: upstream.Headers) 
     self._failed = time.monotonic()
 
 
-def test_a_refusal_for_another_reason_is_told(small: Small) -> None:
+def test_a_refusal_for_another_reason_is_reported(small: Small) -> None:
     small.start(512)
     small.strangers.behaviour = say("400 Bad Request", '{"message": "no such model"}')
     response = HTTP.post(f"{small.url}/v1/completions", json=LONG)

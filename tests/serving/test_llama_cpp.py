@@ -84,7 +84,7 @@ def test_any_nucleus_can_be_sampled_from(llama: LlamaCppEngine, top_p: float) ->
     assert written[-1].tokens == NEW
 
 
-def test_a_stop_token_ends_the_text_and_is_no_part_of_it(llama: LlamaCppEngine) -> None:
+def test_a_stop_token_ends_the_text_and_is_not_a_part_of_it(llama: LlamaCppEngine) -> None:
     prompt, sampling = tokens(60, 1), Sampling(temperature=1, seed=3, max_tokens=NEW, ignore_eos=True)
     events = llama._server.stream({"prompt": prompt, **request_fields(sampling)})
     written = [event["tokens"][0] for event in events if event["content"]]

@@ -1,4 +1,4 @@
-"""`infill serve`: both processes with KServe in front, and that nothing is left behind however it ends."""
+"""`infill serve`: both processes with KServe in front, and that nothing remains however it ends."""
 
 import os
 import re
@@ -134,7 +134,7 @@ def test_when_the_predictor_dies_the_transformer_is_stopped_and_it_is_said(serve
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_whatever_ends_it_nothing_is_left_behind(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_whatever_ends_it_nothing_remains(model: Path, tmp_path: Path, number: signal.Signals) -> None:
     with served(str(model), local.free_port(), tmp_path / "log") as process:
         wait_until(lambda: process.poll() is not None or len(children(process)) == 2)
         family = children(process)

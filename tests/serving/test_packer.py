@@ -102,7 +102,7 @@ def test_a_session_never_sees_text_that_its_request_does_not_hold(packer: Packer
     assert items == ()
 
 
-def test_of_two_like_files_the_one_opened_lately_stands_nearer_to_the_caret(packer: Packer) -> None:
+def test_of_two_like_files_the_one_opened_recently_is_nearer_to_the_caret(packer: Packer) -> None:
     files = tuple((path, f"def beta():\n    return {path[0]}{path[0]}\n") for path in ("a.py", "b.py"))
     for latest in ("a.py", "b.py"):
         items = packer.pack(request(files, prompt="x = beta(", recent=(f"./{latest}", "gone.py"))).prompt.items

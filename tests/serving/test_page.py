@@ -1,4 +1,4 @@
-"""The page at `/`: what it is served with, and that the committed bundle was built from the sources beside it."""
+"""The page at `/`: what it is served with, and that the committed bundle was built from the sources next to it."""
 
 import hashlib
 import re
@@ -60,7 +60,7 @@ def test_every_file_has_a_policy_and_travels_small_and_once(client: TestClient, 
     assert (kept.status_code, kept.content) == (httpx.codes.NOT_MODIFIED, b"")
 
 
-def test_a_browser_is_told_what_each_file_is(client: TestClient) -> None:
+def test_a_browser_learns_what_each_file_is(client: TestClient) -> None:
     kinds = {name: client.get(f"/static/{name}").headers["content-type"] for name in files()}
     assert kinds == {
         "icon.svg": "image/svg+xml",

@@ -117,7 +117,7 @@ def test_what_cannot_be_answered_is_refused_by_name(url: str, case: str) -> None
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"seed": ' + b"9" * 5_000 + b"}"])
-def test_a_body_that_is_no_json_object_is_refused(url: str, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(url: str, body: bytes) -> None:
     response = HTTP.post(f"{url}/v1/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_json"

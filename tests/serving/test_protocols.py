@@ -1,4 +1,4 @@
-"""The protocols beside OpenAI's: bodies as real clients send them, what is made of them, and what comes back."""
+"""The protocols besides OpenAI's: bodies as real clients send them, what is made of them, and what comes back."""
 
 import asyncio
 import json
@@ -187,7 +187,7 @@ def test_an_error_has_the_shape_of_the_protocol_and_names_the_field(stack: Stack
 
 
 @pytest.mark.parametrize("name", [name for name in CARETS if name != "tabby"])
-def test_an_error_in_the_middle_of_a_stream_is_told(model: Path, name: str) -> None:
+def test_an_error_in_the_middle_of_a_stream_is_reported(model: Path, name: str) -> None:
     body = chunk("return ") + 'data: {"error": {"message": "it broke"}}\n\n'
     with (
         strange_predictor(say("200 OK", body, "text/event-stream")) as (predictor, _),
@@ -217,7 +217,7 @@ def test_llama_vim_gets_the_fields_that_it_asks_for(stack: Stack) -> None:
     assert stack.post("/infill", **CARETS["llama.cpp"], response_fields=[""]).json() == {}
 
 
-def test_a_key_that_is_empty_is_no_error(stack: Stack) -> None:
+def test_a_key_that_is_empty_is_not_an_error(stack: Stack) -> None:
     """llama.vim without a key sends the header so; the way to the predictor takes no blank at a value's end."""
     request = b"POST /infill HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \r\ncontent-length: 2\r\n\r\n{}"
     host, port = stack.url.removeprefix("http://").split(":")
@@ -427,7 +427,7 @@ PAGES = ["/v1/models", "/health", "/props", "/v1/health", "/v1beta/server_settin
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_clients_are_told_what_is_served(stack: Stack, path: str) -> None:
+def test_clients_learn_what_is_served(stack: Stack, path: str) -> None:
     response = HTTP.get(stack.url + path)
     assert response.status_code == 200
     assert response.json()

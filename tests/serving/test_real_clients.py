@@ -1,4 +1,4 @@
-"""The packages that clients use, pointed at the transformer; those of npm where Node and its registry are at hand."""
+"""The packages that clients use, pointed at the transformer; those of npm where Node and its registry are available."""
 
 import json
 import os

@@ -74,7 +74,7 @@ valid, odd = (
 
 @pytest.fixture(scope="module")
 def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, str]]:
-    """Addresses of a transformer and of the predictor behind it."""
+    """Addresses of a transformer and of its predictor."""
     limits = {"max_prompt_tokens": 128, "max_new_tokens": 3}
     with predicting(model, engine) as predictor, transforming(model, predictor, **limits) as (url, _):
         yield url, predictor
@@ -165,7 +165,7 @@ def test_the_newer_name_of_max_tokens_wins() -> None:
     assert read_sampling({"max_completion_tokens": None, "max_tokens": 9.0}, Sampling()).max_tokens == 9
 
 
-def test_an_ignored_field_is_told_with_the_nearest_known_one(stack: tuple[str, str]) -> None:
+def test_an_ignored_field_is_reported_with_the_nearest_known_one(stack: tuple[str, str]) -> None:
     url, predictor = stack
     fields = {"max_tokens": 1, "temprature": 0, "top_k": 5, "cache_prompt": True}
     for address, prompt in ((url, "x"), (predictor, PROMPT)):

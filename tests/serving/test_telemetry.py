@@ -287,7 +287,9 @@ def test_feedback_is_kept_without_secrets(keeping: Client, tmp_path: Path) -> No
         ({"path": "a\nb"}, 400, "invalid_value"),
     ],
 )
-def test_feedback_that_lies_or_lacks_consent_is_refused(keeping: Client, fields: Any, status: int, code: str) -> None:
+def test_feedback_that_is_false_or_lacks_consent_is_refused(
+    keeping: Client, fields: Any, status: int, code: str
+) -> None:
     completion = keeping.complete()
     keeping.report("select", completion)
     answer = keeping.report("feedback", completion, **{**CARET, "outcome": "accepted", **fields})

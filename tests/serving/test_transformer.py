@@ -1,4 +1,4 @@
-"""The transformer with a real predictor behind it: what editors get, and what they are told when they ask wrongly."""
+"""The transformer with a real predictor: what editors get, and which errors they see when they ask wrongly."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def ask(url: str, **fields: Any) -> httpx.Response:
     return HTTP.post(f"{url}/v1/completions", json=CARET | fields)
 
 
-def test_an_answer_says_what_stands_in_its_prompt(url: str) -> None:
+def test_an_answer_says_what_is_in_its_prompt(url: str) -> None:
     answer = ask(url, context=FILES).json()
     assert answer["object"] == "text_completion"
     assert answer["model"] == "tiny"
@@ -145,7 +145,7 @@ def test_what_cannot_be_answered_is_refused_by_name(url: str, case: str) -> None
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"\xff\xff", b"[" * 100_000, b'{"prompt": "\\ud83d"'])
-def test_a_body_that_is_no_json_object_is_refused(url: str, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(url: str, body: bytes) -> None:
     response = HTTP.post(f"{url}/v1/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_json"

@@ -26,7 +26,7 @@ def ask(url: str, **fields: Any) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def pair(model: Path) -> Iterator[tuple[str, Strangers]]:
-    """A transformer's address and the strange predictor behind it, whose behaviour each test sets."""
+    """A transformer's address and its strange predictor, whose behaviour each test sets."""
     settings = {"upstream_name": "base"}
     with strange_predictor(_hang) as (predictor, strangers), transforming(model, predictor, **settings) as (url, _):
         yield url, strangers
@@ -175,7 +175,7 @@ def test_what_vllm_would_refuse_the_transformer_sees_to(pair: tuple[str, Strange
     assert (choice["text"], choice["finish_reason"]) == ("a = 1; END bc", "length")
 
 
-def test_headers_go_on_byte_by_byte_or_not_at_all(pair: tuple[str, Strangers]) -> None:
+def test_headers_continue_byte_by_byte_or_not_at_all(pair: tuple[str, Strangers]) -> None:
     url, strangers = pair
     strangers.behaviour = say("200 OK", chunk("a", "stop"), STREAM)
     strangers.requests.clear()

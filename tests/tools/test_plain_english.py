@@ -1,14 +1,16 @@
 """Texts and names in the code are plain English: no word of the old dialect, and functions begin with a verb.
 
 `ruff` checks the imperative mood (D401) where it knows the verb; this test adds the words that it cannot know. It reads
-docstrings, the texts under constants and fields, messages and comments, and the names of functions and variables.
+docstrings, the texts under constants and fields, messages and comments, and the names of functions and variables; of
+the tests the docstrings, the comments and the tests' names; and the pages of the documentation.
 """
 
 import ast
+import functools
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -101,22 +103,60 @@ def files() -> list[Path]:
     return sorted({path for folder in CODE for path in (ROOT / folder).rglob("*.py")})
 
 
+def pages() -> list[Path]:
+    """Return the pages of the documentation; the changelog and the log keep their words."""
+    first = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
+    return first + sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "log.md")
+
+
+@functools.lru_cache(maxsize=2)
+def nodes(source: str) -> list[ast.AST]:
+    """Return the nodes of a module, which is parsed once for all rules."""
+    return list(ast.walk(ast.parse(source)))
+
+
 def texts(source: str) -> Iterator[tuple[int, str]]:
     """Yield line and text of each string and comment of a module; a string without a space is a name, not a text."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
+    yield from comments(source)
+
+
+def texts_of_tests(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each docstring and comment of a module, and the words of the tests' names."""
+    for node in nodes(source):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from ((text.lineno, str(text.value)) for statement in node.body if (text := _text(statement)))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
+    yield from comments(source)
+
+
+def texts_of_page(page: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each paragraph of a page in Markdown, blocks of code left out."""
+    prose = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), page, flags=re.MULTILINE | re.DOTALL)
+    for paragraph in re.finditer(r"(?:.+\n?)+", prose):
+        yield prose.count("\n", 0, paragraph.start()) + 1, paragraph[0]
+
+
+def comments(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each comment of a module."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
 
 
-def odd_words(source: str) -> list[str]:
-    """Return a sentence for each word of the old dialect in the texts of a module, names in backquotes left out."""
-    plain = ((line, " ".join(re.sub(r"`[^`]*`", "``", text).split())) for line, text in texts(source))
+ANY_WORD: Final = re.compile("|".join(WORDS))
+
+
+def odd_words(lines: Iterable[tuple[int, str]]) -> list[str]:
+    """Return a sentence for each word of the old dialect in texts, names in backquotes left out."""
+    plain = ((line, " ".join(re.sub(r"`[^`]*`", "``", text).split())) for line, text in lines)
     return [
         f"line {line}: {match[0]!r} in {text[max(0, match.start() - 30) : match.end() + 30]!r}; write: {better}"
         for line, text in plain
+        if ANY_WORD.search(text)
         for pattern, better in WORDS.items()
         if (match := re.search(pattern, text))
     ]
@@ -125,7 +165,7 @@ def odd_words(source: str) -> list[str]:
 def odd_starts(source: str) -> list[str]:
     """Return a sentence for each docstring of a function that does not begin with a verb."""
     sentences = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_property(node):
             first = (ast.get_docstring(node) or "Return").split()[0]
             if first.lower() in STARTS or not first[0].isalpha():
@@ -136,7 +176,7 @@ def odd_starts(source: str) -> list[str]:
 def odd_headings(source: str) -> list[str]:
     """Return a sentence for each text of a module, class, constant or field that begins like a question."""
     heads: list[ast.Constant] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Module | ast.ClassDef):
             heads += [text for statement in node.body if (text := _text(statement))]
     firsts = [(head.lineno, str(head.value).split()[0]) for head in heads]
@@ -152,7 +192,7 @@ def _text(statement: ast.stmt) -> ast.Constant | None:
 def odd_names(source: str) -> list[str]:
     """Return a sentence for each name of a function, parameter or variable that has an odd word."""
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.append((node.lineno, node.id))
         elif isinstance(node, ast.arg):
@@ -173,7 +213,17 @@ def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_texts_have_no_odd_words_and_docstrings_begin_with_a_verb(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    assert odd_words(source) + odd_starts(source) + odd_headings(source) + odd_names(source) == []
+    assert odd_words(texts(source)) + odd_starts(source) + odd_headings(source) + odd_names(source) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_texts_of_tests_have_no_odd_words(path: Path) -> None:
+    assert odd_words(texts_of_tests(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_have_no_odd_words(path: Path) -> None:
+    assert odd_words(texts_of_page(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize(
@@ -190,12 +240,19 @@ def test_texts_have_no_odd_words_and_docstrings_begin_with_a_verb(path: Path) ->
 )
 def test_an_odd_word_is_reported(text: str, word: str) -> None:
     for source in (f"raise ValueError({text!r})", f'"""The {text}."""', f"x = 1  # {text}"):
-        assert [repr(word) in sentence for sentence in odd_words(source)] == [True]
+        assert [repr(word) in sentence for sentence in odd_words(texts(source))] == [True]
+
+
+def test_an_odd_word_in_a_test_or_a_page_is_reported() -> None:
+    source = 'def test_it_is_told():\n    """Read it anew."""  # lately\n    assert f("behind the caret")\n'
+    assert len(odd_words(texts_of_tests(source))) == 3
+    page = "# Title\n\nThe file lies\nthere.\n\n```text\nwhat is told\n```\n\nIt is `anew`.\n"
+    assert [sentence.split(":")[0] for sentence in odd_words(texts_of_page(page))] == ["line 3"]
 
 
 @pytest.mark.parametrize("text", ["there is no file at /x", "the value `told` is given", "so long as it runs"])
 def test_plain_words_are_not_reported(text: str) -> None:
-    assert odd_words(f"raise ValueError({text!r})") == []
+    assert odd_words(texts(f"raise ValueError({text!r})")) == []
 
 
 @pytest.mark.parametrize("docstring", ["The mean of values.", "Whether it runs.", "What is deployed.", "`x` and `y`."])

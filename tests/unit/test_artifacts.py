@@ -35,7 +35,7 @@ OWNERS: Final = {
 
 
 def spelled() -> Iterator[tuple[str, str, bool]]:
-    """Yield (module, text, whether it is a part of a path) for each string in the code that is no docstring."""
+    """Yield (module, text, whether it is a part of a path) for each string in the code that is not a docstring."""
     for file in sorted(file for folder in CODE for file in (ROOT / folder).rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}

@@ -84,7 +84,7 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
 
 
-def test_submit_wants_a_store_that_a_cluster_can_reach(capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_needs_a_store_that_a_cluster_can_reach(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pipeline", "submit", "--host", "http://127.0.0.1:9", "--store", "/tmp/store"]) == 2
     assert "store must be the URI of an object store" in capsys.readouterr().err
 
@@ -118,7 +118,7 @@ def test_run_without_deployment_cannot_be_served(tmp_path: Path, capsys: pytest.
         (["serve", "--model", "a", "b"], "infill serve"),
     ],
 )
-def test_an_unknown_argument_is_told_with_its_command(
+def test_an_unknown_argument_is_reported_with_its_command(
     arguments: list[str], program: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 @pytest.mark.parametrize(
     "command", ["run --out", "export gguf a --to", "export adapter a --to", "pipeline compile --to"]
 )
-def test_a_target_that_cannot_be_written_is_told_before_the_work(
+def test_a_target_that_cannot_be_written_is_reported_before_the_work(
     command: str, places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for value in ("", "file/inside", "circle", "a" * 300, "/proc/inside", "x\0y"):
@@ -211,7 +211,7 @@ def test_a_target_that_cannot_be_written_is_told_before_the_work(
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "8080.5", ""])
-def test_a_port_lies_between_1_and_65535(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_is_between_1_and_65535(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["serve", "--model", "m", f"--port={port}"])
     assert end.value.code == 2

@@ -128,7 +128,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=9), json_values, max_size=4))
 def test_settings_travel_as_text_that_nothing_on_the_way_changes(settings: dict[str, Any]) -> None:
-    """Types arrive exactly; no placeholder of KFP, of Kubernetes or of a shell stands in a string."""
+    """Types arrive exactly; no placeholder of KFP, of Kubernetes or of a shell is in a string."""
     text = config.to_text(settings)
     arrived = config.from_text(text)
     assert arrived == settings

@@ -30,7 +30,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.mark.parametrize("arguments", ["fim split infill/fim.py --n 50", "--help", "run --help"])
-def test_a_reader_that_leaves_is_no_error(arguments: str) -> None:
+def test_a_reader_that_leaves_is_not_an_error(arguments: str) -> None:
     done = shell(f"$infill {arguments} | head -c 1")
     assert done.stderr == b""
     assert len(done.stdout) == 1

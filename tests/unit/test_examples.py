@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_holes(
     assert _digests(tmp_path / "other")["train.parquet"] != _digests(made)["train.parquet"]
 
 
-def test_a_killed_run_goes_on_with_the_next_shard_and_ends_the_same(
+def test_a_killed_run_continues_with_the_next_shard_and_ends_the_same(
     made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examples, "SHARD_BYTES", 1)
@@ -131,7 +131,7 @@ def test_several_processes_give_the_same(
         assert storage.read_table(str(tmp_path / name)).equals(storage.read_table(str(made / name)))
 
 
-def test_a_process_that_dies_is_told_and_its_work_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported_and_its_work_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "processes", lambda: 2)
     with pytest.raises(InfillError, match="was killed, most likely because memory ran out"):
         list(examples.run_all(os._exit, [(1,), (1,)]))

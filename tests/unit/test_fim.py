@@ -38,7 +38,7 @@ def middles(text: str, config: fim.SplitConfig, language: str = "python") -> set
 
 
 def line_before(text: str, offset: int) -> str:
-    """What stands in the line before an offset."""
+    """Return the part of the line before an offset."""
     return text[:offset].replace("\r", "\n").rpartition("\n")[2]
 
 
@@ -165,7 +165,7 @@ def test_aligned_spans_are_runs_of_siblings() -> None:
     assert found == runs
 
 
-def test_line_start_before_and_behind_the_indentation() -> None:
+def test_line_start_before_and_after_the_indentation() -> None:
     text = "def f():\n    return 1\n"
     assert middles(text, only(fim.LINE_START, fim.BLOCK, before_indent=0.0)) == {text.strip(), "return 1"}
     assert middles(text, only(fim.LINE_START, fim.BLOCK, before_indent=1.0)) == {text.strip(), "    return 1"}
@@ -180,7 +180,7 @@ def test_line_end_on_an_empty_line_and_in_front_of_a_line() -> None:
     assert not empty & front
 
 
-def test_line_middle_before_and_behind_the_space() -> None:
+def test_line_middle_before_and_after_the_space() -> None:
     found = middles("x = aa  + bb\n", only(fim.LINE_MIDDLE, fim.BLOCK))
     assert found == {" = aa  + bb", "= aa  + bb", " aa  + bb", "aa  + bb", "  + bb", "+ bb", " bb", "bb"}
 
@@ -338,7 +338,7 @@ def test_shown_as_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     text = SAMPLES["python"].replace("\n", "\r\n")
     path = tmp_path / "a.py"
     path.write_bytes(text.encode())
-    fim_show.split_file(str(path), n=5, seed=3, as_json=False)  # stdout is no terminal
+    fim_show.split_file(str(path), n=5, seed=3, as_json=False)  # stdout is not a terminal
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(records) == 5
     for record in records:

@@ -1,4 +1,4 @@
-"""A repository that holds anything at all costs itself: corpus, index and splitter go on with the others."""
+"""A repository that holds anything at all costs itself: corpus, index and splitter continue with the others."""
 
 import json
 import tempfile

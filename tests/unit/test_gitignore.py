@@ -1,4 +1,4 @@
-"""Ignore rules decide as git does, whatever bytes stand in the file."""
+"""Ignore rules decide as git does, whatever bytes the file has."""
 
 import os
 import random

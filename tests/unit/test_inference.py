@@ -14,7 +14,7 @@ UNIFORM = st.floats(0, 1, exclude_max=True)
 
 @examples(50)
 @given(logits=st.lists(st.floats(-5, 5), min_size=2, max_size=8), top_p=st.floats(0.05, 0.99), uniform=UNIFORM)
-def test_a_sampled_token_lies_in_the_nucleus(logits: list[float], top_p: float, uniform: float) -> None:
+def test_a_sampled_token_is_in_the_nucleus(logits: list[float], top_p: float, uniform: float) -> None:
     values = torch.tensor(logits)
     [chosen] = inference.choose(values[None], [1.0], [uniform], top_p)
     probabilities = torch.softmax(values, dim=-1)

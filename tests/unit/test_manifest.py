@@ -82,7 +82,7 @@ class Nested:
     workers: int = field(default=1, metadata={manifest.EXECUTION: True})
 
 
-def test_how_a_stage_is_run_is_no_part_of_its_key(tmp_path: Path) -> None:
+def test_how_a_stage_is_run_is_not_a_part_of_its_key(tmp_path: Path) -> None:
     keys = [manifest.key("toy", 1, Nested(workers=count), {}) for count in (1, 8)]
     assert keys[0] == keys[1] != manifest.key("toy", 1, Nested(Config(size=2)), {})
     assert manifest.config_dict(Nested(workers=8)) == {"inner": {"size": 1}, "workers": 8}

@@ -8,7 +8,7 @@ code = st.text(alphabet="ab (){}:\n\tx1=", max_size=40)
 
 
 @given(code, code, code, code, st.booleans())
-def test_every_metric_lies_between_zero_and_one(
+def test_every_metric_is_between_zero_and_one(
     output: str, middle: str, prefix: str, suffix: str, finished: bool
 ) -> None:
     scores = metrics.score(output, middle, prefix=prefix, suffix=suffix, language="python", finished=finished)

@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_random_state_alone(
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 
-def test_load_refuses_what_is_no_model(tmp_path: Path) -> None:
+def test_load_refuses_what_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a model folder"):
         model.load(tmp_path)
     folder = Path(tiny_model(tmp_path / "model"))

@@ -245,7 +245,7 @@ def test_a_copy_without_its_model_says_that_it_takes_the_original(
         local.resolve(pipeline.deployment_of(copy.out))
 
 
-def test_another_model_beside_the_record_is_not_taken_for_its_own(
+def test_another_model_next_to_the_record_is_not_taken_for_its_own(
     run: Callable[[str], Run], original: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = run("copied")
@@ -312,7 +312,7 @@ def _tokenizer() -> Any:
 
 @pytest.mark.parametrize("kind", ["local", "memory", "s3"])
 def test_pointers_follow_a_moved_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """On every kind of store: a record finds what lies beside it, else the original."""
+    """On every kind of store: a record finds what is next to it, else the original."""
     root = {"local": str(tmp_path), "memory": f"memory://{tmp_path}"}.get(kind) or request.getfixturevalue("s3")
     old, new = storage.join(root, "old", "store"), storage.join(root, "new", "store")
     tiny_tokenizer(tmp_path / "artifact", vocab_size=300)
@@ -346,7 +346,7 @@ def test_a_manifest_that_travels_points_to_its_artifact(tmp_path: Path) -> None:
     assert manifest.fetch(travelling) == Path(artifact)
 
 
-def test_a_moved_report_names_what_lies_beside_it(tmp_path: Path) -> None:
+def test_a_moved_report_names_what_is_next_to_it(tmp_path: Path) -> None:
     folder = str(tmp_path / "new" / "report" / "k")
     storage.write_json(f"{folder}/summary.json", {"model": "../../sft/k", "report": "report.html", "winner": "sft"})
     assert report.read_summary(folder) == {

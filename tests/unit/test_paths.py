@@ -241,7 +241,7 @@ def test_any_name_survives_its_uri(name: str) -> None:
         ("file:///a%00b", "contains a null character"),
     ],
 )
-def test_mistakes_are_told(written: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported(written: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=sentence):
         storage.absolute(written)
     with pytest.raises(SystemExit):

@@ -53,7 +53,7 @@ def test_never_over_the_budget(request: FimRequest, budget: int) -> None:
 
 
 @given(requests)
-def test_control_tokens_stand_where_the_format_puts_them(request: FimRequest) -> None:
+def test_control_tokens_are_where_the_format_puts_them(request: FimRequest) -> None:
     prompt = render(FMT, golden.ENCODER.encode, request)
     control = [token for token in prompt.ids if token in CONTROL]
     files = [FMT.filename] * (len(prompt.items) + 1)
@@ -191,7 +191,7 @@ def test_checkpoint_without_fim_tokens_is_refused(tmp_path: Path) -> None:
         load_format(tmp_path)
 
 
-def test_format_beside_the_tokenizer_wins(tmp_path: Path) -> None:
+def test_format_next_to_the_tokenizer_wins(tmp_path: Path) -> None:
     (tmp_path / "prompt_format.json").write_text(json.dumps(golden.FORMATS["starcoder2"].to_json()))
     assert load_format(tmp_path).name == "starcoder2"
     (tmp_path / "prompt_format.json").write_text("{")

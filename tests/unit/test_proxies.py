@@ -84,7 +84,7 @@ def test_a_proxy_that_cannot_be_used_is_named(environment: pytest.MonkeyPatch, t
         _complete("http://127.0.0.1:9", tmp_path)
 
 
-def test_what_is_no_url_is_refused() -> None:
+def test_what_is_not_a_url_is_refused() -> None:
     with pytest.raises(InputError, match="is not a URL"):
         proxies.client("http://a:b")
 

@@ -9,7 +9,7 @@ from infill import ray_session
 from infill.errors import InputError, ServiceError
 
 
-def test_a_ray_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_is_gone_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     with socket.socket() as free:
@@ -37,7 +37,7 @@ def test_a_folder_for_ray_that_the_user_names_is_taken(tmp_path: Path, monkeypat
     assert ray_session.temp_folder() == "/dev/shm/ray"
 
 
-def test_no_folder_for_ray_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_for_ray_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 60)))
     monkeypatch.setattr(ray_session, "USUAL", ())
     with pytest.raises(InputError, match="set RAY_TMPDIR"):

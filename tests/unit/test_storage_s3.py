@@ -46,7 +46,7 @@ def test_a_large_file_is_sent_in_parts_and_seen_only_when_whole(s3: str) -> None
         assert file.read() == block
 
 
-def test_a_large_file_that_fails_leaves_nothing_behind(s3: str) -> None:
+def test_a_large_file_that_fails_leaves_nothing(s3: str) -> None:
     def fail() -> None:
         with storage.open_write(f"{s3}/large.bin") as file:
             file.write(bytes(PART + 1))
@@ -161,7 +161,7 @@ def stage(output: str, *, killed: bool) -> Manifest:
     return once(stage="toy", version=1, config=config, inputs={}, output=output, body=body)
 
 
-def test_a_killed_stage_goes_on_where_it_was(s3: str) -> None:
+def test_a_killed_stage_continues_where_it_was(s3: str) -> None:
     output = f"{s3}/toy/key"
     code = f"from tests.unit.test_storage_s3 import stage; stage({output!r}, killed=True)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL

@@ -116,7 +116,7 @@ def test_units_are_those_of_a_walk_of_the_tree() -> None:
                 assert source.units(offset, offset, longest) == [unit for unit in walked if unit[1] - offset <= longest]
 
 
-def test_interior_has_no_brackets_and_no_space_round_it() -> None:
+def test_interior_has_no_brackets_and_no_space_around_it() -> None:
     text = "f( a, (b) ){ }"
     source = syntax.Source(text, "javascript")
     for whole, inside in (("( a, (b) )", "a, (b)"), ("{ }", ""), ("f( a", "f( a"), (" a, ", "a,")):

@@ -41,7 +41,7 @@ def encoder(made: Path) -> prompt.Encoder:
 
 
 def checkpoint(folder: Path, tokens: list[str], normalizer: Any = None) -> Path:
-    """A folder with the tokenizer of somebody else's model: `tokens` are its special tokens, behind the others."""
+    """A folder with the tokenizer of somebody else's model: `tokens` are its special tokens, after the others."""
     other = Tokenizer(models.BPE())
     other.normalizer = normalizer
     other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -184,7 +184,7 @@ def test_a_base_model_without_fim_tokens_is_refused(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused(corpus: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_checkpoint_is_refused(corpus: str, tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match=r"tokenizer\.json|nothing at"):
             run_stage("tokenizer", TokenizerConfig(base_model=str(place)), corpus, str(tmp_path / "out"))

@@ -160,7 +160,7 @@ def test_an_existing_run_can_be_opened_again(mlflow_store: Path) -> None:
     assert (run.info.status, run.data.metrics["tokens"]) == ("FINISHED", 1.0)
 
 
-def test_the_conclusion_stands_in_the_pipeline_run(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conclusion_is_in_the_pipeline_run(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = tracking.parent_run("demo", "key")
     monkeypatch.setenv(tracking.PARENT_RUN, parent)
     report = mlflow_store / "report.html"
@@ -196,7 +196,7 @@ def _closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_a_server_that_is_gone_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hidden@127.0.0.1:{_closed_port()}")
     started = time.monotonic()
     with pytest.raises(ServiceError, match="cannot be used") as raised:
@@ -258,7 +258,7 @@ def test_a_server_that_stays_away_costs_records_but_not_the_stage(
 
 
 @pytest.mark.parametrize("name", ["python3-demo", "100%25 a?b#c&d=e", "é 'q' \"q\" $HOME", "a::b\nc"])
-def test_a_local_store_may_stand_at_any_path(
+def test_a_local_store_may_be_at_any_path(
     name: str, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / name
@@ -275,7 +275,7 @@ def test_a_local_store_may_stand_at_any_path(
 def test_a_stage_whose_configuration_has_changed_gets_a_run_of_its_own(
     mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where and how fast a stage runs is no part of its artifact's key, but it is logged."""
+    """Where and how fast a stage runs is not a part of its artifact's key, but it is logged."""
     monkeypatch.setenv(tracking.PARENT_RUN, tracking.parent_run("demo", "key"))
     logged = []
     for source in ("a", "b", "a"):
@@ -286,7 +286,7 @@ def test_a_stage_whose_configuration_has_changed_gets_a_run_of_its_own(
     assert logged[0] == logged[2] != logged[1]
 
 
-def test_a_deleted_or_missing_experiment_is_told(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_or_missing_experiment_is_reported(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking.parent_run("demo", "key")
     client = tracking.client()
     experiment = client.get_experiment_by_name("infill")
@@ -299,7 +299,7 @@ def test_a_deleted_or_missing_experiment_is_told(mlflow_store: Path, monkeypatch
         tracking.parent_run("demo", "key")
 
 
-def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_be_used_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = tracking.local_store(str(tmp_path))
     (tmp_path / "mlflow" / "mlflow.db").write_text("something else, long enough to be no database at all")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

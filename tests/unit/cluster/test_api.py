@@ -11,19 +11,19 @@ from infill.errors import InputError
 from tests.kube.apiserver import Fault, Server
 
 
-def test_a_wrong_token_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_token_is_reported(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config", token="wrong")))
     with pytest.raises(RefusedError, match="rejects our token"):
         connect().list("rayjobs")
 
 
-def test_no_cluster_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cluster_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(InputError, match="set KUBECONFIG"):
         connect()
 
 
-def test_a_server_that_is_down_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_reported(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.url = "http://127.0.0.1:9"
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
     with pytest.raises(UnreachableError, match="does not answer"):

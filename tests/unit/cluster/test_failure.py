@@ -28,11 +28,11 @@ def test_images_that_cannot_be_pulled_are_an_obstacle(reason: str, init: bool) -
     assert found.kind == "image"
 
 
-def test_a_container_that_is_being_made_is_no_obstacle() -> None:
+def test_a_container_that_is_being_made_is_not_an_obstacle() -> None:
     assert obstacle(job(), [pod(waiting("ContainerCreating"))], [{"message": "Pulling image"}]) is None
 
 
-def test_a_quota_that_was_full_once_is_no_obstacle() -> None:
+def test_a_quota_that_was_full_once_is_not_an_obstacle() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}
     full = job(rayClusterStatus={"conditions": [condition]})
     found = obstacle(full, [], [])
@@ -60,7 +60,7 @@ def test_a_deadline_before_the_start_names_the_deeper_cause() -> None:
         "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.",
     ],
 )
-def test_memory_is_told_from_the_log(line: str) -> None:
+def test_memory_is_recognised_in_the_log(line: str) -> None:
     found = diagnose(job("AppFailed"), [], [], ["start", line, "Traceback"])
     assert found.kind == "memory"
     assert line in found.sentence

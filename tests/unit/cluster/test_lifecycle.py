@@ -207,14 +207,14 @@ def test_a_full_quota_ends_the_job(api: Api, kuberay: KubeRay, job: StageJob) ->
     assert api.get("rayjobs", job.name) is None
 
 
-def test_a_quota_on_rayjobs_is_told_at_once(server: Server, api: Api, job: StageJob) -> None:
+def test_a_quota_on_rayjobs_is_reported_at_once(server: Server, api: Api, job: StageJob) -> None:
     server.quota["rayjobs"] = 0
     with pytest.raises(JobFailedError, match="quota is full") as caught:
         launch(api, job, patience=QUICK)
     assert caught.value.exit_code == 22
 
 
-def test_memory_is_told_from_the_pod(api: Api, kuberay: KubeRay, job: StageJob) -> None:
+def test_memory_is_recognised_in_the_pod(api: Api, kuberay: KubeRay, job: StageJob) -> None:
     def end() -> None:
         killed = {"name": "ray-worker", "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
         kuberay.pod(job.name, "worker-3", "worker", containerStatuses=[killed])
@@ -225,7 +225,7 @@ def test_memory_is_told_from_the_pod(api: Api, kuberay: KubeRay, job: StageJob) 
     assert "worker-3" in str(error)
 
 
-def test_a_deleted_job_is_told(api: Api, kuberay: KubeRay, job: StageJob) -> None:
+def test_a_deleted_job_is_reported(api: Api, kuberay: KubeRay, job: StageJob) -> None:
     error = run_to_failure(api, kuberay, job, lambda: bool(api.delete("rayjobs", job.name)))
     assert error.exit_code == KINDS["gone"].exit_code
 
@@ -317,19 +317,19 @@ def test_the_owner_is_the_workflow_of_the_step(server: Server, api: Api) -> None
     assert owner_of(api, "missing") is None
 
 
-def test_a_cluster_without_kuberay_is_told(server: Server, api: Api, job: StageJob) -> None:
+def test_a_cluster_without_kuberay_is_reported(server: Server, api: Api, job: StageJob) -> None:
     server.installed.discard("rayjobs")
     with pytest.raises(RefusedError, match="install KubeRay"):
         launch(api, job, patience=QUICK)
 
 
-def test_missing_rights_are_told(server: Server, api: Api, job: StageJob) -> None:
+def test_missing_rights_are_reported(server: Server, api: Api, job: StageJob) -> None:
     server.forbidden.add(("create", "rayjobs"))
     with pytest.raises(RefusedError, match="install charts/infill-platform"):
         launch(api, job, patience=QUICK)
 
 
-def test_a_job_that_the_server_finds_invalid_is_told(server: Server, api: Api, job: StageJob) -> None:
+def test_a_job_that_the_server_finds_invalid_is_reported(server: Server, api: Api, job: StageJob) -> None:
     server.faults.append(Fault("POST", "rayjobs", status=422))
     with pytest.raises(JobFailedError) as caught:
         launch(api, job, patience=QUICK)

@@ -29,7 +29,7 @@ def wait_for(out: io.StringIO, text: str) -> None:
     raise AssertionError(f"{text!r} did not arrive: {out.getvalue()!r}")
 
 
-def test_a_broken_stream_goes_on_where_it_was(server: Server, api: Api, kuberay: KubeRay, job: StageJob) -> None:
+def test_a_broken_stream_continues_where_it_was(server: Server, api: Api, kuberay: KubeRay, job: StageJob) -> None:
     api.create("rayjobs", build(job))
     kuberay.pod(job.name, "submitter", "submitter")
     # Breaks within a second (at lines 3 and 7) and between seconds.
@@ -92,7 +92,7 @@ def test_only_the_last_lines_are_kept(server: Server, api: Api, kuberay: KubeRay
     assert list(tail.last) == [str(number) for number in range(2 * KEPT_LINES, 3 * KEPT_LINES)]
 
 
-def test_a_log_that_may_not_be_read_is_no_failure(server: Server, api: Api, kuberay: KubeRay, job: StageJob) -> None:
+def test_a_log_that_may_not_be_read_is_not_a_failure(server: Server, api: Api, kuberay: KubeRay, job: StageJob) -> None:
     api.create("rayjobs", build(job))
     server.forbidden.add(("list", "pods"))
     tail, out = tailed(api, job)

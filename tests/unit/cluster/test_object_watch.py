@@ -46,7 +46,7 @@ def test_a_dropped_watch_misses_nothing(server: Server, api: Api, kuberay: KubeR
     assert seen == ["Initializing", "Running", "Complete"]
 
 
-def test_a_forgotten_version_is_read_anew(server: Server, api: Api, kuberay: KubeRay, job: StageJob) -> None:
+def test_a_forgotten_version_is_read_again(server: Server, api: Api, kuberay: KubeRay, job: StageJob) -> None:
     api.create("rayjobs", build(job))
     following = follow(api, "rayjobs", job.name, tick=1, outage=2.0)
     next(following)
@@ -58,7 +58,7 @@ def test_a_forgotten_version_is_read_anew(server: Server, api: Api, kuberay: Kub
     assert sum("watch=true" not in path and "fieldSelector" in path for _, path in server.requests) == 2
 
 
-def test_410_as_a_status_is_read_anew(server: Server, api: Api, job: StageJob) -> None:
+def test_410_as_a_status_is_read_again(server: Server, api: Api, job: StageJob) -> None:
     api.create("rayjobs", build(job))
     server.faults.append(Fault("GET", "watch=true", status=410))
     assert states(api, job, 2) == ["", ""]
@@ -77,7 +77,7 @@ def test_a_refusal_ends_the_watch(server: Server, api: Api, job: StageJob) -> No
         states(api, job, 3)
 
 
-def test_a_long_outage_is_told(server: Server, api: Api, job: StageJob) -> None:
+def test_a_long_outage_is_reported(server: Server, api: Api, job: StageJob) -> None:
     server.faults.append(Fault("GET", "watch=true", times=1_000, drop=True, after=0))
     api.create("rayjobs", build(job))
     following = follow(api, "rayjobs", job.name, tick=1, outage=0.5)

@@ -181,7 +181,7 @@ PASSED: dict[str, tuple[Thing, list[Thing], list[Thing]]] = {
 
 
 @pytest.mark.parametrize(("owner", "pods", "events"), PASSED.values(), ids=PASSED)
-def test_what_passes_or_has_passed_is_no_obstacle(owner: Thing, pods: list[Thing], events: list[Thing]) -> None:
+def test_what_passes_or_has_passed_is_not_an_obstacle(owner: Thing, pods: list[Thing], events: list[Thing]) -> None:
     assert obstacle(owner, pods, events) is None
 
 

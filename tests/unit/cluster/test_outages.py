@@ -1,4 +1,4 @@
-"""What an API server answers around a restart passes; what it means is told. Over HTTP and over TLS."""
+"""What an API server answers around a restart passes; what it means is reported. Over HTTP and over TLS."""
 
 import io
 import os
@@ -85,7 +85,7 @@ LASTING = {
 
 
 @pytest.mark.parametrize(("fault", "sentence"), LASTING.values(), ids=LASTING)
-def test_what_does_not_pass_in_time_is_told(server: Server, api: Api, fault: Fault, sentence: str) -> None:
+def test_what_does_not_pass_in_time_is_reported(server: Server, api: Api, fault: Fault, sentence: str) -> None:
     api.list("rayjobs")
     server.faults.append(replace(fault, path="rayjobs", times=1_000))
     began = time.monotonic()
@@ -106,7 +106,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize(("status", "message", "sentence"), FINAL.values(), ids=FINAL)
-def test_what_never_passes_is_told_at_once(
+def test_what_never_passes_is_reported_at_once(
     server: Server, api: Api, job: StageJob, status: int, message: str, sentence: str
 ) -> None:
     api.list("rayjobs")
@@ -124,7 +124,7 @@ def test_a_process_that_starts_during_a_restart_waits(server: Server, api: Api) 
     assert replace(api, grace=5.0).list("rayjobs")["items"] == []
 
 
-def test_a_first_refusal_of_a_server_that_runs_is_told_at_once(server: Server, api: Api) -> None:
+def test_a_first_refusal_of_a_server_that_runs_is_reported_at_once(server: Server, api: Api) -> None:
     server.forbidden.add(("list", "rayjobs"))
     began = time.monotonic()
     with pytest.raises(RefusedError, match="not allowed"):
@@ -324,7 +324,7 @@ def test_handshakes_that_are_cut_pass(
         assert connect().list("rayjobs")["items"] == []
 
 
-def test_a_wrong_authority_is_told_at_once(
+def test_a_wrong_authority_is_reported_at_once(
     server: Server, certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with front(server, certificates, cut=0) as port:

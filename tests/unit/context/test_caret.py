@@ -52,7 +52,7 @@ def test_end_of_each_line_is_a_column_in_every_unit(text: str, unit: Unit) -> No
     assert split_at(text, line, len(before.encode(encoding)) // size + 1, unit) == (text, "")
 
 
-def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_what_is_not_a_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     with pytest.raises(InputError, match=r"pipe.py cannot be read: not a regular file"):
         read_source(tmp_path / "pipe.py")

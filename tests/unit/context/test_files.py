@@ -51,7 +51,7 @@ def test_git_ignores_the_same_files(tmp_path: Path) -> None:
     assert left_out.counts["ignored by git"] > 0
 
 
-def test_what_is_no_source_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_what_is_not_a_source_is_left_out_with_its_reason(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -101,7 +101,7 @@ def test_links_loops_pipes_and_odd_names(tmp_path: Path) -> None:
     assert all(example.encode() for examples in left_out.examples.values() for example in examples)
 
 
-def test_limits_keep_what_lies_nearest_to_the_root(tmp_path: Path) -> None:
+def test_limits_keep_what_is_nearest_to_the_root(tmp_path: Path) -> None:
     write(tmp_path, {f"deep/folder/{number:03}.py": "x" * 9 + "\n" for number in range(50)})
     write(tmp_path, {"a.py": "x" * 9 + "\n", "deep/b.py": "x" * 9 + "\n"})
     paths, left_out = found(tmp_path, Limits(files=3))
@@ -191,7 +191,7 @@ NESTED = {
 }
 
 
-def test_a_folder_inside_a_repository_obeys_the_rules_above_it(tmp_path: Path) -> None:
+def test_a_folder_inside_a_repository_follows_the_rules_above_it(tmp_path: Path) -> None:
     write(tmp_path, NESTED)
     git = ["git", "-C", str(tmp_path)]
     subprocess.run([*git, "init", "-q"], check=True)

@@ -36,7 +36,7 @@ def test_any_edits_give_the_index_built_from_scratch(history: list[tuple[str, st
     assert places == [(brute.place(fresh, hit.window), hit.score) for hit in exact.top_iou(fresh, text, 5)]
 
 
-def test_many_edits_leave_no_garbage_behind() -> None:
+def test_many_edits_leave_no_garbage() -> None:
     versions = ["\n".join(f"name_{number} = {word}_{number}" for number in range(300)) for word in ("alpha", "beta")]
     index = ProjectIndex.from_documents([("a.py", versions[0])])
     for number in range(200):
@@ -62,7 +62,7 @@ def test_blocks_are_the_file(text: str) -> None:
     assert all(block.text.count("\n") >= SHORTEST for block in blocks[:-1])
 
 
-def test_windows_overlap_and_none_lies_within_another() -> None:
+def test_windows_overlap_and_none_is_within_another() -> None:
     index = ProjectIndex.from_documents([("a.py", "alpha\n" * 100), ("b.py", "beta\n"), ("c.py", "")])
     spans = [index.item(window, index.width(window)) for window in index.windows("a.py")]
     assert all(one.last_line >= other.first_line for one, other in pairwise(spans))
@@ -71,7 +71,7 @@ def test_windows_overlap_and_none_lies_within_another() -> None:
     assert list(index.windows("c.py")) == []
 
 
-def test_a_text_that_is_too_large_is_left_out_and_told() -> None:
+def test_a_text_that_is_too_large_is_left_out_and_reported() -> None:
     index = ProjectIndex.from_documents([("a.py", "alpha\n")])
     index.update("a.py", "x" * (MAX_FILE_BYTES + 1))
     assert len(index) == 0

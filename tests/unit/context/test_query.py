@@ -44,7 +44,7 @@ def test_one_json_object_with_times_and_provenance(
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_byte_order_mark_is_no_column(tmp_path: Path, encoding: str) -> None:
+def test_byte_order_mark_is_not_a_column(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.py").write_bytes("alpha = beta\r\n".encode(encoding))
     assert split_at(read_source(tmp_path / "a.py"), 1, 6) == ("alpha", " = beta\r\n")
 
@@ -62,7 +62,7 @@ def test_an_empty_context_says_why(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no candidates" in capsys.readouterr().out
 
 
-def test_a_missing_file_and_one_that_is_no_text_are_errors(repo: Path) -> None:
+def test_a_missing_file_and_one_that_is_not_text_are_errors(repo: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         ask(repo, "none.py", 1, 1)
     (repo / "latin.py").write_bytes(b"\xff\n")

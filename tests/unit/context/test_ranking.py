@@ -127,7 +127,7 @@ def test_unknown_strategy_names_the_known_ones() -> None:
         rank(ProjectIndex(), Query(path="a.py", prefix="", suffix=""), "best")
 
 
-def test_lines_round_the_caret() -> None:
+def test_lines_around_the_caret() -> None:
     text = "one\ntwo\nthree\nfo"
     assert [last_lines(text, count) for count in (0, 1, 9)] == ["fo", "three\nfo", text]
     assert [first_lines("ur\nfive\nsix", count) for count in (0, 1, 9)] == ["ur\n", "ur\nfive\n", "ur\nfive\nsix"]

@@ -13,7 +13,7 @@ from tests.unit.context import brute
 
 @given(brute.projects, brute.paths, brute.texts, st.data())
 @examples(25)
-def test_a_loaded_index_answers_and_goes_on_like_the_saved_one(
+def test_a_loaded_index_answers_and_continues_like_the_saved_one(
     tmp_path_factory: pytest.TempPathFactory, project: dict[str, str], path: str, text: str, data: st.DataObject
 ) -> None:
     index = ProjectIndex.from_documents(project.items())
@@ -53,7 +53,7 @@ def test_a_repository_is_read_again_only_where_it_changed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"infill index", b"infill index 999\n" + bytes(100)])
-def test_a_damaged_file_is_made_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_made_again(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo" / "a.py").write_text("alpha = 1\n")
     (tmp_path / "saved").write_bytes(content)

@@ -49,7 +49,7 @@ def block(words: str) -> str:
 
 
 def after(words: str, line: str, added: str) -> str:
-    """Return `words` with `added` behind the line that begins with `line`."""
+    """Return `words` with `added` after the line that begins with `line`."""
     head, found, tail = words.partition(line)
     assert found, line
     rest, _, tail = tail.partition("\n")

@@ -1,7 +1,7 @@
 """The labelled set of the privacy step: secrets, personal data, and what only looks so.
 
-The three text files beside this module hold the cases, one a line, without a single secret: the values are made here at
-run time, from the published forms of each kind of token and a seed, so that neither this repository's scanners nor a
+The three text files next to this module hold the cases, one a line, without a single secret: the values are made here
+at run time, from the published forms of each kind of token and a seed, so that neither this repository's scanners nor a
 host's push protection see one. Half of the cases, by the hash of their text, is the half that one may look at.
 """
 

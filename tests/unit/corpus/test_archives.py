@@ -115,7 +115,7 @@ def test_every_kind_is_read(tmp_path: Path, kind: str) -> None:
     assert view(repository) == view(only_folder(folder))
 
 
-def test_a_folder_of_archives_holds_a_repository_each_and_files_beside_them(tmp_path: Path) -> None:
+def test_a_folder_of_archives_holds_a_repository_each_and_files_next_to_them(tmp_path: Path) -> None:
     tar(tmp_path / "npm" / "left-pad-1.0.0.tgz", {"package/package.json": '{"license": "MIT"}', "package/i.js": "x"})
     tar(tmp_path / "b-2.tar", {"b-2/COPYING": GPL, "b-2/b.py": "x"})
     write_files(tmp_path, {"README.md": "x", "broken.zip": b"PK\3\4", "empty.tar.gz": b"", "text.tar": b"hello" * 200})
@@ -205,7 +205,7 @@ def test_a_debian_source_package_is_one_repository(tmp_path: Path) -> None:
     )
 
 
-def test_a_source_package_without_its_files_is_told(tmp_path: Path) -> None:
+def test_a_source_package_without_its_files_is_reported(tmp_path: Path) -> None:
     gone = tar(tmp_path / "mine_1.0.orig.tar.gz", {"a.py": "x"}, "w:gz")
     file = debian(tmp_path, [gone])
     gone.unlink()
@@ -276,7 +276,7 @@ def test_a_bomb_costs_itself(tmp_path: Path, name: str, make: Callable[[Path], P
     assert message in file.detail
 
 
-def test_members_that_are_no_files_of_the_archive_are_told(tmp_path: Path) -> None:
+def test_members_that_are_no_files_of_the_archive_are_reported(tmp_path: Path) -> None:
     file = special_tar(
         tmp_path / "a.tar",
         *(member(f"a/{name}") for name in ("good.py", "twice.py", "./twice.py", "sub/x.py", "sub", "line\nbreak.py")),
@@ -306,7 +306,7 @@ def test_members_that_are_no_files_of_the_archive_are_told(tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_members_of_a_zip_file_that_cannot_be_taken_are_told(tmp_path: Path) -> None:
+def test_members_of_a_zip_file_that_cannot_be_taken_are_reported(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("a/link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -388,7 +388,7 @@ def test_a_damaged_archive_costs_itself(tmp_path: Path, kind: str, data: st.Data
             assert file.trouble or len(read(file)) == file.size
 
 
-def test_a_truncated_archive_is_told(tmp_path: Path) -> None:
+def test_a_truncated_archive_is_reported(tmp_path: Path) -> None:
     for kind in KINDS:
         packed = pack(write_files(tmp_path / "mine", {"LICENSE": MIT, "a.py": "x = 1\n" * 5_000}), kind)
         packed.write_bytes(packed.read_bytes()[:-1500] if kind == "tar" else packed.read_bytes()[:-30])

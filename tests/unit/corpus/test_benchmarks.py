@@ -59,7 +59,7 @@ def rows_of(kind: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["lines", "compressed lines", "a list", "parquet", "source"])
-def test_each_kind_of_benchmark_is_read_and_the_task_and_passage_are_told(tmp_path: Path, kind: str) -> None:
+def test_each_kind_of_benchmark_is_read_and_the_task_and_passage_are_reported(tmp_path: Path, kind: str) -> None:
     found = prepared(tmp_path, write_files(tmp_path / "a b", rows_of(kind)))
     document = f"import os\n\n\nclass A:\n    pass\n\n\n{TASK}\n"
     overlap = judged(found, [document, "x = 1\n" * 40])[0]
@@ -97,7 +97,7 @@ LICENCES = {
 
 
 @pytest.mark.parametrize("header", LICENCES.values(), ids=LICENCES)
-def test_a_licence_at_the_head_of_a_task_is_no_part_of_it(tmp_path: Path, header: str) -> None:
+def test_a_licence_at_the_head_of_a_task_is_not_a_part_of_it(tmp_path: Path, header: str) -> None:
     found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": header + TASK}))
     assert not judged(found, [HEADER + "x = 1\n", header, MIT])
     assert judged(found, [header + TASK])
@@ -109,7 +109,7 @@ def test_numbers_in_a_row_are_no_passage(tmp_path: Path) -> None:
     assert not judged(found, [numbers])
 
 
-def test_the_frame_of_a_benchmark_is_no_task(tmp_path: Path) -> None:
+def test_the_frame_of_a_benchmark_is_not_a_task(tmp_path: Path) -> None:
     frame = (
         "METADATA = dict(author=None, dataset='test')\ndef check(candidate):\n    run every assertion of this check\n"
     )
@@ -128,7 +128,7 @@ def test_holes_in_one_program_are_one_task(tmp_path: Path) -> None:
     assert found.tasks[judged(found, [TASK])[0].task] == "hole/40 (tasks.jsonl)"
 
 
-def test_what_is_common_in_the_corpus_is_no_hit_unless_it_is_a_whole_task(tmp_path: Path) -> None:
+def test_what_is_common_in_the_corpus_is_not_a_hit_unless_it_is_a_whole_task(tmp_path: Path) -> None:
     common = " ".join(f"boiler_{word}" for word in range(14)) + "\n"
     found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK + common, "two.py": f"# {DOCSTRING}\n"}))
     documents = [f"x_{number} = 1\n{common}" for number in range(12)]
@@ -149,12 +149,14 @@ def test_what_is_common_in_the_corpus_is_no_hit_unless_it_is_a_whole_task(tmp_pa
         ({"README.md": "words"}, "has no task; name a folder"),
     ],
 )
-def test_a_benchmark_that_cannot_be_used_is_told(tmp_path: Path, files: dict[str, str | bytes], message: str) -> None:
+def test_a_benchmark_that_cannot_be_used_is_reported(
+    tmp_path: Path, files: dict[str, str | bytes], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         prepared(tmp_path, write_files(tmp_path / "tasks", files))
 
 
-def test_a_place_with_nothing_is_told(tmp_path: Path) -> None:
+def test_a_place_with_nothing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist; check the path"):
         prepared(tmp_path, tmp_path / "missing")
 

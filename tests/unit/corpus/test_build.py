@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from infill import manifest, storage
+from infill.artifacts import corpus_tables
 from infill.config import CorpusConfig
 from infill.corpus import corpus_stage, dedup, shards, sources
 from infill.errors import InputError
@@ -46,8 +47,9 @@ def test_documents_and_removed_files_add_up_to_what_is_there(tmp_path: Path) -> 
     (source / "empty").mkdir()
     metrics = run_stage("corpus", config(source), str(output))
     documents, removed = rows(output, "documents"), rows(output, "removed")
-    assert storage.read_table(str(output / "documents")).schema.equals(shards.DOCUMENTS)
-    assert storage.read_table(str(output / "removed")).schema.equals(shards.REMOVED)
+    for folder in ("documents", "redacted", "removed", "signatures"):
+        schema = getattr(corpus_tables, folder.upper())
+        assert storage.read_table(str(output / folder)).schema.equals(schema)
     listed = [path for path in source.rglob("*") if path.is_file()]
     assert {f"{row['repo']}/{row['path']}" for row in documents + removed} == {
         path.relative_to(source).as_posix() for path in listed
@@ -256,7 +258,7 @@ def test_an_artifact_stands_for_what_it_holds_out(tmp_path: Path, stage: str) ->
     assert module(9) in kept
 
 
-def test_a_folder_that_is_no_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_corpus_with_signatures_is_refused(tmp_path: Path) -> None:
     source = write_repositories(tmp_path / "code", 2)
     with pytest.raises(InputError, match="not a finished artifact"):
         run_stage("corpus", config(source, earlier=(str(tmp_path),)), str(tmp_path / "out"))
@@ -356,7 +358,7 @@ def _stop_after(count: int, function: Callable[..., int], monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("phase", ["read", "finish"])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+def test_an_interrupted_run_continues_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     source = write_repositories(tmp_path / "code", 6)
     wanted = config(source, shard_bytes=2_000)
     run_stage("corpus", wanted, str(tmp_path / "whole"))

@@ -50,7 +50,7 @@ def test_the_first_of_equal_texts_is_kept_wherever_the_others_are(scratch: str) 
     ]
 
 
-def test_rows_are_told_as_the_verdicts_say(scratch: str) -> None:
+def test_rows_are_written_as_the_verdicts_say(scratch: str) -> None:
     decision = decide.decide(scratch, 3, CONFIG)
     kept = [(row["repo"], row["path"], row["split"]) for row in decide.kept(scratch, 3, decision)]
     assert [row[:2] for row in kept] == [("a", "1.py"), ("a", "2.py"), ("b", "2.py"), ("c", "2.py")]

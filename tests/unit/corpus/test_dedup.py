@@ -145,7 +145,7 @@ def test_what_is_kept_depends_on_the_order_alone(tmp_path: Path) -> None:
     texts = ["\n".join(" ".join(shuffler.choices(WORDS, k=6)) for _ in range(30)) for _ in range(4)]
     texts += [mutated(text, 0.03, shuffler) for text in texts for _ in range(5)]
     whole = find(tmp_path / "whole", texts, shards=1)
-    place = shuffler.sample(range(len(texts)), len(texts))  # where each text lies now
+    place = shuffler.sample(range(len(texts)), len(texts))  # where each text is now
     moved = find(tmp_path / "moved", [texts[place.index(number)] for number in range(len(texts))], place, shards=5)
     assert {place[copy]: place[kept] for copy, kept in enumerate(whole.kept) if kept >= 0} == {
         copy: kept for copy, kept in enumerate(moved.kept) if kept >= 0
@@ -175,7 +175,7 @@ def test_buckets_that_are_too_full_are_looked_at_again(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("text", ["", "a b c d", "+-*/ ()", "\n\n"])
-def test_a_text_of_fewer_than_five_words_is_no_near_copy(tmp_path: Path, text: str) -> None:
+def test_a_text_of_fewer_than_five_words_is_not_a_near_copy(tmp_path: Path, text: str) -> None:
     assert dedup.sign(text.encode()) == dedup.UNSIGNED
     assert (find(tmp_path, [text, text, "a b c d e"]).kept < 0).all()
 

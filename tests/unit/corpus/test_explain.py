@@ -96,7 +96,7 @@ def test_a_document_is_found_by_its_hash_and_tells_what_was_replaced(corpus: str
     assert "ada" not in text
 
 
-def test_a_removed_folder_tells_of_the_files_in_it(corpus: str) -> None:
+def test_a_removed_folder_shows_the_files_in_it(corpus: str) -> None:
     (entry,) = explain.explain(corpus, "repo_0/node_modules/deep/x.js")
     assert (entry["kept"], entry["reason"], entry["path"]) == (False, "vendored", "node_modules/")
 
@@ -110,7 +110,7 @@ def test_a_removed_folder_tells_of_the_files_in_it(corpus: str) -> None:
         ("qqqqqqq", "check the path"),
     ],
 )
-def test_a_wrong_name_is_told_with_the_nearest(corpus: str, wanted: str, problem: str) -> None:
+def test_a_wrong_name_is_reported_with_the_nearest(corpus: str, wanted: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         explain.explain(corpus, wanted)
 
@@ -121,7 +121,7 @@ def test_a_name_of_many_files_must_be_more_exact(corpus: str, monkeypatch: pytes
         explain.explain(corpus, "module_2.py")
 
 
-def test_what_is_no_corpus_is_refused(tmp_path: Path, corpus: str) -> None:
+def test_what_is_not_a_corpus_is_refused(tmp_path: Path, corpus: str) -> None:
     once(stage="examples", output=str(tmp_path / "x"), body=dict)
     with pytest.raises(InputError, match="is not a corpus but the result of examples"):
         explain.compare(corpus, str(tmp_path / "x"))
@@ -130,7 +130,7 @@ def test_what_is_no_corpus_is_refused(tmp_path: Path, corpus: str) -> None:
 # Two corpora
 
 
-def test_what_changed_between_two_corpora_is_told(
+def test_what_changed_between_two_corpora_is_reported(
     corpus: str, changed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["corpus", "diff", corpus, changed, "--json"]) == 1

@@ -161,7 +161,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(tmp_path: Path) -> None:
     assert {written: only(f"git:{work}{written}").files[0].commit for written in expected} == expected
 
 
-def test_a_revision_that_does_not_exist_is_told_with_those_that_do(tmp_path: Path) -> None:
+def test_a_revision_that_does_not_exist_is_reported_with_those_that_do(tmp_path: Path) -> None:
     work = write_files(tmp_path / "r", {"a.py": "x = 1\n"})
     commit(work)
     git(work, "tag", "v1.0")
@@ -182,7 +182,7 @@ def test_a_revision_that_does_not_exist_is_told_with_those_that_do(tmp_path: Pat
         ("blob@file", "not valid|no commit"),
     ],
 )
-def test_what_is_no_repository_is_told(tmp_path: Path, place: str, message: str) -> None:
+def test_what_is_not_a_repository_is_reported(tmp_path: Path, place: str, message: str) -> None:
     write_files(tmp_path, {"plain/a.py": "x", "broken/.git/HEAD": "x", "blob/a.py": "x"})
     (tmp_path / "empty").mkdir()
     git(tmp_path / "empty", "init", "--quiet")
@@ -193,7 +193,7 @@ def test_what_is_no_repository_is_told(tmp_path: Path, place: str, message: str)
 
 
 @pytest.mark.parametrize("source", ["git:", "git:@v1", "git:https://example.org/x.git", "git:ssh://git@example.org/x"])
-def test_a_place_that_is_no_folder_is_refused(source: str) -> None:
+def test_a_place_that_is_not_a_folder_is_refused(source: str) -> None:
     with pytest.raises(InputError, match=r"is not a source|is not on this machine: clone"):
         list(sources.repositories([source]))
 
@@ -209,7 +209,7 @@ def test_a_folder_of_repositories_is_read_and_an_unreadable_one_costs_itself(tmp
     assert [file.path for file in found["mirror/three"]] == ["LICENSE", "a.py", "lib/inner/.keep"]
 
 
-def test_submodules_and_pointers_are_told_and_ignored_files_are_read(tmp_path: Path) -> None:
+def test_submodules_and_pointers_are_reported_and_ignored_files_are_read(tmp_path: Path) -> None:
     commit(write_files(tmp_path / "other", {"LICENSE": MIT, "b.py": "x = 1\n"}))
     work = write_files(tmp_path / "r", {"LICENSE": MIT, ".gitignore": "*.py\n", "a.py": "x = 1\n", "big.js": POINTER})
     commit(work)
@@ -265,7 +265,7 @@ def test_a_few_objects_that_name_billions_of_files_cost_their_repository(tmp_pat
     )
 
 
-def test_names_that_no_checkout_has_are_told(tmp_path: Path) -> None:
+def test_names_that_no_checkout_has_are_reported(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--bare", "odd.git")
     odd = tmp_path / "odd.git"
     blob = bytes.fromhex(git(odd, "hash-object", "-w", "--stdin", stdin=b"x"))

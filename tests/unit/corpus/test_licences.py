@@ -211,7 +211,7 @@ def test_a_text_with_a_word_missing_is_not_that_licence(word: str) -> None:
     assert said(" ".join(MIT.split()).replace(f" {word} ", " ", 1)) == UNKNOWN
 
 
-def test_what_is_not_part_of_a_licence_is_told() -> None:
+def test_what_is_not_part_of_a_licence_is_reported() -> None:
     statement = licences.of_text(MIT + "Not for commercial use.\n")
     assert statement is not None
     assert statement.evidence == "'Not for commercial use.' is not part of MIT"

@@ -64,7 +64,7 @@ def test_a_missing_list_is_refused(tmp_path: Path) -> None:
         opt_out.load(str(tmp_path / "none.toml"))
 
 
-def test_what_is_opted_out_stands_in_the_report_with_its_reason(tmp_path: Path) -> None:
+def test_what_is_opted_out_is_in_the_report_with_its_reason(tmp_path: Path) -> None:
     source, output = write_repositories(tmp_path / "code", 4), tmp_path / "out"
     before = run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), str(output))
     uri = listed(tmp_path, b"\xef\xbb\xbf[[opt_out]]\nrepository = 'repo_1'\nreason = 'asked by Ada'\n")

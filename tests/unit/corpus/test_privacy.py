@@ -1,4 +1,4 @@
-"""Secrets and personal data: what is found, what stands in its place, and that nothing else changes."""
+"""Secrets and personal data: what is found, what replaces it, and that nothing else changes."""
 
 import json
 import sys
@@ -47,7 +47,7 @@ def outcome(case: Case) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("held_out", [False, True], ids=["seen", "held-out"])
-def test_the_labelled_set_is_told_apart(held_out: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_labelled_set_is_distinguished(held_out: bool, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = [outcome(case) for case in CASES if case.held_out == held_out]
     gone, left, wrong = (sum(column) for column in zip(*outcomes, strict=True))
     recall, precision = gone / (gone + left), gone / (gone + wrong)
@@ -98,7 +98,7 @@ def test_code_is_not_changed_outside_strings_and_comments() -> None:
     assert redacted("a.py", text).text == "y = W@x.to\nz = (a@b.de)  # see user1@example.com\n"
 
 
-def test_an_object_identifier_is_no_address() -> None:
+def test_an_object_identifier_is_not_an_address() -> None:
     text = "scheme = univ.ObjectIdentifier('1.3.132.1')\nOID = \"2.5.29.15\"\n"
     assert privacy.redact(text, "python").text == text
 
@@ -132,7 +132,7 @@ def test_places_hold_their_placeholders(data: st.DataObject) -> None:
 
 
 def test_real_files_parse_as_before() -> None:
-    """Packages whose authors stand in their files, in Python, C, JavaScript and JSON."""
+    """Packages whose authors are named in their files, in Python, C, JavaScript and JSON."""
     changed = 0
     for package in PACKAGES:
         for file in sorted((SITE_PACKAGES / package).rglob("*.*"))[::3]:

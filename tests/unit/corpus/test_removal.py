@@ -88,7 +88,7 @@ def test_an_entry_is_read_as_it_was_written(tmp_path: Path, repository: str, pat
     assert (entry.repository, entry.path, entry.reason, len(entry.date)) == (repository, path, reason, 10)
 
 
-def test_what_stands_in_the_list_stays(tmp_path: Path) -> None:
+def test_what_is_in_the_list_stays(tmp_path: Path) -> None:
     listed = tmp_path / "list.toml"
     listed.write_bytes(b"\xef\xbb\xbf# ours\n[[opt_out]]\nrepository = 'a' # asked twice")
     removal.remove(str(listed), "b")
@@ -121,7 +121,7 @@ def test_names_that_no_repository_has_are_refused(tmp_path: Path, repository: st
     assert not (tmp_path / "list.toml").exists()
 
 
-def test_a_wrong_name_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_a_wrong_name_is_reported_with_the_nearest(tmp_path: Path) -> None:
     source, corpus = write_repositories(tmp_path / "code", 4), str(tmp_path / "corpus")
     run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), corpus)
     listed = str(tmp_path / "list.toml")
@@ -235,7 +235,7 @@ def test_a_folder_that_tells_nothing_is_refused(tmp_path: Path) -> None:
             lineage.trace(str(place))
 
 
-def test_a_bill_tells_what_is_behind_a_model_that_came_alone(store: Path, tmp_path: Path) -> None:
+def test_a_bill_lists_the_repositories_of_a_model_that_came_alone(store: Path, tmp_path: Path) -> None:
     model, alone = trained(store / "sft" / "bill", {"corpus": digest(store / "corpus" / "key")}), tmp_path / "alone"
     (tmp_path / "my folder").mkdir()
     written = str(tmp_path / "my folder" / "bom.cdx.json")

@@ -1,4 +1,4 @@
-"""Signals are measured once: a changed threshold takes them from the corpus beside it. Notebooks become scripts."""
+"""Signals are measured once: a changed threshold takes them from the corpus next to it. Notebooks become scripts."""
 
 import json
 import logging
@@ -175,7 +175,7 @@ def test_a_notebook_of_version_3_has_worksheets() -> None:
         notebook([{"cell_type": "markdown", "source": "prose alone"}], **PYTHON),
     ],
 )
-def test_what_is_no_script_is_refused_with_the_reason(text: str) -> None:
+def test_what_is_not_a_script_is_refused_with_the_reason(text: str) -> None:
     with pytest.raises(UnreadableError):
         notebooks.script(text)
 

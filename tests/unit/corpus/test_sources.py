@@ -71,7 +71,7 @@ def test_repositories_are_found_by_their_marks(tmp_path: Path, files: dict[str, 
     assert names(tmp_path) == expected
 
 
-def test_every_file_is_in_one_repository_or_told(tmp_path: Path) -> None:
+def test_every_file_is_in_one_repository_or_reported(tmp_path: Path) -> None:
     for number, (files, _) in enumerate(HOLDERS.values()):
         folder = write_files(tmp_path / str(number), files)
         listed = [
@@ -86,7 +86,7 @@ def test_every_file_is_in_one_repository_or_told(tmp_path: Path) -> None:
         assert len(set(listed)) == len(listed)
 
 
-def test_files_beside_the_repositories_are_told(tmp_path: Path) -> None:
+def test_files_next_to_the_repositories_are_reported(tmp_path: Path) -> None:
     write_files(tmp_path, {"README.md": "x", "owner/notes.txt": "x", "owner/a/LICENSE": MIT, ".DS_Store": "x"})
     told = {(entry.file.path, entry.file.trouble) for entry in sources.beside([f"dir:{tmp_path}"])}
     assert told == {("README.md", "beside"), ("owner/notes.txt", "beside")}
@@ -98,7 +98,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
     assert names(tmp_path) == ["owner/a"]
 
 
-def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+def test_equal_names_are_distinguished(tmp_path: Path) -> None:
     write_repositories(tmp_path / "a", 1)
     write_repositories(tmp_path / "b", 1)
     found = sources.repositories([f"dir:{tmp_path / 'a'}", f"dir:{tmp_path / 'b'}"])

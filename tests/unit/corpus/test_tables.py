@@ -142,7 +142,7 @@ def test_a_corpus_of_ours_is_a_table_too(tmp_path: Path) -> None:
     assert second["source"].unique().to_pylist() == ["parquet:documents"]
 
 
-def test_contents_lie_beside_the_table_in_an_object_store(s3: str, tmp_path: Path) -> None:
+def test_contents_are_next_to_the_table_in_an_object_store(s3: str, tmp_path: Path) -> None:
     rows = [stack(f"o/{number % 3}", f"{number}.py", f"x = {number}\n" * 9) for number in range(9)]
     rows += [
         stack("o/latin", "a.py", "x = 'é'\n", src_encoding="ISO-8859-1"),
@@ -254,7 +254,7 @@ def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_columns_that_are_missing_are_told(
+def test_columns_that_are_missing_are_reported(
     tmp_path: Path, rows: list[dict[str, Any]], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -23,7 +23,7 @@ def test_the_area_is_that_of_scikit_learn(pairs: list[tuple[float, bool]]) -> No
     assert auc([-value for value in values], passed) == pytest.approx(1 - auc(values, passed))
 
 
-def test_a_metric_that_decides_is_told_from_one_that_says_nothing() -> None:
+def test_a_metric_that_decides_is_distinguished_from_one_that_says_nothing() -> None:
     rng = np.random.default_rng(0)
     passed = (rng.random(400) < 0.3).tolist()
     scores = {"decides": [float(each) for each in passed], "nothing": rng.random(400).tolist()}

@@ -86,7 +86,7 @@ def test_no_test_hole_is_an_error_that_says_what_to_do(inputs: tuple[str, str]) 
         stage.evaluate_model(CONFIG, SCHEMA.empty_table(), inputs[1])
 
 
-def test_a_killed_evaluation_goes_on_and_ends_the_same(
+def test_a_killed_evaluation_continues_and_ends_the_same(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "CHUNK_HOLES", 3)

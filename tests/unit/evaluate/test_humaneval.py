@@ -48,7 +48,7 @@ def test_an_endless_completion_times_out() -> None:
     assert _judge(["    while True: pass\n"], seconds=1.0)["tasks"][0]["outcome"] == "timeout"
 
 
-def test_truncation_forgives_what_follows_and_is_reported_beside() -> None:
+def test_truncation_forgives_what_follows_and_is_reported_as_well() -> None:
     again = "    c += b\n    return c - 0\n\nassert False\n"
     result = _judge([again])
     assert (result["pass_at_1"]["value"], result["pass_at_1_truncated"]["value"]) == (0.0, 1.0)

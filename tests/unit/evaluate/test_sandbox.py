@@ -63,7 +63,7 @@ def test_only_a_program_that_runs_to_its_end_passes(program: str, status: str) -
 
 
 @pytest.mark.usefixtures("_waived")
-def test_the_error_is_told() -> None:
+def test_the_error_is_reported() -> None:
     outcome = sandbox.run("print('noise')\nassert False, 'what went wrong'")
     assert outcome.detail.strip().endswith("AssertionError: what went wrong")
 

@@ -62,7 +62,7 @@ def test_the_report_counts_the_pairs_by_kind(made: Path) -> None:
     assert report["counts"]["samples"] == 20
 
 
-def test_a_killed_run_goes_on_with_the_next_chunk_and_ends_the_same(
+def test_a_killed_run_continues_with_the_next_chunk_and_ends_the_same(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preferences_stage, "CHUNK_HOLES", 4)

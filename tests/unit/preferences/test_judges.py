@@ -75,7 +75,7 @@ def test_stubs(text: str, stub: bool) -> None:
     assert metrics.is_stub(text) == stub
 
 
-def test_a_stub_that_the_author_wrote_is_no_defect() -> None:
+def test_a_stub_that_the_author_wrote_is_not_a_defect() -> None:
     hole = HOLE | {"middle": "pass"}
     assert _judge("pass", hole=hole).score == 1
 
@@ -87,5 +87,5 @@ def test_a_file_that_never_parsed_does_not_blame_the_completion() -> None:
 
 
 @given(st.text(alphabet="ab=\n ()", max_size=60), st.text(alphabet="ab=\n ()", max_size=60), st.booleans())
-def test_scores_lie_between_zero_and_one(text: str, middle: str, finished: bool) -> None:
+def test_scores_are_between_zero_and_one(text: str, middle: str, finished: bool) -> None:
     assert 0 <= _judge(text, finished=finished, hole=HOLE | {"middle": middle}).score <= 1

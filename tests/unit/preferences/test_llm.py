@@ -82,7 +82,7 @@ def test_a_verdict_may_speak_of_braces_and_tags() -> None:
     assert judged == [Verdict(score=0.0, defects=("leaves } and </think> {",)), Verdict(score=1.0)]
 
 
-def test_what_a_model_only_considered_is_no_verdict() -> None:
+def test_what_a_model_only_considered_is_not_a_verdict() -> None:
     assert llm.parse(f"<think>perhaps {GOOD}</think> I cannot judge this.", 2) is None
 
 
@@ -105,7 +105,7 @@ def test_any_answer_can_be_read(answer: str, count: int) -> None:
 @pytest.mark.parametrize(
     "body", ["", "<html>", "[]", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}']
 )
-def test_a_response_that_is_no_completion_is_nonsense_too(body: str) -> None:
+def test_a_response_that_is_not_a_completion_is_nonsense_too(body: str) -> None:
     with serve((200, {}, body)) as server:
         assert _judge(server) is None
 

@@ -36,7 +36,7 @@ def test_the_best_sample_is_chosen_over_the_worst() -> None:
     assert (pair.score_chosen, pair.score_rejected) == (0.9, 0.0)
 
 
-def test_the_true_middle_stands_in_when_all_samples_are_bad() -> None:
+def test_the_true_middle_is_used_when_all_samples_are_bad() -> None:
     (pair,) = _pairs(SHORT, {"pass": Verdict(score=0.2, defects=("stub",)), "2": Verdict(score=0.3)})
     assert (pair.kind, pair.chosen, pair.rejected) == ("truth", "1", "pass")
     assert pair.reason == "all samples are bad, so the true middle is chosen; rejected: stub"

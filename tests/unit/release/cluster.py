@@ -62,7 +62,7 @@ class Namespace:
         return service
 
     def limit(self, services: int) -> None:
-        """Allow so many InferenceServices."""
+        """Allow this many InferenceServices."""
         name = "count/inferenceservices.serving.kserve.io"
         namespaces.limit(self.api, {name: str(services)}, {name: str(len(self.services))})
 

@@ -45,7 +45,7 @@ REASONS: list[tuple[Behaviour, str, str]] = [
 
 
 @pytest.mark.parametrize(("behaviour", "kind", "sentence"), REASONS, ids=[case[0].__name__ for case in REASONS])
-def test_each_reason_is_told(api: Api, name: str, behaviour: Behaviour, kind: str, sentence: str) -> None:
+def test_each_reason_is_reported(api: Api, name: str, behaviour: Behaviour, kind: str, sentence: str) -> None:
     behaviour(KServe(api, behaviour), name)
     with pytest.raises(NotReadyError, match=sentence) as caught:
         readiness.wait(api, name, seconds=0.0, patience=QUICK)
@@ -56,7 +56,7 @@ def test_every_sentence_has_a_test() -> None:
     assert {kind for _, kind, _ in REASONS} == set(readiness.SENTENCES)
 
 
-def test_the_last_lines_of_a_container_that_crashes_are_told(server: Server, api: Api, name: str) -> None:
+def test_the_last_lines_of_a_container_that_crashes_are_reported(server: Server, api: Api, name: str) -> None:
     kserve.crashes(KServe(api, kserve.crashes), name)
     server.say(f"{name}-predictor-1", "predictor: the model is not what was evaluated", "2026-11-22T12:00:00Z")
     with pytest.raises(NotReadyError, match=r"\n  \| .*the model is not what was evaluated"):
@@ -110,7 +110,7 @@ def test_ready_is_what_kserve_says_of_the_object_as_it_is_now(status: Thing, gen
     ],
     ids=["runs", "ended well"],
 )
-def test_a_container_that_does_not_crash_is_no_obstacle(change: Callable[[Thing], None]) -> None:
+def test_a_container_that_does_not_crash_is_not_an_obstacle(change: Callable[[Thing], None]) -> None:
     container = kserve.waiting("CrashLoopBackOff", restartCount=4, lastState={"terminated": {"exitCode": 1}})
     pod = {"metadata": {"name": "pod"}, "status": {"containerStatuses": [container]}}
     assert readiness.obstacle({}, [pod], []) is not None

@@ -123,7 +123,7 @@ def test_a_champion_that_came_in_between_is_compared_with_too(
     assert (decision["passed"], decision["champion_before"]["version"]) == (False, "2")
 
 
-def test_a_worse_winner_is_not_registered_and_a_changed_champion_is_judged_anew(mlflow_store: Path) -> None:
+def test_a_worse_winner_is_not_registered_and_a_changed_champion_is_judged_again(mlflow_store: Path) -> None:
     Run(mlflow_store, "first", (0.1, 0.2, 0.1)).register()
     Run(mlflow_store, "second", (0.1, 0.1, 0.9)).register()
     run = Run(mlflow_store, "third", (0.1, 0.5, 0.1))

@@ -77,6 +77,6 @@ def test_a_server_takes_a_local_model_and_an_immutable_address(
     assert source == "s3://bucket/store/sft/0123"
 
 
-def test_what_mlflow_refuses_is_told_in_a_sentence(mlflow_store: Path) -> None:
+def test_what_mlflow_refuses_is_reported_in_a_sentence(mlflow_store: Path) -> None:
     with pytest.raises(ServiceError, match=r"the model registry at sqlite.* refused"):
         registry.promote(Version(name="absent", version="1", model_uri="", model_digest="", tags={}))

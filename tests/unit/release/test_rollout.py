@@ -1,4 +1,4 @@
-"""Tests of deployments to KServe: what serves, what is left behind, what MLflow is told; and each way to fail."""
+"""Tests of deployments to KServe: what serves, what remains, what MLflow records; and each way to fail."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "Patience", lambda: Patience(tick=1, grace=0.0, outage=5.0))
 
 
-def test_the_first_deployment_serves_and_is_told(
+def test_the_first_deployment_serves_and_is_reported(
     namespace: Namespace, mlflow_store: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Trained(mlflow_store, model, "one")
@@ -110,7 +110,7 @@ def test_the_engine_follows_the_size_of_the_weights(
     assert served["spec"]["predictor"]["model"]["runtime"] == f"infill-{predictor}"
 
 
-def test_weights_that_do_not_fit_are_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+def test_weights_that_do_not_fit_are_reported(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     engines = json.loads((namespace.api.get("configmaps", "infill-deploy") or {})["data"][frame.FILE])["engines"]
     engines["embedded"]["spec"]["predictor"]["model"]["resources"]["limits"]["memory"] = "1k"
     namespace.change_frame(engines=engines)
@@ -186,7 +186,7 @@ def test_the_first_deployment_that_fails_leaves_nothing(namespace: Namespace, ml
     fails(namespace, mlflow_store, model, "still points to nothing", DeployError)
 
 
-def test_a_full_quota_is_told(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
+def test_a_full_quota_is_reported(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     namespace.limit(0)
     fails(namespace, mlflow_store, model, r"the namespace's quota is full .*exceeded quota", DeployError)
 
@@ -212,7 +212,7 @@ def without_service(namespace: Namespace) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_namespace_that_cannot_take_it_is_told_before_anything_is_made(
+def test_a_namespace_that_cannot_take_it_is_reported_before_anything_is_made(
     namespace: Namespace, mlflow_store: Path, model: Path, damage: Callable[[Namespace], None], sentence: str
 ) -> None:
     run = Trained(mlflow_store, model, "one")
@@ -243,7 +243,7 @@ def wrong_token(server: Server) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_cluster_that_cannot_take_it_is_told_before_anything_is_made(
+def test_a_cluster_that_cannot_take_it_is_reported_before_anything_is_made(
     server: Server,
     namespace: Namespace,
     mlflow_store: Path,
@@ -361,7 +361,9 @@ def test_a_previous_one_that_is_not_ready_is_not_gone_back_to(
     assert namespace.route == before
 
 
-def test_another_change_of_the_service_is_no_obstacle(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_change_of_the_service_is_not_an_obstacle(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, others = route.read, iter(["first", "second"])
 
     def meanwhile(api: Api, service: str) -> tuple[route.Route, dict[str, Any]]:
@@ -545,7 +547,7 @@ def test_a_correction_that_does_not_become_ready_keeps_the_route(
     assert namespace.services == {route.active: run.uri}
 
 
-def test_an_active_one_that_is_gone_is_made_anew_as_the_dry_run_shows(
+def test_an_active_one_that_is_gone_is_made_again_as_the_dry_run_shows(
     namespace: Namespace, mlflow_store: Path, model: Path
 ) -> None:
     run = Trained(mlflow_store, model, "one")

@@ -1,4 +1,4 @@
-"""A deployment while the API server restarts: it waits, and leaves nothing behind that nobody uses."""
+"""A deployment while the API server restarts: it waits, and leaves nothing that nobody uses."""
 
 import time
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def test_a_deployment_survives_every_answer_that_passes(
 
 
 @pytest.mark.parametrize(("home", "step"), STEPS[2:], ids=[step for _, step in STEPS[2:]])
-def test_a_failure_during_a_restart_leaves_nothing_behind(
+def test_a_failure_during_a_restart_leaves_nothing(
     server: Server, namespace: Namespace, put: Put, monkeypatch: pytest.MonkeyPatch, home: Any, step: str
 ) -> None:
     before, services = namespace.route, namespace.services

@@ -105,7 +105,7 @@ UNUSABLE: Final[dict[str, tuple[Callable[[], str], str]]] = {
 
 @pytest.mark.parametrize("case", UNUSABLE)
 @pytest.mark.parametrize("form", ["text", "file"])
-def test_a_key_that_cannot_be_used_is_told_without_its_content(
+def test_a_key_that_cannot_be_used_is_reported_without_its_content(
     decision: str, tmp_path: Path, case: str, form: str
 ) -> None:
     make, said = UNUSABLE[case]
@@ -118,7 +118,7 @@ def test_a_key_that_cannot_be_used_is_told_without_its_content(
     assert text.split("\n")[1] not in str(caught.value)
 
 
-def test_a_missing_key_file_is_told(decision: str, tmp_path: Path) -> None:
+def test_a_missing_key_file_is_reported(decision: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         signature.sign(decision, str(tmp_path / "none"))
 

@@ -116,6 +116,6 @@ def test_a_server_that_comes_late_is_waited_for(model: Path, monkeypatch: pytest
     assert refused == ["/v1/models"] * 3
 
 
-def test_a_server_that_does_not_come_is_told(model: Path) -> None:
+def test_a_server_that_does_not_come_is_reported(model: Path) -> None:
     with pytest.raises(SmokeError, match=r"no Infill transformer answers .*check the network policies"):
         check(f"http://127.0.0.1:{free_port()}", str(model), latency_ms=1.0, settle_s=0.0)

@@ -119,7 +119,7 @@ def kill(process: BaseProcess) -> None:
 
 
 def ended(process: BaseProcess, seconds: float = 60) -> int | None:
-    """The exit code of a process that is given so long to end."""
+    """The exit code of a process that is given this time to end."""
     process.join(seconds)
     code = process.exitcode
     kill(process)

@@ -140,7 +140,7 @@ def test_rows_become_matrices_whatever_rank_and_scale(rank: int, alpha: int, row
         torch.testing.assert_close(before + gain, expected)
 
 
-def test_vllms_form_wants_the_adapters_own_base(root: Path, published: Path, tmp_path: Path) -> None:
+def test_vllms_form_needs_the_adapters_own_base(root: Path, published: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name the base with --base-model"):
         adapter.publish(str(published), str(tmp_path / "plain"), adapter.VLLM)
     with pytest.raises(InputError, match="name its own base"):
@@ -212,7 +212,7 @@ def test_a_damaged_adapter_is_refused_in_one_sentence(root: Path, published: Pat
         adapter.merge(str(root / "base"), str(tmp_path / "damaged"), tmp_path / "merged")
 
 
-def test_what_is_killed_goes_on_to_the_same_weights(
+def test_what_is_killed_continues_to_the_same_weights(
     root: Path, tmp_path: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from infill.train import watchdog
@@ -272,7 +272,7 @@ def test_a_model_from_scratch_has_nothing_to_adapt(root: Path, tmp_path: Path, p
         run_stage("pretrain", preset.pretrain, str(root / "corpus"), str(root / "base"), str(tmp_path / "model"))
 
 
-def test_a_training_goes_on_from_an_adapter(root: Path, published: Path, preset: Preset, tmp_path: Path) -> None:
+def test_a_training_continues_from_an_adapter(root: Path, published: Path, preset: Preset, tmp_path: Path) -> None:
     """With a learning rate of nothing the result is the adapter from which it started."""
     train = replace(preset.sft.train, lora_start=str(published), learning_rate=1e-12, weight_decay=0.0, steps=2)
     more = replace(preset.sft, train=train)
@@ -291,7 +291,7 @@ def test_a_training_goes_on_from_an_adapter(root: Path, published: Path, preset:
         ({"lora_modules": ("q_proj",)}, "adapts layers that lora_modules does not name"),
     ],
 )
-def test_an_adapter_of_another_shape_is_no_start(
+def test_an_adapter_of_another_shape_is_not_a_start(
     root: Path, published: Path, preset: Preset, settings: dict[str, Any], message: str
 ) -> None:
     train = replace(preset.sft.train, lora_start=str(published), **settings)

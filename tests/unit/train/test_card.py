@@ -1,4 +1,4 @@
-"""The model card of a real training: what the hub reads, and what a person must be told."""
+"""The model card of a real training: what the hub reads, and what a person must know."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_it_tells_data_training_and_what_is_not_known(folder: Path) -> None:
         assert "Unknown: the power of" in text
 
 
-def test_no_folder_of_this_machine_is_told(folder: Path) -> None:
+def test_no_folder_of_this_machine_is_reported(folder: Path) -> None:
     for name in (card.FILE_NAME, card.FACTS_FILE):
         assert "private" not in (folder / name).read_text()
     assert "`dir:code`" in (folder / card.FILE_NAME).read_text()

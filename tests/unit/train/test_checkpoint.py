@@ -49,12 +49,12 @@ def test_the_shards_of_all_workers_make_one_checkpoint(tmp_path: Path) -> None:
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS)
 
 
-def test_nothing_is_no_checkpoint(tmp_path: Path) -> None:
+def test_nothing_is_not_a_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.latest(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "no shard", "no record", "no json"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     write(tmp_path, 10)
@@ -83,7 +83,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert kept(tmp_path) == [30, 20]
 
 
-def test_those_of_every_so_many_steps_and_the_best_are_kept_too(tmp_path: Path) -> None:
+def test_regular_ones_and_the_best_are_kept_too(tmp_path: Path) -> None:
     scores = {10: 3.0, 20: 2.0, 30: 2.5, 40: 2.7, 50: 2.6, 60: 2.9}
     for step, score in scores.items():
         write(tmp_path, step, world=1, keep=Keep(last=1, every=40, best=2), score=score)
@@ -151,7 +151,7 @@ def fill(folder: Path) -> None:
         (folder / "told").write_text(str(error))
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 10, world=1)
     assert runs.ended(runs.start(fill, tmp_path)) is not None
     told = (tmp_path / "told").read_text()

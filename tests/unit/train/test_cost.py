@@ -72,7 +72,7 @@ def test_devices_are_known_by_their_names(name: str, flops: float) -> None:
     assert cost.utilisation(flops, name, 2, bf16=True) == {"mfu": pytest.approx(0.5)}
 
 
-def test_no_share_is_told_of_an_unknown_peak() -> None:
+def test_an_unknown_peak_has_no_share() -> None:
     assert cost.utilisation(1e12, "AMD EPYC 7763", 1, bf16=True) == {}
     assert cost.utilisation(1e12, "NVIDIA H200", 1, bf16=False) == {}
 

@@ -99,7 +99,7 @@ def test_the_header_tells_architecture_and_control_tokens(model: Path, tmp_path:
 
 
 def test_the_tokenizer_in_the_file_gives_the_same_ids(model: Path, tmp_path: Path) -> None:
-    """A tokenizer made of what stands in the file, by the rules of its pre-tokenizer's name."""
+    """A tokenizer made of what the file contains, by the rules of its pre-tokenizer's name."""
     texts = [text for files in tiny_repositories(8).values() for text in files.values()]
     made = tokenizer.train(texts, vocab_size=512)
     folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
@@ -161,7 +161,7 @@ def test_what_llama_cpp_would_read_otherwise_is_refused(
 @pytest.mark.parametrize(
     ("name", "message"), [("config.json", "no config.json"), ("model.safetensors", "no safetensors files")]
 )
-def test_a_folder_that_is_no_model_is_told(model: Path, tmp_path: Path, name: str, message: str) -> None:
+def test_a_folder_that_is_not_a_model_is_reported(model: Path, tmp_path: Path, name: str, message: str) -> None:
     folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     (folder / name).unlink()
     with pytest.raises(InputError, match=message):

@@ -55,7 +55,7 @@ def train(
     alive: Callable[[], None] = lambda: None,
     asked: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tensor]:
-    """Train, or go on; the weights."""
+    """Train, or continue; return the weights."""
     llama = model.build(model.llama_config(debug().pretrain.model, 64), seed=1)
     resumed = checkpoint.latest(str(output))
     if resumed:
@@ -203,7 +203,7 @@ def test_too_many_bad_batches_end_the_training(tmp_path: Path) -> None:
     assert all(tensor.isfinite().all() for tensor in found.tensors.values())
 
 
-def test_a_gradient_that_is_no_number_changes_nothing() -> None:
+def test_a_gradient_that_is_not_a_number_changes_nothing() -> None:
     engine = PlainEngine(model.build(model.llama_config(debug().pretrain.model, 64)), CONFIG, torch.device("cpu"))
     before = [weight.clone() for weight in engine.model.parameters()]
     engine.backward(engine.model.lm_head.weight.sum() * float("nan"))

@@ -31,7 +31,7 @@ def test_every_row_has_its_number_and_its_place(
     assert sorted(rows.order("seed", 0).tolist()) == list(range(count))
 
 
-def test_neighbours_in_the_order_lie_in_one_window(tmp_path: Path) -> None:
+def test_neighbours_in_the_order_are_in_one_window(tmp_path: Path) -> None:
     rows = Rows(write(tmp_path / "a.parquet", 1_000, 10), window=100)
     first, second = rows.order(1, 0).tolist(), rows.order(1, 1).tolist()
     assert first != second
@@ -44,6 +44,6 @@ def test_neighbours_in_the_order_lie_in_one_window(tmp_path: Path) -> None:
     assert rows.window.cache_info().misses == 20
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing; run the stage"):
         Rows(str(tmp_path / "none.parquet"))

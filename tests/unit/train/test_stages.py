@@ -142,7 +142,7 @@ def test_another_model_has_another_reference(root: Path, tmp_path: Path, preset:
     assert history.read(str(tmp_path / "out"))[0]["loss"] == pytest.approx(0.693, abs=0.05)
 
 
-def test_examples_that_are_not_there_are_told(root: Path, tmp_path: Path, preset: Preset) -> None:
+def test_examples_that_are_not_there_are_reported(root: Path, tmp_path: Path, preset: Preset) -> None:
     table = SCHEMA.empty_table()
     empty = stage(
         tmp_path / "empty", lambda: storage.write_table(str(tmp_path / "empty" / "examples" / "train.parquet"), table)
@@ -258,7 +258,7 @@ def test_a_base_without_infilling_tokens_is_taught_them(
     assert 0 < float((after[name] - before[name]).abs().max()) < 0.1  # six steps away, not another start
 
 
-def test_training_does_not_go_on_with_another_tokenizer(root: Path, tmp_path: Path, preset: Preset) -> None:
+def test_training_does_not_continue_with_another_tokenizer(root: Path, tmp_path: Path, preset: Preset) -> None:
     tokens = next(roles for name, roles, _ in prompt.FAMILIES if name == "mellum")
     base = published(tmp_path / "base", "mellum", "llama", tokens)
     settings = replace(preset.pretrain, base_model=str(base), continued=True)

@@ -1,4 +1,4 @@
-"""What `infill train status` tells of a running, a dead and a finished run."""
+"""What `infill train status` shows of a running, a dead and a finished run."""
 
 import json
 import os
@@ -52,13 +52,13 @@ def test_a_whole_model_is_finished(folder: Path) -> None:
     assert status(str(folder))["state"] == "finished"
 
 
-def test_a_folder_without_a_training_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_training_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no training in"):
         status(str(tmp_path))
 
 
 @pytest.mark.slow
-def test_a_real_run_is_told_while_it_lives_and_after_it_was_killed(tmp_path: Path) -> None:
+def test_a_real_run_is_reported_while_it_lives_and_after_it_was_killed(tmp_path: Path) -> None:
     write_documents(tmp_path / "corpus", tiny_repositories(8))
     tiny_tokenizer(tmp_path / "tokenizer")
     words = ["train", "pretrain", "--preset", "debug", "--corpus", str(tmp_path / "corpus")]

@@ -1,4 +1,4 @@
-"""A worker that hangs is ended with a reason; one that is told to go leaves a checkpoint."""
+"""A worker that hangs is ended with a reason; one that is asked to go leaves a checkpoint."""
 
 import os
 import signal

@@ -38,10 +38,10 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("number", "launcher"), [(1, "local"), (3, "ray")])
-def test_other_workers_go_on_where_two_have_stopped(
+def test_other_workers_continue_where_two_have_stopped(
     tmp_path: Path, two_workers: Path, number: int, launcher: str
 ) -> None:
-    """One plain process, or three DeepSpeed workers, go on from step 8: the checkpoint is for any number and engine."""
+    """One plain process, or three DeepSpeed workers, continue from step 8: a checkpoint fits any number and engine."""
     made = job(tmp_path, replace(KEPT, workers=number, launcher=launcher))
     at = Path(checkpoint.FOLDER) / "step_00000008"
     shutil.copytree(two_workers / "out" / at, tmp_path / "out" / at)
@@ -87,7 +87,7 @@ class Steps:
     def wait(self, steps: int, seconds: float = 250) -> None:
         end = time.monotonic() + seconds
         while not any(row["step"] >= steps for row in history.read(self.output)):
-            assert time.monotonic() < end, "the training does not go on"
+            assert time.monotonic() < end, "the training does not continue"
             time.sleep(0.02)
 
 
@@ -183,7 +183,7 @@ def raises() -> Any:
 
 
 @pytest.mark.slow
-def test_a_workers_error_is_told_as_it_is(tmp_path: Path, ray_address: str) -> None:
+def test_a_workers_error_is_reported_as_it_is(tmp_path: Path, ray_address: str) -> None:
     with pytest.raises(InputError, match="this cannot go on"):
         trainer.fit(replace(job(tmp_path, replace(TRAIN, workers=1)), model=raises))
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from infill import entry
+from infill.artifacts import corpus_tables
 from infill.context import Query, compiled, rank, store
 from infill.context.index import ProjectIndex
 from infill.context.strategies import STRATEGIES
@@ -53,7 +54,7 @@ def _find_copies() -> None:
     signatures = [dedup.sign(content.encode()) for content in contents]
     columns = {
         "content": contents,
-        "signature": pa.array([signature.values for signature in signatures], dedup.SIGNATURE),
+        "signature": pa.array([signature.values for signature in signatures], corpus_tables.SIGNATURE),
         "shingles": [signature.shingles for signature in signatures],
     }
     with tempfile.TemporaryDirectory() as folder:

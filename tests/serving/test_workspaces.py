@@ -267,7 +267,7 @@ def test_the_revision_is_that_of_the_list_however_it_came_about(workspace: str) 
     assert put(f"{workspace}-copy", {"files": listed(FILES)})["revision"] == first
 
 
-def test_an_unknown_workspace_is_told_by_its_code(stack: tuple[str, Service]) -> None:
+def test_an_unknown_workspace_has_a_code_of_its_own(stack: tuple[str, Service]) -> None:
     address = f"{stack[0]}/v1/workspaces/never"
     answers = [ask(address, 404), patch(address, {"texts": {}}, 404), HTTP.get(address).json()]
     assert [code(answer) for answer in answers] == ["workspace_unknown"] * 3

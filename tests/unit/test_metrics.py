@@ -112,7 +112,7 @@ def test_identifiers_count_once_and_without_what_stands_around_them() -> None:
 
 
 @pytest.mark.parametrize("number", ["0xFF", "1e5", "10L", "3.5f", "2j"])
-def test_the_end_of_a_number_is_no_identifier(number: str) -> None:
+def test_the_end_of_a_number_is_not_an_identifier(number: str) -> None:
     assert metrics.identifier_f1(f"x = {number}", "x = 1") == 1
 
 

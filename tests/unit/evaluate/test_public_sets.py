@@ -143,7 +143,7 @@ def test_files_may_be_compressed_or_parquet(tmp_path: Path) -> None:
     assert len(public_sets.read("repobench", str(tmp_path / "rows.parquet"), limit=2)) == 2
 
 
-def test_what_cannot_be_read_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_an_error_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"unknown benchmark set 'humaneval'; choose one of humaneval-infilling, safim"
     ):

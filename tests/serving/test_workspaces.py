@@ -474,7 +474,7 @@ async def paused(store: Workspaces, files: dict[str, str]) -> tuple[asyncio.Task
     return task, goes_on
 
 
-def test_the_event_loop_goes_on_while_files_are_indexed(store: Callable[[int], Workspaces]) -> None:
+def test_the_event_loop_continues_while_files_are_indexed(store: Callable[[int], Workspaces]) -> None:
     async def run() -> None:
         task, goes_on = await paused(store(CAP), {f"{number}.py": source(number) for number in range(4)})
         assert not task.done()

@@ -74,8 +74,8 @@ def load(name: str, limit: int = 0) -> list[Task]:
         raise InputError(f"{file} is missing; set {FOLDER} to the folder that contains it") from error
     except (OSError, EOFError, ValueError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error}); fetch it again") from error
-    step = max(1.0, len(tasks) / limit) if limit else 1.0
-    return [tasks[int(place * step)] for place in range(int(len(tasks) / step))]
+    count = min(limit or len(tasks), len(tasks))
+    return [tasks[place * len(tasks) // count] for place in range(count)]
 
 
 def truncate(output: str, suffix: str, *, single_line: bool) -> str:

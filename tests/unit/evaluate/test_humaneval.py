@@ -72,6 +72,7 @@ def test_truncate(output: str, single_line: bool, kept: str) -> None:
 def test_a_limit_is_spread_over_the_file() -> None:
     assert [task.task_id[-1] for task in humaneval.load("single-line", 3)] == ["0", "2", "4"]
     assert len(humaneval.load("single-line")) == len(humaneval.load("single-line", 99)) == 6
+    assert [len(humaneval.load("single-line", limit)) for limit in range(1, 7)] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.usefixtures("_data")

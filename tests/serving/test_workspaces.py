@@ -389,7 +389,7 @@ def test_many_open_workspaces_stay_below_the_cap(store: Callable[[int], Workspac
     assert allocated < 1.1 * cap
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_open_workspaces_stay_below_the_cap(store: Callable[[int], Workspaces]) -> None:
     cap = 100_000_000
     counted, allocated = memory_of(store(cap), 10_000)

@@ -83,6 +83,7 @@ NO_LOCATIONS: Final = {
     "examples.split.start",
     "examples.strategies",
     "preferences.judge",
+    "register.latency_machine",
     "preferences.judge_model",
     "pretrain.licence",
     "pretrain.mixture",

@@ -58,6 +58,11 @@ class Place(NamedTuple):
 
 @dataclass
 class Repository:
+    """A repository's documents in one split; a corpus that is split by file has several of one name.
+
+    Context comes from the same documents, so no text of one split is in the prompts of another.
+    """
+
     name: str
     split: str
     documents: Counter[str] = field(default_factory=Counter)
@@ -93,11 +98,8 @@ def body(call: Call[ExamplesConfig]) -> Mapping[str, float]:
 
 
 def survey(files: Sequence[str]) -> list[Repository]:
-    """Return the repositories in a corpus's tables in the order of their row groups, without reading their text.
-
-    Raises InputError when a repository is in two splits: its holes would be used for both training and evaluation.
-    """
-    repositories: dict[str, Repository] = {}
+    """Return the repositories in a corpus's tables in the order of their row groups, without reading their text."""
+    repositories: dict[tuple[str, str], Repository] = {}
     for file in files:
         with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
@@ -105,17 +107,12 @@ def survey(files: Sequence[str]) -> list[Repository]:
     return list(repositories.values())
 
 
-def _survey_group(reader: pq.ParquetFile, place: Place, repositories: dict[str, Repository]) -> None:
+def _survey_group(reader: pq.ParquetFile, place: Place, repositories: dict[tuple[str, str], Repository]) -> None:
     rows = reader.read_row_group(place.row_group, columns=["repo", "split", "language"])
     per_row = reader.metadata.row_group(place.row_group).total_byte_size // max(rows.num_rows, 1)
     counts = rows.group_by(["repo", "split", "language"], use_threads=False).aggregate([([], "count_all")])
     for row in counts.sort_by("repo").to_pylist():
-        repository = repositories.setdefault(row["repo"], Repository(row["repo"], row["split"]))
-        if row["split"] != repository.split:
-            raise InputError(
-                f"repository {row['repo']} is in the {repository.split} and the {row['split']} split of the corpus; "
-                "run the corpus stage again"
-            )
+        repository = repositories.setdefault((row["repo"], row["split"]), Repository(row["repo"], row["split"]))
         repository.documents[row["language"]] += row["count_all"]
         repository.places[place] = repository.places.get(place, 0) + row["count_all"] * per_row
 
@@ -222,22 +219,23 @@ def write_shard(config: ExamplesConfig, shard: Sequence[Repository], tokenizer: 
             row
             for repository in shard
             if repository.split == split
-            for row in cut(config, repository, documents[repository.name], encode, counts)
+            for row in cut(config, repository, documents[repository.name, split], encode, counts)
         )
         write_rows(storage.join(folder, f"{split}.parquet"), rows)
     storage.write_json(storage.join(folder, COUNTS), counts)
     return folder
 
 
-def load(shard: Sequence[Repository]) -> dict[str, list[Document]]:
-    """Return the documents of a shard by repository; reads one row group at a time."""
+def load(shard: Sequence[Repository]) -> dict[tuple[str, str], list[Document]]:
+    """Return the documents of a shard by repository and split; reads one row group at a time."""
     names = pa.array([repository.name for repository in shard], pa.string())
-    documents: dict[str, list[Document]] = {repository.name: [] for repository in shard}
+    documents: dict[tuple[str, str], list[Document]] = {(each.name, each.split): [] for each in shard}
     for place in sorted({place for repository in shard for place in repository.places}):
         with open_parquet(place.file) as reader:
-            rows = reader.read_row_group(place.row_group, columns=["repo", "path", "language", "content"])
+            rows = reader.read_row_group(place.row_group, columns=["repo", "split", "path", "language", "content"])
         for row in rows.filter(pc.is_in(rows["repo"], value_set=names)).to_pylist():
-            documents[row["repo"]].append(Document(row["path"], row["language"], row["content"]))
+            if (chosen := documents.get((row["repo"], row["split"]))) is not None:
+                chosen.append(Document(row["path"], row["language"], row["content"]))
     return documents
 
 

@@ -31,7 +31,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     info = Path("/proc/cpuinfo")
-    lines = split_lines(read_text(info)) if info.exists() else []
+    lines = split_lines(read_text(info, "replace")) if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 

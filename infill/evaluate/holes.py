@@ -21,7 +21,8 @@ from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.stages.contract import Call
 
-VERSION: Final = 4
+VERSION: Final = 5
+"""Increased when a metric or the text of a result changes, so that no champion is compared by an old definition."""
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""
 log: Final = logging.getLogger(__name__)
@@ -132,8 +133,11 @@ def summarise(config: EvaluateConfig, results: pa.Table) -> Evaluation:
 
 
 def benchmark_digest(config: EvaluateConfig, holes: pa.Table) -> str:
-    """Return the SHA-256 of the holes with their context and the token budgets; equal digests allow comparison."""
-    digest = hashlib.sha256(f"{config.max_prompt_tokens}/{config.max_new_tokens}\n".encode())
+    """Return the SHA-256 of the holes with their context, the token budgets and the definitions of the metrics.
+
+    Equal digests allow comparison.
+    """
+    digest = hashlib.sha256(f"{VERSION}/{config.max_prompt_tokens}/{config.max_new_tokens}\n".encode())
     for row in holes.to_pylist():
         digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()

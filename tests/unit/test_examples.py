@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from infill import examples, storage
 from infill.artifacts.corpus import documents
 from infill.artifacts.examples import SPLITS, read_holes, request_of
-from infill.config import ExamplesConfig
+from infill.config import CorpusConfig, ExamplesConfig
 from infill.errors import InfillError, InputError
 from infill.prompt import ContextItem
 from tests import builders
@@ -137,14 +137,34 @@ def test_a_process_that_dies_is_reported_and_its_work_is_not_lost(monkeypatch: p
         list(examples.run_all(os._exit, [(1,), (1,)]))
 
 
-def test_a_repository_in_two_splits_is_refused(tmp_path: Path) -> None:
-    files = builders.tiny_repositories(count=1)
-    for split in ("train", "test"):
-        builders.write_documents(tmp_path / split, files, splits={"repo_0": split})
-    part = (tmp_path / "test" / "documents" / "part-00000.parquet").read_bytes()
-    (tmp_path / "train" / "documents" / "part-00001.parquet").write_bytes(part)
-    with pytest.raises(InputError, match="repo_0 is in the train and the test split"):
-        examples.survey(documents(str(tmp_path / "train")))
+def test_one_repository_is_split_by_file_and_no_context_crosses(inputs: tuple[str, str], tmp_path: Path) -> None:
+    source = tmp_path / "code" / "only"
+    source.mkdir(parents=True)
+    (source / "pyproject.toml").write_text('[project]\nname = "only"\nlicense = "MIT"\n')
+    modules = [text for files in builders.tiny_repositories().values() for text in files.values()]
+    for number, text in enumerate(modules):
+        (source / f"module_{number}.py").write_text(f"{text}\nNUMBER_{number} = {number}\n")
+    config = CorpusConfig(
+        sources=(f"dir:{source.parent}",),
+        near_duplicate_similarity=0.0,  # the modules are alike
+        split_similarity=0.0,
+        validation_share=0.3,
+        test_share=0.3,
+    )
+    run_stage("corpus", config, str(tmp_path / "corpus"))
+    split_of = {
+        row["path"]: row["split"]
+        for file in documents(str(tmp_path / "corpus"))
+        for row in storage.read_table(file, ["path", "split"]).to_pylist()
+    }
+    assert set(split_of.values()) == set(SPLITS)
+    output = str(tmp_path / "examples")
+    run_stage("examples", CONFIG, str(tmp_path / "corpus"), inputs[1], output=output)
+    for split in SPLITS:
+        rows = read_holes(output, split, 40)
+        assert rows.num_rows
+        for row in rows.to_pylist():
+            assert {split_of[path] for path in (row["path"], *(item["path"] for item in row["context"]))} == {split}
 
 
 def test_a_corpus_without_source_code_is_refused_with_what_to_do(inputs: tuple[str, str], tmp_path: Path) -> None:

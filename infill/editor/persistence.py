@@ -15,7 +15,7 @@ class Span:
     start: int
     end: int
     grows: bool = False
-    """Whether text that is inserted at its end belongs to it."""
+    """Whether text inserted at `end` becomes part of the span."""
 
 
 def difference(old: str, new: str) -> tuple[int, int, int]:

@@ -71,7 +71,7 @@ class Upstream:
         self._context: int | None = None
         """The context length that the predictor last reported."""
         self._current = False
-        """Whether it reported that after the last break."""
+        """Whether that was reported since the connection last broke."""
         self._contact = -math.inf
         """Time when the predictor last answered; KEEP_ALIVE_S later all connections of that time are closed."""
         self._failed = -math.inf

@@ -57,7 +57,7 @@ def evaluate_model(config: EvaluateConfig, holes: pa.Table, model: str, scratch:
             "add repositories or raise corpus.test_share"
         )
     log.info(
-        "evaluate: %d holes tell models apart that differ by %.1f points of exact match; for one point take %s holes",
+        "evaluate: %d holes tell models apart that differ by %.1f points of exact match; one point takes %s holes",
         holes.num_rows,
         100 * detectable(holes.num_rows),
         format(holes_needed(0.01), ","),

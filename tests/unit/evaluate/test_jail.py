@@ -240,7 +240,7 @@ FORGERIES = {
         "seen = b''\nfor fd in range(64):\n    if fd == 3: continue\n    try: seen += os.pread(fd, 9999, 0)\n"
         "    except OSError: pass\nassert b'nonce' in seen\ndef answer(x): return 42"
     ),
-    "arguments": "assert any('check' in each for each in sys.argv)\ndef answer(x): return 42",
+    "arguments": "assert any('remote(' in each for each in sys.argv)\ndef answer(x): return 42",
     "too long a message": "os.write(4, b'ffffffff')\ndef answer(x): return 42",
     "no message": "os.write(4, b'zzzzzzzz')\ndef answer(x): return 42",
     "closing everything": "os.closerange(0, 99)\ndef answer(x): return 42",

@@ -65,6 +65,8 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     """Serve until a signal arrives."""
     service = build(config, prepared, REGISTRY)
     warm_up(service.packer)
+    if service.candidate:
+        warm_up(service.candidate.packer)
     include(model_server.app, create_router(service))
     if config.cors_origins:
         allow_origins(model_server.app, config.cors_origins)

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -35,6 +35,7 @@ from serving.transformer.protocols.base import Protocol
 from serving.transformer.request import CompletionRequest
 from serving.transformer.service import TokenLimits, TransformerService
 from serving.transformer.service_routes import PAGES, Page
+from serving.transformer.sides import sticky_key, watching
 from serving.transformer.upstream import MAX_STOPS, Delta, Headers, PredictorRefusedError
 from serving.transformer.web_page import add_page
 
@@ -76,39 +77,78 @@ def _scoped(completion: CompletionRequest, request: Request, principal: Principa
 async def begin(
     service: TransformerService, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
 ) -> tuple[Protocol, OngoingAnswer, Delta]:
-    """Read and pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
+    """Read and pack the request, ask a predictor, and wait for its first event. Raises ApiError.
+
+    Where the candidate should answer but fails before its first event, the stable predictor answers.
+    """
     config = service.config
     body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
     headers = service.headers(request, rid)
     limits = await service.limits(headers)
     protocol, completion = await _read(body, protocols, limits.new)
     service.metrics.protocols.labels(protocol.name).inc()
+    incoming = Incoming(request, protocols, body, headers, rid, principal)
+    if (sides := service.sides) and (candidate := service.candidate):
+        digest = service.packer.tokenizer.digest
+        if sides.chooses_candidate(_sticky(completion, request, principal), completion, digest):
+            try:
+                return await _begin(candidate, incoming, await candidate.limits(headers))
+            except ApiError as error:
+                sides.fall_back(error)
+        elif sides.shadows(completion, digest, busy=service.slots.locked()):
+            incoming = incoming._replace(shadow=True)
+    return await _begin(service, incoming, limits, (protocol, completion))
+
+
+class Incoming(NamedTuple):
+    """A request that has been received."""
+
+    request: Request
+    protocols: Sequence[Protocol]
+    body: bytes
+    headers: Headers
+    rid: str
+    principal: Principal
+    shadow: bool = False
+    """Whether the candidate answers too, unseen."""
+
+
+def _sticky(completion: CompletionRequest, request: Request, principal: Principal) -> str:
+    """Return the name by which a user stays with one model; for one without any name, that is his address."""
+    workspace = request.headers.get("x-infill-workspace", "") or completion.workspace
+    address = request.client.host if request.client else ""
+    unnamed = " ".join((address, *(request.headers.get(name, "") for name in ("x-forwarded-for", "authorization"))))
+    return sticky_key(principal, workspace, completion.session or unnamed)
+
+
+async def _begin(
+    service: TransformerService,
+    incoming: Incoming,
+    limits: TokenLimits,
+    known: tuple[Protocol, CompletionRequest] | None = None,
+) -> tuple[Protocol, OngoingAnswer, Delta]:
+    """Read the request unless it is `known`, pack it, ask one side, wait for its first event. Raises ApiError."""
+    protocol, completion = known or await _read(incoming.body, incoming.protocols, limits.new)
     started = time.monotonic()
-    with service.telemetry.observing(completion):
+    with service.telemetry.observing(completion, service.config.name):
         try:
-            scoped = _scoped(completion, request, principal)
-            answer, first = await _ask(service, request, scoped, limits, headers, rid, principal)
+            answer, first = await _ask(service, incoming, completion, limits)
         except PredictorRefusedError:
-            current = await service.limits(headers, again=True)
+            current = await service.limits(incoming.headers, again=True)
             if current == limits:
                 raise
-            protocol, completion = await _read(body, protocols, current.new)
-            scoped = _scoped(completion, request, principal)
-            answer, first = await _ask(service, request, scoped, current, headers, rid, principal)
+            protocol, completion = await _read(incoming.body, incoming.protocols, current.new)
+            answer, first = await _ask(service, incoming, completion, current)
     service.metrics.first.observe(time.monotonic() - started)
     return protocol, answer, first
 
 
 async def _ask(
-    service: TransformerService,
-    request: Request,
-    completion: CompletionRequest,
-    limits: TokenLimits,
-    headers: Headers,
-    rid: str,
-    principal: Principal,
+    service: TransformerService, incoming: Incoming, named: CompletionRequest, limits: TokenLimits
 ) -> tuple[OngoingAnswer, Delta]:
     """Pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
+    request, principal, rid = incoming.request, incoming.principal, incoming.rid
+    completion = _scoped(named, request, principal)
     started = time.monotonic()
     packed = await _packed(service, completion, limits, principal)
     asked = time.monotonic()
@@ -118,7 +158,7 @@ async def _ask(
         head=Head.new(rid, service.config.name),
         packed=packed,
         request=completion,
-        deltas=_deltas(service, packed, completion, headers, principal.salt),
+        deltas=_sided(service, incoming, completion, _deltas(service, packed, completion, incoming)),
         principal=principal,
         rid=rid,
         context_length=limits.prompt + limits.new,
@@ -148,14 +188,14 @@ async def _packed(
 
 
 def _deltas(
-    service: TransformerService, packed: Packed, completion: CompletionRequest, headers: Headers, salt: str
+    service: TransformerService, packed: Packed, completion: CompletionRequest, incoming: Incoming
 ) -> AsyncGenerator[Delta, None]:
     """Return the events of the answer: the predictor's, ended early where the request asks for that."""
     sampling = completion.sampling
     if sampling.max_tokens == 0 and not packed.prompt.items:
         return nothing()
     asked = replace(sampling, max_tokens=sampling.max_tokens or 1)
-    deltas = service.upstream.deltas(packed.prompt.ids, asked, headers, salt)
+    deltas = service.upstream.deltas(packed.prompt.ids, asked, incoming.headers, incoming.principal.salt)
     if sampling.max_tokens == 0:
         return silent(deltas)
     if len(sampling.stop) > MAX_STOPS:
@@ -165,13 +205,38 @@ def _deltas(
     return deltas
 
 
+def _sided(
+    service: TransformerService,
+    incoming: Incoming,
+    completion: CompletionRequest,
+    deltas: AsyncGenerator[Delta, None],
+) -> AsyncGenerator[Delta, None]:
+    """Return `deltas` as the canary sees them, with the shadow beside them; without a candidate as they are."""
+    sides, candidate = service.sides, service.candidate
+    if sides is None:
+        return deltas
+    deltas = sides.observed(service.config.name, deltas)
+    if not incoming.shadow or candidate is None:
+        return deltas
+
+    async def ask() -> str:
+        limits = await candidate.limits(incoming.headers)
+        packed = await _packed(candidate, completion, limits, incoming.principal)
+        sampling = replace(completion.sampling, max_tokens=min(completion.sampling.max_tokens, limits.new))
+        shadow = replace(completion, sampling=sampling)
+        async with aclosing(_deltas(candidate, packed, shadow, incoming)) as theirs:
+            return "".join([delta.text async for delta in theirs])
+
+    return sides.shadowed(deltas, ask)
+
+
 async def collect(
     service: TransformerService, protocol: Protocol, answer: OngoingAnswer, first: Delta
 ) -> dict[str, Any]:
     """Return the whole answer as one object. Raises ApiError."""
     outcome = PartialAnswer()
     outcome.add(first)
-    with service.telemetry.observing(answer.request):
+    with service.telemetry.observing(answer.request, answer.head.model):
         async with aclosing(answer.deltas):
             async for delta in answer.deltas:
                 outcome.add(delta)
@@ -185,7 +250,7 @@ async def events(
     outcome = PartialAnswer()
     try:
         outcome.add(first)
-        with service.telemetry.observing(answer.request):
+        with service.telemetry.observing(answer.request, answer.head.model):
             if (piece := protocol.piece(answer, first, first=True)) is not None:
                 yield protocol.frame(piece)
             async for delta in answer.deltas:
@@ -266,7 +331,8 @@ def create_router(service: TransformerService) -> APIRouter:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
+        async with watching(service.sides, service.access.predictor_headers):
+            yield
         await service.upstream.close()
         await asyncio.to_thread(service.telemetry.close)
         service.workspaces.shut_down()

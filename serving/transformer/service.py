@@ -1,7 +1,7 @@
 """The objects that the transformer's routes share: configuration, packer, connection to the predictor, metrics."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import Request
@@ -14,6 +14,7 @@ from serving.protocol import ApiError
 from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
 from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.sides import Sides
 from serving.transformer.telemetry.recorder import SuggestionRecorder
 from serving.transformer.transformer_config import Prepared, TransformerConfig
 from serving.transformer.upstream import Headers, Upstream
@@ -75,6 +76,10 @@ class TransformerService:
     workspaces: Workspaces
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
+    sides: Sides | None = None
+    """The canary, if there is a candidate."""
+    candidate: "TransformerService | None" = None
+    """These objects with the candidate's packer and predictor."""
 
     def require_slot(self) -> None:
         """Raise ApiError 503 if all slots are taken."""
@@ -115,12 +120,16 @@ def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
     )
 
 
+def _upstream(config: TransformerConfig, prepared: Prepared) -> Upstream:
+    return Upstream(config, stop_ids(prepared.fmt, prepared.encoder), prepared.encoder.vocab_size)
+
+
 def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> TransformerService:
     """Return the objects that the routes share."""
-    return TransformerService(
+    service = TransformerService(
         config=config,
         packer=build_packer(config, prepared),
-        upstream=Upstream(config, stop_ids(prepared.fmt, prepared.encoder), prepared.encoder.vocab_size),
+        upstream=_upstream(config, prepared),
         max_new_tokens=prepared.max_new_tokens,
         metrics=TransformerMetrics(registry),
         access=Access(config),
@@ -128,3 +137,16 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )
+    return service if prepared.candidate is None else _with_candidate(service, prepared.candidate, registry)
+
+
+def _with_candidate(service: TransformerService, prepared: Prepared, registry: CollectorRegistry) -> TransformerService:
+    """Return the service with a candidate, which shares its workspaces, whose ranking needs no tokenizer."""
+    config = service.config.candidate()
+    packer, upstream = build_packer(config, prepared), _upstream(config, prepared)
+    sides = Sides(service.config, packer, upstream, registry)
+    service.telemetry.on_shown = sides.on_shown
+    candidate = replace(
+        service, config=config, packer=packer, upstream=upstream, max_new_tokens=prepared.max_new_tokens, sides=sides
+    )
+    return replace(service, sides=sides, candidate=candidate)

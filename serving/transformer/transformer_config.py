@@ -1,7 +1,7 @@
 """The transformer's settings, and what it reads from the model's folder and the deployment record."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,6 +80,26 @@ class TransformerConfig:
     project takes about five times the size of its source files. 0 allows no workspaces."""
     sessions: int = 256
     """Editor sessions whose last prompt is kept with its token ids, about 1 MB for 8,000 tokens."""
+    candidate_predictor: str = ""
+    """Base URL of a second predictor, which runs the candidate; empty has none."""
+    candidate_model: str = field(default="", metadata=storage.LOCATION)
+    """URI of the candidate's model folder, if its tokenizer, prompt format or context differ from the model's."""
+    candidate_name: str = "candidate"
+    """Name of the candidate in its answers and metrics."""
+    canary_weight: float = 0.0
+    """Per cent of the users whom the candidate answers."""
+    canary_requests: int = 100
+    """Requests, or suggestions with a known fate, of each side before they are compared."""
+    canary_window_s: float = 600.0
+    """Seconds that are compared."""
+    canary_errors: float = 0.02
+    """Excess of the candidate's error rate, as a fraction, that is tolerated."""
+    canary_latency: float = 1.5
+    """Multiple of the stable side's p90 latency that is tolerated."""
+    canary_acceptance: float = 0.05
+    """Drop of the candidate's acceptance rate, as a fraction, that is tolerated."""
+    shadow_requests: int = 0
+    """Requests at once that the candidate answers unseen, for comparison; 0 leaves the shadow off."""
 
     def __post_init__(self) -> None:
         if not self.model and not self.deployment:
@@ -98,6 +118,31 @@ class TransformerConfig:
             raise ValueError(f"workspace_bytes must not be negative, got {self.workspace_bytes}")
         self._check_access()
         self._check_telemetry()
+        self._check_canary()
+
+    def candidate(self) -> "TransformerConfig":
+        """Return the configuration of the candidate, which differs in predictor, name and perhaps model."""
+        changes: dict[str, Any] = {"predictor": self.candidate_predictor, "name": self.candidate_name}
+        if self.candidate_model:
+            changes |= {"model": self.candidate_model, "deployment": ""}
+        off: dict[str, Any] = {"candidate_predictor": "", "candidate_model": "", "canary_weight": 0.0}
+        return replace(self, **changes, **off, shadow_requests=0)
+
+    def _check_canary(self) -> None:
+        if not self.candidate_predictor and (self.candidate_model or self.canary_weight or self.shadow_requests):
+            raise ValueError("candidate_model, canary_weight and shadow_requests need candidate_predictor")
+        if self.candidate_predictor and not self.candidate_predictor.startswith(("http://", "https://")):
+            raise ValueError(
+                f"candidate_predictor must be an http:// or https:// URL, got {self.candidate_predictor!r}"
+            )
+        if self.candidate_predictor and self.candidate_name in ("", self.name):
+            raise ValueError(f"candidate_name must be a name other than the model's, got {self.candidate_name!r}")
+        if not 0 <= self.canary_weight <= 100:
+            raise ValueError(f"canary_weight must be between 0 and 100, got {self.canary_weight}")
+        if self.canary_requests < 1 or not self.canary_window_s > 0 or not self.canary_latency >= 1:
+            raise ValueError("canary_requests and canary_latency must be at least 1, canary_window_s positive")
+        if not (0 <= self.canary_errors <= 1 and 0 <= self.canary_acceptance <= 1) or self.shadow_requests < 0:
+            raise ValueError("canary_errors and canary_acceptance must be fractions, shadow_requests not negative")
 
     def _check_telemetry(self) -> None:
         if self.telemetry not in TELEMETRY:
@@ -128,6 +173,8 @@ class Prepared:
     encoder: Encoder
     max_prompt_tokens: int
     max_new_tokens: int
+    candidate: "Prepared | None" = None
+    """The same of the candidate, if there is one."""
 
 
 def prepare(config: TransformerConfig) -> Prepared:
@@ -159,7 +206,14 @@ def prepare(config: TransformerConfig) -> Prepared:
             f"{budget} prompt tokens and {max_new} new tokens do not fit the context of {context} tokens of {uri}; "
             "set max_prompt_tokens and max_new_tokens"
         )
-    return Prepared(fmt=fmt, why_format=why, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
+    return Prepared(
+        fmt=fmt,
+        why_format=why,
+        encoder=encoder,
+        max_prompt_tokens=budget,
+        max_new_tokens=max_new,
+        candidate=prepare(config.candidate()) if config.candidate_predictor else None,
+    )
 
 
 def _context_length(folder: Path) -> int:

@@ -128,6 +128,12 @@ class Upstream:
         except (ValueError, RecursionError):
             return None
 
+    async def ready(self, headers: Headers) -> bool:
+        """Return whether the predictor lists its models, which it does as soon as it can answer."""
+        ready = await self._get("/v1/models", headers) is not None
+        self._current = self._current and ready
+        return ready
+
     async def deltas(
         self, ids: list[int], sampling: Sampling, headers: Headers, salt: str = ""
     ) -> AsyncGenerator[Delta, None]:

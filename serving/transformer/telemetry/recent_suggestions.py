@@ -25,6 +25,8 @@ class Suggestion:
     """Whether the model ended it by itself."""
     answered: float
     """Time of the monotonic clock."""
+    prompt_format: str = ""
+    """Hash of the prompt format of the model that answered."""
     shown: bool = False
     accepted: int = 0
     """Characters that were accepted."""

@@ -43,6 +43,8 @@ class SuggestionRecorder:
         self.counts = Counts(registry)
         self.memory = Memory()
         self.clock: Callable[[], float] = time.monotonic
+        self.on_shown: Callable[[Suggestion], None] = lambda _: None
+        """Called once for each suggestion that is shown; its fate follows in its fields."""
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._limit = RateLimitItemPerMinute(config.telemetry_events)
         self._writer = (
@@ -63,29 +65,29 @@ class SuggestionRecorder:
 
     # Answers
 
-    def labels(self, completion: CompletionRequest) -> Labels:
-        """Return the labels of a request's metrics."""
+    def labels(self, completion: CompletionRequest, model: str) -> Labels:
+        """Return the labels of the metrics of a request that `model` answers."""
         language = completion.language or language_at(completion.fim.path)
         bare = not (completion.ids or completion.documents)
         strategy = NO_CONTEXT if bare else self._config.strategy
-        return Labels(language_label(language), self._config.name, strategy)
+        return Labels(language_label(language), model, strategy)
 
     @contextmanager
-    def observing(self, completion: CompletionRequest) -> Iterator[None]:
+    def observing(self, completion: CompletionRequest, model: str) -> Iterator[None]:
         """Count the request as cancelled or failed when the block raises."""
         try:
             yield
         except BaseException as error:
             gone = isinstance(error, ClientDisconnect | asyncio.CancelledError | GeneratorExit)
             if completion.sampling.max_tokens:
-                self.counts.answers.labels(*self.labels(completion), "cancelled" if gone else "failed").inc()
+                self.counts.answers.labels(*self.labels(completion, model), "cancelled" if gone else "failed").inc()
             raise
 
     def answered(self, answer: OngoingAnswer, outcome: PartialAnswer) -> None:
         """Count a whole answer, and remember it where clients may report what became of it."""
         if not answer.request.sampling.max_tokens:
             return
-        labels, text = self.labels(answer.request), plain(outcome.text)
+        labels, text = self.labels(answer.request, answer.head.model), plain(outcome.text)
         blank = not text.strip()
         self.counts.answers.labels(*labels, "blank" if blank else "answered").inc()
         self.counts.seconds.labels(*labels).observe(outcome.ended - answer.began)
@@ -97,6 +99,7 @@ class SuggestionRecorder:
             chars=len(text),
             finished=outcome.reason == "stop",
             answered=self.clock(),
+            prompt_format=answer.packed.fmt.hash if answer.packed.fmt else self._prompt_format,
         )
         self.memory.put(answer.principal.tenant, answer.head.id, suggestion)
 
@@ -143,6 +146,7 @@ class SuggestionRecorder:
     def _shown(self, suggestion: Suggestion, _: EventReport) -> None:
         if not suggestion.shown:
             suggestion.shown = True
+            self.on_shown(suggestion)
             self.counts.shown.labels(*suggestion.labels).inc()
             self.counts.shown_chars.labels(*suggestion.labels).inc(suggestion.chars)
 
@@ -209,8 +213,8 @@ class SuggestionRecorder:
         return {
             "id": uuid4().hex,
             "date": datetime.now(UTC).date().isoformat(),
-            "model": self._config.name,
-            "prompt_format": self._prompt_format,
+            "model": suggestion.labels.model,
+            "prompt_format": suggestion.prompt_format,
             "strategy": suggestion.labels.strategy,
             "language": language_at(feedback.path),
             "path": feedback.path,

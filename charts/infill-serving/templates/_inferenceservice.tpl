@@ -127,6 +127,18 @@ spec:
           - {{ required "transformer.telemetry.feedback: name the folder of the feedback dataset" .feedback | printf "--feedback=%s" | quote }}
           {{- end }}
           {{- end }}
+          {{- with $values.transformer.canary }}
+          {{- if .predictor }}
+          - {{ printf "--candidate_predictor=%s" .predictor | quote }}
+          {{- if .model }}
+          - {{ printf "--candidate_model=%s" .model | quote }}
+          {{- end }}
+          - --canary_weight={{ .weight }}
+          - --shadow_requests={{ int64 .shadowRequests }}
+          {{- else if or .weight .shadowRequests }}
+          {{- fail "transformer.canary.predictor: name the predictor that runs the candidate" }}
+          {{- end }}
+          {{- end }}
           - --workspace_bytes={{ int64 $values.transformer.workspaceBytes }}
           {{- with $values.transformer.args }}
           {{- toYaml . | nindent 10 }}

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import benchmark_data  # noqa: F401  # takes the variable out of the environment before a stage reads it
+
 pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 
 os.environ["INFILL_OPT_OUT"] = ""  # what the user of this machine lists concerns no test

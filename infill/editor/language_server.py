@@ -67,6 +67,8 @@ class Editor:
         """Progress tokens of projects that are being indexed."""
         self.begun: set[str] = set()
         """Progress tokens that the client shows."""
+        self.logged: dict[Project, str] = {}
+        """The last line of the log about each project."""
         self.sent = ""
         """The last state of the server's copies that was sent to the client."""
         self.background: set[asyncio.Task[None]] = set()
@@ -193,6 +195,8 @@ class Editor:
             project = self.projects.pop(folder.uri, None)
             if project is not None and self.watcher is not None:
                 self.watcher.remove(project)
+            if project is not None:
+                self.logged.pop(project, None)
             if project is not None and project.mirror is not None:
                 project.mirror.close()
 
@@ -285,7 +289,9 @@ class Editor:
         if count is None:
             mirror = project.mirror
             what = mirror.state() if mirror else project.problem or f"{len(project):,} files"
-            log.info("%s: %s", project.root, what)
+            if self.logged.get(project) != what:
+                self.logged[project] = what
+                log.info("%s: %s", project.root, what)
             self._show_workspace()
             if project.problem and mirror is None:
                 self.warn(f"no context from {project.root.name}: {project.problem}")

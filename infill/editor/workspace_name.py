@@ -45,8 +45,8 @@ def _number() -> bytes:
 def _draw(file: Path) -> None:
     """Write a random number, unless another process does so first."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    own = file.with_name(f"{file.name}.{os.getpid()}")
-    descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    own = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "wb") as out:
             out.write(secrets.token_bytes(NUMBER_BYTES))

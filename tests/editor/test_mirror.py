@@ -21,7 +21,7 @@ from infill.editor.workspace_name import number_file, workspace_name
 from serving.local import free_port
 from tests.editor.conftest import Backend, serving_text, write
 from tests.properties import examples
-from tests.serving.conftest import Strangers, say, strange_predictor, transforming, wait_until
+from tests.serving.conftest import say, strange_predictor, wait_until
 
 FILES = {"a.py": "alpha = 1\n", "lib/b.py": "beta = 2\r\nrest = 'é🌍'\r\n", "lib/c.py": "gamma = 3\n"}
 HIDDEN = {".gitignore": "out/\n", "out/d.py": "hidden = 1\n", ".env": "KEY=hunter2\n", "node_modules/m.js": "x = 1;\n"}

@@ -11,7 +11,8 @@ how much its memory has grown.
 Then the language server's own client (`infill.editor.mirror`) does the same from a folder with these files, with no
 completions meanwhile: `client_sync_s` is the time until the server has all of it, of which `client_scan_s` is spent on
 reading and hashing the files, `client_again_s` the time of the next start, when the server has everything,
-`client_saved_ms` the time from a file on disk to its acknowledgement, and `client_bytes` the memory that it takes.
+`client_saved_ms` the time from a file on disk to its acknowledgement, `client_bytes` the memory that it takes. Figures
+in `processor_s` are processor time of the server or the client, on which other processes have less influence.
 """
 
 import hashlib
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cap = ["--max_new_tokens", "8", "--workspace_bytes", str(CAP)]
         with local.servers(model, transformer=cap, echo=_log) as (_, front):
             figures = measured(front, files)
+            _log(json.dumps(figures))
             project = Path(folder) / "project"
             write(project, files)
             figures |= measured_client(front, project, min(files))
@@ -130,8 +132,9 @@ def write(root: Path, files: Mapping[str, str]) -> None:
 
 def measured_client(front: local.Child, root: Path, path: str) -> dict[str, Any]:
     """Return the figures of the language server's client."""
-    resident = _resident(os.getpid())
+    resident, client, server = _resident(os.getpid()), time.process_time(), _processor_s(front)
     with mirroring(front.url, root) as (mirror, sync):
+        client, server = time.process_time() - client, _processor_s(front) - server
         taken = _resident(os.getpid()) - resident
         saved = [_timed(_save, mirror, root, path) for _ in range(SAVES)]
     with mirroring(front.url, root) as (_, again):
@@ -139,6 +142,8 @@ def measured_client(front: local.Child, root: Path, path: str) -> dict[str, Any]
     scan = _timed(lambda: [*LocalFiles(root).scan()])
     return {
         "client_sync_s": round(sync, 2),
+        "client_processor_s": round(client, 2),
+        "client_server_processor_s": round(server, 2),
         "client_scan_s": round(scan / 1_000, 2),
         "client_again_s": round(again, 2),
         "client_saved_ms_p50": _percentile(saved, 50),

@@ -59,9 +59,10 @@ class LocalFiles:
 
     def may_hold(self, path: str) -> bool:
         """Return whether `path` is a folder with files that belong here, or was one."""
-        if path in self.digests:
+        place = self.root / path
+        if path in self.digests or place.is_file():
             return False
-        if (self.root / path).is_dir():
+        if place.is_dir():
             return why_left_out(self.root, f"{path}/any") is None
         return any(other.startswith(f"{path}/") for other in self.digests)
 

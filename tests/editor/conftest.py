@@ -66,11 +66,11 @@ class Backend:
 
 
 @contextmanager
-def serving_text(model: Path, text: str = "answer", port: int = 0, **settings: Any) -> Iterator[Backend]:
+def serving_text(model: Path, text: str = "answer", **settings: Any) -> Iterator[Backend]:
     limits = {"max_prompt_tokens": BUDGET, "max_new_tokens": 64, **settings}
     with (
         strange_predictor(lambda _: None) as (address, predictor),
-        transforming(model, address, port, **limits) as (url, service),
+        transforming(model, address, **limits) as (url, service),
     ):
         backend = Backend(url, predictor, load_encoder(model), service)
         backend.answer(text)

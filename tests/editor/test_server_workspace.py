@@ -163,7 +163,7 @@ def test_each_folder_has_a_workspace_and_untitled_texts_need_none(backend: Backe
     assert listed(backend) == [{"helper.py"}, {"helper.py"}]
 
 
-def test_completions_go_on_while_a_lost_workspace_is_sent_again(backend: Backend, project: Path) -> None:
+def test_completions_continue_while_a_lost_workspace_is_sent_again(backend: Backend, project: Path) -> None:
     async def run() -> None:
         async with editing(backend.url, project, arguments=SERVER) as editor:
             main, circle = (project / "main.py").as_uri(), (project / "shapes/circle.py").as_uri()

@@ -120,8 +120,9 @@ def figure(url: str, name: str) -> float:
 
 
 @contextmanager
-def transforming(model: Path, predictor: str, port: int = 0, **settings: Any) -> Iterator[tuple[str, Transformer]]:
-    """The base URL of our routes, without KServe around them, and what they share."""
+def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple[str, Transformer]]:
+    """The base URL of our routes, without KServe around them, and what they share; at `port`, if that is a setting."""
+    port = settings.pop("port", 0)
     config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
     service = build(config, prepare(config), CollectorRegistry())
     app = FastAPI()

@@ -35,7 +35,7 @@ from infill import entry
 from infill.cli_options import integer
 from infill.editor.local_files import LocalFiles
 from infill.editor.mirror import Mirror
-from infill.editor.workspace_client import Target
+from infill.editor.workspace_client import WorkspaceTarget
 from infill.text import read_text, split_lines
 from serving import local
 from tests.builders import tiny_model
@@ -157,7 +157,7 @@ class Watched(Mirror):
 
     def __init__(self, url: str, root: Path) -> None:
         self.complete = threading.Event()
-        super().__init__(root, Target(url=url), progress=self._note)
+        super().__init__(root, WorkspaceTarget(url=url), progress=self._note)
 
     def _note(self, count: int | None) -> None:
         if count is None:

@@ -33,7 +33,7 @@ from infill.corpus import (
     splits,
 )
 from infill.corpus.quality import Removal
-from infill.corpus.shards import Job
+from infill.corpus.shards import FileJob
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
@@ -118,7 +118,7 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
 # The list of files
 
 
-def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
+def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[FileJob]:
     """Yield every file, sorted by repository and path, judged by its name; then the files that are in no repository."""
     opted_out = opt_out.load(config.opt_out)
     judged = {
@@ -138,7 +138,7 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         log.warning("corpus: %d files in no repository are left out: %s", len(outside), _some(outside))
     for entry in outside:
         removal = Removal(entry.file.trouble, entry.file.detail)
-        yield Job(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
+        yield FileJob(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
 
 
 def _some(outside: Sequence[sources.Beside]) -> str:
@@ -148,11 +148,11 @@ def _some(outside: Sequence[sources.Beside]) -> str:
 
 def _job(
     repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig, opted_out: opt_out.OptOuts
-) -> Job:
+) -> FileJob:
     licence = None if file.trouble else repository.coverage.of(file.path)
     removal = quality.judge_name(file, licence, config)
     entry = opted_out.of(repository.name, file.path) or ""
-    return Job(
+    return FileJob(
         repo=repository.name,
         root=repository.root,
         source=repository.source,

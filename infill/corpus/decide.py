@@ -20,7 +20,7 @@ from infill.corpus import benchmarks, catalogue, dedup, shards, splits
 from infill.corpus.catalogue import Catalogue
 from infill.corpus.dedup import Array, Near, Similar
 from infill.corpus.quality import Removal
-from infill.corpus.shards import Verdict
+from infill.corpus.shards import ShardVerdict
 
 Row = dict[str, Any]
 COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "commit", "source", "redactions")
@@ -29,7 +29,7 @@ log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class CorpusDecision:
     """The removed candidates and the splits. Candidates are numbered over all shards, in corpus order."""
 
     removals: Mapping[int, Removal]
@@ -44,7 +44,7 @@ class Decision:
         return self.split_of[str(row["repo"]) if self.unit == "repository" else catalogue.name(row)]
 
 
-def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
+def decide(scratch: str, count: int, config: CorpusConfig) -> CorpusDecision:
     """Return the decision about the candidates in `count` shards below `scratch`."""
     documents = Catalogue([shards.candidates_uri(scratch, number) for number in range(count)], config.earlier)
     overlapping = _overlapping(scratch, count, documents)
@@ -69,7 +69,7 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     near, crossing = _without_crossing(similar, near, gone, split, documents.earlier)
     removals = overlapping | _removals(documents, copies, near, crossing, split, opted_out)
     by_candidate = {place - documents.earlier: removal for place, removal in removals.items()}
-    return Decision(removals=by_candidate, unit=unit, split_of=split_of)
+    return CorpusDecision(removals=by_candidate, unit=unit, split_of=split_of)
 
 
 def _overlapping(scratch: str, count: int, documents: Catalogue) -> dict[int, Removal]:
@@ -238,13 +238,13 @@ def _removals(
     return result
 
 
-def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
+def verdicts(scratch: str, count: int, decision: CorpusDecision) -> Iterator[ShardVerdict]:
     """Yield the verdict about each shard, in order, for `shards.finish`."""
     first = 0
     for number in range(count):
         rows = list(_shard(scratch, number, ["repo", "path"]))
         removals = {row: decision.removals[first + row] for row in range(len(rows)) if first + row in decision.removals}
-        yield Verdict(
+        yield ShardVerdict(
             number=number,
             splits=tuple("" if place in removals else decision.split(row) for place, row in enumerate(rows)),
             removals=removals,
@@ -252,14 +252,14 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
         first += len(rows)
 
 
-def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
+def kept(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Row]:
     """Yield the kept documents without their text: the columns COLUMNS, and `split`."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
         if position not in decision.removals:
             yield row | {"split": decision.split(row)}
 
 
-def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
+def removed(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Row]:
     """Yield the removed files: the columns REMOVED, `reason`, `detail`; first those that a rule rejected."""
     for number in range(count):
         columns = [*REMOVED, "reason", "detail"]

@@ -19,14 +19,14 @@ from infill import __version__, entry
 from infill.api_key import api_key
 from infill.editor import user_settings
 from infill.editor.completer import Completer, Completion
-from infill.editor.documents import Caret, Documents, caret_at, offset_at, place_of, units
+from infill.editor.documents import Caret, EditorDocuments, caret_at, offset_at, place_of, units
 from infill.editor.file_watch import Watcher
 from infill.editor.mirror import Mirror
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
-from infill.editor.telemetry import Outbox, Telemetry
+from infill.editor.telemetry import EditorTelemetry, Outbox
 from infill.editor.user_settings import Consent, UserSettings
-from infill.editor.workspace_client import Target
+from infill.editor.workspace_client import WorkspaceTarget
 from infill.errors import InfillError
 from infill.text import first_line
 
@@ -74,11 +74,11 @@ class Editor:
         self.background: set[asyncio.Task[None]] = set()
         self.reported = False
         """Whether the user was notified that there are no completions."""
-        self.without_workspaces: Target | None = None
+        self.without_workspaces: WorkspaceTarget | None = None
         """The server that keeps no workspaces, so that the projects are indexed here."""
         self.shown = self.accepted = self.rejected = 0
         self.outbox = Outbox(self._post)
-        self.telemetry = Telemetry(self.outbox.put, self._later, self.consent)
+        self.telemetry = EditorTelemetry(self.outbox.put, self._later, self.consent)
         self.latency_ms = 0.0
         """Milliseconds of the last completion, including the pause in typing."""
 
@@ -87,7 +87,7 @@ class Editor:
     def initialize(self, params: types.InitializeParams) -> None:
         """Apply the client's options; everything else waits for `initialized`."""
         old = self.server.workspace
-        documents = Documents(
+        documents = EditorDocuments(
             old.root_uri, workspace_folders=[*old.folders.values()], position_encoding=old.position_encoding
         )
         self.server.protocol._workspace = documents
@@ -121,10 +121,10 @@ class Editor:
             await self.server.client_register_capability_async(types.RegistrationParams([registration]))
 
     @property
-    def documents(self) -> Documents:
+    def documents(self) -> EditorDocuments:
         """The documents that are open in the editor."""
         documents = self.server.workspace
-        assert isinstance(documents, Documents)
+        assert isinstance(documents, EditorDocuments)
         return documents
 
     async def configure(self, pushed: Any = None) -> None:
@@ -205,7 +205,7 @@ class Editor:
 
         Like the key, they go only to the server that was named at the start.
         """
-        target, mirror = Target(url=self.settings.url, key=self.key), project.mirror
+        target, mirror = WorkspaceTarget(url=self.settings.url, key=self.key), project.mirror
         may = self.settings.origin == self.key_origin and target != self.without_workspaces
         on_server = self.settings.workspace == "server" and may
         if on_server and mirror is not None and mirror.target == target:
@@ -218,7 +218,7 @@ class Editor:
         elif not project.ready:
             self.indexer.look(project)
 
-    def _mirror(self, project: Project, target: Target) -> None:
+    def _mirror(self, project: Project, target: WorkspaceTarget) -> None:
         """Start the server's copy of a project."""
 
         def progress(count: int | None) -> None:
@@ -470,7 +470,7 @@ class Editor:
         }
 
 
-class Server(LanguageServer):
+class InfillLanguageServer(LanguageServer):
     """pygls's server, but with its own errors in the log instead of the editor."""
 
     def report_server_error(self, error: Exception, source: Any) -> None:
@@ -511,9 +511,9 @@ NOTEBOOKS: Final = types.NotebookDocumentSyncOptions(
 )
 
 
-def create(given: UserSettings, key: str) -> Server:
+def create(given: UserSettings, key: str) -> InfillLanguageServer:
     """Return the language server with its features, not yet started."""
-    server = Server("infill", __version__, notebook_document_sync=NOTEBOOKS)
+    server = InfillLanguageServer("infill", __version__, notebook_document_sync=NOTEBOOKS)
     editor = Editor(server, given, key)
 
     @server.feature(types.INITIALIZE)
@@ -548,7 +548,7 @@ def create(given: UserSettings, key: str) -> Server:
     return server
 
 
-def _add_files(server: Server, editor: Editor) -> None:
+def _add_files(server: InfillLanguageServer, editor: Editor) -> None:
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     async def configuration(params: types.DidChangeConfigurationParams) -> None:
         await editor.configure(params.settings)
@@ -580,7 +580,7 @@ def _add_files(server: Server, editor: Editor) -> None:
         editor.look([params.text_document.uri], closed=True)
 
 
-def _add_completions(server: Server, editor: Editor) -> None:
+def _add_completions(server: InfillLanguageServer, editor: Editor) -> None:
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
         uri, position, selected = params.text_document.uri, params.position, params.context.selected_completion_info

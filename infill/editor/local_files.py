@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from infill.context.files import LeftOut, Limits, Source, Stamp, read, source_at, sources, why_left_out
+from infill.context.files import ContextFile, IndexLimits, LeftOut, Stamp, read, source_at, sources, why_left_out
 
 MAX_PATH_CHARS: Final = 4_096
 """The longest path that a server accepts."""
@@ -14,11 +14,11 @@ MAX_PATH_CHARS: Final = 4_096
 class LocalFiles:
     """The digests of a folder's files, as they were read last; for one thread at a time."""
 
-    def __init__(self, root: Path, limits: Limits | None = None) -> None:
+    def __init__(self, root: Path, limits: IndexLimits | None = None) -> None:
         self.root = root
         self.digests: dict[str, bytes] = {}
         """SHA-256 of each text in UTF-8, by path."""
-        self._limits = limits or Limits()
+        self._limits = limits or IndexLimits()
         self._stamps: dict[str, Stamp] = {}
 
     def scan(self) -> Iterator[str]:
@@ -49,7 +49,7 @@ class LocalFiles:
     def again(self, path: str) -> str | None:
         """Read a file of the last scan again, without the ignore rules; return its text, None if there is none now."""
         try:
-            data = self._read(Source(path, self._stamps[path])) if path in self._stamps else None
+            data = self._read(ContextFile(path, self._stamps[path])) if path in self._stamps else None
         except OSError:
             data = None
         if data is None:
@@ -66,7 +66,7 @@ class LocalFiles:
             return why_left_out(self.root, f"{path}/any") is None
         return any(other.startswith(f"{path}/") for other in self.digests)
 
-    def _read(self, source: Source) -> bytes | None:
+    def _read(self, source: ContextFile) -> bytes | None:
         """Read a file and note its digest; return its text as UTF-8, None if it does not belong here."""
         if not _can_be_named(source.path):
             return None

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from infill.context.files import Limits
+from infill.context.files import IndexLimits
 from infill.editor.local_files import LocalFiles
 from infill.editor.workspace_client import (
-    Answer,
     BusyError,
     LostError,
     NoWorkspacesError,
-    Target,
     TooLargeError,
+    WorkspaceAnswer,
     WorkspaceClient,
+    WorkspaceTarget,
 )
 from infill.editor.workspace_name import workspace_name
 from infill.errors import InfillError
@@ -49,7 +49,7 @@ Files = dict[str, bytes | None]
 
 
 @dataclass
-class Todo:
+class MirrorTodo:
     """The work that the thread has not done yet."""
 
     scan: bool = False
@@ -70,11 +70,11 @@ class Mirror:
     def __init__(
         self,
         root: Path,
-        target: Target,
+        target: WorkspaceTarget,
         *,
         progress: Callable[[int | None], None] = lambda _: None,
         no_workspaces: Callable[[str], None] = lambda _: None,
-        limits: Limits | None = None,
+        limits: IndexLimits | None = None,
     ) -> None:
         self.target, self.name, self.session = target, workspace_name(root), uuid.uuid4().hex
         self.listed = self.ready = False
@@ -94,7 +94,7 @@ class Mirror:
         """Files whose names the server does not accept."""
         self._revision = ""
         self._progress, self._no_workspaces = progress, no_workspaces
-        self._todo, self._turn = Todo(), threading.Condition()
+        self._todo, self._turn = MirrorTodo(), threading.Condition()
         self._ended = self._forgets = False
         self._pause = self._lost_pause = self._until = 0.0
         self._lost_at = float("-inf")
@@ -192,18 +192,18 @@ class Mirror:
         self._ended, self.problem = True, str(error)
         self._no_workspaces(self.problem)
 
-    def _next(self) -> Todo | None:
+    def _next(self) -> MirrorTodo | None:
         """Wait for work and return it; None at the end."""
         with self._turn:
             while not self._ended:
                 wait = self._until - time.monotonic()
                 if self._todo and wait <= 0:
-                    todo, self._todo = self._todo, Todo()
+                    todo, self._todo = self._todo, MirrorTodo()
                     return todo
                 self._turn.wait(wait if self._todo else None)
         return None
 
-    def _attempt(self, client: WorkspaceClient, todo: Todo) -> None:
+    def _attempt(self, client: WorkspaceClient, todo: MirrorTodo) -> None:
         """Do the work; after an error note what is left and when to try again."""
         try:
             self._do(client, todo)
@@ -220,7 +220,7 @@ class Mirror:
             self._pause, self.ready, self.problem = 0.0, True, ""
             self._progress(None)
 
-    def _fail(self, todo: Todo, error: Exception) -> None:
+    def _fail(self, todo: MirrorTodo, error: Exception) -> None:
         """Try again later."""
         known = isinstance(error, InfillError | OSError)
         self.problem = str(error) if known else f"unexpected {type(error).__name__}"
@@ -234,7 +234,7 @@ class Mirror:
             self._until = time.monotonic() + wait
         self._progress(None)
 
-    def _return(self, todo: Todo) -> None:
+    def _return(self, todo: MirrorTodo) -> None:
         """Put work back that is not done."""
         self._todo.scan |= todo.scan
         self._todo.again |= todo.again
@@ -249,7 +249,7 @@ class Mirror:
         self._lost_pause = _longer(self._lost_pause) if again else 0.0
         self._until = now + self._lost_pause
 
-    def _do(self, client: WorkspaceClient, todo: Todo) -> None:
+    def _do(self, client: WorkspaceClient, todo: MirrorTodo) -> None:
         """Bring the server's copy up to date. Raises ServiceError, LostError."""
         scan = todo.scan or any(map(self._files.may_hold, todo.paths))
         if scan:
@@ -371,7 +371,7 @@ class Mirror:
         self._missing.pop(path, None)
         self.left_out[path] = why
 
-    def _take(self, answer: Answer, files: Files, texts: dict[str, str]) -> None:
+    def _take(self, answer: WorkspaceAnswer, files: Files, texts: dict[str, str]) -> None:
         """Note what the server has after a change. Raises LostError if another client has changed its list."""
         for path, digest in files.items():
             self._missing.pop(path, None)

@@ -42,7 +42,7 @@ class NoWorkspacesError(ServiceError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class WorkspaceTarget:
     """A server and the key for it."""
 
     url: str
@@ -50,7 +50,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class WorkspaceAnswer:
     """The server's answer to a change."""
 
     revision: str
@@ -63,7 +63,7 @@ class Answer:
 class WorkspaceClient:
     """The connection of one workspace. All errors are ServiceErrors, or InputErrors for an invalid URL or proxy."""
 
-    def __init__(self, target: Target, name: str) -> None:
+    def __init__(self, target: WorkspaceTarget, name: str) -> None:
         self._url, self._path = target.url, f"/v1/workspaces/{name}"
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
         self._client = proxies.client(target.url, headers={**headers(target.key), STICKY: name}, timeout=timeout)
@@ -74,11 +74,11 @@ class WorkspaceClient:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def put(self, files: Mapping[str, bytes]) -> Answer:
+    def put(self, files: Mapping[str, bytes]) -> WorkspaceAnswer:
         """Replace the list of files, and open the workspace if the server does not know it."""
         return self._change("PUT", {"files": _digests(files)})
 
-    def patch(self, revision: str, files: Mapping[str, bytes | None], texts: Mapping[str, str]) -> Answer:
+    def patch(self, revision: str, files: Mapping[str, bytes | None], texts: Mapping[str, str]) -> WorkspaceAnswer:
         """Change files of a revision, or send texts."""
         return self._change("PATCH", {"revision": revision, "files": _digests(files), "texts": texts})
 
@@ -86,11 +86,11 @@ class WorkspaceClient:
         """Forget the workspace."""
         self._sent("DELETE", None)
 
-    def _change(self, method: str, body: Mapping[str, Any]) -> Answer:
+    def _change(self, method: str, body: Mapping[str, Any]) -> WorkspaceAnswer:
         response = self._sent(method, body)
         try:
             value = response.json()
-            return Answer(
+            return WorkspaceAnswer(
                 revision=str(value["revision"]),
                 missing=frozenset(value["missing"]),
                 refused=dict(value["refused"]),

@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.lsp.client import LanguageClient
 
 from infill.prompt import Encoder, load_encoder
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from tests.builders import tiny_model
 from tests.serving.conftest import Strangers, chunk, say, strange_predictor, transforming
 
@@ -47,7 +47,7 @@ class Backend:
     url: str
     predictor: Strangers
     encoder: Encoder
-    service: Service
+    service: TransformerService
 
     def answer(self, text: str) -> None:
         """From now on every completion is `text`."""

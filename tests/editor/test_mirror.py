@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from infill.editor import mirror as mirrors
 from infill.editor.local_files import LocalFiles
 from infill.editor.mirror import Mirror
-from infill.editor.workspace_client import Target, WorkspaceClient
+from infill.editor.workspace_client import WorkspaceClient, WorkspaceTarget
 from infill.editor.workspace_name import number_file, workspace_name
 from serving.local import free_port
 from tests.editor.conftest import Backend, serving_text, write
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 @contextmanager
 def mirroring(root: Path, url: str, **options: Any) -> Iterator[Mirror]:
-    mirror = Mirror(root, Target(url=url), **options)
+    mirror = Mirror(root, WorkspaceTarget(url=url), **options)
     mirror.start()
     yield mirror
     mirror.close()
@@ -161,7 +161,7 @@ def test_a_client_that_ends_in_the_middle_is_continued_by_the_next(
         if len([each for each in sent if each[2]]) == 4:
             first[0].close()
 
-    mirror = Mirror(tmp_path, Target(url=backend.url), progress=stop)
+    mirror = Mirror(tmp_path, WorkspaceTarget(url=backend.url), progress=stop)
     first.append(mirror)
     mirror.start()
     mirror._thread.join(20)
@@ -238,7 +238,7 @@ def test_other_failures_are_tried_again(
     monkeypatch.setattr(mirrors, "FIRST_PAUSE_S", 0.01)
     caplog.set_level(logging.DEBUG, "infill.lsp")
     with strange_predictor(behaviour) as (url, server):
-        mirror = Mirror(root, Target(url=url, key="s3cret"))
+        mirror = Mirror(root, WorkspaceTarget(url=url, key="s3cret"))
         mirror.start()
         wait_until(lambda: len(server.requests) >= 3)
         wait_until(lambda: expected in mirror.state())
@@ -319,7 +319,7 @@ def test_the_copy_is_what_a_new_scan_would_list(
     shared_backend: Backend, tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, str, int]]
 ) -> None:
     root = tmp_path_factory.mktemp("folder")
-    mirror, workspaces = Mirror(root, Target(url=shared_backend.url)), shared_backend.service.workspaces
+    mirror, workspaces = Mirror(root, WorkspaceTarget(url=shared_backend.url)), shared_backend.service.workspaces
     with WorkspaceClient(mirror.target, mirror.name) as client:
         mirror.look()
         for operation, path, number in operations:

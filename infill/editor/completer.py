@@ -171,25 +171,35 @@ class Completer:
         If the server has lost the copy, the mirror sends it again, and this request goes without it, but with all open
         files.
         """
-        if project.is_private(caret.file or caret.place.path):
-            return None
         asked, times = time.monotonic(), mirror.times
-        body = await asyncio.to_thread(_request, caret, project, mirror, known=mirror.listed)
         try:
-            answer = await self.remote.complete_caret(model, body, max_tokens=self.max_tokens)
+            answer = await self._ask_server(caret, project, mirror, model, known=mirror.listed)
         except WorkspaceLostError:
             mirror.lost(times)
-            body = await asyncio.to_thread(_request, caret, project, mirror, known=False)
-            answer = await self.remote.complete_caret(model, body, max_tokens=self.max_tokens)
+            answer = await self._ask_server(caret, project, mirror, model, known=False)
+        if answer is None:
+            return None
         packing = answer.packed.get("timing_ms", {}).get("packing")
         timing = {"packing": packing if isinstance(packing, int | float) else 0.0, **_server_timing(asked, answer)}
         text = fitted(answer.text, caret)
         return Completion(text, caret, model=model, id=answer.id, timing_ms=timing, account=answer.packed)
 
+    async def _ask_server(
+        self, caret: Caret, project: Project, mirror: Mirror, model: Model, *, known: bool
+    ) -> Answer | None:
+        """Return the answer for a caret whose prompt the server packs; None in a private file."""
+        body = await asyncio.to_thread(_request, caret, project, mirror, known=known)
+        return await self.remote.complete_caret(model, body, max_tokens=self.max_tokens) if body else None
 
-def _request(caret: Caret, project: Project, mirror: Mirror, *, known: bool) -> dict[str, Any]:
-    """Return a request whose prompt the server packs, with its copy of the project if it is `known` to have one."""
+
+def _request(caret: Caret, project: Project, mirror: Mirror, *, known: bool) -> dict[str, Any] | None:
+    """Return a request whose prompt the server packs, with its copy of the project if it is `known` to have one.
+
+    Return None in a private file.
+    """
     path = caret.place.path
+    if project.is_private(caret.file or path):
+        return None
     return {
         "path": path,
         "prompt": caret.prefix[-MAX_SIDE_CHARS:],

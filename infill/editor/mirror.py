@@ -256,6 +256,8 @@ class Mirror:
             self._scan()
             todo.scan = False
         texts = {} if scan else self._read(todo.paths)
+        if todo.again:
+            client.reconnect()
         if todo.again or not self.listed:
             self._list(client)
         else:

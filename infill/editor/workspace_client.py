@@ -65,8 +65,17 @@ class WorkspaceClient:
 
     def __init__(self, target: WorkspaceTarget, name: str) -> None:
         self._url, self._path = target.url, f"/v1/workspaces/{name}"
+        self._headers = {**headers(target.key), STICKY: name}
+        self._client = self._connected()
+
+    def _connected(self) -> httpx.Client:
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
-        self._client = proxies.client(target.url, headers={**headers(target.key), STICKY: name}, timeout=timeout)
+        return proxies.client(self._url, headers=self._headers, timeout=timeout)
+
+    def reconnect(self) -> None:
+        """Use a new connection, which may lead to another replica where nothing chooses it by the header."""
+        self._client.close()
+        self._client = self._connected()
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,13 @@
 """The server's copy of a folder: complete, up to date after every change and every loss, and nothing else is sent."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-@contextmanager
+@contextlib.contextmanager
 def mirroring(root: Path, url: str, **options: Any) -> Iterator[Mirror]:
     mirror = Mirror(root, WorkspaceTarget(url=url), **options)
     mirror.start()
@@ -132,6 +134,41 @@ def test_a_server_that_restarts_gets_what_changed_meanwhile(model: Path, root: P
         with serving_text(model, port=port) as backend:
             wait_for(backend, mirror, {**FILES, "a.py": "alpha = 'meanwhile'\n"})
             wait_until(lambda: not mirror.problem)
+
+
+class Spreading(socketserver.BaseRequestHandler):
+    """Joins the first connection with the first of two servers, and all others with the second."""
+
+    def handle(self) -> None:
+        server: Any = self.server
+        with server.lock:
+            url = server.urls.pop(0) if len(server.urls) > 1 else server.urls[0]
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as other:
+            threading.Thread(target=pump, args=(other, self.request), daemon=True).start()
+            pump(self.request, other)
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_a_replica_that_does_not_know_the_workspace_is_filled(backend: Backend, model: Path, root: Path) -> None:
+    with (
+        serving_text(model) as second,
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Spreading) as spread,
+    ):
+        spread.daemon_threads = True
+        vars(spread).update(lock=threading.Lock(), urls=[backend.url, second.url])
+        threading.Thread(target=spread.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        with mirroring(root, f"http://127.0.0.1:{spread.server_address[1]}") as mirror:
+            wait_for(backend, mirror, FILES)
+            assert held(second, mirror) == {}
+            mirror.lost(mirror.times)  # a completion has reached the other one
+            wait_for(second, mirror, FILES)
+        spread.shutdown()
 
 
 def test_two_clients_of_one_folder_share_a_copy(backend: Backend, root: Path) -> None:

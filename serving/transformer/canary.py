@@ -31,7 +31,7 @@ class Fate(Protocol):
     rejected: bool
 
 
-class Outcome(NamedTuple):
+class RequestOutcome(NamedTuple):
     """The outcome of a request: whether it failed, and its seconds."""
 
     failed: bool
@@ -75,10 +75,10 @@ class SideWindow:
 
     seconds: float
     clock: Callable[[], float]
-    outcomes: deque[tuple[float, Outcome]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    outcomes: deque[tuple[float, RequestOutcome]] = field(default_factory=lambda: deque(maxlen=KEPT))
     shown: deque[tuple[float, Fate]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def requests(self) -> list[Outcome]:
+    def requests(self) -> list[RequestOutcome]:
         """Return the outcomes in the window."""
         since = self.clock() - self.seconds
         return [outcome for when, outcome in self.outcomes if when >= since]
@@ -105,11 +105,11 @@ def verdict(stable: SideWindow, candidate: SideWindow, rules: CanaryRules) -> st
     return ""
 
 
-def _failed(outcomes: Sequence[Outcome]) -> int:
+def _failed(outcomes: Sequence[RequestOutcome]) -> int:
     return sum(outcome.failed for outcome in outcomes)
 
 
-def slower(stable: Sequence[Outcome], candidate: Sequence[Outcome], multiple: float) -> bool:
+def slower(stable: Sequence[RequestOutcome], candidate: Sequence[RequestOutcome], multiple: float) -> bool:
     """Return whether significantly more than a tenth of the candidate's answers take longer than `multiple` times p90.
 
     Failures do not count, which have their own rule.
@@ -139,7 +139,7 @@ class CanaryState:
         """Return whether the candidate answers the user `key`."""
         return self.ready and place(key) < self.weight
 
-    def add(self, side: str, outcome: Outcome) -> str:
+    def add(self, side: str, outcome: RequestOutcome) -> str:
         """Keep the outcome of a request; return the reason if the candidate is rolled back for it, else nothing."""
         self._windows[side].outcomes.append((self._clock(), outcome))
         return self._judge()

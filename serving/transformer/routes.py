@@ -87,7 +87,7 @@ async def begin(
     limits = await service.limits(headers)
     protocol, completion = await _read(body, protocols, limits.new)
     service.metrics.protocols.labels(protocol.name).inc()
-    incoming = Incoming(request, protocols, body, headers, rid, principal)
+    incoming = ReceivedRequest(request, protocols, body, headers, rid, principal)
     if (sides := service.sides) and (candidate := service.candidate):
         digest = service.packer.tokenizer.digest
         if sides.chooses_candidate(_sticky(completion, request, principal), completion, digest):
@@ -100,7 +100,7 @@ async def begin(
     return await _begin(service, incoming, limits, (protocol, completion))
 
 
-class Incoming(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request that has been received."""
 
     request: Request
@@ -123,7 +123,7 @@ def _sticky(completion: CompletionRequest, request: Request, principal: Principa
 
 async def _begin(
     service: TransformerService,
-    incoming: Incoming,
+    incoming: ReceivedRequest,
     limits: TokenLimits,
     known: tuple[Protocol, CompletionRequest] | None = None,
 ) -> tuple[Protocol, OngoingAnswer, Delta]:
@@ -144,7 +144,7 @@ async def _begin(
 
 
 async def _ask(
-    service: TransformerService, incoming: Incoming, named: CompletionRequest, limits: TokenLimits
+    service: TransformerService, incoming: ReceivedRequest, named: CompletionRequest, limits: TokenLimits
 ) -> tuple[OngoingAnswer, Delta]:
     """Pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
     request, principal, rid = incoming.request, incoming.principal, incoming.rid
@@ -188,7 +188,7 @@ async def _packed(
 
 
 def _deltas(
-    service: TransformerService, packed: Packed, completion: CompletionRequest, incoming: Incoming
+    service: TransformerService, packed: Packed, completion: CompletionRequest, incoming: ReceivedRequest
 ) -> AsyncGenerator[Delta, None]:
     """Return the events of the answer: the predictor's, ended early where the request asks for that."""
     sampling = completion.sampling
@@ -207,11 +207,11 @@ def _deltas(
 
 def _sided(
     service: TransformerService,
-    incoming: Incoming,
+    incoming: ReceivedRequest,
     completion: CompletionRequest,
     deltas: AsyncGenerator[Delta, None],
 ) -> AsyncGenerator[Delta, None]:
-    """Return `deltas` as the canary sees them, with the shadow beside them; without a candidate as they are."""
+    """Return `deltas` as the canary sees them, with the shadow next to them; without a candidate as they are."""
     sides, candidate = service.sides, service.candidate
     if sides is None:
         return deltas

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from infill.editor.persistence import similarity
 from serving.protocol import ApiError
 from serving.transformer.access import Principal
-from serving.transformer.canary import CANDIDATE, STABLE, CanaryRules, CanaryState, Outcome
+from serving.transformer.canary import CANDIDATE, STABLE, CanaryRules, CanaryState, RequestOutcome
 from serving.transformer.packer import Packer
 from serving.transformer.request import CompletionRequest
 from serving.transformer.telemetry.recent_suggestions import Suggestion
@@ -140,7 +140,7 @@ class Sides:
         side = self.side(model)
         self.metrics.requests.labels(side, model, ended).inc()
         self.metrics.seconds.labels(side, model).observe(seconds)
-        reason = self.state.add(side, Outcome(ended == "failed", seconds))
+        reason = self.state.add(side, RequestOutcome(ended == "failed", seconds))
         if reason:
             self.metrics.rollbacks.labels(reason).inc()
             self.metrics.weight.set(0)

@@ -1,4 +1,4 @@
-"""A candidate beside the stable predictor: who gets it, who answers for it, when it is rolled back, its shadow."""
+"""A candidate next to the stable predictor: who gets it, who answers for it, when it is rolled back, its shadow."""
 
 import socket
 import time
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serving.local import free_port
 from serving.predictor.transformers_engine import TransformersEngine
-from serving.transformer.canary import CanaryRules, Outcome, SideWindow, place, slower, verdict
+from serving.transformer.canary import CanaryRules, RequestOutcome, SideWindow, place, slower, verdict
 from serving.transformer.service import TransformerService
 from serving.transformer.transformer_config import TransformerConfig
 from tests.serving.conftest import HTTP, Strangers, chunk, predicting, say, strange_predictor, transforming, wait_until
@@ -37,7 +37,7 @@ BREAKS_OFF = say("200 OK", chunk("half"), STREAM)
 
 
 class Pair:
-    """A transformer with two predictors that say what a test wants."""
+    """A transformer with two predictors that say what a test sets."""
 
     def __init__(self, url: str, service: TransformerService, stable: Strangers, candidate: Strangers) -> None:
         self.url, self.service, self.stable, self.candidate = url, service, stable, candidate
@@ -90,7 +90,7 @@ def test_the_share_of_users_is_the_weight(weight: float) -> None:
 
 def window(failed: int = 0, total: int = 0, seconds: float = 1.0) -> SideWindow:
     side = SideWindow(seconds=60, clock=lambda: 100.0)
-    side.outcomes.extend((90.0, Outcome(number < failed, seconds)) for number in range(total))
+    side.outcomes.extend((90.0, RequestOutcome(number < failed, seconds)) for number in range(total))
     return side
 
 
@@ -121,7 +121,7 @@ def test_what_is_older_than_the_window_does_not_count() -> None:
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
 def test_equal_sides_are_never_slower(seconds: list[float]) -> None:
-    outcomes = [Outcome(False, each) for each in seconds]
+    outcomes = [RequestOutcome(False, each) for each in seconds]
     assert not slower(outcomes, outcomes, 1.0)
 
 

@@ -31,6 +31,8 @@ PROGRAMS: Final = (
 
 NO_PATHS: Final = {
     "--champion",
+    "--candidate_name",
+    "--candidate_predictor",
     "--reason",
     "--repository",
     "PATH|SHA256",

@@ -48,6 +48,7 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
     ("signals of quality", signals, "measure"),
     ("exact digest", dedup, "digest"),
     ("signature", dedup, "sign"),
+    ("secrets and personal data", shards, "redact"),
     ("benchmarks", benchmarks.Benchmarks, "overlap"),
     ("decide", decide, "decide"),
     ("write", shards, "finish"),

@@ -216,6 +216,32 @@ def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatc
     assert documents["repo_0/more.py"] == documents["fork/b.py"] == before["repo_0"]
 
 
+def test_copies_of_what_an_earlier_corpus_should_no_longer_have_are_withdrawn_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = write_repositories(tmp_path / "first", 8)
+    write_files(first / "repo_0", {"deep/area.py": module(1), "other.py": module(2)})
+    run_stage("corpus", config(first), str(tmp_path / "corpus"))
+    files = {"new/exact.py": module(1), "new/near.py": module(1, changed=1), "new/other.py": module(2)}
+    second = write_files(tmp_path / "second", {"new/LICENSE": MIT, "new/own.py": module(3), **files})
+    asked = tmp_path / "opt-out.toml"
+    asked.write_text('[[opt_out]]\nrepository = "REPO_0"\npath = "deep/"\nreason = "ticket 7"\n')
+    wanted = config(second, earlier=(str(tmp_path / "corpus"),), opt_out=str(asked))
+    run_stage("corpus", wanted, str(tmp_path / "batch"))
+    removed = {row["path"]: (row["reason"], row["detail"]) for row in rows(tmp_path / "batch", "removed")}
+    assert {path: reason for path, (reason, _) in removed.items() if path.endswith(".py")} == {
+        "exact.py": "opted_out",
+        "near.py": "opted_out",
+        "other.py": "duplicate",
+    }
+    assert removed["exact.py"][1] == "REPO_0: deep/ (ticket 7); a copy of repo_0/deep/area.py"
+    assert removed["near.py"][1].startswith("REPO_0: deep/ (ticket 7); a copy of repo_0/deep/area.py, similarity 0.9")
+    report = storage.read_json(str(tmp_path / "batch" / "report.json"))
+    assert report["earlier_opted_out"] == {"REPO_0: deep/ (ticket 7)": 1}
+    assert "still have 1 documents" in (tmp_path / "batch" / "DATASHEET.md").read_text()
+    assert "1 documents of" in caplog.text
+
+
 def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_repositories(tmp_path / "code", 6)
     for number in (1, 2):

@@ -8,7 +8,6 @@ are processor time. The peers are installed by pip into an environment of their 
 """
 
 import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -21,12 +20,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import corpus_peers
+from benchmarks import corpus_peers, peer_environment
 from infill import entry, storage
 from infill.cli_options import absolute_source
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, decide, dedup, licences, quality, shards, signals, sources
-from infill.errors import ServiceError
 from infill.stages import execute
 
 REQUIREMENTS: Final = (
@@ -39,7 +37,6 @@ REQUIREMENTS: Final = (
     "tokenizers",
     "xxhash<4",
 )
-SECONDS: Final = 1_800
 ONE_CORE: Final = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "RAYON")}
 STEPS: Final[Sequence[tuple[str, Any, str]]] = (
     ("list and licences of repositories", sources, "repositories"),
@@ -149,27 +146,10 @@ def _ours(texts: Sequence[str]) -> float:
 def _peer(name: str, texts: Sequence[str], folder: Path) -> float:
     file = folder / "texts.jsonl"
     file.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
-    command = [str(_environment() / "bin" / "python"), corpus_peers.__file__, name, str(file)]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=SECONDS, env={**os.environ, **ONE_CORE})
+    command = [peer_environment.python("corpus", REQUIREMENTS), corpus_peers.__file__, name, str(file)]
+    one_core = {**os.environ, **ONE_CORE}
+    done = subprocess.run(command, check=True, capture_output=True, timeout=peer_environment.SECONDS, env=one_core)
     return float(json.loads(done.stdout.strip().rpartition(b"\n")[2])["seconds"])
-
-
-@functools.cache
-def _environment() -> Path:
-    """Return the peers' environment, made at the first call. Raises ServiceError when pip cannot make it."""
-    place = storage.cache() / "benchmarks" / f"corpus-{hashlib.sha256(repr(REQUIREMENTS).encode()).hexdigest()[:12]}"
-    if (place / "ready").exists():
-        return place
-    try:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True, timeout=SECONDS)
-        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile", *REQUIREMENTS]
-        subprocess.run(pip, check=True, timeout=SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ServiceError(
-            f"cannot install {' '.join(REQUIREMENTS)} with pip ({error}): check the network, or use --no-peers"
-        ) from error
-    (place / "ready").touch()
-    return place
 
 
 if __name__ == "__main__":

@@ -70,9 +70,9 @@ class Catalogue:
     def _covered(self, table: pa.Table, first: int) -> Array:
         """Return which documents of an earlier corpus the opt-outs cover, and enter their entries from `first` on."""
         covered = np.zeros(table.num_rows, bool)
-        names = [name for name in table["repo"].unique().to_pylist() if self._opt_outs.concern(name)]
+        names = [name for name in map(str, table["repo"].unique().to_pylist()) if self._opt_outs.concern(name)]
         for row in np.flatnonzero(pc.is_in(table["repo"], value_set=pa.array(names, pa.string()))).tolist():
-            if entry := self._opt_outs.of(table["repo"][row].as_py(), table["path"][row].as_py()):
+            if entry := self._opt_outs.of(*(str(table[name][row]) for name in ("repo", "path"))):
                 self.entries[first + row], covered[row] = entry, True
         return covered
 

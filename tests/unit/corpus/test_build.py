@@ -447,11 +447,30 @@ def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
     assert all(entry["documents"] for entry in report["by_split"].values())
 
 
+def _killed_at_first(phase: str, work: Callable[..., int]) -> Callable[..., int]:
+    """Return `work`, but the first process that has done shard 1 is killed before it tells so."""
+
+    def dying(item: Any, **where: Any) -> int:
+        marker = Path(where["output"]).with_name(f"{phase}.killed")
+        done = work(item, **where)
+        if item.number == 1 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    return dying
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_address")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ray.data's own settings are deprecated by ray.data
-def test_ray_makes_the_same_corpus(tmp_path: Path) -> None:
+def test_ray_makes_the_same_corpus_though_its_workers_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_repositories(tmp_path / "code", 6)
     run_stage("corpus", config(source, shard_bytes=2_000), str(tmp_path / "local"))
+    for phase in ("read", "finish"):
+        monkeypatch.setattr(shards, phase, _killed_at_first(phase, getattr(shards, phase)))
     run_stage("corpus", config(source, shard_bytes=2_000, runtime="ray"), str(tmp_path / "ray"))
+    assert {file.name for file in tmp_path.glob("*.killed")} == {"read.killed", "finish.killed"}
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")

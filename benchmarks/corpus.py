@@ -1,6 +1,6 @@
 """Measure the corpus stage; the last line is one JSON object.
 
-    python -m benchmarks.corpus [--quick] [--source URI] [--no-peers]
+    python -m benchmarks.corpus [--quick] [--megabytes N] [--source URI] [--no-peers]
 
 Signatures for near-deduplication next to datatrove's, datasketch's and rensa's, on the same files in the same run, with
 the same n-grams and number of permutations, each on one core; and the whole stage, with the time of its steps. Times
@@ -10,6 +10,7 @@ are processor time. The peers are installed by pip into an environment of their 
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import corpus_peers, peer_environment
-from infill import entry, storage
-from infill.cli_options import absolute_source
+from infill import entry, manifest, storage
+from infill.cli_options import absolute_source, integer
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, decide, dedup, licences, quality, shards, signals, sources
+from infill.corpus import benchmarks, datasheet, decide, dedup, licences, quality, shards, signals, sources
 from infill.stages import execute
 
 REQUIREMENTS: Final = (
@@ -48,7 +49,10 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
     ("secrets and personal data", shards, "redact"),
     ("benchmarks", benchmarks.Benchmarks, "overlap"),
     ("decide", decide, "decide"),
+    ("verdicts", decide, "verdicts"),
     ("write", shards, "finish"),
+    ("count for the report", datasheet, "summarise"),
+    ("digests for the manifest", manifest, "_describe"),
 )
 """Name of a step -> the function that does it."""
 
@@ -56,11 +60,12 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = entry.Parser(prog="python -m benchmarks.corpus", description="The corpus stage and its peers.")
     parser.add_argument("--quick", action="store_true", help="0.5 MB for the signatures, 8 MB for the stage")
+    parser.add_argument("--megabytes", type=integer("megabytes", 1), default=80, metavar="N", help="text for the whole stage; default: 80")
     parser.add_argument("--source", type=absolute_source, default="packages:", metavar="URI", help="default: packages:")
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peer")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        stage = whole(options.source, Path(folder), 8_000_000 if options.quick else 80_000_000)
+        stage = whole(options.source, Path(folder), 8_000_000 if options.quick else 1_000_000 * options.megabytes)
         texts = sample(Path(folder), 500_000 if options.quick else 8_000_000)
         signatures = {"infill": _rate(texts, _ours(texts))}
         for name in () if options.no_peers else corpus_peers.PEERS:
@@ -89,6 +94,7 @@ def whole(source: str, folder: Path, limit: int) -> dict[str, Any]:
         "mb_read": round(metrics["bytes_read"] / 1e6, 1),
         "mb_per_s_of_a_core": round(metrics["bytes_read"] / 1e6 / total, 2),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000),
         "documents": metrics["documents_kept"],
         "removed": {name: value for name, value in metrics.items() if name.startswith("removed_")},
     }

@@ -60,7 +60,10 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = entry.Parser(prog="python -m benchmarks.corpus", description="The corpus stage and its peers.")
     parser.add_argument("--quick", action="store_true", help="0.5 MB for the signatures, 8 MB for the stage")
-    parser.add_argument("--megabytes", type=integer("megabytes", 1), default=80, metavar="N", help="text for the whole stage; default: 80")
+    amount = integer("megabytes", 1)
+    parser.add_argument(
+        "--megabytes", type=amount, default=80, metavar="N", help="size of the stage's input; default: 80"
+    )
     parser.add_argument("--source", type=absolute_source, default="packages:", metavar="URI", help="default: packages:")
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peer")
     options = parser.parse_args(arguments)

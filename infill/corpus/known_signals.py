@@ -1,4 +1,4 @@
-"""Which stored signals of an earlier corpus the shards of a new one may need.
+"""Find the stored signals of an earlier corpus that a shard of a new one may need.
 
 Both corpora have their files in the order of repository and path, so a shard's files can only be in the few parts of
 the earlier corpus that cover the same range of names, whatever was added or removed before them. The ranges are in the

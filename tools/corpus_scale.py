@@ -1,20 +1,14 @@
 """Compute the table of docs/how-to/large-corpus.md: time and memory of a large corpus, from measured rates.
 
-    python -m tools.corpus_scale
-
 The driver lists the files and decides about all documents, alone; the workers read, judge and write the shards. A
 corpus whose list does not fit the driver's memory is built in batches, each of which extends the ones before it
 (`corpus.earlier`), so that deciding about batch n looks at the documents of n batches.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from infill import entry
-
-PROGRAM: Final = "python -m tools.corpus_scale"
 GB: Final = 1e9
 
 
@@ -42,6 +36,9 @@ class Rates:
     """Temporary disk of the driver per document that is compared, mapped into memory."""
     worker_bytes: float = 0.7e9
     """Memory of a core of a worker."""
+
+
+MEASURED: Final = Rates()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +96,14 @@ def cost(build: Build, rates: Rates) -> Cost:
     )
 
 
-def table(rates: Rates) -> str:
+def table(rates: Rates = MEASURED) -> str:
     """Return the table in Markdown."""
     rows = [list(_column(build, cost(build, rates))) for build in BUILDS]
     lines = [" | ".join([name, *(row[number][1] for row in rows)]) for number, (name, _) in enumerate(rows[0])]
     head = " | ".join(["", *(build.name for build in BUILDS)])
-    return "\n".join(f"| {line} |" for line in [head.strip(), " | ".join(["---", *["---:"] * len(rows)]), *lines])
+    return (
+        "\n".join(f"| {line} |" for line in [head.strip(), " | ".join(["---", *["---:"] * len(rows)]), *lines]) + "\n"
+    )
 
 
 def _column(build: Build, each: Cost) -> Iterator[tuple[str, str]]:
@@ -121,12 +120,3 @@ def _column(build: Build, each: Cost) -> Iterator[tuple[str, str]]:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def main() -> None:
-    entry.Parser(prog=PROGRAM, description="Time and memory of a large corpus, from measured rates.").parse_args()
-    print(table(Rates()))
-
-
-if __name__ == "__main__":
-    sys.exit(entry.run(PROGRAM, main))

@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(result))
 
 
-def _agreement(tasks: Sequence[humaneval.Task], rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _agreement(
+    tasks: Sequence[humaneval.HumanEvalTask], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
     """Return how each metric of the completions agrees with their outcomes; only metrics that are not all the same."""
     scores: dict[str, list[float]] = defaultdict(list)
     for task, row in zip(tasks, rows, strict=True):

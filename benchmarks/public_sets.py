@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps({"set": options.set, "tasks": len(tasks), **_figures(tasks, outputs, finished)}))
 
 
-def _figures(tasks: Sequence[public_sets.Task], outputs: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
+def _figures(
+    tasks: Sequence[public_sets.PublicTask], outputs: Sequence[str], finished: Sequence[bool]
+) -> dict[str, Any]:
     """Return each metric's mean, and pass@1 of the tasks with tests, with their intervals."""
     scores = [
         metrics.score(

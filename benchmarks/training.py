@@ -437,12 +437,12 @@ def data_wait(rounds: int) -> float:
     train = replace(TRAIN, steps=5 * (rounds + 1), log_every=5, checkpoint_every=1_000)
     with tempfile.TemporaryDirectory() as folder:
         from infill import prompt
-        from infill.train.data import Documents
+        from infill.train.data import TrainingDocuments
 
         corpus = write_documents(Path(folder) / "corpus", {"infill": source}, {"infill": "train"})
         encoder = prompt.load_encoder(Path(tiny_tokenizer(Path(folder) / "tokenizer")))
         config = PretrainConfig(model=SHAPE, train=train)
-        documents = Documents(corpus, "train")
+        documents = TrainingDocuments(corpus, "train")
 
         def open_lane(lane: int, state: State | None) -> TextLane:
             return TextLane(documents, encoder, infill_format(), config, lane=lane, state=state)

@@ -43,13 +43,13 @@ HOLES_PER_DOCUMENT: Final = 16
 """Maximum holes per document, so that a small corpus does not repeat one file many times."""
 
 
-class Document(NamedTuple):
+class ExampleDocument(NamedTuple):
     path: str
     language: str
     content: str
 
 
-class Place(NamedTuple):
+class RepositoryRows(NamedTuple):
     """The location of a repository's rows in the corpus."""
 
     file: str
@@ -57,7 +57,7 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Repository:
+class RepositorySplit:
     """A repository's documents in one split; a corpus that is split by file has several of one name.
 
     Context comes from the same documents, so no text of one split is in the prompts of another.
@@ -67,7 +67,7 @@ class Repository:
     split: str
     documents: Counter[str] = field(default_factory=Counter)
     """Documents by language; those without a grammar only serve as context."""
-    places: dict[Place, int] = field(default_factory=dict)
+    places: dict[RepositoryRows, int] = field(default_factory=dict)
     """Row groups with the repository's documents, and the estimated bytes of these."""
     quota: dict[str, int] = field(default_factory=dict)
     """Number of holes to cut, by language."""
@@ -97,27 +97,29 @@ def body(call: Call[ExamplesConfig]) -> Mapping[str, float]:
     return _finish(config, folders, call.output)
 
 
-def survey(files: Sequence[str]) -> list[Repository]:
+def survey(files: Sequence[str]) -> list[RepositorySplit]:
     """Return the repositories in a corpus's tables in the order of their row groups, without reading their text."""
-    repositories: dict[tuple[str, str], Repository] = {}
+    repositories: dict[tuple[str, str], RepositorySplit] = {}
     for file in files:
         with open_parquet(file) as reader:
             for group in range(reader.num_row_groups):
-                _survey_group(reader, Place(file, group), repositories)
+                _survey_group(reader, RepositoryRows(file, group), repositories)
     return list(repositories.values())
 
 
-def _survey_group(reader: pq.ParquetFile, place: Place, repositories: dict[tuple[str, str], Repository]) -> None:
+def _survey_group(
+    reader: pq.ParquetFile, place: RepositoryRows, repositories: dict[tuple[str, str], RepositorySplit]
+) -> None:
     rows = reader.read_row_group(place.row_group, columns=["repo", "split", "language"])
     per_row = reader.metadata.row_group(place.row_group).total_byte_size // max(rows.num_rows, 1)
     counts = rows.group_by(["repo", "split", "language"], use_threads=False).aggregate([([], "count_all")])
     for row in counts.sort_by("repo").to_pylist():
-        repository = repositories.setdefault((row["repo"], row["split"]), Repository(row["repo"], row["split"]))
+        repository = repositories.setdefault((row["repo"], row["split"]), RepositorySplit(row["repo"], row["split"]))
         repository.documents[row["language"]] += row["count_all"]
         repository.places[place] = repository.places.get(place, 0) + row["count_all"] * per_row
 
 
-def allot(repositories: Sequence[Repository], totals: Mapping[str, int]) -> None:
+def allot(repositories: Sequence[RepositorySplit], totals: Mapping[str, int]) -> None:
     """Set each repository's `quota` so that every split reaches its total, or as much as its documents allow.
 
     Holes are shared out among languages, then among the repositories of a language, in proportion to the square root of
@@ -158,9 +160,9 @@ def fill(documents: Mapping[str, int], total: int) -> dict[str, int]:
     return quota
 
 
-def pack(repositories: Iterable[Repository]) -> list[list[Repository]]:
+def pack(repositories: Iterable[RepositorySplit]) -> list[list[RepositorySplit]]:
     """Return the repositories with a quota, in shards of at most SHARD_BYTES or a single repository."""
-    shards: list[list[Repository]] = []
+    shards: list[list[RepositorySplit]] = []
     room = 0
     for repository in repositories:
         if not repository.quota:
@@ -209,7 +211,7 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, name="end-with-the-parent", daemon=True).start()
 
 
-def write_shard(config: ExamplesConfig, shard: Sequence[Repository], tokenizer: str, folder: str) -> str:
+def write_shard(config: ExamplesConfig, shard: Sequence[RepositorySplit], tokenizer: str, folder: str) -> str:
     """Write the holes of a shard by split, then their counts, to `folder`; return `folder`."""
     encode = load_encoder(storage.fetch(tokenizer)).encode
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -226,23 +228,23 @@ def write_shard(config: ExamplesConfig, shard: Sequence[Repository], tokenizer: 
     return folder
 
 
-def load(shard: Sequence[Repository]) -> dict[tuple[str, str], list[Document]]:
+def load(shard: Sequence[RepositorySplit]) -> dict[tuple[str, str], list[ExampleDocument]]:
     """Return the documents of a shard by repository and split; reads one row group at a time."""
     names = pa.array([repository.name for repository in shard], pa.string())
-    documents: dict[tuple[str, str], list[Document]] = {(each.name, each.split): [] for each in shard}
+    documents: dict[tuple[str, str], list[ExampleDocument]] = {(each.name, each.split): [] for each in shard}
     for place in sorted({place for repository in shard for place in repository.places}):
         with open_parquet(place.file) as reader:
             rows = reader.read_row_group(place.row_group, columns=["repo", "split", "path", "language", "content"])
         for row in rows.filter(pc.is_in(rows["repo"], value_set=names)).to_pylist():
             if (chosen := documents.get((row["repo"], row["split"]))) is not None:
-                chosen.append(Document(row["path"], row["language"], row["content"]))
+                chosen.append(ExampleDocument(row["path"], row["language"], row["content"]))
     return documents
 
 
 def cut(
     config: ExamplesConfig,
-    repository: Repository,
-    documents: Sequence[Document],
+    repository: RepositorySplit,
+    documents: Sequence[ExampleDocument],
     encode: Encode,
     counts: dict[str, Counter[str]],
 ) -> Iterator[dict[str, Any]]:
@@ -265,7 +267,7 @@ def cut(
                 yield row
 
 
-def _holes(config: ExamplesConfig, repo: str, document: Document, n: int) -> list[Hole]:
+def _holes(config: ExamplesConfig, repo: str, document: ExampleDocument, n: int) -> list[Hole]:
     """Return at most `n` holes of a document, no two with the same offsets."""
     if n <= 0:
         return []
@@ -282,7 +284,7 @@ def _holes(config: ExamplesConfig, repo: str, document: Document, n: int) -> lis
 
 
 def _row(
-    config: ExamplesConfig, repository: Repository, document: Document, hole: Hole, index: ProjectIndex
+    config: ExamplesConfig, repository: RepositorySplit, document: ExampleDocument, hole: Hole, index: ProjectIndex
 ) -> dict[str, Any]:
     text = document.content
     name = _hash(repository.name, document.path, hole.start, hole.end)[:20]

@@ -121,7 +121,7 @@ def random_span(text: str, *, seed: int, epoch: int, document: str) -> tuple[int
 
 def is_sound(text: str, language: str) -> bool:
     """Return whether `text` parses without errors. Raises InputError for a language without a grammar."""
-    return syntax.Source(text, language).sound
+    return syntax.ParsedSource(text, language).sound
 
 
 def syntactic_holes(
@@ -135,7 +135,7 @@ def syntactic_holes(
     """
     if len(text) > config.max_file_chars or _is_blank(text):
         return []
-    splitter = _Splitter(syntax.Source(text, language), config, _generator(seed, epoch, document))
+    splitter = _Splitter(syntax.ParsedSource(text, language), config, _generator(seed, epoch, document))
     holes: dict[tuple[int, int], Hole] = {}
     failures = 0
     while len(holes) < n and failures < _FAILURES:
@@ -158,7 +158,7 @@ def _is_blank(text: str) -> bool:
 class _Splitter:
     """A source of random holes in one text."""
 
-    def __init__(self, source: syntax.Source, config: SplitConfig, rng: random.Random) -> None:
+    def __init__(self, source: syntax.ParsedSource, config: SplitConfig, rng: random.Random) -> None:
         self.source, self.text, self.config = source, source.text, config
         self.random = rng.random
         self.starts, self.ends = _cumulated(config.start), _cumulated(config.end)

@@ -26,13 +26,13 @@ class NotRegularError(UnreadableError):
     """A folder, a pipe, a socket or a device in the place of a file."""
 
 
-class Contents(NamedTuple):
+class FileContents(NamedTuple):
     data: bytes
     status: os.stat_result
     """The file's status before it was read."""
 
 
-def read_bytes(path: str | os.PathLike[str], limit: int = -1, *, follow_links: bool = False) -> Contents:
+def read_bytes(path: str | os.PathLike[str], limit: int = -1, *, follow_links: bool = False) -> FileContents:
     """Return the bytes of a regular file, at most the first `limit` if that is not negative.
 
     Never waits for a pipe, and follows a symbolic link at `path` only with `follow_links`. Raises UnreadableError when
@@ -44,7 +44,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int = -1, *, follow_links: b
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise NotRegularError("cannot be read: not a regular file")
-            return Contents(file.read(limit), status)
+            return FileContents(file.read(limit), status)
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from error
 

@@ -75,7 +75,7 @@ class _Table:
         return number if match is None or match.lastindex is None else max(number, self.numbers[match.lastindex - 1])
 
 
-class Rules:
+class IgnoreRules:
     """The rules of one file, for paths relative to its folder."""
 
     def __init__(self, data: bytes) -> None:
@@ -99,13 +99,13 @@ class Rules:
         return any(self.verdict(each, folder=True) for each in above) or bool(self.verdict(path, folder=folder))
 
 
-def load(file: Path, *, follow_links: bool = False) -> Rules | None:
+def load(file: Path, *, follow_links: bool = False) -> IgnoreRules | None:
     """Return the rules in the first megabyte of `file`; None when it cannot be read.
 
     Like git, which follows links only for its exclude file, ignore a `.gitignore` that is a link.
     """
     try:
-        return Rules(read_bytes(file, _MAX_FILE, follow_links=follow_links).data)
+        return IgnoreRules(read_bytes(file, _MAX_FILE, follow_links=follow_links).data)
     except UnreadableError:
         return None
 

@@ -120,7 +120,7 @@ def cache_bytes_per_token(config: Mapping[str, Any]) -> int:
     return int(2 * 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * width)
 
 
-class Server:
+class LlamaCppServer:
     """A llama.cpp server of one GGUF file."""
 
     def __init__(self, file: Path, *, context_length: int, slots: int, threads: int, cache_bytes: int = 0) -> None:

@@ -365,8 +365,15 @@ def fingerprint(uri: str) -> str:
     """Return a digest of the names, sizes and times or checksums of all files below `uri`; reads no content."""
     fs, path = filesystem(uri)
     with _errors("look at", uri):
-        state = [[str(name), str(fs.checksum(name))] for name in sorted(fs.find(path))]
+        checksum = _local_checksum if is_local(uri) else fs.checksum
+        state = [[str(name), str(checksum(name))] for name in sorted(fs.find(path))]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _local_checksum(name: str) -> tuple[int, int]:
+    """Return what changes with a file's content. fsspec's checksum changes with each hard link to the file as well."""
+    status = os.stat(name, follow_symlinks=os.path.exists(name))  # a link may point nowhere
+    return status.st_size, status.st_mtime_ns
 
 
 def cache() -> Path:

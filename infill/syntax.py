@@ -1,6 +1,6 @@
 """Grammars: the language of a path, the syntax tree of a source text, and its syntactic units.
 
-tree-sitter counts UTF-8 bytes, editors and the rest of Infill count characters; `Source` converts between them. Nothing
+tree-sitter counts UTF-8 bytes, editors and the rest of Infill count characters; `ParsedSource` converts between them. Nothing
 here recurses or walks a whole tree: a query about a position descends from the root to it in compiled code.
 """
 
@@ -165,7 +165,7 @@ def roles(language: str) -> dict[int, str]:
     return roles_by_kind
 
 
-class Source:
+class ParsedSource:
     """A text and its syntax tree; all offsets, arguments and results, count characters of the text.
 
     Threads must not share a Source, since all queries use one cursor. The cursor replaces `Node.first_child_for_byte`,

@@ -55,7 +55,7 @@ WORKS: Final = Room(cpu_request="1", cpu_limit="4", memory_request="2Gi", memory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PodPlacement:
     """The settings of pods in the chart's values."""
 
     secret: str = "infill-object-store"
@@ -69,19 +69,19 @@ class Place:
 
 
 @cache
-def place() -> Place:
+def place() -> PodPlacement:
     """Return the settings in the file of values, else the chart's defaults. Raises InputError for an invalid file."""
     file = os.environ.get(VALUES, "")
     if not file:
-        return Place()
+        return PodPlacement()
     try:
         values = yaml.safe_load(read_text(storage.local_path(file))) or {}
         jobs = values.get("jobs") or {}
-        return Place(
-            secret=(values.get("objectStore") or {}).get("secretName", Place.secret),
-            login=((values.get("mlflow") or {}).get("auth") or {}).get("clientSecret", Place.login),
-            gate=(values.get("gate") or {}).get("secretName", Place.gate),
-            client=(values.get("client") or {}).get("secretName", Place.client),
+        return PodPlacement(
+            secret=(values.get("objectStore") or {}).get("secretName", PodPlacement.secret),
+            login=((values.get("mlflow") or {}).get("auth") or {}).get("clientSecret", PodPlacement.login),
+            gate=(values.get("gate") or {}).get("secretName", PodPlacement.gate),
+            client=(values.get("client") or {}).get("secretName", PodPlacement.client),
             pull_secrets=tuple(values.get("imagePullSecrets") or ()),
             node_selector=dict(jobs.get("nodeSelector") or {}),
             tolerations=tuple(jobs.get("tolerations") or ()),

@@ -22,7 +22,7 @@ from infill.corpus import opt_out
 from infill.errors import InputError
 
 if TYPE_CHECKING:
-    from pipelines.service import Service
+    from pipelines.service import KfpClient
 
 HOST: Final = "KFP_HOST"
 BUILT: Final = Path("dist/images.json")
@@ -93,7 +93,7 @@ def _platform(options: argparse.Namespace) -> None:
         images.image(name)
 
 
-def _connect(options: argparse.Namespace) -> "Service":
+def _connect(options: argparse.Namespace) -> "KfpClient":
     """Return the KFP at --host or KFP_HOST. Raises InputError if neither is set."""
     from pipelines import service
 

@@ -14,7 +14,7 @@ from infill import tracking
 from infill.errors import InputError, ServiceError
 from infill.stages import STAGES
 from pipelines.full import infill
-from pipelines.service import PASSING, RefusedError, Service, Thing, UnreachableError
+from pipelines.service import PASSING, KfpClient, KfpRefusedError, KfpUnreachableError, Thing
 
 ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 COLOURS: Final[Mapping[str, str]] = {
@@ -121,7 +121,7 @@ def _span(seconds: float | None) -> str:
 
 
 def follow(
-    service: Service,
+    service: KfpClient,
     identity: str,
     console: Console,
     *,
@@ -165,7 +165,7 @@ def follow(
     return outcome(service, run, current)
 
 
-def status(service: Service, identity: str, console: Console) -> dict[str, Any]:
+def status(service: KfpClient, identity: str, console: Console) -> dict[str, Any]:
     """Show the current state of the run; return its `run` (id), `state`, `url` and the states of its begun `steps`."""
     run = service.run(identity)
     current = steps(run, step_names())
@@ -174,7 +174,7 @@ def status(service: Service, identity: str, console: Console) -> dict[str, Any]:
     return {"run": identity, "state": run.get("state"), "url": service.page(identity), "steps": states}
 
 
-def _states(service: Service, identity: str, pause: float, outage: float) -> Iterator[Thing]:
+def _states(service: KfpClient, identity: str, pause: float, outage: float) -> Iterator[Thing]:
     """Yield the run repeatedly until it has ended. Raises ServiceError after an outage of `outage` seconds."""
     broken = 0.0
     while True:
@@ -185,8 +185,8 @@ def _states(service: Service, identity: str, pause: float, outage: float) -> Ite
             if run.get("state") in ENDED:
                 return
         except ServiceError as error:
-            passing = isinstance(error, UnreachableError) or (
-                isinstance(error, RefusedError) and error.status in PASSING
+            passing = isinstance(error, KfpUnreachableError) or (
+                isinstance(error, KfpRefusedError) and error.status in PASSING
             )
             broken = broken or time.monotonic()
             if not passing or time.monotonic() - broken > outage:
@@ -201,7 +201,7 @@ def _print_changes(current: list[Step], printed: dict[str, str], console: Consol
             console.print(f"{step.name}: {step.state} {_span(step.seconds)}".rstrip(), highlight=False)
 
 
-def outcome(service: Service, run: Thing, steps: list[Step]) -> dict[str, Any]:
+def outcome(service: KfpClient, run: Thing, steps: list[Step]) -> dict[str, Any]:
     """Return the result of a run that has ended. Raises RunFailedError unless it succeeded."""
     identity, state = str(run["run_id"]), str(run.get("state"))
     if state != "SUCCEEDED":
@@ -227,7 +227,7 @@ def _reason(run: Thing) -> str:
     return str((run.get("error") or {}).get("message") or "KFP gives no reason")
 
 
-def logs(service: Service, identity: str, step: str, *, follow: bool) -> Iterator[str]:
+def logs(service: KfpClient, identity: str, step: str, *, follow: bool) -> Iterator[str]:
     """Yield the lines of a step's pods. Raises InputError for an unknown step or one without a pod."""
     names = step_names()
     keys = {key for key, name in names.items() if name == step}

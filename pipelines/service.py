@@ -29,7 +29,7 @@ PAGE: Final = 100
 Thing = dict[str, Any]
 
 
-class RefusedError(ServiceError):
+class KfpRefusedError(ServiceError):
     """KFP's own error; `status` is the HTTP status."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -37,12 +37,12 @@ class RefusedError(ServiceError):
         self.status = status
 
 
-class UnreachableError(ServiceError):
+class KfpUnreachableError(ServiceError):
     """The error for a missing or incomplete answer, after which a retry may succeed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class KfpClient:
     """A client of one KFP."""
 
     host: str
@@ -144,7 +144,7 @@ class Service:
                     )
                     return dict(answer)
             except InfillError as error:
-                passing = isinstance(error, UnreachableError) or getattr(error, "status", 0) in PASSING
+                passing = isinstance(error, KfpUnreachableError) or getattr(error, "status", 0) in PASSING
                 if not passing or attempt + 1 == attempts:
                     raise
                 time.sleep(0.5 * 2**attempt)
@@ -158,7 +158,7 @@ def _headers(file: Path | None) -> dict[str, str]:
     return {"Accept": "application/json", "Content-Type": "multipart/form-data" if file else "application/json"}
 
 
-def connect(host: str, namespace: str = "") -> Service:
+def connect(host: str, namespace: str = "") -> KfpClient:
     """Return a client of the KFP at `host` with the SDK's credentials. Raises ServiceError if it finds none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # "only works with KFP 2", like this module
@@ -169,7 +169,7 @@ def connect(host: str, namespace: str = "") -> Service:
             raise ServiceError(f"cannot log in to Kubeflow Pipelines at {host}: {_first(error)}") from error
     api = client._run_api.api_client
     api.rest_client.pool_manager.connection_pool_kw["retries"] = False  # attempts are counted here, not in urllib3
-    return Service(host=client._existing_config.host, client=api, namespace=namespace)
+    return KfpClient(host=client._existing_config.host, client=api, namespace=namespace)
 
 
 @contextlib.contextmanager
@@ -180,7 +180,7 @@ def _sentences(host: str) -> Iterator[None]:
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
         if getattr(error, "status", 0):
             raise _refused(error, host) from error
-        raise UnreachableError(
+        raise KfpUnreachableError(
             f"Kubeflow Pipelines at {host} does not answer ({_first(error)}): check the address and the server"
         ) from error
     except (AttributeError, TypeError, ValueError) as error:
@@ -190,7 +190,7 @@ def _sentences(host: str) -> Iterator[None]:
         ) from error
 
 
-def _refused(error: Any, host: str) -> RefusedError:
+def _refused(error: Any, host: str) -> KfpRefusedError:
     """Return the error for the server's refusal, with a sentence that says what to do."""
     try:
         answer = json.loads(error.body or "{}")
@@ -201,15 +201,17 @@ def _refused(error: Any, host: str) -> RefusedError:
     reason = " ".join((message or str(error.reason)).split())[:400]
     if status == 401 or (status == 403 and TOKEN not in os.environ):
         what = f"renew the token in {TOKEN}" if TOKEN in os.environ else f"put a token into {TOKEN}"
-        return RefusedError(status, f"Kubeflow Pipelines at {host} rejects the login ({status}): {what}")
+        return KfpRefusedError(status, f"Kubeflow Pipelines at {host} rejects the login ({status}): {what}")
     if status == 403:
-        return RefusedError(
+        return KfpRefusedError(
             status,
             f"Kubeflow Pipelines at {host} does not allow this ({reason}): ask for the right, or give --namespace",
         )
     if status == 404:
-        return RefusedError(status, f"Kubeflow Pipelines at {host} does not have this ({reason}): check the name or id")
-    return RefusedError(status, f"Kubeflow Pipelines at {host} answered {status}: {reason}")
+        return KfpRefusedError(
+            status, f"Kubeflow Pipelines at {host} does not have this ({reason}): check the name or id"
+        )
+    return KfpRefusedError(status, f"Kubeflow Pipelines at {host} answered {status}: {reason}")
 
 
 def _first(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from infill import config
 from infill.errors import InputError
 from infill.text import DecodeError, read_text
 from pipelines.full import compile_pipeline, infill
-from pipelines.service import Service
+from pipelines.service import KfpClient
 
 PIPELINE: Final = infill.name
 EXPERIMENT: Final = "infill"
@@ -56,7 +56,7 @@ def settings_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-def submit(service: Service, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
+def submit(service: KfpClient, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
     """Start a run; return its id as `run`, its `url`, the pipeline's `version`, and `pipeline`: uploaded or reused.
 
     The version's name contains the digest of its content, so that an unchanged pipeline is uploaded once. Raises

@@ -12,7 +12,7 @@ from infill import proxies, storage
 from infill.api_key import api_key, headers
 from infill.artifacts.examples import split_file
 from infill.context.caret import CHARACTERS, Unit, read_source, split_at
-from infill.context.files import LeftOut, Limits, read, sources
+from infill.context.files import IndexLimits, LeftOut, read, sources
 from infill.context.identity import Current, within
 from infill.context.similarity import path_distance
 from infill.errors import InputError
@@ -23,7 +23,7 @@ MAX_CONTEXT_BYTES: Final = 8_000_000
 """Bytes of other files in one request: half of the transformer's limit, since JSON escapes line breaks and quotes."""
 MAX_CURRENT_CHARS: Final = 1_000_000
 """Characters of the current file that are sent on each side of the caret; no prompt holds more."""
-LIMITS: Final = Limits(files=10_000, file_bytes=500_000)
+LIMITS: Final = IndexLimits(files=10_000, file_bytes=500_000)
 
 
 def complete(

@@ -38,14 +38,14 @@ DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class ServedModel:
     """The model folder to serve, and the deployment record that names it, if any."""
 
     model: str
     deployment: str = ""
 
 
-def resolve(uri: str) -> Target:
+def resolve(uri: str) -> ServedModel:
     """Return the target at `uri`: a model folder, a deployment record, or a folder that holds one.
 
     Raises InputError for a record that is missing or damaged, or whose model is missing.
@@ -54,14 +54,14 @@ def resolve(uri: str) -> Target:
     if not storage.exists(record):
         if record == uri:
             raise InputError(f"there is no deployment record at {uri}; run the deploy stage first")
-        return Target(model=uri)
+        return ServedModel(model=uri)
     value = storage.read_json(record)
     if not isinstance(value, dict) or not value.get("model_uri"):
         raise InputError(f"{record} is not a deployment record: it names no model_uri")
     model = manifest.follow(value, "model", storage.parent(record))
     if not storage.exists(model):
         raise InputError(f"the model that {record} names is gone: there is nothing at {model}; copy or run it again")
-    return Target(model=model, deployment=record)
+    return ServedModel(model=model, deployment=record)
 
 
 @dataclass(kw_only=True)

@@ -60,7 +60,7 @@ def _find_copies() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/documents.parquet"
         write_table(file, pa.table(columns))
-        part = dedup.Part(file, file)
+        part = dedup.DocumentsPart(file, file)
         similar = dedup.similar([part], np.arange(3), count=3, fixed=0, threshold=0.7, lower=0.6)
         similar.near(np.zeros(3, bool))
         table, task = f"{folder}/benchmarks.parquet", f"{folder}/task.py"

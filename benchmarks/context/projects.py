@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from infill.context.files import LeftOut, Limits, read, sources
+from infill.context.files import IndexLimits, LeftOut, read, sources
 from infill.errors import ServiceError
 
 CACHE: Final = Path.home() / ".cache" / "infill" / "benchmarks"
@@ -87,7 +87,7 @@ def _download(package: Package, folder: Path) -> None:
 
 def files(root: Path) -> Iterator[tuple[str, str]]:
     """Yield the path and text of the source files below `root` that an index would contain."""
-    limits, left_out = Limits(files=1_000_000, total_bytes=1_000_000_000), LeftOut()
+    limits, left_out = IndexLimits(files=1_000_000, total_bytes=1_000_000_000), LeftOut()
     for source in sources(root, limits, left_out):
         content = read(root, source, limits)
         if not isinstance(content, str):

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from infill.cluster import quota
 from infill.cluster.answers import OPERATORS, is_about_rights
-from infill.cluster.api import Api, Manifest, RefusedError
+from infill.cluster.api import Api, ClusterRefusedError, Manifest
 from infill.cluster.failure import IMAGE_WAITS, waiting
 from infill.cluster.stage_job import ROLE_LABEL, StageJob, build
 from infill.errors import ServiceError
@@ -79,7 +79,7 @@ def _missing(api: Api, deploys: bool) -> Iterator[str]:
     for resource in ("rayjobs", "inferenceservices") if deploys else ("rayjobs",):
         try:
             api.list(resource)
-        except RefusedError as error:
+        except ClusterRefusedError as error:
             if error.status == 404:
                 yield f"the cluster has no resource {resource}: install {OPERATORS[resource]}"
             elif error.status != 403:  # missing rights are reported below
@@ -121,7 +121,7 @@ def _permitted(ask: Callable[[], T], otherwise: T, what: str) -> T:
     """Return the answer of `ask`, or `otherwise`, with a log message, if our account lacks the right to ask."""
     try:
         return ask()
-    except RefusedError as error:
+    except ClusterRefusedError as error:
         if not is_about_rights(error.status, error.message):
             raise
         log.warning("preflight skips %s: our account lacks the right (%s)", what, error.message or error.status)
@@ -192,10 +192,10 @@ def _trials(bodies: Sequence[Manifest]) -> Iterator[tuple[str, str, Manifest]]:
             yield "pods", what, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}
 
 
-def _trial(api: Api, resource: str, body: Manifest) -> RefusedError | None:
+def _trial(api: Api, resource: str, body: Manifest) -> ClusterRefusedError | None:
     """Return the server's refusal of `body`; None if it accepts it, or already has an object of that name."""
     try:
         api.create(resource, body, dry_run=True)
-    except RefusedError as error:
+    except ClusterRefusedError as error:
         return None if error.status == 409 else error
     return None

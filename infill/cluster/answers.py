@@ -39,7 +39,7 @@ class Passing(Enum):
     DOUBT = "the answer is one that a restarting server gives"
 
 
-class ApiError(ServiceError):
+class ClusterApiError(ServiceError):
     """The error of a request that the API server did not answer or did not fulfil."""
 
     passing = Passing.NO
@@ -54,13 +54,13 @@ class ApiError(ServiceError):
         return self
 
 
-class UnreachableError(ApiError):
+class ClusterUnreachableError(ClusterApiError):
     """The error for a missing or incomplete answer."""
 
     passing = Passing.OUTAGE
 
 
-class RefusedError(ApiError):
+class ClusterRefusedError(ClusterApiError):
     """The API server's own error; `status` is the HTTP status, `message` the server's text."""
 
     def __init__(self, status: int, sentence: str, message: str = "", *, passing: Passing = Passing.NO) -> None:
@@ -82,7 +82,7 @@ class Retry:
         """Forget the failures after a successful attempt."""
         self._since, self._pause = None, PAUSE
 
-    def wait(self, error: ApiError) -> None:
+    def wait(self, error: ClusterApiError) -> None:
         """Sleep before the next attempt. Raises `error` if it is permanent or has lasted too long."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
@@ -103,7 +103,7 @@ def refusal(
     resource: str = "",
     proven: Collection[str] = (),
     after: str = "",
-) -> RefusedError:
+) -> ClusterRefusedError:
     """Return the error for an answer of the server, with a sentence that says what to do.
 
     `proven` holds the resources for which this server has answered one of our requests; `after` is its header
@@ -113,7 +113,7 @@ def refusal(
     message, details = str(answer.get("message") or ""), answer.get("details") or {}
     sentence = _sentence(status, message, details, method, path, namespace, resource)
     unknown = status == 404 and not details.get("name")
-    error = RefusedError(status, sentence, "" if unknown else message)
+    error = ClusterRefusedError(status, sentence, "" if unknown else message)
     error.passing = _passing(status, message, proven=bool(proven), gone=unknown and resource in proven)
     error.after = float(after) if after.isdecimal() else 0.0
     return error

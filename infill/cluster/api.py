@@ -21,11 +21,29 @@ import yaml
 from kubernetes import client, config
 from kubernetes.utils.quantity import parse_quantity
 
-from infill.cluster.answers import ApiError, Passing, RefusedError, Retry, UnreachableError, is_about_rights, refusal
+from infill.cluster.answers import (
+    ClusterApiError,
+    ClusterRefusedError,
+    ClusterUnreachableError,
+    Passing,
+    Retry,
+    is_about_rights,
+    refusal,
+)
 from infill.errors import InputError
 from infill.text import read_text
 
-__all__ = ["APPLY", "MERGE", "Api", "ApiError", "Manifest", "RefusedError", "UnreachableError", "connect", "quantity"]
+__all__ = [
+    "APPLY",
+    "MERGE",
+    "Api",
+    "ClusterApiError",
+    "ClusterRefusedError",
+    "ClusterUnreachableError",
+    "Manifest",
+    "connect",
+    "quantity",
+]
 
 Manifest = dict[str, Any]
 MERGE: Final = "application/merge-patch+json"
@@ -143,7 +161,7 @@ class Api:
         """Return the object, or None if there is none of that name."""
         try:
             return self._json("GET", resource, name)
-        except RefusedError as error:
+        except ClusterRefusedError as error:
             if error.status == 404 and self._known(error):
                 return None
             raise
@@ -152,7 +170,7 @@ class Api:
         """Return whether there is an object of that name, without reading its contents."""
         try:
             self._json("GET", resource, name, accept=METADATA)
-        except RefusedError as error:
+        except ClusterRefusedError as error:
             if error.status == 404 and self._known(error):
                 return False
             raise
@@ -186,7 +204,7 @@ class Api:
         """Delete an object and everything that it owns; return whether it existed."""
         try:
             self._json("DELETE", resource, name, body={"propagationPolicy": "Background"})
-        except RefusedError as error:
+        except ClusterRefusedError as error:
             if error.status == 404 and self._known(error):
                 return False
             raise
@@ -202,7 +220,7 @@ class Api:
             try:
                 event = json.loads(line)
             except ValueError as error:  # a proxy cut the answer in the middle of a line
-                raise UnreachableError("the watch ended in the middle of an event") from error
+                raise ClusterUnreachableError("the watch ended in the middle of an event") from error
             yield event
 
     def log(self, pod: str, *, query: Mapping[str, str], timeout: float) -> Iterator[bytes]:
@@ -214,7 +232,7 @@ class Api:
         """Return the server's version when it answers and knows its roles. Raises RefusedError or UnreachableError."""
         try:
             return str(self._request("GET", "/version").get("gitVersion", "unknown"))
-        except RefusedError as error:
+        except ClusterRefusedError as error:
             if is_about_rights(error.status, error.message):  # this server hides its version
                 return "unknown"
             raise
@@ -245,14 +263,16 @@ class Api:
         while True:
             try:
                 return self._parsed(self._send(method, path, timeout=self.timeout, **options))
-            except ApiError as error:
+            except ClusterApiError as error:
                 retry.wait(error)
 
     def _parsed(self, response: Any) -> Manifest:
         try:
             return dict(json.loads(b"".join(lines(response))))
         except (ValueError, TypeError) as error:  # a login page, or an answer that a proxy has cut
-            raise UnreachableError(f"{self.client.configuration.host} does not answer like an API server") from error
+            raise ClusterUnreachableError(
+                f"{self.client.configuration.host} does not answer like an API server"
+            ) from error
 
     def _send(
         self,
@@ -292,7 +312,7 @@ class Api:
     def _resource(path: str) -> str:
         return next((name for name in GROUPS if re.search(rf"/{name}(/|$)", path)), "")
 
-    def _refusal(self, error: Any, method: str, path: str, resource: str) -> RefusedError:
+    def _refusal(self, error: Any, method: str, path: str, resource: str) -> ClusterRefusedError:
         refused = refusal(
             int(error.status),
             error.body or b"",
@@ -323,18 +343,20 @@ class Api:
             return False
         return False
 
-    def _unreachable(self, error: Exception, reason: str) -> ApiError:
+    def _unreachable(self, error: Exception, reason: str) -> ClusterApiError:
         host = self.client.configuration.host
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             why = re.sub(r"^.*certificate verify failed: | \(_ssl\.c.*$", "", " ".join(reason.split()))
-            return ApiError(
+            return ClusterApiError(
                 f"the certificate of the API server {host} is not trusted ({why}): check certificate-authority and "
                 "server in KUBECONFIG"
             )
-        return UnreachableError(f"the API server {host} does not answer ({type(error).__name__}): check that it runs")
+        return ClusterUnreachableError(
+            f"the API server {host} does not answer ({type(error).__name__}): check that it runs"
+        )
 
     @staticmethod
-    def _known(error: RefusedError) -> bool:
+    def _known(error: ClusterRefusedError) -> bool:
         """Return whether a 404 is about the object, and not the whole resource."""
         return bool(error.message)
 
@@ -348,7 +370,7 @@ def lines(response: Any) -> Iterator[bytes]:
             *whole, rest = rest.split(b"\n")
             yield from (line + b"\n" for line in whole)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise UnreachableError(f"the connection to the API server broke ({type(error).__name__})") from error
+        raise ClusterUnreachableError(f"the connection to the API server broke ({type(error).__name__})") from error
     finally:
         response.release_conn()
     if rest:

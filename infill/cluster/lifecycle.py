@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Final, TextIO
 
-from infill.cluster.answers import ApiError, RefusedError, UnreachableError
+from infill.cluster.answers import ClusterApiError, ClusterRefusedError, ClusterUnreachableError
 from infill.cluster.api import Api, Manifest
 from infill.cluster.failure import Failure, JobFailedError, cause, diagnose, obstacle, unstarted
 from infill.cluster.job_settings import POLICIES
-from infill.cluster.logs import Tail, last_lines
+from infill.cluster.logs import LogTail, last_lines
 from infill.cluster.object_watch import follow
 from infill.cluster.stage_job import (
     HASH_ANNOTATION,
@@ -35,7 +35,7 @@ ASKED_PODS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class LauncherPatience:
     """The launcher's waiting times, in seconds."""
 
     tick: int = 15
@@ -62,7 +62,12 @@ class Interrupted(BaseException):
 
 
 def launch(
-    api: Api, job: StageJob, *, on_stop: str = "delete", out: TextIO | None = None, patience: Patience | None = None
+    api: Api,
+    job: StageJob,
+    *,
+    on_stop: str = "delete",
+    out: TextIO | None = None,
+    patience: LauncherPatience | None = None,
 ) -> str:
     """Run a RayJob to its end and return its name; write its log to `out`, by default stderr.
 
@@ -75,9 +80,9 @@ def launch(
         raise InputError(f"unknown on_stop {on_stop!r}; choose one of {', '.join(POLICIES)}")
     if on_stop == "suspend" and job.queue:
         raise InputError("on_stop='suspend' does not work with a Kueue queue, which resumes jobs itself: use 'delete'")
-    waits, out = patience or Patience(), out or sys.stderr
+    waits, out = patience or LauncherPatience(), out or sys.stderr
     api = replace(api, outage=waits.outage, grace=waits.grace)
-    tail = Tail(api, job.name, out, pause=min(2.0, waits.tick))
+    tail = LogTail(api, job.name, out, pause=min(2.0, waits.tick))
     try:
         with _interruptible():
             _create_or_attach(api, job, waits, out)
@@ -97,7 +102,7 @@ def sweep(api: Api, run: str) -> list[str]:
 
     A job that has ended uses no resources; it is deleted with the run's workflow, which owns it.
     """
-    waits = Patience()
+    waits = LauncherPatience()
     api = replace(api, outage=waits.outage, grace=waits.grace)
     jobs = api.list("rayjobs", labels=f"{RUN_LABEL}={label_value(run)}")["items"]
     names = sorted(str(item["metadata"]["name"]) for item in jobs if _state(item) not in ("Complete", "Failed"))
@@ -114,7 +119,7 @@ def owner_of(api: Api, pod: str) -> Manifest | None:
     return None
 
 
-def _create_or_attach(api: Api, job: StageJob, waits: Patience, out: TextIO) -> None:
+def _create_or_attach(api: Api, job: StageJob, waits: LauncherPatience, out: TextIO) -> None:
     """Create the job, or attach to the one that an earlier attempt of the same step created."""
     body = build(job)
     until = time.monotonic() + waits.removal
@@ -142,9 +147,9 @@ def _create(api: Api, body: Manifest) -> bool:
     """Create the job; return False if one of that name exists."""
     name = body["metadata"]["name"]
     try:
-        with _naming(api, name, only=UnreachableError):
+        with _naming(api, name, only=ClusterUnreachableError):
             api.create("rayjobs", body)
-    except RefusedError as error:
+    except ClusterRefusedError as error:
         if error.status == 409:
             return False
         if kind := _verdict(error):
@@ -153,7 +158,7 @@ def _create(api: Api, body: Manifest) -> bool:
     return True
 
 
-def _verdict(error: RefusedError) -> str:
+def _verdict(error: ClusterRefusedError) -> str:
     """Return the kind of failure of a refusal; empty for one that says what to do (rights, operators)."""
     if cause(error.message) == "quota":
         return "quota"
@@ -162,7 +167,7 @@ def _verdict(error: RefusedError) -> str:
 
 
 @contextmanager
-def _naming(api: Api, name: str, only: type[ApiError] = ApiError) -> Iterator[None]:
+def _naming(api: Api, name: str, only: type[ClusterApiError] = ClusterApiError) -> Iterator[None]:
     """Add to an error of the API server that the job may still run, since we have lost contact with it."""
     try:
         yield
@@ -196,7 +201,7 @@ def _state(job: Manifest) -> str:
     return str(job.get("status", {}).get("jobDeploymentStatus", ""))
 
 
-def _await_end(api: Api, name: str, tail: Tail, waits: Patience) -> Failure | None:
+def _await_end(api: Api, name: str, tail: LogTail, waits: LauncherPatience) -> Failure | None:
     """Wait for the job to end; return its failure, None after success. A job that cannot start is deleted."""
     blocked_since = 0.0
     last = ""
@@ -223,7 +228,7 @@ def _await_end(api: Api, name: str, tail: Tail, waits: Patience) -> Failure | No
     raise AssertionError("the watch ended, which it must not")
 
 
-def _explain(api: Api, job: Manifest, tail: Tail, waits: Patience) -> Failure:
+def _explain(api: Api, job: Manifest, tail: LogTail, waits: LauncherPatience) -> Failure:
     pods = _pods(api, job["metadata"]["name"])  # before the cluster is deleted
     events = _events(api, job, pods)
     tail.finish(waits.drain)
@@ -251,8 +256,8 @@ def _stop(api: Api, name: str, policy: str, out: TextIO) -> None:
         elif policy == "suspend":
             change = {"metadata": {"annotations": {SUSPENDED_ANNOTATION: "true"}}, "spec": {"suspend": True}}
             api.merge("rayjobs", name, change)
-    except ApiError as error:
-        if isinstance(error, RefusedError) and error.status == 404:
+    except ClusterApiError as error:
+        if isinstance(error, ClusterRefusedError) and error.status == 404:
             return
         out.write(f"[infill] {policy} failed ({error}): RayJob {name} keeps running; {_removal(api, name)}\n")
     if policy == "leave":

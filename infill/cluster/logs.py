@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TextIO
 
-from infill.cluster.answers import ApiError, RefusedError
+from infill.cluster.answers import ClusterApiError, ClusterRefusedError
 from infill.cluster.api import Api, Manifest
 from infill.cluster.stage_job import JOB_LABEL, ROLE_LABEL, SUBMITTER
 
@@ -35,7 +35,7 @@ class Position:
     ended: bool = False
 
 
-class Tail:
+class LogTail:
     """A thread that follows the newest submitter pod of a job; `last` holds the last 50 lines."""
 
     def __init__(self, api: Api, job: str, out: TextIO, *, pause: float = 2.0, quiet: float = 60.0) -> None:
@@ -73,8 +73,8 @@ class Tail:
                 self._refused = None
                 if stopping:  # everything up to the job's end has been read
                     return
-            except ApiError as error:
-                if isinstance(error, RefusedError) and error.status in (401, 403):
+            except ClusterApiError as error:
+                if isinstance(error, ClusterRefusedError) and error.status in (401, 403):
                     if stopping:
                         return
                     pause = self._report(error)
@@ -83,7 +83,7 @@ class Tail:
             else:
                 self._stop.wait(pause)
 
-    def _report(self, error: RefusedError) -> float:
+    def _report(self, error: ClusterRefusedError) -> float:
         """Print a message, once, if a refusal lasts; return the seconds until the next attempt."""
         now = time.monotonic()
         self._refused = now if self._refused is None else self._refused
@@ -134,6 +134,6 @@ def last_lines(api: Api, pod: str, container: str) -> list[str]:
     query = {"container": container, "previous": "true", "tailLines": str(CRASH_LINES)}
     try:
         lines = list(api.log(pod, query=query, timeout=api.timeout))
-    except ApiError:
+    except ClusterApiError:
         return []
     return [line.decode("utf-8", "replace").rstrip() for line in lines[-CRASH_LINES:]]

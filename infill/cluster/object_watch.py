@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from infill.cluster.answers import ApiError, RefusedError, Retry, refusal
+from infill.cluster.answers import ClusterApiError, ClusterRefusedError, Retry, refusal
 from infill.cluster.api import Api, Manifest
 
 
@@ -38,8 +38,8 @@ def follow(api: Api, resource: str, name: str, *, tick: int, outage: float) -> I
             retry.reset()
             yield state
             time.sleep(max(0.0, min(1.0, tick) - (time.monotonic() - started)))  # a proxy may end watches at once
-        except ApiError as error:
-            if isinstance(error, RefusedError) and error.status == 410:
+        except ClusterApiError as error:
+            if isinstance(error, ClusterRefusedError) and error.status == 410:
                 version = ""
                 continue
             retry.wait(error)
@@ -50,7 +50,7 @@ def _read(api: Api, resource: str, name: str) -> tuple[Manifest | None, str]:
     return next(iter(listing["items"]), None), listing["metadata"]["resourceVersion"]
 
 
-def _ended(api: Api, resource: str, status: Manifest) -> RefusedError:
+def _ended(api: Api, resource: str, status: Manifest) -> ClusterRefusedError:
     """Return the error event of a watch as the refusal that an answer would have been."""
     return refusal(
         int(status.get("code") or 500),

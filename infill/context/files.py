@@ -22,7 +22,7 @@ from infill.text import DecodeError, to_utf8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class IndexLimits:
     """The size limits of an index."""
 
     files: int = 100_000
@@ -44,7 +44,7 @@ class Stamp(NamedTuple):
     inode: int
 
 
-class Source(NamedTuple):
+class ContextFile(NamedTuple):
     path: str
     """Path relative to the repository, with slashes."""
     stamp: Stamp
@@ -94,7 +94,7 @@ def refusal(data: bytes) -> str | None:
     return None
 
 
-def sources(root: Path, limits: Limits, left_out: LeftOut) -> Iterator[Source]:
+def sources(root: Path, limits: IndexLimits, left_out: LeftOut) -> Iterator[ContextFile]:
     """Yield the files to read, each once, and add those that are refused without being opened to `left_out`.
 
     Raises InputError when `root` is not a folder.
@@ -114,10 +114,10 @@ def sources(root: Path, limits: Limits, left_out: LeftOut) -> Iterator[Source]:
             continue
         count += 1
         total += status.st_size
-        yield Source(path, _stamp(status))
+        yield ContextFile(path, _stamp(status))
 
 
-def source_at(root: Path, path: str, limits: Limits) -> Source | str:
+def source_at(root: Path, path: str, limits: IndexLimits) -> ContextFile | str:
     """Return the file to read at `path`, as `sources` would yield it, or why it is left out."""
     if reason := why_left_out(root, path):
         return reason
@@ -125,7 +125,7 @@ def source_at(root: Path, path: str, limits: Limits) -> Source | str:
         status = (root / path).lstat()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return _refusal_unread(path, status, limits) or Source(path, _stamp(status))
+    return _refusal_unread(path, status, limits) or ContextFile(path, _stamp(status))
 
 
 def why_left_out(root: Path, path: str) -> str | None:
@@ -157,7 +157,7 @@ def why_name_left_out(path: str) -> str | None:
     return why_not_source(name)
 
 
-def read(root: Path, source: Source, limits: Limits) -> tuple[bytes, Stamp] | str:
+def read(root: Path, source: ContextFile, limits: IndexLimits) -> tuple[bytes, Stamp] | str:
     """Return the text of a file as UTF-8 and its stamp from before it was read, or why it is left out.
 
     If the file changes during the read, its stamp differs at the next refresh, so it is read again.
@@ -186,7 +186,7 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _refusal_unread(path: str, status: os.stat_result | None, limits: Limits) -> str | None:
+def _refusal_unread(path: str, status: os.stat_result | None, limits: IndexLimits) -> str | None:
     name = path.rpartition("/")[2]
     if _CONTROL.search(name):
         return "name is not UTF-8 or has control characters"
@@ -206,16 +206,16 @@ def _refusal_unread(path: str, status: os.stat_result | None, limits: Limits) ->
 class _Above(NamedTuple):
     """The rules of a folder above the root."""
 
-    rules: gitignore.Rules
+    rules: gitignore.IgnoreRules
     way: str
     """Path from that folder to the root, with a slash at its end."""
 
     def verdict(self, path: str, *, folder: bool) -> bool | None:
-        """Return the verdict of `gitignore.Rules.verdict` for a path relative to the root."""
+        """Return the verdict of `gitignore.IgnoreRules.verdict` for a path relative to the root."""
         return self.rules.verdict(self.way + path, folder=folder)
 
 
-Rules = tuple[tuple[str, gitignore.Rules | _Above], ...]
+Rules = tuple[tuple[str, gitignore.IgnoreRules | _Above], ...]
 """Folders (with a slash at their end) and the rules that each adds, the innermost first."""
 
 

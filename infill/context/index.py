@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
-from infill.context.files import LeftOut, Limits, Source, Stamp, read, source_at, sources
+from infill.context.files import ContextFile, IndexLimits, LeftOut, Stamp, read, source_at, sources
 from infill.context.identity import Current
 from infill.context.project_paths import ProjectPaths
 from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
 if TYPE_CHECKING:
-    from infill.context.index_arrays import Array, Span
+    from infill.context.index_arrays import Array, BlockSpan
 
 MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
@@ -26,7 +26,7 @@ FILE_MEMORY: Final = 600
 class File(NamedTuple):
     number: int
     data: bytes
-    span: "Span"
+    span: "BlockSpan"
 
 
 class ProjectIndex:
@@ -67,7 +67,7 @@ class ProjectIndex:
         return index
 
     @classmethod
-    def from_repository(cls, root: str | Path, encode: Encode | None = None, limits: Limits | None = None) -> Self:
+    def from_repository(cls, root: str | Path, encode: Encode | None = None, limits: IndexLimits | None = None) -> Self:
         """Return the index of the source files in a folder; its `left_out` names the other files.
 
         Raises InputError when `root` is not a folder.
@@ -85,19 +85,19 @@ class ProjectIndex:
         """The bytes of memory that the index takes, an upper bound within a few per cent."""
         return self.table.memory + self.text_bytes + self._token_bytes + FILE_MEMORY * len(self.paths)
 
-    def refresh(self, root: str | Path, limits: Limits | None = None) -> int:
+    def refresh(self, root: str | Path, limits: IndexLimits | None = None) -> int:
         """Bring the index up to date with a folder; return the number of files that were read or removed.
 
         Only files whose size, time or inode has changed are read.
         """
         return sum(1 for _ in self.refreshing(root, limits))
 
-    def refreshing(self, root: str | Path, limits: Limits | None = None) -> Iterator[str]:
+    def refreshing(self, root: str | Path, limits: IndexLimits | None = None) -> Iterator[str]:
         """Bring the index up to date as `refresh` does, and yield the path of each file that was read or removed.
 
         Between two files the index may be queried and changed.
         """
-        root, limits, self.left_out = Path(root), limits or Limits(), LeftOut()
+        root, limits, self.left_out = Path(root), limits or IndexLimits(), LeftOut()
         gone = set(self.files)
         for source in sources(root, limits, self.left_out):
             if self.stamps.get(source.path) == source.stamp and source.path in self.files:
@@ -115,11 +115,11 @@ class ProjectIndex:
             self.remove(path)
             yield path
 
-    def refresh_file(self, root: str | Path, path: str, limits: Limits | None = None) -> None:
+    def refresh_file(self, root: str | Path, path: str, limits: IndexLimits | None = None) -> None:
         """Bring the index up to date with one file of a folder, which may be new, changed or removed."""
-        root, limits = Path(root), limits or Limits()
+        root, limits = Path(root), limits or IndexLimits()
         source = source_at(root, path, limits)
-        if isinstance(source, Source) and path not in self.files and len(self.files) >= limits.files:
+        if isinstance(source, ContextFile) and path not in self.files and len(self.files) >= limits.files:
             source = f"beyond {limits.files:,} files"
         text = source if isinstance(source, str) else read(root, source, limits)
         if isinstance(text, str):

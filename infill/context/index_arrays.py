@@ -39,7 +39,7 @@ _ENTRIES: Final = {"terms": "i4", "places": "i4"}
 _POSTINGS: Final = {"pool": "i4", "notes": "u1"}
 
 
-class Span(NamedTuple):
+class BlockSpan(NamedTuple):
     """Neighbouring blocks: `blocks` of them from number `first` on."""
 
     first: int
@@ -88,7 +88,7 @@ class Table:
         self.state = np.array([0, 1, 0, 0], np.int64)
         """Number of terms, number of the last block that was read, end of the pool, unused places in the pool."""
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
-        self.free: list[Span] = []
+        self.free: list[BlockSpan] = []
         self.slots = np.full(1, -1, np.int32)
         for name, kind in (_BY_TERM | _TERM_SCRATCH | _BY_BLOCK | _BLOCK_SCRATCH | _ENTRIES | _POSTINGS).items():
             setattr(self, name, np.zeros(1, kind))
@@ -102,7 +102,7 @@ class Table:
         """Return the arguments of `kernels.occurrences` and `kernels.whole_lines` for a text."""
         return np.frombuffer(data, np.uint8), self.classes, self.hashes, self.slots
 
-    def add(self, data: bytes, file: int) -> Span:
+    def add(self, data: bytes, file: int) -> BlockSpan:
         """Cut the text `data` (UTF-8) into blocks of file number `file`, add them, and return their numbers."""
         text = np.frombuffer(data, np.uint8)
         lines, bounds = kernels.cut(text, self.classes, kernels.count_lines(text), SHORTEST, LONGEST)
@@ -123,7 +123,7 @@ class Table:
         self._link(span.first, ends, terms, notes)
         return span
 
-    def drop(self, span: Span) -> None:
+    def drop(self, span: BlockSpan) -> None:
         """Remove the blocks of a file from all lists."""
         if not span.blocks:
             return
@@ -171,7 +171,7 @@ class Table:
         for name in (*_BY_TERM, *_BY_BLOCK, *_ENTRIES, *_POSTINGS, "state"):
             setattr(table, name, arrays[name].copy())
         table.entry_waste, table.live_blocks = map(int, arrays["counts"])
-        table.free = [Span(*map(int, row)) for row in arrays["free"]]
+        table.free = [BlockSpan(*map(int, row)) for row in arrays["free"]]
         table.block_end, table.entry_end = len(table.file), len(table.terms)
         table.slots = np.full(1, -1, np.int32)
         table._grow_terms(len(table.hashes) + 1024)
@@ -206,17 +206,17 @@ class Table:
             self.slots = np.full(1 << (3 * size).bit_length(), -1, np.int32)
             kernels.rehash(self.hashes, int(self.state[0]), self.slots)
 
-    def _take(self, count: int) -> Span:
+    def _take(self, count: int) -> BlockSpan:
         """Return block numbers for a file: those of a removed file, or new ones."""
         self.live_blocks += count
         for number, span in enumerate(self.free):
             if span.blocks >= count:
-                rest = Span(span.first + count, span.blocks - count)
+                rest = BlockSpan(span.first + count, span.blocks - count)
                 self.free[number : number + 1] = [rest] if rest.blocks else []
-                return Span(span.first, count)
+                return BlockSpan(span.first, count)
         first, self.block_end = self.block_end, self.block_end + count
         self._grow(_BY_BLOCK | _BLOCK_SCRATCH, self.block_end + 1)
-        return Span(first, count)
+        return BlockSpan(first, count)
 
     def _link(self, first: int, ends: Array, terms: Array, notes: Array) -> None:
         self._grow(_ENTRIES, self.entry_end + len(terms))

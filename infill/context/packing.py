@@ -33,7 +33,7 @@ _LINE_END: Final = re.compile(r"\n")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class PackingRules:
     prefix_share: float = 0.5
     """Share of the room after the path while there are context items; more if the other parts leave room."""
     suffix_share: float = 0.25
@@ -52,7 +52,7 @@ class Rules:
             raise ValueError("align_lines must be positive, slack in [0, 1), prefill_price not negative")
 
 
-RULES: Final = Rules()
+RULES: Final = PackingRules()
 
 
 class Layout(NamedTuple):
@@ -88,7 +88,7 @@ def pack(
     previous: Packed | None = None,
     budget: int,
     holds: Callable[[ContextItem], bool] | None = None,
-    rules: Rules = RULES,
+    rules: PackingRules = RULES,
 ) -> Packed:
     """Return the prompt of `request` with at most `budget` tokens; the request's context has the candidates, best last.
 
@@ -125,7 +125,7 @@ def _why_empty(request: FimRequest, candidates: tuple[ContextItem, ...]) -> str:
 class _Packer:
     """The packing of one request, with the token counts of its parts."""
 
-    def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: Rules) -> None:
+    def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: PackingRules) -> None:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
         self.current = Current(request.path, request.prefix + request.suffix)
         self.candidates = self.others(request.context)

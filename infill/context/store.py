@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from infill import storage
-from infill.context.files import Limits, Stamp
+from infill.context.files import IndexLimits, Stamp
 from infill.context.index import File, ProjectIndex
 from infill.prompt import Encode
 
@@ -58,7 +58,7 @@ def load(uri: str, encode: Encode | None = None) -> ProjectIndex | None:
 
 
 def open_repository(
-    root: str | Path, saved: str, encode: Encode | None = None, limits: Limits | None = None
+    root: str | Path, saved: str, encode: Encode | None = None, limits: IndexLimits | None = None
 ) -> ProjectIndex:
     """Return the index of the folder `root`: the one at `saved`, updated, and saved there again if it has changed.
 
@@ -73,7 +73,7 @@ def open_repository(
 
 
 def _restored(arrays: dict[str, Any], encode: Encode | None) -> ProjectIndex:
-    from infill.context.index_arrays import Span, Table
+    from infill.context.index_arrays import BlockSpan, Table
 
     index = ProjectIndex(encode)
     index.table = Table.restored({name.removeprefix(_TABLE): array for name, array in arrays.items()})
@@ -83,7 +83,7 @@ def _restored(arrays: dict[str, Any], encode: Encode | None) -> ProjectIndex:
     index.paths = [""] * (1 + max((file["number"] for file in files), default=-1))
     for file, size, end in zip(files, arrays["sizes"].tolist(), ends.tolist(), strict=True):
         path, number = file["path"], file["number"]
-        index.files[path] = File(number, texts[end - size : end], Span(*file["span"]))
+        index.files[path] = File(number, texts[end - size : end], BlockSpan(*file["span"]))
         index.paths[number] = path
         if file["stamp"]:
             index.stamps[path] = Stamp(*file["stamp"])

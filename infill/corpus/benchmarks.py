@@ -61,7 +61,7 @@ _WORD: Final = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
 _NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]")
 
 
-class Task(NamedTuple):
+class BenchmarkTask(NamedTuple):
     """A task of a benchmark."""
 
     name: str
@@ -137,7 +137,9 @@ def prepare(places: Sequence[str], uri: str) -> None:
     storage.write_table(uri, table.replace_schema_metadata({"tasks": json.dumps(names)}))
 
 
-def _add(tasks: Sequence[tuple[Task, frozenset[int]]], place: str, owners: dict[int, int], names: list[str]) -> None:
+def _add(
+    tasks: Sequence[tuple[BenchmarkTask, frozenset[int]]], place: str, owners: dict[int, int], names: list[str]
+) -> None:
     """Add the runs of one benchmark's tasks, without the runs of its frame."""
     if not tasks:
         raise InputError(
@@ -185,7 +187,7 @@ def _own(text: str) -> str:
     return "\n".join(line for line in split_lines("".join([*kept, text[place:]])) if not _IMPORT.fullmatch(line))
 
 
-def _tasks(place: str) -> Iterator[Task]:
+def _tasks(place: str) -> Iterator[BenchmarkTask]:
     """Yield the tasks of a benchmark; the name of each includes its file. Raises InputError if it does not exist."""
     if not storage.exists(place):
         raise InputError(f"corpus.benchmarks: {place} does not exist; check the path")
@@ -195,7 +197,7 @@ def _tasks(place: str) -> Iterator[Task]:
             if row.get("split", "test") in _HELD_OUT:
                 title = next((str(row[key]) for key in _NAMES if row.get(key)), f"row {number}")
                 repo = f"{row['repo']}/" if isinstance(row.get("repo"), str) else ""
-                yield Task(f"{repo}{title} ({name})" if file.endswith(_ROWS) else name, tuple(_texts(row)))
+                yield BenchmarkTask(f"{repo}{title} ({name})" if file.endswith(_ROWS) else name, tuple(_texts(row)))
 
 
 def _files(place: str) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from infill import file_kinds, manifest, storage
 from infill.artifacts.corpus import DOCUMENTS, SIGNATURES
 from infill.corpus import dedup, opt_out, splits
-from infill.corpus.dedup import Array, Part
+from infill.corpus.dedup import Array, DocumentsPart
 from infill.corpus.opt_out import OptOuts
 from infill.errors import InputError
 
@@ -33,7 +33,7 @@ class Catalogue:
         self._opt_outs = opt_outs
         self.entries: dict[int, str] = {}
         """The entry that covers a document of an earlier corpus, by position."""
-        self.parts = [*before, *(Part(uri, uri) for uri in candidates)]
+        self.parts = [*before, *(DocumentsPart(uri, uri) for uri in candidates)]
         self._numbers: dict[str, int] = {}
         columns: list[tuple[Array, ...]] = []
         for number, part in enumerate(self.parts):
@@ -51,7 +51,7 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.repo)
 
-    def _read(self, part: Part, first: int, *, is_earlier: bool) -> tuple[Array, ...]:
+    def _read(self, part: DocumentsPart, first: int, *, is_earlier: bool) -> tuple[Array, ...]:
         table = storage.read_table(part.signatures, [*_COLUMNS, "split" if is_earlier else "opted_out"])
         repo = table["repo"].combine_chunks().dictionary_encode()
         numbers = [self._numbers.setdefault(str(name), len(self._numbers)) for name in repo.dictionary.to_pylist()]
@@ -109,7 +109,7 @@ class Catalogue:
                 for row, text in zip(rows.tolist(), table["content"].take(rows).to_pylist(), strict=True):
                     yield first + start + row, str(text).encode()
 
-    def _placed(self) -> Iterator[tuple[int, Part, int]]:
+    def _placed(self) -> Iterator[tuple[int, DocumentsPart, int]]:
         first = 0
         for part, size in zip(self.parts, self.sizes, strict=True):
             yield first, part, size
@@ -121,7 +121,7 @@ def name(row: dict[str, Any]) -> str:
     return f"{row['repo']}/{row['path']}"
 
 
-def earlier_parts(uri: str) -> list[Part]:
+def earlier_parts(uri: str) -> list[DocumentsPart]:
     """Return the files of an earlier corpus. Raises InputError if it is not a corpus, or has no signatures."""
     artifact = manifest.load(uri)
     signatures = [file for file in artifact.files if file.startswith(f"{SIGNATURES}/")]
@@ -131,4 +131,4 @@ def earlier_parts(uri: str) -> list[Part]:
         )
     names = sorted(file.partition("/")[2] for file in signatures)
     folders = [storage.join(artifact.uri, folder) for folder in (DOCUMENTS, SIGNATURES)]
-    return [Part(*(storage.join(folder, file) for folder in folders)) for file in names]
+    return [DocumentsPart(*(storage.join(folder, file) for folder in folders)) for file in names]

@@ -32,9 +32,9 @@ from infill.corpus import (
     sources,
     splits,
 )
-from infill.corpus.known_signals import Known
+from infill.corpus.known_signals import KnownSignals
 from infill.corpus.quality import Removal
-from infill.corpus.shards import Job
+from infill.corpus.shards import FileJob
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
@@ -79,7 +79,7 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     for partial_file in storage.list_files(output, ".partial"):  # left by a run that was killed while it wrote
         storage.remove(partial_file)
     repositories = list(sources.repositories(config.sources, config))
-    known = Known(signals.beside(storage.absolute(output)))
+    known = KnownSignals(signals.beside(storage.absolute(output)))
     work = list(shards.cut(_jobs(repositories, config), config.shard_bytes, known))
     if places := benchmarks.places(config):
         benchmarks.prepare(places, shards.benchmarks_uri(scratch))
@@ -131,7 +131,7 @@ def _earlier_opted_out(counts: Mapping[str, int], config: CorpusConfig) -> Mappi
 # The list of files
 
 
-def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[Job]:
+def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> Iterator[FileJob]:
     """Yield every file, sorted by repository and path, judged by its name; then the files that are in no repository."""
     opted_out = opt_out.load(config.opt_out)
     judged = {
@@ -151,7 +151,7 @@ def _jobs(repositories: Sequence[sources.Repository], config: CorpusConfig) -> I
         log.warning("corpus: %d files in no repository are left out: %s", len(outside), _some(outside))
     for entry in outside:
         removal = Removal(entry.file.trouble, entry.file.detail)
-        yield Job(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
+        yield FileJob(repo="", root=entry.root, source=entry.source, licence=None, file=entry.file, removal=removal)
 
 
 def _some(outside: Sequence[sources.Beside]) -> str:
@@ -161,11 +161,11 @@ def _some(outside: Sequence[sources.Beside]) -> str:
 
 def _job(
     repository: sources.Repository, file: sources.SourceFile, config: CorpusConfig, opted_out: opt_out.OptOuts
-) -> Job:
+) -> FileJob:
     licence = None if file.trouble else repository.coverage.of(file.path)
     removal = quality.judge_name(file, licence, config)
     entry = opted_out.of(repository.name, file.path) or ""
-    return Job(
+    return FileJob(
         repo=repository.name,
         root=repository.root,
         source=repository.source,

@@ -5,7 +5,7 @@ The candidates' columns without the text are read one shard after the other, mor
 
 The documents of the corpora in `corpus.earlier` come before the candidates: none of them is removed, and their
 repositories keep their splits. Where an owner has asked for one since, its copies among the candidates are removed for
-that reason, and `Decision.earlier_opted_out` counts what the earlier corpora still have.
+that reason, and `CorpusDecision.earlier_opted_out` counts what the earlier corpora still have.
 """
 
 import logging
@@ -22,7 +22,7 @@ from infill.corpus import benchmarks, catalogue, dedup, opt_out, shards, splits
 from infill.corpus.catalogue import Catalogue
 from infill.corpus.dedup import Array, Near, Similar
 from infill.corpus.quality import Removal
-from infill.corpus.shards import Verdict
+from infill.corpus.shards import ShardVerdict
 
 Row = dict[str, Any]
 COLUMNS: Final = ("repo", "path", "language", "licence", "sha256", "bytes", "commit", "source", "redactions")
@@ -31,7 +31,7 @@ log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class CorpusDecision:
     """The removed candidates and the splits. Candidates are numbered over all shards, in corpus order."""
 
     removals: Mapping[int, Removal]
@@ -48,7 +48,7 @@ class Decision:
         return self.split_of[str(row["repo"]) if self.unit == "repository" else catalogue.name(row)]
 
 
-def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
+def decide(scratch: str, count: int, config: CorpusConfig) -> CorpusDecision:
     """Return the decision about the candidates in `count` shards below `scratch`."""
     candidates = [shards.candidates_uri(scratch, number) for number in range(count)]
     documents = Catalogue(candidates, config.earlier, opt_out.load(config.opt_out))
@@ -74,7 +74,7 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> Decision:
     near, crossing = _without_crossing(similar, near, gone, split, documents.earlier)
     removals = overlapping | _removals(documents, copies, near, crossing, split, opted_out)
     by_candidate = {place - documents.earlier: removal for place, removal in removals.items()}
-    return Decision(
+    return CorpusDecision(
         removals=by_candidate,
         unit=unit,
         split_of=split_of,
@@ -252,13 +252,13 @@ def _removals(
     return result
 
 
-def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
+def verdicts(scratch: str, count: int, decision: CorpusDecision) -> Iterator[ShardVerdict]:
     """Yield the verdict about each shard, in order, for `shards.finish`."""
     first = 0
     for number in range(count):
         rows = list(_shard(scratch, number, ["repo", "path"]))
         removals = {row: decision.removals[first + row] for row in range(len(rows)) if first + row in decision.removals}
-        yield Verdict(
+        yield ShardVerdict(
             number=number,
             splits=tuple("" if place in removals else decision.split(row) for place, row in enumerate(rows)),
             removals=removals,
@@ -266,14 +266,14 @@ def verdicts(scratch: str, count: int, decision: Decision) -> Iterator[Verdict]:
         first += len(rows)
 
 
-def kept(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
+def kept(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Row]:
     """Yield the kept documents without their text: the columns COLUMNS, and `split`."""
     for position, row in enumerate(_rows(scratch, count, COLUMNS)):
         if position not in decision.removals:
             yield row | {"split": decision.split(row)}
 
 
-def removed(scratch: str, count: int, decision: Decision) -> Iterator[Row]:
+def removed(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Row]:
     """Yield the removed files: the columns REMOVED, `reason`, `detail`; first those that a rule rejected."""
     for number in range(count):
         columns = [*REMOVED, "reason", "detail"]

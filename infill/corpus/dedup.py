@@ -121,7 +121,7 @@ def exact_copies(digests: Array, order: Array) -> Array:
 # Near copies
 
 
-class Part(NamedTuple):
+class DocumentsPart(NamedTuple):
     """URIs of two Parquet files with the same documents in their rows; they may be the same file."""
 
     documents: str
@@ -178,7 +178,9 @@ class Similar:
         )
 
 
-def similar(parts: Sequence[Part], order: Array, *, count: int, fixed: int, threshold: float, lower: float) -> Similar:
+def similar(
+    parts: Sequence[DocumentsPart], order: Array, *, count: int, fixed: int, threshold: float, lower: float
+) -> Similar:
     """Return the pairs of documents whose similarity is at least `lower`.
 
     `order` has positions, that of the document most worth keeping first; `count` is the number of documents in `parts`.
@@ -234,7 +236,7 @@ def _second(pairs: Array) -> Array:
 class _Index:
     """The signatures of the documents, by number: the rank in `order` among the documents that have a signature."""
 
-    def __init__(self, parts: Sequence[Part], order: Array, count: int, folder: Path) -> None:
+    def __init__(self, parts: Sequence[DocumentsPart], order: Array, count: int, folder: Path) -> None:
         self._parts = parts
         self._folder = folder
         self._first = np.cumsum([0, *(_rows(part.signatures) for part in parts)])

@@ -23,14 +23,14 @@ _LAST_PATH: Final = "\U0010ffff"
 _TABLES: Final = (artifact.DOCUMENTS, artifact.REMOVED)
 
 
-class Span(NamedTuple):
+class NameRange(NamedTuple):
     """The range of names of a part of a corpus."""
 
     first: Name
     last: Name
 
 
-class Known:
+class KnownSignals:
     """The signals of a finished corpus, by range of names; of no corpus where `folder` is empty."""
 
     def __init__(self, folder: str) -> None:
@@ -46,10 +46,10 @@ class Known:
         return tuple(signals.part(self.folder, number) for number in self._numbers[start:end])
 
 
-NOTHING: Final = Known("")
+NOTHING: Final = KnownSignals("")
 
 
-def _spans(folder: str) -> Iterator[tuple[int, Span]]:
+def _spans(folder: str) -> Iterator[tuple[int, NameRange]]:
     """Yield number and range of each part, in order; a part that cannot be read costs a measurement, nothing else."""
     for number in range(len(artifact.documents(folder))):
         try:
@@ -57,10 +57,10 @@ def _spans(folder: str) -> Iterator[tuple[int, Span]]:
         except (InputError, pa.ArrowException):
             continue
         if present := [each for each in bounds if each is not None]:
-            yield number, Span(min(each.first for each in present), max(each.last for each in present))
+            yield number, NameRange(min(each.first for each in present), max(each.last for each in present))
 
 
-def _bounds(uri: str) -> Span | None:
+def _bounds(uri: str) -> NameRange | None:
     """Return the range of a table by the statistics of its columns; None for a table without repositories.
 
     Where it has several repositories, the last one is taken as a whole. Files of no repository come last and have no
@@ -75,9 +75,9 @@ def _bounds(uri: str) -> Span | None:
         return None
     first, last = min(names), max(names)
     if first != last or "" in {name for pair in repositories for name in pair}:
-        return Span((first, ""), (last, _LAST_PATH))
+        return NameRange((first, ""), (last, _LAST_PATH))
     paths = [path for group in groups for path in _statistics(group, "path")]
-    return Span((first, min(paths)), (last, max(paths)))
+    return NameRange((first, min(paths)), (last, max(paths)))
 
 
 def _statistics(group: "pq.RowGroupMetaData", name: str) -> Sequence[str]:

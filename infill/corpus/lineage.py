@@ -15,7 +15,7 @@ from infill import manifest, storage
 from infill.artifacts import adapter
 from infill.artifacts.corpus import BILL_FILE, DOCUMENTS
 from infill.corpus import bill, records
-from infill.corpus.opt_out import Entry, OptOuts
+from infill.corpus.opt_out import OptOutEntry, OptOuts
 from infill.errors import InputError
 from infill.manifest import Manifest
 
@@ -200,11 +200,11 @@ def _adapter_digest(uri: str) -> str:
         return ""
 
 
-def _concerned(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _concerned(entry: OptOutEntry, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in listed if entry.covers_repository(row["repository"])]
 
 
-def _of_bill(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _of_bill(entry: OptOutEntry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return an opt-out that concerns repositories of a bill, which does not tell whether they have files at a path."""
     rows = _concerned(entry, listed)
     return {
@@ -215,7 +215,7 @@ def _of_bill(entry: Entry, listed: Iterable[Mapping[str, Any]]) -> dict[str, Any
     }
 
 
-def _request(entry: Entry) -> dict[str, str]:
+def _request(entry: OptOutEntry) -> dict[str, str]:
     return {name: getattr(entry, name) for name in ("repository", "path", "reason", "date")}
 
 
@@ -249,7 +249,7 @@ def repositories(corpora: Iterable[Manifest]) -> list[dict[str, Any]]:
     return result
 
 
-def covered(corpus: Manifest, entries: Sequence[Entry]) -> dict[Entry, Counter[str]]:
+def covered(corpus: Manifest, entries: Sequence[OptOutEntry]) -> dict[OptOutEntry, Counter[str]]:
     """Return how many documents of each repository in `corpus` each entry covers."""
     counts = {entry: Counter[str]() for entry in entries}
     for table in records.tables(corpus, DOCUMENTS, ["repo", "path"]):

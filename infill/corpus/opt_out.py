@@ -28,7 +28,7 @@ from typing import Any, Final
 from infill import storage
 from infill.errors import InputError
 from infill.foreign import UnreadableError, parse_toml
-from infill.gitignore import Rules
+from infill.gitignore import IgnoreRules
 from infill.text import DecodeError, decode
 
 VARIABLE: Final = "INFILL_OPT_OUT"
@@ -41,7 +41,7 @@ log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class OptOutEntry:
     """One request."""
 
     repository: str
@@ -52,7 +52,7 @@ class Entry:
     """The day of the request, such as 2026-11-02."""
     names: re.Pattern[str]
     """`repository`, compiled."""
-    paths: Rules | None
+    paths: IgnoreRules | None
     """`path`, compiled."""
 
     @property
@@ -76,7 +76,7 @@ class Entry:
 class OptOuts:
     """The list of opt-outs; empty if none is set."""
 
-    entries: Sequence[Entry] = ()
+    entries: Sequence[OptOutEntry] = ()
 
     def of(self, repository: str, path: str) -> str | None:
         """Return the text of the entry that excludes a file; None if there is none."""
@@ -129,7 +129,7 @@ def load(uri: str) -> OptOuts:
     return OptOuts(_entries(text, uri))
 
 
-def _entries(text: str, uri: str) -> tuple[Entry, ...]:
+def _entries(text: str, uri: str) -> tuple[OptOutEntry, ...]:
     try:
         value = parse_toml(text)
     except UnreadableError as error:
@@ -140,7 +140,7 @@ def _entries(text: str, uri: str) -> tuple[Entry, ...]:
     return tuple(_entry(table, f"{uri}, entry {number}") for number, table in enumerate(tables, 1))
 
 
-def entry(repository: str, path: str = "", reason: str = "") -> Entry:
+def entry(repository: str, path: str = "", reason: str = "") -> OptOutEntry:
     """Return an entry with the date of today. Raises InputError for an invalid name of a repository or a file."""
     if "://" in repository or repository.startswith("git@"):
         name = re.sub(r"(\.git)?/*$", "", repository.rpartition("://")[2].rpartition(":")[2]).partition("/")[2]
@@ -159,7 +159,7 @@ def _present(values: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def add(uri: str, new: Entry) -> bool:
+def add(uri: str, new: OptOutEntry) -> bool:
     """Add an entry to the list in the file `uri`, which may be missing; return False if it exists already.
 
     The rest of the file, comments included, is kept. Raises InputError as `load` does.
@@ -194,7 +194,7 @@ def _locked(uri: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _written(new: Entry) -> str:
+def _written(new: OptOutEntry) -> str:
     """Return an entry as TOML, whose strings are those of JSON except for the character 127."""
     texts = _present({"repository": new.repository, "path": new.path, "reason": new.reason})
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in texts.items()]
@@ -206,14 +206,16 @@ def digest(uri: str) -> str:
     return hashlib.sha256(storage.read_bytes(uri)).hexdigest() if uri else ""
 
 
-def _entry(table: Any, where: str) -> Entry:
+def _entry(table: Any, where: str) -> OptOutEntry:
     if not isinstance(table, Mapping) or table.keys() - _KEYS or not all(map(_is_word, table.values())):
         raise InputError(f"{where}: an opt-out has repository, path, reason and date only, none of them empty")
     if "repository" not in table:
         raise InputError(f'{where}: repository is missing; write repository = "*" for all')
     values = {name: str(value) for name, value in table.items()}
     path = values.get("path")
-    return Entry(**values, names=_pattern(values["repository"]), paths=Rules(path.encode()) if path else None)
+    return OptOutEntry(
+        **values, names=_pattern(values["repository"]), paths=IgnoreRules(path.encode()) if path else None
+    )
 
 
 def _is_word(value: object) -> bool:

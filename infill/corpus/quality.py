@@ -47,7 +47,7 @@ class Removal(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class CorpusDocument:
     """A file as text, on its way through the rules."""
 
     repo: str
@@ -60,7 +60,7 @@ class Document:
     date: str | None = None
     source: str = ""
     """The entry of `corpus.sources` that the file is from."""
-    redactions: tuple[privacy.Place, ...] = ()
+    redactions: tuple[privacy.Replacement, ...] = ()
     opted_out: str | None = None
     """The entry of the opt-outs that covers the file."""
 
@@ -149,12 +149,12 @@ def read_text(read: Read, file: SourceFile) -> str | Removal:
     return Removal("binary", "it contains a zero byte") if "\0" in text else text
 
 
-def _language(document: Document, config: CorpusConfig) -> Removal | None:
+def _language(document: CorpusDocument, config: CorpusConfig) -> Removal | None:
     wanted = not config.languages or document.language in config.languages
     return None if wanted else Removal("language", document.language)
 
 
-def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Removal | None:
+def _signals(document: CorpusDocument, signals: Signals, config: CorpusConfig) -> Removal | None:
     """Compare the signals with the thresholds of the language; the first that is not met counts."""
     limits = thresholds.of(document.language, config)
     if signals.blank < limits.blank and signals.characters >= SHORT_CHARS:
@@ -181,7 +181,7 @@ def _signals(document: Document, signals: Signals, config: CorpusConfig) -> Remo
     return Removal("generated", signals.generated) if signals.generated else None
 
 
-def judge(document: Document, signals: Signals, config: CorpusConfig) -> Removal | None:
+def judge(document: CorpusDocument, signals: Signals, config: CorpusConfig) -> Removal | None:
     """Return the first reason among the rules on the text and its signals; None to keep the document."""
     return (
         _language(document, config)

@@ -6,7 +6,7 @@ from typing import Any
 from infill import storage
 from infill.artifacts.corpus import DOCUMENTS, REMOVED
 from infill.corpus import lineage, opt_out, records
-from infill.corpus.opt_out import Entry
+from infill.corpus.opt_out import OptOutEntry
 from infill.errors import InputError
 from infill.manifest import Manifest
 
@@ -30,7 +30,7 @@ def remove(uri: str, repository: str, *, path: str = "", reason: str = "", corpu
     }
 
 
-def _checked(corpus: Manifest, entry: Entry) -> dict[str, Any]:
+def _checked(corpus: Manifest, entry: OptOutEntry) -> dict[str, Any]:
     """Return the number of documents that `entry` covers, and the repositories of documents and removed files."""
     documents = lineage.covered(corpus, [entry]).get(entry, Counter())
     removed = {
@@ -44,7 +44,7 @@ def _checked(corpus: Manifest, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _nothing(corpus: Manifest, entry: Entry) -> str:
+def _nothing(corpus: Manifest, entry: OptOutEntry) -> str:
     """Return the sentence for an entry that covers nothing in `corpus`, with the names most like it."""
     names, paths = set[str](), set[str]()
     for folder in (DOCUMENTS, REMOVED):

@@ -21,8 +21,8 @@ from infill.artifacts.corpus_tables import DOCUMENTS, REDACTED, REDACTIONS, REMO
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
 from infill.corpus.benchmarks import Benchmarks
-from infill.corpus.known_signals import NOTHING, Known
-from infill.corpus.quality import Document, Removal
+from infill.corpus.known_signals import NOTHING, KnownSignals
+from infill.corpus.quality import CorpusDocument, Removal
 from infill.corpus.sources import SourceFile
 from infill.foreign import UnreadableError
 
@@ -48,7 +48,7 @@ are the runs of words that a benchmark also has, `opted_out` is the entry that e
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class FileJob:
     """A file and its properties that are known before it is read."""
 
     repo: str
@@ -66,13 +66,13 @@ class Job:
 @dataclass(frozen=True, kw_only=True)
 class Shard:
     number: int
-    jobs: tuple[Job, ...]
+    jobs: tuple[FileJob, ...]
     known: tuple[str, ...] = ()
     """Files of an earlier corpus that may have the signals of these files."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ShardVerdict:
     """The decisions about a shard's candidates, made when all shards are read."""
 
     number: int
@@ -82,7 +82,7 @@ class Verdict:
     """Number of a removed candidate in the shard -> reason."""
 
 
-def cut(jobs: Iterable[Job], shard_bytes: int, known: Known = NOTHING) -> Iterator[Shard]:
+def cut(jobs: Iterable[FileJob], shard_bytes: int, known: KnownSignals = NOTHING) -> Iterator[Shard]:
     """Yield shards with at most `shard_bytes` to read each, or with a single larger file."""
     for number, batch in enumerate(_batches(jobs, shard_bytes)):
         names = [(job.repo, job.file.path) for job in batch if job.repo]
@@ -90,8 +90,8 @@ def cut(jobs: Iterable[Job], shard_bytes: int, known: Known = NOTHING) -> Iterat
         yield Shard(number=number, jobs=tuple(batch), known=parts)
 
 
-def _batches(jobs: Iterable[Job], shard_bytes: int) -> Iterator[list[Job]]:
-    batch, size = list[Job](), 0
+def _batches(jobs: Iterable[FileJob], shard_bytes: int) -> Iterator[list[FileJob]]:
+    batch, size = list[FileJob](), 0
     for job in jobs:
         cost = 0 if job.removal else job.file.size
         if batch and size + cost > shard_bytes:
@@ -139,7 +139,7 @@ def read(shard: Shard, config: CorpusConfig, scratch: str, output: str) -> int:
     target = candidates_uri(scratch, shard.number)
     if storage.exists(target):
         return shard.number
-    rejected: list[tuple[Job, Removal]] = []
+    rejected: list[tuple[FileJob, Removal]] = []
     measured = signals.Store(signals.read(shard.known))
     passages = benchmarks.load(benchmarks_uri(scratch)) if storage.exists(benchmarks_uri(scratch)) else None
     with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
@@ -157,21 +157,23 @@ def read(shard: Shard, config: CorpusConfig, scratch: str, output: str) -> int:
 
 
 def _examine(
-    jobs: Iterable[Job], config: CorpusConfig, rejected: list[tuple[Job, Removal]], measured: signals.Store
-) -> Iterator[Document]:
+    jobs: Iterable[FileJob], config: CorpusConfig, rejected: list[tuple[FileJob, Removal]], measured: signals.Store
+) -> Iterator[CorpusDocument]:
     """Yield the documents that pass every rule, and append the other files to `rejected`."""
     for root, group in itertools.groupby(jobs, key=lambda job: job.root):
         listed = list(group)
         read = sources.reader(root, [job.file for job in listed if job.removal is None], config)
         for job in listed:
             outcome = job.removal or examine(job, read, config, measured)
-            if isinstance(outcome, Document):
+            if isinstance(outcome, CorpusDocument):
                 yield outcome
             else:
                 rejected.append((job, Removal("opted_out", job.opted_out) if job.opted_out else outcome))
 
 
-def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signals.Store) -> Document | Removal:
+def examine(
+    job: FileJob, read: sources.Read, config: CorpusConfig, measured: signals.Store
+) -> CorpusDocument | Removal:
     """Return the document in a file, or why it is removed. A licence in its header replaces the one that covers it."""
     text = quality.read_text(read, job.file)
     if isinstance(text, Removal):
@@ -182,7 +184,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signal
             text, language = notebooks.script(text)
         except UnreadableError as error:
             return Removal("notebook", str(error))
-    document = Document(
+    document = CorpusDocument(
         repo=job.repo,
         path=job.file.path,
         language=language,
@@ -200,7 +202,7 @@ def examine(job: Job, read: sources.Read, config: CorpusConfig, measured: signal
     return redacted if isinstance(redacted, Removal) else removal or redacted
 
 
-def redact(document: Document, config: CorpusConfig) -> Document | Removal:
+def redact(document: CorpusDocument, config: CorpusConfig) -> CorpusDocument | Removal:
     """Replace secrets and personal data, so that two copies that differ only in a key are equal afterwards."""
     redaction = privacy.redact(document.content, document.language, config.redact)
     if redaction.secret_share > privacy.MOSTLY:
@@ -209,8 +211,8 @@ def redact(document: Document, config: CorpusConfig) -> Document | Removal:
     return replace(document, content=redaction.text, redactions=redaction.places) if redaction.places else document
 
 
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group, size = list[Document](), 0
+def _groups(documents: Iterable[CorpusDocument]) -> Iterator[list[CorpusDocument]]:
+    group, size = list[CorpusDocument](), 0
     for document in documents:
         group.append(document)
         size += len(document.content)
@@ -221,7 +223,7 @@ def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield group
 
 
-def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: Benchmarks | None) -> pa.Table:
+def _candidates(documents: Sequence[CorpusDocument], config: CorpusConfig, passages: Benchmarks | None) -> pa.Table:
     contents = [document.content.encode() for document in documents]
     looks_for_similar = config.near_duplicate_similarity or config.split_similarity
     signatures = [dedup.sign(content) if looks_for_similar else dedup.UNSIGNED for content in contents]
@@ -247,7 +249,7 @@ def _candidates(documents: Sequence[Document], config: CorpusConfig, passages: B
     return pa.table(columns, schema=CANDIDATES)
 
 
-def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
+def _removed(rejected: Sequence[tuple[FileJob, Removal]]) -> pa.Table:
     columns = {
         "repo": [job.repo for job, _ in rejected],
         "path": [job.file.path for job, _ in rejected],
@@ -261,7 +263,7 @@ def _removed(rejected: Sequence[tuple[Job, Removal]]) -> pa.Table:
     return pa.table(columns, schema=REMOVED)
 
 
-def finish(verdict: Verdict, scratch: str, output: str) -> int:
+def finish(verdict: ShardVerdict, scratch: str, output: str) -> int:
     """Write the documents, their signatures and the removed files of one shard; returns its number."""
     target = documents_uri(output, verdict.number)
     if storage.exists(target):

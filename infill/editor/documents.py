@@ -67,7 +67,7 @@ def units(text: str, encoding: str = "utf-16") -> int:
     return sum(_width(ord(char), encoding) for char in text)
 
 
-class Document(TextDocument):
+class EditorDocument(TextDocument):
     """A text in the editor, or only `too_large` for a text above MAX_CHARS."""
 
     too_large = False
@@ -94,13 +94,13 @@ class Document(TextDocument):
         return self._source or ""
 
 
-class Documents(Workspace):
+class EditorDocuments(Workspace):
     """pygls's workspace with our documents, in which a change of an unopened document is not an error."""
 
     def _create_text_document(
         self, doc_uri: str, source: str | None = None, version: int | None = None, language_id: str | None = None
-    ) -> Document:
-        document = Document(
+    ) -> EditorDocument:
+        document = EditorDocument(
             doc_uri,
             version=version,
             language_id=language_id,
@@ -130,17 +130,17 @@ class Documents(Workspace):
         """Return the text of `uri` without lone surrogates; empty if it is not open or too large."""
         return clean(self.get_text_document(uri).source) if self.is_open(uri) else ""
 
-    def cells(self, uri: str) -> tuple[str, list[Document]] | None:
+    def cells(self, uri: str) -> tuple[str, list[EditorDocument]] | None:
         """Return the URI of the notebook with the cell `uri`, and its cells of the same kind in order; None if none."""
         notebook = self.get_notebook_document(cell_uri=uri)
         if notebook is None:
             return None
         kind = next((cell.kind for cell in notebook.cells if cell.document == uri), None)
         same = [self.get_text_document(cell.document) for cell in notebook.cells if cell.kind == kind]
-        return notebook.uri, [cell for cell in same if isinstance(cell, Document)]
+        return notebook.uri, [cell for cell in same if isinstance(cell, EditorDocument)]
 
 
-class Place(NamedTuple):
+class DocumentLocation(NamedTuple):
     """The location of a document."""
 
     root: Path | None
@@ -149,18 +149,18 @@ class Place(NamedTuple):
     """Path relative to the root; for a file outside all folders only its name, which reveals nothing of the machine."""
 
 
-def place_of(uri: str, language: str, roots: list[Path]) -> Place:
+def place_of(uri: str, language: str, roots: list[Path]) -> DocumentLocation:
     """Return the place of the document `uri`; one without a path gets a name with its language's extension.
 
     An untitled document belongs to the editor's folder if there is only one.
     """
     file = to_fs_path(uri)
     if file is None:
-        return Place(roots[0] if len(roots) == 1 else None, f"untitled{ending_of(language)}")
+        return DocumentLocation(roots[0] if len(roots) == 1 else None, f"untitled{ending_of(language)}")
     inside = [(root, path) for root in roots if (path := _relative(Path(file), root)) is not None]
     if not inside:
-        return Place(None, Path(file).name)
-    return Place(*min(inside, key=lambda place: len(place[1])))
+        return DocumentLocation(None, Path(file).name)
+    return DocumentLocation(*min(inside, key=lambda place: len(place[1])))
 
 
 def _relative(file: Path, root: Path) -> str | None:
@@ -179,21 +179,21 @@ def ending_of(language: str) -> str:
 class Caret(NamedTuple):
     """The place where the user types, with the text around it in the document's own line ends."""
 
-    place: Place
+    place: DocumentLocation
     prefix: str
     suffix: str
     file: str = ""
     """Path on disk if the prompt has another one, as for a notebook."""
 
 
-def caret_at(documents: Documents, uri: str, position: types.Position, roots: list[Path]) -> Caret | None:
+def caret_at(documents: EditorDocuments, uri: str, position: types.Position, roots: list[Path]) -> Caret | None:
     """Return the caret at a position of the document `uri`; None if it is not open or too large.
 
     The prefix of a notebook's cell includes the cells of the same kind (code or text) before it, the suffix those after
     it; the path is the notebook's with the language's extension.
     """
     document = documents.get_text_document(uri)
-    if not documents.is_open(uri) or not isinstance(document, Document) or document.too_large:
+    if not documents.is_open(uri) or not isinstance(document, EditorDocument) or document.too_large:
         return None
     offset = offset_at(document.source, position, str(documents.position_encoding))
     prefix, suffix = clean(document.source[:offset]), clean(document.source[offset:])

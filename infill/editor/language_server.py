@@ -19,11 +19,11 @@ from infill import __version__, entry
 from infill.api_key import api_key
 from infill.editor import user_settings
 from infill.editor.completer import Completer, Completion
-from infill.editor.documents import Caret, Documents, caret_at, offset_at, place_of, units
+from infill.editor.documents import Caret, EditorDocuments, caret_at, offset_at, place_of, units
 from infill.editor.file_watch import Watcher
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
-from infill.editor.telemetry import Outbox, Telemetry
+from infill.editor.telemetry import EditorTelemetry, Outbox
 from infill.editor.user_settings import Consent, UserSettings
 from infill.errors import InfillError
 from infill.text import first_line
@@ -70,7 +70,7 @@ class Editor:
         """Whether the user was notified that there are no completions."""
         self.shown = self.accepted = self.rejected = 0
         self.outbox = Outbox(self._post)
-        self.telemetry = Telemetry(self.outbox.put, self._later, self.consent)
+        self.telemetry = EditorTelemetry(self.outbox.put, self._later, self.consent)
         self.latency_ms = 0.0
         """Milliseconds of the last completion, including the pause in typing."""
 
@@ -79,7 +79,7 @@ class Editor:
     def initialize(self, params: types.InitializeParams) -> None:
         """Apply the client's options; everything else waits for `initialized`."""
         old = self.server.workspace
-        documents = Documents(
+        documents = EditorDocuments(
             old.root_uri, workspace_folders=[*old.folders.values()], position_encoding=old.position_encoding
         )
         self.server.protocol._workspace = documents
@@ -113,10 +113,10 @@ class Editor:
             await self.server.client_register_capability_async(types.RegistrationParams([registration]))
 
     @property
-    def documents(self) -> Documents:
+    def documents(self) -> EditorDocuments:
         """The documents that are open in the editor."""
         documents = self.server.workspace
-        assert isinstance(documents, Documents)
+        assert isinstance(documents, EditorDocuments)
         return documents
 
     async def configure(self, pushed: Any = None) -> None:
@@ -392,7 +392,7 @@ class Editor:
         }
 
 
-class Server(LanguageServer):
+class InfillLanguageServer(LanguageServer):
     """pygls's server, but with its own errors in the log instead of the editor."""
 
     def report_server_error(self, error: Exception, source: Any) -> None:
@@ -433,9 +433,9 @@ NOTEBOOKS: Final = types.NotebookDocumentSyncOptions(
 )
 
 
-def create(given: UserSettings, key: str) -> Server:
+def create(given: UserSettings, key: str) -> InfillLanguageServer:
     """Return the language server with its features, not yet started."""
-    server = Server("infill", __version__, notebook_document_sync=NOTEBOOKS)
+    server = InfillLanguageServer("infill", __version__, notebook_document_sync=NOTEBOOKS)
     editor = Editor(server, given, key)
 
     @server.feature(types.INITIALIZE)
@@ -470,7 +470,7 @@ def create(given: UserSettings, key: str) -> Server:
     return server
 
 
-def _add_files(server: Server, editor: Editor) -> None:
+def _add_files(server: InfillLanguageServer, editor: Editor) -> None:
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     async def configuration(params: types.DidChangeConfigurationParams) -> None:
         await editor.configure(params.settings)
@@ -502,7 +502,7 @@ def _add_files(server: Server, editor: Editor) -> None:
         editor.look([params.text_document.uri], closed=True)
 
 
-def _add_completions(server: Server, editor: Editor) -> None:
+def _add_completions(server: InfillLanguageServer, editor: Editor) -> None:
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
         uri, position, selected = params.text_document.uri, params.position, params.context.selected_completion_info

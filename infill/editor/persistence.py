@@ -9,7 +9,7 @@ MAX_COMPARED: Final = 300
 
 
 @dataclass
-class Span:
+class DocumentSpan:
     """A place in a document: the characters from `start` to `end`."""
 
     start: int
@@ -38,7 +38,7 @@ def _common(one: str, other: str, *, backwards: bool = False) -> int:
     return low
 
 
-def follow(span: Span, start: int, end: int, new_end: int) -> None:
+def follow(span: DocumentSpan, start: int, end: int, new_end: int) -> None:
     """Move a span through a change that replaced the characters `start` to `end` by text that ends at `new_end`."""
     by = new_end - end
     if span.start == span.end == start == end:

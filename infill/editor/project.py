@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from infill.context import ProjectIndex, retrieve
-from infill.context.files import Limits, why_left_out
+from infill.context.files import IndexLimits, why_left_out
 from infill.context.packing import Packed, pack
 from infill.context.turns import Turns
 from infill.editor.remote import Model
@@ -36,13 +36,13 @@ Progress = Callable[["Project", int | None], None]
 class Project:
     """A folder, its open files, and its last prompt."""
 
-    def __init__(self, root: Path, limits: Limits | None = None) -> None:
+    def __init__(self, root: Path, limits: IndexLimits | None = None) -> None:
         self.root = root
         self.ready = False
         """Whether the whole folder has been scanned once."""
         self.problem = ""
         """The reason why there is no index; empty if there is one."""
-        self._limits = limits or Limits()
+        self._limits = limits or IndexLimits()
         self._index: ProjectIndex | None = None
         self._turns = Turns()
         self._previous: Packed | None = None

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from infill.editor.completer import Completion
-from infill.editor.persistence import Span, difference, follow, similarity
+from infill.editor.persistence import DocumentSpan, difference, follow, similarity
 from infill.editor.user_settings import Consent
 from infill.feedback.feedback_row import ITEM, lines_of, plain
 from infill.file_kinds import language_of
@@ -64,13 +64,13 @@ class Followed:
     """A place of a suggestion that was accepted or rejected."""
 
     offer: Offer
-    span: Span
+    span: DocumentSpan
     accepted: str
     """The text that was accepted, empty for a rejected suggestion."""
 
 
 @dataclass
-class Telemetry:
+class EditorTelemetry:
     """The suggestions of one editor."""
 
     send: Callable[[Report], None]
@@ -147,7 +147,7 @@ class Telemetry:
         text = self._texts.get(offer.uri, "")
         if self.allowed() == "feedback" and text.startswith(offer.prefix):
             _, _, end = difference(offer.prefix + offer.suffix, text)
-            self._follow(Followed(offer, Span(len(offer.prefix), max(len(offer.prefix), end), grows=True), ""))
+            self._follow(Followed(offer, DocumentSpan(len(offer.prefix), max(len(offer.prefix), end), grows=True), ""))
         else:
             self._tidy(offer.uri)
 
@@ -186,9 +186,9 @@ class Telemetry:
         start = len(offer.prefix) + len(offer.lead)
         mine = [each for each in self._followed if each.offer is offer]
         for each in mine:
-            each.accepted, each.span = text[:chars], Span(start, start + chars)
+            each.accepted, each.span = text[:chars], DocumentSpan(start, start + chars)
         if not mine:
-            self._follow(Followed(offer, Span(start, start + chars), text[:chars]))
+            self._follow(Followed(offer, DocumentSpan(start, start + chars), text[:chars]))
         offer.accepted = chars
         report = {"type": "select", "completion_id": offer.completion.id, "select_kind": part}
         self.send({**report, "accepted_chars": len(plain(text[:chars]))})

@@ -33,7 +33,7 @@ PATH: Final = "solution.py"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class HumanEvalTask:
     task_id: str
     entry_point: str
     prompt: str
@@ -56,7 +56,7 @@ class Task:
         return f"{self.solution(self.canonical_solution)}\n{name} = remote({name!r})\n{self.test}\ncheck({name})"
 
 
-def load(name: str, limit: int = 0) -> list[Task]:
+def load(name: str, limit: int = 0) -> list[HumanEvalTask]:
     """Return the tasks of one of SETS in the file's order; with a `limit`, that many, spread evenly over the file.
 
     Raises InputError for an unknown set, without INFILL_BENCH_DIR, or when the file is missing or damaged.
@@ -69,7 +69,7 @@ def load(name: str, limit: int = 0) -> list[Task]:
     file = storage.local_path(folder) / SETS[name]
     try:
         with gzip.open(file) as lines:
-            tasks = [Task(**json.loads(line)) for line in lines]
+            tasks = [HumanEvalTask(**json.loads(line)) for line in lines]
     except FileNotFoundError as error:
         raise InputError(f"{file} is missing; set {FOLDER} to the folder that contains it") from error
     except (OSError, EOFError, ValueError, TypeError) as error:
@@ -94,7 +94,7 @@ def truncate(output: str, suffix: str, *, single_line: bool) -> str:
 
 
 def prompts(
-    generator: Generator, tasks: Sequence[Task], *, max_new_tokens: int, prefix_only: bool = False
+    generator: Generator, tasks: Sequence[HumanEvalTask], *, max_new_tokens: int, prefix_only: bool = False
 ) -> list[list[int]]:
     """Return the token ids of the prompt of each task for `generator`.
 
@@ -109,7 +109,7 @@ def prompts(
 
 
 def judge(
-    tasks: Sequence[Task],
+    tasks: Sequence[HumanEvalTask],
     generations: Sequence[Generation],
     decode: Callable[[list[int]], str],
     name: str,

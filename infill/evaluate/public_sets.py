@@ -49,7 +49,7 @@ class Test:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class PublicTask:
     """A hole with its true middle."""
 
     task_id: str
@@ -61,7 +61,7 @@ class Task:
     """None without tests that can run here."""
 
 
-def read(name: str, file: str, limit: int = 0) -> list[Task]:
+def read(name: str, file: str, limit: int = 0) -> list[PublicTask]:
     """Return the tasks in `file`, which has the format of the set `name`; with a `limit`, the first ones.
 
     Raises InputError for an unknown set, and when the file is missing, damaged or of another format.
@@ -83,7 +83,7 @@ def read(name: str, file: str, limit: int = 0) -> list[Task]:
     return tasks
 
 
-def run(tasks: Sequence[Task], middles: Sequence[str], *, seconds: float = 10.0) -> list[sandbox.Outcome | None]:
+def run(tasks: Sequence[PublicTask], middles: Sequence[str], *, seconds: float = 10.0) -> list[sandbox.Outcome | None]:
     """Return the outcome of each completion in the sandbox; None for a task without tests.
 
     Raises InputError when this machine offers no isolation.
@@ -116,19 +116,19 @@ def _rows(file: str) -> Iterator[Row]:
         raise InputError(f"{file} is damaged ({error}); fetch it again") from error
 
 
-def _task(task_id: str, path: str, prefix: str, middle: str, suffix: str, **more: Any) -> Task:
+def _task(task_id: str, path: str, prefix: str, middle: str, suffix: str, **more: Any) -> PublicTask:
     context = tuple(ContextItem(path=name, text=text) for name, text in more.pop("context", ()))
     request = FimRequest(path=path, prefix=prefix, suffix=suffix, context=context)
-    return Task(task_id=task_id, language=syntax.language_of(path) or "", request=request, middle=middle, **more)
+    return PublicTask(task_id=task_id, language=syntax.language_of(path) or "", request=request, middle=middle, **more)
 
 
-def _humaneval(row: Row) -> Task:
-    task = humaneval.Task(**row)
+def _humaneval(row: Row) -> PublicTask:
+    task = humaneval.HumanEvalTask(**row)
     test = Test(before=task.prompt, after=task.suffix, check=task.check)
     return _task(task.task_id, humaneval.PATH, task.prompt, task.canonical_solution, task.suffix, test=test)
 
 
-def _safim(row: Row) -> Task:
+def _safim(row: Row) -> PublicTask:
     """Return a task of SAFIM: a program that reads standard input, or (in `api`) one without tests."""
     prefix, _, suffix = _parted(row["prompt"])
     before, _, after = _parted(row["eval_prompt"])
@@ -170,7 +170,7 @@ def _of_streams(cases: Sequence[Row]) -> str:
     )
 
 
-def _santacoder(row: Row) -> Task:
+def _santacoder(row: Row) -> PublicTask:
     """Return a task of SantaCoder's set, a line of a solution of HumanEval in one of three languages."""
     prefix, middle, suffix = row["prompt"], row["canonical_solution"], row["suffix"]
     test = None
@@ -189,7 +189,7 @@ def _function_with_the_hole(prefix: str, middle: str, suffix: str) -> str:
     raise ValueError("the hole is in no function")
 
 
-def _repobench(row: Row) -> Task:
+def _repobench(row: Row) -> PublicTask:
     """Return a task of RepoBench 1.1: the next line of a file, with pieces of others that it may use."""
     prefix = f"{row['import_statement']}\n{row['cropped_code']}\n"
     context = [(piece["path"], piece["snippet"]) for piece in row["context"]]
@@ -198,7 +198,7 @@ def _repobench(row: Row) -> Task:
     )
 
 
-def _crosscodeeval(row: Row) -> Task:
+def _crosscodeeval(row: Row) -> PublicTask:
     """Return a task of CrossCodeEval: the rest of a statement that needs a name of another file."""
     about = row["metadata"]
     pieces = (row.get("crossfile_context") or {}).get("list") or []
@@ -209,7 +209,7 @@ def _crosscodeeval(row: Row) -> Task:
     return _task(about["task_id"], about["file"], row["prompt"], row["groundtruth"], suffix, context=context)
 
 
-def _execrepobench(row: Row) -> Task:
+def _execrepobench(row: Row) -> PublicTask:
     """Return a task of ExecRepoBench: a hole in a file of a repository, with the other files."""
     path = str(PurePosixPath(row["file_name"]))
     context = [(name, text) for name, text in reversed(row["context_code"])]  # the nearest comes first there
@@ -218,7 +218,7 @@ def _execrepobench(row: Row) -> Task:
     )
 
 
-READERS: Final[dict[str, Callable[[Row], Task]]] = {
+READERS: Final[dict[str, Callable[[Row], PublicTask]]] = {
     "humaneval-infilling": _humaneval,
     "safim": _safim,
     "santacoder-fim": _santacoder,

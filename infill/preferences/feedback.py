@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(kw_only=True)
-class Feedback:
+class FeedbackPairs:
     """Pairs and holes from the rows of a feedback dataset, and counts of the rows."""
 
     pairs: list[tuple[dict[str, Any], Pair]] = field(default_factory=list)
@@ -26,13 +26,13 @@ class Feedback:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def learn(rows: Iterable[Row]) -> Feedback:
+def learn(rows: Iterable[Row]) -> FeedbackPairs:
     """Return the pairs and holes in the rows of a feedback dataset.
 
     A suggestion that was edited or replaced gives a pair with what stood there in the end; one that stayed as it was is
     a hole with a true middle, and is better than each that was rejected at the same caret.
     """
-    result = Feedback()
+    result = FeedbackPairs()
     stayed: dict[tuple[str, ...], Row] = {}
     passed: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -91,9 +91,9 @@ def _hole(row: Row) -> dict[str, Any]:
     return {"id": f"{REPO}-{row['id']}", "repo": REPO, **{name: row[name] for name in names}, "context": context}
 
 
-def read(folder: str) -> Feedback:
+def read(folder: str) -> FeedbackPairs:
     """Return what the dataset in `folder` gives; nothing for an empty name. Raises InputError for a missing dataset."""
-    return learn(dataset.read(folder)) if folder else Feedback()
+    return learn(dataset.read(folder)) if folder else FeedbackPairs()
 
 
 def digests(folder: str) -> dict[str, str]:

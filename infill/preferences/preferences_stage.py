@@ -127,7 +127,7 @@ def _finish(
     config: PreferencesConfig,
     holes: Sequence[Mapping[str, Any]],
     folders: Sequence[str],
-    feedback: users.Feedback,
+    feedback: users.FeedbackPairs,
     output: str,
 ) -> dict[str, float]:
     """Join the chunks and the users' pairs, write the report and return the stage's metrics."""

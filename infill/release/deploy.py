@@ -171,10 +171,10 @@ def _check_evaluation(version: Version) -> None:
         )
 
 
-def _target(call: Call[DeployConfig], version: Version) -> "rollout.Target":
+def _target(call: Call[DeployConfig], version: Version) -> "rollout.RolloutTarget":
     from infill.release import rollout  # with the kubernetes client
 
-    return rollout.Target(version=version, record=deployment.file(call.output))
+    return rollout.RolloutTarget(version=version, record=deployment.file(call.output))
 
 
 def _record_of_decision(call: Call[DeployConfig]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class GateDecision:
     winner: str
     passed: bool
     reason: str
@@ -52,7 +52,7 @@ def decide(
     digests: Mapping[str, str],
     champion_digest: str = "",
     objections: tuple[str, ...] = (),
-) -> Decision:
+) -> GateDecision:
     """Choose the winner among `candidates` (base, sft, dpo) and decide whether to release it.
 
     `digests` are the models' digests in their own manifests, `champion_digest` that of the registered champion ("" if
@@ -65,20 +65,20 @@ def decide(
     if champion_digest:
         problems += _champion_problems(config, candidates, champion, champion_digest)
     if problems:
-        return Decision(winner=winner, passed=False, reason=" ".join(problems))
+        return GateDecision(winner=winner, passed=False, reason=" ".join(problems))
     reasons = [_why_winner(config.metric, winner, candidates)]
     shortfalls = _shortfalls(config, winner, candidates[winner])
     bounds = shortfalls or [_bounds_held(config, timed=_decides_latency(config, candidates[winner]))]
     bounds += _latency_left_open(config, candidates[winner])
     if not champion_digest or champion is None:
         reasons.append("There is no champion yet, so the floors and ceilings alone decide.")
-        return Decision(winner=winner, passed=not shortfalls, reason=" ".join(reasons + bounds))
+        return GateDecision(winner=winner, passed=not shortfalls, reason=" ".join(reasons + bounds))
     comparison = _compare(config, candidates[winner], champion)
     worse = comparison.high < -config.max_regression
     languages = _compare_languages(config, candidates[winner], champion)
     reasons.append(_versus(config, comparison, worse=worse))
     reasons += sentences(config.metric, languages, config.language_holes)
-    return Decision(
+    return GateDecision(
         winner=winner,
         passed=not (worse or shortfalls or any(each.worse for each in languages.values())),
         reason=" ".join(reasons + bounds),
@@ -271,7 +271,7 @@ def _short(digest: str) -> str:
     return digest[:12] or "(none)"
 
 
-def as_json(decision: Decision) -> dict[str, Any]:
+def as_json(decision: GateDecision) -> dict[str, Any]:
     """Return the decision's comparisons as JSON values, for decision.json."""
     return {
         "comparison": None if decision.comparison is None else asdict(decision.comparison),

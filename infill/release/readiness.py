@@ -47,7 +47,7 @@ WAITED_FOR: Final = ("unschedulable",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RolloutPatience:
     """Waiting times in seconds."""
 
     tick: int = 5
@@ -90,14 +90,14 @@ def wait(
     name: str,
     *,
     seconds: float,
-    patience: Patience | None = None,
+    patience: RolloutPatience | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Wait until the InferenceService is ready. Raises NotReadyError with the reason when it does not become ready.
 
     `say` gets what is missing, each time that this changes.
     """
-    waits = patience or Patience()
+    waits = patience or RolloutPatience()
     api = replace(api, outage=waits.outage)
     began, since, last = time.monotonic(), 0.0, Obstacle(kind="deadline")
     for service in follow(api, "inferenceservices", name, tick=waits.tick, outage=waits.outage):

@@ -20,7 +20,7 @@ from infill.config import EvaluateConfig, RegisterConfig
 from infill.errors import InputError, ServiceError
 from infill.metrics import METRICS
 from infill.release import gate, registry, signature
-from infill.release.gate import Decision, Record
+from infill.release.gate import GateDecision, Record
 from infill.release.registry import Version
 from infill.stages.contract import Call
 from infill.stages.table import MODELS
@@ -224,7 +224,7 @@ def _evaluate(call: Call[RegisterConfig], model: str) -> Record:
     return _record_of(record, evaluation.results, call.settings.metric)
 
 
-def _refuse_withdrawn(decision: Decision, withdrawn: Version | None) -> Decision:
+def _refuse_withdrawn(decision: GateDecision, withdrawn: Version | None) -> GateDecision:
     if withdrawn is None or not decision.passed:
         return decision
     reason = (
@@ -237,7 +237,7 @@ def _refuse_withdrawn(decision: Decision, withdrawn: Version | None) -> Decision
 
 def _describe(
     config: RegisterConfig,
-    decision: Decision,
+    decision: GateDecision,
     models: Mapping[str, str],
     records: Mapping[str, Record],
     incumbent: Record | None,
@@ -264,7 +264,7 @@ def _describe(
 
 
 def _record(
-    config: RegisterConfig, decision: Decision, value: dict[str, Any], call: Call[RegisterConfig]
+    config: RegisterConfig, decision: GateDecision, value: dict[str, Any], call: Call[RegisterConfig]
 ) -> Mapping[str, float]:
     """Write decision.json and, for a model that passed, its card; return the stage's metrics."""
     decisions.write(call.output, value)

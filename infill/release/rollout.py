@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from infill import storage
 from infill.cluster.admission import DEPLOY_RIGHTS, denials
-from infill.cluster.api import Api, Manifest, RefusedError
+from infill.cluster.api import Api, ClusterRefusedError, Manifest
 from infill.errors import InfillError, InputError, ServiceError
 from infill.release import frame as frames
 from infill.release import readiness, registry, smoke
 from infill.release import route as routes
 from infill.release.frame import Frame
-from infill.release.readiness import Patience
+from infill.release.readiness import RolloutPatience
 from infill.release.registry import Version
 from infill.release.route import Route
 from infill.text import split_lines
@@ -44,7 +44,7 @@ class DeployError(ServiceError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class RolloutTarget:
     """The model to serve."""
 
     version: Version
@@ -53,7 +53,7 @@ class Target:
 
 
 def deploy(
-    api: Api, release: str, target: Target, *, patience: Patience | None = None, say: Say = _stderr
+    api: Api, release: str, target: RolloutTarget, *, patience: RolloutPatience | None = None, say: Say = _stderr
 ) -> dict[str, float]:
     """Serve `target` from the release of charts/infill-serving; return the figures of its smoke test.
 
@@ -63,7 +63,7 @@ def deploy(
     without the chart, RefusedError for one without KServe or without permissions. `patience` limits the wait for an API
     server that restarts.
     """
-    patience = patience or readiness.Patience()
+    patience = patience or readiness.RolloutPatience()
     api = _patient(api, patience)
     frame, seen, service = _look(api, release)
     body = _body(frame, service, target)
@@ -79,7 +79,7 @@ def deploy(
     return {**wanted.smoke, "removed": float(len(removed))}
 
 
-def rollback(api: Api, release: str, name: str, *, patience: Patience | None = None) -> dict[str, Any]:
+def rollback(api: Api, release: str, name: str, *, patience: RolloutPatience | None = None) -> dict[str, Any]:
     """Point the Service to the previous InferenceService, and make its model the champion of `name` again.
 
     Returns `active` (the InferenceService), `model_uri`, `model_digest`, `left` and `version` (of `name` in MLflow,
@@ -87,7 +87,7 @@ def rollback(api: Api, release: str, name: str, *, patience: Patience | None = N
     next deployment. Raises InputError when there is no previous one, NotReadyError when it is not ready; then nothing
     changes. The next call completes one that was killed between route and registry.
     """
-    patience = patience or readiness.Patience()
+    patience = patience or readiness.RolloutPatience()
     api = _patient(api, patience)
     frame, seen, _ = _look(api, release)
     wanted = Route(active=seen.previous, left=seen.active)
@@ -117,7 +117,7 @@ def rollback(api: Api, release: str, name: str, *, patience: Patience | None = N
     }
 
 
-def plan(api: Api, release: str, target: Target) -> str:
+def plan(api: Api, release: str, target: RolloutTarget) -> str:
     """Return what `deploy` would do, as text: the manifests, their differences from the live ones, and removals.
 
     The API server checks the manifests in a dry run; nothing is changed.
@@ -163,7 +163,7 @@ def _shown(thing: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in thing.items() if key != "status"} | {"metadata": metadata}
 
 
-def _patient(api: Api, patience: Patience) -> Api:
+def _patient(api: Api, patience: RolloutPatience) -> Api:
     """Return the API client with the waiting times of `patience`."""
     return replace(api, outage=patience.outage, grace=patience.grace)
 
@@ -184,7 +184,7 @@ def _look(api: Api, release: str) -> tuple[Frame, Route, Manifest]:
     return frame, *routes.read(api, frame.service)
 
 
-def _body(frame: Frame, service: Manifest, target: Target) -> Manifest:
+def _body(frame: Frame, service: Manifest, target: RolloutTarget) -> Manifest:
     """Return the InferenceService of a target, owned by the release's Service: `helm uninstall` removes both."""
     version = target.version
     if storage.is_local(version.model_uri):
@@ -200,7 +200,9 @@ def _body(frame: Frame, service: Manifest, target: Target) -> Manifest:
     return body
 
 
-def _serve(api: Api, frame: Frame, seen: Route, body: Manifest, target: Target, patience: Patience, say: Say) -> Route:
+def _serve(
+    api: Api, frame: Frame, seen: Route, body: Manifest, target: RolloutTarget, patience: RolloutPatience, say: Say
+) -> Route:
     """Apply the InferenceService `body`, wait until it is ready, test it, move the route to it; return the route.
 
     One that already serves and has not changed is not tested again.
@@ -238,14 +240,14 @@ def _reconcile(api: Api, body: Manifest, *, dry_run: bool = False) -> tuple[Mani
     before = api.get("inferenceservices", name)
     try:
         return before, api.apply("inferenceservices", name, body, manager=frames.MANAGER, dry_run=dry_run)
-    except RefusedError as error:
+    except ClusterRefusedError as error:
         if "exceeded quota" in error.message:
             sentence = readiness.SENTENCES["quota"].format(detail=error.message)
             raise readiness.NotReadyError(name, "quota", sentence) from error
         raise
 
 
-def _give_up(api: Api, frame: Frame, name: str, target: Target, error: InfillError) -> DeployError:
+def _give_up(api: Api, frame: Frame, name: str, target: RolloutTarget, error: InfillError) -> DeployError:
     """Remove the new InferenceService unless it is in the route, record the failure, and return the error to raise."""
     version = target.version
     sentence = f"{error}\n{version.name} version {version.version} is not deployed: {_undo(api, frame, name)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from infill.cluster.api import Api, Manifest, RefusedError
+from infill.cluster.api import Api, ClusterRefusedError, Manifest
 from infill.errors import InputError, ServiceError
 
 ACTIVE: Final = "serving.kserve.io/inferenceservice"
@@ -76,7 +76,7 @@ def shift(api: Api, service: str, seen: Route, wanted: Route) -> None:
         try:
             api.merge("services", service, patch)
             return
-        except RefusedError as error:
+        except ClusterRefusedError as error:
             if error.status != 409:
                 raise
     raise ServiceError(f"Service {service} is being changed by others repeatedly: run again")

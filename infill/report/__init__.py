@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from infill import manifest, storage, tracking
 from infill.config import ReportConfig
-from infill.report.artifact_contents import Artifacts, Contents, read
+from infill.report.artifact_contents import ArtifactContents, Artifacts, read
 from infill.stages.contract import Call
 
 VERSION: Final = 3
@@ -50,7 +50,7 @@ def read_summary(report: str) -> dict[str, Any]:
     return value | {name: storage.follow(report, value[name]) for name in ("model", "report")}
 
 
-def summary(contents: Contents, register: str, output: str, run_id: str) -> dict[str, object]:
+def summary(contents: ArtifactContents, register: str, output: str, run_id: str) -> dict[str, object]:
     """Return the content of summary.json in the folder `output`: a run's results, which `infill run` prints last.
 
     `register` is the artifact with the decision; `tokens` is the tokenizer's estimate for the train split. `model` and
@@ -76,7 +76,7 @@ def summary(contents: Contents, register: str, output: str, run_id: str) -> dict
     }
 
 
-def conclusion(contents: Contents) -> dict[str, float]:
+def conclusion(contents: ArtifactContents) -> dict[str, float]:
     """Return the figures by which pipeline runs are compared with each other."""
     won = contents.records[contents.decision["winner"]]["metrics"]
     return {name: float(figure["value"]) for name, figure in won.items()} | {

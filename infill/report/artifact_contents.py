@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class ArtifactContents:
     """The contents of a run's artifacts."""
 
     corpus: Mapping[str, Any]
@@ -61,14 +61,14 @@ class Contents:
     samples: list[Sample]
 
 
-def read(artifacts: Artifacts) -> Contents:
+def read(artifacts: Artifacts) -> ArtifactContents:
     """Return the contents of `artifacts`. Raises InputError when one is missing or damaged."""
     reports = {
         name: manifest.read_report(artifacts[name]) for name in ("corpus", "tokenizer", "examples", "preferences")
     }
     decision = decisions.read(artifacts["register"])
     evaluations = {name: artifacts[f"evaluate-{name}"] for name in MODELS}
-    return Contents(
+    return ArtifactContents(
         **reports,
         histories={name: history.read(artifacts[name]) for name in TRAINING_STAGES},
         learning={name: history.read(artifacts[name], history.SAMPLES_FILE) for name in TRAINING_STAGES},

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from infill.report.artifact_contents import Contents
+    from infill.report.artifact_contents import ArtifactContents
 
 COLOURS: Final = {"base": "#8a94a3", "sft": "#2f6fab", "dpo": "#d9762b", "champion": "#3f8f5b"}
 """Colours that readers with red-green colour blindness can distinguish."""
@@ -35,7 +35,7 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def losses(contents: "Contents") -> str:
+def losses(contents: "ArtifactContents") -> str:
     """Return the plot of loss over tokens seen, one panel per training, with the validation loss if it was measured."""
     names = {
         "pretrain": ("Pre-training", "base"),
@@ -86,7 +86,7 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def evaluation(contents: "Contents") -> str:
+def evaluation(contents: "ArtifactContents") -> str:
     """Return the plot of the models' metrics with 95 % intervals: quality of completions, and stopping in time."""
 
     def paint(figure: "Figure") -> None:

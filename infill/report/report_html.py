@@ -10,7 +10,7 @@ from infill import html_page, storage, tracking
 from infill.evaluate.statistics import Comparison, p_values
 from infill.metrics import METRICS
 from infill.report import charts, learning
-from infill.report.artifact_contents import Contents, Sample
+from infill.report.artifact_contents import ArtifactContents, Sample
 from infill.stages.table import MODELS
 
 ROWS: Final = 12
@@ -49,7 +49,7 @@ code { font: 0.92em ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monos
 """
 
 
-def render(title: str, contents: Contents, run_id: str, output: str) -> str:
+def render(title: str, contents: ArtifactContents, run_id: str, output: str) -> str:
     """Return the whole page, for the folder `output`.
 
     `run_id` is the pipeline's run in MLflow, "" if nothing was tracked.
@@ -68,7 +68,7 @@ def render(title: str, contents: Contents, run_id: str, output: str) -> str:
     return html_page.render(title, "\n".join(parts), _STYLE)
 
 
-def _head(title: str, contents: Contents) -> str:
+def _head(title: str, contents: ArtifactContents) -> str:
     decision, metric = contents.decision, contents.decision["metric"]
     won = contents.records[decision["winner"]]["metrics"][metric]
     passed = decision["passed"]
@@ -95,7 +95,7 @@ def _head(title: str, contents: Contents) -> str:
     )
 
 
-def _evaluation(contents: Contents) -> str:
+def _evaluation(contents: ArtifactContents) -> str:
     decision = contents.decision
     shown = {name: contents.records[name]["metrics"] for name in MODELS}
     if "champion" in decision["evaluation"]:
@@ -127,7 +127,7 @@ def _evaluation(contents: Contents) -> str:
     )
 
 
-def _paired(contents: Contents, metrics: Sequence[str]) -> str:
+def _paired(contents: ArtifactContents, metrics: Sequence[str]) -> str:
     """Return a table of the models' differences on the same holes."""
     rows = [
         f"<tr><td>{escape(_words(metric))}</td>"
@@ -165,7 +165,7 @@ def _groups(caption: str, decision: Mapping[str, Any], groups: Mapping[str, Mapp
     return _table(heads, rows, numbers=(1, 2), caption=caption)
 
 
-def _training(contents: Contents) -> str:
+def _training(contents: ArtifactContents) -> str:
     return "\n".join(
         [
             "<h2>Training</h2>",
@@ -203,7 +203,7 @@ def _speed(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
-def _corpus(contents: Contents) -> str:
+def _corpus(contents: ArtifactContents) -> str:
     report = contents.corpus
     kept = f"{report['documents_kept']:,} files ({html_page.size(report['bytes_kept'])})"
     return "\n".join(
@@ -251,7 +251,7 @@ def _bar(value: float, top: float) -> str:
     return f'<td class="bar"><div style="width:{100 * value / top if top else 0:.1f}%"></div></td>'
 
 
-def _tokenizer(contents: Contents) -> str:
+def _tokenizer(contents: ArtifactContents) -> str:
     report = contents.tokenizer
     languages = report.get("bytes_per_token_by_language", {})
     rows = [
@@ -281,7 +281,7 @@ def _prompts(report: Mapping[str, Any]) -> str:
     )
 
 
-def _data(contents: Contents) -> str:
+def _data(contents: ArtifactContents) -> str:
     return "\n".join(
         [
             "<h2>Examples and preferences</h2>",
@@ -321,7 +321,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _samples(contents: Contents) -> str:
+def _samples(contents: ArtifactContents) -> str:
     return "\n".join(
         [
             "<h2>Sample completions</h2>",
@@ -352,7 +352,7 @@ def _code(text: str) -> str:
     return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …")
 
 
-def _stages(contents: Contents, run_id: str, output: str) -> str:
+def _stages(contents: ArtifactContents, run_id: str, output: str) -> str:
     longest = max(stage.seconds for stage in contents.stages.values())
     places = {name: storage.relative(stage.uri, output) or stage.uri for name, stage in contents.stages.items()}
     rows = [

@@ -17,7 +17,7 @@ from infill import config as configuration
 from infill import manifest, storage
 from infill.cluster.api import Api, connect
 from infill.cluster.job_settings import JobSettings
-from infill.cluster.lifecycle import Patience, launch, owner_of
+from infill.cluster.lifecycle import LauncherPatience, launch, owner_of
 from infill.errors import InfillError, InputError
 from infill.manifest import Manifest
 from infill.stages import sizing
@@ -59,7 +59,7 @@ def run(
     label: str = "",
     api: Api | None = None,
     out: TextIO | None = None,
-    patience: Patience | None = None,
+    patience: LauncherPatience | None = None,
 ) -> Manifest:
     """Run the stage as a RayJob, write its manifest to the file `output`, and return it.
 

@@ -20,7 +20,7 @@ NAME: Final = "infill_packed"
 """Name of this attention implementation in transformers."""
 
 
-class Span(NamedTuple):
+class AttentionSpan(NamedTuple):
     length: int
     shared: int = 0
     """Leading tokens of the previous span that this one attends to as well."""
@@ -34,7 +34,7 @@ def packed_attention(
     attention_mask: BlockMask | None,
     *,
     scaling: float,
-    spans: Sequence[Span] = (),
+    spans: Sequence[AttentionSpan] = (),
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention of each span, [1, T, H, D]; the interface is that of transformers.
@@ -68,7 +68,7 @@ def packed_attention(
 AttentionInterface.register(NAME, packed_attention)
 
 
-def block_mask(spans: Sequence[Span], device: torch.device) -> BlockMask:
+def block_mask(spans: Sequence[AttentionSpan], device: torch.device) -> BlockMask:
     """Return the mask of `spans` for the fused kernel: the same rule as in `packed_attention`."""
     number, first, last = [], [], []
     start = before = 0

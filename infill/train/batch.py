@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from infill.train.attention import Span
+from infill.train.attention import AttentionSpan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Item:
     """The token to predict at each pick."""
     segments: list[int]
     """The segment of each pick, counted within the item."""
-    spans: tuple[Span, ...]
+    spans: tuple[AttentionSpan, ...]
     groups: tuple[str, ...]
     """The group of each segment in the log: `python/fim`, `chosen`."""
     weight: float
@@ -45,7 +45,7 @@ class Batch:
     targets: Tensor  # [N]
     segments: Tensor  # [N]
     numbers: Tensor  # [S]
-    spans: tuple[Span, ...]
+    spans: tuple[AttentionSpan, ...]
     groups: tuple[str, ...]  # S
     weight: float
     used: int
@@ -72,7 +72,7 @@ class Row:
     targets: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     numbers: list[float] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
+    spans: list[AttentionSpan] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     weight: float = 0.0
     text_bytes: int = 0
@@ -102,7 +102,7 @@ def pack(items: Sequence[Item], tokens: int) -> Batch:
     padding = tokens - used
     if padding < 0:
         raise ValueError(f"{used} tokens do not fit in a row of {tokens}")
-    spans = [*row.spans, Span(padding)] if padding else row.spans
+    spans = [*row.spans, AttentionSpan(padding)] if padding else row.spans
     return Batch(
         ids=torch.tensor(row.ids + [0] * padding),
         positions=torch.tensor(row.positions + list(range(padding))),
@@ -128,7 +128,7 @@ def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 
         picks=picks,
         targets=ids[start + 1 :],
         segments=[0] * len(picks),
-        spans=(Span(len(ids)),),
+        spans=(AttentionSpan(len(ids)),),
         groups=(group,),
         weight=float(len(picks)),
         text_bytes=text_bytes,
@@ -154,7 +154,7 @@ def pair_item(
         picks=[*range(shared, middle - 1), *range(middle, middle + len(second) - 1)],
         targets=[*chosen, *rejected],
         segments=[0] * len(chosen) + [1] * len(rejected),
-        spans=(Span(middle), Span(len(second), shared)),
+        spans=(AttentionSpan(middle), AttentionSpan(len(second), shared)),
         groups=("chosen", "rejected"),
         weight=1.0,
         numbers=numbers or (0.0, 0.0),

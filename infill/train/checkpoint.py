@@ -49,7 +49,7 @@ def rule(config: TrainConfig) -> Keep:
     return Keep(config.keep_checkpoints, config.keep_every, config.keep_best)
 
 
-class Writer:
+class CheckpointWriter:
     """A writer of one worker's shards, in a thread, one at a time.
 
     `after` is the step from which the training continues: later checkpoints, damaged or unfinished, are removed.

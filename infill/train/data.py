@@ -63,7 +63,7 @@ def order(count: int, *key: object) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class TrainingDocument:
     repo: str
     path: str
     language: str
@@ -74,7 +74,7 @@ class Document:
         return f"{self.repo}/{self.path}"
 
 
-class Documents:
+class TrainingDocuments:
     """One split of a corpus, read shard by shard."""
 
     def __init__(self, corpus: str, split: str) -> None:
@@ -87,16 +87,23 @@ class Documents:
         table = storage.read_table(self.shards[shard], ["repo", "path", "language", "content", "split"])
         return table.filter(pc.equal(table["split"], pa.scalar(self.split)))
 
-    def get(self, shard: int, row: int) -> Document:
+    def get(self, shard: int, row: int) -> TrainingDocument:
         line = {name: self.table(shard)[name][row].as_py() for name in ("repo", "path", "language", "content")}
-        return Document(repo=line["repo"], path=line["path"], language=line["language"], text=line["content"])
+        return TrainingDocument(repo=line["repo"], path=line["path"], language=line["language"], text=line["content"])
 
 
 class Walk:
     """One lane's documents, epoch after epoch; `state` names the current one."""
 
     def __init__(
-        self, documents: Documents, *, seed: int, lane: int, lanes: int, mixture: Mapping[str, float], state: State
+        self,
+        documents: TrainingDocuments,
+        *,
+        seed: int,
+        lane: int,
+        lanes: int,
+        mixture: Mapping[str, float],
+        state: State,
     ) -> None:
         self.documents, self.seed, self.lane, self.lanes = documents, seed, lane, lanes
         self.mixture = mixture
@@ -104,7 +111,7 @@ class Walk:
         self.state: State = {"epoch": 0, "shard": 0, "row": 0, **state}
         self._orders = functools.lru_cache(maxsize=4)(order)
 
-    def current(self) -> Document:
+    def current(self) -> TrainingDocument:
         """Return the document at `state`, or the next one that belongs to this lane.
 
         Raises InputError when the split has no text.
@@ -134,7 +141,7 @@ class Walk:
     def advance(self) -> None:
         self.state = {**self.state, "row": self.state["row"] + 1}
 
-    def _wanted(self, document: Document) -> bool:
+    def _wanted(self, document: TrainingDocument) -> bool:
         """Return whether the mixture includes this document in this epoch."""
         weight = self.mixture.get(document.repo, self.mixture.get(document.language, 1.0))
         return draw(self.seed, self.state["epoch"], document.name) * self.most < weight
@@ -149,7 +156,7 @@ class TextLane:
 
     def __init__(
         self,
-        documents: Documents,
+        documents: TrainingDocuments,
         encoder: Encoder,
         fmt: PromptFormat,
         config: PretrainConfig,
@@ -183,7 +190,7 @@ class TextLane:
                 self.walk.advance()
         return pack(items, self.tokens)
 
-    def _piece(self, document: Document, room: int) -> tuple[Item, int]:
+    def _piece(self, document: TrainingDocument, room: int) -> tuple[Item, int]:
         """Return the piece of `document` from `offset` on, with at most `room` tokens, and its number of characters."""
         seed, epoch = self.config.train.seed, self.walk.state["epoch"]
         if draw(seed, epoch, document.name, "fim") < self.config.fim_rate:
@@ -203,7 +210,7 @@ class TextLane:
         name = f"{document.name}@{self.offset}"
         return plain_item(ids, group=f"{document.language}/plain", text_bytes=text_bytes, name=name), length
 
-    def _hole(self, document: Document, room: int) -> tuple[Item, int] | None:
+    def _hole(self, document: TrainingDocument, room: int) -> tuple[Item, int] | None:
         """Return a piece cut into three random parts, and its number of characters; None if it does not fit."""
         encode = self.encoder.encode
         controls = len(encode(f"{document.path}\n")) + 5  # the file token, the three of the hole, the end of text

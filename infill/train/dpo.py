@@ -82,7 +82,7 @@ def _work(call: Call[DpoConfig], engine: Engine) -> loop.Work:
     def open_lane(lane: int, state: State | None) -> ItemLane:
         return ItemLane(pairs, tokens, seed=config.train.seed, lane=lane, lanes=lanes, state=state)
 
-    def holes() -> list[samples.Hole]:
+    def holes() -> list[samples.SampleHole]:
         """Return holes of pairs that are trained on, since the stage has no others."""
         return samples.of_rows([rows[index] for index in range(min(len(rows), config.train.sample_holes))], "chosen")
 

@@ -31,7 +31,7 @@ def read(output: str, name: str = FILE_NAME) -> list[Row]:
     return [json.loads(line) for line in lines]
 
 
-class Tail:
+class HistoryTail:
     """A reader of the new rows of a growing file; it starts again if the file was rewritten."""
 
     def __init__(self, output: str, name: str = FILE_NAME) -> None:

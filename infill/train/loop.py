@@ -22,7 +22,7 @@ from infill.train.data import Loader, OpenLane, State
 from infill.train.engine import Engine, precision
 from infill.train.history import History, Row, with_margins
 from infill.train.objectives import Objective
-from infill.train.update import Bounds, Outcome
+from infill.train.update import Bounds, UpdateOutcome
 
 T = TypeVar("T")
 
@@ -93,9 +93,9 @@ def train(
     progress, states = _restore(engine, work, resumed)
     history = History(output, progress.step, writes=engine.rank == 0)
     keep = checkpoint.rule(config)
-    writer = checkpoint.Writer(output, rank=engine.rank, world=engine.world, keep=keep, after=progress.step)
+    writer = checkpoint.CheckpointWriter(output, rank=engine.rank, world=engine.world, keep=keep, after=progress.step)
     loader = Loader(work.open_lane, config, rank=engine.rank, world=engine.world, states=states)
-    meter = Meter(progress)
+    meter = TrainingMeter(progress)
     try:
         while progress.step < config.steps:
             batches, states = meter.timed("data_wait", loader.next)
@@ -147,7 +147,7 @@ def _take(
     config: TrainConfig,
     output: str,
     progress: Progress,
-    meter: "Meter",
+    meter: "TrainingMeter",
     asked: bool,
 ) -> bool:
     """Take one step on `batches`, and update the counters; a batch that fails is retried, then skipped.
@@ -163,7 +163,7 @@ def _take(
     progress.tokens += int(used)
     progress.flops += flops
     meter.add("padding", positions - used, positions)
-    outcomes: list[Outcome] = []
+    outcomes: list[UpdateOutcome] = []
     while len(outcomes) < TRIES:
         outcome = update.attempt(engine, objective, batches, weight=weight, rate=rate, bounds=bounds)
         if not outcome.why:
@@ -189,7 +189,7 @@ def _bounds(progress: Progress, config: TrainConfig) -> Bounds:
     return Bounds(progress.mean_loss + config.spike, progress.mean_norm * config.norm_spike)
 
 
-def _count(outcome: Outcome, rate: float, progress: Progress, meter: "Meter") -> None:
+def _count(outcome: UpdateOutcome, rate: float, progress: Progress, meter: "TrainingMeter") -> None:
     """Add an update to the counters."""
     progress.updates += 1
     share = 1 / min(progress.updates, MEAN_OVER)
@@ -203,7 +203,7 @@ def _count(outcome: Outcome, rate: float, progress: Progress, meter: "Meter") ->
             meter.add(name, part, count, over_workers=True)
 
 
-class Meter:
+class TrainingMeter:
     """The figures of the next row of the history: means since the last row, and shares of the time."""
 
     def __init__(self, progress: Progress) -> None:

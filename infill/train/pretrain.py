@@ -17,7 +17,7 @@ from infill.prompt import Encoder
 from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, loop, memory, objectives, samples, trainer
 from infill.train.batch import Batch
-from infill.train.data import Documents, State, TextLane
+from infill.train.data import State, TextLane, TrainingDocuments
 from infill.train.engine import Engine
 from infill.train.held_out import validation
 from infill.train.sft import settings_of
@@ -96,7 +96,7 @@ def check_size(corpus: str, batch_tokens: int, encoder: Encoder) -> None:
 
     Reads no more than necessary.
     """
-    documents, tokens, read = Documents(corpus, "train"), 0, 0
+    documents, tokens, read = TrainingDocuments(corpus, "train"), 0, 0
     texts = (
         str(text) for shard in range(len(documents.shards)) for text in documents.table(shard)["content"].to_pylist()
     )
@@ -150,7 +150,7 @@ def _new_model(config: PretrainConfig, tokenizer: Path) -> Any:
 def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine: Engine) -> loop.Work:
     folder = storage.fetch(tokenizer)
     encoder, fmt = prompt.load_encoder(folder), prompt.load_format(folder)
-    documents = Documents(corpus, "train")
+    documents = TrainingDocuments(corpus, "train")
     lanes = config.train.batch_tokens // config.train.micro_batch_tokens
 
     def open_lane(lane: int, state: State | None) -> TextLane:
@@ -159,7 +159,7 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
     def held_out() -> list[Batch]:
         """Return the first micro-batches of the validation split, as plain text, each file at most once."""
         plain = replace(config, fim_rate=0.0, path_rate=0.0, mixture=())
-        lane = TextLane(Documents(corpus, "validation"), encoder, fmt, plain)
+        lane = TextLane(TrainingDocuments(corpus, "validation"), encoder, fmt, plain)
         batches: list[Batch] = []
         try:
             while len(batches) < config.train.validation_batches and lane.state["epoch"] == 0:
@@ -168,7 +168,7 @@ def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine
             pass
         return batches
 
-    def holes() -> list[samples.Hole]:
+    def holes() -> list[samples.SampleHole]:
         return samples.of_documents(corpus, "validation", config.train.sample_holes, config.train.seed)
 
     return loop.Work(

@@ -73,7 +73,7 @@ def following(output: str, label: str) -> Iterator[None]:
 
     def follow() -> None:
         seen = shown = 0
-        rows, samples = history.Tail(output), history.Tail(output, history.SAMPLES_FILE)
+        rows, samples = history.HistoryTail(output), history.HistoryTail(output, history.SAMPLES_FILE)
         while True:
             last = ended.wait(pause)
             for row in (row for row in rows.new() if row["step"] > seen):  # a restart repeats some

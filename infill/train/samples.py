@@ -19,7 +19,7 @@ from infill.artifacts.examples import request_of
 from infill.errors import InputError
 from infill.evaluate.generation import Generator
 from infill.prompt import FimRequest
-from infill.train.data import Document, Documents, draw
+from infill.train.data import TrainingDocument, TrainingDocuments, draw
 from infill.train.engine import Engine
 
 NEW_TOKENS: Final = 32
@@ -38,19 +38,19 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hole:
+class SampleHole:
     request: FimRequest
     language: str
     middle: str
 
 
-def completions(make: Callable[[], Iterable[Hole]], folder: Path) -> Callable[[Engine], list[Row]]:
+def completions(make: Callable[[], Iterable[SampleHole]], folder: Path) -> Callable[[Engine], list[Row]]:
     """Return a function from an engine to the rows of its model's completions of the holes of `make`.
 
     `make` is called once; `folder` has tokenizer and prompt format. Only the first worker completes holes; the function
     returns no rows on the others.
     """
-    fixed: list[Hole] = []
+    fixed: list[SampleHole] = []
 
     def complete(engine: Engine) -> list[Row]:
         if engine.rank:
@@ -63,7 +63,7 @@ def completions(make: Callable[[], Iterable[Hole]], folder: Path) -> Callable[[E
     return complete
 
 
-def _complete(engine: Engine, holes: list[Hole], folder: Path) -> list[Row]:
+def _complete(engine: Engine, holes: list[SampleHole], folder: Path) -> list[Row]:
     generator = Generator.of(engine.model, prompt.load_encoder(folder), prompt.load_format(folder))
     context = model.context_length(engine.model.config)
     new = min(NEW_TOKENS, context // 4)
@@ -100,14 +100,14 @@ def _ordinary_attention(decoder: Any) -> Iterator[None]:
         decoder.config._attn_implementation = trained_with
 
 
-def of_documents(corpus: str, split: str, count: int, seed: int) -> list[Hole]:
+def of_documents(corpus: str, split: str, count: int, seed: int) -> list[SampleHole]:
     """Return one short syntactic hole from each of at most `count` documents of a split, chosen by hash."""
-    documents = Documents(corpus, split)
+    documents = TrainingDocuments(corpus, split)
     holes = (hole for document in _shuffled(documents, seed, TRIED * count) for hole in _cut(document, seed))
     return list(itertools.islice(holes, count))
 
 
-def _shuffled(documents: Documents, seed: int, most: int) -> Iterator[Document]:
+def _shuffled(documents: TrainingDocuments, seed: int, most: int) -> Iterator[TrainingDocument]:
     """Yield at most `most` documents of the first shards by hash, one of each repository before a second of any."""
     places: list[tuple[int, float, int, int]] = []
     for shard in range(min(SHARDS, len(documents.shards))):
@@ -119,7 +119,7 @@ def _shuffled(documents: Documents, seed: int, most: int) -> Iterator[Document]:
     yield from (documents.get(shard, row) for _, _, shard, row in sorted(places)[:most])
 
 
-def _cut(document: Document, seed: int) -> list[Hole]:
+def _cut(document: TrainingDocument, seed: int) -> list[SampleHole]:
     """Return one hole; none if the text has no hole, or there is no grammar for its language."""
     text, settings = document.text, fim.SplitConfig(max_middle_chars=MIDDLE_CHARS)
     try:
@@ -127,7 +127,7 @@ def _cut(document: Document, seed: int) -> list[Hole]:
     except InputError:
         return []
     return [
-        Hole(
+        SampleHole(
             request=FimRequest(path=document.path, prefix=text[: hole.start], suffix=text[hole.end :]),
             language=document.language,
             middle=text[hole.start : hole.end],
@@ -136,9 +136,9 @@ def _cut(document: Document, seed: int) -> list[Hole]:
     ]
 
 
-def of_rows(rows: Iterable[Mapping[str, Any]], middle: str) -> list[Hole]:
+def of_rows(rows: Iterable[Mapping[str, Any]], middle: str) -> list[SampleHole]:
     """Return the holes of rows of examples or pairs, with the completion in the column `middle`."""
-    return [Hole(request=request_of(row), language=row["language"], middle=row[middle]) for row in rows]
+    return [SampleHole(request=request_of(row), language=row["language"], middle=row[middle]) for row in rows]
 
 
 def _end(text: str) -> str:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from infill.model import LOGITS
 from infill.train import attention
-from infill.train.attention import Span
+from infill.train.attention import AttentionSpan
 from infill.train.batch import Batch
 
 
@@ -37,7 +37,9 @@ class Scorer(nn.Module):
         self.log_probs: Any = torch.compile(self._log_probs, dynamic=True) if on_gpu else self._log_probs_in_place
         self.max_logits = LOGITS[model.device.type if on_gpu else "cpu"]
 
-    def forward(self, ids: Tensor, positions: Tensor, picks: Tensor, targets: Tensor, spans: Sequence[Span]) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, picks: Tensor, targets: Tensor, spans: Sequence[AttentionSpan]
+    ) -> Tensor:
         on_gpu = ids.device.type == "cuda"
         hidden = self.decoder(
             input_ids=ids[None],

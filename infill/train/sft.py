@@ -29,7 +29,7 @@ LEAST_PROMPT: Final = 32
 """Minimum tokens of a prompt; an example whose middle leaves less room is skipped."""
 LEAST_CUT: Final = 64
 """Minimum tokens of the prompt of an example that is cut to fill a row."""
-WITHOUT_SLACK: Final = packing.Rules(slack=0.0)
+WITHOUT_SLACK: Final = packing.PackingRules(slack=0.0)
 """The layout rules of a cut example, which fills its row: no slack for typing is needed."""
 
 
@@ -87,7 +87,7 @@ def _work(call: Call[SftConfig], engine: Engine) -> loop.Work:
         packed = itertools.islice(rows_of(fitting, tokens), config.train.validation_batches)
         return [pack(row, tokens) for row in packed]
 
-    def holes() -> list[samples.Hole]:
+    def holes() -> list[samples.SampleHole]:
         rows = read_holes(examples, "validation", config.train.sample_holes).to_pylist()
         return samples.of_rows(rows, "middle")
 
@@ -139,7 +139,7 @@ class Examples:
         """Return the example with less context and less of its file, in at most `room` tokens; None if too short."""
         return self._render(index, room, LEAST_CUT, WITHOUT_SLACK)
 
-    def _render(self, index: int, room: int, least: int, rules: packing.Rules) -> Item | None:
+    def _render(self, index: int, room: int, least: int, rules: packing.PackingRules) -> Item | None:
         row = self.rows[index]
         middle = [*self.encoder.encode(row["middle"]), self.fmt.endoftext]
         budget = min(self._limit(row["id"]), room - len(middle))

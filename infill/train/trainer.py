@@ -10,7 +10,7 @@ from infill import inference, machine
 from infill.train import history, watchdog
 from infill.train.engine import PlainEngine
 from infill.train.progress import following
-from infill.train.training_job import Place, TrainingJob, run
+from infill.train.training_job import TrainingJob, WorkerPlace, run
 
 
 def fit(job: TrainingJob) -> dict[str, float]:
@@ -23,7 +23,7 @@ def fit(job: TrainingJob) -> dict[str, float]:
             torch.set_num_threads(machine.cores())
             device = inference.choose_device()
             with watchdog.obedient():
-                run(job, PlainEngine, device, Place())
+                run(job, PlainEngine, device, WorkerPlace())
         else:
             from infill.train import workers
 

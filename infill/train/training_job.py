@@ -35,7 +35,7 @@ class TrainingJob:
     """The model folder from which training starts, the base of an adapter; empty means `tokenizer`."""
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """A worker's place among all workers."""
 
     rank: int = 0
@@ -48,7 +48,7 @@ def run(
     job: TrainingJob,
     engine_of: Callable[[Any, TrainConfig, torch.device], Engine],
     device: torch.device,
-    place: Place,
+    place: WorkerPlace,
     asked: Callable[[], bool] = watchdog.asked,
 ) -> None:
     """Run one worker: check memory, load the model and the last checkpoint, train, and export the model.

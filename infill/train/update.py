@@ -25,7 +25,7 @@ class Bounds(NamedTuple):
     norm: float
 
 
-class Outcome(NamedTuple):
+class UpdateOutcome(NamedTuple):
     why: str
     """Reason why the weights were not updated; empty if they were."""
     loss: float
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 def attempt(
     engine: Engine, objective: Objective, batches: Sequence[Batch], *, weight: float, rate: float, bounds: Bounds
-) -> Outcome:
+) -> UpdateOutcome:
     """Try an optimiser step on this worker's `batches`, whose mean is over `weight` on all workers.
 
     All workers must call it; all get the same `why`, `loss` and `norm`.
@@ -51,10 +51,10 @@ def attempt(
             loss = total / weight
             if why := judge("loss", loss, bounds.loss):
                 engine.discard()
-                return Outcome(why, loss, float("nan"), results)
+                return UpdateOutcome(why, loss, float("nan"), results)
         engine.backward(results[-1].loss * (engine.world / weight))
     norm = engine.step(rate, bounds.norm)
-    return Outcome(judge("gradient norm", norm, bounds.norm), loss, norm, results)
+    return UpdateOutcome(judge("gradient norm", norm, bounds.norm), loss, norm, results)
 
 
 def judge(name: str, value: float, bound: float) -> str:
@@ -69,7 +69,7 @@ def record(
     engine: Engine,
     step: int,
     batches: Sequence[Batch],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[UpdateOutcome],
     about: Mapping[str, Any],
 ) -> str:
     """Write the refused batches of `step`, and return the URI of this worker's file, which a retry replaces."""

@@ -18,7 +18,7 @@ from infill.config import TrainConfig
 from infill.errors import InfillError, StoppedError, TrainingError
 from infill.text import split_lines
 from infill.train import checkpoint, watchdog
-from infill.train.training_job import Place, TrainingJob, run
+from infill.train.training_job import TrainingJob, WorkerPlace, run
 from infill.train.zero import DeepSpeedEngine
 
 log = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ def _worker(job: TrainingJob) -> None:
     with tempfile.TemporaryDirectory(prefix="infill-extensions-", ignore_cleanup_errors=True) as extensions:
         os.environ["TORCH_EXTENSIONS_DIR"] = extensions
         sharing = 1 if device.type == "cuda" else context.get_local_world_size()
-        place = Place(context.get_world_rank(), context.get_world_size(), sharing)
+        place = WorkerPlace(context.get_world_rank(), context.get_world_size(), sharing)
         run(job, DeepSpeedEngine, device, place, _asked)
 
 

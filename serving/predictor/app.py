@@ -15,7 +15,7 @@ from serving.events import DONE, event
 from serving.http import EventStream, error_response, json_response, read_body, request_id, while_connected
 from serving.predictor.completion import CompletionEngine, Piece
 from serving.predictor.predictor_config import PredictorConfig
-from serving.predictor.worker import Job, Worker, emitter
+from serving.predictor.worker import CompletionJob, Worker, emitter
 from serving.protocol import (
     SAMPLING_FIELDS,
     ApiError,
@@ -38,7 +38,7 @@ CLIENT_GONE: Final = Response(status_code=499)
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-class Metrics:
+class PredictorMetrics:
     """The predictor's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Metrics:
         self.queue = Gauge(f"{name}_queue_length", "Requests that wait", registry=self.registry)
         self.cache = Gauge(f"{name}_cache_bytes", "KV caches kept between requests", registry=self.registry)
 
-    def observe(self, job: Job, outcome: str, last: Piece | None, seconds: float) -> None:
+    def observe(self, job: CompletionJob, outcome: str, last: Piece | None, seconds: float) -> None:
         """Count a job that ended with `outcome` after `seconds` of the model's time; `last` is its last piece."""
         self.requests.labels(outcome).inc()
         self.tokens.labels("prompt").inc(len(job.prompt))
@@ -63,13 +63,13 @@ class Metrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class PredictorService:
     """The objects that all routes share; nothing here belongs to one request."""
 
     config: PredictorConfig
     engine: CompletionEngine
     worker: Worker
-    metrics: Metrics
+    metrics: PredictorMetrics
 
 
 def read_prompt(body: dict[str, Any], engine: CompletionEngine, sampling: Sampling) -> list[int]:
@@ -110,7 +110,7 @@ async def _collect(queue: "asyncio.Queue[Piece | ApiError]") -> tuple[str, Piece
 
 
 async def _events(
-    head: Head, job: Job, first: Piece, queue: "asyncio.Queue[Piece | ApiError]", more: dict[str, Any]
+    head: Head, job: CompletionJob, first: Piece, queue: "asyncio.Queue[Piece | ApiError]", more: dict[str, Any]
 ) -> AsyncIterator[bytes]:
     """Yield server-sent events from `first` on, the first with the fields `more`; skip steps without text or end."""
     piece = first
@@ -135,7 +135,7 @@ async def _first(queue: "asyncio.Queue[Piece | ApiError]") -> Piece:
     return piece
 
 
-async def complete(service: Service, request: Request, rid: str) -> Response:
+async def complete(service: PredictorService, request: Request, rid: str) -> Response:
     """Answer one completion request. Raises ApiError, or ClientDisconnect when the client has gone."""
     config, engine = service.config, service.engine
     body = parse_object(await read_body(request, limit=config.max_body_bytes, timeout_s=config.timeout_s))
@@ -146,7 +146,7 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
     deadline = time.monotonic() + config.timeout_s
     emit = emitter(asyncio.get_running_loop(), queue)
     salt = read_text(body, "cache_salt", limit=MAX_SALT_CHARS)
-    job = Job(prompt=prompt, sampling=sampling, deadline=deadline, salt=salt, emit=emit)
+    job = CompletionJob(prompt=prompt, sampling=sampling, deadline=deadline, salt=salt, emit=emit)
     head = Head.new(rid, config.name)
     more = {"infill": {"warnings": warnings}} if warnings else {}
     service.worker.submit(job)
@@ -167,7 +167,7 @@ async def complete(service: Service, request: Request, rid: str) -> Response:
     return EventStream(_events(head, job, first, queue, more), close, rid)
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: PredictorService) -> FastAPI:
     """Return the application; its worker threads run as long as it does."""
 
     @asynccontextmanager
@@ -197,7 +197,7 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: PredictorService) -> None:
     def health() -> Response:
         state = {
             "ready": service.worker.healthy,

@@ -20,7 +20,7 @@ SUPERSEDED_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CachedPrompt:
     """The KV cache that one request has left."""
 
     ids: Ids
@@ -58,7 +58,7 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._entries: OrderedDict[int, CachedPrompt] = OrderedDict()
         self._number = 0
         self.nbytes = 0
 
@@ -86,7 +86,7 @@ class PrefixCache:
         layers = [(keys[..., :length, :], values[..., :length, :]) for keys, values in _layers(entry.cache)]
         return DynamicCache(layers), length
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: CachedPrompt) -> None:
         """Keep `entry` unless it is empty or alone exceeds `max_bytes`."""
         size = entry.nbytes
         if len(entry.ids) == 0 or size > self._max_bytes:

@@ -40,7 +40,7 @@ class LlamaCppEngine:
         self.slots = max(1, min(MAX_SLOTS, room // slot_bytes))
         self.cache_bytes = max(room, slot_bytes)
         self._salts: set[str] = set()
-        self._server = llama_cpp.Server(
+        self._server = llama_cpp.LlamaCppServer(
             file,
             context_length=self.context_length,
             slots=self.slots,

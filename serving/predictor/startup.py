@@ -10,7 +10,7 @@ import uvicorn
 
 from infill import llama_cpp, manifest, storage
 from infill.errors import InputError, ServiceError, StorageError
-from serving.predictor.app import Metrics, Service, create_app
+from serving.predictor.app import PredictorMetrics, PredictorService, create_app
 from serving.predictor.completion import CompletionEngine
 from serving.predictor.predictor_config import PredictorConfig
 from serving.predictor.worker import Worker
@@ -83,15 +83,15 @@ def _has_gpu(device: str) -> bool:
     return device == "cuda"
 
 
-def build(config: PredictorConfig, folder: Path) -> Service:
+def build(config: PredictorConfig, folder: Path) -> PredictorService:
     """Return a predictor that has loaded the model in `folder`. Raises InputError when the model cannot be used."""
     if config.deployment:
         verify_model(folder, config.deployment)
     engine = load_engine(config, folder)
     engine.probe()
-    metrics = Metrics()
+    metrics = PredictorMetrics()
     worker = Worker(engine, queue=config.queue, observe=metrics.observe)
-    return Service(config=config, engine=engine, worker=worker, metrics=metrics)
+    return PredictorService(config=config, engine=engine, worker=worker, metrics=metrics)
 
 
 def serve(config: PredictorConfig, folder: Path) -> None:

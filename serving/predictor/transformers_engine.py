@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from infill import inference, machine, model
 from infill.errors import InputError
 from infill.prompt import load_encoder
-from serving.predictor.cache import Entry, Ids, PrefixCache
+from serving.predictor.cache import CachedPrompt, Ids, PrefixCache
 from serving.predictor.completion import Piece
 from serving.predictor.detokeniser import Detokeniser, token_bytes
 from serving.predictor.folder import CPU_CACHE_BYTES, read_stop_ids
@@ -102,7 +102,7 @@ class TransformersEngine:
             if session.whole:
                 known = np.asarray(session.fed, dtype=np.int64)
                 used = min(len(ids), len(known))
-                self.cache.put(Entry(ids=known, prompt_tokens=used, cache=session.cache, salt=salt))
+                self.cache.put(CachedPrompt(ids=known, prompt_tokens=used, cache=session.cache, salt=salt))
 
     def generate(self, session: Session, sampling: Sampling, check: Callable[[], None]) -> Iterator[int]:
         """Yield tokens without end; call `check`, which may raise, before each forward pass."""

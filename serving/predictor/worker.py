@@ -25,7 +25,7 @@ class CancelledError(Exception):
 
 
 @dataclass(kw_only=True)
-class Job:
+class CompletionJob:
     """One completion to compute."""
 
     prompt: list[int]
@@ -63,13 +63,17 @@ class Worker:
     """A queue of jobs with one thread per slot of the engine; jobs start in the order of submission."""
 
     def __init__(
-        self, engine: CompletionEngine, *, queue: int, observe: Callable[[Job, str, Piece | None, float], None]
+        self,
+        engine: CompletionEngine,
+        *,
+        queue: int,
+        observe: Callable[[CompletionJob, str, Piece | None, float], None],
     ) -> None:
         self.engine = engine
         self._size = queue
         self._observe = observe
-        self._jobs: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._jobs: deque[CompletionJob] = deque()
+        self._running: list[CompletionJob] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._failures = 0
@@ -103,7 +107,7 @@ class Worker:
         """Number of jobs in the queue."""
         return len(self._jobs)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: CompletionJob) -> None:
         """Queue `job`. Raises ApiError 503 when the queue is full of jobs whose clients still wait."""
         with self._changed:
             if len(self._jobs) >= self._size:
@@ -122,7 +126,7 @@ class Worker:
             with self._changed:
                 self._running.remove(job)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> CompletionJob | None:
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._stopping)
             if self._stopping:
@@ -131,7 +135,7 @@ class Worker:
             self._running.append(job)
             return job
 
-    def _complete(self, job: Job) -> tuple[str, Piece | None]:
+    def _complete(self, job: CompletionJob) -> tuple[str, Piece | None]:
         """Run `job` to its end, whatever it is; return the outcome's name for the metrics, and the last piece."""
         last: list[Piece] = []
 
@@ -168,7 +172,7 @@ class Worker:
                 log.exception("the model does not answer a probe")
                 self._failures += 1
 
-    def _generate(self, job: Job, emit: Callable[[Piece], None]) -> None:
+    def _generate(self, job: CompletionJob, emit: Callable[[Piece], None]) -> None:
         stop_filter = StopFilter(job.sampling.stop)
         with closing(self.engine.complete(job.prompt, job.sampling, job.check, job.salt)) as pieces:
             for piece in pieces:

@@ -179,7 +179,7 @@ async def _json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     return value
 
 
-class Meter:
+class TenantMeter:
     """The part of its limits that each tenant has used."""
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -231,7 +231,7 @@ class Access:
             Issuer(config.oidc_issuer, config.oidc_audience, config.oidc_tenant) if config.oidc_issuer else None
         )
         self.open = not (self._file or self._issuer)
-        self._meter = Meter(config)
+        self._meter = TenantMeter(config)
         key = os.environ.get(PREDICTOR_KEY, "")
         self.predictor_headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
 

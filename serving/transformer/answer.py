@@ -12,7 +12,7 @@ from serving.transformer.upstream import Delta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class OngoingAnswer:
     """An answer that is being generated."""
 
     head: Head
@@ -52,7 +52,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 @dataclass(kw_only=True)
-class Outcome:
+class PartialAnswer:
     """The part of an answer that has arrived so far; complete when its stream has ended."""
 
     text: str = ""
@@ -71,7 +71,7 @@ class Outcome:
         self.pieces += bool(delta.text)
         self.usage = delta.usage or self.usage
 
-    def counts(self, answer: Answer) -> dict[str, Any]:
+    def counts(self, answer: OngoingAnswer) -> dict[str, Any]:
         """Return the usage object, with the predictor's counts where it sent them and our own elsewhere."""
         reported = self.usage or {}
         details = reported.get("prompt_tokens_details") or {}

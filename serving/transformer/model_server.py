@@ -34,7 +34,7 @@ class CompletionModel(Model):  # type: ignore[misc]
         raise InvalidInput("this model answers at /v1/completions only")
 
 
-class Server(ModelServer):  # type: ignore[misc]
+class TransformerServer(ModelServer):  # type: ignore[misc]
     """KServe's server without gRPC, on a configurable address (KServe's own listens on all)."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -76,4 +76,4 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
         log.warning("whoever reaches %s:%d may complete: name a file of keys or an issuer", config.host, config.port)
     log.info("prompt format %s", prepared.why_format)
     log.info("prompts of at most %d tokens to %s", service.packer.budget, config.predictor)
-    Server(config.host, config.port).start([CompletionModel(config.name)])
+    TransformerServer(config.host, config.port).start([CompletionModel(config.name)])

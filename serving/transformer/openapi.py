@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 import infill
 from serving.transformer.fields import Field, Fields, Schema, object_schema, only
 from serving.transformer.protocols.base import SSE, Protocol
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from serving.transformer.service_routes import Page
 
 ERROR: Final[Schema] = {
@@ -59,7 +59,7 @@ def _either(schemas: Sequence[Schema]) -> Schema:
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
 
 
-def packed_fields(service: Service) -> Fields:
+def packed_fields(service: TransformerService) -> Fields:
     """Return the fields that differ in a request whose prompt the client has packed for this model."""
     tokenizer = service.packer.tokenizer
     ids = {"type": "integer", "minimum": 0, "exclusiveMaximum": tokenizer.size}

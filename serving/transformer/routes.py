@@ -27,15 +27,15 @@ from serving.http import (
 )
 from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.access import ANYBODY, Principal
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.cut import before, cut, nothing, silent
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.request import CompletionRequest
-from serving.transformer.service import Limits, Service
+from serving.transformer.service import TokenLimits, TransformerService
 from serving.transformer.service_routes import PAGES, Page
-from serving.transformer.upstream import MAX_STOPS, Delta, Headers, RefusedError
+from serving.transformer.upstream import MAX_STOPS, Delta, Headers, PredictorRefusedError
 from serving.transformer.web_page import add_page
 
 log = logging.getLogger("kserve.infill")
@@ -74,8 +74,8 @@ def _scoped(completion: CompletionRequest, request: Request, principal: Principa
 
 
 async def begin(
-    service: Service, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
-) -> tuple[Protocol, Answer, Delta]:
+    service: TransformerService, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
+) -> tuple[Protocol, OngoingAnswer, Delta]:
     """Read and pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
     config = service.config
     body = await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s)
@@ -88,7 +88,7 @@ async def begin(
         try:
             scoped = _scoped(completion, request, principal)
             answer, first = await _ask(service, request, scoped, limits, headers, rid, principal)
-        except RefusedError:
+        except PredictorRefusedError:
             current = await service.limits(headers, again=True)
             if current == limits:
                 raise
@@ -100,21 +100,21 @@ async def begin(
 
 
 async def _ask(
-    service: Service,
+    service: TransformerService,
     request: Request,
     completion: CompletionRequest,
-    limits: Limits,
+    limits: TokenLimits,
     headers: Headers,
     rid: str,
     principal: Principal,
-) -> tuple[Answer, Delta]:
+) -> tuple[OngoingAnswer, Delta]:
     """Pack the request, ask the predictor, and wait for its first event. Raises ApiError."""
     started = time.monotonic()
     packed = await _packed(service, completion, limits, principal)
     asked = time.monotonic()
     service.metrics.packing.observe(asked - started)
     service.metrics.items.inc(len(packed.prompt.items))
-    answer = Answer(
+    answer = OngoingAnswer(
         head=Head.new(rid, service.config.name),
         packed=packed,
         request=completion,
@@ -134,7 +134,9 @@ async def _ask(
     return replace(answer, first=time.monotonic()), first
 
 
-async def _packed(service: Service, completion: CompletionRequest, limits: Limits, principal: Principal) -> Packed:
+async def _packed(
+    service: TransformerService, completion: CompletionRequest, limits: TokenLimits, principal: Principal
+) -> Packed:
     """Pack the request, with the files of its workspace if it names one. Raises ApiError 404 for an unknown one."""
     if not completion.workspace:
         return await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
@@ -146,7 +148,7 @@ async def _packed(service: Service, completion: CompletionRequest, limits: Limit
 
 
 def _deltas(
-    service: Service, packed: Packed, completion: CompletionRequest, headers: Headers, salt: str
+    service: TransformerService, packed: Packed, completion: CompletionRequest, headers: Headers, salt: str
 ) -> AsyncGenerator[Delta, None]:
     """Return the events of the answer: the predictor's, ended early where the request asks for that."""
     sampling = completion.sampling
@@ -163,9 +165,11 @@ def _deltas(
     return deltas
 
 
-async def collect(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> dict[str, Any]:
+async def collect(
+    service: TransformerService, protocol: Protocol, answer: OngoingAnswer, first: Delta
+) -> dict[str, Any]:
     """Return the whole answer as one object. Raises ApiError."""
-    outcome = Outcome()
+    outcome = PartialAnswer()
     outcome.add(first)
     with service.telemetry.observing(answer.request):
         async with aclosing(answer.deltas):
@@ -174,9 +178,11 @@ async def collect(service: Service, protocol: Protocol, answer: Answer, first: D
     return protocol.whole(answer, await _ended(service, answer, outcome))
 
 
-async def events(service: Service, protocol: Protocol, answer: Answer, first: Delta) -> AsyncIterator[bytes]:
+async def events(
+    service: TransformerService, protocol: Protocol, answer: OngoingAnswer, first: Delta
+) -> AsyncIterator[bytes]:
     """Yield the answer as a stream in the protocol's format; an error becomes the last part."""
-    outcome = Outcome()
+    outcome = PartialAnswer()
     try:
         outcome.add(first)
         with service.telemetry.observing(answer.request):
@@ -199,7 +205,7 @@ async def events(service: Service, protocol: Protocol, answer: Answer, first: De
         yield protocol.end
 
 
-async def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
+async def _ended(service: TransformerService, answer: OngoingAnswer, outcome: PartialAnswer) -> PartialAnswer:
     """Complete `outcome` after its last event, count its tokens for the metrics, and return it."""
     outcome.ended = time.monotonic()
     outcome.text = clean(outcome.text)
@@ -209,7 +215,7 @@ async def _ended(service: Service, answer: Answer, outcome: Outcome) -> Outcome:
     return outcome
 
 
-async def _charge(service: Service, answer: Answer, outcome: Outcome) -> None:
+async def _charge(service: TransformerService, answer: OngoingAnswer, outcome: PartialAnswer) -> None:
     """Count what was written for whoever asked, also when he has gone in the middle of it."""
     counts = outcome.counts(answer)
     prompt, completion = counts["prompt_tokens"], counts["completion_tokens"]
@@ -218,7 +224,7 @@ async def _charge(service: Service, answer: Answer, outcome: Outcome) -> None:
 
 
 async def respond(
-    service: Service, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
+    service: TransformerService, protocols: Sequence[Protocol], request: Request, rid: str, principal: Principal
 ) -> Response:
     """Answer one completion request. Raises ApiError."""
     protocol, answer, first = await begin(service, protocols, request, rid, principal)
@@ -228,7 +234,7 @@ async def respond(
     return json_response(await while_connected(request, collect(service, protocol, answer, first)), rid)
 
 
-async def guarded(service: Service, protocols: Sequence[Protocol], request: Request) -> Response:
+async def guarded(service: TransformerService, protocols: Sequence[Protocol], request: Request) -> Response:
     """Return the answer or an error, never raise; protocols that share a path share the shape of errors."""
     rid = request_id(request)
     status, code, principal = 200, "ok", ANYBODY
@@ -255,7 +261,7 @@ async def guarded(service: Service, protocols: Sequence[Protocol], request: Requ
         service.access.audit("request", principal, rid, path=request.url.path, status=status, code=code)
 
 
-def create_router(service: Service) -> APIRouter:
+def create_router(service: TransformerService) -> APIRouter:
     """Return the routes: completions in every protocol, and the pages."""
 
     @asynccontextmanager
@@ -287,14 +293,14 @@ def _refuse_method(path: str) -> Handler:
     return refuse
 
 
-def _completer(service: Service, protocols: Sequence[Protocol]) -> Handler:
+def _completer(service: TransformerService, protocols: Sequence[Protocol]) -> Handler:
     async def complete(request: Request) -> Response:
         return await guarded(service, protocols, request)
 
     return complete
 
 
-def _shower(service: Service, page: Page) -> Handler:
+def _shower(service: TransformerService, page: Page) -> Handler:
     async def show(request: Request) -> Response:
         rid = request.state.rid = request_id(request)
         try:

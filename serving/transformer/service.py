@@ -14,7 +14,7 @@ from serving.protocol import ApiError
 from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
 from serving.transformer.packer import Packer, ProjectCache, Sessions
-from serving.transformer.telemetry.recorder import Telemetry
+from serving.transformer.telemetry.recorder import SuggestionRecorder
 from serving.transformer.transformer_config import Prepared, TransformerConfig
 from serving.transformer.upstream import Headers, Upstream
 from serving.transformer.workspaces import Workspaces
@@ -24,7 +24,7 @@ TRACE: Final = ("x-b3-traceid", "traceparent")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-class Metrics:
+class TransformerMetrics:
     """The transformer's metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -47,31 +47,31 @@ class Metrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class TokenLimits:
     """The most tokens of one request: of its prompt, and new ones."""
 
     prompt: int
     new: int
 
-    def within(self, context: int | None) -> "Limits":
+    def within(self, context: int | None) -> "TokenLimits":
         """Return these limits, or smaller ones that fit a predictor's `context`; None means that it is unknown."""
         if context is None or self.prompt + self.new <= context:
             return self
         new = max(1, min(self.new, context // 4))
-        return Limits(prompt=min(self.prompt, context - new), new=new)
+        return TokenLimits(prompt=min(self.prompt, context - new), new=new)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class TransformerService:
     """The objects that all routes share; nothing here belongs to one request."""
 
     config: TransformerConfig
     packer: Packer
     upstream: Upstream
     max_new_tokens: int
-    metrics: Metrics
+    metrics: TransformerMetrics
     access: Access
-    telemetry: Telemetry
+    telemetry: SuggestionRecorder
     workspaces: Workspaces
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
@@ -91,12 +91,12 @@ class Service:
         own = access.predictor_headers or (forwarded(request, ("authorization",)) if access.open else [])
         return [*own, *forwarded(request, TRACE), *([(REQUEST_ID.encode(), rid.encode())] if rid else [])]
 
-    async def limits(self, headers: Headers, *, again: bool = False) -> Limits:
+    async def limits(self, headers: Headers, *, again: bool = False) -> TokenLimits:
         """Return the current limits of a request: the configured ones, reduced to the predictor's context.
 
         With `again` the predictor is asked for its context even if the answer is known.
         """
-        configured = Limits(prompt=self.packer.budget, new=self.max_new_tokens)
+        configured = TokenLimits(prompt=self.packer.budget, new=self.max_new_tokens)
         return configured.within(await self.upstream.context(headers, again=again))
 
 
@@ -115,16 +115,16 @@ def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
     )
 
 
-def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> Service:
+def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> TransformerService:
     """Return the objects that the routes share."""
-    return Service(
+    return TransformerService(
         config=config,
         packer=build_packer(config, prepared),
         upstream=Upstream(config, stop_ids(prepared.fmt, prepared.encoder), prepared.encoder.vocab_size),
         max_new_tokens=prepared.max_new_tokens,
-        metrics=Metrics(registry),
+        metrics=TransformerMetrics(registry),
         access=Access(config),
-        telemetry=Telemetry(config, prepared.fmt.hash, registry),
+        telemetry=SuggestionRecorder(config, prepared.fmt.hash, registry),
         workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )

@@ -16,7 +16,7 @@ from serving.protocol import parse_object
 from serving.transformer import workspace_api
 from serving.transformer.access import Principal
 from serving.transformer.fields import Field, Fields, Schema, ignored
-from serving.transformer.service import Limits, Service
+from serving.transformer.service import TokenLimits, TransformerService
 from serving.transformer.telemetry import report
 
 OLLAMA_API: Final = "0.6.4"
@@ -33,7 +33,7 @@ class Page:
 
     path: str
     about: str
-    answer: Callable[[Service, Request], Awaitable[dict[str, Any] | Response | None]]
+    answer: Callable[[TransformerService, Request], Awaitable[dict[str, Any] | Response | None]]
     """A handler; None stands for status 200 without a body."""
     schema: Schema
     method: str = "GET"
@@ -45,16 +45,16 @@ class Page:
     """Statuses of its own errors, besides those of all pages."""
 
 
-async def _limits(service: Service, request: Request) -> Limits:
+async def _limits(service: TransformerService, request: Request) -> TokenLimits:
     return await service.limits(service.headers(request))
 
 
-async def _body(service: Service, request: Request) -> dict[str, Any]:
+async def _body(service: TransformerService, request: Request) -> dict[str, Any]:
     config = service.config
     return parse_object(await read_body(request, limit=config.max_body_bytes, timeout_s=config.total_s))
 
 
-async def models(service: Service, request: Request) -> dict[str, Any]:
+async def models(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return the list of models in OpenAI's shape and in KServe's, whose route it replaces."""
     name, limits = service.config.name, await _limits(service, request)
     details = {
@@ -71,24 +71,24 @@ async def models(service: Service, request: Request) -> dict[str, Any]:
     return {"object": "list", "data": [entry], "models": [name]}
 
 
-async def tokenizer(service: Service, request: Request) -> Response:
+async def tokenizer(service: TransformerService, request: Request) -> Response:
     """Return the tokenizer and the prompt format, or 304 when the client has them."""
     return await asyncio.to_thread(service.packer.tokenizer.response, request)
 
 
-async def health(service: Service, request: Request) -> dict[str, Any]:
+async def health(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return llama.cpp's health status."""
     return {"status": "ok"}
 
 
-async def props(service: Service, request: Request) -> dict[str, Any]:
+async def props(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return llama.cpp's server properties, with the context length."""
     limits = await _limits(service, request)
     settings = {"n_ctx": limits.prompt + limits.new, "n_predict": limits.new}
     return {"default_generation_settings": settings, "total_slots": 1, "model_path": service.config.name}
 
 
-async def tabby_health(service: Service, request: Request) -> dict[str, Any]:
+async def tabby_health(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return Tabby's health status; the device is unknown, since the predictor runs the model."""
     return {
         "model": service.config.name,
@@ -106,12 +106,12 @@ async def tabby_health(service: Service, request: Request) -> dict[str, Any]:
     }
 
 
-async def tabby_setting(service: Service, request: Request) -> dict[str, Any]:
+async def tabby_setting(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return the setting that turns off the telemetry of Tabby's clients."""
     return {"disable_client_side_telemetry": True}
 
 
-async def event(service: Service, request: Request) -> None:
+async def event(service: TransformerService, request: Request) -> None:
     """Count what a client reports of a suggestion. Raises ApiError for an invalid event, or one that cannot be true."""
     principal: Principal = request.state.principal
     await service.telemetry.enter(principal.name or (request.client.host if request.client else ""))
@@ -120,7 +120,7 @@ async def event(service: Service, request: Request) -> None:
     service.telemetry.report(principal.tenant, event)
 
 
-def _ollama_model(service: Service) -> dict[str, Any]:
+def _ollama_model(service: TransformerService) -> dict[str, Any]:
     fmt = service.packer.fmt
     return {
         "name": service.config.name,
@@ -137,17 +137,17 @@ def _details(family: str) -> dict[str, Any]:
     return {**unknown, "family": family, "families": [family]}
 
 
-async def ollama_tags(service: Service, request: Request) -> dict[str, Any]:
+async def ollama_tags(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return Ollama's list of models; their sizes are unknown here."""
     return {"models": [_ollama_model(service)]}
 
 
-async def ollama_version(service: Service, request: Request) -> dict[str, Any]:
+async def ollama_version(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return the version of Ollama's interface that we support."""
     return {"version": OLLAMA_API}
 
 
-async def ollama_show(service: Service, request: Request) -> dict[str, Any]:
+async def ollama_show(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return Ollama's description of the one model, whichever the request names."""
     await _body(service, request)
     limits, family = await _limits(service, request), service.packer.fmt.name

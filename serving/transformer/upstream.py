@@ -56,7 +56,7 @@ def _nonsense(what: str) -> ApiError:
     return ApiError(502, f"the predictor's answer cannot be understood: {what}", code="bad_predictor_answer")
 
 
-class RefusedError(ApiError):
+class PredictorRefusedError(ApiError):
     """The error for a request that the predictor rejects, such as a prompt longer than its context."""
 
 
@@ -266,5 +266,5 @@ def _reported(value: Any, status: int) -> ApiError:
         return ApiError(504, f"the predictor took too long: {message}", code="predictor_timeout")
     if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
         return ApiError(503, f"the predictor is overloaded: {message}", code="overloaded", retry_after=1)
-    kind = RefusedError if status in (400, 413, 422) else ApiError
+    kind = PredictorRefusedError if status in (400, 413, 422) else ApiError
     return kind(502, f"the predictor refused the prompt: {message}", code="predictor_error")

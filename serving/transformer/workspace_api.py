@@ -9,7 +9,7 @@ from serving.http import read_body
 from serving.protocol import parse_object
 from serving.transformer.access import Principal
 from serving.transformer.fields import NAME_PATTERN, Fields, Schema, field, required
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from serving.transformer.workspaces import Change, read_change, read_name
 
 PATH: Final = "/v1/workspaces/{workspace}"
@@ -52,27 +52,27 @@ REPORT: Final = _object(revision=_TEXT, files=_COUNT, missing=_PATHS, refused=_R
 STATE: Final = _object(revision=_TEXT, files=_COUNT, indexed=_COUNT, bytes=_COUNT, missing=_PATHS)
 
 
-async def put(service: Service, request: Request) -> dict[str, Any]:
+async def put(service: TransformerService, request: Request) -> dict[str, Any]:
     """Open a workspace, or replace its list of files."""
     return await _change(service, request, whole=True)
 
 
-async def patch(service: Service, request: Request) -> dict[str, Any]:
+async def patch(service: TransformerService, request: Request) -> dict[str, Any]:
     """Change a workspace."""
     return await _change(service, request, whole=False)
 
 
-async def show(service: Service, request: Request) -> dict[str, Any]:
+async def show(service: TransformerService, request: Request) -> dict[str, Any]:
     """Return the state of a workspace."""
     return service.workspaces.find(_principal(request).tenant, _name(request)).state()
 
 
-async def close(service: Service, request: Request) -> None:
+async def close(service: TransformerService, request: Request) -> None:
     """Drop a workspace."""
     service.workspaces.close(_principal(request).tenant, _name(request))
 
 
-async def _change(service: Service, request: Request, *, whole: bool) -> dict[str, Any]:
+async def _change(service: TransformerService, request: Request, *, whole: bool) -> dict[str, Any]:
     """Apply a change. Raises ApiError."""
     name, principal = _name(request), _principal(request)
     service.require_slot()

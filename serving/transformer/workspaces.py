@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as Total
 
 from infill.context import ProjectIndex
-from infill.context.files import Limits, refusal, why_name_left_out
+from infill.context.files import IndexLimits, refusal, why_name_left_out
 from infill.context.turns import Turns
 from infill.text import clean, to_utf8
 from serving.protocol import ApiError, invalid, read_text
@@ -45,7 +45,7 @@ ENTRY_MEMORY: Final = 250
 """Bytes that a listed file takes besides its path."""
 EMPTY_MEMORY: Final = 8_192
 """Bytes that a workspace takes besides its index and its files."""
-LIMITS: Final = Limits()
+LIMITS: Final = IndexLimits()
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
@@ -54,7 +54,7 @@ _REVISIONS: Final = 2**256
 
 
 @dataclass(kw_only=True)
-class Report:
+class ChangeReport:
     """The outcome of a change, file by file."""
 
     missing: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Change:
     """Whether `files` lists the whole workspace."""
     revision: str
     """The revision to which the change belongs, unless it is whole."""
-    report: Report
+    report: ChangeReport
 
 
 def why_bad_path(path: str) -> str | None:
@@ -103,7 +103,7 @@ def read_name(name: str) -> str:
 
 def read_change(body: Mapping[str, Any], *, whole: bool) -> Change:
     """Return the change in a JSON object, without the files that it may not name. Raises ApiError 400."""
-    report, files = Report(), {}
+    report, files = ChangeReport(), {}
     for path, value in _read_map(body, "files", required=whole).items():
         if value is not None and not (isinstance(value, str) and _DIGEST.fullmatch(value)):
             raise invalid(f"'files' must hold SHA-256 digests of 64 hexadecimal digits, got {value!a:.80}", "files")
@@ -227,7 +227,7 @@ class Workspace:
         held = self._index.files
         return {self.listed[path]: held[path].data for path in paths if path in held}
 
-    def _list(self, path: str, digest: bytes, spare: Mapping[bytes, bytes], report: Report) -> None:
+    def _list(self, path: str, digest: bytes, spare: Mapping[bytes, bytes], report: ChangeReport) -> None:
         """List a file; take its text from `spare` if it is there."""
         if self.listed.get(path) == digest:
             return
@@ -258,7 +258,7 @@ class Workspace:
         with self._turns.update():
             self._index.remove(path)
 
-    def _take(self, path: str, text: str, report: Report) -> None:
+    def _take(self, path: str, text: str, report: ChangeReport) -> None:
         """Index a text whose digest is listed; report another one."""
         digest = self.listed.get(path)
         if digest is None:
@@ -276,7 +276,7 @@ class Workspace:
             self.missing.discard(path)
             self._index_text(path, to_utf8(data), report)
 
-    def _index_text(self, path: str, data: bytes, report: Report) -> None:
+    def _index_text(self, path: str, data: bytes, report: ChangeReport) -> None:
         why = f"larger than {LIMITS.file_bytes:,} bytes" if len(data) > LIMITS.file_bytes else refusal(data)
         if self.memory + TEXT_GROWTH * len(data) > self._limit:
             why = self._no_room
@@ -292,7 +292,7 @@ def _entry(path: str, digest: bytes) -> int:
     return int.from_bytes(hashlib.sha256(path.encode() + b"\0" + digest).digest())
 
 
-class Metrics:
+class WorkspaceMetrics:
     """The metrics of workspaces."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -309,7 +309,7 @@ class Workspaces:
     def __init__(self, new_index: Callable[[], ProjectIndex], max_bytes: int, registry: CollectorRegistry) -> None:
         self._new_index = new_index
         self._max_bytes = max_bytes
-        self._metrics = Metrics(registry)
+        self._metrics = WorkspaceMetrics(registry)
         self._open: OrderedDict[tuple[str, str], Workspace] = OrderedDict()
         """Workspaces by tenant and name, the least recently used first."""
         self._total = 0
@@ -404,7 +404,7 @@ class Workspaces:
         self._thread.shutdown(cancel_futures=True)
 
 
-def workspace_answer(workspace: Workspace, report: Report) -> dict[str, Any]:
+def workspace_answer(workspace: Workspace, report: ChangeReport) -> dict[str, Any]:
     """Return the answer to a change."""
     return {
         "revision": workspace.revision,

@@ -10,7 +10,7 @@ from infill import config, tracking
 from infill.cluster.api import Api
 from infill.cluster.stage_job import build
 from infill.release import readiness, registry
-from infill.release.readiness import Patience
+from infill.release.readiness import RolloutPatience
 from infill.stages import RAY_STAGES
 from infill.stages.sizing import groups
 from tests.kube.apiserver import Server
@@ -73,7 +73,7 @@ def test_two_runs_a_deployment_each_and_a_rollback(
     url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(readiness, "Patience", lambda: Patience(tick=1, grace=0.0, outage=5.0))
+    monkeypatch.setattr(readiness, "RolloutPatience", lambda: RolloutPatience(tick=1, grace=0.0, outage=5.0))
     look = ("assert", "--run", RUN, "--url", url)
     code, told = asked(*look)
     assert (code, told) == (1, "model infill is not registered, or has no champion\n")

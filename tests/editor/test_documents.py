@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from infill.editor.documents import Documents, Place, caret_at, ending_of, offset_at, place_of
+from infill.editor.documents import DocumentLocation, EditorDocuments, caret_at, ending_of, offset_at, place_of
 from tests.properties import examples
 
 UNITS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
@@ -46,11 +46,11 @@ def test_a_position_inside_a_pair_is_before_it() -> None:
     assert [offset_at("a🌍b", types.Position(0, units)) for units in range(6)] == [0, 1, 1, 2, 3, 3]
 
 
-def documents(encoding: str = "utf-16") -> Documents:
-    return Documents(None, position_encoding=encoding)
+def documents(encoding: str = "utf-16") -> EditorDocuments:
+    return EditorDocuments(None, position_encoding=encoding)
 
 
-def opened(text: str, uri: str = "untitled:a", encoding: str = "utf-16", language: str = "python") -> Documents:
+def opened(text: str, uri: str = "untitled:a", encoding: str = "utf-16", language: str = "python") -> EditorDocuments:
     shown = documents(encoding)
     shown.put_text_document(types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text))
     return shown
@@ -87,16 +87,16 @@ def test_halves_of_a_pair_that_come_one_after_the_other_are_a_character() -> Non
     assert shown.text("untitled:a") == "x🌍"
 
 
-PLACES: dict[str, tuple[str, str, list[str], Place]] = {
-    "in a folder": ("file:///p/a/b.py", "python", ["/p", "/q"], Place(Path("/p"), "a/b.py")),
-    "in the innermost": ("file:///p/a/b.py", "python", ["/p", "/p/a"], Place(Path("/p/a"), "b.py")),
-    "with a blank": ("file:///p%20%C3%BC/a.py", "python", ["/p ü"], Place(Path("/p ü"), "a.py")),
-    "outside": ("file:///home/user/a.py", "python", ["/p"], Place(None, "a.py")),
-    "beside": ("file:///pq/a.py", "python", ["/p"], Place(None, "a.py")),
-    "untitled": ("untitled:Untitled-1", "typescriptreact", ["/p"], Place(Path("/p"), "untitled.tsx")),
-    "untitled of two": ("untitled:Untitled-1", "python", ["/p", "/q"], Place(None, "untitled.py")),
-    "of no known language": ("untitled:Untitled-1", "klingon", [], Place(None, "untitled")),
-    "on another machine": ("vscode-remote://host/p/a.go", "go", ["/p", "/q"], Place(None, "untitled.go")),
+PLACES: dict[str, tuple[str, str, list[str], DocumentLocation]] = {
+    "in a folder": ("file:///p/a/b.py", "python", ["/p", "/q"], DocumentLocation(Path("/p"), "a/b.py")),
+    "in the innermost": ("file:///p/a/b.py", "python", ["/p", "/p/a"], DocumentLocation(Path("/p/a"), "b.py")),
+    "with a blank": ("file:///p%20%C3%BC/a.py", "python", ["/p ü"], DocumentLocation(Path("/p ü"), "a.py")),
+    "outside": ("file:///home/user/a.py", "python", ["/p"], DocumentLocation(None, "a.py")),
+    "beside": ("file:///pq/a.py", "python", ["/p"], DocumentLocation(None, "a.py")),
+    "untitled": ("untitled:Untitled-1", "typescriptreact", ["/p"], DocumentLocation(Path("/p"), "untitled.tsx")),
+    "untitled of two": ("untitled:Untitled-1", "python", ["/p", "/q"], DocumentLocation(None, "untitled.py")),
+    "of no known language": ("untitled:Untitled-1", "klingon", [], DocumentLocation(None, "untitled")),
+    "on another machine": ("vscode-remote://host/p/a.go", "go", ["/p", "/q"], DocumentLocation(None, "untitled.go")),
 }
 
 
@@ -111,7 +111,7 @@ def test_a_document_is_found_through_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     for root, file in (("link", "real"), ("real", "link")):
         place = place_of((tmp_path / file / "a.py").as_uri(), "python", [tmp_path / root])
-        assert place == Place(tmp_path / root, "a.py")
+        assert place == DocumentLocation(tmp_path / root, "a.py")
 
 
 def test_endings_of_languages_as_editors_call_them() -> None:
@@ -129,4 +129,4 @@ def test_cells_end_in_a_line_end_between_each_other() -> None:
     notebook = types.NotebookDocument("file:///p/n.ipynb", "jupyter-notebook", 1, cells)
     shown.put_notebook_document(types.DidOpenNotebookDocumentParams(notebook, items))
     caret = caret_at(shown, "cell:1", types.Position(0, 1), [Path("/p")])
-    assert caret == (Place(Path("/p"), "n.ipynb.py"), "a\nb", "c\nd\n", "n.ipynb")
+    assert caret == (DocumentLocation(Path("/p"), "n.ipynb.py"), "a\nb", "c\nd\n", "n.ipynb")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infill.editor.completer import Completer, Completion
-from infill.editor.documents import Caret, Place
+from infill.editor.documents import Caret, DocumentLocation
 from infill.editor.project import Project
 from infill.editor.remote import PausedError, Remote
 from infill.errors import ServiceError
@@ -20,7 +20,7 @@ from tests.editor.conftest import write
 from tests.serving.conftest import Strangers, say, strange_predictor
 
 LIMITS = {"max_prompt_tokens": 256, "max_new_tokens": 16, "tokenizer": "one", "strategy": "infill", "context_items": 8}
-CARET = Caret(Place(None, "a.py"), "x = ", "\n")
+CARET = Caret(DocumentLocation(None, "a.py"), "x = ", "\n")
 GOOD = say("200 OK", json.dumps({"choices": [{"text": "1 + 1"}]}))
 
 
@@ -137,7 +137,7 @@ def test_a_blank_completion_is_none(stranger: tuple[str, Strangers]) -> None:
 
 def test_a_project_that_is_not_indexed_yet_has_no_context(stranger: tuple[str, Strangers], tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "x = \n", "b.py": "x = 1\n"})
-    place = Place(tmp_path, "a.py")
+    place = DocumentLocation(tmp_path, "a.py")
     completion = complete(stranger[0], CARET._replace(place=place), Project(tmp_path))
     assert completion is not None
     assert completion.items == ()

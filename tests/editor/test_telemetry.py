@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from infill import metrics
 from infill.context.packing import Packed
 from infill.editor.completer import Completion
-from infill.editor.documents import Caret, Place
-from infill.editor.persistence import Span, difference, follow, similarity
-from infill.editor.telemetry import Telemetry
+from infill.editor.documents import Caret, DocumentLocation
+from infill.editor.persistence import DocumentSpan, difference, follow, similarity
+from infill.editor.telemetry import EditorTelemetry
 from infill.editor.user_settings import Consent
 from infill.feedback import dataset
 from infill.prompt import ContextItem, Prompt
@@ -57,7 +57,7 @@ def test_a_place_is_found_again_whatever_changes_around_it(
     before: str, after: str, new_before: str, new_after: str
 ) -> None:
     text = before + "[HERE]" + after
-    span = Span(len(before), len(before) + len("[HERE]"))
+    span = DocumentSpan(len(before), len(before) + len("[HERE]"))
     for new in (new_before + "[HERE]" + after, new_before + "[HERE]" + new_after):
         follow(span, *difference(text, new))
         text = new
@@ -65,7 +65,7 @@ def test_a_place_is_found_again_whatever_changes_around_it(
 
 
 def test_a_place_that_was_emptied_is_filled_again_by_an_undo() -> None:
-    span = Span(2, 4)
+    span = DocumentSpan(2, 4)
     follow(span, *difference("abXXcd", "abcd"))
     assert (span.start, span.end) == (2, 2)
     follow(span, *difference("abcd", "abXXcd"))
@@ -86,7 +86,7 @@ class Desk:
     text: str = PREFIX + SUFFIX
 
     def __post_init__(self) -> None:
-        self.telemetry = Telemetry(self.reports.append, self.later, lambda: self.consent)
+        self.telemetry = EditorTelemetry(self.reports.append, self.later, lambda: self.consent)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self.due.append((self.now + seconds, action))
@@ -101,7 +101,7 @@ class Desk:
     def offer(self, identifier: str = "cmpl-1", text: str = TEXT, typed: str = "") -> None:
         item = ContextItem(path="b.py", text="b\n", first_line=1, last_line=1, score=1.0, strategy="infill")
         packed = Packed(prompt=Prompt(ids=[1], items=(item,)), why_empty=None)
-        caret = Caret(Place(None, "a.py"), PREFIX + typed, SUFFIX)
+        caret = Caret(DocumentLocation(None, "a.py"), PREFIX + typed, SUFFIX)
         place = len(PREFIX + typed)
         completion = Completion(text, caret, packed, id=identifier, typed=typed)
         self.telemetry.offered("file:///a.py", completion, self.text, (place, place))

@@ -9,7 +9,7 @@ from typing import Final
 
 import yaml
 
-from infill.cluster.api import MERGE, Api, RefusedError, connect
+from infill.cluster.api import MERGE, Api, ClusterRefusedError, connect
 
 DEFAULT_CONFIG: Final = Path("~/.kube/config")
 
@@ -37,7 +37,7 @@ def _account(api: Api) -> None:
     """Create the account of pods, unless the cluster's controllers have done so already."""
     try:
         api.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
-    except RefusedError as error:
+    except ClusterRefusedError as error:
         if error.status != 409:
             raise
 

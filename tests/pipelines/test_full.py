@@ -178,7 +178,7 @@ def test_values_that_are_none_are_reported(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv(cluster.VALUES, str(tmp_path / "values.yaml"))
         cluster.place.cache_clear()
         if text == "[]":
-            assert cluster.place() == cluster.Place()
+            assert cluster.place() == cluster.PodPlacement()
             continue
         with pytest.raises(InputError, match="is not a file of values"):
             cluster.place()

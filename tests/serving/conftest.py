@@ -18,9 +18,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from serving.local import free_port
-from serving.predictor.app import Metrics as PredictorMetrics
-from serving.predictor.app import Service as Predictor
-from serving.predictor.app import create_app
+from serving.predictor.app import PredictorMetrics, create_app
+from serving.predictor.app import PredictorService as Predictor
 from serving.predictor.completion import CompletionEngine
 from serving.predictor.llama_cpp_engine import LlamaCppEngine
 from serving.predictor.predictor_config import PredictorConfig
@@ -28,7 +27,7 @@ from serving.predictor.transformers_engine import TransformersEngine
 from serving.predictor.worker import Worker
 from serving.transformer.openapi import include
 from serving.transformer.routes import create_router
-from serving.transformer.service import Service as Transformer
+from serving.transformer.service import TransformerService as Transformer
 from serving.transformer.service import build
 from serving.transformer.transformer_config import TransformerConfig, prepare
 from tests.builders import tiny_model

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, Mamba2Config, Starcoder2Config, Starcoder2ForCausalLM
 
 from infill.errors import InputError
-from serving.predictor.cache import Entry, PrefixCache, common_prefix
+from serving.predictor.cache import CachedPrompt, PrefixCache, common_prefix
 from serving.predictor.transformers_engine import TransformersEngine
 from serving.protocol import Sampling
 from tests.builders import tiny_tokenizer
@@ -138,10 +138,10 @@ def test_a_sliding_window_model_is_served_right(tmp_path: Path) -> None:
 
 
 def test_the_prefix_cache_forgets_the_least_recently_used() -> None:
-    def entry(first: int) -> Entry:
+    def entry(first: int) -> CachedPrompt:
         keys = torch.zeros(1, 1, 10, 4)
         ids = np.arange(first, first + 10)
-        return Entry(ids=ids, prompt_tokens=10, cache=DynamicCache([(keys, keys.clone())]))
+        return CachedPrompt(ids=ids, prompt_tokens=10, cache=DynamicCache([(keys, keys.clone())]))
 
     size = entry(0).nbytes
     cache = PrefixCache(2 * size)
@@ -153,7 +153,7 @@ def test_the_prefix_cache_forgets_the_least_recently_used() -> None:
     cache.put(entry(300))
     assert cache.take(np.arange(100, 120))[1] == 10
     assert len(cache) == 1  # the entry went over to whoever took it whole
-    cache.put(Entry(ids=np.arange(40), prompt_tokens=40, cache=DynamicCache([(torch.zeros(1, 1, 99, 4),) * 2])))
+    cache.put(CachedPrompt(ids=np.arange(40), prompt_tokens=40, cache=DynamicCache([(torch.zeros(1, 1, 99, 4),) * 2])))
     assert len(cache) == 1
 
 

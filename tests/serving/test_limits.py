@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer import upstream
-from serving.transformer.service import Limits
-from serving.transformer.service import Service as Transformer
+from serving.transformer.service import TokenLimits
+from serving.transformer.service import TransformerService as Transformer
 from tests.serving.conftest import CONTEXT, HTTP, Strangers, chunk, predicting, say, strange_predictor, transforming
 
 LONG = {"prompt": "value = compute(circle)\n" * 400, "max_tokens": 64}
@@ -159,7 +159,7 @@ def test_our_predictor_tells_its_context(
 
 @given(prompt=st.integers(1, 9_000), new=st.integers(1, 500), context=st.none() | st.integers(2, 10_000))
 def test_limits_fit_the_context_and_never_grow(prompt: int, new: int, context: int | None) -> None:
-    limits = Limits(prompt=prompt, new=new).within(context)
+    limits = TokenLimits(prompt=prompt, new=new).within(context)
     assert 1 <= limits.prompt <= prompt
     assert 1 <= limits.new <= new
-    assert context is None or limits.prompt + limits.new <= context or limits == Limits(prompt=prompt, new=new)
+    assert context is None or limits.prompt + limits.new <= context or limits == TokenLimits(prompt=prompt, new=new)

@@ -184,7 +184,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF but not really")
     with pytest.raises(InputError, match=r"llama\.cpp cannot load"):
-        llama_cpp.Server(file, context_length=256, slots=1, threads=1)
+        llama_cpp.LlamaCppServer(file, context_length=256, slots=1, threads=1)
 
 
 @pytest.fixture

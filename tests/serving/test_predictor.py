@@ -20,7 +20,7 @@ from serving.predictor.completion import Piece
 from serving.predictor.llama_cpp_engine import LlamaCppEngine
 from serving.predictor.startup import bind, verify_model
 from serving.predictor.transformers_engine import TransformersEngine
-from serving.predictor.worker import Job, Worker
+from serving.predictor.worker import CompletionJob, Worker
 from serving.protocol import ApiError, Sampling
 from tests.serving.conftest import CONTEXT, HTTP, figure, predicting, wait_until
 
@@ -211,8 +211,8 @@ def test_requests_that_nobody_waits_for_make_room_in_the_queue(engine: Transform
     worker = Worker(engine, queue=1, observe=lambda *_: None)
     answers: list[Piece | ApiError] = []
 
-    def job() -> Job:
-        return Job(prompt=PROMPT, sampling=Sampling(max_tokens=1), deadline=float("inf"), emit=answers.append)
+    def job() -> CompletionJob:
+        return CompletionJob(prompt=PROMPT, sampling=Sampling(max_tokens=1), deadline=float("inf"), emit=answers.append)
 
     first = job()
     worker.submit(first)

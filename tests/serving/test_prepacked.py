@@ -12,7 +12,7 @@ from infill.context import ProjectIndex, retrieve
 from infill.context.packing import pack
 from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder
 from serving.predictor.transformers_engine import TransformersEngine
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from tests.serving.conftest import HTTP, chunk, predicting, say, strange_predictor, transforming
 
 BUDGET = 512
@@ -31,14 +31,14 @@ CARET: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, Service]]:
+def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, TransformerService]]:
     limits = {"max_prompt_tokens": BUDGET, "max_new_tokens": 16}
     with predicting(model, engine) as predictor, transforming(model, predictor, **limits) as (url, service):
         yield url, service
 
 
 @pytest.fixture(scope="module")
-def url(stack: tuple[str, Service]) -> str:
+def url(stack: tuple[str, TransformerService]) -> str:
     return stack[0]
 
 

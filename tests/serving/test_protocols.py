@@ -22,7 +22,7 @@ from serving.transformer.protocols import PROTOCOLS, by_path
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.protocols.mistral import with_files
 from serving.transformer.request import CompletionRequest, additions
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from serving.transformer.upstream import Delta
 from tests.serving.conftest import HTTP, Strangers, chunk, say, strange_predictor, transforming
 
@@ -38,7 +38,7 @@ RECORDED: dict[str, dict[str, Any]] = json.loads(
 @dataclass
 class Stack:
     url: str
-    service: Service
+    service: TransformerService
     strangers: Strangers
 
     def post(self, address: str, /, **body: Any) -> httpx.Response:

@@ -14,11 +14,11 @@ from infill.errors import InputError
 from infill.feedback import dataset
 from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer import keys
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from serving.transformer.telemetry import writer as writers
 from serving.transformer.telemetry.counts import Counts, Labels, language_label, left
 from serving.transformer.telemetry.recent_suggestions import Memory, Suggestion
-from serving.transformer.telemetry.writer import Writer, redaction
+from serving.transformer.telemetry.writer import RowWriter, redaction
 from serving.transformer.transformer_config import TransformerConfig
 from tests.serving.conftest import HTTP, chunk, predicting, say, strange_predictor, transforming, wait_until
 
@@ -37,7 +37,7 @@ def predictor() -> Iterator[str]:
 class Client:
     """A client with a key, and the server's metrics."""
 
-    def __init__(self, url: str, service: Service, key: str = "") -> None:
+    def __init__(self, url: str, service: TransformerService, key: str = "") -> None:
         self.url, self.service = url, service
         self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.later = 0.0
@@ -298,7 +298,7 @@ def test_feedback_that_is_false_or_lacks_consent_is_refused(
 
 def write(folder: Path, rows: int, **settings: Any) -> Counts:
     counts = Counts(CollectorRegistry())
-    writer = Writer(str(folder), counts, **{"max_bytes": 10**6, "redact": lambda row: row, **settings})
+    writer = RowWriter(str(folder), counts, **{"max_bytes": 10**6, "redact": lambda row: row, **settings})
     for number in range(rows):
         writer.add("team-a", {"id": str(number)})
     writer.close()

@@ -16,7 +16,7 @@ from infill.prompt import load_format
 from serving.events import read_events
 from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer.request import read_request
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from tests.properties import examples
 from tests.serving.conftest import CONTEXT, HTTP, figure, predicting, transforming, wait_until
 
@@ -38,7 +38,7 @@ CARET: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, Service, str]]:
+def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, TransformerService, str]]:
     """Address of the transformer, what it shares, address of the predictor."""
     with predicting(model, engine) as predictor:
         settings = {"max_prompt_tokens": 512, "max_new_tokens": CONTEXT - 512}
@@ -47,7 +47,7 @@ def stack(model: Path, engine: TransformersEngine) -> Iterator[tuple[str, Servic
 
 
 @pytest.fixture(scope="module")
-def url(stack: tuple[str, Service, str]) -> str:
+def url(stack: tuple[str, TransformerService, str]) -> str:
     return stack[0]
 
 
@@ -181,7 +181,7 @@ def test_odd_text_is_completed_like_any_other(url: str, case: str) -> None:
     assert response.json()["infill"]["prompt_tokens"] <= 512
 
 
-def test_of_a_huge_prompt_the_end_is_kept(stack: tuple[str, Service, str]) -> None:
+def test_of_a_huge_prompt_the_end_is_kept(stack: tuple[str, TransformerService, str]) -> None:
     service = stack[1]
     prompt = "value = compute(circle)\n" * 440_000
     marked = CARET | {"prompt": prompt + "THE END", "suffix": ""}
@@ -206,7 +206,7 @@ def test_a_body_above_the_limit_is_refused(url: str) -> None:
         max_size=8,
     ).map("".join)
 )
-def test_control_tokens_in_text_stay_text(stack: tuple[str, Service, str], model: Path, text: str) -> None:
+def test_control_tokens_in_text_stay_text(stack: tuple[str, TransformerService, str], model: Path, text: str) -> None:
     body = CARET | {"path": text.replace("\n", "") or "a", "prompt": text, "suffix": text, "context": FILES}
     packed = stack[1].packer.pack(read_request(body, NEW))
     fmt = load_format(model)
@@ -243,7 +243,7 @@ def test_twenty_clients_at_once_get_what_each_would_get_alone(url: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_when_the_client_goes_the_predictor_stops(stack: tuple[str, Service, str], stream: bool) -> None:
+def test_when_the_client_goes_the_predictor_stops(stack: tuple[str, TransformerService, str], stream: bool) -> None:
     url, _, predictor = stack
     name = 'infill_predictor_requests_total{outcome="cancelled"}'
     before = figure(predictor, name)

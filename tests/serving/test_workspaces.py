@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from infill.context import ProjectIndex
 from serving.protocol import ApiError
 from serving.transformer import keys
-from serving.transformer.service import Service
+from serving.transformer.service import TransformerService
 from serving.transformer.workspaces import Workspace, Workspaces, read_change, why_bad_path
 from tests.properties import examples
 from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
@@ -39,7 +39,7 @@ def listed(files: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stack(model: Path) -> Iterator[tuple[str, Service]]:
+def stack(model: Path) -> Iterator[tuple[str, TransformerService]]:
     """A transformer that asks for no key, before a predictor that always says the same."""
     answer = say("200 OK", chunk("y", "stop"), "text/event-stream")
     with strange_predictor(answer) as (predictor, _), transforming(model, predictor) as (url, service):
@@ -47,7 +47,7 @@ def stack(model: Path) -> Iterator[tuple[str, Service]]:
 
 
 @pytest.fixture
-def workspace(stack: tuple[str, Service], request: pytest.FixtureRequest) -> str:
+def workspace(stack: tuple[str, TransformerService], request: pytest.FixtureRequest) -> str:
     """The address of a workspace that holds FILES."""
     address = f"{stack[0]}/v1/workspaces/{hashlib.sha256(request.node.name.encode()).hexdigest()[:16]}"
     put(address, {"files": listed(FILES), "texts": FILES})
@@ -88,7 +88,7 @@ def code(answer: Any) -> str:
 # What is listed
 
 
-def test_the_server_asks_for_the_texts_that_it_lacks(stack: tuple[str, Service]) -> None:
+def test_the_server_asks_for_the_texts_that_it_lacks(stack: tuple[str, TransformerService]) -> None:
     address = f"{stack[0]}/v1/workspaces/first"
     answer = put(address, {"files": listed(FILES), "texts": {"a.py": FILES["a.py"]}})
     assert (answer["missing"], answer["refused"], answer["left_out"]) == (["lib/b.py"], {}, {})
@@ -130,7 +130,7 @@ def test_a_renamed_file_is_not_sent_again(workspace: str) -> None:
     assert packed(workspace) == {"a.py", "c.py"}
 
 
-def test_a_text_with_another_hash_costs_only_its_file(stack: tuple[str, Service]) -> None:
+def test_a_text_with_another_hash_costs_only_its_file(stack: tuple[str, TransformerService]) -> None:
     address = f"{stack[0]}/v1/workspaces/liar"
     answer = put(address, {"files": listed(FILES), "texts": {**FILES, "lib/b.py": "beta = 'a lie'\n"}})
     assert list(answer["refused"]) == ["lib/b.py"]
@@ -221,7 +221,7 @@ def test_a_malformed_list_is_refused_by_name(workspace: str, body: dict[str, Any
 
 
 @pytest.mark.parametrize("name", ["-a", "a b", "x" * 129, "é", "a\n"])
-def test_a_name_of_another_form_is_refused(stack: tuple[str, Service], name: str) -> None:
+def test_a_name_of_another_form_is_refused(stack: tuple[str, TransformerService], name: str) -> None:
     response = HTTP.post(f"{stack[0]}/v1/completions", json={**ASK, "workspace": name})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "workspace")
 
@@ -266,7 +266,7 @@ def test_the_revision_is_that_of_the_list_however_it_came_about(workspace: str) 
     assert put(f"{workspace}-copy", {"files": listed(FILES)})["revision"] == first
 
 
-def test_an_unknown_workspace_has_a_code_of_its_own(stack: tuple[str, Service]) -> None:
+def test_an_unknown_workspace_has_a_code_of_its_own(stack: tuple[str, TransformerService]) -> None:
     address = f"{stack[0]}/v1/workspaces/never"
     answers = [ask(address, 404), patch(address, {"texts": {}}, 404), HTTP.get(address).json()]
     assert [code(answer) for answer in answers] == ["workspace_unknown"] * 3
@@ -533,7 +533,9 @@ def test_a_tenant_makes_a_limited_number_of_changes_at_once(store: Callable[[int
     asyncio.run(run())
 
 
-def test_workspaces_write_nothing_to_disk(stack: tuple[str, Service], tmp_path: Path, monkeypatch: Any) -> None:
+def test_workspaces_write_nothing_to_disk(
+    stack: tuple[str, TransformerService], tmp_path: Path, monkeypatch: Any
+) -> None:
     opened: list[str] = []
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -548,7 +550,7 @@ def test_workspaces_write_nothing_to_disk(stack: tuple[str, Service], tmp_path: 
     assert opened == []
 
 
-def test_the_metrics_tell_number_memory_and_time(workspace: str, stack: tuple[str, Service]) -> None:
+def test_the_metrics_tell_number_memory_and_time(workspace: str, stack: tuple[str, TransformerService]) -> None:
     metrics = stack[1].workspaces._metrics
     assert metrics.number._value.get() == len(stack[1].workspaces) > 0
     assert metrics.bytes._value.get() == stack[1].workspaces.memory > 0

@@ -105,7 +105,7 @@ def test_a_killed_run_continues_with_the_next_shard_and_ends_the_same(
     read: list[str] = []
     whole = examples.load
 
-    def load(shard: list[examples.Repository]) -> dict[tuple[str, str], list[examples.Document]]:
+    def load(shard: list[examples.RepositorySplit]) -> dict[tuple[str, str], list[examples.ExampleDocument]]:
         read.append(shard[0].name)
         if len(read) == 4:
             raise KeyboardInterrupt

@@ -95,7 +95,7 @@ def edited(draw: st.DrawFn) -> tuple[str, str]:
 def test_holes_of_any_text(case: tuple[str, str], seed: int) -> None:
     language, text = case
     found = holes(text, language, seed=seed, n=8)
-    source = syntax.Source(text, language)
+    source = syntax.ParsedSource(text, language)
     for hole in found:
         check(text, hole)
         assert source.is_sound(hole.start, hole.end)
@@ -128,7 +128,7 @@ def test_each_pair_of_kinds_in_each_language(language: str, start: str, line_end
 def test_block_boundaries_are_boundaries_of_nodes(language: str) -> None:
     text = SAMPLES[language]
     starts, ends = set(), set()
-    pending = [syntax.Source(text, language).root]
+    pending = [syntax.ParsedSource(text, language).root]
     while pending:
         node = pending.pop()
         pending += node.children

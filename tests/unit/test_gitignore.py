@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill.gitignore import Rules, load
+from infill.gitignore import IgnoreRules, load
 
 FILES = (
     *("a", "b", "ab", ".a", "a.b", "a b", "#a", "!a", "a*", "a\\b", "[a", "a+b", "-", "{a,b}", "é", "line\nfeed", "c "),
@@ -143,7 +143,7 @@ def check(root: Path, rules: list[bytes]) -> None:
     answer = subprocess.run(command, input=os.fsencode(asked), capture_output=True, check=True).stdout
     ignored = set(os.fsdecode(answer).split("\0"))
     for number, rule in enumerate(rules):
-        ours = Rules(rule)
+        ours = IgnoreRules(rule)
         expected = {file for file in FILES if f"{number}/{file}" in ignored}
         assert (rule, {file for file in FILES if ours.ignore(file)}) == (rule, expected)
 
@@ -159,15 +159,15 @@ def test_random_rules_mean_what_they_mean_to_git(tmp_path: Path) -> None:
 
 @given(data=st.binary() | st.lists(st.sampled_from(PARTS), max_size=60).map(b"".join), path=st.sampled_from(FILES))
 def test_any_bytes_are_rules(data: bytes, path: str) -> None:
-    Rules(data).ignore(path)
+    IgnoreRules(data).ignore(path)
 
 
 def test_rules_in_utf16_say_what_their_text_says() -> None:
-    assert Rules("secret.py\r\n".encode("utf-16")).ignore("secret.py")
+    assert IgnoreRules("secret.py\r\n".encode("utf-16")).ignore("secret.py")
 
 
 def test_names_that_are_not_utf8_are_compared_byte_by_byte() -> None:
-    assert Rules(b"caf\xe9\n").ignore(os.fsdecode(b"caf\xe9"))
+    assert IgnoreRules(b"caf\xe9\n").ignore(os.fsdecode(b"caf\xe9"))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_names_that_are_not_utf8_are_compared_byte_by_byte() -> None:
 )
 def test_hostile_patterns_take_little_time(pattern: bytes) -> None:
     start = time.process_time()
-    rules = Rules(pattern)
+    rules = IgnoreRules(pattern)
     for path in ("a" * 250, "x/" * 1_000 + "z", "a/" + "/".join(["aaaaaaaab"] * 300)):
         rules.verdict(path, folder=False)
     assert time.process_time() - start < 2

@@ -143,6 +143,17 @@ def test_fingerprint_follows_the_files(folder: str) -> None:
     assert storage.fingerprint(folder) != before
 
 
+def test_fingerprint_stays_when_a_file_is_linked_or_its_rights_change(tmp_path: Path) -> None:
+    """A base with added FIM tokens is made of hard links to the base: its key must not change with the first use."""
+    weights = tmp_path / "base" / "weights"
+    weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    before = storage.fingerprint(str(weights.parent))
+    (tmp_path / "link").hardlink_to(weights)
+    weights.chmod(0o600)
+    assert storage.fingerprint(str(weights.parent)) == before
+
+
 def test_upload_copies_the_tree(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "manifest.json").write_text("{}")

@@ -24,7 +24,7 @@ def nodes(root: Node) -> Iterator[Node]:
 def test_each_language_has_a_sample_that_parses() -> None:
     assert set(SAMPLES) == set(syntax.LANGUAGES)
     for language, text in SAMPLES.items():
-        assert syntax.Source(text, language).sound, language
+        assert syntax.ParsedSource(text, language).sound, language
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_each_kind_in_the_table_of_roles_is_in_a_grammar() -> None:
 @pytest.mark.parametrize("language", syntax.LANGUAGES)
 def test_each_language_has_each_role(language: str) -> None:
     """In its sample there are functions, blocks, arguments and statements."""
-    source = syntax.Source(SAMPLES[language], language)
+    source = syntax.ParsedSource(SAMPLES[language], language)
     offsets = [offset for offset, char in enumerate(source.text) if not char.isspace()]
     found = {role for offset in offsets for _, _, role in source.units(offset, None, 10_000)}
     assert found == {"function", "block", "arguments", "statement"}
@@ -92,7 +92,7 @@ def test_bytes_and_characters_translate(text: str) -> None:
         assert to_char(byte) == offset
 
 
-def units_by_walking(source: syntax.Source, offset: int) -> list[tuple[int, int, str]]:
+def units_by_walking(source: syntax.ParsedSource, offset: int) -> list[tuple[int, int, str]]:
     """What `units` has to find, by a look at each node."""
     text, roles = source.text, syntax.roles("python")
     found = []
@@ -107,7 +107,7 @@ def units_by_walking(source: syntax.Source, offset: int) -> list[tuple[int, int,
 
 
 def test_units_are_those_of_a_walk_of_the_tree() -> None:
-    source = syntax.Source(SAMPLES["python"], "python")
+    source = syntax.ParsedSource(SAMPLES["python"], "python")
     for offset, char in enumerate(source.text):
         if not char.isspace():
             walked = units_by_walking(source, offset)
@@ -118,7 +118,7 @@ def test_units_are_those_of_a_walk_of_the_tree() -> None:
 
 def test_interior_has_no_brackets_and_no_space_around_it() -> None:
     text = "f( a, (b) ){ }"
-    source = syntax.Source(text, "javascript")
+    source = syntax.ParsedSource(text, "javascript")
     for whole, inside in (("( a, (b) )", "a, (b)"), ("{ }", ""), ("f( a", "f( a"), (" a, ", "a,")):
         start = text.index(whole)
         assert text[slice(*source.interior(start, start + len(whole)))] == inside
@@ -138,11 +138,11 @@ def test_interior_has_no_brackets_and_no_space_around_it() -> None:
     ],
 )
 def test_token(text: str, at: int, token: str) -> None:
-    assert text[slice(*syntax.Source(text, "python").token(at))] == token
+    assert text[slice(*syntax.ParsedSource(text, "python").token(at))] == token
 
 
 def test_token_in_text_between_tags() -> None:
-    source = syntax.Source("x = <a>\n  word\n</a>;\n", "tsx")
+    source = syntax.ParsedSource("x = <a>\n  word\n</a>;\n", "tsx")
     assert source.text[slice(*source.token(11))] == "word"
 
 
@@ -172,7 +172,7 @@ def test_snap_finds_the_run_of_siblings_with_the_highest_iou(
     high = min(len(text), low + 1 + int(size * longest))
     touched = [(first[0], last[1]) for first, last in RUNS[language] if first[1] > low and last[0] < high]
     best = max((iou(run, (low, high)) for run in touched if run[1] - run[0] <= longest), default=0)
-    found = syntax.Source(text, language).snap(low, high, longest)
+    found = syntax.ParsedSource(text, language).snap(low, high, longest)
     assert (iou(found, (low, high)) if found else 0) == best
     assert found is None or found in touched
 
@@ -195,7 +195,7 @@ def is_bad(node: Node) -> bool:
 
 
 def test_sound_is_what_touches_no_error() -> None:
-    source = syntax.Source(BROKEN, "python")
+    source = syntax.ParsedSource(BROKEN, "python")
     bad = [node for node in nodes(source.root) if node.child_count == 0 and is_bad(node)]
     assert bad
     for start in range(len(BROKEN)):
@@ -217,12 +217,12 @@ def test_sound_is_what_touches_no_error() -> None:
     ],
 )
 def test_parts_of_a_broken_file(part: str, sound: bool) -> None:
-    assert syntax.Source(BROKEN, "python").is_sound(*span(BROKEN, part)) == sound
+    assert syntax.ParsedSource(BROKEN, "python").is_sound(*span(BROKEN, part)) == sound
 
 
 def test_file_with_an_error_is_sound_elsewhere() -> None:
     text = "def f(x):\n    return x\n\ny = = 3\n\nclass A:\n    z = 1\n"
-    source = syntax.Source(text, "python")
+    source = syntax.ParsedSource(text, "python")
     assert source.is_sound(*span(text, "def f(x):\n    return x"))
     assert source.is_sound(*span(text, "class A:\n    z = 1"))
     assert not source.is_sound(*span(text, "y = = 3"))
@@ -235,14 +235,14 @@ def span(text: str, part: str) -> tuple[int, int]:
 
 def test_nothing_is_sound_when_the_whole_file_is_an_error() -> None:
     text = "((((" * 50
-    assert not any(syntax.Source(text, "python").is_sound(start, start + 3) for start in range(100))
+    assert not any(syntax.ParsedSource(text, "python").is_sound(start, start + 3) for start in range(100))
 
 
 def test_deep_nesting_needs_no_deep_stack() -> None:
     depth = 20 * sys.getrecursionlimit()
     text = "[" * depth + "]" * depth
-    source = syntax.Source(text, "python")
+    source = syntax.ParsedSource(text, "python")
     assert source.sound
     assert len(source.units(depth, None, 700)) == 0
     assert source.snap(depth - 5, depth + 5, 700) == (depth - 5, depth + 5)
-    assert not syntax.Source(text + ")", "python").is_sound(depth - 5, depth + 5)
+    assert not syntax.ParsedSource(text + ")", "python").is_sound(depth - 5, depth + 5)

@@ -15,16 +15,16 @@ from tree_sitter import Node
 
 from infill import syntax
 from infill.corpus.privacy import assigned, contexts, people, tokens
-from infill.corpus.privacy.spans import KINDS, SECRETS, Span, settle
+from infill.corpus.privacy.spans import KINDS, SECRETS, PrivateSpan, settle
 
-__all__ = ["KINDS", "Place", "Redaction", "redact"]
+__all__ = ["KINDS", "Redaction", "Replacement", "redact"]
 
 MOSTLY: Final = 0.5
 """A document counts as nothing but a secret if secrets are a larger share of its characters, blanks not counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Replacement:
     """A placeholder and its place in the new text, lines and columns from 1; the replaced value is not stored."""
 
     kind: str
@@ -36,7 +36,7 @@ class Place:
 @dataclass(frozen=True, kw_only=True)
 class Redaction:
     text: str
-    places: tuple[Place, ...]
+    places: tuple[Replacement, ...]
     secret_share: float
     """Share of the original text's characters that are secrets, blanks not counted."""
 
@@ -53,7 +53,7 @@ def redact(text: str, language: str, kinds: Collection[str] = KINDS) -> Redactio
     return Redaction(text=replaced, places=places, secret_share=secret / max(1, len("".join(text.split()))))
 
 
-def find(text: str, language: str, kinds: Collection[str] = KINDS) -> list[Span]:
+def find(text: str, language: str, kinds: Collection[str] = KINDS) -> list[PrivateSpan]:
     """Return all spans that may be of `kinds`; they can overlap and include other kinds."""
     wanted = set(kinds)
     secrets = [*tokens.find(text), *assigned.find(text, language), *contexts.find(text)] if wanted & SECRETS else []
@@ -68,7 +68,7 @@ _LITERAL: Final = re.compile(
 """Matches the types of syntax nodes that can contain any text, in all grammars."""
 
 
-def _replaceable(text: str, language: str, spans: Sequence[Span]) -> list[Span]:
+def _replaceable(text: str, language: str, spans: Sequence[PrivateSpan]) -> list[PrivateSpan]:
     """Return the spans in strings and comments; all spans if the language has no grammar or the text does not parse.
 
     `W@x.to` in Python and `this@Activity.id` in Kotlin look like addresses; only the syntax tree shows that they are
@@ -94,11 +94,11 @@ def _is_literal(node: Node | None) -> bool:
 # Placeholders
 
 
-def _replace(text: str, spans: Sequence[Span]) -> tuple[str, tuple[Place, ...]]:
+def _replace(text: str, spans: Sequence[PrivateSpan]) -> tuple[str, tuple[Replacement, ...]]:
     """Replace each span by a placeholder; of a private key with several lines, only the first one gets it."""
     names = _Names()
     parts: list[str] = []
-    places: list[Place] = []
+    places: list[Replacement] = []
     line, line_start, length, position = 1, 0, 0, 0
     for number, span in enumerate(spans):
         start, end, placeholder = span.start, span.end, names.of(text, spans, number)
@@ -111,7 +111,9 @@ def _replace(text: str, spans: Sequence[Span]) -> tuple[str, tuple[Place, ...]]:
             line += breaks
             line_start = length - len(kept) + kept.rfind("\n") + 1
         if not _continues(spans, number):
-            places.append(Place(kind=span.kind, line=line, column=length - line_start + 1, placeholder=placeholder))
+            places.append(
+                Replacement(kind=span.kind, line=line, column=length - line_start + 1, placeholder=placeholder)
+            )
         parts.append(placeholder)
         length += len(placeholder)
         position = end
@@ -122,14 +124,14 @@ _KEY_GAP: Final = 40
 """Maximum number of characters between two lines of one private key: quotes, `\\n`, plus signs, indentation."""
 
 
-def _continues(spans: Sequence[Span], number: int) -> bool:
+def _continues(spans: Sequence[PrivateSpan], number: int) -> bool:
     """Return whether the span is a further line of the same private key as the span before it."""
     if number == 0 or spans[number].kind != "private_key" or spans[number - 1].kind != "private_key":
         return False
     return spans[number].start - spans[number - 1].end <= _KEY_GAP
 
 
-def _rest_of_key(text: str, span: Span, placeholder: str) -> tuple[int, int, str]:
+def _rest_of_key(text: str, span: PrivateSpan, placeholder: str) -> tuple[int, int, str]:
     """Return start, end and replacement of a further line of a key; a line with nothing else is removed entirely."""
     first = text.rfind("\n", 0, span.start)
     last = text.find("\n", span.end)
@@ -151,7 +153,7 @@ class _Names:
         self._names: dict[tuple[str, str], str] = {}
         self._counts = Counter[str]()
 
-    def of(self, text: str, spans: Sequence[Span], number: int) -> str:
+    def of(self, text: str, spans: Sequence[PrivateSpan], number: int) -> str:
         """Return the placeholder of a span; all lines of a private key have the same one."""
         while _continues(spans, number):
             number -= 1

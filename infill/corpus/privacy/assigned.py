@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from infill.corpus.privacy import values
-from infill.corpus.privacy.spans import Span, places
+from infill.corpus.privacy.spans import PrivateSpan, places
 
 LITERAL_WORDS: Final = (
     "batch dockerfile html ini json make markdown rst shell sql text toml xml yaml terraform powershell"
@@ -76,7 +76,7 @@ _IN_STRING: Final = re.compile(r"""\s?=\s?(?P<value>[^\s"'`<>;&|\\{}]{5,400})(?=
 _DEFAULT: Final = re.compile(r"""["']\s?\{\s+default\s+=\s+"(?P<value>[^"\n]{5,200})\"""")
 
 
-def find(text: str, language: str) -> Iterator[Span]:
+def find(text: str, language: str) -> Iterator[PrivateSpan]:
     """Yield the secrets that are assigned, passed or mapped to a name with password, token, key or secret in it."""
     literal = language in LITERAL or not language
     lower = text.lower()
@@ -88,7 +88,7 @@ def find(text: str, language: str) -> Iterator[Span]:
     yield from _salts(text)
 
 
-def _value(text: str, lower: str, name: re.Match[str], *, literal: bool) -> Span | None:
+def _value(text: str, lower: str, name: re.Match[str], *, literal: bool) -> PrivateSpan | None:
     """Return the span of the secret that is assigned to a name; None if the value is not a secret."""
     end = _end_of_name(text, name.end())
     if _NOT_SECRET_TAIL.search(text, name.end(), end):
@@ -101,7 +101,7 @@ def _value(text: str, lower: str, name: re.Match[str], *, literal: bool) -> Span
         if match is None or (form in {_BARE, _IN_STRING} and _is_code(match["value"])):
             continue
         if _is_secret(match["value"], name[0], is_password=is_password):
-            return Span(*match.span("value"), "password" if is_password else "token")
+            return PrivateSpan(*match.span("value"), "password" if is_password else "token")
     return None
 
 
@@ -167,9 +167,9 @@ _SALT: Final = re.compile(
 )
 
 
-def _salts(text: str) -> Iterator[Span]:
+def _salts(text: str) -> Iterator[PrivateSpan]:
     for word in ("_SALT", "_KEY", "secret_key", "SECRET"):
         for place in places(text, word):
             match = _SALT.match(text, place)
             if match and _is_salt(match["value"]):
-                yield Span(*match.span("value"), "token")
+                yield PrivateSpan(*match.span("value"), "token")

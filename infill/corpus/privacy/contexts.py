@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from infill.corpus.privacy import values
-from infill.corpus.privacy.spans import Span, places
+from infill.corpus.privacy.spans import PrivateSpan, places
 
 _URL: Final = re.compile(r"://(?P<user>[^\s/:@\"'<>`(){}]{0,80}):(?P<value>[^\s/@\"'<>`]{3,200})@(?=[\w\[%$*{-])")
 _DSN: Final = re.compile(r"[\"'`](?P<user>[\w.-]{1,60}):(?P<value>[^\s/@\"'<>`]{3,200})@(?:tcp|unix|udp)\(")
 
 
-def _in_urls(text: str) -> Iterator[Span]:
+def _in_urls(text: str) -> Iterator[PrivateSpan]:
     if "@" not in text:
         return
     forms = ((_URL, "://" in text), (_DSN, "@tcp(" in text or "@unix(" in text))
@@ -20,7 +20,7 @@ def _in_urls(text: str) -> Iterator[Span]:
             continue
         for match in form.finditer(text):
             if _is_url_password(match["user"], match["value"]):
-                yield Span(*match.span("value"), "password")
+                yield PrivateSpan(*match.span("value"), "password")
 
 
 def _is_url_password(user: str, value: str) -> bool:
@@ -58,13 +58,13 @@ _LOGINS: Final = ("Credential", "getConnection", "basic_auth", "PasswordAuthenti
 _ARGUMENT: Final = re.compile(r"[\"'](?P<value>[^\s\"']{8,100})[\"']")
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str) -> Iterator[PrivateSpan]:
     """Yield the secrets in URLs, headers, command-line options, sentences and login calls."""
     for search in (_in_urls, _in_headers, _in_options, _in_sentences, _in_logins):
         yield from search(text)
 
 
-def _in_headers(text: str) -> Iterator[Span]:
+def _in_headers(text: str) -> Iterator[PrivateSpan]:
     for word in ("asic", "earer", "oken"):
         for place in places(text, word):
             match = _HEADER.match(text, place - 1) if place else None
@@ -72,35 +72,35 @@ def _in_headers(text: str) -> Iterator[Span]:
                 continue
             basic = match["scheme"].lower() == "basic"
             if values.decodes_to(match["value"], b":") if basic else values.is_random(match["value"], 20):
-                yield Span(*match.span("value"), "password" if basic else "token")
+                yield PrivateSpan(*match.span("value"), "password" if basic else "token")
 
 
-def _in_options(text: str) -> Iterator[Span]:
+def _in_options(text: str) -> Iterator[PrivateSpan]:
     for option in (" -u", " -p", " --"):
         for place in places(text, option):
             if match := _OPTION.match(text, place + 1):
                 yield from _option(text, match)
 
 
-def _in_sentences(text: str) -> Iterator[Span]:
+def _in_sentences(text: str) -> Iterator[PrivateSpan]:
     """Yield the passwords in prose, in netrc files and in SQL statements."""
     for word, form in _SENTENCES:
         for place in places(text, word):
             match = form.match(text, place)
             if match and values.is_password(match["value"]):
-                yield Span(*match.span("value"), "password")
+                yield PrivateSpan(*match.span("value"), "password")
 
 
-def _in_logins(text: str) -> Iterator[Span]:
+def _in_logins(text: str) -> Iterator[PrivateSpan]:
     for word in _LOGINS:
         for place in places(text, word):
             call = _LOGIN.match(text, place)
             for argument in _ARGUMENT.finditer(text, *call.span("arguments")) if call else ():
                 if values.is_password(argument["value"]) or values.is_random(argument["value"]):
-                    yield Span(*argument.span("value"), "password")
+                    yield PrivateSpan(*argument.span("value"), "password")
 
 
-def _option(text: str, match: re.Match[str]) -> Iterator[Span]:
+def _option(text: str, match: re.Match[str]) -> Iterator[PrivateSpan]:
     option, value, start = match["option"], match["value"], match.start("value")
     of_command = len(option) == 2 or option == "--user"
     if of_command and not _COMMAND.search(text, max(0, match.start() - 120), match.start() - 1):
@@ -114,4 +114,4 @@ def _option(text: str, match: re.Match[str]) -> Iterator[Span]:
     if value.startswith(("$", "-", "<", "%", "{")):
         return
     if values.is_random(value) or (not is_token and values.is_password(value)):
-        yield Span(start, start + len(value), "token" if is_token else "password")
+        yield PrivateSpan(start, start + len(value), "token" if is_token else "password")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from infill.corpus.privacy.spans import Span, places
+from infill.corpus.privacy.spans import PrivateSpan, places
 
 # E-mail addresses
 
@@ -45,7 +45,7 @@ _NO_PERSON_WORDS: Final = "git hg svn cvs anonymous return this super break cont
 _NO_PERSON: Final = frozenset(_NO_PERSON_WORDS.split())
 
 
-def _emails(text: str) -> Iterator[Span]:
+def _emails(text: str) -> Iterator[PrivateSpan]:
     for domain in _DOMAIN.finditer(text):
         if domain[2].lower() not in _ENDINGS or _RESERVED.search(domain[0][1:]):
             continue
@@ -58,7 +58,7 @@ def _emails(text: str) -> Iterator[Span]:
             continue
         if _USER_OF_URL.search(text, max(0, domain.start() - 200), domain.start()):
             continue
-        yield Span(domain.start() - len(name), domain.end(), "email")
+        yield PrivateSpan(domain.start() - len(name), domain.end(), "email")
 
 
 # IP addresses
@@ -86,14 +86,14 @@ _SMALL: Final = 30
 """Four numbers up to this are more often a version than an address, unless the line mentions a network."""
 
 
-def _addresses(text: str) -> Iterator[Span]:
+def _addresses(text: str) -> Iterator[PrivateSpan]:
     for match in _IPV4.finditer(text):
         if not _is_continuation(text, match.start()) and _is_public(match[0]) and not _is_version(text, match):
-            yield Span(*match.span(), "ip_address")
+            yield PrivateSpan(*match.span(), "ip_address")
     for match in _IPV6.finditer(text):
         value = match[0].rstrip(":.")
         if value.count(":") >= 2 and not _is_continuation(text, match.start(), "_.:") and _is_public(value):
-            yield Span(match.start(), match.start() + len(value), "ip_address")
+            yield PrivateSpan(match.start(), match.start() + len(value), "ip_address")
 
 
 def _is_continuation(text: str, start: int, signs: str = "_.+-") -> bool:
@@ -200,7 +200,7 @@ _NOBODY: Final = frozenset(_NOBODY_WORDS.split())
 _COPYRIGHT: Final = re.compile(r"copyright|©|\(c\)", re.IGNORECASE)
 
 
-def _authors(text: str) -> Iterator[Span]:
+def _authors(text: str) -> Iterator[PrivateSpan]:
     for lead in _leads(text):
         first = max(0, lead.start() - 200)
         if _COPYRIGHT.search(text, max(first, text.rfind("\n", first, lead.start()) + 1), lead.start()):
@@ -221,7 +221,7 @@ def _authors(text: str) -> Iterator[Span]:
             position = following.end()
 
 
-def _person(match: re.Match[str]) -> Span | None:
+def _person(match: re.Match[str]) -> PrivateSpan | None:
     """Return the span of a person's name, without following words; None for a company, a team, or other words."""
     words = match[0].split()
     kept = words
@@ -237,19 +237,19 @@ def _person(match: re.Match[str]) -> Span | None:
     end = match.start() + length
     while match.string[end - 1] in ".-'’" and not (match.string[end - 1] == "." and len(kept[-1]) == 2):
         end -= 1
-    return Span(match.start(), end, "author")
+    return PrivateSpan(match.start(), end, "author")
 
 
-def _handle(match: re.Match[str]) -> Span | None:
+def _handle(match: re.Match[str]) -> PrivateSpan | None:
     """Return the span of a name of one word; None if it does not name a person."""
     word = match[0]
     return (
         None
         if word.lower() in _NOBODY or "." in word[-1:]
-        else Span(match.start(), match.start() + len(word), "author")
+        else PrivateSpan(match.start(), match.start() + len(word), "author")
     )
 
 
-def find(text: str) -> list[Span]:
+def find(text: str) -> list[PrivateSpan]:
     """Return all personal data in a text."""
     return [*_emails(text), *_addresses(text), *_authors(text)]

@@ -10,7 +10,7 @@ KINDS: Final = SENSITIVE_KINDS
 SECRETS: Final = frozenset({"private_key", "token", "password"})
 
 
-class Span(NamedTuple):
+class PrivateSpan(NamedTuple):
     """A secret or personal data of a kind in KINDS, from character `start` up to, but not including, `end`."""
 
     start: int
@@ -18,19 +18,19 @@ class Span(NamedTuple):
     kind: str
 
 
-def settle(spans: Iterable[Span]) -> list[Span]:
+def settle(spans: Iterable[PrivateSpan]) -> list[PrivateSpan]:
     """Return the spans in order and without overlaps: secrets win over personal data, then longer spans over shorter.
 
     For example, a password in a URL, followed by the host, looks like an e-mail address.
     """
-    chosen: list[Span] = []
+    chosen: list[PrivateSpan] = []
     for span in sorted(set(spans), key=_rank):
         if all(span.end <= other.start or other.end <= span.start for other in chosen):
             chosen.append(span)
     return sorted(chosen)
 
 
-def _rank(span: Span) -> tuple[bool, int, int, int]:
+def _rank(span: PrivateSpan) -> tuple[bool, int, int, int]:
     return (span.kind not in SECRETS, span.start - span.end, KINDS.index(span.kind), span.start)
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from infill import storage
 from infill.corpus.privacy import values
-from infill.corpus.privacy.spans import Span, places
+from infill.corpus.privacy.spans import PrivateSpan, places
 
 if TYPE_CHECKING:
     from kingfisher_sdk import Scanner
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str) -> Iterator[PrivateSpan]:
     """Yield tokens in known formats and private keys."""
     yield from _published(text)
     yield from _known_forms(text)
@@ -45,14 +45,14 @@ def _compiled() -> "Scanner":
     return Scanner(Rules(cache_dir=storage.cache() / "secret-rules"), base64=False)
 
 
-def _published(text: str) -> Iterator[Span]:
+def _published(text: str) -> Iterator[PrivateSpan]:
     for finding in _scanner().scan(text.encode("utf-8", "surrogatepass")):
         if not finding.visible or "private-key" in finding.rule_id or "credential-uri" in finding.rule_id:
             continue  # `_private_keys` and `contexts` find these more exactly
         if finding.secret and not values.is_placeholder(finding.secret):
             kind = "password" if "password" in finding.rule_id else "token"
             for place in places(text, finding.secret):
-                yield Span(place, place + len(finding.secret), kind)
+                yield PrivateSpan(place, place + len(finding.secret), kind)
 
 
 _FORMS: Final = tuple(
@@ -100,32 +100,32 @@ _DISCORD: Final = re.compile(r"[MNO][DTjz][\w-]{21,25}\.[\w-]{6,7}\.[\w-]{27,38}
 _ENCODED_KEY: Final = re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/=]{40,}")
 
 
-def _known_forms(text: str) -> Iterator[Span]:
+def _known_forms(text: str) -> Iterator[PrivateSpan]:
     for literal, back, form in _FORMS:
         for place in places(text, literal):
             match = form.search(text, max(0, place - back), place + 600)
             if match is None or match.start() > place + len(literal) or _is_continuation(text, match.start()):
                 continue
             if not values.is_placeholder(match[0]):
-                yield Span(*match.span(), "token")
+                yield PrivateSpan(*match.span(), "token")
                 yield from _amazon_secrets(text, match.end()) if literal in {"AKIA", "ASIA"} else ()
     for match in _DISCORD.finditer(text):
         if not _is_continuation(text, match.start()) and values.is_random(match[0]):
-            yield Span(*match.span(), "token")
+            yield PrivateSpan(*match.span(), "token")
     for place in places(text, "LS0tLS1CRUdJTi"):
         match = _ENCODED_KEY.match(text, place)
         if match and values.decodes_to(match[0], b"PRIVATE KEY"):
-            yield Span(*match.span(), "private_key")
+            yield PrivateSpan(*match.span(), "private_key")
 
 
 _AMAZON: Final = re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{40}(?![\w+/=])")
 
 
-def _amazon_secrets(text: str, start: int) -> Iterator[Span]:
+def _amazon_secrets(text: str, start: int) -> Iterator[PrivateSpan]:
     """Yield the secrets that follow the ID of an Amazon access key."""
     for match in _AMAZON.finditer(text, start, start + 200):
         if values.is_random(match[0]):
-            yield Span(*match.span(), "token")
+            yield PrivateSpan(*match.span(), "token")
 
 
 def _is_continuation(text: str, place: int) -> bool:
@@ -146,19 +146,19 @@ _PUTTY: Final = re.compile(
 )
 
 
-def _private_keys(text: str) -> Iterator[Span]:
+def _private_keys(text: str) -> Iterator[PrivateSpan]:
     """Yield the lines of the keys' bodies, without what surrounds them in a string (quotes, `\\n`, plus signs)."""
     for place in places(text, "PRIVATE KEY"):
         if start := _KEY_START.search(text, max(0, place - 60), place + 30):
             lines = _body(text, start.end())
             if sum(last - first for first, last in lines) >= _KEY_LEAST:
-                yield from (Span(first, last, "private_key") for first, last in lines)
+                yield from (PrivateSpan(first, last, "private_key") for first, last in lines)
     for place in places(text, "Private-Lines: "):
         if match := _PUTTY.match(text, place):
             for line in _KEY_LINE.finditer(text, *match.span("body")):
-                yield Span(*line.span(), "private_key")
+                yield PrivateSpan(*line.span(), "private_key")
             if match["mac"]:
-                yield Span(*match.span("mac"), "private_key")
+                yield PrivateSpan(*match.span("mac"), "private_key")
 
 
 def _body(text: str, start: int) -> list[tuple[int, int]]:

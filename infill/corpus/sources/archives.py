@@ -49,7 +49,7 @@ _JUNK: Final = re.compile(r"(?:__MACOSX|(?:.*/)?\._[^/]*)(?:/.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ArchiveLimits:
     """Limits on the content of one archive."""
 
     max_bytes: int
@@ -57,7 +57,7 @@ class Limits:
     max_files: int
 
     @classmethod
-    def of(cls, config: CorpusConfig) -> "Limits":
+    def of(cls, config: CorpusConfig) -> "ArchiveLimits":
         return cls(
             max_bytes=config.max_archive_bytes,
             max_ratio=config.max_archive_ratio,
@@ -79,7 +79,7 @@ def repositories(top: Path, config: CorpusConfig) -> Iterator[Repository]:
     """Yield a repository for each archive at or below `top`. Raises InputError if there is none."""
     archives, _ = _layout(top)
     for name, file in archives:
-        yield _repository(name, file, Limits.of(config))
+        yield _repository(name, file, ArchiveLimits.of(config))
 
 
 def beside(top: Path) -> Iterator[Beside]:
@@ -118,7 +118,7 @@ def _name(path: str) -> str:
     return path[: match.start()] if match and match.end() == len(path) and match.start() else path
 
 
-def _repository(name: str, file: Path, limits: Limits) -> Repository:
+def _repository(name: str, file: Path, limits: ArchiveLimits) -> Repository:
     root = f"{PREFIX}{file}"
     try:
         archive = Archive(file, limits)
@@ -186,13 +186,13 @@ class _Metadata(importlib.metadata.Distribution):
 class Archive:
     """A source archive, which may consist of several files."""
 
-    def __init__(self, file: Path, limits: Limits) -> None:
+    def __init__(self, file: Path, limits: ArchiveLimits) -> None:
         """Find the files that belong to the archive. Raises UnreadableError."""
         self._limits = limits
         if file.suffix.lower() == ".dsc":
             self._parts = debian.parts(file)
         else:
-            self._parts = [debian.Part(file=file, strip=file.suffix.lower() != ".whl")]
+            self._parts = [debian.SourceArchive(file=file, strip=file.suffix.lower() != ".whl")]
 
     def members(self) -> tuple[list[Member], bytes]:
         """Return the members with their paths in the repository, and the archive's comment.
@@ -236,7 +236,7 @@ class Archive:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, limits: Limits) -> Iterator["Tar | Zip"]:
+def _opened(path: Path, limits: ArchiveLimits) -> Iterator["Tar | Zip"]:
     """Open a tar or zip file, recognised by its first bytes. Raises UnreadableError for OSErrors of the block too."""
     try:
         with open_regular(path) as file:
@@ -265,7 +265,7 @@ def _cleaned(member: Member) -> Member:
     return replace(member, path="/".join(steps))
 
 
-def _placed(members: Sequence[Member], part: debian.Part) -> Iterator[Member]:
+def _placed(members: Sequence[Member], part: debian.SourceArchive) -> Iterator[Member]:
     """Yield the members with their paths in the repository, without the archive's top folder."""
     own = f"{_own_folder(members)}/" if part.strip else "/"
     for member in members:
@@ -405,7 +405,7 @@ def reader(root: str, files: Sequence[SourceFile], config: CorpusConfig) -> Call
 
     def read(file: SourceFile) -> bytes:
         if wanted:
-            archive = Archive(Path(root.removeprefix(PREFIX)), Limits.of(config))
+            archive = Archive(Path(root.removeprefix(PREFIX)), ArchiveLimits.of(config))
             contents.update(archive.contents(wanted))
             wanted.clear()
         content = contents.pop(file.place, None)

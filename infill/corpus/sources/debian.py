@@ -18,7 +18,7 @@ _PART: Final = re.compile(r"\.(?P<role>orig|debian)(?:-(?P<component>[\w-]+))?\.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class SourceArchive:
     """An archive that holds some or all files of a repository."""
 
     file: Path
@@ -36,12 +36,12 @@ def parts_of(dsc: Path) -> list[Path]:
         return []
 
 
-def parts(dsc: Path) -> list[Part]:
+def parts(dsc: Path) -> list[SourceArchive]:
     """Return the archives of a source package, the upstream archive first, after verifying their checksums.
 
     Patches in `debian/patches` are not applied. Raises UnreadableError if a file is missing or damaged.
     """
-    archives: list[Part] = []
+    archives: list[SourceArchive] = []
     for name, (size, sha256) in _checksums(dsc).items():
         if name.endswith(".asc"):  # upstream's signature, which mirrors and users often leave out
             continue
@@ -51,7 +51,7 @@ def parts(dsc: Path) -> list[Part]:
         if ".tar." not in name:
             raise UnreadableError(f"{name}: source packages in format 1.0 with a diff are not supported")
         role, component = (match["role"], match["component"]) if match else ("native", None)
-        archives.append(Part(file=file, prefix=f"{component}/" if component else "", strip=role != "debian"))
+        archives.append(SourceArchive(file=file, prefix=f"{component}/" if component else "", strip=role != "debian"))
     if not archives:
         raise UnreadableError("the .dsc file names no tar archive")
     return sorted(archives, key=lambda part: (not part.strip, part.prefix))
@@ -87,7 +87,7 @@ def _verify(file: Path, size: int, sha256: str) -> None:
         raise UnreadableError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def without_replaced(members: Iterable[Member], parts: Sequence[Part]) -> Iterator[Member]:
+def without_replaced(members: Iterable[Member], parts: Sequence[SourceArchive]) -> Iterator[Member]:
     """Yield the members, except those of the upstream archive in a folder that another archive replaces."""
     replaced = tuple(part.prefix or "debian/" for part in parts if part.prefix or not part.strip)
     for member in members:

@@ -82,7 +82,7 @@ class _Root:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _FolderLayout:
     """The repositories of a folder, and the files outside them."""
 
     roots: list[_Root] = field(default_factory=list)
@@ -90,9 +90,9 @@ class _Layout:
     """Files in folders that only hold repositories; paths are relative to the searched folder."""
 
 
-def _layout(top: Path) -> _Layout:
+def _layout(top: Path) -> _FolderLayout:
     """Return the repositories in the folder `top`, sorted by name. Raises InputError if there is none."""
-    layout = _Layout()
+    layout = _FolderLayout()
     if _is_marked(top):
         layout.roots.append(_Root(top.name or "repository", top))
         return layout
@@ -106,7 +106,7 @@ def _layout(top: Path) -> _Layout:
     return layout
 
 
-def _search(folder: Path, prefix: str, layout: _Layout, above: set[Path]) -> None:
+def _search(folder: Path, prefix: str, layout: _FolderLayout, above: set[Path]) -> None:
     """Add the repositories below `folder`, which is not a repository itself, and its own files to `layout`."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = f"{prefix}{entry.name}"

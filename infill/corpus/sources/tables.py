@@ -178,7 +178,7 @@ def _listed(rows: Sequence[_Row]) -> _Listed:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _TableLayout:
     """The columns of one Parquet file."""
 
     columns: Mapping[str, str]
@@ -187,7 +187,7 @@ class _Layout:
     """Role -> field of the entries in the list of files; empty if each row is a file."""
 
     @classmethod
-    def of(cls, schema: pa.Schema, wanted: Mapping[str, str]) -> "_Layout":
+    def of(cls, schema: pa.Schema, wanted: Mapping[str, str]) -> "_TableLayout":
         columns = {role: column for role, column in wanted.items() if column in schema.names}
         entry = getattr(schema.field(columns["files"]).type, "value_type", None) if "files" in columns else None
         if not isinstance(entry, pa.StructType):
@@ -218,7 +218,7 @@ def _with_counted_size(columns: Mapping[str, str], schema: "pa.Schema | pa.Struc
     return {role: column for role, column in columns.items() if role != "size" or is_number}
 
 
-def _check(layout: _Layout, schema: pa.Schema, wanted: Mapping[str, str], file: str, config: CorpusConfig) -> None:
+def _check(layout: _TableLayout, schema: pa.Schema, wanted: Mapping[str, str], file: str, config: CorpusConfig) -> None:
     """Raise InputError if a required column is missing."""
     missing = "path" if "path" not in layout.roles else "" if layout.roles & {"content", "blob"} else "content"
     if missing:
@@ -234,7 +234,7 @@ def _check(layout: _Layout, schema: pa.Schema, wanted: Mapping[str, str], file: 
 
 
 def _batches(
-    parquet: pq.ParquetFile, layout: _Layout, group: int, *, content: bool
+    parquet: pq.ParquetFile, layout: _TableLayout, group: int, *, content: bool
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """Yield the places of files within a row group, and their columns as role -> array, batch by batch."""
     first = 0
@@ -265,7 +265,7 @@ def _rows(file: str, number: int, wanted: Mapping[str, str], config: CorpusConfi
     """Yield the rows of a Parquet file. Raises UnreadableError if it is damaged, InputError if a column is missing."""
     with storage.open_read(file) as opened:
         parquet = parse(pq.ParquetFile, opened)
-        layout = _Layout.of(parquet.schema_arrow, wanted)
+        layout = _TableLayout.of(parquet.schema_arrow, wanted)
         _check(layout, parquet.schema_arrow, wanted, file, config)
         for group in range(parquet.num_row_groups):
             for places, arrays in _batches(parquet, layout, group, content=False):
@@ -396,7 +396,7 @@ def _contents(uri: str, places: Collection[str], config: CorpusConfig) -> Iterat
     for number, listed in itertools.groupby(sorted(groups), key=lambda group: group[0]):
         with storage.open_read(tables[number]) as opened, contextlib.suppress(UnreadableError):
             parquet = parse(pq.ParquetFile, opened)
-            layout = _Layout.of(parquet.schema_arrow, columns_of(config))
+            layout = _TableLayout.of(parquet.schema_arrow, columns_of(config))
             for key in listed:
                 for rows, arrays in _batches(parquet, layout, key[1], content=True):
                     for index, row in enumerate(rows):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from serving.events import DONE, event
 from serving.protocol import ApiError, Sampling, invalid, read_integer, read_sampling
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.fields import Fields, Schema
 from serving.transformer.request import CompletionRequest
 from serving.transformer.upstream import Delta
@@ -42,14 +42,14 @@ class Protocol(ABC):
         """Return the request in `body`. Raises ApiError 400, which names the invalid field."""
 
     @abstractmethod
-    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    def whole(self, answer: OngoingAnswer, outcome: PartialAnswer) -> dict[str, Any]:
         """Return the answer as one object."""
 
-    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+    def piece(self, answer: OngoingAnswer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
         """Return the part of a stream for one event; None to skip it."""
         return None
 
-    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+    def last(self, answer: OngoingAnswer, outcome: PartialAnswer) -> Iterable[dict[str, Any]]:
         """Return the parts at the end of a stream."""
         return ()
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 
 from infill.text import clean
 from serving.protocol import ApiError, read_integer, read_list, read_number, read_text, unknown_fields
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.fields import (
     ADDITIONS,
     MAX_DOCUMENTS,
@@ -119,7 +119,7 @@ class LlamaCpp(Protocol):
             warnings=tuple(unknown_fields(body, self.fields)),
         )
 
-    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    def whole(self, answer: OngoingAnswer, outcome: PartialAnswer) -> dict[str, Any]:
         counts = outcome.counts(answer)
         body = {
             "index": 0,
@@ -140,10 +140,10 @@ class LlamaCpp(Protocol):
         }
         return chosen(body, answer.request.reply["fields"])
 
-    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+    def piece(self, answer: OngoingAnswer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
         return {"index": 0, "content": delta.text, "tokens": [], "stop": False} if delta.text else None
 
-    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+    def last(self, answer: OngoingAnswer, outcome: PartialAnswer) -> Iterable[dict[str, Any]]:
         yield self.whole(answer, replace(outcome, text=""))
 
     def error(self, error: ApiError) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _is_snippet(value: Any) -> bool:
     )
 
 
-def timings(answer: Answer, outcome: Outcome, counts: Mapping[str, Any]) -> dict[str, float]:
+def timings(answer: OngoingAnswer, outcome: PartialAnswer, counts: Mapping[str, Any]) -> dict[str, float]:
     """Return llama.cpp's timings: tokens and milliseconds of prompt and answer; time in the queue counts as prompt."""
     cached = counts["prompt_tokens_details"]["cached_tokens"]
     return {

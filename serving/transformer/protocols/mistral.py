@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from serving.protocol import ApiError, read_integer, read_text, unknown_fields
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.fields import MAX_NAME_CHARS, SEED, Fields, Schema, field, ignored
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.protocols.openai import REASON, answer_schema
@@ -59,19 +59,19 @@ class Mistral(Protocol):
         session = request.session or read_text(body, "prompt_cache_key", limit=MAX_NAME_CHARS)
         return replace(request, session=session, warnings=tuple(unknown_fields(body, self.fields)))
 
-    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    def whole(self, answer: OngoingAnswer, outcome: PartialAnswer) -> dict[str, Any]:
         message = {"role": "assistant", "content": outcome.text, "tool_calls": None, "prefix": False}
         choices = [{"index": 0, "message": message, "finish_reason": outcome.reason}]
         body = answer.head.completion(choices, usage=outcome.counts(answer), infill=answer.provenance)
         return body | {"object": "chat.completion"}
 
-    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+    def piece(self, answer: OngoingAnswer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
         if not (first or delta.text):
             return None
         role = {"role": "assistant"} if first else {}
         return _chunk(answer, {**role, "content": delta.text}, None, infill=answer.provenance if first else None)
 
-    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+    def last(self, answer: OngoingAnswer, outcome: PartialAnswer) -> Iterable[dict[str, Any]]:
         yield _chunk(answer, {"content": ""}, outcome.reason, usage=outcome.counts(answer))
 
     def error(self, error: ApiError) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Mistral(Protocol):
         return flat | error.body()
 
 
-def _chunk(answer: Answer, delta: Mapping[str, Any], reason: str | None, **more: Any) -> dict[str, Any]:
+def _chunk(answer: OngoingAnswer, delta: Mapping[str, Any], reason: str | None, **more: Any) -> dict[str, Any]:
     body = answer.head.completion([{"index": 0, "delta": delta, "finish_reason": reason}])
     return body | {"object": "chat.completion.chunk"} | {name: value for name, value in more.items() if value}
 

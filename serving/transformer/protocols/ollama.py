@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 from serving.protocol import ApiError, invalid, read_flag, read_integer, read_text, unknown_fields
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.fields import (
     ADDITIONS,
     SAMPLING,
@@ -90,7 +90,7 @@ class Ollama(Protocol):
             warnings=tuple(unknown_fields(body, self.fields)),
         )
 
-    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    def whole(self, answer: OngoingAnswer, outcome: PartialAnswer) -> dict[str, Any]:
         counts = outcome.counts(answer)
         reason = "load" if answer.request.reply["load"] else outcome.reason or "stop"
         return {
@@ -105,10 +105,10 @@ class Ollama(Protocol):
             "infill": answer.provenance,
         }
 
-    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+    def piece(self, answer: OngoingAnswer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
         return _part(answer, delta.text, done=False) if delta.text else None
 
-    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+    def last(self, answer: OngoingAnswer, outcome: PartialAnswer) -> Iterable[dict[str, Any]]:
         yield self.whole(answer, replace(outcome, text=""))
 
     def error(self, error: ApiError) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Ollama(Protocol):
         return line(value)
 
 
-def _part(answer: Answer, text: str, *, done: bool) -> dict[str, Any]:
+def _part(answer: OngoingAnswer, text: str, *, done: bool) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return {"model": answer.head.model, "created_at": now, "response": text, "done": done}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from serving.protocol import choice
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.fields import Fields, Schema
 from serving.transformer.protocols.base import Protocol
 from serving.transformer.request import FIELDS, CompletionRequest, read_request
@@ -95,16 +95,16 @@ class OpenAI(Protocol):
     def read(self, body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
         return read_request(body, max_new_tokens)
 
-    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    def whole(self, answer: OngoingAnswer, outcome: PartialAnswer) -> dict[str, Any]:
         choices = [choice(outcome.text, outcome.reason)]
         return answer.head.completion(choices, usage=outcome.counts(answer), infill=answer.provenance)
 
-    def piece(self, answer: Answer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
+    def piece(self, answer: OngoingAnswer, delta: Delta, *, first: bool) -> dict[str, Any] | None:
         if not (first or delta.text or delta.finish_reason):
             return None
         more = {"infill": answer.provenance} if first else {}
         return answer.head.completion([choice(delta.text, delta.finish_reason)], **more)
 
-    def last(self, answer: Answer, outcome: Outcome) -> Iterable[dict[str, Any]]:
+    def last(self, answer: OngoingAnswer, outcome: PartialAnswer) -> Iterable[dict[str, Any]]:
         if answer.request.sampling.include_usage:
             yield answer.head.completion([], usage=outcome.counts(answer))

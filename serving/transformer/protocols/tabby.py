@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 from infill.context.identity import normalised
 from infill.text import clean
 from serving.protocol import invalid, read_flag, read_list, read_text, unknown_fields
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.fields import (
     ADDITIONS,
     MAX_DOCUMENTS,
@@ -129,7 +129,7 @@ class Tabby(Protocol):
             warnings=tuple(unknown_fields(body, self.fields)),
         )
 
-    def whole(self, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    def whole(self, answer: OngoingAnswer, outcome: PartialAnswer) -> dict[str, Any]:
         body: dict[str, Any] = {"id": answer.head.id, "choices": [{"index": 0, "text": outcome.text}]}
         if answer.request.reply["snippets"]:
             items = answer.packed.prompt.items

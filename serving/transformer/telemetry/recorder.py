@@ -17,13 +17,13 @@ from starlette.requests import ClientDisconnect
 from infill.feedback.feedback_row import ACCEPTED, OUTCOMES, plain
 from infill.text import first_line
 from serving.protocol import ApiError
-from serving.transformer.answer import Answer, Outcome
+from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.request import CompletionRequest
 from serving.transformer.telemetry import report as reports
 from serving.transformer.telemetry.counts import Counts, Labels, language_at, language_label, left
 from serving.transformer.telemetry.recent_suggestions import MAX_CHARS, Memory, Suggestion
-from serving.transformer.telemetry.report import Feedback, Report
-from serving.transformer.telemetry.writer import Writer, redaction
+from serving.transformer.telemetry.report import EventReport, Feedback
+from serving.transformer.telemetry.writer import RowWriter, redaction
 from serving.transformer.transformer_config import TransformerConfig
 
 OFF, METRICS, FEEDBACK = "off", "metrics", "feedback"
@@ -33,7 +33,7 @@ NO_CONTEXT: Final = "none"
 """The strategy of a prompt without other files."""
 
 
-class Telemetry:
+class SuggestionRecorder:
     """Records what becomes of suggestions. All methods run on the event loop."""
 
     def __init__(self, config: TransformerConfig, prompt_format: str, registry: CollectorRegistry) -> None:
@@ -46,7 +46,7 @@ class Telemetry:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._limit = RateLimitItemPerMinute(config.telemetry_events)
         self._writer = (
-            Writer(config.feedback, self.counts, max_bytes=config.feedback_bytes, redact=redaction())
+            RowWriter(config.feedback, self.counts, max_bytes=config.feedback_bytes, redact=redaction())
             if config.telemetry == FEEDBACK
             else None
         )
@@ -81,7 +81,7 @@ class Telemetry:
                 self.counts.answers.labels(*self.labels(completion), "cancelled" if gone else "failed").inc()
             raise
 
-    def answered(self, answer: Answer, outcome: Outcome) -> None:
+    def answered(self, answer: OngoingAnswer, outcome: PartialAnswer) -> None:
         """Count a whole answer, and remember it where clients may report what became of it."""
         if not answer.request.sampling.max_tokens:
             return
@@ -109,7 +109,7 @@ class Telemetry:
             message = f"at most {self._config.telemetry_events} events a minute are allowed"
             raise ApiError(429, message, code="rate_limit_exceeded", kind="rate_limit_error", retry_after=60)
 
-    def report(self, tenant: str, report: Report) -> None:
+    def report(self, tenant: str, report: EventReport) -> None:
         """Count what a client reports, unless the operator has it off. Raises ApiError for what cannot be true."""
         if report.kind == reports.FEEDBACK and self.mode != FEEDBACK:
             raise self._refuse(403, "feedback_off", "this server keeps no feedback")
@@ -122,7 +122,7 @@ class Telemetry:
         suggestion = self.memory.get(tenant, report.completion)
         if suggestion is None:
             raise self._refuse(404, "unknown_completion", "no completion of this id was answered to you recently")
-        handle: dict[str, Callable[[Suggestion, Report], None]] = {
+        handle: dict[str, Callable[[Suggestion, EventReport], None]] = {
             reports.VIEW: self._shown,
             reports.SELECT: self._accepted,
             reports.DISMISS: self._rejected,
@@ -140,13 +140,13 @@ class Telemetry:
     def _lie(self, code: str, message: str, param: str) -> ApiError:
         return self._refuse(400, code, message, param)
 
-    def _shown(self, suggestion: Suggestion, _: Report) -> None:
+    def _shown(self, suggestion: Suggestion, _: EventReport) -> None:
         if not suggestion.shown:
             suggestion.shown = True
             self.counts.shown.labels(*suggestion.labels).inc()
             self.counts.shown_chars.labels(*suggestion.labels).inc(suggestion.chars)
 
-    def _accepted(self, suggestion: Suggestion, report: Report) -> None:
+    def _accepted(self, suggestion: Suggestion, report: EventReport) -> None:
         """Count what was taken more than before, so that a report which comes twice counts once."""
         whole = len(first_line(suggestion.text)) if report.part == "line" else suggestion.chars
         chars = report.accepted if report.accepted is not None else max(1, whole)
@@ -162,13 +162,13 @@ class Telemetry:
         self.counts.accepted_chars.labels(*labels).inc(chars - suggestion.accepted)
         suggestion.accepted = chars
 
-    def _rejected(self, suggestion: Suggestion, report: Report) -> None:
+    def _rejected(self, suggestion: Suggestion, report: EventReport) -> None:
         self._shown(suggestion, report)
         if not suggestion.rejected and not suggestion.accepted:
             suggestion.rejected = True
             self.counts.rejected.labels(*suggestion.labels).inc()
 
-    def _persisted(self, suggestion: Suggestion, report: Report) -> None:
+    def _persisted(self, suggestion: Suggestion, report: EventReport) -> None:
         after, kept = report.after_s, report.kept
         if after not in reports.AFTER_S:
             raise self._lie("invalid_value", f"'after_s' must be 15, 30 or 120, got {after}", "after_s")

@@ -82,7 +82,7 @@ class Feedback:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class EventReport:
     """One event."""
 
     kind: str
@@ -96,7 +96,7 @@ class Report:
     feedback: Feedback | None
 
 
-def read(body: Mapping[str, Any]) -> Report:
+def read(body: Mapping[str, Any]) -> EventReport:
     """Return the event in a body. Raises ApiError 400, which names the invalid field."""
     kind = body.get("type")
     if not isinstance(kind, str):
@@ -109,7 +109,7 @@ def read(body: Mapping[str, Any]) -> Report:
         raise invalid(f"'typed_chars' must be at most {MAX_TYPED}, got {typed}", "typed_chars")
     part = read_text(body, "select_kind")
     feedback = _read_feedback(body)
-    return Report(
+    return EventReport(
         kind=kind,
         completion=read_text(body, "completion_id", limit=MAX_NAME_CHARS),
         part=part if part in PARTS else "all",

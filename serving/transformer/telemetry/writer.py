@@ -96,7 +96,7 @@ class _File:
         return sum(map(len, self.lines))
 
 
-class Writer:
+class RowWriter:
     """Writes rows in a thread of its own, so that no request waits for it. What it does not write, it counts."""
 
     def __init__(

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from infill.cluster.api import Api, connect
-from infill.cluster.lifecycle import Patience
+from infill.cluster.lifecycle import LauncherPatience
 from infill.cluster.stage_job import Placement, StageJob
 from tests.kube.apiserver import Server
 from tests.kube.namespace import fresh
 from tests.unit.cluster.kuberay import KubeRay
 
 DIGEST = "sha256:" + "1" * 64
-QUICK = Patience(tick=1, grace=0.5, outage=3.0, removal=3.0, drain=3.0)
+QUICK = LauncherPatience(tick=1, grace=0.5, outage=3.0, removal=3.0, drain=3.0)
 
 
 @pytest.fixture

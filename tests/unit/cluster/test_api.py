@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infill.cluster.api import Api, RefusedError, UnreachableError, connect
+from infill.cluster.api import Api, ClusterRefusedError, ClusterUnreachableError, connect
 from infill.cluster.stage_job import StageJob, build
 from infill.errors import InputError
 from tests.kube.apiserver import Fault, Server
@@ -13,7 +13,7 @@ from tests.kube.apiserver import Fault, Server
 
 def test_a_wrong_token_is_reported(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config", token="wrong")))
-    with pytest.raises(RefusedError, match="rejects our token"):
+    with pytest.raises(ClusterRefusedError, match="rejects our token"):
         connect().list("rayjobs")
 
 
@@ -26,7 +26,7 @@ def test_no_cluster_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_server_that_is_down_is_reported(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.url = "http://127.0.0.1:9"
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
-    with pytest.raises(UnreachableError, match="does not answer"):
+    with pytest.raises(ClusterUnreachableError, match="does not answer"):
         replace(connect(), outage=0.1).reachable()
 
 
@@ -42,7 +42,7 @@ def test_a_dropped_answer_is_asked_for_again(server: Server, api: Api) -> None:
 
 def test_a_server_under_load_is_asked_a_few_times(server: Server, api: Api) -> None:
     server.faults.append(Fault("GET", "/version", times=10, status=503))
-    with pytest.raises(RefusedError, match="503"):
+    with pytest.raises(ClusterRefusedError, match="503"):
         replace(api, outage=0.1).reachable()
     assert sum(path == "/version" for _, path in server.requests) == 2
 
@@ -50,13 +50,13 @@ def test_a_server_under_load_is_asked_a_few_times(server: Server, api: Api) -> N
 def test_unknown_fields_are_refused_by_the_server(api: Api, job: StageJob) -> None:
     body = build(job)
     body["spec"]["entryPoint"] = "typo"
-    with pytest.raises(RefusedError, match=r"entryPoint.*unknown|unknown.*entryPoint"):
+    with pytest.raises(ClusterRefusedError, match=r"entryPoint.*unknown|unknown.*entryPoint"):
         api.create("rayjobs", body)
 
 
 def test_a_taken_name_is_a_conflict(api: Api, job: StageJob) -> None:
     api.create("rayjobs", build(job))
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ClusterRefusedError) as caught:
         api.create("rayjobs", build(job))
     assert caught.value.status == 409
 

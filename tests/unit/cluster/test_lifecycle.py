@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from infill.cluster.api import Api, RefusedError
+from infill.cluster.api import Api, ClusterRefusedError
 from infill.cluster.failure import KINDS, JobFailedError
-from infill.cluster.lifecycle import Patience, launch, owner_of, sweep
+from infill.cluster.lifecycle import LauncherPatience, launch, owner_of, sweep
 from infill.cluster.stage_job import SUSPENDED_ANNOTATION, StageJob, build
 from infill.errors import InputError, ServiceError
 from tests.kube.apiserver import Fault, Server
@@ -285,7 +285,7 @@ def test_policies_that_cannot_work_are_refused(api: Api, job: StageJob) -> None:
     with pytest.raises(InputError, match="Kueue"):
         launch(api, replace(job, queue="team"), on_stop="suspend")
     with pytest.raises(ValueError, match="tick"):
-        Patience(tick=0)
+        LauncherPatience(tick=0)
 
 
 def test_sweep_deletes_what_is_left_of_one_run(api: Api, kuberay: KubeRay, job: StageJob) -> None:
@@ -319,13 +319,13 @@ def test_the_owner_is_the_workflow_of_the_step(server: Server, api: Api) -> None
 
 def test_a_cluster_without_kuberay_is_reported(server: Server, api: Api, job: StageJob) -> None:
     server.installed.discard("rayjobs")
-    with pytest.raises(RefusedError, match="install KubeRay"):
+    with pytest.raises(ClusterRefusedError, match="install KubeRay"):
         launch(api, job, patience=QUICK)
 
 
 def test_missing_rights_are_reported(server: Server, api: Api, job: StageJob) -> None:
     server.forbidden.add(("create", "rayjobs"))
-    with pytest.raises(RefusedError, match="install charts/infill-platform"):
+    with pytest.raises(ClusterRefusedError, match="install charts/infill-platform"):
         launch(api, job, patience=QUICK)
 
 

@@ -4,7 +4,7 @@ import io
 import time
 
 from infill.cluster.api import Api
-from infill.cluster.logs import KEPT_LINES, Tail
+from infill.cluster.logs import KEPT_LINES, LogTail
 from infill.cluster.stage_job import StageJob, build
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.kuberay import KubeRay
@@ -14,9 +14,9 @@ def stamp(second: int, nanosecond: int = 0) -> str:
     return f"2026-11-22T20:{second // 60:02d}:{second % 60:02d}.{nanosecond:09d}Z"
 
 
-def tailed(api: Api, job: StageJob, *, quiet: float = 60.0) -> tuple[Tail, io.StringIO]:
+def tailed(api: Api, job: StageJob, *, quiet: float = 60.0) -> tuple[LogTail, io.StringIO]:
     out = io.StringIO()
-    tail = Tail(api, job.name, out, pause=0.05, quiet=quiet)
+    tail = LogTail(api, job.name, out, pause=0.05, quiet=quiet)
     tail.start()
     return tail, out
 

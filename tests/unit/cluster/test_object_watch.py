@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from infill.cluster.api import Api, RefusedError
+from infill.cluster.api import Api, ClusterRefusedError
 from infill.cluster.object_watch import follow
 from infill.cluster.stage_job import StageJob, build
 from infill.errors import ServiceError
@@ -73,7 +73,7 @@ def test_a_server_under_load_is_waited_for(server: Server, api: Api, job: StageJ
 
 def test_a_refusal_ends_the_watch(server: Server, api: Api, job: StageJob) -> None:
     server.forbidden.add(("watch", "rayjobs"))
-    with pytest.raises(RefusedError, match="not allowed"):
+    with pytest.raises(ClusterRefusedError, match="not allowed"):
         states(api, job, 3)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infill.cluster.api import Api, ApiError, RefusedError, connect
+from infill.cluster.api import Api, ClusterApiError, ClusterRefusedError, connect
 from infill.cluster.failure import JobFailedError
 from infill.cluster.lifecycle import launch, sweep
 from infill.cluster.stage_job import StageJob, build
@@ -89,7 +89,7 @@ def test_what_does_not_pass_in_time_is_reported(server: Server, api: Api, fault:
     api.list("rayjobs")
     server.faults.append(replace(fault, path="rayjobs", times=1_000))
     began = time.monotonic()
-    with pytest.raises(ApiError, match=sentence):
+    with pytest.raises(ClusterApiError, match=sentence):
         replace(api, grace=0.6, outage=0.6).list("rayjobs")
     assert 0.5 < time.monotonic() - began < 5
 
@@ -111,7 +111,7 @@ def test_what_never_passes_is_reported_at_once(
 ) -> None:
     api.list("rayjobs")
     server.faults.append(Fault("POST", "rayjobs", status=status, message=message, times=2))
-    with pytest.raises(RefusedError, match=sentence):
+    with pytest.raises(ClusterRefusedError, match=sentence):
         replace(api, grace=60.0, outage=60.0).create("rayjobs", build(job))
     assert server.faults[-1].times == 1
 
@@ -127,7 +127,7 @@ def test_a_process_that_starts_during_a_restart_waits(server: Server, api: Api) 
 def test_a_first_refusal_of_a_server_that_runs_is_reported_at_once(server: Server, api: Api) -> None:
     server.forbidden.add(("list", "rayjobs"))
     began = time.monotonic()
-    with pytest.raises(RefusedError, match="not allowed"):
+    with pytest.raises(ClusterRefusedError, match="not allowed"):
         replace(api, grace=60.0).list("rayjobs")
     assert time.monotonic() - began < 5
 
@@ -170,7 +170,7 @@ def test_a_log_that_was_forbidden_for_a_while_is_read_in_the_end(
     server.hush("submitter")
     server.forbidden.add(("list", "pods"))
     out = io.StringIO()
-    tail = logs.Tail(replace(api, grace=0.1), job.name, out, pause=0.05)
+    tail = logs.LogTail(replace(api, grace=0.1), job.name, out, pause=0.05)
     tail.start()
     for _ in range(100):
         if "cannot be read at the moment" in out.getvalue():
@@ -199,7 +199,7 @@ def test_an_outage_without_end_says_that_the_job_lives_on(
         started(api, job)
         server.faults.append(Fault("GET", "", times=10_000, status=503))
 
-    with pytest.raises(ApiError) as caught, meanwhile(end):
+    with pytest.raises(ClusterApiError) as caught, meanwhile(end):
         launch(api, job, out=io.StringIO(), patience=replace(QUICK, outage=1.0))
     assert f"RayJob {job.name} may still run: retry this step" in str(caught.value)
     assert f"kubectl delete rayjob {job.name} --namespace ml" in str(caught.value)
@@ -330,7 +330,9 @@ def test_a_wrong_authority_is_reported_at_once(
     with front(server, certificates, cut=0) as port:
         monkeypatch.setenv("KUBECONFIG", trusting(tmp_path / "config", port, certificates / "wrong.crt"))
         began = time.monotonic()
-        with pytest.raises(ApiError, match=r"is not trusted \(.*certificate.*\): check certificate-authority") as told:
+        with pytest.raises(
+            ClusterApiError, match=r"is not trusted \(.*certificate.*\): check certificate-authority"
+        ) as told:
             connect().list("rayjobs")
         assert time.monotonic() - began < 5
         assert "\n" not in str(told.value)

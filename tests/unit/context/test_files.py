@@ -9,15 +9,15 @@ import pytest
 
 from infill.config import CorpusConfig
 from infill.context import ProjectIndex
-from infill.context.files import LeftOut, Limits, Source, read, source_at, sources, why_left_out
+from infill.context.files import ContextFile, IndexLimits, LeftOut, read, source_at, sources, why_left_out
 from infill.corpus import quality
 from infill.corpus.sources import SourceFile
 from infill.errors import InputError
 
 
-def found(root: Path, limits: Limits | None = None) -> tuple[list[str], LeftOut]:
+def found(root: Path, limits: IndexLimits | None = None) -> tuple[list[str], LeftOut]:
     left_out = LeftOut()
-    return [source.path for source in sources(root, limits or Limits(), left_out)], left_out
+    return [source.path for source in sources(root, limits or IndexLimits(), left_out)], left_out
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -70,7 +70,7 @@ def test_what_is_not_a_source_is_left_out_with_its_reason(tmp_path: Path) -> Non
             "large.py": "x = 1\n" * 50_000,
         },
     )
-    index = ProjectIndex.from_repository(tmp_path, limits=Limits(file_bytes=100_000))
+    index = ProjectIndex.from_repository(tmp_path, limits=IndexLimits(file_bytes=100_000))
     assert sorted(index.files) == ["a.py", "notes.txt"]
     assert dict(index.left_out.counts) == {
         "binary": 2,
@@ -104,17 +104,17 @@ def test_links_loops_pipes_and_odd_names(tmp_path: Path) -> None:
 def test_limits_keep_what_is_nearest_to_the_root(tmp_path: Path) -> None:
     write(tmp_path, {f"deep/folder/{number:03}.py": "x" * 9 + "\n" for number in range(50)})
     write(tmp_path, {"a.py": "x" * 9 + "\n", "deep/b.py": "x" * 9 + "\n"})
-    paths, left_out = found(tmp_path, Limits(files=3))
+    paths, left_out = found(tmp_path, IndexLimits(files=3))
     assert paths == ["a.py", "deep/b.py", "deep/folder/000.py"]
     assert left_out.counts["beyond 3 files"] == 49
-    paths, left_out = found(tmp_path, Limits(total_bytes=45))
+    paths, left_out = found(tmp_path, IndexLimits(total_bytes=45))
     assert len(paths) == 4
     assert left_out.counts["beyond 45 bytes in total"] == 48
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     write(tmp_path, {"grows.py": "x\n", "goes.py": "x\n", "shrinks.py": "x = 1\n"})
-    limits = Limits(file_bytes=100)
+    limits = IndexLimits(file_bytes=100)
     by_path = {source.path: source for source in sources(tmp_path, limits, LeftOut())}
     write(tmp_path, {"grows.py": "x\n" * 1_000, "shrinks.py": "y\n"})
     (tmp_path / "goes.py").unlink()
@@ -141,7 +141,7 @@ def test_no_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_limits_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
-        Limits(files=0)
+        IndexLimits(files=0)
 
 
 def test_byte_order_mark_hides_nothing_and_enters_nothing(tmp_path: Path) -> None:
@@ -211,13 +211,13 @@ def test_one_file_is_judged_as_the_whole_folder_is(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / "link.py").symlink_to("big.py")
     (tmp_path / "linked").symlink_to("apps")
-    limits = Limits(file_bytes=500)
+    limits = IndexLimits(file_bytes=500)
     for root in (tmp_path, tmp_path / "apps/web"):
         listed = set(found(root, limits)[0])
         files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
         files |= {"linked/web/a.py", "gone.py", "../x.py", "lib"} if root == tmp_path else set()
         judged = {path: source_at(root, path, limits) for path in files}
-        assert {path for path, source in judged.items() if isinstance(source, Source)} == listed
+        assert {path for path, source in judged.items() if isinstance(source, ContextFile)} == listed
     assert why_left_out(tmp_path, "not/there/yet.py") is None
     assert why_left_out(tmp_path, "secret/not/there/yet.py") == "ignored by git"
 
@@ -227,10 +227,10 @@ def test_an_index_follows_one_file(tmp_path: Path) -> None:
     index = ProjectIndex.from_repository(tmp_path)
     write(tmp_path, {"a.py": "x = 2\n", "b.py": "y = 1\n", "c.png": "z"})
     for path in ("a.py", "b.py", "c.png", "d.py"):
-        index.refresh_file(tmp_path, path, Limits(files=2))
+        index.refresh_file(tmp_path, path, IndexLimits(files=2))
     assert {path: index.text(path) for path in index.files} == {"a.py": "x = 2\n", "b.py": "y = 1\n"}
     write(tmp_path, {"e.py": "z = 1\n"})
-    index.refresh_file(tmp_path, "e.py", Limits(files=2))
+    index.refresh_file(tmp_path, "e.py", IndexLimits(files=2))
     (tmp_path / "a.py").unlink()
     index.refresh_file(tmp_path, "a.py")
     assert list(index.files) == ["b.py"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infill.context import ProjectIndex
 from infill.context.memo import Memo
-from infill.context.packing import CHARS_PER_TOKEN, Packed, Rules, pack
+from infill.context.packing import CHARS_PER_TOKEN, Packed, PackingRules, pack
 from infill.errors import InputError
 from infill.prompt import ContextItem, FimRequest, render
 from tests import golden
@@ -113,7 +113,7 @@ def test_an_item_is_replaced_only_when_that_pays() -> None:
 
 def test_the_first_items_cost_nothing_whatever_the_price() -> None:
     items = tuple(item(number) for number in range(4))
-    packed = pack(FMT, ENCODE, request(CODE, "\n", items), budget=700, rules=Rules(prefill_price=100.0))
+    packed = pack(FMT, ENCODE, request(CODE, "\n", items), budget=700, rules=PackingRules(prefill_price=100.0))
     assert packed.prompt.items == items
 
 
@@ -123,7 +123,10 @@ def test_half_of_an_item_counts_half() -> None:
     for old, kept in ((whole, True), (half, False)):
         packed = pack(FMT, ENCODE, request(CODE, "\n", (old,)), budget=700)
         again = pack(
-            *(FMT, ENCODE, request(CODE, "\n", (whole,))), previous=packed, budget=700, rules=Rules(prefill_price=0.1)
+            *(FMT, ENCODE, request(CODE, "\n", (whole,))),
+            previous=packed,
+            budget=700,
+            rules=PackingRules(prefill_price=0.1),
         )
         assert (again.prompt.items == (old,)) is kept
 
@@ -210,7 +213,7 @@ def test_a_huge_line_and_a_huge_file_are_cut_quickly() -> None:
 )
 def test_rules_are_checked(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Rules(**change)  # type: ignore[arg-type]
+        PackingRules(**change)  # type: ignore[arg-type]
 
 
 @given(

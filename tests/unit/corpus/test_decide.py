@@ -8,7 +8,7 @@ from infill.config import CorpusConfig
 from infill.corpus import decide, shards
 from infill.corpus.licences import Statement
 from infill.corpus.quality import Removal
-from infill.corpus.shards import Job
+from infill.corpus.shards import FileJob
 from infill.corpus.sources import SourceFile
 from tests.unit.corpus.folders import write_files
 
@@ -27,7 +27,7 @@ def scratch(tmp_path: Path) -> str:
         root = write_files(tmp_path / repo, files | ({"bad.py": b"\0", "blank.py": "\n"} if repo == "a" else {}))
         paths = sorted(path.name for path in root.iterdir())
         jobs = tuple(
-            Job(repo=repo, root=str(root), licence=Statement("MIT"), file=SourceFile(path=path, size=100))
+            FileJob(repo=repo, root=str(root), licence=Statement("MIT"), file=SourceFile(path=path, size=100))
             for path in paths
         )
         shards.read(shards.Shard(number=number, jobs=jobs), CONFIG, str(tmp_path / "scratch"), str(tmp_path / "out"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infill import storage
 from infill.corpus import dedup
-from infill.corpus.dedup import Near, Part
+from infill.corpus.dedup import DocumentsPart, Near
 from infill.corpus.shards import CANDIDATES
 from infill.text import read_text
 
@@ -54,7 +54,7 @@ def test_copies_are_found_whatever_their_line_ends(lines: list[str], line_end: s
 WORDS = [f"name_{number}" for number in range(400)]
 
 
-def write_part(file: Path, contents: Sequence[str]) -> Part:
+def write_part(file: Path, contents: Sequence[str]) -> DocumentsPart:
     signatures = [dedup.sign(content.encode()) for content in contents]
     columns = {
         "content": list(contents),
@@ -63,7 +63,7 @@ def write_part(file: Path, contents: Sequence[str]) -> Part:
     }
     schema = pa.schema([CANDIDATES.field(name) for name in columns])
     storage.write_table(str(file), pa.table(columns, schema=schema))
-    return Part(str(file), str(file))
+    return DocumentsPart(str(file), str(file))
 
 
 def find(folder: Path, contents: Sequence[str], order: Sequence[int] | None = None, shards: int = 3) -> Near:

@@ -16,17 +16,17 @@ from infill import file_kinds
 from infill.config import CorpusConfig
 from infill.corpus import quality, signals, thresholds
 from infill.corpus.licences import Statement
-from infill.corpus.quality import Document, Removal
+from infill.corpus.quality import CorpusDocument, Removal
 from infill.corpus.sources import SourceFile, folders
 
 CONFIG = CorpusConfig(max_file_bytes=1_000, max_data_bytes=100)
 
 
-def document(content: str, *, path: str = "a.py", language: str = "python", licence: str = "MIT") -> Document:
-    return Document(repo="r", path=path, language=language, licence=Statement(licence), content=content)
+def document(content: str, *, path: str = "a.py", language: str = "python", licence: str = "MIT") -> CorpusDocument:
+    return CorpusDocument(repo="r", path=path, language=language, licence=Statement(licence), content=content)
 
 
-def judge(made: Document, config: CorpusConfig = CONFIG) -> Removal | None:
+def judge(made: CorpusDocument, config: CorpusConfig = CONFIG) -> Removal | None:
     return quality.judge(made, signals.measure(made.content, made.language), config)
 
 

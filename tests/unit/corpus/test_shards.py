@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from infill.config import CorpusConfig
 from infill.corpus import shards, signals
 from infill.corpus.licences import Statement
-from infill.corpus.quality import Document, Removal
-from infill.corpus.shards import Job
+from infill.corpus.quality import CorpusDocument, Removal
+from infill.corpus.shards import FileJob
 from infill.corpus.sources import SourceFile, folders
 from tests.unit.corpus.folders import write_files
 
 
-def job(path: str, size: int, root: str = "", removal: Removal | None = None, licence: str = "MIT") -> Job:
+def job(path: str, size: int, root: str = "", removal: Removal | None = None, licence: str = "MIT") -> FileJob:
     statement = None if licence == "NOASSERTION" else Statement(licence)
-    return Job(repo="r", root=root, licence=statement, file=SourceFile(path=path, size=size), removal=removal)
+    return FileJob(repo="r", root=root, licence=statement, file=SourceFile(path=path, size=size), removal=removal)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans())))
@@ -46,7 +46,9 @@ def test_a_header_overrides_the_repository_s_licence(tmp_path: Path) -> None:
                 CorpusConfig(),
                 signals.Store({}),
             )
-            found[path.name, licence] = outcome.licence.expression if isinstance(outcome, Document) else outcome.reason
+            found[path.name, licence] = (
+                outcome.licence.expression if isinstance(outcome, CorpusDocument) else outcome.reason
+            )
     assert found == {
         ("ISC", "MIT"): "ISC",
         ("ISC", "NOASSERTION"): "ISC",

@@ -104,7 +104,7 @@ def test_the_parts_of_a_range_are_all_that_have_a_name_in_it(
             for table, schema, listed in (("documents", DOCUMENTS, part[::2]), ("removed", REMOVED, part[1::2])):
                 written = pa.Table.from_pylist([{"repo": repo, "path": path} for repo, path in listed], schema)
                 storage.write_table(f"{folder}/{table}/part-{number:05d}.parquet", written)
-        chosen = known_signals.Known(folder).parts(wanted[0], wanted[-1])
+        chosen = known_signals.KnownSignals(folder).parts(wanted[0], wanted[-1])
     needed = {n for n, part in enumerate(parts) if any(wanted[0] <= name <= wanted[-1] for name in part)}
     numbers = {int(file[-13:-8]) for file in chosen}
     assert needed <= numbers

@@ -32,7 +32,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _judge(outputs: list[str], name: str = "multi-line", seconds: float = 20.0) -> dict[str, Any]:
-    tasks = [humaneval.Task(**task) for task in TASKS[: len(outputs)]]
+    tasks = [humaneval.HumanEvalTask(**task) for task in TASKS[: len(outputs)]]
     generations = [Generation(ids=[number], finished=True) for number in range(len(outputs))]
     return humaneval.judge(tasks, generations, lambda ids: outputs[ids[0]], name, seconds)
 

@@ -84,7 +84,7 @@ def _write(folder: Path, name: str, *rows: object) -> str:
     return str(file)
 
 
-def _read(folder: Path, name: str) -> public_sets.Task:
+def _read(folder: Path, name: str) -> public_sets.PublicTask:
     (task,) = public_sets.read(name, _write(folder, name, ROWS[name]))
     return task
 

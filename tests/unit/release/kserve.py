@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from infill.cluster.answers import ApiError
+from infill.cluster.answers import ClusterApiError
 from infill.cluster.api import MERGE, Api
 from tests.unit.cluster.kuberay import KubeRay
 
@@ -46,7 +46,7 @@ class KServe:
         fields = f"metadata.namespace={self.api.namespace}"  # all; a test's fault can tell this request from others
         try:
             services = replace(self.api, outage=0.0, grace=0.0).list("inferenceservices", fields=fields)["items"]
-        except ApiError:
+        except ClusterApiError:
             return set()
         return {each["metadata"]["name"] for each in services}
 

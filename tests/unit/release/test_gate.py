@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infill.config import RegisterConfig, finetune
-from infill.release.gate import Decision, Record, decide
+from infill.release.gate import GateDecision, Record, decide
 from infill.stages import MODELS
 
 CONFIG = RegisterConfig(bootstrap=200)
@@ -33,7 +33,7 @@ def candidates(base: float = 0.2, sft: float = 0.4, dpo: float = 0.3, holes: int
 
 def judge(
     records: dict[str, Record], champion: Record | None = None, config: RegisterConfig = CONFIG, **changed: str
-) -> Decision:
+) -> GateDecision:
     digests = {name: name for name in MODELS} | changed
     digest = "" if champion is None else champion.model_digest
     return decide(config, records, champion, digests=digests, champion_digest=digest)
@@ -173,7 +173,7 @@ def test_a_champion_that_cannot_be_compared_stops_the_release(
 def test_an_objection_stops_the_release() -> None:
     digests = {name: name for name in MODELS}
     decision = decide(CONFIG, candidates(), None, digests=digests, objections=("The disk is full.",))
-    assert decision == Decision(winner="sft", passed=False, reason="The disk is full.")
+    assert decision == GateDecision(winner="sft", passed=False, reason="The disk is full.")
 
 
 def spoken(languages: dict[str, list[float]], name: str) -> Record:
@@ -183,7 +183,7 @@ def spoken(languages: dict[str, list[float]], name: str) -> Record:
     return replace(made, languages={f"hole-{number}": language for number, (language, _) in enumerate(flat)})
 
 
-def compared(new: dict[str, list[float]], old: dict[str, list[float]], config: RegisterConfig = CONFIG) -> Decision:
+def compared(new: dict[str, list[float]], old: dict[str, list[float]], config: RegisterConfig = CONFIG) -> GateDecision:
     return judge({name: spoken(new, name) for name in MODELS}, spoken(old, "old"), config)
 
 

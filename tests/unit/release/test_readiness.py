@@ -7,7 +7,7 @@ import pytest
 
 from infill.cluster.api import Api
 from infill.release import readiness
-from infill.release.readiness import NotReadyError, Patience
+from infill.release.readiness import NotReadyError, RolloutPatience
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.conftest import api, server
 from tests.unit.release import kserve
@@ -15,7 +15,7 @@ from tests.unit.release.kserve import Behaviour, KServe
 
 __all__ = ["api", "server"]
 
-QUICK = Patience(tick=1, grace=0.0, outage=2.0)
+QUICK = RolloutPatience(tick=1, grace=0.0, outage=2.0)
 NAME = "completions-0123456789"
 
 
@@ -81,7 +81,7 @@ def test_an_obstacle_that_goes_away_in_time_does_not_end_the_wait(api: Api, name
 
     actor.behaviour = recover
     with actor.running():
-        readiness.wait(api, name, seconds=10.0, patience=Patience(tick=1, grace=5.0, outage=2.0))
+        readiness.wait(api, name, seconds=10.0, patience=RolloutPatience(tick=1, grace=5.0, outage=2.0))
 
 
 Thing = dict[str, Any]

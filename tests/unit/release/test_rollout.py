@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from infill import cli, manifest, storage
-from infill.cluster.api import Api, RefusedError
+from infill.cluster.api import Api, ClusterRefusedError
 from infill.errors import InfillError, InputError, ServiceError
 from infill.release import deploy, frame, readiness, registry, rollout, route, smoke
-from infill.release.readiness import Patience
+from infill.release.readiness import RolloutPatience
 from infill.release.rollout import DeployError
 from tests.kube.apiserver import Server
 from tests.unit.release import kserve
@@ -25,7 +25,7 @@ __all__ = ["api", "engine", "model", "namespace", "server", "url"]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Obstacles are believed at once, and the pods are looked at each second."""
-    monkeypatch.setattr(readiness, "Patience", lambda: Patience(tick=1, grace=0.0, outage=5.0))
+    monkeypatch.setattr(readiness, "RolloutPatience", lambda: RolloutPatience(tick=1, grace=0.0, outage=5.0))
 
 
 def test_the_first_deployment_serves_and_is_reported(
@@ -261,7 +261,7 @@ def test_a_cluster_that_cannot_take_it_is_reported_before_anything_is_made(
 def test_a_model_on_a_disk_is_not_deployed(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     version = registry.Version(name="infill", version="1", model_uri=str(model), model_digest="", tags={})
     with pytest.raises(InputError, match="which no pod of the cluster can read"):
-        rollout.deploy(namespace.api, "infill", rollout.Target(version=version, record="memory://record"))
+        rollout.deploy(namespace.api, "infill", rollout.RolloutTarget(version=version, record="memory://record"))
 
 
 # -- Kills and conflicts -----------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     for label in ("one", "two", "three") if step == "delete" else ("two", "three"):
         uri = upload(model, f"memory://{mlflow_store.name}/{label}", mlflow_store)
         made = registry.Version(name="infill", version=version.version, model_uri=uri, model_digest=label, tags={})
-        targets.append(rollout.Target(version=made, record=f"{uri}/deployment.json"))
+        targets.append(rollout.RolloutTarget(version=made, record=f"{uri}/deployment.json"))
     *before, last = targets
     for target in before:
         rollout.deploy(namespace.api, "infill", target)
@@ -322,7 +322,7 @@ def test_a_rollback_that_was_killed_is_ended_by_the_next(
         version = registry.find("infill", manifest.digest_of(run.uri))
         assert version is not None
         assert version.version == str(number)
-        rollout.deploy(namespace.api, "infill", rollout.Target(version=version, record="memory://record"))
+        rollout.deploy(namespace.api, "infill", rollout.RolloutTarget(version=version, record="memory://record"))
     first = namespace.route.previous
     home: Any = route if step == "shift" else registry
     real = getattr(home, step)
@@ -403,7 +403,7 @@ def test_a_shift_whose_answer_is_lost_counts(namespace: Namespace, mlflow_store:
     def lost(self: Api, resource: str, name: str, body: dict[str, Any], **named: Any) -> dict[str, Any]:
         real(self, resource, name, body, **named)
         if resource == "services":
-            raise RefusedError(409, "the object has been modified")
+            raise ClusterRefusedError(409, "the object has been modified")
         return {}
 
     with pytest.MonkeyPatch.context() as patch:

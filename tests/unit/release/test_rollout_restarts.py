@@ -11,8 +11,8 @@ import pytest
 from infill.cluster.api import Api
 from infill.errors import ServiceError
 from infill.release import readiness, registry, rollout, route, smoke
-from infill.release.readiness import Patience
-from infill.release.rollout import DeployError, Target
+from infill.release.readiness import RolloutPatience
+from infill.release.rollout import DeployError, RolloutTarget
 from tests.kube.apiserver import Fault, Server
 from tests.unit.cluster.test_outages import PASSING
 from tests.unit.release import kserve
@@ -21,26 +21,26 @@ from tests.unit.release.kserve import KServe
 
 __all__ = ["api", "engine", "model", "namespace", "server", "url"]
 
-PATIENT = Patience(tick=1, grace=5.0, outage=10.0)
+PATIENT = RolloutPatience(tick=1, grace=5.0, outage=10.0)
 RESTART_S = 1.0
 
-Put = Callable[[str], Target]
+Put = Callable[[str], RolloutTarget]
 
 
 @pytest.fixture
 def put(namespace: Namespace, mlflow_store: Path, model: Path) -> Put:
     """Deploys the model of that label, the first having been deployed before."""
 
-    def target(label: str) -> Target:
+    def target(label: str) -> RolloutTarget:
         uri = upload(model, f"memory://{mlflow_store.name}/{label}", mlflow_store)
         version = registry.register("infill", model_uri=uri, tags={registry.MODEL_DIGEST: label})
-        return Target(version=version, record=f"{uri}/deployment.json")
+        return RolloutTarget(version=version, record=f"{uri}/deployment.json")
 
     rollout.deploy(namespace.api, "infill", target("one"), patience=PATIENT)
     return target
 
 
-def deploy(namespace: Namespace, target: Target, patience: Patience = PATIENT) -> None:
+def deploy(namespace: Namespace, target: RolloutTarget, patience: RolloutPatience = PATIENT) -> None:
     rollout.deploy(namespace.api, "infill", target, patience=patience)
 
 

@@ -22,7 +22,7 @@ from infill.train import loop, objectives
 from infill.train.batch import Item, plain_item
 from infill.train.data import ItemLane, Listed, State, draw
 from infill.train.engine import Engine
-from infill.train.training_job import Place, TrainingJob, run
+from infill.train.training_job import TrainingJob, WorkerPlace, run
 from infill.train.zero import DeepSpeedEngine
 from tests.builders import tiny_tokenizer
 
@@ -131,7 +131,7 @@ def rank(made: TrainingJob, number: int, rendezvous: Path) -> None:
     world = made.train.workers
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(world), LOCAL_SIZE=str(world))
-    run(made, DeepSpeedEngine, torch.device("cpu"), Place(number, world, world))
+    run(made, DeepSpeedEngine, torch.device("cpu"), WorkerPlace(number, world, world))
     torch.distributed.destroy_process_group()
 
 

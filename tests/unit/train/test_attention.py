@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from infill import model
 from infill.config import ModelConfig
 from infill.train import attention
-from infill.train.attention import Span
+from infill.train.attention import AttentionSpan
 from infill.train.batch import Batch, Item, pack, pair_item, plain_item
 from infill.train.scorer import InPlaceLogProbs, Scorer, score
 
@@ -64,7 +64,7 @@ def test_both_completions_of_a_pair_score_as_they_do_alone() -> None:
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
-def dense_mask(spans: tuple[Span, ...]) -> torch.Tensor:
+def dense_mask(spans: tuple[AttentionSpan, ...]) -> torch.Tensor:
     mask = torch.zeros(*2 * (sum(span.length for span in spans),), dtype=torch.bool)
     start = before = 0
     for span in spans:
@@ -76,7 +76,7 @@ def dense_mask(spans: tuple[Span, ...]) -> torch.Tensor:
 
 
 def test_the_fused_kernels_mask_is_the_same_rule() -> None:
-    spans = (Span(40), Span(70), Span(30, 25), Span(100))
+    spans = (AttentionSpan(40), AttentionSpan(70), AttentionSpan(30, 25), AttentionSpan(100))
     made: Any = attention.block_mask(spans, torch.device("cpu"))
     place = torch.arange(240)
     found = made.mask_mod(torch.tensor(0), torch.tensor(0), place[:, None], place[None, :])
@@ -85,7 +85,7 @@ def test_the_fused_kernels_mask_is_the_same_rule() -> None:
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_spans_give_what_a_dense_mask_gives(kv_heads: int) -> None:
-    spans = (Span(5), Span(7), Span(3, 4), Span(9))
+    spans = (AttentionSpan(5), AttentionSpan(7), AttentionSpan(3, 4), AttentionSpan(9))
     query = torch.randn(1, 4, 24, 8)
     key, value = torch.randn(1, kv_heads, 24, 8), torch.randn(1, kv_heads, 24, 8)
     found, _ = attention.packed_attention(torch.nn.Identity(), query, key, value, None, scaling=0.3, spans=spans)

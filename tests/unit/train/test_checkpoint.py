@@ -31,7 +31,7 @@ def write(
     output: Path, step: int, world: int = 2, keep: Keep = TWO, score: float | None = None, after: int = 10**6
 ) -> None:
     for rank in reversed(range(world)):
-        writer = checkpoint.Writer(str(output), rank=rank, world=world, keep=keep, after=after)
+        writer = checkpoint.CheckpointWriter(str(output), rank=rank, world=world, keep=keep, after=after)
         writer.save(step, TENSORS, {"step": step, "lanes": {str(rank): {"row": rank}}}, score)
         writer.wait()
 
@@ -109,7 +109,7 @@ def test_the_rule_keeps_what_it_says(scores: dict[int, float | None], keep: Keep
 def test_the_last_whole_one_outlives_a_newer_one_that_is_not_whole_yet(tmp_path: Path) -> None:
     """The first worker is done with step 20, and the second is killed before it is."""
     write(tmp_path, 10, keep=Keep(1))
-    writer = checkpoint.Writer(str(tmp_path), rank=0, world=2, keep=Keep(1), after=10)
+    writer = checkpoint.CheckpointWriter(str(tmp_path), rank=0, world=2, keep=Keep(1), after=10)
     writer.save(20, TENSORS, {"lanes": {}})
     writer.wait()
     assert kept(tmp_path) == [20, 10]
@@ -122,15 +122,15 @@ def test_what_follows_the_step_that_is_gone_on_from_is_removed(tmp_path: Path) -
     """Else shards of two runs could make one checkpoint."""
     write(tmp_path, 10)
     write(tmp_path, 20)
-    checkpoint.Writer(str(tmp_path), rank=1, world=2, keep=Keep(1), after=10)
+    checkpoint.CheckpointWriter(str(tmp_path), rank=1, world=2, keep=Keep(1), after=10)
     assert kept(tmp_path) == [20, 10]
-    checkpoint.Writer(str(tmp_path), rank=0, world=2, keep=Keep(1), after=10)
+    checkpoint.CheckpointWriter(str(tmp_path), rank=0, world=2, keep=Keep(1), after=10)
     assert kept(tmp_path) == [10]
 
 
 def test_a_checkpoint_is_a_copy_of_the_moment(tmp_path: Path) -> None:
     weight = torch.zeros(3)
-    writer = checkpoint.Writer(str(tmp_path), rank=0, world=1, keep=Keep())
+    writer = checkpoint.CheckpointWriter(str(tmp_path), rank=0, world=1, keep=Keep())
     writer.save(1, [("weight/a", weight)], {"lanes": {}})
     weight += 1
     writer.wait()
@@ -141,7 +141,7 @@ def test_a_checkpoint_is_a_copy_of_the_moment(tmp_path: Path) -> None:
 
 def fill(folder: Path) -> None:
     """What a process does in which no file may be longer than one of the checkpoint's shards (its kernel says so)."""
-    writer = checkpoint.Writer(str(folder), rank=0, world=1, keep=Keep(1), after=10)
+    writer = checkpoint.CheckpointWriter(str(folder), rank=0, world=1, keep=Keep(1), after=10)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     writer.save(20, TENSORS, {"lanes": {}})
     try:

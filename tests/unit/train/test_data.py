@@ -12,7 +12,7 @@ from infill import prompt
 from infill.config import PretrainConfig, TrainConfig, debug
 from infill.errors import InputError
 from infill.train.batch import Batch, Item, pack, plain_item
-from infill.train.data import Documents, ItemLane, Listed, Loader, State, TextLane, cut, draw, rows_of
+from infill.train.data import ItemLane, Listed, Loader, State, TextLane, TrainingDocuments, cut, draw, rows_of
 from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
 
 CONFIG = replace(debug().pretrain, fim_rate=0.5)
@@ -32,7 +32,7 @@ def encoder(folder: Path) -> prompt.Encoder:
 
 
 def lane(folder: Path, encoder: prompt.Encoder, config: PretrainConfig = CONFIG, **arguments: Any) -> TextLane:
-    documents = Documents(str(folder / "corpus"), "train")
+    documents = TrainingDocuments(str(folder / "corpus"), "train")
     return TextLane(documents, encoder, prompt.infill_format(), config, **arguments)
 
 

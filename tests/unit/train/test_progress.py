@@ -83,7 +83,7 @@ def test_a_store_that_cannot_append_has_every_row_at_a_checkpoint() -> None:
 @pytest.mark.parametrize("where", ["memory://tail/out", "local"])
 def test_a_growing_file_is_read_piece_by_piece(tmp_path: Path, where: str) -> None:
     output = str(tmp_path) if where == "local" else where
-    tail, file = history.Tail(output), storage.join(output, history.FILE_NAME)
+    tail, file = history.HistoryTail(output), storage.join(output, history.FILE_NAME)
     assert tail.new() == []
     lines = [json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in range(1, 9)]
     found = []

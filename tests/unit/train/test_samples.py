@@ -74,7 +74,7 @@ def engine() -> PlainEngine:
 
 
 def test_other_workers_wait(root: Path) -> None:
-    def refuse() -> list[samples.Hole]:
+    def refuse() -> list[samples.SampleHole]:
         raise AssertionError
 
     other = engine()

@@ -14,19 +14,19 @@ GB: Final = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Figures of `python -m benchmarks.corpus --megabytes 460 --no-peers` on Python packages (docs/log.md)."""
+    """Figures of `python -m benchmarks.corpus --megabytes 460 --no-peers` and of two larger builds (docs/log.md)."""
 
-    bytes_per_core: float = 5.0e6
+    bytes_per_core: float = 6.0e6
     """Text that a core reads, judges and writes per second; everything is switched on."""
-    document: float = 11e3
+    document: float = 9e3
     """Bytes of a document."""
     files_per_document: float = 2.0
-    """Files that are listed for each that is read: the others are removed by name, size or licence. An assumption."""
+    """Files that are listed for each that is read: the others are removed by name, size or licence."""
     listing: float = 36e-6
     """Seconds of the driver per listed file."""
-    deciding: float = 30e-6
+    deciding: float = 25e-6
     """Seconds of the driver per document that is compared."""
-    counting: float = 20e-6
+    counting: float = 9e-6
     """Seconds of the driver per listed file for reasons, splits and the report."""
     listed_bytes: float = 660
     """Memory of the driver per listed file."""

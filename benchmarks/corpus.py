@@ -1,6 +1,6 @@
 """Measure the corpus stage; the last line is one JSON object.
 
-    python -m benchmarks.corpus [--quick] [--source URI] [--no-peers]
+    python -m benchmarks.corpus [--quick] [--megabytes N] [--source URI] [--no-peers]
 
 Signatures for near-deduplication next to datatrove's, datasketch's and rensa's, on the same files in the same run, with
 the same n-grams and number of permutations, each on one core; and the whole stage, with the time of its steps. Times
@@ -8,9 +8,9 @@ are processor time. The peers are installed by pip into an environment of their 
 """
 
 import functools
-import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,12 +21,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import corpus_peers
-from infill import entry, storage
-from infill.cli_options import absolute_source
+from benchmarks import corpus_peers, peer_environment
+from infill import entry, manifest, storage
+from infill.cli_options import absolute_source, integer
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, decide, dedup, licences, quality, shards, signals, sources
-from infill.errors import ServiceError
+from infill.corpus import benchmarks, datasheet, decide, dedup, licences, quality, shards, signals, sources
 from infill.stages import execute
 
 REQUIREMENTS: Final = (
@@ -39,7 +38,6 @@ REQUIREMENTS: Final = (
     "tokenizers",
     "xxhash<4",
 )
-SECONDS: Final = 1_800
 ONE_CORE: Final = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "RAYON")}
 STEPS: Final[Sequence[tuple[str, Any, str]]] = (
     ("list and licences of repositories", sources, "repositories"),
@@ -48,9 +46,13 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
     ("signals of quality", signals, "measure"),
     ("exact digest", dedup, "digest"),
     ("signature", dedup, "sign"),
+    ("secrets and personal data", shards, "redact"),
     ("benchmarks", benchmarks.Benchmarks, "overlap"),
     ("decide", decide, "decide"),
+    ("verdicts", decide, "verdicts"),
     ("write", shards, "finish"),
+    ("count for the report", datasheet, "summarise"),
+    ("digests for the manifest", manifest, "_describe"),
 )
 """Name of a step -> the function that does it."""
 
@@ -58,11 +60,15 @@ STEPS: Final[Sequence[tuple[str, Any, str]]] = (
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = entry.Parser(prog="python -m benchmarks.corpus", description="The corpus stage and its peers.")
     parser.add_argument("--quick", action="store_true", help="0.5 MB for the signatures, 8 MB for the stage")
+    amount = integer("megabytes", 1)
+    parser.add_argument(
+        "--megabytes", type=amount, default=80, metavar="N", help="size of the stage's input; default: 80"
+    )
     parser.add_argument("--source", type=absolute_source, default="packages:", metavar="URI", help="default: packages:")
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peer")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        stage = whole(options.source, Path(folder), 8_000_000 if options.quick else 80_000_000)
+        stage = whole(options.source, Path(folder), 8_000_000 if options.quick else 1_000_000 * options.megabytes)
         texts = sample(Path(folder), 500_000 if options.quick else 8_000_000)
         signatures = {"infill": _rate(texts, _ours(texts))}
         for name in () if options.no_peers else corpus_peers.PEERS:
@@ -91,6 +97,7 @@ def whole(source: str, folder: Path, limit: int) -> dict[str, Any]:
         "mb_read": round(metrics["bytes_read"] / 1e6, 1),
         "mb_per_s_of_a_core": round(metrics["bytes_read"] / 1e6 / total, 2),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000),
         "documents": metrics["documents_kept"],
         "removed": {name: value for name, value in metrics.items() if name.startswith("removed_")},
     }
@@ -148,27 +155,10 @@ def _ours(texts: Sequence[str]) -> float:
 def _peer(name: str, texts: Sequence[str], folder: Path) -> float:
     file = folder / "texts.jsonl"
     file.write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
-    command = [str(_environment() / "bin" / "python"), corpus_peers.__file__, name, str(file)]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=SECONDS, env={**os.environ, **ONE_CORE})
+    command = [peer_environment.python("corpus", REQUIREMENTS), corpus_peers.__file__, name, str(file)]
+    one_core = {**os.environ, **ONE_CORE}
+    done = subprocess.run(command, check=True, capture_output=True, timeout=peer_environment.SECONDS, env=one_core)
     return float(json.loads(done.stdout.strip().rpartition(b"\n")[2])["seconds"])
-
-
-@functools.cache
-def _environment() -> Path:
-    """Return the peers' environment, made at the first call. Raises ServiceError when pip cannot make it."""
-    place = storage.cache() / "benchmarks" / f"corpus-{hashlib.sha256(repr(REQUIREMENTS).encode()).hexdigest()[:12]}"
-    if (place / "ready").exists():
-        return place
-    try:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True, timeout=SECONDS)
-        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile", *REQUIREMENTS]
-        subprocess.run(pip, check=True, timeout=SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ServiceError(
-            f"cannot install {' '.join(REQUIREMENTS)} with pip ({error}): check the network, or use --no-peers"
-        ) from error
-    (place / "ready").touch()
-    return place
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from serving.transformer.openapi import STATUS
 from serving.transformer.protocols import PROTOCOLS, by_path
 from serving.transformer.service_routes import PAGES
 from serving.transformer.transformer_config import TransformerConfig
+from tools import corpus_scale
 
 PROGRAM: Final = "python -m tools.docs"
 ROOT: Final = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ COLUMN: Final = 32
 HELP_COLUMNS: Final = "100"
 """Width of the help texts, whatever terminal the page is generated in."""
 ARCHITECTURE: Final = DOCS / "explanation" / "architecture.md"
+LARGE_CORPUS: Final = DOCS / "how-to" / "large-corpus.md"
 ARTIFACTS: Final = DOCS / "reference" / "artifacts.md"
 HTTP_API: Final = DOCS / "reference" / "http-api.md"
 
@@ -45,6 +47,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "settings.md": all_settings(),
         HTTP_API: http_api(HTTP_API.read_text(encoding="utf-8")),
         ARTIFACTS: with_part(ARTIFACTS.read_text(encoding="utf-8"), "stages", all_stages()),
+        LARGE_CORPUS: with_part(LARGE_CORPUS.read_text(encoding="utf-8"), "cost", corpus_scale.table()),
         ARCHITECTURE: with_part(
             ARCHITECTURE.read_text(encoding="utf-8"), "tree", "```text\n" + "\n".join(tree()) + "\n```\n"
         ),

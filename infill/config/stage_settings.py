@@ -137,6 +137,9 @@ class TokenizerConfig:
     """Entries including the 32 reserved special tokens. Mellum and StarCoder: 49,152."""
     max_bytes: int = 100_000_000
     """Train on a sample of at most this many bytes of the train split."""
+    language_exponent: float = 0.7
+    """A language's share of the sample grows with its bytes to this power: 1 is its share of the corpus, 0 the same for
+    all. Multilingual BERT: 0.7."""
     base_model: str = field(default="", metadata=LOCATION)
     """Take tokenizer and FIM tokens from this base (a Hugging Face folder, a .gguf file or package:NAME==VERSION)
     instead of training one."""
@@ -148,6 +151,8 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check(self.vocab_size >= 288, "tokenizer.vocab_size must be at least 288: 256 bytes and 32 reserved tokens")
+        exponent = self.language_exponent
+        _check(0 <= exponent <= 1, f"tokenizer.language_exponent must be between 0 and 1, got {exponent:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from infill import file_kinds, manifest, storage
 from infill.artifacts.corpus import DOCUMENTS, SIGNATURES
-from infill.corpus import dedup, splits
+from infill.corpus import dedup, opt_out, splits
 from infill.corpus.dedup import Array, DocumentsPart
+from infill.corpus.opt_out import OptOuts
 from infill.errors import InputError
 
 _COLUMNS: Final = ("repo", "path", "language", "bytes", "copy_digest")
@@ -24,12 +25,19 @@ _CODE: Final = pa.array(sorted(file_kinds.CODE))
 class Catalogue:
     """Arrays indexed by position: documents of earlier corpora first, then candidates, both in corpus order."""
 
-    def __init__(self, candidates: Sequence[str], earlier: Sequence[str] = ()) -> None:
-        """Read the candidates' files and the artifacts `earlier`."""
+    def __init__(
+        self, candidates: Sequence[str], earlier: Sequence[str] = (), opt_outs: OptOuts = opt_out.NONE
+    ) -> None:
+        """Read the candidates' files and the artifacts `earlier`, whose documents `opt_outs` may cover since."""
         before = [part for uri in earlier for part in earlier_parts(uri)]
+        self._opt_outs = opt_outs
+        self.entries: dict[int, str] = {}
+        """The entry that covers a document of an earlier corpus, by position."""
         self.parts = [*before, *(DocumentsPart(uri, uri) for uri in candidates)]
         self._numbers: dict[str, int] = {}
-        columns = [self._read(part, is_earlier=number < len(before)) for number, part in enumerate(self.parts)]
+        columns: list[tuple[Array, ...]] = []
+        for number, part in enumerate(self.parts):
+            columns.append(self._read(part, sum(len(each[0]) for each in columns), is_earlier=number < len(before)))
         self.sizes = [len(each[0]) for each in columns]
         """Number of documents in each part."""
         self.earlier = sum(self.sizes[: len(before)])
@@ -43,7 +51,7 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.repo)
 
-    def _read(self, part: DocumentsPart, *, is_earlier: bool) -> tuple[Array, ...]:
+    def _read(self, part: DocumentsPart, first: int, *, is_earlier: bool) -> tuple[Array, ...]:
         table = storage.read_table(part.signatures, [*_COLUMNS, "split" if is_earlier else "opted_out"])
         repo = table["repo"].combine_chunks().dictionary_encode()
         numbers = [self._numbers.setdefault(str(name), len(self._numbers)) for name in repo.dictionary.to_pylist()]
@@ -56,8 +64,17 @@ class Catalogue:
             np.array([splits.SPLITS.index(name) for name in split] or np.full(table.num_rows, -1), np.int8),
             pc.count_substring(table["path"], "/").to_numpy(),
             np.frombuffer(digests, "S32").astype("S16"),
-            np.zeros(table.num_rows, bool) if is_earlier else table["opted_out"].is_valid().to_numpy(),
+            self._covered(table, first) if is_earlier else table["opted_out"].is_valid().to_numpy(),
         )
+
+    def _covered(self, table: pa.Table, first: int) -> Array:
+        """Return which documents of an earlier corpus the opt-outs cover, and enter their entries from `first` on."""
+        covered = np.zeros(table.num_rows, bool)
+        names = [name for name in map(str, table["repo"].unique().to_pylist()) if self._opt_outs.concern(name)]
+        for row in np.flatnonzero(pc.is_in(table["repo"], value_set=pa.array(names, pa.string()))).tolist():
+            if entry := self._opt_outs.of(*(str(table[name][row]) for name in ("repo", "path"))):
+                self.entries[first + row], covered[row] = entry, True
+        return covered
 
     def order(self) -> Array:
         """Return the positions, those of the documents most worth keeping first.

@@ -32,12 +32,13 @@ from infill.corpus import (
     sources,
     splits,
 )
+from infill.corpus.known_signals import KnownSignals
 from infill.corpus.quality import Removal
 from infill.corpus.shards import FileJob
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
-VERSION: Final = 10
+VERSION: Final = 11
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, and hashing and compressing release the interpreter's lock; more threads gain little."""
@@ -78,12 +79,11 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
     for partial_file in storage.list_files(output, ".partial"):  # left by a run that was killed while it wrote
         storage.remove(partial_file)
     repositories = list(sources.repositories(config.sources, config))
-    work = list(shards.cut(_jobs(repositories, config), config.shard_bytes))
+    known = KnownSignals(signals.beside(storage.absolute(output)))
+    work = list(shards.cut(_jobs(repositories, config), config.shard_bytes, known))
     if places := benchmarks.places(config):
         benchmarks.prepare(places, shards.benchmarks_uri(scratch))
-    read = partial(
-        shards.read, config=config, scratch=scratch, output=output, known=signals.beside(storage.absolute(output))
-    )
+    read = partial(shards.read, config=config, scratch=scratch, output=output)
     with RUNTIMES[config.runtime]() as run_all:
         _watch(run_all(read, work), "reading", len(work))
         decision = decide.decide(scratch, len(work), config)
@@ -94,6 +94,7 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
             decision.unit,
         )
         report["commits"] = sources.commits(repositories)
+        report["earlier_opted_out"] = _earlier_opted_out(decision.earlier_opted_out, config)
         if not report["documents_kept"]:
             raise InputError(_nothing(config, report))
         verdicts = list(decide.verdicts(scratch, len(work), decision))
@@ -113,6 +114,18 @@ def metrics(report: dict[str, Any]) -> dict[str, float]:
     names = ("documents_kept", "documents_removed", "bytes_read", "bytes_kept", "repositories", "repositories_empty")
     removed = {f"removed_{reason}": entry["documents"] for reason, entry in report["removed"].items()}
     return {name: float(value) for name, value in ({name: report[name] for name in names} | removed).items()}
+
+
+def _earlier_opted_out(counts: Mapping[str, int], config: CorpusConfig) -> Mapping[str, int]:
+    """Return `counts`, after a warning where earlier corpora still have documents that their owners withdrew."""
+    if counts:
+        log.warning(
+            "corpus: %d documents of %s are opted out since (%s); build these corpora again, for they keep them",
+            sum(counts.values()),
+            ", ".join(config.earlier),
+            "; ".join(counts),
+        )
+    return counts
 
 
 # The list of files

@@ -165,7 +165,7 @@ def render(report: Mapping[str, Any], config: CorpusConfig) -> str:
         "",
         "## Copies and benchmarks",
         "",
-        *_copies(config),
+        *_copies(config, report.get("earlier_opted_out", {})),
         "",
         *_replaced(report["redacted"], config),
         "",
@@ -184,8 +184,8 @@ def _commits(commits: Mapping[str, Mapping[str, str]], repositories: int) -> lis
     ]
 
 
-def _copies(config: CorpusConfig) -> list[str]:
-    """Return the section about copies and benchmarks."""
+def _copies(config: CorpusConfig, earlier_opted_out: Mapping[str, int]) -> list[str]:
+    """Return the section about copies, benchmarks and earlier corpora."""
     lines = ["Of equal texts, only one is kept (`duplicate`); line ends and trailing blanks are ignored."]
     if config.near_duplicate_similarity:
         lines.append(
@@ -204,6 +204,10 @@ def _copies(config: CorpusConfig) -> list[str]:
         lines.append("No benchmark was configured, so documents were not searched for passages of benchmarks.")
     if config.earlier:
         lines.append(f"Copies of documents in {', '.join(f'`{uri}`' for uri in config.earlier)} were removed, too.")
+    for entry, documents in earlier_opted_out.items():
+        lines.append(
+            f"These earlier corpora still have {documents:,} documents that an owner withdrew since: `{entry}`."
+        )
     return lines
 
 

@@ -4,10 +4,12 @@ The candidates' columns without the text are read one shard after the other, mor
 `dedup` compares. Memory grows by about 150 bytes per document and 400 per removed one.
 
 The documents of the corpora in `corpus.earlier` come before the candidates: none of them is removed, and their
-repositories keep their splits.
+repositories keep their splits. Where an owner has asked for one since, its copies among the candidates are removed for
+that reason, and `CorpusDecision.earlier_opted_out` counts what the earlier corpora still have.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +18,7 @@ import numpy as np
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, catalogue, dedup, shards, splits
+from infill.corpus import benchmarks, catalogue, dedup, opt_out, shards, splits
 from infill.corpus.catalogue import Catalogue
 from infill.corpus.dedup import Array, Near, Similar
 from infill.corpus.quality import Removal
@@ -38,6 +40,8 @@ class CorpusDecision:
     """Unit of the splits: "repository", or "file" if there are fewer repositories with code than splits."""
     split_of: Mapping[str, str]
     """Repository (or file) -> split."""
+    earlier_opted_out: Mapping[str, int]
+    """Entry of the opt-outs -> number of documents of earlier corpora that it covers."""
 
     def split(self, row: Row) -> str:
         """Return the split of the document with the columns `repo` and `path` of `row`."""
@@ -46,7 +50,8 @@ class CorpusDecision:
 
 def decide(scratch: str, count: int, config: CorpusConfig) -> CorpusDecision:
     """Return the decision about the candidates in `count` shards below `scratch`."""
-    documents = Catalogue([shards.candidates_uri(scratch, number) for number in range(count)], config.earlier)
+    candidates = [shards.candidates_uri(scratch, number) for number in range(count)]
+    documents = Catalogue(candidates, config.earlier, opt_out.load(config.opt_out))
     overlapping = _overlapping(scratch, count, documents)
     gone = np.zeros(len(documents), bool)
     gone[list(overlapping)] = True
@@ -59,7 +64,7 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> CorpusDecision:
         documents.parts,
         left,
         count=len(order),
-        fixed=documents.earlier + int(np.count_nonzero(documents.opted_out[left])),
+        fixed=documents.earlier + int(np.count_nonzero(documents.opted_out[left[left >= documents.earlier]])),
         threshold=config.near_duplicate_similarity or np.inf,
         lower=config.split_similarity or config.near_duplicate_similarity or 1.0,
     )
@@ -69,7 +74,12 @@ def decide(scratch: str, count: int, config: CorpusConfig) -> CorpusDecision:
     near, crossing = _without_crossing(similar, near, gone, split, documents.earlier)
     removals = overlapping | _removals(documents, copies, near, crossing, split, opted_out)
     by_candidate = {place - documents.earlier: removal for place, removal in removals.items()}
-    return CorpusDecision(removals=by_candidate, unit=unit, split_of=split_of)
+    return CorpusDecision(
+        removals=by_candidate,
+        unit=unit,
+        split_of=split_of,
+        earlier_opted_out=dict(sorted(Counter(documents.entries.values()).items())),
+    )
 
 
 def _overlapping(scratch: str, count: int, documents: Catalogue) -> dict[int, Removal]:
@@ -105,6 +115,7 @@ def _without_opted_out(
     copies = np.flatnonzero((near.kept >= 0) & documents.opted_out[near.kept] & ~documents.opted_out)
     names = documents.names(near.kept[copies])
     removals = {place: Removal("opted_out", entry) for place, entry in entries.items() if not gone[place]}
+    entries |= documents.entries
     for place in copies.tolist():
         kept = int(near.kept[place])
         detail = f"{entries[kept]}; a copy of {names[kept]}, similarity {near.similarity[place]:.3f}"
@@ -232,9 +243,12 @@ def _removals(
         detail = f"{names[other]} in the {splits.SPLITS[split[other]]} split, similarity {similarity:.3f}"
         result[place] = Removal("near_held_out", detail)
     for place in exact.tolist():
-        result[place] = result.get(int(copies[place])) or Removal("duplicate", names[copies[place]])
-        if documents.opted_out[copies[place]] and not documents.opted_out[place]:
-            result[place] = Removal("opted_out", f"{result[place].detail}; a copy of {names[copies[place]]}")
+        kept_place = int(copies[place])
+        entry = documents.entries.get(kept_place)
+        of_kept = Removal("opted_out", entry) if entry else result.get(kept_place)
+        result[place] = of_kept or Removal("duplicate", names[kept_place])
+        if documents.opted_out[kept_place] and not documents.opted_out[place]:
+            result[place] = Removal("opted_out", f"{result[place].detail}; a copy of {names[kept_place]}")
     return result
 
 

@@ -82,6 +82,13 @@ class OptOuts:
         """Return the text of the entry that excludes a file; None if there is none."""
         return next((entry.text for entry in self.entries if entry.covers(repository, path)), None)
 
+    def concern(self, repository: str) -> bool:
+        """Return whether an entry applies to files of `repository`."""
+        return any(entry.covers_repository(repository) for entry in self.entries)
+
+
+NONE: Final = OptOuts()
+
 
 def usual() -> str:
     """Return the list for a command that names none: that in INFILL_OPT_OUT, or else the user's own."""

@@ -21,6 +21,7 @@ from infill.artifacts.corpus_tables import DOCUMENTS, REDACTED, REDACTIONS, REMO
 from infill.config import CorpusConfig
 from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
 from infill.corpus.benchmarks import Benchmarks
+from infill.corpus.known_signals import NOTHING, KnownSignals
 from infill.corpus.quality import CorpusDocument, Removal
 from infill.corpus.sources import SourceFile
 from infill.foreign import UnreadableError
@@ -66,6 +67,8 @@ class FileJob:
 class Shard:
     number: int
     jobs: tuple[FileJob, ...]
+    known: tuple[str, ...] = ()
+    """Files of an earlier corpus that may have the signals of these files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +82,25 @@ class ShardVerdict:
     """Number of a removed candidate in the shard -> reason."""
 
 
-def cut(jobs: Iterable[FileJob], shard_bytes: int) -> Iterator[Shard]:
+def cut(jobs: Iterable[FileJob], shard_bytes: int, known: KnownSignals = NOTHING) -> Iterator[Shard]:
     """Yield shards with at most `shard_bytes` to read each, or with a single larger file."""
-    number, batch, size = 0, list[FileJob](), 0
+    for number, batch in enumerate(_batches(jobs, shard_bytes)):
+        names = [(job.repo, job.file.path) for job in batch if job.repo]
+        parts = known.parts(names[0], names[-1]) if names else ()
+        yield Shard(number=number, jobs=tuple(batch), known=parts)
+
+
+def _batches(jobs: Iterable[FileJob], shard_bytes: int) -> Iterator[list[FileJob]]:
+    batch, size = list[FileJob](), 0
     for job in jobs:
         cost = 0 if job.removal else job.file.size
         if batch and size + cost > shard_bytes:
-            yield Shard(number=number, jobs=tuple(batch))
-            number, batch, size = number + 1, [], 0
+            yield batch
+            batch, size = [], 0
         batch.append(job)
         size += cost
     if batch:
-        yield Shard(number=number, jobs=tuple(batch))
+        yield batch
 
 
 def benchmarks_uri(scratch: str) -> str:
@@ -121,25 +131,28 @@ def removed_uri(output: str, number: int) -> str:
     return artifact.part(output, artifact.REMOVED, number)
 
 
-def read(shard: Shard, config: CorpusConfig, scratch: str, output: str, known: str = "") -> int:
+def read(shard: Shard, config: CorpusConfig, scratch: str, output: str) -> int:
     """Read the files of `shard` and write its candidates, its rejected files and all signals; returns its number.
 
-    Signals that the corpus at `known` keeps are not measured again.
+    Signals that `shard.known` has are not measured again.
     """
     target = candidates_uri(scratch, shard.number)
     if storage.exists(target):
         return shard.number
     rejected: list[tuple[FileJob, Removal]] = []
-    measured = signals.Store(signals.read(known, shard.number))
+    measured = signals.Store(signals.read(shard.known))
     passages = benchmarks.load(benchmarks_uri(scratch)) if storage.exists(benchmarks_uri(scratch)) else None
     with storage.open_write(target) as file, pq.ParquetWriter(file, CANDIDATES, compression="zstd") as writer:
         for group in _groups(_examine(shard.jobs, config, rejected, measured)):
             writer.write_table(_candidates(group, config, passages))
         storage.write_table(rejected_uri(scratch, shard.number), _removed(rejected))
         storage.write_table(signals.part(output, shard.number), signals.table(measured.used))
-    if known:
+    if shard.known:
         counts = len(measured.used) - measured.measured, len(measured.used)
-        log.info("corpus: shard %d: signals of %d of %d texts are those of %s", shard.number, *counts, known)
+        log.info(
+            "corpus: shard %d: signals of %d of %d texts are those of %s",
+            *(shard.number, *counts, storage.parent(storage.parent(shard.known[0]))),
+        )
     return shard.number
 
 

@@ -6,7 +6,7 @@ reuses them, so that a changed threshold measures nothing again.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Final
 
@@ -189,19 +189,20 @@ def part(folder: str, number: int) -> str:
     return artifact.part(folder, artifact.SIGNALS, number)
 
 
-def read(folder: str, number: int) -> dict[bytes, Signals]:
-    """Return the signals that the corpus in `folder` keeps of a shard, by key; empty where it keeps none.
+def read(uris: Iterable[str]) -> dict[bytes, Signals]:
+    """Return the signals in the files `uris`, by key.
 
-    A file that cannot be read or is of another version costs a second measurement, nothing else.
+    A file that is missing, cannot be read or is of another version costs a second measurement, nothing else.
     """
-    if not folder or not storage.exists(part(folder, number)):
-        return {}
-    try:
-        rows = storage.read_table(part(folder, number), SCHEMA.names)
-    except (InputError, pa.ArrowException):
-        return {}
-    values = [rows[name].to_pylist() for name in SCHEMA.names]
-    return {name: Signals(**dict(zip(NAMES, each, strict=True))) for name, *each in zip(*values, strict=True)}
+    known: dict[bytes, Signals] = {}
+    for uri in uris:
+        try:
+            rows = storage.read_table(uri, SCHEMA.names)
+        except (InputError, pa.ArrowException):
+            continue
+        values = [rows[name].to_pylist() for name in SCHEMA.names]
+        known |= {name: Signals(**dict(zip(NAMES, each, strict=True))) for name, *each in zip(*values, strict=True)}
+    return known
 
 
 def beside(output: str) -> str:

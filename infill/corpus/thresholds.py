@@ -2,13 +2,15 @@
 
 | threshold | value | source |
 | --- | --- | --- |
-| longest and mean line | 1,000 and 100 | BigCode's The Stack v2; OpenCoder (opc_data_filtering) |
-| the same in HTML, JSON, Markdown, TeX, text, XML | 100,000 and none | StarCoder2, arXiv 2402.19173, section 3.1 |
-| lines | 100,000 | the same; OpenCoder |
-| letters and digits | 0.25 | BigCode; StarCoder, arXiv 2305.06161 |
-| letters and digits in JSON and YAML | 0.5 | StarCoder, which counts letters alone |
-| encoded data: longest run, share | 1,024 and 0.5 | StarCoder2 |
-| visible text of HTML | 0.2 | StarCoder |
+| longest and mean line | 1,000 and 100 | BigCode (bigcode-dataset, preprocessing/arguments.py); StarCoder2, |
+| | | arXiv 2402.19173, section 3.1; OpenCoder (opc_data_filtering) |
+| the same in HTML, JSON, Markdown, TeX, text, XML | 100,000 and none | StarCoder2, section 3.1 (also Roff and SMT) |
+| the same in reStructuredText | 100,000 and none | BigCode (preprocessing/visual_inspection.csv: no limit) |
+| lines | 100,000 | StarCoder2, section 3.1; OpenCoder |
+| letters and digits | 0.25 | BigCode (arguments.py); StarCoder2 counts letters alone |
+| letters and digits in JSON and YAML | 0.5 | BigCode (visual_inspection.csv), which counts letters alone |
+| encoded data: longest run, share | 1,024 and 0.5 | StarCoder2, section 3.1 |
+| visible text of HTML | 0.2 | BigCode (preprocessing/filtering.py); StarCoder2; both also want 100 characters |
 | digits in code | 0.4 | ours: twice OpenCoder's 0.2, above which there are tests as well as tables |
 | white space in JavaScript and CSS | 0.1 | ours: of 400 files in installed packages, minified ones have at most |
 | | | 0.09, the others at least 0.13 |
@@ -54,7 +56,7 @@ BY_LANGUAGE: Final[Mapping[str, Mapping[str, float]]] = {
     "xml": _LONG_LINES,
     "yaml": {"alphanumeric": 0.5},
 }
-"""Language -> thresholds that are different there. reStructuredText is like Markdown."""
+"""Language -> thresholds that are different there."""
 CODE: Final[Mapping[str, float]] = {"digits": 0.4}
 """Thresholds that are different in every language of code."""
 

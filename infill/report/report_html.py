@@ -264,9 +264,20 @@ def _tokenizer(contents: ArtifactContents) -> str:
             "<h2>Tokenizer</h2>",
             f"<p>{report['vocab_size']:,} entries; {report['bytes_per_token']:.2f} bytes per token on {measured};"
             f" {report.get('round_trip', 1.0):.2%} of the documents decode to themselves;"
-            f" {report.get('unused_share', 0.0):.1%} of the entries were not used there.</p>",
+            f" {report.get('unused_share', 0.0):.1%} of the entries were not used there.{_prompts(report)}</p>",
             _table(["language", "bytes per token", ""], rows, numbers=(1,)) if rows else "",
         ]
+    )
+
+
+def _prompts(report: Mapping[str, Any]) -> str:
+    """Return the sentence about tokens per prompt; empty for a tokenizer of an older version, which lacks them."""
+    if "tokens_per_prompt" not in report:
+        return ""
+    median, high = (report["tokens_per_prompt"][part] for part in ("p50", "p95"))
+    return (
+        f" The prompt for a hole, with its whole file and no other, has {median:,.0f} tokens in the median"
+        f" and {high:,.0f} in the 95th percentile."
     )
 
 

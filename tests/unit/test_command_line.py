@@ -230,6 +230,7 @@ BENCHMARKS: list[tuple[str, list[str]]] = [
     ("context", ["--chunks", "-1"]),
     ("context_model", ["--out", "a"]),
     ("context_model", ["--out", "a", "--holes", "0"]),
+    ("corpus", ["--megabytes", "0"]),
 ]
 
 

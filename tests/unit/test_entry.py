@@ -66,7 +66,8 @@ WORKERS = {
     "serving/child.py",
     "benchmarks/torchrun.py",
     "benchmarks/corpus_peers.py",
-} | {"benchmarks/corpus_peers.py"}
+    "benchmarks/tiktoken_peer.py",
+}
 """What our programs start; nobody else does."""
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,51 @@ def test_reserved_tokens_have_the_first_ids(made: Path) -> None:
     assert prompt.load_format(made) == prompt.infill_format()
 
 
+@given(st.binary())
+def test_any_bytes_come_back(encoder: prompt.Encoder, data: bytes) -> None:
+    """Each byte has a token, so no tokenizer of ours lacks one; those of a text join to its bytes."""
+    vocabulary = encoder.json["model"]["vocab"]
+    spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    (piece,) = spelled.pre_tokenize_str(data.decode("latin-1")) if data else [("", None)]
+    ids = [vocabulary[letter] for letter in piece[0]]
+    assert encoder.decode(ids) == data.decode("latin-1")
+    text = data.decode("latin-1")
+    assert encoder.decode(encoder.encode(text)).encode("latin-1") == data
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 10**6), min_size=1), st.integers(0, 10**6))
+def test_the_shares_of_a_sample_fill_it_and_grow_with_it(sizes: dict[str, int], most: int) -> None:
+    for exponent in (0.0, 0.7, 1.0):
+        small, large = (tokenizer.shares(sizes, total, exponent) for total in (most, 2 * most))
+        assert all(small[name] <= large[name] <= sizes[name] for name in sizes)
+        assert min(most, sum(sizes.values())) - len(sizes) <= sum(small.values()) <= most
+        assert (
+            sorted(sizes, key=lambda name: (small[name], sizes[name]))
+            == sorted(sizes, key=lambda name: (sizes[name], small[name]))
+            or exponent == 0
+        )
+
+
+def test_a_rare_language_has_more_than_its_share(tmp_path: Path) -> None:
+    names = ["c"] * 10 + ["python"] * 90
+    columns = {
+        "language": names,
+        "path": [str(number) for number in range(100)],
+        "sha256": [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(100)],
+        "content": [f"x = {number:096}" for number in range(100)],
+        "split": ["train"] * 100,
+    }
+    storage.write_table(str(tmp_path / "documents" / "part-00000.parquet"), pa.table(columns))
+
+    def share(exponent: float) -> float:
+        config = TokenizerConfig(max_bytes=4_000, language_exponent=exponent)
+        languages = [each.language for each in tokenizer.training_sample(config, str(tmp_path))]
+        assert len(languages) >= 30
+        return languages.count("c") / len(languages)
+
+    assert share(1.0) < share(0.7) < share(0.0) <= 0.5
+
+
 @given(st.text())
 def test_every_text_comes_back_and_holds_no_control_token(encoder: prompt.Encoder, text: str) -> None:
     ids = encoder.encode(text)
@@ -98,6 +144,8 @@ def test_figures_are_measured_on_held_out_repositories(corpus: str, made: Path) 
     assert report["documents"] == 7  # of repo_4 and repo_5
     assert 1 < report["bytes_per_token"] < 8
     assert 0 <= report["unused_share"] < 1
+    assert report["tokens_per_prompt"]["p50"] > report["tokens_per_document"]["p50"] > 0
+    assert sum(report["sample_bytes_by_language"].values()) == report["train_bytes"]
     assert report["train_bytes"] == sum(tokenizer.sizes(corpus, "train").values())
     assert report["tokens"] == pytest.approx(report["train_bytes"] / report["bytes_per_token"], rel=0.3)
 
@@ -114,20 +162,20 @@ def test_another_process_makes_the_same_file(corpus: str, made: Path, tmp_path: 
 
 
 def test_only_the_train_split_teaches(corpus: str) -> None:
-    texts = [text for _, text in tokenizer.sample(corpus, splits=("train",), max_bytes=10**9, seed=0)]
+    texts = [each.text for each in tokenizer.sample(corpus, splits=("train",), max_bytes=10**9, seed=0)]
     assert len(texts) == 13  # repo_0 to repo_3
     assert not any("FIM = " in text for text in texts)
 
 
 def test_a_smaller_sample_is_a_part_of_a_larger_one(corpus: str) -> None:
     small, large = (
-        [text for _, text in tokenizer.sample(corpus, splits=("train",), max_bytes=size, seed=3)]
+        [each.text for each in tokenizer.sample(corpus, splits=("train",), max_bytes=size, seed=3)]
         for size in (4_000, 9_000)
     )
     assert 0 < sum(len(text.encode()) for text in small) <= 4_000
     assert sum(len(text.encode()) for text in large) <= 9_000
     assert [text for text in large if text in small] == small
-    other = [text for _, text in tokenizer.sample(corpus, splits=("train",), max_bytes=4_000, seed=4)]
+    other = [each.text for each in tokenizer.sample(corpus, splits=("train",), max_bytes=4_000, seed=4)]
     assert other != small
 
 

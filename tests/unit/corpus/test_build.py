@@ -216,6 +216,32 @@ def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatc
     assert documents["repo_0/more.py"] == documents["fork/b.py"] == before["repo_0"]
 
 
+def test_copies_of_what_an_earlier_corpus_should_no_longer_have_are_withdrawn_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = write_repositories(tmp_path / "first", 8)
+    write_files(first / "repo_0", {"deep/area.py": module(1), "other.py": module(2)})
+    run_stage("corpus", config(first), str(tmp_path / "corpus"))
+    files = {"new/exact.py": module(1), "new/near.py": module(1, changed=1), "new/other.py": module(2)}
+    second = write_files(tmp_path / "second", {"new/LICENSE": MIT, "new/own.py": module(3), **files})
+    asked = tmp_path / "opt-out.toml"
+    asked.write_text('[[opt_out]]\nrepository = "REPO_0"\npath = "deep/"\nreason = "ticket 7"\n')
+    wanted = config(second, earlier=(str(tmp_path / "corpus"),), opt_out=str(asked))
+    run_stage("corpus", wanted, str(tmp_path / "batch"))
+    removed = {row["path"]: (row["reason"], row["detail"]) for row in rows(tmp_path / "batch", "removed")}
+    assert {path: reason for path, (reason, _) in removed.items() if path.endswith(".py")} == {
+        "exact.py": "opted_out",
+        "near.py": "opted_out",
+        "other.py": "duplicate",
+    }
+    assert removed["exact.py"][1] == "REPO_0: deep/ (ticket 7); a copy of repo_0/deep/area.py"
+    assert removed["near.py"][1].startswith("REPO_0: deep/ (ticket 7); a copy of repo_0/deep/area.py, similarity 0.9")
+    report = storage.read_json(str(tmp_path / "batch" / "report.json"))
+    assert report["earlier_opted_out"] == {"REPO_0: deep/ (ticket 7)": 1}
+    assert "still have 1 documents" in (tmp_path / "batch" / "DATASHEET.md").read_text()
+    assert "1 documents of" in caplog.text
+
+
 def test_what_holds_a_passage_of_a_benchmark_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_repositories(tmp_path / "code", 6)
     for number in (1, 2):
@@ -421,11 +447,30 @@ def test_packages_are_read_with_their_licences(tmp_path: Path) -> None:
     assert all(entry["documents"] for entry in report["by_split"].values())
 
 
+def _killed_at_first(phase: str, work: Callable[..., int]) -> Callable[..., int]:
+    """Return `work`, but the first process that has done shard 1 is killed before it tells so."""
+
+    def dying(item: Any, **where: Any) -> int:
+        marker = Path(where["output"]).with_name(f"{phase}.killed")
+        done = work(item, **where)
+        if item.number == 1 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    return dying
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_address")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ray.data's own settings are deprecated by ray.data
-def test_ray_makes_the_same_corpus(tmp_path: Path) -> None:
+def test_ray_makes_the_same_corpus_though_its_workers_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_repositories(tmp_path / "code", 6)
     run_stage("corpus", config(source, shard_bytes=2_000), str(tmp_path / "local"))
+    for phase in ("read", "finish"):
+        monkeypatch.setattr(shards, phase, _killed_at_first(phase, getattr(shards, phase)))
     run_stage("corpus", config(source, shard_bytes=2_000, runtime="ray"), str(tmp_path / "ray"))
+    assert {file.name for file in tmp_path.glob("*.killed")} == {"read.killed", "finish.killed"}
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")

@@ -1,21 +1,25 @@
 """Signals are measured once: a changed threshold takes them from the corpus next to it. Notebooks become scripts."""
 
+import itertools
 import json
 import logging
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infill import storage
+from infill.artifacts.corpus_tables import DOCUMENTS, REMOVED
 from infill.config import CorpusConfig
-from infill.corpus import notebooks, signals
+from infill.corpus import known_signals, notebooks, signals
 from infill.foreign import UnreadableError
 from tests.builders import run_stage
-from tests.unit.corpus.folders import write_files, write_repositories
+from tests.unit.corpus.folders import MIT, write_files, write_repositories
 
 LONG = "x = '" + "word " * 100 + "'\n"
 
@@ -62,6 +66,50 @@ def test_only_what_changed_is_measured(tmp_path: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         run_stage("corpus", CorpusConfig(sources=(f"dir:{source}",)), str(tmp_path / "out" / "second"))
     assert "signals of 12 of 13 texts" in caplog.text
+
+
+def test_texts_are_known_though_a_new_repository_shifts_every_shard(tmp_path: Path) -> None:
+    source, measured, honest = write_repositories(tmp_path / "code", 4), list[str](), signals.measure
+
+    def build(name: str) -> set[bytes]:
+        def measure(text: str, language: str) -> signals.Signals:
+            measured.append(text)
+            return honest(text, language)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signals, "measure", measure)
+            wanted = CorpusConfig(sources=(f"dir:{source}",), shard_bytes=1_500)
+            run_stage("corpus", wanted, str(tmp_path / "out" / name))
+        return {row["key"] for row in rows(tmp_path / "out" / name, "signals")}
+
+    first = build("first")
+    write_files(source, {"a/LICENSE": MIT, **{f"a/{number}.py": f"x = {number:0700}\n" for number in range(1, 4)}})
+    write_files(source / "repo_2", {"package/a.py": f"y = {2:0900}\n"})
+    second = build("second")
+    assert len(list((tmp_path / "out" / "first" / "signals").iterdir())) > 3
+    assert len(measured) == len(first | second) == len(first) + 4
+
+
+_NAMES = st.tuples(st.sampled_from("abcd"), st.text("xyz", min_size=1, max_size=2))
+
+
+@given(st.sets(_NAMES, min_size=1).map(sorted), st.sets(st.integers(1, 12)), st.lists(_NAMES, min_size=2).map(sorted))
+def test_the_parts_of_a_range_are_all_that_have_a_name_in_it(
+    names: list[tuple[str, str]], cuts: set[int], wanted: list[tuple[str, str]]
+) -> None:
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(names)), len(names)]
+    parts = [names[start:end] for start, end in itertools.pairwise(bounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, part in enumerate(parts):
+            for table, schema, listed in (("documents", DOCUMENTS, part[::2]), ("removed", REMOVED, part[1::2])):
+                written = pa.Table.from_pylist([{"repo": repo, "path": path} for repo, path in listed], schema)
+                storage.write_table(f"{folder}/{table}/part-{number:05d}.parquet", written)
+        chosen = known_signals.KnownSignals(folder).parts(wanted[0], wanted[-1])
+    needed = {n for n, part in enumerate(parts) if any(wanted[0] <= name <= wanted[-1] for name in part)}
+    numbers = {int(file[-13:-8]) for file in chosen}
+    assert needed <= numbers
+    repositories = {repo for n in needed for repo, _ in parts[n]} | {wanted[0][0], wanted[-1][0]}
+    assert all({repo for repo, _ in parts[number]} & repositories for number in numbers)
 
 
 def test_signals_that_cannot_be_read_are_measured_again(tmp_path: Path) -> None:

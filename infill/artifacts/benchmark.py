@@ -17,7 +17,10 @@ CARD_FILE: Final = "CARD.md"
 HELD_BACK_FILE: Final = "held_back.parquet"
 ORIGINS_FILE: Final = "origins.parquet"
 HELD_BACK: Final = pa.schema(
-    [*(field for field in SCHEMA if field.name != "middle"), ("salt", pa.string()), ("answer", pa.string())]
+    [
+        *(SCHEMA.field(name) for name in SCHEMA.names if name != "middle"),
+        *(pa.field(name, pa.string()) for name in ("salt", "answer")),
+    ]
 )
 """One row per hole; `answer` is `answer_hash(middle, salt)`."""
 ORIGINS: Final = pa.schema([(name, pa.string()) for name in ("id", "repo", "path", "commit", "parent", "date")])

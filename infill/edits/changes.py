@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from infill import syntax
 from infill.config import CorpusConfig
 from infill.corpus import licences, quality, signals
-from infill.corpus.sources import git
+from infill.corpus.sources import Read, git
 from infill.corpus.sources.listing import VENDORED, SourceFile, date_of
 from infill.foreign import UnreadableError
 from infill.text import decode
@@ -171,9 +171,7 @@ def _unfit(commit: Commit, older_trees: Mapping[str, int]) -> str:
     return "revert" if is_revert or older_trees[commit.tree] else ""
 
 
-def _of_commit(
-    repository: "pygit2.Repository", name: str, read: quality.Read, seed: int, counts: Counts
-) -> Iterator[Change]:
+def _of_commit(repository: "pygit2.Repository", name: str, read: Read, seed: int, counts: Counts) -> Iterator[Change]:
     with _reading():
         parent, time, files, removed = _diff(repository, name)
     if len(files) > MAX_FILES or sum(place[3] for file in files for place in file.places) > MAX_LINES:
@@ -233,7 +231,7 @@ def _file_change(patch: "pygit2.Patch") -> FileChange:
     )
 
 
-def _texts(file: FileChange, read: quality.Read) -> tuple[str, str] | str:
+def _texts(file: FileChange, read: Read) -> tuple[str, str] | str:
     """Return the texts of a file before and after a commit, or why the file is left out."""
     if any(part.lower() in VENDORED for part in file.path.split("/")):
         return "vendored"

@@ -24,7 +24,7 @@ HELD_BACK: Final = pa.schema(
 )
 """One row per hole; `answer` is `answer_hash(middle, salt)`."""
 ORIGINS: Final = pa.schema([(name, pa.string()) for name in ("id", "repo", "path", "commit", "parent", "date")])
-"""Where each hole is from, also those that are held back."""
+"""The commit and file that each hole is from, also those that are held back."""
 
 
 def answer_hash(middle: str, salt: str) -> str:

@@ -1,11 +1,23 @@
-"""`infill benchmark build`. The command imports what it needs when it runs."""
+"""`infill benchmark build|show`. A command imports what it needs when it runs."""
 
 import argparse
+import sys
 from argparse import ArgumentTypeError
 from datetime import date
 from typing import Any
 
-from infill.cli_options import Commands, absolute_source, absolute_uri, command, integer, number, output_uri, seed
+from infill.cli_options import (
+    Commands,
+    absolute_source,
+    absolute_uri,
+    as_json,
+    command,
+    integer,
+    json_option,
+    number,
+    output_uri,
+    seed,
+)
 
 
 def add(commands: Commands) -> None:
@@ -13,7 +25,9 @@ def add(commands: Commands) -> None:
     group = commands.add_parser("benchmark", help="benchmarks of your own code: see infill benchmark --help")
     about = "freeze holes from the history of Git repositories: lines that commits added, with the context before them"
     example = "infill benchmark build --source git:~/code/widgets --after 2025-01-01 --output out/benchmark"
-    build = command(group.add_subparsers(metavar="COMMAND", required=True), "build", _build, about, example)
+    inner = group.add_subparsers(metavar="COMMAND", required=True)
+    _add_show(inner)
+    build = command(inner, "build", _build, about, example)
     about = "a Git repository, or a folder of them, as git:PATH or git:PATH@REVISION; repeat it"
     build.add_argument("--source", type=absolute_source, action="append", required=True, metavar="URI", help=about)
     about = "the first day whose commits count, such as 2025-01-31: later than what your models were trained on"
@@ -27,11 +41,28 @@ def add(commands: Commands) -> None:
     build.add_argument("--output", type=output_uri, required=True, metavar="URI", help="put the benchmark here")
 
 
+def _add_show(inner: Commands) -> None:
+    about = "print an evaluation's metrics by language and by kind of hole, with their intervals"
+    show = command(inner, "show", _show, about, "infill benchmark show out/evaluation")
+    show.add_argument("evaluation", type=absolute_uri, metavar="EVALUATION", help="the finished evaluation")
+    json_option(show)
+
+
+def _show(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.evaluate.record_table import read, text
+
+    record = read(options.evaluation)
+    if not as_json(options):
+        sys.stdout.write(text(record))
+    return record
+
+
 def _numbers(build: argparse.ArgumentParser) -> None:
     about = "number of holes; default: %(default)s"
     build.add_argument("--holes", type=integer("the number of holes", 1), default=200, metavar="N", help=about)
     about = "share of the holes whose answers are only kept as hashes; default: %(default)s"
-    build.add_argument("--held-back", type=_share, default=0.2, metavar="SHARE", help=about)
+    share = number("the share that is held back", high=1)
+    build.add_argument("--held-back", type=share, default=0.2, metavar="SHARE", help=about)
     about = "commits to read of a repository; default: %(default)s"
     build.add_argument("--commits", type=integer("the number of commits", 1), default=400, metavar="N", help=about)
 
@@ -41,13 +72,6 @@ def _day(text: str) -> str:
         return date.fromisoformat(text).isoformat()
     except ValueError:
         raise ArgumentTypeError(f"a date must look like 2025-01-31, got {text!r}") from None
-
-
-def _share(text: str) -> float:
-    value = number("the share that is held back")(text)
-    if value > 1:
-        raise ArgumentTypeError(f"the share that is held back must be between 0 and 1, got {text}")
-    return value
 
 
 def _build(options: argparse.Namespace) -> dict[str, Any]:

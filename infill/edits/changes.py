@@ -34,7 +34,7 @@ LIMITS: Final = CorpusConfig()
 """The corpus's own rules on names, sizes and signals."""
 
 Counts = dict[str, Counter[str]]
-"""What was left out, by what it is (commits, files, places, holes) and by reason."""
+"""Numbers by kind (commits, files, places, holes) and reason."""
 
 _BOT: Final = re.compile(
     r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|greenkeeper|snyk|pre-commit-ci|weblate|crowdin|mergify|jenkins"
@@ -44,7 +44,7 @@ _BOT: Final = re.compile(
 _REVERT: Final = re.compile(r"(revert|reapply|back ?out)\b", re.IGNORECASE)
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 _STYLE: Final = re.compile(r"[\s'\"`,;()]+")
-"""What a formatter changes."""
+"""Characters that a formatter changes."""
 _MESSAGE_BYTES: Final = 2_000
 _REGULAR, _TYPE = 0o100000, 0o170000
 _WORD_CHARS: Final = 4

@@ -14,7 +14,8 @@ class Evaluation:
     """A model's results on a set of holes."""
 
     results: pa.Table
-    """One row per hole: id, hole (`hole_digest`), kind, unit, language, output, middle, prompt_tokens, output_tokens, and one column per metric."""
+    """One row per hole: id, hole (its digest), kind, unit, language, output, middle, prompt_tokens, output_tokens, and
+    one column per metric."""
     metrics: dict[str, Interval]
     by_kind: dict[str, dict[str, Any]]
     """Number of `holes` and their `metrics` by the kinds of the hole's two boundaries ("start to end")."""

@@ -23,7 +23,7 @@ class History:
         message: str,
         files: dict[str, str | None],
         author: tuple[str, str] = PERSON,
-        others: tuple[pygit2.Oid, ...] = (),
+        others: tuple[pygit2.Oid | str, ...] = (),
         branch: str = "main",
     ) -> str:
         """Commit the files as they are now with the changes `files`; return the commit's name."""

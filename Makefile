@@ -106,7 +106,8 @@ test: setup ## run all tests but the few that take minutes each (JOBS processes)
 
 .PHONY: test-long
 test-long: setup ## run those: training on a Ray whose nodes go, hang, are killed; properties with four times the examples
-	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile thorough
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "long or hypothesis" \
+		--hypothesis-profile thorough
 
 .PHONY: check
 check: setup ## format, lint and types, without changing anything

@@ -15,9 +15,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tiny models lose more by waiting for a second thread than it gives them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# How quickly a busy machine draws its inputs says nothing about the code.
-settings.register_profile("infill", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+# How quickly a busy machine draws its inputs says nothing about the code. CI draws the same inputs each time, so that it
+# never fails for a change that has nothing to do with it; `--hypothesis-profile explore` looks for new ones.
+settings.register_profile(
+    "infill", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=25
+)
 settings.register_profile("thorough", settings.get_profile("infill"), max_examples=100)
+settings.register_profile("explore", settings.get_profile("infill"), derandomize=False, max_examples=1_000)
 settings.load_profile("infill")
 
 

@@ -14,18 +14,17 @@ MAX_BLANKS: Final = 256
 """Maximum number of blanks at the end of a text that may differ."""
 END: Final = 64
 """Characters at the end of a text that are compared first."""
-_DRIVE: Final = re.compile(r"/?[A-Za-z]:/")
+_DRIVE: Final = re.compile(r"/?([A-Za-z]):(?=/|$)")
 
 
 def normalised(path: str) -> str:
     """Return one spelling of a path: slashes, no `.` and no `..` that can be resolved, composed Unicode, no file://."""
     if path.startswith("file://"):
         path = unquote(path.removeprefix("file://").removeprefix("localhost"))
-    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
-    if _DRIVE.match(path):
-        path = "/" + path.lstrip("/")
-        path = path[:2].lower() + path[2:]
-    return re.sub("^//+", "/", posixpath.normpath(path))
+    path = posixpath.normpath(unicodedata.normalize("NFC", path.replace("\\", "/")))
+    path = re.sub("^//+", "/", path)
+    drive = _DRIVE.match(path)
+    return f"/{drive[1].lower()}{path[drive.end(1) :]}" if drive else path
 
 
 def within(root: Path, path: str) -> str:

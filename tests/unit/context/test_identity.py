@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, retrieve
@@ -105,6 +105,8 @@ def test_while_an_index_lacks_a_file_it_lacks_its_copies_too() -> None:
 
 
 @given(path=st.text(st.sampled_from("aé\u0301./\\C:")))
+@example(path="\\\\C:\\:")
+@example(path="./C:/x")
 def test_one_spelling_is_left(path: str) -> None:
     assert normalised(normalised(path)) == normalised(path)
     assert "\\" not in normalised(path)

@@ -1,5 +1,6 @@
-"""The name of a module says what it holds when it is alone, as in a traceback: no two modules have the same."""
+"""Names say what they mean when they are alone, as in a traceback: no two modules and no two classes have the same."""
 
+import ast
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -16,3 +17,15 @@ def test_no_two_modules_have_the_same_name() -> None:
     named = [path for path in modules if path.stem not in PYTHON and str(path.parent) not in KINDS]
     counts = Counter(path.stem for path in named)
     assert sorted(str(path) for path in named if counts[path.stem] > 1) == []
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    modules = [path for package in ("infill", "serving", "pipelines") for path in (ROOT / package).rglob("*.py")]
+    classes = [
+        (node.name, str(path.relative_to(ROOT)))
+        for path in modules
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    counts = Counter(name for name, _ in classes)
+    assert [(name, path) for name, path in classes if counts[name] > 1] == []

@@ -22,7 +22,7 @@ from infill.corpus import benchmarks, privacy, sources
 from infill.corpus.sources import Repository
 from infill.edits import benchmark_card, contamination
 from infill.edits.change_holes import holes
-from infill.edits.changes import Change, Counts, changes, new_counts
+from infill.edits.changes import CommitChange, Counts, changes, new_counts
 from infill.edits.parent_index import ParentIndex
 from infill.errors import InputError
 from infill.examples import within_chars
@@ -68,13 +68,13 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class CandidateHole:
     """A hole that may become part of the benchmark."""
 
     name: str
     repo: str
     root: str
-    change: Change
+    change: CommitChange
     hole: Hole
 
     @property
@@ -93,7 +93,7 @@ class Candidate:
 class ChosenHole(NamedTuple):
     row: dict[str, Any]
     """A row of the examples' SCHEMA."""
-    change: Change
+    change: CommitChange
 
 
 def build(config: BenchmarkConfig, output: str) -> Manifest:
@@ -148,7 +148,7 @@ def _nothing(config: BenchmarkConfig, counts: Counts) -> str:
     )
 
 
-def _candidates(config: BenchmarkConfig, repository: Repository, counts: Counts) -> Iterator[Candidate]:
+def _candidates(config: BenchmarkConfig, repository: Repository, counts: Counts) -> Iterator[CandidateHole]:
     tip = next((file.commit for file in repository.files if file.commit), "")
     if not tip:
         counts["repositories"]["unreadable"] += 1
@@ -163,12 +163,12 @@ def _candidates(config: BenchmarkConfig, repository: Repository, counts: Counts)
         seen.add(lines)
         for hole in holes(change, config.seed):
             name = _hash(repository.name, change.commit, change.path, hole.start, hole.end)[:20]
-            yield Candidate(name=name, repo=repository.name, root=repository.root, change=change, hole=hole)
+            yield CandidateHole(name=name, repo=repository.name, root=repository.root, change=change, hole=hole)
 
 
 def _uncontaminated(
-    config: BenchmarkConfig, candidates: Sequence[Candidate], places: Sequence[str], scratch: str, counts: Counts
-) -> list[Candidate]:
+    config: BenchmarkConfig, candidates: Sequence[CandidateHole], places: Sequence[str], scratch: str, counts: Counts
+) -> list[CandidateHole]:
     """Return the candidates that neither a corpus nor a published benchmark has, and count the others."""
     known = contamination.known_to(config.corpora, {each.name: contamination.runs(*each.parts) for each in candidates})
     counts["holes"]["answer in a corpus"] += len(known)
@@ -184,7 +184,7 @@ def _uncontaminated(
     return kept
 
 
-def _chosen(config: BenchmarkConfig, candidates: Sequence[Candidate], counts: Counts) -> Iterator[ChosenHole]:
+def _chosen(config: BenchmarkConfig, candidates: Sequence[CandidateHole], counts: Counts) -> Iterator[ChosenHole]:
     """Yield holes with their context until there are enough, balanced by language, unit, length and repository."""
     indexes: dict[str, ParentIndex] = {}
     pools = _pools(config, candidates)
@@ -213,17 +213,19 @@ def _chosen(config: BenchmarkConfig, candidates: Sequence[Candidate], counts: Co
     counts["holes"]["not drawn"] += sum(map(len, pools.values()))
 
 
-def _pools(config: BenchmarkConfig, candidates: Sequence[Candidate]) -> dict[tuple[str, str, str], list[Candidate]]:
+def _pools(
+    config: BenchmarkConfig, candidates: Sequence[CandidateHole]
+) -> dict[tuple[str, str, str], list[CandidateHole]]:
     """Return the candidates by group, the first to be drawn last, so that repositories take turns."""
     turns: Counter[tuple[tuple[str, str, str], str]] = Counter()
-    pools: dict[tuple[str, str, str], list[tuple[int, str, Candidate]]] = defaultdict(list)
+    pools: dict[tuple[str, str, str], list[tuple[int, str, CandidateHole]]] = defaultdict(list)
     for each in sorted(candidates, key=lambda each: _hash(config.seed, each.name)):
         turns[each.group, each.repo] += 1
         pools[each.group].append((turns[each.group, each.repo], _hash(config.seed, each.name), each))
     return {group: [each for *_, each in sorted(pool, reverse=True)] for group, pool in pools.items()}
 
 
-def _row(candidate: Candidate, index: ParentIndex) -> dict[str, Any] | str:
+def _row(candidate: CandidateHole, index: ParentIndex) -> dict[str, Any] | str:
     """Return a row of the examples' SCHEMA, or why the hole is refused."""
     change, hole = candidate.change, candidate.hole
     prefix, middle, suffix = candidate.parts

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from infill import syntax
-from infill.edits.changes import Change
+from infill.edits.changes import CommitChange
 from infill.fim import BLOCK, LINE, LINE_MIDDLE, LINE_START, Hole, is_caret
 
 HUNK: Final = "hunk"
@@ -33,7 +33,7 @@ _OPENED: Final = re.compile(r"[({]\s*(?=\S)")
 _CODE_LINE: Final = re.compile(r"\S[^\r\n]*")
 
 
-def holes(change: Change, seed: int) -> list[Hole]:
+def holes(change: CommitChange, seed: int) -> list[Hole]:
     """Return at most one hole of each unit, deterministic in the change and `seed`."""
     rng = random.Random(f"{seed}/{change.commit}/{change.path}/{len(change.before)}")
     source = syntax.ParsedSource(change.text, change.language)

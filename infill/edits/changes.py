@@ -66,7 +66,7 @@ class FileChange(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class CommitChange:
     """Lines that a commit added in one place; before + added + after is the parent's file with this place changed."""
 
     commit: str
@@ -90,7 +90,7 @@ def new_counts() -> Counts:
     return defaultdict(Counter)
 
 
-def changes(root: str, tip: str, *, since: int, commits: int, seed: int, counts: Counts) -> Iterator[Change]:
+def changes(root: str, tip: str, *, since: int, commits: int, seed: int, counts: Counts) -> Iterator[CommitChange]:
     """Yield one change for each file and commit from the time `since` (seconds since 1970) up to the commit `tip`.
 
     At most `commits` commits are read, chosen by a hash with `seed`, and of each file one place, chosen likewise.
@@ -122,7 +122,7 @@ def _recent(repository: "pygit2.Repository", tip: str, since: int, counts: Count
     return wanted
 
 
-class Commit(NamedTuple):
+class CommitHead(NamedTuple):
     name: str
     tree: str
     time: int
@@ -142,12 +142,12 @@ def _reading() -> Iterator[None]:
         raise UnreadableError(f"an object of the history is missing or damaged: {error}") from error
 
 
-def _history(repository: "pygit2.Repository", tip: str) -> list[Commit]:
+def _history(repository: "pygit2.Repository", tip: str) -> list[CommitHead]:
     import pygit2
 
     order = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME
     return [
-        Commit(
+        CommitHead(
             name=str(commit.id),
             tree=str(commit.tree_id),
             time=commit.commit_time,
@@ -159,7 +159,7 @@ def _history(repository: "pygit2.Repository", tip: str) -> list[Commit]:
     ]
 
 
-def _unfit(commit: Commit, older_trees: Mapping[str, int]) -> str:
+def _unfit(commit: CommitHead, older_trees: Mapping[str, int]) -> str:
     """Return why a commit is not one in which a person wrote code; empty if it may be."""
     if commit.parents > 1:
         return "merge"
@@ -171,7 +171,9 @@ def _unfit(commit: Commit, older_trees: Mapping[str, int]) -> str:
     return "revert" if is_revert or older_trees[commit.tree] else ""
 
 
-def _of_commit(repository: "pygit2.Repository", name: str, read: Read, seed: int, counts: Counts) -> Iterator[Change]:
+def _of_commit(
+    repository: "pygit2.Repository", name: str, read: Read, seed: int, counts: Counts
+) -> Iterator[CommitChange]:
     with _reading():
         parent, time, files, removed = _diff(repository, name)
     if len(files) > MAX_FILES or sum(place[3] for file in files for place in file.places) > MAX_LINES:
@@ -188,7 +190,7 @@ def _of_commit(repository: "pygit2.Repository", name: str, read: Read, seed: int
         options = list(_written(file, *texts, removed, counts))
         if options:
             before, added, after = min(options, key=lambda parts: _hash(seed, name, file.path, len(parts[0])))
-            yield Change(
+            yield CommitChange(
                 commit=name,
                 parent=parent,
                 date=date_of(time),

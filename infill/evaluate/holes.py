@@ -39,7 +39,7 @@ def body(call: Call[EvaluateConfig]) -> Mapping[str, float]:
     Raises InputError when there are no test holes.
     """
     config, model, output = call.settings, call.inputs["model"], call.output
-    completer = Completer(config, model, completed.beside(output, manifest.digest_of(model)))
+    completer = HoleCompleter(config, model, completed.beside(output, manifest.digest_of(model)))
     holes = read_holes(call.inputs["examples"], "test", config.holes)
     evaluation = evaluate_model(config, holes, model, call.scratch, completer)
     held_back = read_held_back(call.inputs["examples"], config.holes)
@@ -53,7 +53,7 @@ def body(call: Call[EvaluateConfig]) -> Mapping[str, float]:
     return {name: figure["value"] for name, figure in evaluation.metrics.items()}
 
 
-class Completer:
+class HoleCompleter:
     """Completes holes with one model, which is loaded only for holes without a known result."""
 
     def __init__(self, config: EvaluateConfig, model: str, known: Mapping[str, dict[str, Any]] | None = None) -> None:
@@ -78,7 +78,7 @@ class Completer:
 
 
 def evaluate_model(
-    config: EvaluateConfig, holes: pa.Table, model: str, scratch: str = "", completer: Completer | None = None
+    config: EvaluateConfig, holes: pa.Table, model: str, scratch: str = "", completer: HoleCompleter | None = None
 ) -> Evaluation:
     """Complete `holes` (rows of `examples.SCHEMA`) greedily with the model at the URI `model`; return the results.
 
@@ -97,14 +97,14 @@ def evaluate_model(
         100 * detectable(holes.num_rows),
         format(holes_needed(0.01), ","),
     )
-    completer = completer or Completer(config, model)
+    completer = completer or HoleCompleter(config, model)
     evaluation = summarise(config, _in_chunks(completer, holes, scratch))
     if not config.latency_holes:
         return evaluation
     return replace(evaluation, latency=_latency(config, completer.generator, holes))
 
 
-def _in_chunks(completer: Completer, holes: pa.Table, scratch: str) -> pa.Table:
+def _in_chunks(completer: HoleCompleter, holes: pa.Table, scratch: str) -> pa.Table:
     """Return the results of all holes; each chunk is kept in `scratch`, unless that is empty."""
     chunks = []
     for start in range(0, holes.num_rows, CHUNK_HOLES):
@@ -120,7 +120,7 @@ def _in_chunks(completer: Completer, holes: pa.Table, scratch: str) -> pa.Table:
     return pa.concat_tables(chunks)
 
 
-def _held_back(completer: Completer, holes: pa.Table, call: Call[EvaluateConfig]) -> dict[str, Any] | None:
+def _held_back(completer: HoleCompleter, holes: pa.Table, call: Call[EvaluateConfig]) -> dict[str, Any] | None:
     """Complete held-back holes and write a row for each; return the share that are right, None without such holes."""
     if not holes.num_rows:
         return None

@@ -7,10 +7,17 @@ sent in batches while another client asks for completions in it. Then single fil
 the list to the last text, `saved_ms` the time of a delta with its text, `during_ms` and `after_ms` that of a completion
 while the project is sent and afterwards. `counted_bytes` is what the server counts against its cap, `resident_bytes` by
 how much its memory has grown.
+
+Then the language server's own client (`infill.editor.mirror`) does the same from a folder with these files, with no
+completions meanwhile: `client_sync_s` is the time until the server has all of it, of which `client_scan_s` is spent on
+reading and hashing the files, `client_again_s` the time of the next start, when the server has everything,
+`client_saved_ms` the time from a file on disk to its acknowledgement, `client_bytes` the memory that it takes. Figures
+in `processor_s` are processor time of the server or the client, on which other processes have less influence.
 """
 
 import hashlib
 import json
+import os
 import random
 import statistics
 import sys
@@ -18,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +33,9 @@ import httpx
 
 from infill import entry
 from infill.cli_options import integer
+from infill.editor.local_files import LocalFiles
+from infill.editor.mirror import Mirror
+from infill.editor.workspace_client import WorkspaceTarget
 from infill.text import read_text, split_lines
 from serving import local
 from tests.builders import tiny_model
@@ -53,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cap = ["--max_new_tokens", "8", "--workspace_bytes", str(CAP)]
         with local.servers(model, transformer=cap, echo=_log) as (_, front):
             figures = measured(front, files)
+            _log(json.dumps(figures))
+            project = Path(folder) / "project"
+            write(project, files)
+            figures |= measured_client(front, project, min(files))
     print(json.dumps(figures))
 
 
@@ -72,7 +87,7 @@ def measured(front: local.Child, files: Mapping[str, str]) -> dict[str, Any]:
     over = threading.Event()
     asking = threading.Thread(target=_ask_until, args=(front.url, over, during))
     with httpx.Client(base_url=front.url, timeout=120, trust_env=False) as client:
-        resident, processor = _resident(front), _processor_s(front)
+        resident, processor = _resident(front.process.pid), _processor_s(front)
         client.put(PATH, json={"files": {}}).raise_for_status()
         _complete(client)  # the first one compiles
         asking.start()
@@ -103,8 +118,76 @@ def measured(front: local.Child, files: Mapping[str, str]) -> dict[str, Any]:
         "after_ms_p50": _percentile(after, 50),
         "indexed": state["indexed"],
         "counted_bytes": state["bytes"],
-        "resident_bytes": _resident(front) - resident,
+        "resident_bytes": _resident(front.process.pid) - resident,
     }
+
+
+def write(root: Path, files: Mapping[str, str]) -> None:
+    """Write the project to a folder."""
+    for path, text in files.items():
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode())
+
+
+def measured_client(front: local.Child, root: Path, path: str) -> dict[str, Any]:
+    """Return the figures of the language server's client."""
+    resident, client, server = _resident(os.getpid()), time.process_time(), _processor_s(front)
+    with mirroring(front.url, root) as (mirror, sync):
+        client, server = time.process_time() - client, _processor_s(front) - server
+        taken = _resident(os.getpid()) - resident
+        saved = [_timed(_save, mirror, root, path) for _ in range(SAVES)]
+    with mirroring(front.url, root) as (_, again):
+        pass
+    scan = _timed(lambda: [*LocalFiles(root).scan()])
+    return {
+        "client_sync_s": round(sync, 2),
+        "client_processor_s": round(client, 2),
+        "client_server_processor_s": round(server, 2),
+        "client_scan_s": round(scan / 1_000, 2),
+        "client_again_s": round(again, 2),
+        "client_saved_ms_p50": _percentile(saved, 50),
+        "client_saved_ms_p95": _percentile(saved, 95),
+        "client_bytes": taken,
+    }
+
+
+class Watched(Mirror):
+    """A mirror whose completed work can be waited for."""
+
+    def __init__(self, url: str, root: Path) -> None:
+        self.complete = threading.Event()
+        super().__init__(root, WorkspaceTarget(url=url), progress=self._note)
+
+    def _note(self, count: int | None) -> None:
+        if count is None:
+            self.complete.set()
+
+    def wait(self) -> None:
+        """Wait until the server has everything. Raises ValueError if it has not."""
+        self.complete.wait()
+        self.complete.clear()
+        if self.problem or self.waiting or self.left_out:
+            raise ValueError(self.state())
+
+
+@contextmanager
+def mirroring(url: str, root: Path) -> Iterator[tuple[Watched, float]]:
+    """Yield a mirror whose first synchronisation is complete, and its seconds."""
+    mirror = Watched(url, root)
+    started = time.perf_counter()
+    mirror.start()
+    mirror.wait()
+    yield mirror, time.perf_counter() - started
+    mirror.close()
+
+
+def _save(mirror: Watched, root: Path, path: str) -> None:
+    """Change a file, and wait until the server has it."""
+    with (root / path).open("a") as file:
+        file.write("    saved = 1\n")
+    mirror.look([path])
+    mirror.wait()
 
 
 def batches(texts: Iterator[tuple[str, str]]) -> Iterator[dict[str, str]]:
@@ -169,9 +252,9 @@ def _percentile(values: Sequence[float], percent: int) -> float:
     return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 2)
 
 
-def _resident(child: local.Child) -> int:
-    """Return the bytes of memory that a server's process has."""
-    lines = split_lines(read_text(f"/proc/{child.process.pid}/status"))
+def _resident(process: int) -> int:
+    """Return the bytes of memory that a process has."""
+    lines = split_lines(read_text(f"/proc/{process}/status"))
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
 
 

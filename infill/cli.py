@@ -426,7 +426,7 @@ def _key_revoke(options: argparse.Namespace) -> dict[str, Any]:
 
 def _add_lsp(commands: Commands) -> None:
     from infill.api_key import KEY_VARIABLE
-    from infill.editor.user_settings import BOUNDS, DEFAULT_URL, URL_VARIABLE, Fallback, UserSettings
+    from infill.editor.user_settings import BOUNDS, DEFAULT_URL, URL_VARIABLE, Fallback, UserSettings, Where
 
     usual = UserSettings()
     lsp = command(
@@ -462,12 +462,20 @@ def _add_lsp(commands: Commands) -> None:
         default=usual.fallback,
         help="answer textDocument/completion; auto: if the editor has no inline completion; default: %(default)s",
     )
+    lsp.add_argument(
+        "--workspace",
+        choices=get_args(Where),
+        default=usual.workspace,
+        help="client: index the project here and send packed prompts; server: send the project's files to the server "
+        "once and then what changes; default: %(default)s",
+    )
     lsp.add_argument("--stdio", action="store_true", help="ignored: editors add it")
 
 
 LSP_HELP = """\
 Your files are read, indexed and ranked on this machine; files that Git ignores are left out. Only the packed prompt is
-sent to the Infill server. Start the server first:
+sent to the Infill server. With --workspace server, the files themselves are sent instead, once and after each change,
+and the server indexes them in memory. Start the server first:
 
   infill serve --out out/demo                               # or a colleague's
   infill lsp --url http://127.0.0.1:8080                    # the command that the editor starts
@@ -493,8 +501,8 @@ Neovim 0.12, in init.lua:
 VS Code, Emacs, JetBrains, Zed: docs/editors.
 
 The editor can change these settings at run time: url, enabled, languages, debounceMs, timeoutMs, maxTokens,
-fallback and telemetry (off unless you set it), in initializationOptions or in its section "infill". {key} and
-telemetry are sent only to the server named at the start.
+fallback, workspace and telemetry (off unless you set it), in initializationOptions or in its section "infill". {key},
+files and telemetry are sent only to the server named at the start.
 To install only this command, without the training stack: pip install 'infill[lsp]'
 """
 
@@ -511,6 +519,7 @@ def _lsp(options: argparse.Namespace) -> None:
             timeout_ms=options.timeout,
             max_tokens=options.max_tokens,
             fallback=options.fallback,
+            workspace=options.workspace,
         )
     )
 

@@ -95,6 +95,15 @@ _GENERATED_NAMES: Final = re.compile(
 )
 _MINIFIED_NAMES: Final = re.compile(r"([.-]min\.(js|css|mjs)|\.bundle\.js|\.chunk\.js)$", re.IGNORECASE)
 
+_SECRET_NAMES: Final = re.compile(
+    r"\.env|\.env\..*(?<!\.example)(?<!\.sample)(?<!\.template)(?<!\.dist)|.*\.env|\.envrc"
+    r"|\.netrc|_netrc|\.pgpass|\.htpasswd|\.npmrc|\.pypirc|\.git-credentials|\.dockercfg"
+    r"|id_(rsa|dsa|ecdsa|ed25519)(_sk)?|.*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk|gpg|tfvars|tfstate)"
+    r"|(client_)?secrets?\.(ya?ml|json|toml|ini)|credentials(\.(json|ini|ya?ml|toml))?|service[-_]account.*\.json",
+    re.IGNORECASE,
+)
+"""Names of files that usually hold keys or passwords (as in github/gitignore and in the rules of gitleaks)."""
+
 _KINDS: Final = {
     **dict.fromkeys(("css", "html", "less", "scss", "svelte", "template", "vue"), "markup"),
     **dict.fromkeys(("markdown", "rst", "tex", "text"), "prose"),
@@ -145,6 +154,11 @@ def is_data_name(path: str) -> bool:
     """Return whether the name is that of a data file: a table, notebook, drawing, lock file or log."""
     name = path.rpartition("/")[2].lower()
     return _suffix(name) in _DATA_EXTENSIONS or name in _DATA_NAMES
+
+
+def is_secret_name(path: str) -> bool:
+    """Return whether the name is that of a file that usually holds keys or passwords: `.env`, not `.env.example`."""
+    return _SECRET_NAMES.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def why_not_source(path: str) -> str | None:

@@ -1,7 +1,7 @@
 """Grammars: the language of a path, the syntax tree of a source text, and its syntactic units.
 
-tree-sitter counts UTF-8 bytes, editors and the rest of Infill count characters; `ParsedSource` converts between them. Nothing
-here recurses or walks a whole tree: a query about a position descends from the root to it in compiled code.
+tree-sitter counts UTF-8 bytes, editors and the rest of Infill count characters; `ParsedSource` converts between them.
+Nothing here recurses or walks a whole tree: a query about a position descends from the root to it in compiled code.
 """
 
 import importlib

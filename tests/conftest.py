@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import benchmark_data  # noqa: F401  # takes the variable out of the environment before a stage reads it
+
 pytest_plugins = ("tests.mlflow_store", "tests.object_store")
 
 os.environ["INFILL_OPT_OUT"] = ""  # what the user of this machine lists concerns no test
@@ -15,7 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tiny models lose more by waiting for a second thread than it gives them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# How quickly a busy machine draws its inputs says nothing about the code. CI draws the same inputs each time, so that it
+# How quickly a busy machine draws its inputs says nothing about the code. CI draws the same inputs each time, and so
 # never fails for a change that has nothing to do with it; `--hypothesis-profile explore` looks for new ones.
 settings.register_profile(
     "infill", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=25

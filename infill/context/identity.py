@@ -75,6 +75,11 @@ class Current:
         known = self._bytes if isinstance(text, bytes) else self._string
         return known.may_be(text) and _canonical(text) == self._string.text
 
+    @property
+    def sizes(self) -> range:
+        """The sizes in bytes that a text may have for which `has_text` is true."""
+        return self._bytes.sizes
+
     @cached_property
     def _string(self) -> "_Known":
         return _Known(_canonical(self.text))
@@ -90,12 +95,13 @@ class _Known:
     def __init__(self, text: Any) -> None:
         self.text = text
         line_feeds = text.count(b"\n" if isinstance(text, bytes) else "\n")
-        self._most = len(text) + line_feeds + 1 + MAX_BLANKS  # each may be CR LF in the other text
+        most = len(text) + line_feeds + 1 + MAX_BLANKS  # each may be CR LF in the other text
         self._end = text[-END:].split()[-1:]
+        self.sizes = range(len(text), most + 1) if self._end else range(0)
 
     def may_be(self, other: Any) -> bool:
         """Return whether `other` has a possible length and the same last word."""
-        if not self._end or not len(self.text) <= len(other) <= self._most:
+        if len(other) not in self.sizes:
             return False
         return bool(other[-END - MAX_BLANKS :].rstrip().endswith(self._end[0]))
 

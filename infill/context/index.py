@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import numpy as np
 
 from infill.context.files import ContextFile, IndexLimits, LeftOut, Stamp, read, source_at, sources
-from infill.context.identity import Current
+from infill.context.identity import Current, normalised
 from infill.context.project_paths import ProjectPaths
+from infill.context.signatures import Signatures
 from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
@@ -52,6 +53,7 @@ class ProjectIndex:
         """Bytes of all texts and paths."""
         self._token_sets: dict[str, tuple[Array, Array]] = {}
         self._token_bytes = 0
+        self._signatures = Signatures()
         self.free_numbers: list[int] = []
         self.last_paths: list[str] = []
         """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
@@ -83,7 +85,8 @@ class ProjectIndex:
     @property
     def memory(self) -> int:
         """The bytes of memory that the index takes, an upper bound within a few per cent."""
-        return self.table.memory + self.text_bytes + self._token_bytes + FILE_MEMORY * len(self.paths)
+        others = self.text_bytes + self._token_bytes + self._signatures.memory
+        return self.table.memory + others + FILE_MEMORY * len(self.paths)
 
     def refresh(self, root: str | Path, limits: IndexLimits | None = None) -> int:
         """Bring the index up to date with a folder; return the number of files that were read or removed.
@@ -143,6 +146,7 @@ class ProjectIndex:
             self._drop(path, old)
         number = self._number(path) if old is None else old.number
         self.files[path] = File(number, data, self.table.add(data, number))
+        self._signatures.put(number, path, len(data))
         self.text_bytes += len(data) + len(path)
 
     def tokenize_with(self, encode: Encode | None) -> None:
@@ -159,6 +163,7 @@ class ProjectIndex:
         if file is not None:
             self._drop(path, file)
             self.paths[file.number] = ""
+            self._signatures.drop(file.number)
             self.free_numbers.append(file.number)
 
     def _drop(self, path: str, file: File) -> None:
@@ -200,9 +205,10 @@ class ProjectIndex:
 
     def _same(self, current: Current) -> set[str]:
         """Return the paths of the current file and of files with its text."""
-        named = current.named_in(self.files)
+        named = current.named_in(self.paths[number] for number in self._signatures.named(normalised(current.path)))
         texts = [current, *(Current(path, self.text(path)) for path in named)]
-        return named | {path for path, file in self.files.items() if any(each.has_text(file.data) for each in texts)}
+        likely = ((each, self.paths[number]) for each in texts for number in self._signatures.sized(each.sizes))
+        return named | {path for each, path in likely if each.has_text(self.files[path].data)}
 
     def text(self, path: str) -> str:
         """Return the text of a file."""

@@ -21,10 +21,12 @@ from infill.editor import user_settings
 from infill.editor.completer import Completer, Completion
 from infill.editor.documents import Caret, EditorDocuments, caret_at, offset_at, place_of, units
 from infill.editor.file_watch import Watcher
+from infill.editor.mirror import Mirror
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
 from infill.editor.telemetry import EditorTelemetry, Outbox
 from infill.editor.user_settings import Consent, UserSettings
+from infill.editor.workspace_client import WorkspaceTarget
 from infill.errors import InfillError
 from infill.text import first_line
 
@@ -65,9 +67,15 @@ class Editor:
         """Progress tokens of projects that are being indexed."""
         self.begun: set[str] = set()
         """Progress tokens that the client shows."""
+        self.logged: dict[Project, str] = {}
+        """The last line of the log about each project."""
+        self.sent = ""
+        """The last state of the server's copies that was sent to the client."""
         self.background: set[asyncio.Task[None]] = set()
         self.reported = False
         """Whether the user was notified that there are no completions."""
+        self.without_workspaces: WorkspaceTarget | None = None
+        """The server that keeps no workspaces, so that the projects are indexed here."""
         self.shown = self.accepted = self.rejected = 0
         self.outbox = Outbox(self._post)
         self.telemetry = EditorTelemetry(self.outbox.put, self._later, self.consent)
@@ -145,6 +153,8 @@ class Editor:
             return
         self.completer = Completer(remote, self.settings.max_tokens)
         self.reported = False
+        for project in self.projects.values():
+            self._place(project)
         if old is not None:
             await old.remote.close()
         self._in_background(self._ask_for_model(remote))
@@ -173,7 +183,7 @@ class Editor:
             if root is None or folder.uri in self.projects:
                 continue
             project = self.projects[folder.uri] = Project(Path(root))
-            self.indexer.look(project)
+            self._place(project)
             if self.watcher is not None:
                 self.watcher.add(project)
         for uri in self.documents.text_documents:
@@ -185,6 +195,55 @@ class Editor:
             project = self.projects.pop(folder.uri, None)
             if project is not None and self.watcher is not None:
                 self.watcher.remove(project)
+            if project is not None:
+                self.logged.pop(project, None)
+            if project is not None and project.mirror is not None:
+                project.mirror.close()
+
+    def _place(self, project: Project) -> None:
+        """Keep the project's files where the settings say: in an index here, or on the server.
+
+        Like the key, they go only to the server that was named at the start.
+        """
+        target, mirror = WorkspaceTarget(url=self.settings.url, key=self.key), project.mirror
+        may = self.settings.origin == self.key_origin and target != self.without_workspaces
+        on_server = self.settings.workspace == "server" and may
+        if on_server and mirror is not None and mirror.target == target:
+            return
+        if mirror is not None:
+            mirror.close(forget=not on_server)
+            project.mirror = None
+        if on_server:
+            self._mirror(project, target)
+        elif not project.ready:
+            self.indexer.look(project)
+
+    def _mirror(self, project: Project, target: WorkspaceTarget) -> None:
+        """Start the server's copy of a project."""
+
+        def progress(count: int | None) -> None:
+            if project.mirror is mirror:
+                self._progress(project, count)
+
+        def no_workspaces(problem: str) -> None:
+            self._call(self._index_here, project, mirror, problem)
+
+        mirror = Mirror(project.root, target, progress=progress, no_workspaces=no_workspaces)
+        project.mirror = mirror
+        project.reconsider()
+        mirror.start()
+
+    def _index_here(self, project: Project, mirror: Mirror, problem: str) -> None:
+        """Index a project on this machine, since the server keeps no workspaces; say so once."""
+        if project.mirror is not mirror:
+            return
+        project.mirror = None
+        log.warning("%s", problem)
+        if self.without_workspaces != mirror.target:
+            self.without_workspaces = mirror.target
+            self.warn(f"{problem}; the project is indexed on this machine instead")
+        self.indexer.look(project)
+        self._show_workspace()
 
     def project_of(self, root: Path | None) -> Project | None:
         """Return the project with this root; None if there is none."""
@@ -218,15 +277,23 @@ class Editor:
 
     def _progress(self, project: Project, count: int | None) -> None:
         """Show the progress of a project's index; called by the background thread."""
+        self._call(self._show_progress, project, count)
+
+    def _call(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Call something on the event loop, from any thread."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):  # the loop has just been closed
-                self.loop.call_soon_threadsafe(self._show_progress, project, count)
+                self.loop.call_soon_threadsafe(action, *arguments)
 
     def _show_progress(self, project: Project, count: int | None) -> None:
         if count is None:
-            what = project.problem or f"{len(project):,} files"
-            log.info("indexed %s: %s", project.root, what)
-            if project.problem:
+            mirror = project.mirror
+            what = mirror.state() if mirror else project.problem or f"{len(project):,} files"
+            if self.logged.get(project) != what:
+                self.logged[project] = what
+                log.info("%s: %s", project.root, what)
+            self._show_workspace()
+            if project.problem and mirror is None:
                 self.warn(f"no context from {project.root.name}: {project.problem}")
             if (token := self.tokens.pop(project, "")) in self.begun:
                 self.begun.discard(token)
@@ -244,7 +311,8 @@ class Editor:
         """Show the progress, unless the index is complete before the client answers."""
         with contextlib.suppress(Exception):  # a client that shows none
             await self.server.work_done_progress.create_async(token)
-            title = f"Infill: indexing {project.root.name}"
+            doing = "sending" if project.mirror else "indexing"
+            title = f"Infill: {doing} {project.root.name}"
             if self.tokens.get(project) == token:
                 self.begun.add(token)
                 self.server.work_done_progress.begin(token, types.WorkDoneProgressBegin(title=title, cancellable=False))
@@ -353,8 +421,19 @@ class Editor:
         else:
             self.warn(str(error))
 
+    def _show_workspace(self) -> None:
+        """Send the state of the server's copies, if it has changed and completions work."""
+        if not self.reported and self.completer and self.completer.remote.known and self._workspace() != self.sent:
+            self._send_state()
+
+    def _workspace(self) -> str:
+        """Return where the projects are kept, for people."""
+        states = [f"{each.root.name}: {each.mirror.state()}" for each in self.projects.values() if each.mirror]
+        return "\n".join(states) or "indexed on this machine"
+
     def _send_state(self, error: InfillError | None = None) -> None:
         """Send the state of completions to a client that shows it."""
+        self.sent = self._workspace()
         if _offers_state(self.server):
             model = self.completer.remote.known if self.completer else None
             state = {
@@ -363,6 +442,7 @@ class Editor:
                 "model": model.name if model else None,
                 "problem": str(error) if error else None,
                 "keyRefused": isinstance(error, KeyRefusedError),
+                "workspace": self.sent,
             }
             self.server.protocol.notify(STATE, state)
 
@@ -380,10 +460,8 @@ class Editor:
             "enabled": self.settings.enabled,
             "model": model.name if model else None,
             "max_prompt_tokens": model.max_prompt_tokens if model else None,
-            "folders": [
-                {"path": str(each.root), "files": len(each), "ready": each.ready, "problem": each.problem or None}
-                for each in self.projects.values()
-            ],
+            "workspace": self.settings.workspace,
+            "folders": [each.state() for each in self.projects.values()],
             "shown": self.shown,
             "accepted": self.accepted,
             "rejected": self.rejected,

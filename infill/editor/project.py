@@ -11,12 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from infill.context import ProjectIndex, retrieve
-from infill.context.files import IndexLimits, why_left_out
+from infill.context.files import IGNORED, SECRET, IndexLimits, why_left_out
 from infill.context.packing import Packed, pack
 from infill.context.turns import Turns
+from infill.editor.mirror import Mirror
 from infill.editor.remote import Model
 from infill.errors import InfillError
 from infill.prompt import ContextItem, FimRequest
@@ -26,6 +27,10 @@ log = logging.getLogger("infill.lsp")
 MAX_RECENT: Final = 100
 MANY: Final = 200
 """Number of changed files, as after a checkout, above which the whole folder is scanned."""
+PRIVATE: Final = (IGNORED, SECRET)
+"""Reasons for which a file is left out that also keep the text around a caret in it on this machine."""
+MAX_UNSAVED_CHARS: Final = 2_000_000
+"""Characters of unsaved texts in a request; the most recent ones are sent."""
 RULES: Final = (".gitignore", ".git")
 """Names whose change may add other files to the index or remove them."""
 
@@ -52,10 +57,26 @@ class Project:
         self._reasons: dict[str, str | None] = {}
         """Cached reasons why files are left out."""
         self._recent: OrderedDict[str, None] = OrderedDict()
+        self.mirror: Mirror | None = None
+        """The server's copy of the folder, which takes the place of the index here; None if there is none."""
 
     def __len__(self) -> int:
-        """Return the number of files in the index."""
+        """Return the number of files in the index, here or on the server."""
+        if self.mirror is not None:
+            return len(self.mirror)
         return len(self._index) if self._index else 0
+
+    def state(self) -> dict[str, Any]:
+        """Return the state for people and for extensions of editors."""
+        mirror = self.mirror
+        return {
+            "path": str(self.root),
+            "files": len(self),
+            "ready": mirror.ready if mirror else self.ready,
+            "problem": (mirror.problem if mirror else self.problem) or None,
+            "workspace": "server" if mirror else "client",
+            "workspace_state": mirror.state() if mirror else None,
+        }
 
     def show(self, path: str, text: str) -> None:
         """Record the editor's text of a file, saved or not."""
@@ -70,6 +91,8 @@ class Project:
         """Forget the editor's text of a file that was closed; the file on disk counts again."""
         self._buffers.pop(path, None)
         self._edited.discard(path)
+        if self.mirror is not None:
+            self.mirror.hide(path)
 
     def is_shown(self, path: str) -> bool:
         """Return whether a file is open in the editor."""
@@ -80,7 +103,7 @@ class Project:
         report(0)
         index = self._index or ProjectIndex()
         self._index = index
-        self._reasons = {}
+        self.reconsider()
         steps = index.refreshing(self.root, self._limits)
         count = 0
         while self._step(steps):
@@ -120,12 +143,12 @@ class Project:
         return any(other.startswith(f"{path}/") for other in self._index.files)
 
     def pack(self, request: FimRequest, model: Model, *, file: str = "") -> Packed | None:
-        """Return the prompt for a caret with context from the index as it is; None in a file that Git ignores.
+        """Return the prompt for a caret with context from the index as it is; None in a private file.
 
         The server would make the same prompt from the same files. `file` is the path on disk if the request has another
         one. Raises InputError when the budget is too small.
         """
-        if self.left_out(file or request.path) == "ignored by git":
+        if self.is_private(file or request.path):
             return None
         with self._turns.query():
             items: tuple[ContextItem, ...] = ()
@@ -155,6 +178,28 @@ class Project:
             if self.left_out(path) is None:
                 index.update(path, self._buffers.get(path, ""))
 
+    def is_private(self, path: str) -> bool:
+        """Return whether no text of a file may leave this machine: Git ignores it, or its name is that of a secret."""
+        return self.left_out(path) in PRIVATE
+
+    def unsaved(self, current: str, mirror: Mirror, *, known: bool) -> list[dict[str, str]]:
+        """Return path and text of open files other than `current`; if the server is `known` to have the saved ones,
+        only of those that differ from them."""
+        texts, left = [], MAX_UNSAVED_CHARS
+        for path in self.recent(current):
+            text = self._buffers.get(path, "")
+            if not text or self.left_out(path) is not None or (known and mirror.stands_for(path, text)):
+                continue
+            left -= len(text)
+            if left < 0:
+                break
+            texts.append({"path": path, "text": text})
+        return texts
+
+    def reconsider(self) -> None:
+        """Forget why files are left out: the ignore rules may have changed."""
+        self._reasons = {}
+
     def left_out(self, path: str) -> str | None:
         """Return why a file is left out of the index; None if it is not."""
         if path not in self._reasons:
@@ -183,7 +228,12 @@ class Indexer:
         names = None if paths is None else frozenset(paths)
         if names is not None and (len(names) > MANY or any(path.rpartition("/")[2] in RULES for path in names)):
             names = None
-        self._jobs.put((project, names))
+        if project.mirror is None:
+            self._jobs.put((project, names))
+            return
+        if names is None:
+            project.reconsider()
+        project.mirror.look(names)
 
     def _work(self) -> None:
         while True:

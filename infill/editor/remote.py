@@ -7,13 +7,15 @@ without a server costs nothing.
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
 
 from infill import proxies
 from infill.api_key import headers
+from infill.editor.workspace_client import STICKY, UNKNOWN
 from infill.errors import ServiceError
 from infill.prompt import Encoder, PromptFormat
 
@@ -34,6 +36,10 @@ class StaleError(ServiceError):
 
 class KeyRefusedError(ServiceError):
     """The error when the server rejects the key or requires one."""
+
+
+class WorkspaceLostError(ServiceError):
+    """The error when the server does not know the workspace of a request."""
 
 
 class PausedError(ServiceError):
@@ -66,6 +72,8 @@ class Answer:
     id: str = ""
     first_token_ms: float | None = None
     """Milliseconds until the predictor's first token, if the server reports them."""
+    packed: Mapping[str, Any] = field(default_factory=dict)
+    """The server's account of the prompt, if it packed it."""
 
 
 class Remote:
@@ -151,13 +159,27 @@ class Remote:
             "stop": list(stop) or None,
             "language": language or None,
         }
-        value = await self._ask("POST", "/v1/completions", self._timeout_s, body)
+        return await self._completion(body)
+
+    async def complete_caret(self, model: Model, body: Mapping[str, Any], *, max_tokens: int) -> Answer:
+        """Return the completion of a caret whose prompt the server packs. Raises ServiceError.
+
+        A request that names a workspace takes the way to the replica that has it. Raises WorkspaceLostError if
+        none has.
+        """
+        limits = {"max_tokens": min(max_tokens, model.max_new_tokens), "temperature": 0.0}
+        name = body.get("workspace")
+        return await self._completion({**body, **limits}, {STICKY: name} if name else {})
+
+    async def _completion(self, body: Mapping[str, Any], more: Mapping[str, str] | None = None) -> Answer:
+        value = await self._ask("POST", "/v1/completions", self._timeout_s, body, more)
         try:
             choice = value["choices"][0]
             text, reason = choice["text"], choice.get("finish_reason")
             if not isinstance(text, str):
                 raise TypeError(f"text is {text!r:.60}")
-            first = value.get("infill", {}).get("timing_ms", {}).get("first_token")
+            packed = value.get("infill", {})
+            first = packed.get("timing_ms", {}).get("first_token")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ServiceError(f"{self.url} does not answer like an Infill server: {error!r}") from error
         return Answer(
@@ -165,15 +187,18 @@ class Remote:
             finish_reason=reason,
             id=str(value.get("id") or ""),
             first_token_ms=first if isinstance(first, int | float) else None,
+            packed=packed,
         )
 
-    async def _ask(self, method: str, path: str, timeout_s: float, body: Any = None) -> Any:
+    async def _ask(
+        self, method: str, path: str, timeout_s: float, body: Any = None, more: Mapping[str, str] | None = None
+    ) -> Any:
         """Return the JSON that the server answers with. Raises ServiceError."""
         if time.monotonic() < self._until:
             raise PausedError(f"{self.url} was not available a moment ago")
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._send(method, path, body, timeout_s)
+                response = await self._send(method, path, body, timeout_s, more)
             if response.status_code != httpx.codes.OK:
                 raise self._refused(response)
             value = response.json()
@@ -192,15 +217,17 @@ class Remote:
         self._pause = 0.0
         return value
 
-    async def _send(self, method: str, path: str, body: Any, timeout_s: float) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: Any, timeout_s: float, more: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """Return the answer to a request; send it again if the connection breaks.
 
         A server may close an idle connection at any time, even when a request is on its way.
         """
         try:
-            return await self._client.request(method, path, json=body, timeout=timeout_s)
+            return await self._client.request(method, path, json=body, headers=more, timeout=timeout_s)
         except BROKEN:
-            return await self._client.request(method, path, json=body, timeout=timeout_s)
+            return await self._client.request(method, path, json=body, headers=more, timeout=timeout_s)
 
     def _wait(self) -> None:
         """Send no requests for a while, twice as long as the last time."""
@@ -216,6 +243,8 @@ class Remote:
             code, message = "", response.reason_phrase
         if code in STALE:
             return StaleError(message)
+        if code == UNKNOWN:
+            return WorkspaceLostError(message)
         self._wait()
         if response.status_code in (401, 403):
             return KeyRefusedError(

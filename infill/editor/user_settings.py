@@ -13,6 +13,7 @@ from infill.errors import InputError
 
 Fallback = Literal["auto", "always", "never"]
 Consent = Literal["off", "metrics", "feedback"]
+Where = Literal["client", "server"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "INFILL_URL"
@@ -43,6 +44,9 @@ class UserSettings:
     """Tokens of a completion, at most the server's limit."""
     fallback: Fallback = "auto"
     """Whether to answer textDocument/completion; `auto` means if the editor has no inline completion."""
+    workspace: Where = "client"
+    """The place of the index: `client`: this machine, which sends packed prompts; `server`: the server, which gets the
+    project's files once and then what changes."""
     telemetry: Consent = "off"
     """Reports to the server about suggestions: `off`: nothing; `metrics`: how much of them is accepted and
     stays, without code; `feedback`: for a data set also the code around them and what you made of them."""
@@ -54,6 +58,8 @@ class UserSettings:
                 raise InputError(f"{name} must be between {low} and {high}, got {getattr(self, name)}")
         if self.fallback not in get_args(Fallback):
             raise InputError(f"fallback must be auto, always or never, got {self.fallback!r}")
+        if self.workspace not in get_args(Where):
+            raise InputError(f"workspace must be client or server, got {self.workspace!r}")
         if self.telemetry not in get_args(Consent):
             raise InputError(f"telemetry must be off, metrics or feedback, got {self.telemetry!r}")
 

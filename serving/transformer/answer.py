@@ -37,6 +37,8 @@ class OngoingAnswer:
         names = ("path", "first_line", "last_line", "score", "strategy")
         return {
             "prompt_tokens": len(self.packed.prompt.ids),
+            "prefix_tokens": self.packed.prompt.prefix_tokens,
+            "suffix_tokens": self.packed.prompt.suffix_tokens,
             "context": [{name: getattr(item, name) for name in names} for item in self.packed.prompt.items],
             "why_empty": self.packed.why_empty,
             "warnings": list(self.request.warnings),

@@ -15,6 +15,7 @@ from lsprotocol import types
 from pygls.lsp.client import LanguageClient
 
 from infill.prompt import Encoder, load_encoder
+from serving.transformer.service import TransformerService
 from tests.builders import tiny_model
 from tests.serving.conftest import Strangers, chunk, say, strange_predictor, transforming
 
@@ -31,6 +32,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the number for the names of workspaces out of the user's state folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @dataclass
 class Backend:
     """A transformer with a scripted predictor."""
@@ -38,6 +47,7 @@ class Backend:
     url: str
     predictor: Strangers
     encoder: Encoder
+    service: TransformerService
 
     def answer(self, text: str) -> None:
         """From now on every completion is `text`."""
@@ -56,13 +66,13 @@ class Backend:
 
 
 @contextmanager
-def serving_text(model: Path, text: str = "answer") -> Iterator[Backend]:
-    limits = {"max_prompt_tokens": BUDGET, "max_new_tokens": 64}
+def serving_text(model: Path, text: str = "answer", **settings: Any) -> Iterator[Backend]:
+    limits = {"max_prompt_tokens": BUDGET, "max_new_tokens": 64, **settings}
     with (
         strange_predictor(lambda _: None) as (address, predictor),
-        transforming(model, address, **limits) as (url, _),
+        transforming(model, address, **limits) as (url, service),
     ):
-        backend = Backend(url, predictor, load_encoder(model))
+        backend = Backend(url, predictor, load_encoder(model), service)
         backend.answer(text)
         yield backend
 

@@ -263,7 +263,7 @@ def counting(model: Path) -> Iterator[tuple[Backend, Any]]:
         strange_predictor(lambda _: None) as (address, predictor),
         transforming(model, address, telemetry="metrics", max_prompt_tokens=512) as (url, service),
     ):
-        backend = Backend(url, predictor, load_encoder(model))
+        backend = Backend(url, predictor, load_encoder(model), service)
         backend.answer("answer(1)")
         yield backend, service.telemetry.counts
 

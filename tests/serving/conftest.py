@@ -72,9 +72,9 @@ def llama(model: Path, _own_cache: None) -> Iterator[LlamaCppEngine]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """The base URL of `app` on a server in a thread."""
-    port = free_port()
+    port = port or free_port()
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1, access_log=False)
     )
@@ -120,12 +120,13 @@ def figure(url: str, name: str) -> float:
 
 @contextmanager
 def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple[str, Transformer]]:
-    """The base URL of our routes, without KServe around them, and what they share."""
+    """The base URL of our routes, without KServe around them, and what they share; at `port`, if that is a setting."""
+    port = settings.pop("port", 0)
     config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
     service = build(config, prepare(config), CollectorRegistry())
     app = FastAPI()
     include(app, create_router(service))
-    with serving(app) as url:
+    with serving(app, port) as url:
         yield url, service
 
 

@@ -47,3 +47,18 @@ def test_binary_and_data_names() -> None:
     assert file_kinds.is_data_name("package-lock.json")
     assert file_kinds.is_data_name("x.CSV")
     assert not file_kinds.is_data_name("package.json")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".env", "a/.env.local", "prod.env", ".envrc", "id_rsa", "x/tls.KEY", "ca.pem", "secrets.yaml", "credentials"],
+)
+def test_a_file_with_the_name_of_a_secret_is_one(path: str) -> None:
+    assert file_kinds.is_secret_name(path)
+
+
+@pytest.mark.parametrize(
+    "path", [".env.example", "environment.py", "id_rsa.pub", "secrets.py", "credentials.go", ".env/main.py", "key.rs"]
+)
+def test_code_about_secrets_is_not_one(path: str) -> None:
+    assert not file_kinds.is_secret_name(path)

@@ -16,6 +16,7 @@ export interface LastCompletion {
   context: Item[];
   why_empty: string | null;
   blank: boolean;
+  packed_by: "client" | "server";
 }
 
 interface Item {
@@ -24,7 +25,8 @@ interface Item {
   last_line: number;
   score: number;
   strategy: string;
-  tokens: number;
+  /** Unknown where the server packed. */
+  tokens: number | null;
 }
 
 export interface Link {
@@ -54,6 +56,7 @@ export function report(last: LastCompletion | null, counts: Counts): { text: str
     "",
     `File      ${last.path}`,
     `Model     ${last.model}`,
+    `Packed    ${last.packed_by === "server" ? "by the server, from its copy of the project" : "on this machine"}`,
     `Prompt    ${tokens(last)}`,
     `Latency   ${latency(last)}`,
     `So far    ${counts.offered} offered, ${counts.accepted} accepted, ${counts.rejected} passed over`,
@@ -66,7 +69,7 @@ export function report(last: LastCompletion | null, counts: Counts): { text: str
   head.push(row("tokens", "score", "strategy", "place"));
   const best = [...last.context].reverse();
   const rows = best.map((item) =>
-    row(item.tokens.toString(), score(item.score), item.strategy, `${item.path}:${item.first_line}-${item.last_line}`),
+    row(item.tokens?.toString() ?? "-", score(item.score), item.strategy, `${item.path}:${item.first_line}-${item.last_line}`),
   );
   const links = best.map((item, number) => ({
     line: head.length + number,
@@ -89,7 +92,9 @@ function score(value: number): string {
 }
 
 function tokens(last: LastCompletion): string {
-  const context = last.context.reduce((sum, item) => sum + item.tokens, 0);
+  const rest = last.context.length > 0 ? last.prompt_tokens - last.prefix_tokens - last.suffix_tokens : 0;
+  const counted = last.packed_by === "client";
+  const context = counted ? last.context.reduce((sum, item) => sum + (item.tokens ?? 0), 0) : rest;
   const parts = `${last.prefix_tokens} before the caret, ${last.suffix_tokens} after, ${context} of other files`;
   return `${last.prompt_tokens} of at most ${last.max_prompt_tokens} tokens\n          ${parts}`;
 }

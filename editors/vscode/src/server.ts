@@ -20,6 +20,8 @@ export interface ServerState {
   model: string | null;
   problem: string | null;
   keyRefused: boolean;
+  /** Where the project's files are kept, and whether they are complete. */
+  workspace: string;
 }
 
 /** Whom the server tells. */

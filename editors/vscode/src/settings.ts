@@ -25,7 +25,7 @@ export function serverUrl(): string {
 
 /** The settings as `infill lsp` reads them. It is asked only for documents that are to be completed, so it is never off. */
 export function forServer(): Record<string, unknown> {
-  const names = ["debounceMs", "maxTokens", "timeoutMs"];
+  const names = ["debounceMs", "maxTokens", "timeoutMs", "workspace"];
   return {
     url: serverUrl(),
     telemetry: env.isTelemetryEnabled ? setting("telemetry", "off") : "off",

@@ -36,6 +36,7 @@ for (const [name, [calls, [offered, accepted, rejected]]] of Object.entries(CASE
 const LAST = {
   path: "src/main.py", root: "/work", model: "tiny", timing_ms: { packing: 3.2, server: 120, first_token: 80 }, latency_ms: 200,
   prompt_tokens: 300, max_prompt_tokens: 512, prefix_tokens: 20, suffix_tokens: 10, why_empty: null, blank: false,
+  packed_by: "client",
   context: [
     { path: "far.py", first_line: 1, last_line: 9, score: 0.5, strategy: "infill", tokens: 40 },
     { path: "src/near file.py", first_line: 11, last_line: 30, score: 12.345, strategy: "infill", tokens: 200 },
@@ -50,6 +51,15 @@ test("the report lists the best piece first and leads to its lines", () => {
   assert.match(lines[links[1].line], /far\.py:1-9/);
   assert.deepEqual(links[0], { line: links[0].line, path: "src/near file.py", root: "/work", target: 11 });
   assert.match(text, /300 of at most 512 tokens\n +20 before the caret, 10 after, 240 of other files/);
+});
+
+test("the report says who packed; a server counts no tokens of pieces", () => {
+  assert.match(report(LAST, COUNTS).text, /Packed +on this machine/);
+  const context = LAST.context.map((item) => ({ ...item, tokens: null }));
+  const { text, links } = report({ ...LAST, context, packed_by: "server" }, COUNTS);
+  assert.match(text, /Packed +by the server, from its copy of the project/);
+  assert.match(text.split("\n")[links[0].line], /- +12\.3 +infill +src\/near file\.py:11-30/);
+  assert.match(text, /20 before the caret, 10 after, 270 of other files/);
 });
 
 test("the report says why nothing was packed, and when nothing was asked yet", () => {

@@ -27,6 +27,8 @@ PROVENANCE: Final[Schema] = {
     "description": "The context in the prompt, warnings about the request, and timings",
     "properties": {
         "prompt_tokens": COUNT,
+        "prefix_tokens": COUNT,
+        "suffix_tokens": COUNT,
         "context": {
             "type": "array",
             "items": {
@@ -49,7 +51,7 @@ PROVENANCE: Final[Schema] = {
             "required": ["packing", "first_token"],
         },
     },
-    "required": ["prompt_tokens", "context", "why_empty", "warnings", "timing_ms"],
+    "required": ["prompt_tokens", "prefix_tokens", "suffix_tokens", "context", "why_empty", "warnings", "timing_ms"],
 }
 
 

@@ -104,6 +104,23 @@ def test_while_an_index_lacks_a_file_it_lacks_its_copies_too() -> None:
     assert len(index) == 3
 
 
+PATHS = st.text(st.sampled_from("ab%é/\\."), min_size=1, max_size=6)
+TEXTS = st.sampled_from(["", "\n", "x", "x\n", "x\r\n", "\ufeffx", "xy", "y x", "x" * 300, "é"])
+
+
+@given(files=st.dictionaries(PATHS, TEXTS, max_size=6), gone=st.sets(PATHS, max_size=3), path=PATHS, text=TEXTS)
+def test_an_index_misses_no_spelling_and_no_copy(files: dict[str, str], gone: set[str], path: str, text: str) -> None:
+    index = ProjectIndex.from_documents(files.items())
+    for each in gone:
+        index.remove(each)
+    current, before = Current(path, text), {*index.files}
+    named = current.named_in(before)
+    texts = [current, *(Current(each, index.text(each)) for each in named)]
+    copies = {each for each, file in index.files.items() if any(other.has_text(file.data) for other in texts)}
+    with index.without(path, text):
+        assert {*index.files} == before - named - copies
+
+
 @given(path=st.text(st.sampled_from("aé\u0301./\\C:")))
 @example(path="\\\\C:\\:")
 @example(path="./C:/x")

@@ -1,6 +1,5 @@
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from infill.errors import InputError
 from infill.evaluate import humaneval, sandbox
 from infill.evaluate.generation import Generation, Generator
-from tests import builders
+from tests import benchmark_data, builders
 
 TASKS: list[dict[str, Any]] = [
     {
@@ -85,9 +84,10 @@ def test_a_model_is_evaluated_from_prompt_to_verdict(tmp_path: Path) -> None:
     assert result["pass_at_1"]["n"] == 2
 
 
-@pytest.mark.skipif(humaneval.FOLDER not in os.environ, reason="the benchmark's data is not here")
+@pytest.mark.skipif(not benchmark_data.FOLDER, reason="the benchmark's data is not here")
 @pytest.mark.parametrize("name", humaneval.SETS)
-def test_published_solutions_pass_and_stubs_fail(name: str) -> None:
+def test_published_solutions_pass_and_stubs_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(humaneval.FOLDER, benchmark_data.FOLDER)
     tasks = humaneval.load(name, 6)
     checks = [task.check for task in tasks]
     outcomes = sandbox.run_all([task.solution(task.canonical_solution) for task in tasks], checks=checks, seconds=20)

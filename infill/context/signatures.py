@@ -1,0 +1,56 @@
+"""The sizes and names of files by their numbers, which rule out most files without a loop in Python."""
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_END: Final = re.compile(r"[^/\\]*$")
+_DOTS: Final = re.compile(r"(?:^|[/\\])\.{0,2}$")
+_ODD: Final = 0
+"""The name of a path that may be another spelling of any name."""
+_NONE: Final = -1
+"""The size of a number without a file."""
+
+
+def _name(path: str) -> int:
+    """Return a number for the last part of a path, equal for equal names, and not that of odd paths."""
+    match = _END.search(path)
+    return hash(match[0] if match else "") or 1
+
+
+class Signatures:
+    """Size and name of each file."""
+
+    def __init__(self) -> None:
+        self._sizes = np.full(0, _NONE, np.int64)
+        self._names = np.zeros(0, np.int64)
+
+    @property
+    def memory(self) -> int:
+        """The bytes of both arrays."""
+        return self._sizes.nbytes + self._names.nbytes
+
+    def put(self, number: int, path: str, size: int) -> None:
+        """Note the path and the size of a file."""
+        if number >= len(self._sizes):
+            more = max(64, number + 1 - len(self._sizes), len(self._sizes) // 4)
+            self._sizes = np.append(self._sizes, np.full(more, _NONE, np.int64))
+            self._names = np.append(self._names, np.zeros(more, np.int64))
+        odd = "%" in path or not path.isascii() or _DOTS.search(path)
+        self._sizes[number], self._names[number] = size, _ODD if odd else _name(path)
+
+    def drop(self, number: int) -> None:
+        """Forget a file."""
+        self._sizes[number] = _NONE
+
+    def sized(self, sizes: range) -> "NDArray[np.int64]":
+        """Return the numbers of the files with a size in the range."""
+        return np.flatnonzero((self._sizes >= sizes.start) & (self._sizes < sizes.stop))
+
+    def named(self, path: str) -> "NDArray[np.int64]":
+        """Return the numbers of all files that may be named by `path`, a normalised one, and of some others."""
+        return np.flatnonzero((self._sizes > _NONE) & ((self._names == _name(path)) | (self._names == _ODD)))

@@ -43,6 +43,7 @@ from infill.cli_options import (
 )
 from infill.corpus import command as corpus
 from infill.corpus import opt_out
+from infill.edits import benchmark_command
 from infill.errors import InputError
 
 OURS = ("infill", "components", "pipelines", "serving")
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_stages(commands)
+    benchmark_command.add(commands)
     _add_tools(commands)
     _add_export(commands)
     _add_serving(commands)

@@ -38,16 +38,17 @@ def integer(what: str, low: int, high: int | None = None) -> Callable[[str], int
     return read
 
 
-def number(what: str, *, positive: bool = False) -> Callable[[str], float]:
-    """Return the type of a finite number from 0 on, 0 excluded if `positive`; `what` is its name in errors."""
+def number(what: str, *, positive: bool = False, high: float = math.inf) -> Callable[[str], float]:
+    """Return the type of a finite number from 0 to `high`, 0 excluded if `positive`; `what` is its name in errors."""
     span = "a number above 0" if positive else "a number of at least 0"
+    span += "" if high == math.inf else f" and at most {high:g}"
 
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise ArgumentTypeError(f"{what} must be {span}, got {text!r}") from None
-        if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        if not math.isfinite(value) or not 0 <= value <= high or (positive and value == 0):
             raise ArgumentTypeError(f"{what} must be {span}, got {text}")
         return value
 

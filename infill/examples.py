@@ -293,7 +293,7 @@ def _row(
     if repository.split == "train":
         names, shares = zip(*config.strategies, strict=True)
         strategy = random.Random(f"{config.seed}/{name}").choices(names, shares)[0]
-    items = _within(config.context_chars, retrieve(index, request, strategy=strategy, k=config.context_items))
+    items = within_chars(config.context_chars, retrieve(index, request, strategy=strategy, k=config.context_items))
     return {
         "id": name,
         "repo": repository.name,
@@ -311,7 +311,7 @@ def _row(
     }
 
 
-def _within(chars: int, items: Sequence[ContextItem]) -> Iterator[ContextItem]:
+def within_chars(chars: int, items: Sequence[ContextItem]) -> Iterator[ContextItem]:
     """Yield the last items, which are the best, as far as they fit in `chars` characters; skip those that do not."""
     kept = []
     for item in reversed(items):

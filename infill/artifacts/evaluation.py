@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 RECORD_FILE: Final = "record.json"
 """Metrics with intervals, and the digests of model and benchmark."""
 _RESULTS_FILE: Final = "results.parquet"
+_HELD_BACK_FILE: Final = "held_back_results.parquet"
 
 
 def write(folder: str, record: Mapping[str, Any], results: "pa.Table") -> None:
@@ -33,3 +34,13 @@ def results_file(folder: str) -> str:
 def read_results(folder: str, columns: Sequence[str]) -> "pa.Table":
     """Return columns of the rows in the evaluation at `folder`. Raises ValueError when one is missing."""
     return storage.read_table(results_file(folder), list(columns))
+
+
+def write_held_back(folder: str, results: "pa.Table") -> None:
+    """Write the rows of the held-back holes into the evaluation at `folder`."""
+    storage.write_table(held_back_file(folder), results)
+
+
+def held_back_file(folder: str) -> str:
+    """Return the URI of the table of held-back holes in the evaluation at `folder`, which it may lack."""
+    return storage.join(folder, _HELD_BACK_FILE)

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from infill import file_kinds, manifest, storage
+from infill.artifacts.benchmark import HELD_BACK_FILE
 from infill.artifacts.corpus import DOCUMENTS
 from infill.artifacts.examples import split_name
 from infill.config import CorpusConfig
@@ -207,7 +208,11 @@ def _files(place: str) -> list[str]:
     artifact = manifest.find(place)
     if artifact is None:
         return [file for file in storage.list_files(place) if _is_task(file)]
-    wanted = {"corpus": (f"{DOCUMENTS}/",), "examples": tuple(map(split_name, _HELD_OUT))}
+    wanted = {
+        "corpus": (f"{DOCUMENTS}/",),
+        "examples": tuple(map(split_name, _HELD_OUT)),
+        "benchmark": (split_name("test"), HELD_BACK_FILE),
+    }
     return [
         storage.join(artifact.uri, name) for name in artifact.files if name.startswith(wanted.get(artifact.stage, ()))
     ]

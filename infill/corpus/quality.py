@@ -154,8 +154,8 @@ def _language(document: CorpusDocument, config: CorpusConfig) -> Removal | None:
     return None if wanted else Removal("language", document.language)
 
 
-def _signals(document: CorpusDocument, signals: Signals, config: CorpusConfig) -> Removal | None:
-    """Compare the signals with the thresholds of the language; the first that is not met counts."""
+def judge_signals(document: CorpusDocument, signals: Signals, config: CorpusConfig) -> Removal | None:
+    """Return the first signal that misses the threshold of the document's language; None if all are met."""
     limits = thresholds.of(document.language, config)
     if signals.blank < limits.blank and signals.characters >= SHORT_CHARS:
         return Removal("minified", f"{signals.blank:.2f} of it is white space, the minimum is {limits.blank:.2f}")
@@ -187,5 +187,5 @@ def judge(document: CorpusDocument, signals: Signals, config: CorpusConfig) -> R
         _language(document, config)
         or judge_licence(document.licence, config)
         or (None if document.content.strip() else Removal("blank"))
-        or _signals(document, signals, config)
+        or judge_signals(document, signals, config)
     )

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from infill import cli
 from tests import builders
 from tests.e2e.test_run import MIT
+from tests.unit.edits import histories
 from tools import architecture, docs
 
 EXAMPLES = docs.ROOT / "examples"
@@ -70,6 +72,25 @@ def test_a_folder_is_trained_on_and_served(tmp_path: Path) -> None:
             (code / repo / path).write_text(text if path == "LICENSE" else f"# {repo}\n{text}", encoding="utf-8")
     assert "the winner is" in example("train_on_a_folder.py", code, out)
     assert "tokens in the prompt" in example("serve_and_complete.py", out)
+
+
+def test_the_page_on_measuring_gives_a_table_of_ones_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("INFILL_BENCH_DIR", raising=False)
+    histories.build(tmp_path / "widgets")
+    builders.tiny_model(tmp_path / "model")
+    page = (docs.DOCS / "how-to" / "measure.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^infill (.*)$", page, re.MULTILINE)
+    assert [words.split()[0] for words in commands] == ["benchmark", "evaluate", "benchmark"]
+    small = {"evaluate": ["--set", "evaluate.max_new_tokens=4", "--set", "evaluate.max_prompt_tokens=128"]}
+    for words in commands:
+        monkeypatch.setattr("infill.edits.benchmark_command.as_json", lambda _: False)
+        assert cli.main([*words.split(), *small.get(words.split()[0], [])]) == 0
+    printed = capsys.readouterr().out
+    assert "| language: go |" in printed
+    assert "| unit: function |" in printed
 
 
 def test_make_targets_that_are_written_down_exist() -> None:

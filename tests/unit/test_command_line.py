@@ -54,6 +54,8 @@ REQUIRED = {
     "deploy": "--decision a --output out",
     "report": "--corpus a --tokenizer a --base a --examples a --sft a --preferences a --dpo a --evaluation-base a "
     "--evaluation-sft a --evaluation-dpo a --decision a --output out",
+    "benchmark build": "--source git:a --after 2025-01-01 --output out",
+    "benchmark show": "a",
     "fim split": "code.py",
     "context query": "--repo . --path code.py --line 1 --column 1",
     "export gguf": "a --to out.gguf",

@@ -66,9 +66,9 @@ def test_context_comes_from_the_same_repository_and_another_file(made: Path) -> 
 
 def test_items_are_kept_from_the_best_on_while_there_is_room() -> None:
     items = [ContextItem(path=f"{size}.py", text="x" * size) for size in (5, 2, 90, 3)]
-    assert [item.path for item in examples._within(9, items)] == ["2.py", "3.py"]
-    assert [*examples._within(100, items)] == items
-    assert [*examples._within(0, items)] == []
+    assert [item.path for item in examples.within_chars(9, items)] == ["2.py", "3.py"]
+    assert [*examples.within_chars(100, items)] == items
+    assert [*examples.within_chars(0, items)] == []
 
 
 def test_evaluation_holes_use_the_evaluation_strategy(made: Path) -> None:

@@ -30,6 +30,7 @@ PROGRAMS: Final = (
 """Modules with a command line of their own."""
 
 NO_PATHS: Final = {
+    "--after",
     "--champion",
     "--candidate_name",
     "--candidate_predictor",

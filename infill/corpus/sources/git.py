@@ -92,7 +92,7 @@ def _name(path: str) -> str:
     return path.removesuffix(".git") or "repository"
 
 
-def _open(path: Path) -> "pygit2.Repository":
+def open_repository(path: Path) -> "pygit2.Repository":
     """Return the repository at `path`. Raises UnreadableError."""
     import pygit2
 
@@ -107,7 +107,7 @@ def _commit(path: Path, revision: str) -> str | UnreadableError:
     import pygit2
 
     try:
-        repository = _open(path)
+        repository = open_repository(path)
         if not revision and repository.is_empty:
             raise UnreadableError("the repository has no commit")
         try:
@@ -132,7 +132,7 @@ def _repository(name: str, path: Path, commit_id: str, max_files: int) -> Reposi
     """Return the repository with the files of a commit. Raises UnreadableError."""
     import pygit2
 
-    repository = _open(path)
+    repository = open_repository(path)
     commit = parse(repository.__getitem__, commit_id).peel(pygit2.Commit)
     members: list[Member] = []
     for member in _walk(repository, commit.tree_id):
@@ -145,6 +145,11 @@ def _repository(name: str, path: Path, commit_id: str, max_files: int) -> Reposi
     statements = listing.statement_files(paths, partial(_look, repository, commit.tree_id))
     coverage = listing.coverage_of(paths, statements, _texts(repository, statements.values()))
     return Repository(name=name, root=f"{PREFIX}{path}", files=files, coverage=coverage)
+
+
+def files_of_tree(repository: "pygit2.Repository", tree: "pygit2.Oid") -> tuple[SourceFile, ...]:
+    """Return the files of a tree, sorted by path. Raises UnreadableError for a tree that is missing or damaged."""
+    return listing.files_of(_walk(repository, tree))
 
 
 def _walk(repository: "pygit2.Repository", tree: "pygit2.Oid") -> Iterator[Member]:
@@ -230,7 +235,7 @@ def reader(root: str) -> Callable[[SourceFile], bytes]:
 
     def read(file: SourceFile) -> bytes:
         if not repository:
-            repository.append(_open(Path(root.removeprefix(PREFIX))))
+            repository.append(open_repository(Path(root.removeprefix(PREFIX))))
         content = _content(repository[0], file.place, file.size)
         if isinstance(content, UnreadableError):
             raise content

@@ -8,6 +8,7 @@ from infill import manifest, metrics, storage
 from infill.artifacts.examples import SCHEMA, read_holes
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
+from infill.evaluate import completed
 from infill.evaluate import holes as stage
 from infill.evaluate.results import column
 from tests import builders
@@ -60,7 +61,10 @@ def test_the_plots_are_pictures(made: Path) -> None:
     assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
 
 
-def test_the_same_model_and_holes_give_the_same_artifact(made: Path, inputs: tuple[str, str], tmp_path: Path) -> None:
+def test_the_same_model_and_holes_give_the_same_artifact(
+    made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completed, "beside", lambda *_: {})  # compute all again
     run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path))
     assert manifest.digest_of(str(tmp_path)) == manifest.digest_of(str(made))
 
@@ -90,7 +94,7 @@ def test_a_killed_evaluation_continues_and_ends_the_same(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "CHUNK_HOLES", 3)
-    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "whole"))
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "whole" / "x"))
     honest, done = stage.complete, []
 
     def complete(*arguments: Any) -> list[dict[str, Any]]:
@@ -101,7 +105,54 @@ def test_a_killed_evaluation_continues_and_ends_the_same(
 
     monkeypatch.setattr(stage, "complete", complete)
     with pytest.raises(KeyboardInterrupt):
-        run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "killed"))
-    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "killed"))
+        run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "killed" / "x"))
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "killed" / "x"))
     assert done == [3, 3, 3, 2]
-    assert manifest.digest_of(str(tmp_path / "killed")) == manifest.digest_of(str(tmp_path / "whole"))
+    assert manifest.digest_of(str(tmp_path / "killed" / "x")) == manifest.digest_of(str(tmp_path / "whole" / "x"))
+
+
+def test_holes_that_are_added_are_the_only_ones_to_be_completed(
+    inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "alone" / "all"))
+    honest, ids = stage.complete, list[Any]()
+
+    def complete(*arguments: Any) -> list[dict[str, Any]]:
+        ids.extend(hole["id"] for hole in arguments[2])
+        return honest(*arguments)
+
+    monkeypatch.setattr(stage, "complete", complete)
+    run_stage("evaluate", replace(CONFIG, holes=5), *inputs, output=str(tmp_path / "store" / "few"))
+    few = list(ids)
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "store" / "all"))
+    assert ids == read_holes(inputs[0], "test", 8)["id"].to_pylist()
+    assert len(few) == 5
+    whole, added = (manifest.digest_of(str(tmp_path / name / "all")) for name in ("alone", "store"))
+    assert added == whole
+
+
+def test_another_model_or_another_budget_completes_all_holes(
+    inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "first"))
+    honest, ids = stage.complete, list[Any]()
+
+    def complete(*arguments: Any) -> list[dict[str, Any]]:
+        ids.append(len(arguments[2]))
+        return honest(*arguments)
+
+    monkeypatch.setattr(stage, "complete", complete)
+    other = builders.tiny_model(tmp_path / "model", seed=1)
+    run_stage("evaluate", CONFIG, inputs[0], other, output=str(tmp_path / "second"))
+    run_stage("evaluate", replace(CONFIG, max_new_tokens=11), *inputs, output=str(tmp_path / "third"))
+    run_stage("evaluate", replace(CONFIG, bootstrap=90), *inputs, output=str(tmp_path / "fourth"))
+    assert ids == [8, 8]
+
+
+def test_an_earlier_evaluation_that_is_damaged_is_computed_again(inputs: tuple[str, str], tmp_path: Path) -> None:
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "first"))
+    (tmp_path / "first" / "results.parquet").write_bytes(b"not a table")
+    assert completed.beside(str(tmp_path / "second"), manifest.digest_of(inputs[1])) == {}
+    (tmp_path / "first" / "record.json").write_bytes(b"{")
+    run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path / "second"))
+    assert storage.read_table(str(tmp_path / "second" / "results.parquet")).num_rows == 8

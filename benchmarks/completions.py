@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from infill import manifest, storage
 from infill.cli_options import output_file
 from infill.evaluate.generation import Generation, Generator
 from infill.text import decode, split_lines
@@ -26,6 +27,12 @@ def option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=output_file, metavar="FILE", help=about)
 
 
+def model_key(uri: str) -> str:
+    """Return the digest of the model at `uri`, from its files' sizes and times if it has no manifest."""
+    artifact = manifest.find(uri)
+    return storage.fingerprint(uri) if artifact is None else artifact.digest
+
+
 def complete(
     generator: Generator,
     prompts: Sequence[Sequence[int]],
@@ -37,7 +44,8 @@ def complete(
 ) -> list[Generation]:
     """Return the greedy completion of each prompt, in order; reuse those in the file `keep` and add the others to it.
 
-    `model` is the digest of the generator's model, since the file may hold completions of several models and settings.
+    `model` is the `model_key` of the generator's model, since the file may hold completions of several models and
+    settings.
     """
     expected = references or [()] * len(prompts)
     pairs = zip(prompts, expected, strict=True)

@@ -158,7 +158,7 @@ def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path |
     generations = completions.complete(
         generator,
         prompts,
-        model=manifest.digest_of(model),
+        model=completions.model_key(model),
         max_new_tokens=settings.max_new_tokens,
         references=[[*encode(hole["middle"])[:room], generator.format.endoftext] for hole in rows],
         keep=keep,

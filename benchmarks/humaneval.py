@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     completed = completions.complete(
         generator,
         humaneval.prompts(generator, tasks, max_new_tokens=options.max_new_tokens, prefix_only=options.prefix_only),
-        model=manifest.digest_of(options.model),
+        model=completions.model_key(options.model),
         max_new_tokens=options.max_new_tokens,
         keep=options.keep,
     )

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     completed = completions.complete(
         generator,
         [generator.prompt(task.request, budget) for task in tasks],
-        model=manifest.digest_of(options.model),
+        model=completions.model_key(options.model),
         max_new_tokens=options.max_new_tokens,
         keep=options.keep,
     )

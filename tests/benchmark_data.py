@@ -3,4 +3,5 @@
 import os
 from typing import Final
 
-FOLDER: Final = os.environ.pop("INFILL_BENCH_DIR", "")
+FOLDER: Final = os.environ.setdefault("TESTS_BENCH_DIR", os.environ.pop("INFILL_BENCH_DIR", ""))
+"""Empty where there is none. pytest's worker processes inherit the second variable, when the first is gone."""

@@ -112,7 +112,7 @@ def _threads() -> dict[str, float]:
     """Return the processor seconds of each thread of this process (proc(5))."""
     times = dict[str, float]()
     for task in Path("/proc/self/task").iterdir():
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        fields = (task / "stat").read_bytes().rpartition(b")")[2].split()
         times[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return times
 

@@ -17,6 +17,7 @@ OURS = {
     "infill/context/index.py": "texts of the index, UTF-8 already",
     "infill/corpus/sources/listing.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",
+    "infill/editor/local_files.py": "what the index's reader gave, UTF-8 already",
     "infill/llama_cpp.py": "errors of a server that we started",
     "infill/report/report_html.py": "base64",
     "infill/train/history.py": "metrics that we wrote",

@@ -141,6 +141,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the client to acknowledge the head
     server_state: Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's

@@ -145,6 +145,7 @@ def _listed(name: str, things: dict[str, Thing], query: dict[str, str]) -> Thing
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the client to acknowledge the head
     kfp: Kfp
 
     def log_message(self, *_: object) -> None:

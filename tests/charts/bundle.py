@@ -126,8 +126,8 @@ MODEL = {
 
 def deployed(thing: Thing) -> Iterator[Thing]:
     """What `infill deploy` makes of a frame, for each engine."""
-    found = frame_of(thing)
-    for number, shape in enumerate(found.engines.values() if found else ()):
+    resource = frame_of(thing)
+    for number, shape in enumerate(resource.engines.values() if resource else ()):
         yield frame.fill(shape, {**MODEL, "name": f"{RELEASE}-{number:010}"})
 
 

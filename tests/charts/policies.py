@@ -329,9 +329,9 @@ def _only_transformer(bundle: Bundle, predictor: Pod) -> Iterator[str]:
 
 def budgets(bundle: Bundle) -> Iterator[str]:
     """Two replicas or more have a disruption budget; one replica has none, which would only block drains."""
-    found = bundle.of("PodDisruptionBudget")
+    resource = bundle.of("PodDisruptionBudget")
     for pod in (each for each in bundle.pods if each.serves):
-        own = [each for each in found if matches(each["spec"]["selector"], pod.labels)]
+        own = [each for each in resource if matches(each["spec"]["selector"], pod.labels)]
         if pod.replicas >= 2 and not own:
             yield f"{pod.where}: {pod.replicas} replicas without a disruption budget"
         if pod.replicas < 2 and own:
@@ -374,9 +374,9 @@ def one_model(bundle: Bundle) -> Iterator[str]:
             yield f"{title(thing)}: KServe gives it and its predictor routes of their own"
     for thing in bundle.of("Service"):
         selector = thing["spec"].get("selector", {})
-        found = [pod for pod in bundle.pods if selector and matches({"matchLabels": selector}, pod.labels)]
-        served = {pod.labels.get("serving.kserve.io/inferenceservice") for pod in found} - {None}
-        bare = [pod.where for pod in found if pod.labels.get("infill.dev/component") == "predictor"]
+        entries = [pod for pod in bundle.pods if selector and matches({"matchLabels": selector}, pod.labels)]
+        served = {pod.labels.get("serving.kserve.io/inferenceservice") for pod in entries} - {None}
+        bare = [pod.where for pod in entries if pod.labels.get("infill.dev/component") == "predictor"]
         if bare:
             yield f"{title(thing)}: reaches {', '.join(bare)}"
         if len(served) > 1:

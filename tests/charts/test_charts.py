@@ -39,8 +39,8 @@ IDS = [f"{chart}-{values}" for chart, values in CASES]
 
 @pytest.mark.parametrize(("chart", "values"), CASES, ids=IDS)
 def test_every_object_passes_its_schema(chart: str, values: str) -> None:
-    found = {title(thing): schemas.problems(thing) for thing in render(chart, values).things}
-    assert {name: problems for name, problems in found.items() if problems} == {}
+    complaints = {title(thing): schemas.problems(thing) for thing in render(chart, values).things}
+    assert {name: problems for name, problems in complaints.items() if problems} == {}
 
 
 @pytest.mark.parametrize("rule", policies.RULES, ids=lambda rule: rule.__name__)
@@ -503,7 +503,7 @@ def test_every_rule_has_a_broken_manifest() -> None:
 )
 def test_schemas_refuse_what_they_do_not_know(kind: str, damage: Callable[[Thing], Any]) -> None:
     bundle = render(*(PLATFORM if kind == "Deployment" else SERVING))
-    found = thing(bundle, kind)
-    assert schemas.problems(found) == []
-    damage(found)
-    assert schemas.problems(found) != []
+    resource = thing(bundle, kind)
+    assert schemas.problems(resource) == []
+    damage(resource)
+    assert schemas.problems(resource) != []

@@ -38,8 +38,8 @@ def test_every_metric_and_label_of_the_dashboard_is_exposed(query: str, exposed:
         assert set(re.findall(r"(\w+)\s*(?:=~|=|!=|!~)", selector)) <= exposed[name]
     for by in re.findall(r"\bby \(([^)]*)\)", query):
         assert {each.strip() for each in by.split(",")} <= set.intersection(*(exposed[name] for name, _ in asked))
-    if found := re.search(r"label_values\(\w+, (\w+)\)", query):
-        assert found[1] in exposed[asked[0][0]]
+    if result := re.search(r"label_values\(\w+, (\w+)\)", query):
+        assert result[1] in exposed[asked[0][0]]
     assert query.count("(") == query.count(")")
 
 

@@ -58,8 +58,8 @@ def asked(mlflow_store: Path, url: str, capsys: pytest.CaptureFixture[str]) -> C
         capsys.readouterr()
         place = ["--mlflow", tracking.tracking_uri(), "--release", RELEASE, "--wait", "0"]
         code = check.main([*words, *place])
-        told = capsys.readouterr()
-        return code, told.out + told.err
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
 
     return call
 
@@ -75,8 +75,8 @@ def test_two_runs_a_deployment_each_and_a_rollback(
 ) -> None:
     monkeypatch.setattr(readiness, "RolloutPatience", lambda: RolloutPatience(tick=1, grace=0.0, outage=5.0))
     look = ("assert", "--run", RUN, "--url", url)
-    code, told = asked(*look)
-    assert (code, told) == (1, "model infill is not registered, or has no champion\n")
+    code, line = asked(*look)
+    assert (code, line) == (1, "model infill is not registered, or has no champion\n")
     Trained(mlflow_store, model, "one").deploy()
     assert asked(*look) == (0, "")
     assert asked("rollback") == (1, f"Service {RELEASE}-active has no previous InferenceService to return to\n")
@@ -96,9 +96,9 @@ def test_what_does_not_serve_the_champion_is_reported(
 ) -> None:
     Trained(mlflow_store, model, "one").deploy()
     Trained(mlflow_store, model, "two", 0.6)  # registered, not deployed
-    code, told = asked("assert")
+    code, line = asked("assert")
     assert code == 1
-    assert "the champion (version 2) is another model" in told
+    assert "the champion (version 2) is another model" in line
     namespace.api.delete("inferenceservices", namespace.route.active)
     assert asked("assert") == (1, f"release {RELEASE} serves nothing\n")
 
@@ -110,19 +110,19 @@ def test_jobs_that_failed_are_missing_or_left_are_reported(
     kuberay.status(ran["dpo"], "Failed", "FAILED")
     kuberay.pod(ran["dpo"], "worker", "worker", run=RUN)
     api.delete("rayjobs", ran["corpus"])
-    found = list(check.rayjobs(api, RUN))
-    assert found[0] == f"stage corpus: no RayJob of run {RUN}"
-    assert ran["dpo"] in found[1]
-    assert found[2:] == ["pod worker of a Ray cluster still runs"]
+    entries = list(check.rayjobs(api, RUN))
+    assert entries[0] == f"stage corpus: no RayJob of run {RUN}"
+    assert ran["dpo"] in entries[1]
+    assert entries[2:] == ["pod worker of a Ray cluster still runs"]
     assert len(list(check.rayjobs(api, "another", ("sft",)))) == 1
 
 
 def test_runs_that_mlflow_does_not_have_are_reported(mlflow_store: Path) -> None:
     assert "has no run of pipeline run x" in next(check.mlflow("x"))
     tracking.parent_run("infill-debug", "x")
-    found = list(check.mlflow("x", ("sft",)))
+    entries = list(check.mlflow("x", ("sft",)))
     missing = [f"MLflow has no run of stage {stage}" for stage in ("sft", "register")]
-    assert found == ["the MLflow run of pipeline run x is RUNNING", *missing]
+    assert entries == ["the MLflow run of pipeline run x is RUNNING", *missing]
 
 
 def test_a_server_that_is_not_a_transformer_is_reported(url: str) -> None:
@@ -134,7 +134,7 @@ def test_a_cluster_that_refuses_us_is_one_sentence(
     server: Server, namespace: Namespace, asked: Callable[..., tuple[int, str]]
 ) -> None:
     server.token = "another"
-    code, told = asked("rollback")
+    code, line = asked("rollback")
     assert code == 1
-    assert "rejects our token" in told
-    assert told.count("\n") == 1
+    assert "rejects our token" in line
+    assert line.count("\n") == 1

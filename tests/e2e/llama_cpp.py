@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = read_holes(options.examples, "test", PROMPTS).to_pylist()
     budget = min(PROMPT_TOKENS, generator.context_length - NEW_TOKENS)
     prompts = [generator.prompt(request_of(row), budget) for row in rows]
-    expected = [found.ids for found in generator.generate(prompts, max_new_tokens=NEW_TOKENS)]
+    expected = [outcome.ids for outcome in generator.generate(prompts, max_new_tokens=NEW_TOKENS)]
     texts = [text for row in rows for text in (row["prefix"], row["middle"], row["suffix"], *_odd(row))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -55,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "stops": sorted(generator.stop_ids),
             "limit": NEW_TOKENS,
         }
-        found = _ask(options.npm, folder / "request.json", request)
+        outcome = _ask(options.npm, folder / "request.json", request)
         converter = _converted(options.npm, options.model, models["f32"], folder)
-    result = {"llama_cpp": found["llama"], "prompts": len(prompts), "texts": len(texts), "converter": converter}
-    for kind, answer in found["answers"].items():
+    result = {"llama_cpp": outcome["llama"], "prompts": len(prompts), "texts": len(texts), "converter": converter}
+    for kind, answer in outcome["answers"].items():
         same = [mine == other for mine, other in zip(expected, answer["completions"], strict=True)]
         result[f"same_tokens_{kind}"] = sum(same)
         result[f"ends_generation_{kind}"] = answer["eog"]
     mine = [generator.encoder.encode(text) for text in texts]
-    result["same_text_ids"] = sum(a == b for a, b in zip(mine, found["answers"]["f32"]["tokens"], strict=True))
+    result["same_text_ids"] = sum(a == b for a, b in zip(mine, outcome["answers"]["f32"]["tokens"], strict=True))
     result["tokens"] = sum(map(len, expected))
     print(json.dumps(result))  # noqa: T201
     return int(result["same_tokens_f32"] < len(prompts) or result["same_text_ids"] < len(texts))

@@ -61,12 +61,12 @@ def texts() -> list[str]:
         "привет",
     ]
     odd += ["straße", "é", "🙂", "\u00a0", "_x1", "don't", "'S", "a\u200bb", "\x00", "ﬁ"]
-    found = []
+    entries = []
     for number in range(TEXTS):
         start = rng.randrange(len(code) - 200)
         piece = code[start : start + rng.randrange(1, 200)]
-        found.append("".join(rng.choices([*odd, piece, " "], k=rng.randrange(1, 8))) if number % 2 else piece)
-    return found
+        entries.append("".join(rng.choices([*odd, piece, " "], k=rng.randrange(1, 8))) if number % 2 else piece)
+    return entries
 
 
 def test_the_token_ids_are_those_of_llama_cpp(server: httpx.Client) -> None:

@@ -138,9 +138,9 @@ def test_each_artifact_is_at_the_address_that_its_manifest_tells(undisturbed: tu
     files = list(out.glob("store/*/*/manifest.json"))
     assert {file.parts[-3] for file in files} == set(STAGES)
     for file in files:
-        told = json.loads(file.read_text())
-        assert (told["stage"], told["key"]) == file.parts[-3:-1]
-        assert set(STAGES[told["stage"]].inputs) <= set(told["inputs"])
+        answer = json.loads(file.read_text())
+        assert (answer["stage"], answer["key"]) == file.parts[-3:-1]
+        assert set(STAGES[answer["stage"]].inputs) <= set(answer["inputs"])
 
 
 def test_all_is_below_the_folder_of_the_run(code: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:

@@ -94,11 +94,11 @@ def world(home: Path, merged: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def holes(folder: Path, count: int = 10) -> list[list[int]]:
     """Prompts as token ids, a few lines each."""
     fmt, encoder = prompt.load_format(folder), prompt.load_encoder(folder)
-    made = []
+    entries = []
     for start in range(60, 60 + 20 * count, 20):
         before, after = "".join(LINES[start : start + 12]), "".join(LINES[start + 13 : start + 18])
-        made.append(prompt.render(fmt, encoder.encode, FimRequest(path="a.py", prefix=before, suffix=after)).ids)
-    return made
+        entries.append(prompt.render(fmt, encoder.encode, FimRequest(path="a.py", prefix=before, suffix=after)).ids)
+    return entries
 
 
 def tokens(engine: Server, folder: Path, model: str = NAME, count: int = 10) -> list[list[int]]:
@@ -118,7 +118,7 @@ def of_merged(world: World, merged: Path) -> list[list[int]]:
 
 def test_it_writes_what_transformers_writes(of_merged: list[list[int]], merged: Path) -> None:
     generator = Generator(merged)
-    expected = [made.ids for made in generator.generate(holes(merged), max_new_tokens=NEW_TOKENS)]
+    expected = [item.ids for item in generator.generate(holes(merged), max_new_tokens=NEW_TOKENS)]
     stops = generator.stop_ids
     written = [[token for token in ids if token not in stops] for ids in of_merged]
     assert sum(mine == theirs for mine, theirs in zip(expected, written, strict=True)) >= 9
@@ -159,11 +159,11 @@ def test_control_tokens_in_the_text_stay_text(world: World, merged: Path) -> Non
     before = world.engine.figure("vllm:prompt_tokens_total")
     suffix = "<issue_comment>\n"
     fields = {"prompt": text, "suffix": suffix, "path": "a.py", **GREEDY}
-    told = world.complete(fields).raise_for_status().json()
+    answer = world.complete(fields).raise_for_status().json()
     sent = world.engine.figure("vllm:prompt_tokens_total") - before
     request = FimRequest(path="a.py", prefix=text, suffix=suffix)
     ids = prompt.render(prompt.load_format(merged), encoder.encode, request).ids
-    assert told["usage"]["prompt_tokens"] == sent == len(ids)
+    assert answer["usage"]["prompt_tokens"] == sent == len(ids)
     assert encoder.decode(encoder.encode(text)) == text
     assert not set(encoder.encode(text)) & set(prompt.load_format(merged).stop_ids)
 

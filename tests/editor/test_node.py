@@ -38,13 +38,13 @@ def test_the_client_of_vscode_gets_completions(client: Path, backend: Backend, t
         ["node", client, *arguments], env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr[-3_000:]
-    told = json.loads(done.stdout)
-    assert told["capabilities"]["inlineCompletionProvider"] is not None
-    assert told["cancelled"] == -32800
-    assert told["completion"]["items"][0]["insertText"] == "answer"
-    assert told["list"] is None
-    assert (told["status"]["shown"], told["status"]["accepted"]) == (1, 1)
-    assert "workspace/didChangeWatchedFiles" in told["registered"]
-    assert (told["messages"], told["exit"]) == ([], 0)
+    summary = json.loads(done.stdout)
+    assert summary["capabilities"]["inlineCompletionProvider"] is not None
+    assert summary["cancelled"] == -32800
+    assert summary["completion"]["items"][0]["insertText"] == "answer"
+    assert summary["list"] is None
+    assert (summary["status"]["shown"], summary["status"]["accepted"]) == (1, 1)
+    assert "workspace/didChangeWatchedFiles" in summary["registered"]
+    assert (summary["messages"], summary["exit"]) == ([], 0)
     assert backend.asked[-1]["max_tokens"] == 5
     assert backend.prompt.rstrip().endswith("x = helper")

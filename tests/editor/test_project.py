@@ -19,7 +19,7 @@ ONE, TWO, THREE, FOUR, FIVE = (f"def {name}_area():\n    return {name}_width\n" 
 
 
 @pytest.fixture(scope="module")
-def told(model: Path) -> Model:
+def served_model(model: Path) -> Model:
     """What a server says of the tiny model."""
     limits: dict[str, Any] = {"max_prompt_tokens": 512, "max_new_tokens": 16, "context_items": 8}
     encoder, fmt = load_encoder(model), load_format(model)
@@ -34,44 +34,44 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def paths(project: Project, told: Model) -> set[str]:
+def paths(project: Project, served_model: Model) -> set[str]:
     """The files in the prompt of a caret."""
-    packed = project.pack(REQUEST, told)
+    packed = project.pack(REQUEST, served_model)
     assert packed is not None
     return {item.path for item in packed.prompt.items}
 
 
-def test_a_folder_that_goes_or_comes_is_looked_into(project: Project, told: Model) -> None:
+def test_a_folder_that_goes_or_comes_is_looked_into(project: Project, served_model: Model) -> None:
     (project.root / "shapes").rename(project.root / "forms")
     project.refresh_files(["shapes", "forms"])
-    assert paths(project, told) == {"forms/a.py", "forms/b.py", "c.py"}
+    assert paths(project, served_model) == {"forms/a.py", "forms/b.py", "c.py"}
     write(project.root, {"out/d.py": FOUR})
     project.refresh_files(["out", "out/d.py"])
     assert len(project) == 4
 
 
-def test_what_is_shown_stays_through_a_look_at_the_folder(project: Project, told: Model) -> None:
+def test_what_is_shown_stays_through_a_look_at_the_folder(project: Project, served_model: Model) -> None:
     project.show("c.py", THREE.replace("width", "shown"))
     project.show("out/d.py", FOUR)
     project.show("new.py", FIVE)
     project.refresh()
-    assert paths(project, told) == {"shapes/a.py", "shapes/b.py", "c.py", "new.py"}
-    packed = project.pack(REQUEST, told)
+    assert paths(project, served_model) == {"shapes/a.py", "shapes/b.py", "c.py", "new.py"}
+    packed = project.pack(REQUEST, served_model)
     assert packed is not None
     assert any("three_shown" in item.text for item in packed.prompt.items)
     for path in ("c.py", "new.py"):
         project.hide(path)
     project.refresh_files(["c.py", "new.py"])
-    assert paths(project, told) == {"shapes/a.py", "shapes/b.py", "c.py"}
+    assert paths(project, served_model) == {"shapes/a.py", "shapes/b.py", "c.py"}
 
 
-def test_an_ignored_notebook_has_no_completions(project: Project, told: Model) -> None:
+def test_an_ignored_notebook_has_no_completions(project: Project, served_model: Model) -> None:
     request = FimRequest(path="n.ipynb.py", prefix="x = ", suffix="")
-    assert project.pack(request, told, file="n.ipynb") is None
-    assert project.pack(request, told, file="n.md") is not None
+    assert project.pack(request, served_model, file="n.ipynb") is None
+    assert project.pack(request, served_model, file="n.md") is not None
 
 
-def test_a_caret_waits_for_one_file_at_most(project: Project, told: Model) -> None:
+def test_a_caret_waits_for_one_file_at_most(project: Project, served_model: Model) -> None:
     """The background thread stands still between two files until the caret has its prompt."""
     write(project.root, {f"many/{number}.py": f"x = {number}\n" for number in range(300)})
     between, asked = threading.Event(), threading.Event()
@@ -84,10 +84,10 @@ def test_a_caret_waits_for_one_file_at_most(project: Project, told: Model) -> No
     thread = threading.Thread(target=project.refresh, args=(stop,))
     thread.start()
     assert between.wait(30)
-    found = paths(project, told)
+    result = paths(project, served_model)
     asked.set()
     thread.join(30)
-    assert found
+    assert result
     assert len(project) == 304
 
 

@@ -118,13 +118,13 @@ def test_a_tokenizer_that_cannot_be_used_gives_a_clear_error(stranger: tuple[str
 
 def test_a_server_that_is_down_is_not_asked_at_each_keystroke() -> None:
     async def run() -> list[type[ServiceError]]:
-        remote, found = Remote(f"http://127.0.0.1:{free_port()}"), []
+        remote, hit = Remote(f"http://127.0.0.1:{free_port()}"), []
         for _ in range(3):
             with pytest.raises(ServiceError) as error:
                 await remote.model()
-            found.append(error.type)
+            hit.append(error.type)
         await remote.close()
-        return found
+        return hit
 
     assert asyncio.run(run()) == [ServiceError, PausedError, PausedError]
 

@@ -120,9 +120,9 @@ def test_unsaved_texts_take_the_place_of_what_the_disk_holds(backend: Backend, p
     assert "new_file" in prompts[0]
 
 
-@pytest.mark.parametrize("told", [False, True], ids=["watched here", "told by the client"])
-def test_files_that_change_on_the_disk_are_looked_at(backend: Backend, project: Path, *, told: bool) -> None:
-    watching = types.DidChangeWatchedFilesClientCapabilities(dynamic_registration=told)
+@pytest.mark.parametrize("by_client", [False, True], ids=["watched here", "told by the client"])
+def test_files_that_change_on_the_disk_are_looked_at(backend: Backend, project: Path, *, by_client: bool) -> None:
+    watching = types.DidChangeWatchedFilesClientCapabilities(dynamic_registration=by_client)
     workspace = types.WorkspaceClientCapabilities(did_change_watched_files=watching)
     capabilities = types.ClientCapabilities(text_document=INLINE, workspace=workspace)
 
@@ -133,7 +133,7 @@ def test_files_that_change_on_the_disk_are_looked_at(backend: Backend, project: 
                 async def reached() -> bool:
                     if written:  # again and again, since the system may not watch yet
                         write(project, written)
-                    if told:
+                    if by_client:
                         changes = [
                             types.FileEvent(uri=(project / name).as_uri(), type=types.FileChangeType.Changed)
                             for name in ("new.py", "shapes/read.py", ".gitignore")
@@ -153,7 +153,7 @@ def test_files_that_change_on_the_disk_are_looked_at(backend: Backend, project: 
             return editor.registered
 
     registered = asyncio.run(run())
-    assert ("workspace/didChangeWatchedFiles" in registered) is told
+    assert ("workspace/didChangeWatchedFiles" in registered) is by_client
 
 
 def test_a_completion_keeps_the_line_ends_of_its_document(backend: Backend) -> None:
@@ -190,20 +190,20 @@ def test_odd_places_and_texts_are_harmless(backend: Backend) -> None:
         async with editing(backend.url) as editor:
             for name, (text, _, _) in ODD.items():
                 editor.open(f"untitled:{name}", text)
-            found: dict[str, str | None] = {}
+            result: dict[str, str | None] = {}
             for name, (_, line, character) in ODD.items():
-                backend.answer(f"answer {len(found)}")
-                found[name] = await editor.text(f"untitled:{name}", line, character)
+                backend.answer(f"answer {len(result)}")
+                result[name] = await editor.text(f"untitled:{name}", line, character)
             editor.change("untitled:never opened", types.TextDocumentContentChangeWholeDocument(text="x"))
             far = types.Range(types.Position(50, 50), types.Position(9, 9))
             editor.change("untitled:in a pair", types.TextDocumentContentChangePartial(range=far, text="\ude00"))
-            found["never opened"] = await editor.text("untitled:never opened", 0, 0)
+            result["never opened"] = await editor.text("untitled:never opened", 0, 0)
             assert editor.messages == []
-            return found
+            return result
 
-    found = asyncio.run(run())
-    assert found.pop("never opened") is None
-    assert all(found.values())
+    result = asyncio.run(run())
+    assert result.pop("never opened") is None
+    assert all(result.values())
 
 
 def test_a_text_that_is_too_large_costs_nothing(backend: Backend) -> None:
@@ -483,7 +483,7 @@ def test_a_client_that_shows_the_state_itself_is_notified(backend: Backend) -> N
         dead = f"http://127.0.0.1:{free_port()}"
         async with editing(dead, capabilities=capabilities) as editor:
 
-            async def told(number: int) -> None:
+            async def check(number: int) -> None:
                 async def enough() -> bool:
                     return len(editor.states) >= number
 
@@ -491,10 +491,10 @@ def test_a_client_that_shows_the_state_itself_is_notified(backend: Backend) -> N
 
             editor.open("untitled:a", "x = ")
             assert await editor.text("untitled:a", 0, 4) is None
-            await told(1)
+            await check(1)
             settings = types.DidChangeConfigurationParams(settings={"infill": {"url": backend.url}})
             editor.client.workspace_did_change_configuration(settings)
-            await told(2)
+            await check(2)
             return editor.states, editor.messages
 
     states, messages = asyncio.run(run())

@@ -30,8 +30,8 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_can_be_used_is_used_and_the_rest_is_reported(case: str) -> None:
     value, changed, problem = CASES[case]
-    found, problems = read(value, UserSettings())
-    assert found == UserSettings(**changed)
+    hit, problems = read(value, UserSettings())
+    assert hit == UserSettings(**changed)
     assert len(problems) == bool(problem)
     assert problem in "".join(problems)
 

@@ -117,7 +117,7 @@ class Desk:
             self.change(self.text[:place] + part + self.text[place:], part)
             place += len(part)
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
+    def events(self, kind: str) -> list[dict[str, Any]]:
         return [report for report in self.reports if report["type"] == kind]
 
 
@@ -140,9 +140,9 @@ def test_what_is_taken_is_seen_in_the_text(case: str) -> None:
     desk = Desk()
     desk.offer()
     desk.write(*parts)
-    assert len(desk.told("view")) == 1
-    assert [(each["select_kind"], each["accepted_chars"]) for each in desk.told("select")] == accepted
-    assert bool(desk.told("dismiss")) == dismissed
+    assert len(desk.events("view")) == 1
+    assert [(each["select_kind"], each["accepted_chars"]) for each in desk.events("select")] == accepted
+    assert bool(desk.events("dismiss")) == dismissed
 
 
 def test_what_is_left_is_reported_three_times() -> None:
@@ -155,9 +155,9 @@ def test_what_is_left_is_reported_three_times() -> None:
     desk.wait(15)
     desk.change(desk.text.replace("first(x)\nz = third!(y)", ""))
     desk.wait(90)
-    told = [(each["after_s"], each["kept_chars"]) for each in desk.told("persist")]
-    assert told == [(15, len(TEXT)), (30, len(TEXT) - 6), (120, 0)]
-    assert desk.told("feedback") == []
+    kept = [(each["after_s"], each["kept_chars"]) for each in desk.events("persist")]
+    assert kept == [(15, len(TEXT)), (30, len(TEXT) - 6), (120, 0)]
+    assert desk.events("feedback") == []
 
 
 def test_typing_is_counted_and_pasting_is_not() -> None:
@@ -167,9 +167,9 @@ def test_typing_is_counted_and_pasting_is_not() -> None:
     desk.change(desk.text + "pasted text", "pasted text")
     desk.change(desk.text, "()")
     desk.wait(60)
-    assert [(each["language"], each["typed_chars"]) for each in desk.told("type")] == [("python", 8)]
+    assert [(each["language"], each["typed_chars"]) for each in desk.events("type")] == [("python", 8)]
     desk.wait(60)
-    assert len(desk.told("type")) == 1
+    assert len(desk.events("type")) == 1
 
 
 def test_an_acceptance_that_the_editor_changes_is_reported_by_its_command() -> None:
@@ -178,7 +178,7 @@ def test_an_acceptance_that_the_editor_changes_is_reported_by_its_command() -> N
     desk.change(PREFIX + TEXT.replace("\n", "\n    ") + SUFFIX, TEXT)
     desk.telemetry.accepted("cmpl-1")
     desk.telemetry.accepted("cmpl-1")
-    assert [each["accepted_chars"] for each in desk.told("select")] == [len(TEXT)]
+    assert [each["accepted_chars"] for each in desk.events("select")] == [len(TEXT)]
 
 
 def test_the_same_completion_is_shown_once() -> None:
@@ -186,9 +186,9 @@ def test_the_same_completion_is_shown_once() -> None:
     desk.offer()
     desk.write("f")
     desk.offer(text=TEXT[1:], typed="f")
-    assert len(desk.told("view")) == 1
+    assert len(desk.events("view")) == 1
     desk.offer("cmpl-2", text="other")
-    assert [each["completion_id"] for each in desk.told("dismiss")] == ["cmpl-1"]
+    assert [each["completion_id"] for each in desk.events("dismiss")] == ["cmpl-1"]
 
 
 def test_without_consent_nothing_is_reported_or_kept() -> None:
@@ -211,7 +211,7 @@ def test_consent_that_is_withdrawn_ends_it() -> None:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[dict[str, Any]]:
+def feedback() -> list[dict[str, Any]]:
     """Feedback of an edited, a replaced and a partly typed suggestion."""
     reports = []
     for number, (start, parts) in enumerate([("", (TEXT,)), ("", ("!", "o", "w", "n\nmore")), ("f", ("irst",))]):
@@ -221,16 +221,16 @@ def told() -> list[dict[str, Any]]:
         desk.write(*parts)
         desk.change(desk.text.replace("second", "third"))
         desk.wait(120)
-        (report,) = desk.told("feedback")
+        (report,) = desk.events("feedback")
         reports.append(report)
     return reports
 
 
-def test_feedback_holds_what_is_there_in_the_end(told: list[dict[str, Any]]) -> None:
-    assert [each["outcome"] for each in told] == ["accepted", "rejected", "accepted"]
-    assert [each["final"] for each in told] == [TEXT.replace("second", "third"), "!own\nmore", "first"]
-    assert {(each["prefix"], each["suffix"], each["shown"]) for each in told} == {(PREFIX, SUFFIX, TEXT)}
-    assert all(each["context"][0]["path"] == "b.py" for each in told)
+def test_feedback_holds_what_is_there_in_the_end(feedback: list[dict[str, Any]]) -> None:
+    assert [each["outcome"] for each in feedback] == ["accepted", "rejected", "accepted"]
+    assert [each["final"] for each in feedback] == [TEXT.replace("second", "third"), "!own\nmore", "first"]
+    assert {(each["prefix"], each["suffix"], each["shown"]) for each in feedback} == {(PREFIX, SUFFIX, TEXT)}
+    assert all(each["context"][0]["path"] == "b.py" for each in feedback)
 
 
 def test_the_server_takes_what_the_editor_reports(model: Path, tmp_path: Path) -> None:

@@ -190,10 +190,10 @@ class Handler(BaseHTTPRequestHandler):
             asked = self.body["spec"]["resourceAttributes"]
             allowed = (asked["verb"], asked["resource"]) not in state.forbidden
             return self._json(201, {**self.body, "status": {"allowed": allowed}})
-        found = PATH.match(url.path)
-        if found is None or (found["group"] and found["resource"] not in state.installed):
+        match = PATH.match(url.path)
+        if match is None or (match["group"] and match["resource"] not in state.installed):
             return self._text(404, "404 page not found\n")
-        resource, namespace, name, sub = found["resource"], found["namespace"], found["name"], found["sub"] or ""
+        resource, namespace, name, sub = match["resource"], match["namespace"], match["name"], match["sub"] or ""
         verb = self._verb(name, query)
         if (verb, resource) in state.forbidden:
             message = f'{resource} is forbidden: User "test" cannot {verb} resource "{resource}"'
@@ -236,12 +236,12 @@ class Handler(BaseHTTPRequestHandler):
         """Schema and quota, as admission has them."""
         if resource in CHECKED:
             checked = {name: value for name, value in thing.items() if name != "status"}
-            found = crds.problems(checked)
-            unknown = [problem for problem in found if problem.endswith("unknown field")]
+            complaints = crds.problems(checked)
+            unknown = [problem for problem in complaints if problem.endswith("unknown field")]
             if unknown:
                 raise Answer(400, "BadRequest", f"strict decoding error: {'; '.join(unknown)}")
-            if found:
-                raise Answer(422, "Invalid", f"{thing['kind']} is invalid: {'; '.join(found)}")
+            if complaints:
+                raise Answer(422, "Invalid", f"{thing['kind']} is invalid: {'; '.join(complaints)}")
         limits = [*self._quotas(f"count/{resource}.{thing['apiVersion'].partition('/')[0]}")]
         if resource in self.server_state.quota:
             limits.append(self.server_state.quota[resource])

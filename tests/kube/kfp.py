@@ -79,40 +79,40 @@ class Kfp:
         table = (
             ("GET", r"/healthz", lambda: {"multi_user": False}),
             ("GET", r"/pipelines", lambda: _listed("pipelines", self.pipelines, query)),
-            ("POST", r"/pipelines", lambda: _made(self.pipelines, "pipeline_id", body)),
+            ("POST", r"/pipelines", lambda: _create(self.pipelines, "pipeline_id", body)),
             ("POST", r"/pipelines/upload_version", lambda: self._upload(query, body)),
             ("GET", r"/pipelines/([^/]+)/versions", lambda name: self._versions(name, query)),
             ("GET", r"/experiments", lambda: _listed("experiments", self.experiments, query)),
-            ("POST", r"/experiments", lambda: _made(self.experiments, "experiment_id", body)),
+            ("POST", r"/experiments", lambda: _create(self.experiments, "experiment_id", body)),
             ("POST", r"/runs", lambda: self._run(body)),
-            ("GET", r"/runs/([^/:]+)", lambda name: _found(self.runs, name)),
+            ("GET", r"/runs/([^/:]+)", lambda name: _match(self.runs, name)),
             ("POST", r"/runs/([^/:]+):terminate", self._terminate),
         )
         for verb, pattern, call in table:
-            found = re.fullmatch(f"/apis/v2beta1{pattern}", path)
-            if verb == method and found:
-                return dict(call(*found.groups()))
+            match = re.fullmatch(f"/apis/v2beta1{pattern}", path)
+            if verb == method and match:
+                return dict(call(*match.groups()))
         raise Refused(404, f"Not Found: {path}")
 
     def _upload(self, query: dict[str, str], body: str) -> Thing:
-        _found(self.pipelines, query["pipelineid"])
+        _match(self.pipelines, query["pipelineid"])
         self.uploads.append(body)
         if [each for each in self.versions.values() if each["display_name"] == query["name"]]:
             raise Refused(409, f"Already exist error: a pipeline version named {query['name']}")
         version = {"display_name": query["name"], "pipeline_id": query["pipelineid"]}
-        return _made(self.versions, "pipeline_version_id", version)
+        return _create(self.versions, "pipeline_version_id", version)
 
     def _versions(self, pipeline: str, query: dict[str, str]) -> Thing:
         mine = {name: each for name, each in self.versions.items() if each["pipeline_id"] == pipeline}
         return _listed("pipeline_versions", mine, query)
 
     def _run(self, body: Thing) -> Thing:
-        _found(self.versions, body["pipeline_version_reference"]["pipeline_version_id"])
-        _found(self.experiments, body["experiment_id"])
-        return _made(self.runs, "run_id", {**body, "state": "PENDING"})
+        _match(self.versions, body["pipeline_version_reference"]["pipeline_version_id"])
+        _match(self.experiments, body["experiment_id"])
+        return _create(self.runs, "run_id", {**body, "state": "PENDING"})
 
     def _terminate(self, name: str) -> Thing:
-        _found(self.runs, name)["state"] = "CANCELING"
+        _match(self.runs, name)["state"] = "CANCELING"
         return {}
 
 
@@ -123,24 +123,24 @@ def _task(name: str, state: str) -> Thing:
     return {"task_id": identity, "display_name": name, "state": state, "create_time": now(), **started, **ended}
 
 
-def _made(things: dict[str, Thing], key: str, body: Thing) -> Thing:
+def _create(things: dict[str, Thing], key: str, body: Thing) -> Thing:
     identity = str(uuid.uuid4())
     things[identity] = {**body, key: identity, "created_at": now()}
     return things[identity]
 
 
-def _found(things: dict[str, Thing], name: str) -> Thing:
+def _match(things: dict[str, Thing], name: str) -> Thing:
     if name not in things:
         raise Refused(404, f"ResourceNotFoundError: {name} not found")
     return things[name]
 
 
 def _listed(name: str, things: dict[str, Thing], query: dict[str, str]) -> Thing:
-    found = list(things.values())
+    entries = list(things.values())
     for predicate in json.loads(query.get("filter", "{}")).get("predicates", ()):
         assert predicate["operation"] == "EQUALS"
-        found = [each for each in found if each.get(predicate["key"]) == predicate["stringValue"]]
-    return {name: found[: int(query.get("page_size", 10))], "total_size": len(found)} if found else {}
+        entries = [each for each in entries if each.get(predicate["key"]) == predicate["stringValue"]]
+    return {name: entries[: int(query.get("page_size", 10))], "total_size": len(entries)} if entries else {}
 
 
 class _Handler(BaseHTTPRequestHandler):

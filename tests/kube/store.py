@@ -123,8 +123,8 @@ class Store:
 
     def select(self, resource: str, namespace: str, labels: str, fields: str) -> list[Thing]:
         with self.changed:
-            found = [thing for key, thing in self.things.items() if key[:2] == (resource, namespace)]
-            return copy.deepcopy([thing for thing in found if matches(thing, labels, fields)])
+            entries = [thing for key, thing in self.things.items() if key[:2] == (resource, namespace)]
+            return copy.deepcopy([thing for thing in entries if matches(thing, labels, fields)])
 
     def compact(self) -> None:
         """Forgets the history, as etcd does after five minutes."""
@@ -140,9 +140,9 @@ def matches(thing: Thing, labels: str, fields: str) -> bool:
     if any(have.get(name) != value.lstrip("=") for name, value in pairs):
         return False
     for name, value in (part.partition("=")[::2] for part in fields.split(",") if part):
-        found: Any = thing
+        result: Any = thing
         for part in name.split("."):
-            found = found.get(part, {}) if isinstance(found, dict) else {}
-        if found != value.lstrip("="):
+            result = result.get(part, {}) if isinstance(result, dict) else {}
+        if result != value.lstrip("="):
             return False
     return True

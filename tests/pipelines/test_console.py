@@ -51,9 +51,9 @@ def screen() -> io.StringIO:
 
 @pytest.fixture
 def console(tmp_path: Path, screen: io.StringIO, clock: Clock) -> Iterator[Console]:
-    made = Console(tmp_path / "run.log", screen, STEPS, clock=clock)
-    yield made
-    made.close()
+    created = Console(tmp_path / "run.log", screen, STEPS, clock=clock)
+    yield created
+    created.close()
 
 
 def begin(task: str) -> str:

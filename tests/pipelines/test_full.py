@@ -38,8 +38,8 @@ def spec(compiled: Path) -> Any:
 def pods(compiled: Path) -> dict[str, Any]:
     """What the second document says about each executor's pod."""
     platform = list(yaml.safe_load_all(compiled.read_text()))[1]
-    found: dict[str, Any] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    return found
+    result: dict[str, Any] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return result
 
 
 def steps(spec: Any) -> dict[str, Any]:

@@ -22,12 +22,12 @@ def write(text: str, written: dsl.Output[dsl.Artifact]) -> str:
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
-def read(text: str, written: dsl.Input[dsl.Artifact], told: dsl.Output[dsl.Artifact]) -> None:
+def read(text: str, written: dsl.Input[dsl.Artifact], copied: dsl.Output[dsl.Artifact]) -> None:
     import json
     import sys
 
     sys.stdout.write(f"read {text}\n")
-    with open(written.path, encoding="utf-8") as file, open(told.path, "w", encoding="utf-8") as out:
+    with open(written.path, encoding="utf-8") as file, open(copied.path, "w", encoding="utf-8") as out:
         json.dump([text, file.read(), sys.executable], out)
 
 
@@ -42,18 +42,18 @@ def passing_on(text: str) -> None:
     read(text=written.outputs["Output"], written=written.outputs["written"])
 
 
-def told(root: Path) -> list[str]:
+def copied(root: Path) -> list[str]:
     """What the step `read` of the only run below `root` found: its parameter, its artifact and its interpreter."""
-    (file,) = root.glob("*/read/told")
-    found: list[str] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    (file,) = root.glob("*/read/copied")
+    answer: list[str] = json.loads(file.read_text(encoding="utf-8"))
+    return answer
 
 
 @pytest.mark.parametrize("name", ["python3-demo", "-x", "a b", ODD.replace("/", ":")])
 def test_any_path_and_parameter_arrives(name: str, tmp_path: Path) -> None:
     with runner.runner(tmp_path / name):
         passing_on(text=ODD)
-    assert told(tmp_path / name) == [ODD, ODD, sys.executable]
+    assert copied(tmp_path / name) == [ODD, ODD, sys.executable]
     assert os.listdir(tmp_path) == [name]
 
 
@@ -66,7 +66,7 @@ def test_the_interpreter_may_be_at_any_path(tmp_path: Path) -> None:
         "with t.runner.runner(pathlib.Path(sys.argv[1])): t.passing_on(text='x')"
     )
     subprocess.run([python, "-c", code, str(tmp_path / "out")], check=True, capture_output=True)
-    assert told(tmp_path / "out") == ["x", "x", str(python)]
+    assert copied(tmp_path / "out") == ["x", "x", str(python)]
 
 
 def test_a_step_that_fails_fails_the_pipeline(tmp_path: Path) -> None:

@@ -80,22 +80,22 @@ def succeed(kfp: Kfp) -> Callable[[str], None]:
 def test_a_run_is_started_followed_and_reported(kfp: Kfp, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     with meanwhile(kfp, succeed(kfp)):
         assert run("submit", *STORE, "--set", "sft.train.steps=3", "--budget", "2") == 0
-    told = capsys.readouterr()
-    ((name, made),) = kfp.runs.items()
-    assert made["runtime_config"]["parameters"] == {
+    captured = capsys.readouterr()
+    ((name, item),) = kfp.runs.items()
+    assert item["runtime_config"]["parameters"] == {
         "preset": "debug",
         "store": "s3://bucket/infill",
         "settings": '{"sft.train.steps": 3}',
         "budget": 2.0,
     }
-    summary = json.loads(told.out.splitlines()[-1])
+    summary = json.loads(captured.out.splitlines()[-1])
     assert summary["state"] == "SUCCEEDED"
     assert summary["url"] == f"{kfp.url}/#/runs/details/{name}"
     assert summary["steps"]["evaluate-sft"] == 65.0
-    assert f"{kfp.url}/#/runs/details/{name}" in told.err
-    assert "corpus: RUNNING" in told.err
-    assert "report: SUCCEEDED 1:05" in told.err
-    assert "driver" not in told.err
+    assert f"{kfp.url}/#/runs/details/{name}" in captured.err
+    assert "corpus: RUNNING" in captured.err
+    assert "report: SUCCEEDED 1:05" in captured.err
+    assert "driver" not in captured.err
 
 
 def test_an_unchanged_pipeline_is_uploaded_once(kfp: Kfp, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,12 +112,12 @@ def test_parameters_come_from_a_file_and_options_go_before_them(kfp: Kfp, tmp_pa
     given = {"store": "s3://team/x", "preset": "small", "budget": 5, "settings": {"seed": 1, "sft.train.steps": 9}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(given))
     assert run("submit", "--parameters", str(tmp_path / "run.yaml"), "--seed", "7", "--no-wait") == 0
-    (made,) = kfp.runs.values()
+    (item,) = kfp.runs.values()
     expected = {**given, "settings": '{"seed": 7, "sft.train.steps": 9}'}
-    assert made["runtime_config"]["parameters"] == expected
+    assert item["runtime_config"]["parameters"] == expected
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(expected))  # as a run's page shows them
     assert run("submit", "--parameters", str(tmp_path / "run.yaml"), "--no-wait") == 0
-    assert [made["runtime_config"]["parameters"] for made in kfp.runs.values()] == [expected, expected]
+    assert [item["runtime_config"]["parameters"] for item in kfp.runs.values()] == [expected, expected]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,10 @@ def test_a_failed_run_ends_with_its_reason(kfp: Kfp, quick: None, capsys: pytest
     with meanwhile(kfp, fail):
         assert run("submit", *STORE) == 1
     (name,) = kfp.runs
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (
-        f"run {name} ended as FAILED: step corpus failed (exit code 22); see infill pipeline logs {name} corpus" in told
+        f"run {name} ended as FAILED: step corpus failed (exit code 22); see infill pipeline logs {name} corpus"
+        in output
     )
 
 
@@ -164,10 +165,10 @@ def test_a_wrong_token_is_one_sentence(
     monkeypatch.setenv("KFP_TOKEN", token) if token else None
     started = time.monotonic()
     assert run("submit", *STORE) == 2
-    told = capsys.readouterr()
-    assert "rejects the login (401)" in told.err
-    assert ("renew the token in KFP_TOKEN" if token else "put a token into KFP_TOKEN") in told.err
-    assert len(told.err.splitlines()) == 1
+    captured = capsys.readouterr()
+    assert "rejects the login (401)" in captured.err
+    assert ("renew the token in KFP_TOKEN" if token else "put a token into KFP_TOKEN") in captured.err
+    assert len(captured.err.splitlines()) == 1
     assert time.monotonic() - started < 30
     assert not kfp.pipelines
     monkeypatch.setenv("KFP_TOKEN", "right")
@@ -245,9 +246,9 @@ def test_status_shows_a_table(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> N
     kfp.set(name, "RUNNING", preflight="SUCCEEDED", corpus="RUNNING", tokenizer="PENDING")
     capsys.readouterr()
     assert run("status", name) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["steps"] == {"preflight": "SUCCEEDED", "corpus": "RUNNING", "tokenizer": "PENDING"}
-    rows = [line for line in told.err.splitlines() if "│" in line]
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["steps"] == {"preflight": "SUCCEEDED", "corpus": "RUNNING", "tokenizer": "PENDING"}
+    rows = [line for line in captured.err.splitlines() if "│" in line]
     assert len(rows) == len(run_table.step_names())
     assert "1:05" in rows[0]
     assert run("status", "none") == 2

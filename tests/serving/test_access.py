@@ -194,8 +194,8 @@ def test_the_audit_log_tells_who_and_how_much_but_no_code(
     assert rows[0]["prompt_tokens"] > 0 < rows[0]["completion_tokens"]
     assert rows[0]["request"] == rows[1]["request"]
     assert (rows[1]["status"], rows[2]["status"]) == (200, 401)
-    told = json.dumps(rows)
-    assert not [word for word in ("area", "plan.py", key, key.split("_", 2)[2]) if word in told]
+    reported = json.dumps(rows)
+    assert not [word for word in ("area", "plan.py", key, key.split("_", 2)[2]) if word in reported]
 
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -311,8 +311,8 @@ def test_an_issuer_that_hangs_holds_up_nobody_who_has_a_key(
 
 def test_keys_that_are_made_at_once_are_all_kept(file: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda number: keys.add(file, f"team-{number}"), range(24)))
-    assert {key.split("_")[1] for key in made} == set(keys.load(file))
+        entries = list(pool.map(lambda number: keys.add(file, f"team-{number}"), range(24)))
+    assert {key.split("_")[1] for key in entries} == set(keys.load(file))
 
 
 def test_an_issuer_that_cannot_be_asked_is_not_the_clients_fault(model: Path, predictor: str) -> None:

@@ -27,9 +27,9 @@ def test_the_projects_files_are_sent_the_nearest_first(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("out/\n")
     (tmp_path / "src/link.py").symlink_to(tmp_path / "src/b.py")
     (tmp_path / "src/huge.py").write_text("x = 1\n" * 100_000)
-    found = [file["path"] for file in project_files(tmp_path, "src/a.py")]
-    assert found[0] == "src/b.py"
-    assert sorted(found) == [".gitignore", "lib/d.go", "lib/deep/c.py", "src/b.py"]
+    entries = [file["path"] for file in project_files(tmp_path, "src/a.py")]
+    assert entries[0] == "src/b.py"
+    assert sorted(entries) == [".gitignore", "lib/d.go", "lib/deep/c.py", "src/b.py"]
 
 
 def test_files_that_cannot_be_completed_are_refused(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def chunked(draw: st.DrawFn, stream: bytes) -> list[bytes]:
 def test_events_are_read_however_their_bytes_are_cut(values: list[str], end: bytes, data: st.DataObject) -> None:
     lines = [b"data: " + json.dumps(value, ensure_ascii=False).encode() + end + end for value in values]
     pieces = data.draw(chunked(b": a comment" + end + b"".join(lines) + b"data: never ended"))
-    told = [json.loads(each) for each in read_events(pieces)]
-    assert told == values or (end == b"\r" and told == values[:-1])  # the last CR may be half of a CRLF
+    answer = [json.loads(each) for each in read_events(pieces)]
+    assert answer == values or (end == b"\r" and answer == values[:-1])  # the last CR may be half of a CRLF
 
 
 def test_the_fields_of_an_event() -> None:

@@ -56,7 +56,7 @@ class Small:
         assert response.status_code == 200, response.text
         return int(response.json()["infill"]["prompt_tokens"])
 
-    def told(self) -> int:
+    def limit(self) -> int:
         """The context that our own list of models tells."""
         return int(HTTP.get(f"{self.url}/v1/models").json()["data"][0]["max_model_len"])
 
@@ -84,7 +84,7 @@ def test_an_adapter_has_the_context_of_its_base(model: Path, name: str) -> None:
     ):
         small = Small(strangers, url, service)
         small.start(512)
-        assert small.told() == 512
+        assert small.limit() == 512
 
 
 UNKNOWN: dict[str, dict[str, Any]] = {
@@ -114,7 +114,7 @@ def test_an_engine_that_restarts_smaller_is_asked_again(small: Small) -> None:
     assert HTTP.post(f"{small.url}/v1/completions", json=LONG).status_code == 503
     small.strangers.behaviour = small._answer  # the connection broke: it is asked before the next prompt
     assert small.prompt_tokens() <= 960
-    assert small.told() == 1_024
+    assert small.limit() == 1_024
 
 
 def test_an_engine_that_restarts_larger_is_asked_as_soon_as_it_answers(
@@ -129,9 +129,9 @@ def test_an_engine_that_restarts_larger_is_asked_as_soon_as_it_answers(
         assert small.prompt_tokens() <= 448
     small.start(1_024)
     assert small.prompt_tokens() <= 448
-    assert small.told() == 512
+    assert small.limit() == 512
     monkeypatch.setattr(upstream, "PAUSE_S", 0.0)
-    assert small.told() == 1_024
+    assert small.limit() == 1_024
 
 
 async def silent(self: upstream.Upstream, path: str, headers: upstream.Headers) -> None:

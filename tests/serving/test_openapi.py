@@ -23,9 +23,9 @@ SCHEMATHESIS = (
 
 def test_the_description_holds_every_route_and_nothing_of_kserves_protocols(model: Path) -> None:
     with transforming(model, "http://127.0.0.1:9") as (url, _):
-        told = HTTP.get(f"{url}/openapi.json").json()
-    assert set(told["paths"]) == {*by_path(), *(page.path for page in PAGES)}
-    assert told["info"]["title"] == "Infill"
+        answer = HTTP.get(f"{url}/openapi.json").json()
+    assert set(answer["paths"]) == {*by_path(), *(page.path for page in PAGES)}
+    assert answer["info"]["title"] == "Infill"
 
 
 def test_the_fields_of_the_description_are_those_that_are_read() -> None:

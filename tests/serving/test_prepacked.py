@@ -42,14 +42,14 @@ def url(stack: tuple[str, TransformerService]) -> str:
     return stack[0]
 
 
-def told(url: str) -> dict[str, Any]:
+def answer_of(url: str) -> dict[str, Any]:
     value: dict[str, Any] = HTTP.get(f"{url}/v1/models").json()["data"][0]["infill"]
     return value
 
 
 def packed_here(url: str) -> list[int]:
     """The ids of the caret's prompt, packed with nothing but what the server tells."""
-    limits, tokenizer = told(url), HTTP.get(f"{url}/v1/tokenizer").json()
+    limits, tokenizer = answer_of(url), HTTP.get(f"{url}/v1/tokenizer").json()
     fmt, encode = PromptFormat.from_json(tokenizer["prompt_format"]), Encoder(tokenizer["tokenizer"]).encode
     index = ProjectIndex.from_documents(((file["path"], file["text"]) for file in FILES), encode)
     request = FimRequest(**CARET)
@@ -70,7 +70,7 @@ def test_a_client_that_packs_itself_sends_the_prompt_that_the_server_would_make(
         ids = packed_here(url)
         text = {"path": CARET["path"], "prompt": CARET["prefix"], "suffix": CARET["suffix"], "context": FILES}
         assert post(url, **text).json()["infill"]["context"] != []
-        post(url, prompt=ids, tokenizer=told(url)["tokenizer"]).raise_for_status()
+        post(url, prompt=ids, tokenizer=answer_of(url)["tokenizer"]).raise_for_status()
         asked = [json.loads(body) for _, body in server.requests]
     assert asked[0] == asked[1]
     assert asked[0]["prompt"] == ids
@@ -87,7 +87,7 @@ def test_ids_are_completed_and_counted(url: str) -> None:
 def test_the_tokenizer_is_the_models(url: str, model: Path) -> None:
     response = HTTP.get(f"{url}/v1/tokenizer")
     assert response.headers["content-encoding"] == "gzip"
-    assert response.headers["etag"] == f'"{told(url)["tokenizer"]}"'
+    assert response.headers["etag"] == f'"{answer_of(url)["tokenizer"]}"'
     plain = HTTP.get(f"{url}/v1/tokenizer", headers={"accept-encoding": "identity"})
     assert plain.content == response.content
     text = "def größe(x): return '<fim_middle>' \r\n\t🌍"

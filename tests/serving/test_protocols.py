@@ -111,8 +111,8 @@ SNIPPETS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_what_the_editor_sends_of_other_files_becomes_context(stack: Stack, name: str) -> None:
     stack.post("/v1/completions", **SNIPPETS["openai"]).raise_for_status()
-    told = stack.post(NAMED[name].paths[0], **SNIPPETS[name]).json()["infill"]
-    assert [item["path"] for item in told["context"]] == [CONTEXT["path"]]
+    answer = stack.post(NAMED[name].paths[0], **SNIPPETS[name]).json()["infill"]
+    assert [item["path"] for item in answer["context"]] == [CONTEXT["path"]]
     assert stack.asked[0]["prompt"] == stack.asked[1]["prompt"]
 
 
@@ -203,8 +203,8 @@ def test_what_clients_really_send_is_answered_without_a_warning(stack: Stack, na
     response = stack.post(recorded["path"], **recorded["body"])
     assert response.status_code == 200, response.text
     assert '"error"' not in response.text
-    told = [part["infill"]["warnings"] for part in parts_of(response) if "infill" in part]
-    assert all(warnings == [] for warnings in told)
+    resource = [part["infill"]["warnings"] for part in parts_of(response) if "infill" in part]
+    assert all(warnings == [] for warnings in resource)
     claimed = next(each for each in by_path()[recorded["path"]] if each.claims(recorded["body"]))
     assert claimed.name == recorded["protocol"]
 
@@ -401,8 +401,8 @@ INDENTED: list[tuple[str, int, str]] = [
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_an_answer_ends_where_the_indentation_falls(text: str, indent: int, left: str, size: int) -> None:
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    told, reason, closed = asyncio.run(cut_text(pieces, indent=indent))
-    assert told.rstrip("\n") == left
+    line, reason, closed = asyncio.run(cut_text(pieces, indent=indent))
+    assert line.rstrip("\n") == left
     assert reason == ("stop" if left == text else "length")
     assert closed
 
@@ -410,8 +410,8 @@ def test_an_answer_ends_where_the_indentation_falls(text: str, indent: int, left
 def test_an_answer_ends_with_the_first_line_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(100))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
-    told, reason, closed = asyncio.run(cut_text(["a", "b", "c", "\nd", "e"], max_ms=1_500))
-    assert (told, reason, closed) == ("abc", "length", True)
+    line, reason, closed = asyncio.run(cut_text(["a", "b", "c", "\nd", "e"], max_ms=1_500))
+    assert (line, reason, closed) == ("abc", "length", True)
 
 
 def test_tabbys_events_are_counted_and_nothing_else(stack: Stack) -> None:
@@ -434,7 +434,7 @@ def test_clients_learn_what_is_served(stack: Stack, path: str) -> None:
 
 
 def test_ollamas_clients_see_that_the_model_can_infill(stack: Stack) -> None:
-    told = stack.post("/api/show", model="whatever").json()
-    assert "insert" in told["capabilities"]
-    assert ".Suffix" in told["template"]
-    assert told["parameters"] == f"num_ctx {512 + LIMIT}"
+    answer = stack.post("/api/show", model="whatever").json()
+    assert "insert" in answer["capabilities"]
+    assert ".Suffix" in answer["template"]
+    assert answer["parameters"] == f"num_ctx {512 + LIMIT}"

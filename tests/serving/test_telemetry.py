@@ -255,16 +255,16 @@ def test_feedback_is_kept_without_secrets(keeping: Client, tmp_path: Path) -> No
     accepted, rejected, refused = (keeping.complete() for _ in range(3))
     keeping.report("select", accepted)
     keeping.report("dismiss", rejected)
-    told = {"outcome": "accepted", "final": "width * height * 2"}
-    assert keeping.report("feedback", accepted, **CARET, **told).status_code == 200
-    assert keeping.report("feedback", accepted, **CARET, **told).status_code == 200  # comes twice, is kept once
+    by_name = {"outcome": "accepted", "final": "width * height * 2"}
+    assert keeping.report("feedback", accepted, **CARET, **by_name).status_code == 200
+    assert keeping.report("feedback", accepted, **CARET, **by_name).status_code == 200  # comes twice, is kept once
     assert keeping.report("feedback", rejected, **CARET, outcome="rejected").status_code == 200
     secret = {"outcome": "rejected", "final": f'"x" if password == "{PASSWORD}" else token("{PASSWORD}")'}
     assert keeping.report("feedback", refused, **{**CARET, **secret}).status_code == 200
     keeping.service.telemetry.close()
     (file,) = (tmp_path / "feed back" / "_").iterdir()
     rows = list(dataset.read(str(tmp_path / "feed back")))
-    assert [(row["outcome"], row["final"]) for row in rows] == [("accepted", told["final"]), ("rejected", None)]
+    assert [(row["outcome"], row["final"]) for row in rows] == [("accepted", by_name["final"]), ("rejected", None)]
     assert PASSWORD.encode() not in file.read_bytes()
     assert b"jane.roe" not in file.read_bytes()
     assert rows[0]["prefix"].endswith("def area(width, height):\n    return ")

@@ -61,17 +61,17 @@ def test_an_answer_says_what_is_in_its_prompt(url: str) -> None:
     assert answer["model"] == "tiny"
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 8
-    told = answer["infill"]
-    assert told["prompt_tokens"] == answer["usage"]["prompt_tokens"] <= 512
-    assert {item["path"] for item in told["context"]} <= {file["path"] for file in FILES}
-    assert set(told["context"][0]) == {"path", "first_line", "last_line", "score", "strategy"}
-    assert told["why_empty"] is None
+    reported = answer["infill"]
+    assert reported["prompt_tokens"] == answer["usage"]["prompt_tokens"] <= 512
+    assert {item["path"] for item in reported["context"]} <= {file["path"] for file in FILES}
+    assert set(reported["context"][0]) == {"path", "first_line", "last_line", "score", "strategy"}
+    assert reported["why_empty"] is None
 
 
 def test_without_other_files_it_says_why_there_is_no_context(url: str) -> None:
-    told = ask(url).json()["infill"]
-    assert told["context"] == []
-    assert told["why_empty"]
+    answer = ask(url).json()["infill"]
+    assert answer["context"] == []
+    assert answer["why_empty"]
 
 
 def test_a_stream_gives_the_same_text_and_provenance(url: str) -> None:
@@ -79,11 +79,11 @@ def test_a_stream_gives_the_same_text_and_provenance(url: str) -> None:
     body = CARET | {"context": FILES, "stream": True, "stream_options": {"include_usage": True}}
     with HTTP.stream("POST", f"{url}/v1/completions", json=body) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        *told, done = read_events(response.iter_bytes())
+        *line, done = read_events(response.iter_bytes())
     assert done == b"[DONE]"
-    events = [json.loads(data) for data in told]
+    events = [json.loads(data) for data in line]
     assert "".join(event["choices"][0]["text"] for event in events[:-1]) == whole["choices"][0]["text"]
-    timings = [told.pop("timing_ms") for told in (events[0]["infill"], whole["infill"])]
+    timings = [line.pop("timing_ms") for line in (events[0]["infill"], whole["infill"])]
     assert all(timing["packing"] > 0 and timing["first_token"] > 0 for timing in timings)
     assert events[0]["infill"] == whole["infill"]
     assert events[-2]["choices"][0]["finish_reason"] == "length"

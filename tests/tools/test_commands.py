@@ -66,10 +66,12 @@ def makefile() -> Iterator[str]:
 
 def written() -> list[tuple[str, str]]:
     """Where each command stands, and the command."""
-    found = [(file.name, line) for file in DOCUMENTS for block in blocks(file.read_text()) for line in commands(block)]
-    found += [("--help", line) for line in epilogs()]
-    found += [("benchmarks", line) for line in docstrings()]
-    return found + [("Makefile", line) for line in makefile()]
+    entries = [
+        (file.name, line) for file in DOCUMENTS for block in blocks(file.read_text()) for line in commands(block)
+    ]
+    entries += [("--help", line) for line in epilogs()]
+    entries += [("benchmarks", line) for line in docstrings()]
+    return entries + [("Makefile", line) for line in makefile()]
 
 
 @pytest.fixture

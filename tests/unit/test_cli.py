@@ -47,10 +47,10 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 def test_user_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["corpus", "build", "--set", "corpus.colour=1", "--output", str(tmp_path)]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("infill: unknown setting 'corpus.colour'")
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("infill: unknown setting 'corpus.colour'")
+    assert captured.err.count("\n") == 1
 
 
 def test_stage_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +123,6 @@ def test_an_unknown_argument_is_reported_with_its_command(
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(arguments)
-    told = capsys.readouterr().err
-    assert told.startswith(f"{program}: unrecognized arguments: ")
-    assert told.endswith(f"; see {program} --help\n")
+    output = capsys.readouterr().err
+    assert output.startswith(f"{program}: unrecognized arguments: ")
+    assert output.endswith(f"; see {program} --help\n")

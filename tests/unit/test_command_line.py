@@ -121,10 +121,10 @@ def assert_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]
         code = cli.main(arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else -1
-    told = capsys.readouterr()
-    assert code == 2, (arguments, code, told)
-    assert told.err.startswith("infill"), (arguments, told)
-    assert told.err.count("\n") == 1, (arguments, told)
+    captured = capsys.readouterr()
+    assert code == 2, (arguments, code, captured)
+    assert captured.err.startswith("infill"), (arguments, captured)
+    assert captured.err.count("\n") == 1, (arguments, captured)
 
 
 def test_all_commands_are_in_the_table() -> None:

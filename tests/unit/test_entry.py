@@ -136,9 +136,9 @@ def test_an_error_is_its_sentence(
 ) -> None:
     monkeypatch.delenv(entry.DEBUG, raising=False)
     assert raising(error) == code
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert sentence in output
+    assert output.count("\n") == 1
 
 
 def test_defects_keep_their_traceback_and_developers_see_every_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,25 +27,25 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("examples")
     metrics = run_stage("examples", CONFIG, *inputs, output=str(output))
     assert metrics == {"holes_train": 40, "holes_validation": 6, "holes_test": 6}
     return output
 
 
-def test_prefix_middle_and_suffix_are_the_file(made: Path) -> None:
+def test_prefix_middle_and_suffix_are_the_file(built: Path) -> None:
     repositories = builders.tiny_repositories()
     for split in SPLITS:
-        for row in storage.read_table(str(made / "examples" / f"{split}.parquet")).to_pylist():
+        for row in storage.read_table(str(built / "examples" / f"{split}.parquet")).to_pylist():
             assert row["prefix"] + row["middle"] + row["suffix"] == repositories[row["repo"]][row["path"]]
             assert 0 < len(row["middle"]) <= CONFIG.split.max_middle_chars
             assert row["split"] == split
 
 
-def test_held_out_splits_come_from_held_out_repositories_only(made: Path) -> None:
+def test_held_out_splits_come_from_held_out_repositories_only(built: Path) -> None:
     repos = {
-        split: set(storage.read_table(str(made / "examples" / f"{split}.parquet"))["repo"].to_pylist())
+        split: set(storage.read_table(str(built / "examples" / f"{split}.parquet"))["repo"].to_pylist())
         for split in SPLITS
     }
     assert repos["test"] == {"repo_5"}
@@ -53,9 +53,9 @@ def test_held_out_splits_come_from_held_out_repositories_only(made: Path) -> Non
     assert repos["train"] == {"repo_0", "repo_1", "repo_2", "repo_3"}
 
 
-def test_context_comes_from_the_same_repository_and_another_file(made: Path) -> None:
+def test_context_comes_from_the_same_repository_and_another_file(built: Path) -> None:
     repositories = builders.tiny_repositories()
-    rows = storage.read_table(str(made / "examples" / "train.parquet")).to_pylist()
+    rows = storage.read_table(str(built / "examples" / "train.parquet")).to_pylist()
     assert {row["strategy"] for row in rows} == {name for name, _ in ExamplesConfig().strategies}
     for row in rows:
         assert bool(row["context"]) == (row["strategy"] != "none")
@@ -71,17 +71,17 @@ def test_items_are_kept_from_the_best_on_while_there_is_room() -> None:
     assert [*examples.within_chars(0, items)] == []
 
 
-def test_evaluation_holes_use_the_evaluation_strategy(made: Path) -> None:
-    rows = storage.read_table(str(made / "examples" / "test.parquet")).to_pylist()
+def test_evaluation_holes_use_the_evaluation_strategy(built: Path) -> None:
+    rows = storage.read_table(str(built / "examples" / "test.parquet")).to_pylist()
     assert {row["strategy"] for row in rows} == {"infill"}
 
 
-def test_report_counts_every_hole(made: Path) -> None:
-    report = storage.read_json(str(made / "report.json"))
+def test_report_counts_every_hole(built: Path) -> None:
+    report = storage.read_json(str(built / "report.json"))
     total = sum(report["holes"].values())
     assert total == sum(report["kinds"].values()) == sum(report["strategies"].values()) == 52
     assert report["empty_context"]["why"] == {"no context wanted": report["strategies"]["none"]}
-    assert not (made / "scratch").exists()
+    assert not (built / "scratch").exists()
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -89,16 +89,16 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_holes(
-    made: Path, inputs: tuple[str, str], tmp_path: Path
+    built: Path, inputs: tuple[str, str], tmp_path: Path
 ) -> None:
     run_stage("examples", CONFIG, *inputs, output=str(tmp_path / "again"))
-    assert _digests(tmp_path / "again") == _digests(made)
+    assert _digests(tmp_path / "again") == _digests(built)
     run_stage("examples", replace(CONFIG, seed=1), *inputs, output=str(tmp_path / "other"))
-    assert _digests(tmp_path / "other")["train.parquet"] != _digests(made)["train.parquet"]
+    assert _digests(tmp_path / "other")["train.parquet"] != _digests(built)["train.parquet"]
 
 
 def test_a_killed_run_continues_with_the_next_shard_and_ends_the_same(
-    made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examples, "SHARD_BYTES", 1)
     monkeypatch.setattr(examples, "processes", lambda: 1)
@@ -116,19 +116,21 @@ def test_a_killed_run_continues_with_the_next_shard_and_ends_the_same(
         run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
     run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
     assert read == ["repo_0", "repo_1", "repo_2", "repo_3", "repo_3", "repo_4", "repo_5"]
-    rows = [storage.read_table(str(folder / "examples" / "train.parquet")).sort_by("id") for folder in (tmp_path, made)]
+    rows = [
+        storage.read_table(str(folder / "examples" / "train.parquet")).sort_by("id") for folder in (tmp_path, built)
+    ]
     assert rows[0].equals(rows[1])
 
 
 def test_several_processes_give_the_same(
-    made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examples, "SHARD_BYTES", 9_000)
     monkeypatch.setattr(examples, "processes", lambda: 2)
     run_stage("examples", CONFIG, *inputs, output=str(tmp_path))
     for split in SPLITS:
         name = f"examples/{split}.parquet"
-        assert storage.read_table(str(tmp_path / name)).equals(storage.read_table(str(made / name)))
+        assert storage.read_table(str(tmp_path / name)).equals(storage.read_table(str(built / name)))
 
 
 def test_a_process_that_dies_is_reported_and_its_work_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +181,9 @@ def test_an_empty_test_split_is_an_empty_table(inputs: tuple[str, str], tmp_path
     assert read_holes(str(tmp_path / "out"), "test", 5).num_rows == 0
 
 
-def test_read_holes_takes_the_first_by_id_and_requests_round_trip(made: Path) -> None:
-    rows = storage.read_table(str(made / "examples" / "train.parquet")).sort_by("id")
-    few = read_holes(str(made), "train", 7)
+def test_read_holes_takes_the_first_by_id_and_requests_round_trip(built: Path) -> None:
+    rows = storage.read_table(str(built / "examples" / "train.parquet")).sort_by("id")
+    few = read_holes(str(built), "train", 7)
     assert few.equals(rows.slice(0, 7).combine_chunks()) or few["id"].to_pylist() == rows["id"].to_pylist()[:7]
     row = few.to_pylist()[0]
     request = request_of(row)

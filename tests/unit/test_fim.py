@@ -33,8 +33,8 @@ def only(kind_start: str, kind_end: str, **others: float) -> fim.SplitConfig:
 
 def middles(text: str, config: fim.SplitConfig, language: str = "python") -> set[str]:
     """The middles of a short text, over some seeds."""
-    found = [hole for seed in range(20) for hole in holes(text, language, config, seed=seed)]
-    return {text[hole.start : hole.end] for hole in found}
+    cuts = [hole for seed in range(20) for hole in holes(text, language, config, seed=seed)]
+    return {text[hole.start : hole.end] for hole in cuts}
 
 
 def line_before(text: str, offset: int) -> str:
@@ -94,14 +94,14 @@ def edited(draw: st.DrawFn) -> tuple[str, str]:
 @given(edited(), st.integers(0, 2**31))
 def test_holes_of_any_text(case: tuple[str, str], seed: int) -> None:
     language, text = case
-    found = holes(text, language, seed=seed, n=8)
+    cuts = holes(text, language, seed=seed, n=8)
     source = syntax.ParsedSource(text, language)
-    for hole in found:
+    for hole in cuts:
         check(text, hole)
         assert source.is_sound(hole.start, hole.end)
         assert fim.is_caret(text, hole.start)
         assert fim.is_caret(text, hole.end)
-    assert len({(hole.start, hole.end) for hole in found}) == len(found)
+    assert len({(hole.start, hole.end) for hole in cuts}) == len(cuts)
 
 
 @given(st.sampled_from(syntax.LANGUAGES), st.text())
@@ -117,9 +117,9 @@ def test_each_pair_of_kinds_in_each_language(language: str, start: str, line_end
     text = SAMPLES[language].replace("\n", line_end)
     for end in fim.KINDS:
         config = only(start, end)
-        found = holes(text, language, config, n=6)
-        assert len(found) == 6
-        for hole in found:
+        cuts = holes(text, language, config, n=6)
+        assert len(cuts) == 6
+        for hole in cuts:
             assert (hole.kind_start, hole.kind_end) == (start, end)
             check(text, hole)
 
@@ -142,8 +142,8 @@ def test_block_boundaries_are_boundaries_of_nodes(language: str) -> None:
 
 def test_complete_units_are_what_their_names_say() -> None:
     text = "def f(a, b=1):\n    x = g(a, [b])\n    return x\n"
-    found = holes(text, config=only(fim.BLOCK, fim.BLOCK, aligned_share=0.0), n=30)
-    assert {(hole.unit, text[hole.start : hole.end]) for hole in found} == {
+    cuts = holes(text, config=only(fim.BLOCK, fim.BLOCK, aligned_share=0.0), n=30)
+    assert {(hole.unit, text[hole.start : hole.end]) for hole in cuts} == {
         ("function", text.rstrip()),
         ("arguments", "a, b=1"),
         ("arguments", "a, [b]"),
@@ -155,14 +155,14 @@ def test_complete_units_are_what_their_names_say() -> None:
 
 def test_body_of_braces_is_what_stands_between_them() -> None:
     text = "function f() {\n  g();\n}\n"
-    found = holes(text, "javascript", only(fim.BLOCK, fim.BLOCK, aligned_share=0.0), n=30)
-    assert {text[hole.start : hole.end] for hole in found if hole.unit in {"block", "statement"}} == {"g();"}
+    cuts = holes(text, "javascript", only(fim.BLOCK, fim.BLOCK, aligned_share=0.0), n=30)
+    assert {text[hole.start : hole.end] for hole in cuts if hole.unit in {"block", "statement"}} == {"g();"}
 
 
 def test_aligned_spans_are_runs_of_siblings() -> None:
-    found = middles("f(aa, bb, cc)\n", only(fim.BLOCK, fim.BLOCK, aligned_share=1.0))
+    cuts = middles("f(aa, bb, cc)\n", only(fim.BLOCK, fim.BLOCK, aligned_share=1.0))
     runs = {"aa", "bb", "cc", "aa, bb", "bb, cc", "aa, bb, cc", "f", "(aa, bb, cc)", "f(aa, bb, cc)"}
-    assert found == runs
+    assert cuts == runs
 
 
 def test_line_start_before_and_after_the_indentation() -> None:
@@ -181,14 +181,14 @@ def test_line_end_on_an_empty_line_and_in_front_of_a_line() -> None:
 
 
 def test_line_middle_before_and_after_the_space() -> None:
-    found = middles("x = aa  + bb\n", only(fim.LINE_MIDDLE, fim.BLOCK))
-    assert found == {" = aa  + bb", "= aa  + bb", " aa  + bb", "aa  + bb", "  + bb", "+ bb", " bb", "bb"}
+    cuts = middles("x = aa  + bb\n", only(fim.LINE_MIDDLE, fim.BLOCK))
+    assert cuts == {" = aa  + bb", "= aa  + bb", " aa  + bb", "aa  + bb", "  + bb", "+ bb", " bb", "bb"}
 
 
 def test_header_of_what_is_too_long_has_holes_too() -> None:
     text = "class Something(Base):\n    first = 1\n    second = 2\n"
-    found = middles(text, only(fim.TOKEN_MIDDLE, fim.LINE_START, max_middle_chars=20))
-    assert "ng(Base):" in found
+    cuts = middles(text, only(fim.TOKEN_MIDDLE, fim.LINE_START, max_middle_chars=20))
+    assert "ng(Base):" in cuts
 
 
 def test_kinds_are_drawn_with_their_probabilities() -> None:
@@ -197,21 +197,21 @@ def test_kinds_are_drawn_with_their_probabilities() -> None:
         start=((fim.BLOCK, 1), (fim.LINE_START, 1), (fim.LINE_MIDDLE, 1), (fim.TOKEN_MIDDLE, 1)),
         end=((fim.BLOCK, 2), (fim.LINE_START, 1), (fim.LINE_MIDDLE, 1)),
     )
-    found = [hole for seed in range(10) for hole in holes(LONG, config=config, seed=seed, n=300)]
-    starts, ends = Counter(hole.kind_start for hole in found), Counter(hole.kind_end for hole in found)
-    assert {kind: starts[kind] / len(found) for kind in fim.KINDS} == pytest.approx(
+    cuts = [hole for seed in range(10) for hole in holes(LONG, config=config, seed=seed, n=300)]
+    starts, ends = Counter(hole.kind_start for hole in cuts), Counter(hole.kind_end for hole in cuts)
+    assert {kind: starts[kind] / len(cuts) for kind in fim.KINDS} == pytest.approx(
         dict.fromkeys(fim.KINDS, 0.25), abs=0.04
     )
-    assert ends[fim.BLOCK] / len(found) == pytest.approx(0.5, abs=0.04)
+    assert ends[fim.BLOCK] / len(cuts) == pytest.approx(0.5, abs=0.04)
     assert ends[fim.TOKEN_MIDDLE] == 0
 
 
 def test_longest_middle_is_kept() -> None:
     for longest in (5, 20, 100):
         config = fim.SplitConfig(max_middle_chars=longest)
-        found = holes(LONG, config=config, n=50)
-        assert found
-        for hole in found:
+        cuts = holes(LONG, config=config, n=50)
+        assert cuts
+        for hole in cuts:
             check(LONG, hole, config)
 
 
@@ -246,9 +246,9 @@ def test_holes_are_the_golden_ones(sample: tuple[str, str, str]) -> None:
 def test_broken_code_is_cut_only_where_its_parse_is_sound() -> None:
     text = "def f(x):\n    return x + 1\n\n" * 5 + "y = = 3 3 3\n\n" + "class A:\n    z = [1, 2]\n" * 5
     bad = range(text.index("y = ="), text.index("class"))
-    found = holes(text, n=60)
-    assert len(found) > 20
-    assert not any(hole.start < bad.stop - 2 and hole.end > bad.start for hole in found)
+    cuts = holes(text, n=60)
+    assert len(cuts) > 20
+    assert not any(hole.start < bad.stop - 2 and hole.end > bad.start for hole in cuts)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t\r\n", "(" * 1_000, "\0" * 100, "x", "\ufeff", "\n" * 5_000])

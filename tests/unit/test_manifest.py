@@ -40,13 +40,13 @@ def test_second_run_does_nothing(tmp_path: Path) -> None:
 
 def test_manifest_tells_what_is_there(tmp_path: Path) -> None:
     make(tmp_path / "a", inputs={"corpus": "d1"})
-    made = manifest.load(str(tmp_path / "a"))
-    assert made.files == {"sub/file": {"sha256": storage.sha256(str(tmp_path / "a/sub/file")), "bytes": 1}}
-    assert made.inputs == {"corpus": "d1"}
-    assert made.config == {"size": 1}
+    loaded = manifest.load(str(tmp_path / "a"))
+    assert loaded.files == {"sub/file": {"sha256": storage.sha256(str(tmp_path / "a/sub/file")), "bytes": 1}}
+    assert loaded.inputs == {"corpus": "d1"}
+    assert loaded.config == {"size": 1}
     assert not (tmp_path / "a" / "scratch").exists()
-    assert manifest.load(str(tmp_path / "a" / "manifest.json")) == made
-    manifest.verify(made)
+    assert manifest.load(str(tmp_path / "a" / "manifest.json")) == loaded
+    manifest.verify(loaded)
 
 
 def test_digest_follows_content_not_place_or_time(tmp_path: Path) -> None:

@@ -226,9 +226,9 @@ def test_a_copy_without_its_weights_says_so(
         ["smoke", "--out", str(copy.out)],
     ):
         assert cli.main(command) == 2, command
-        told = capsys.readouterr().err
-        assert f"{copy.model} is incomplete: model.safetensors" in told, command
-        assert told.count("\n") == 1
+        output = capsys.readouterr().err
+        assert f"{copy.model} is incomplete: model.safetensors" in output, command
+        assert output.count("\n") == 1
     assert cli.main(["deploy", "--decision", copy.decision, *here]) == 2
     assert str(weights) in capsys.readouterr().err
 

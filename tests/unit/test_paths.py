@@ -142,8 +142,8 @@ def text_options() -> list[tuple[str, argparse.Action]]:
 
 
 def is_number(action: argparse.Action) -> bool:
-    made_by = getattr(action.type, "__qualname__", "").partition(".")[0]
-    return action.type in (int, float) or made_by in ("integer", "number")
+    artifact_of = getattr(action.type, "__qualname__", "").partition(".")[0]
+    return action.type in (int, float) or artifact_of in ("integer", "number")
 
 
 def name_of(action: argparse.Action) -> str:

@@ -117,9 +117,9 @@ def test_families_are_detected(tmp_path: Path, name: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
     if config:
         (tmp_path / "config.json").write_text(json.dumps(config))
-    found = load_format(tmp_path)
-    assert (found.name, found.order) == (family, order)
-    assert [getattr(found, role) for role in roles] == [100 + number for number in range(len(roles))]
+    loaded = load_format(tmp_path)
+    assert (loaded.name, loaded.order) == (family, order)
+    assert [getattr(loaded, role) for role in roles] == [100 + number for number in range(len(roles))]
     assert why_format(tmp_path).startswith(f"{family}: ")
 
 

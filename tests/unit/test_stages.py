@@ -79,17 +79,17 @@ def test_stage_runs_once_at_its_address(tmp_path: Path) -> None:
     corpus = write_documents(tmp_path / "corpus", tiny_repositories())
     settings = config.resolve("debug", {"tokenizer.vocab_size": 400}).tokenizer
     store = str(tmp_path / "store")
-    made = stages.execute("tokenizer", settings, {"corpus": corpus}, store)
-    assert made.uri == stages.address("tokenizer", settings, {"corpus": corpus}, store)
-    assert made.uri == f"{store}/tokenizer/{made.key}"
+    created = stages.execute("tokenizer", settings, {"corpus": corpus}, store)
+    assert created.uri == stages.address("tokenizer", settings, {"corpus": corpus}, store)
+    assert created.uri == f"{store}/tokenizer/{created.key}"
     again = stages.execute("tokenizer", settings, {"corpus": f"{corpus}/manifest.json"}, store)
-    assert again == made
+    assert again == created
 
 
 def test_step_writes_the_manifest(tmp_path: Path) -> None:
     corpus = write_documents(tmp_path / "corpus", tiny_repositories())
     output = str(tmp_path / "artifact")
-    made = pipeline_step.step(
+    created = pipeline_step.step(
         "tokenizer",
         preset="debug",
         settings='{"tokenizer.vocab_size": 400}',
@@ -97,7 +97,7 @@ def test_step_writes_the_manifest(tmp_path: Path) -> None:
         inputs={"corpus": corpus},
         output=output,
     )
-    assert manifest.load(output) == made
+    assert manifest.load(output) == created
 
 
 def test_missing_and_unfinished_inputs_are_named(tmp_path: Path) -> None:

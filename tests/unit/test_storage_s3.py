@@ -22,13 +22,13 @@ PART = 50 << 20
 
 
 def keys(store: str) -> list[str]:
-    found = client().list_objects_v2(Bucket=store.removeprefix("s3://")).get("Contents", [])
-    return sorted(entry["Key"] for entry in found)
+    result = client().list_objects_v2(Bucket=store.removeprefix("s3://")).get("Contents", [])
+    return sorted(entry["Key"] for entry in result)
 
 
 def unfinished(store: str) -> list[str]:
-    found = client().list_multipart_uploads(Bucket=store.removeprefix("s3://")).get("Uploads", [])
-    return [entry["Key"] for entry in found]
+    result = client().list_multipart_uploads(Bucket=store.removeprefix("s3://")).get("Uploads", [])
+    return [entry["Key"] for entry in result]
 
 
 def test_a_large_file_is_sent_in_parts_and_seen_only_when_whole(s3: str) -> None:
@@ -121,9 +121,9 @@ def test_fetchers_of_one_folder_share_a_copy(s3: str, tmp_path: Path, monkeypatc
     (tmp_path / "model" / "sub" / "weights").write_bytes(b"\x00" * 3_000_000)
     storage.upload(tmp_path / "model", f"{s3}/model")
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(storage.fetch, [f"{s3}/model"] * 4))
-    assert len(found) == 1
-    assert (found.pop() / "sub" / "weights").stat().st_size == 3_000_000
+        entries = set(pool.map(storage.fetch, [f"{s3}/model"] * 4))
+    assert len(entries) == 1
+    assert (entries.pop() / "sub" / "weights").stat().st_size == 3_000_000
     assert storage.fetch(f"{s3}/model/manifest.json").read_text() == "{}"
     left = [path.name for path in (tmp_path / "cache" / "infill").glob("fetched/*/*")]
     assert sorted(left) == ["manifest.json", "model"]
@@ -170,9 +170,9 @@ def test_a_killed_stage_continues_where_it_was(s3: str) -> None:
     assert manifest.find(output) is None
     for _ in range(2):  # the second time it does nothing
         assert stage(output, killed=False).metrics == {"written": 1}
-    found = manifest.load(output)
-    assert sorted(found.files) == ["first", "second"]
-    manifest.verify(found)
+    loaded = manifest.load(output)
+    assert sorted(loaded.files) == ["first", "second"]
+    manifest.verify(loaded)
     storage.write_bytes(f"{output}/first", b"2")
     with pytest.raises(InputError, match="is not the file that toy wrote"):
-        manifest.verify(found)
+        manifest.verify(loaded)

@@ -78,8 +78,8 @@ def test_each_language_has_each_role(language: str) -> None:
     """In its sample there are functions, blocks, arguments and statements."""
     source = syntax.ParsedSource(SAMPLES[language], language)
     offsets = [offset for offset, char in enumerate(source.text) if not char.isspace()]
-    found = {role for offset in offsets for _, _, role in source.units(offset, None, 10_000)}
-    assert found == {"function", "block", "arguments", "statement"}
+    by_name = {role for offset in offsets for _, _, role in source.units(offset, None, 10_000)}
+    assert by_name == {"function", "block", "arguments", "statement"}
 
 
 @given(st.text(st.characters()))
@@ -95,15 +95,15 @@ def test_bytes_and_characters_translate(text: str) -> None:
 def units_by_walking(source: syntax.ParsedSource, offset: int) -> list[tuple[int, int, str]]:
     """What `units` has to find, by a look at each node."""
     text, roles = source.text, syntax.roles("python")
-    found = []
+    entries = []
     for node in nodes(source.root):
         start, end = (len(text.encode()[:byte].decode()) for byte in node.byte_range)
         if node.parent is None or not start <= offset < end:
             continue
         in_block = node.parent.parent is None or roles.get(node.parent.kind_id) == "block"
         role = roles.get(node.kind_id, "statement" if in_block else "")
-        found += [(start, end, role)] if role else []
-    return found
+        entries += [(start, end, role)] if role else []
+    return entries
 
 
 def test_units_are_those_of_a_walk_of_the_tree() -> None:
@@ -172,9 +172,9 @@ def test_snap_finds_the_run_of_siblings_with_the_highest_iou(
     high = min(len(text), low + 1 + int(size * longest))
     touched = [(first[0], last[1]) for first, last in RUNS[language] if first[1] > low and last[0] < high]
     best = max((iou(run, (low, high)) for run in touched if run[1] - run[0] <= longest), default=0)
-    found = syntax.ParsedSource(text, language).snap(low, high, longest)
-    assert (iou(found, (low, high)) if found else 0) == best
-    assert found is None or found in touched
+    result = syntax.ParsedSource(text, language).snap(low, high, longest)
+    assert (iou(result, (low, high)) if result else 0) == best
+    assert result is None or result in touched
 
 
 def ancestors(node: Node | None) -> Iterator[Node]:

@@ -75,13 +75,13 @@ def sources() -> list[Path]:
 
 @pytest.mark.parametrize("kind", ["lines", "text mode", "decode"])
 def test_text_is_decoded_and_split_in_one_place(kind: str) -> None:
-    found = []
+    entries = []
     for path in sources():
         name = path.relative_to(ROOT).as_posix()
         if name in HOMES or (kind == "decode" and name in OURS):
             continue
-        found += [f"{name}:{line}" for fault, line in faults_of(path) if fault == kind]
-    assert found == [], "use decode, read_text and split_lines of infill.text"
+        entries += [f"{name}:{line}" for fault, line in faults_of(path) if fault == kind]
+    assert entries == [], "use decode, read_text and split_lines of infill.text"
 
 
 def test_exceptions_are_needed() -> None:

@@ -30,15 +30,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("tokenizer")
     run_stage("tokenizer", CONFIG, corpus, str(output))
     return output
 
 
 @pytest.fixture(scope="module")
-def encoder(made: Path) -> prompt.Encoder:
-    return prompt.load_encoder(made)
+def encoder(trained: Path) -> prompt.Encoder:
+    return prompt.load_encoder(trained)
 
 
 def checkpoint(folder: Path, tokens: list[str], normalizer: Any = None) -> Path:
@@ -58,10 +58,10 @@ def checkpoint(folder: Path, tokens: list[str], normalizer: Any = None) -> Path:
     return folder
 
 
-def test_reserved_tokens_have_the_first_ids(made: Path) -> None:
-    vocabulary = Tokenizer.from_file(str(made / "tokenizer.json")).get_vocab()
+def test_reserved_tokens_have_the_first_ids(trained: Path) -> None:
+    vocabulary = Tokenizer.from_file(str(trained / "tokenizer.json")).get_vocab()
     assert [vocabulary[token] for token in prompt.RESERVED_TOKENS] == list(range(32))
-    assert prompt.load_format(made) == prompt.infill_format()
+    assert prompt.load_format(trained) == prompt.infill_format()
 
 
 @given(st.binary())
@@ -127,17 +127,17 @@ def test_digits_stand_alone_and_blanks_together(encoder: prompt.Encoder) -> None
     assert len(encoder.encode("\n    ")) < len("\n    ")
 
 
-def test_no_token_crosses_the_pattern(made: Path) -> None:
-    vocabulary = json.loads((made / "tokenizer.json").read_text())["model"]["vocab"]
+def test_no_token_crosses_the_pattern(trained: Path) -> None:
+    vocabulary = json.loads((trained / "tokenizer.json").read_text())["model"]["vocab"]
     letters_then_digits = [
         token for token in vocabulary if re.search(r"[A-Za-z][0-9]|[0-9]{2}", token) and "<" not in token
     ]
     assert letters_then_digits == []
 
 
-def test_figures_are_measured_on_held_out_repositories(corpus: str, made: Path) -> None:
-    report = storage.read_json(str(made / "report.json"))
-    metrics = manifest.load(str(made)).metrics
+def test_figures_are_measured_on_held_out_repositories(corpus: str, trained: Path) -> None:
+    report = storage.read_json(str(trained / "report.json"))
+    metrics = manifest.load(str(trained)).metrics
     assert metrics == {name: report[name] for name in tokenizer.METRICS}
     assert report["held_out"] is True
     assert report["round_trip"] == 1
@@ -150,7 +150,7 @@ def test_figures_are_measured_on_held_out_repositories(corpus: str, made: Path) 
     assert report["tokens"] == pytest.approx(report["train_bytes"] / report["bytes_per_token"], rel=0.3)
 
 
-def test_another_process_makes_the_same_file(corpus: str, made: Path, tmp_path: Path) -> None:
+def test_another_process_makes_the_same_file(corpus: str, trained: Path, tmp_path: Path) -> None:
     script = (
         "from infill.config import TokenizerConfig; from tests.builders import run_stage; "
         f"run_stage('tokenizer', TokenizerConfig(vocab_size=600, max_bytes=1_000_000), {corpus!r}, {str(tmp_path)!r})"
@@ -158,7 +158,7 @@ def test_another_process_makes_the_same_file(corpus: str, made: Path, tmp_path: 
     environment = {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "1"}
     root = Path(tokenizer.__file__).parents[1]
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, cwd=root)
-    assert manifest.load(str(tmp_path)).files == manifest.load(str(made)).files
+    assert manifest.load(str(tmp_path)).files == manifest.load(str(trained)).files
 
 
 def test_only_the_train_split_teaches(corpus: str) -> None:
@@ -179,12 +179,12 @@ def test_a_smaller_sample_is_a_part_of_a_larger_one(corpus: str) -> None:
     assert other != small
 
 
-def test_transformers_loads_it(made: Path) -> None:
+def test_transformers_loads_it(trained: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    loaded = transformers.AutoTokenizer.from_pretrained(made)
-    assert (loaded.eos_token_id, loaded.pad_token_id, len(loaded)) == (0, 4, prompt.load_encoder(made).vocab_size)
+    loaded = transformers.AutoTokenizer.from_pretrained(trained)
+    assert (loaded.eos_token_id, loaded.pad_token_id, len(loaded)) == (0, 4, prompt.load_encoder(trained).vocab_size)
     text = "def f(x):\n    return x + 12  # é\n"
-    assert loaded(text)["input_ids"] == prompt.load_encoder(made).encode(text)
+    assert loaded(text)["input_ids"] == prompt.load_encoder(trained).encode(text)
     assert loaded.decode(loaded(text)["input_ids"]) == text
 
 

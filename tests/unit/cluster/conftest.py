@@ -50,6 +50,6 @@ def job(request: pytest.FixtureRequest, api: Api) -> Iterator[StageJob]:
     """A small job with a name of its own; it is deleted afterwards."""
     run = f"test-{abs(hash(request.node.nodeid)) % 10**8}"
     placement = Placement(image=f"infill/train@{DIGEST}", secrets=("infill-object-store",))
-    made = StageJob(run=run, stage="sft", config_hash="c0ffee", entrypoint=("python", "-V"), placement=placement)
-    yield made
-    api.delete("rayjobs", made.name) if "server" not in request.fixturenames else None
+    training = StageJob(run=run, stage="sft", config_hash="c0ffee", entrypoint=("python", "-V"), placement=placement)
+    yield training
+    api.delete("rayjobs", training.name) if "server" not in request.fixturenames else None

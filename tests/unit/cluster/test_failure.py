@@ -23,9 +23,9 @@ def waiting(reason: str) -> dict[str, Any]:
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
 @pytest.mark.parametrize("init", [False, True])
 def test_images_that_cannot_be_pulled_are_an_obstacle(reason: str, init: bool) -> None:
-    found = obstacle(job(), [pod(), pod(waiting(reason), init=init)], [])
-    assert found is not None
-    assert found.kind == "image"
+    result = obstacle(job(), [pod(), pod(waiting(reason), init=init)], [])
+    assert result is not None
+    assert result.kind == "image"
 
 
 def test_a_container_that_is_being_made_is_not_an_obstacle() -> None:
@@ -35,9 +35,9 @@ def test_a_container_that_is_being_made_is_not_an_obstacle() -> None:
 def test_a_quota_that_was_full_once_is_not_an_obstacle() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}
     full = job(rayClusterStatus={"conditions": [condition]})
-    found = obstacle(full, [], [])
-    assert found is not None
-    assert found.kind == "quota"
+    reason = obstacle(full, [], [])
+    assert reason is not None
+    assert reason.kind == "quota"
     condition["status"] = "False"
     assert obstacle(full, [], []) is None
 
@@ -47,9 +47,9 @@ def test_a_deadline_before_the_start_names_the_deeper_cause() -> None:
     assert diagnose(late, [pod(waiting("ErrImagePull"))], [], []).kind == "image"
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    found = diagnose(late, [pod(conditions=[unschedulable])], [], [])
-    assert found.kind == "never-started"
-    assert message in found.sentence
+    diagnosis = diagnose(late, [pod(conditions=[unschedulable])], [], [])
+    assert diagnosis.kind == "never-started"
+    assert message in diagnosis.sentence
     assert diagnose(late, [], [], []).detail == "timed out"
 
 
@@ -61,10 +61,10 @@ def test_a_deadline_before_the_start_names_the_deeper_cause() -> None:
     ],
 )
 def test_memory_is_recognised_in_the_log(line: str) -> None:
-    found = diagnose(job("AppFailed"), [], [], ["start", line, "Traceback"])
-    assert found.kind == "memory"
-    assert line in found.sentence
-    assert found.lines[-1] == "Traceback"
+    diagnosis = diagnose(job("AppFailed"), [], [], ["start", line, "Traceback"])
+    assert diagnosis.kind == "memory"
+    assert line in diagnosis.sentence
+    assert diagnosis.lines[-1] == "Traceback"
 
 
 def test_jobs_stopped_or_failed_without_a_reason() -> None:

@@ -99,9 +99,9 @@ def test_the_crd_refuses_what_it_does_not_know() -> None:
     body = build(JOB)
     body["spec"]["preRunningDeadline"] = 5
     body["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
-    found = crds.problems(body)
-    assert "RayJob.spec.preRunningDeadline: unknown field" in found
-    assert any("num-cpus" in problem and "string" in problem for problem in found)
+    complaints = crds.problems(body)
+    assert "RayJob.spec.preRunningDeadline: unknown field" in complaints
+    assert any("num-cpus" in problem and "string" in problem for problem in complaints)
 
 
 def test_the_job_ends_by_itself_and_is_found_again() -> None:

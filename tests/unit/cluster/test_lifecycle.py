@@ -25,9 +25,9 @@ from tests.unit.cluster.kuberay import KubeRay
 def started(api: Api, job: StageJob) -> dict[str, Any]:
     """The job as soon as it is there."""
     for _ in range(200):
-        found = api.get("rayjobs", job.name)
-        if found is not None and not found["metadata"].get("deletionTimestamp"):
-            return found
+        stored = api.get("rayjobs", job.name)
+        if stored is not None and not stored["metadata"].get("deletionTimestamp"):
+            return stored
         time.sleep(0.02)
     raise AssertionError("the job was not created")
 

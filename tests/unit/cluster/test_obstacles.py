@@ -36,13 +36,13 @@ def event(kind: str, name: str, message: str, at: float = 0, **more: Any) -> Thi
     }
 
 
-def job(made: float = -60) -> Thing:
-    return {"metadata": {"name": "j", "creationTimestamp": stamp(made)}, "status": {"rayClusterName": "c"}}
+def job(created: float = -60) -> Thing:
+    return {"metadata": {"name": "j", "creationTimestamp": stamp(created)}, "status": {"rayClusterName": "c"}}
 
 
-def pod(*, made: float = -50, container: Thing | None = None, **status: Any) -> Thing:
+def pod(*, created: float = -50, container: Thing | None = None, **status: Any) -> Thing:
     statuses = {"containerStatuses": [{"name": "ray-head", "image": "i", **container}]} if container else {}
-    metadata = {"name": "p", "creationTimestamp": stamp(made)}
+    metadata = {"name": "p", "creationTimestamp": stamp(created)}
     return {"metadata": metadata, "status": {"phase": "Pending", **statuses, **status}}
 
 
@@ -98,11 +98,11 @@ NAMES = {"RayCluster": "c", "RayJob": "j", "Job": "j", "Pod": "p"}
 
 @pytest.mark.parametrize(("about", "kind", "message"), EVENTS, ids=[f"{each[0]}-{each[2][-30:]}" for each in EVENTS])
 def test_what_operators_and_kubelet_say_is_understood(about: str, kind: str, message: str) -> None:
-    found = obstacle(job(), [pod()], [event(about, NAMES[about], message)])
-    assert found is not None
-    assert found.kind == kind
-    assert message[-20:] in found.sentence
-    assert "\n" not in found.sentence
+    reason = obstacle(job(), [pod()], [event(about, NAMES[about], message)])
+    assert reason is not None
+    assert reason.kind == kind
+    assert message[-20:] in reason.sentence
+    assert "\n" not in reason.sentence
 
 
 CONTAINERS = [
@@ -129,9 +129,9 @@ CONTAINERS = [
 
 @pytest.mark.parametrize(("container", "kind"), CONTAINERS)
 def test_what_a_container_waits_for_is_understood(container: Thing, kind: str) -> None:
-    found = obstacle(job(), [pod(container=container)], [])
-    assert found is not None
-    assert found.kind == kind
+    reason = obstacle(job(), [pod(container=container)], [])
+    assert reason is not None
+    assert reason.kind == kind
 
 
 def test_a_claim_that_does_not_exist_is_missing_and_a_full_cluster_is_waited_for() -> None:
@@ -139,9 +139,9 @@ def test_a_claim_that_does_not_exist_is_missing_and_a_full_cluster_is_waited_for
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         return pod(conditions=[condition])
 
-    found = obstacle(job(), [unschedulable('persistentvolumeclaim "sources" not found')], [])
-    assert found is not None
-    assert found.kind == "missing"
+    reason = obstacle(job(), [unschedulable('persistentvolumeclaim "sources" not found')], [])
+    assert reason is not None
+    assert reason.kind == "missing"
     assert obstacle(job(), [unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")], []) is None
     assert obstacle(job(), [unschedulable("pod has unbound immediate PersistentVolumeClaims")], []) is None
 
@@ -150,8 +150,8 @@ QUOTA = EVENTS[0][2]
 MOUNT = EVENTS[-3][2]
 SANDBOX = {"type": "PodReadyToStartContainers", "status": "True"}
 PASSED: dict[str, tuple[Thing, list[Thing], list[Thing]]] = {
-    "of an earlier job of that name": (job(made=10), [], [event("RayCluster", "c", QUOTA, at=0)]),
-    "before a pod was made after all": (job(), [pod(made=5)], [event("RayCluster", "c", QUOTA, at=0)]),
+    "of an earlier job of that name": (job(created=10), [], [event("RayCluster", "c", QUOTA, at=0)]),
+    "before a pod was made after all": (job(), [pod(created=5)], [event("RayCluster", "c", QUOTA, at=0)]),
     "a mount that succeeded": (job(), [pod(conditions=[SANDBOX])], [event("Pod", "p", MOUNT)]),
     "a pod that runs": (job(), [pod(phase="Running")], [event("Pod", "p", MOUNT)]),
     "no warning": (job(), [], [event("RayJob", "j", QUOTA, type="Normal")]),

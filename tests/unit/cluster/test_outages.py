@@ -332,10 +332,10 @@ def test_a_wrong_authority_is_reported_at_once(
         began = time.monotonic()
         with pytest.raises(
             ClusterApiError, match=r"is not trusted \(.*certificate.*\): check certificate-authority"
-        ) as told:
+        ) as raised:
             connect().list("rayjobs")
         assert time.monotonic() - began < 5
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
 
 
 # -- Kubeconfigs -------------------------------------------------------------------------------------------------------
@@ -379,14 +379,14 @@ def test_a_kubeconfig_that_cannot_be_used_is_one_sentence(
     path = tmp_path / "config"
     path.write_bytes(content(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(path))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         connect()
-    assert "\n" not in str(told.value)
-    assert "KUBECONFIG" in str(told.value) or "exec section" in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert "KUBECONFIG" in str(raised.value) or "exec section" in str(raised.value)
 
 
 def test_a_folder_as_kubeconfig_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path))
-    with pytest.raises(InfillError) as told:
+    with pytest.raises(InfillError) as raised:
         connect()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)

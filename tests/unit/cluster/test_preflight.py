@@ -76,8 +76,8 @@ def test_the_largest_job_must_fit_into_the_quota(server: Server, api: Api) -> No
     (largest,) = {max(job.workers[0].cpu * job.workers[0].replicas for job in jobs() if job.workers)}
     hard = {"requests.cpu": str(largest + 5), "limits.memory": "1Ti", "pods": "5"}
     limit(api, hard, {"requests.cpu": "2", "pods": "500m"})
-    told = problems(api, jobs())
-    assert [each.split(" of ")[1].split(" ")[0] for each in told] == ["pods", "requests.cpu"]
+    complaints = problems(api, jobs())
+    assert [each.split(" of ")[1].split(" ")[0] for each in complaints] == ["pods", "requests.cpu"]
     assert problems(api, jobs("debug")) == []
 
 
@@ -85,10 +85,10 @@ def test_demand_counts_every_pod_of_a_job() -> None:
     from infill.cluster.stage_job import build
 
     (pretrain,) = [job for job in jobs("mellum_4b") if job.stage == "pretrain"]
-    found = demand(build(pretrain))
-    assert found["requests.nvidia.com/gpu"] == 256
-    assert found["pods"] == 1 + 1 + 32
-    assert found["cpu"] == found["limits.cpu"] == 32 * 96 + 16 + 1
+    needed = demand(build(pretrain))
+    assert needed["requests.nvidia.com/gpu"] == 256
+    assert needed["pods"] == 1 + 1 + 32
+    assert needed["cpu"] == needed["limits.cpu"] == 32 * 96 + 16 + 1
 
 
 def test_what_admission_refuses_is_reported(server: Server, api: Api) -> None:
@@ -232,8 +232,8 @@ def test_everything_that_is_wrong_is_reported_at_once(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(InputError) as refused:
         check(preset="small", sources=[f"dir:{tmp_path}/none"])
-    told = str(refused.value)
-    assert told.startswith("5 problems: (1) ")
+    message = str(refused.value)
+    assert message.startswith("5 problems: (1) ")
     for part in (
         "does not exist",
         "GPU-hours",
@@ -241,7 +241,7 @@ def test_everything_that_is_wrong_is_reported_at_once(
         "MLFLOW_TRACKING_URI is not set",
         "infill-cluster",
     ):
-        assert part in told
+        assert part in message
 
 
 def test_a_store_that_cannot_be_written_is_reported(check: Check, tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ COUNTS = ["pods", "count/pods", "count/rayjobs.ray.io", "count/rayclusters.ray.i
 def test_objects_are_counted(name: str) -> None:
     need = 4 if name.endswith("pods") else 1
     assert list(shortages(quota({name: str(need + 2)}, {name: "2"}), [body()])) == []
-    (told,) = shortages(quota({name: str(need + 1)}, {name: "2"}), [body()])
-    assert f"has no room for {need} of {name} (used 2 of {need + 1})" in told
+    (line,) = shortages(quota({name: str(need + 1)}, {name: "2"}), [body()])
+    assert f"has no room for {need} of {name} (used 2 of {need + 1})" in line
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_preflight_reads_quotas_of_the_server(api: Api) -> None:
         run="r", stage="sft", config_hash="0", entrypoint=("true",), placement=Placement(image=f"i@{DIGEST}")
     )
     try:
-        (told,) = problems(api, [job], deploys=False)
-        assert "quota all has no room" in told
+        (line,) = problems(api, [job], deploys=False)
+        assert "quota all has no room" in line
     finally:
         for name in ("terminating", "all"):
             api.delete("resourcequotas", name)

@@ -76,12 +76,12 @@ def test_a_step_runs_its_stage_as_a_rayjob(
     monkeypatch.setenv("INFILL_PARENT_RUN_ID", "abc")
     sources = {"sources": [f"dir:{write_repositories(tmp_path / 'code')}"]}
     with meanwhile(operate(api, kuberay)):
-        made = step("corpus", {}, **sources)
-    assert made.stage == "corpus"
-    assert manifest.load(made.uri).digest == made.digest
-    assert manifest.load(str(tmp_path / "corpus.json")) == made
+        artifact = step("corpus", {}, **sources)
+    assert artifact.stage == "corpus"
+    assert manifest.load(artifact.uri).digest == artifact.digest
+    assert manifest.load(str(tmp_path / "corpus.json")) == artifact
     (job,) = api.list("rayjobs", labels="infill.dev/run=run-1")["items"]
-    assert step("corpus", {}, **sources) == made  # a retried step finds the job that succeeded
+    assert step("corpus", {}, **sources) == artifact  # a retried step finds the job that succeeded
     assert [each["metadata"]["uid"] for each in api.list("rayjobs")["items"]] == [job["metadata"]["uid"]]
     assert f"attached to RayJob {api.namespace}/{job['metadata']['name']}" in capsys.readouterr().err
 
@@ -90,8 +90,8 @@ def test_a_light_stage_runs_in_the_step_itself(
     step: Callable[..., manifest.Manifest], api: Api, tmp_path: Path
 ) -> None:
     corpus = builders.write_documents(tmp_path / "corpus", builders.tiny_repositories())
-    made = step("tokenizer", {"corpus": corpus}, **{"tokenizer.vocab_size": 400})
-    assert manifest.load(str(tmp_path / "tokenizer.json")) == made
+    artifact = step("tokenizer", {"corpus": corpus}, **{"tokenizer.vocab_size": 400})
+    assert manifest.load(str(tmp_path / "tokenizer.json")) == artifact
     assert api.list("rayjobs")["items"] == []
 
 
@@ -104,9 +104,9 @@ def test_a_step_ends_with_the_exit_code_of_the_reason(
     with pytest.raises(SystemExit) as ended, meanwhile(operator):
         step("corpus", {})
     assert ended.value.code == 24
-    told = capsys.readouterr().err
-    assert "infill: corpus: RayJob run-1-corpus-" in told
-    assert "the job's deadline passed (too long)" in told
+    output = capsys.readouterr().err
+    assert "infill: corpus: RayJob run-1-corpus-" in output
+    assert "the job's deadline passed (too long)" in output
 
 
 def test_a_full_quota_and_a_wrong_token_have_their_codes(

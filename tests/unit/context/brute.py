@@ -41,12 +41,12 @@ Place = tuple[str, int, int]
 
 def windows(index: ProjectIndex) -> dict[Place, bytes]:
     """The text of every window."""
-    found = {}
+    by_name = {}
     for path in index.files:
         for window in index.windows(path):
             item = index.item(window, index.width(window))
-            found[item.path, item.first_line, item.last_line] = item.text.encode()
-    return found
+            by_name[item.path, item.first_line, item.last_line] = item.text.encode()
+    return by_name
 
 
 def place(index: ProjectIndex, window: int) -> Place:

@@ -64,8 +64,8 @@ def test_loops_of_other_source_are_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def test_every_loop_is_called_by_the_exercise() -> None:
     tool.exercise()
-    found = {name for name, _, _ in tool.called([kernels, scoring, shingles])}
-    assert {"kernels.lex", "kernels.link", "scoring.choose", "scoring.best", "shingles.elect"} <= found
+    by_name = {name for name, _, _ in tool.called([kernels, scoring, shingles])}
+    assert {"kernels.lex", "kernels.link", "scoring.choose", "scoring.best", "shingles.elect"} <= by_name
 
 
 def test_a_loop_that_nothing_calls_is_named() -> None:
@@ -90,11 +90,11 @@ def answers() -> list[list[Any]]:
     files = sorted((ROOT / "infill" / "context").glob("*.py"))
     index = ProjectIndex.from_documents((file.name, file.read_text()) for file in files)
     text = files[-1].read_text()
-    found = []
+    entries = []
     for strategy in STRATEGIES:
         items = rank(index, Query(path="new.py", prefix=text[:2000], suffix=text[2000:4000]), strategy, 8)
-        found.append([[item.path, item.first_line, item.last_line, item.score] for item in items])
-    return found
+        entries.append([[item.path, item.first_line, item.last_line, item.score] for item in items])
+    return entries
 
 
 @pytest.mark.long

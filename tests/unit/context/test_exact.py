@@ -15,8 +15,8 @@ from tests.unit.context import brute
 @examples(100)
 def test_iou_equals_brute_force(project: dict[str, str], text: str, k: int, kind: exact.Kind, without: str) -> None:
     index = ProjectIndex.from_documents(project.items())
-    found = exact.top_iou(index, text, k, kind=kind, without=without)
-    assert [(brute.place(index, hit.window), hit.score) for hit in found] == brute.top_iou(
+    nearest = exact.top_iou(index, text, k, kind=kind, without=without)
+    assert [(brute.place(index, hit.window), hit.score) for hit in nearest] == brute.top_iou(
         index, text, k, kind, without
     )
 
@@ -30,8 +30,8 @@ def test_iou_equals_brute_force_over_many_windows(kind: exact.Kind) -> None:
     asked = "\n".join(lines["3.py"][100:120])
     index = ProjectIndex.from_documents((path, "\n".join(each)) for path, each in lines.items())
     for k in (1, 2, 5):
-        found = exact.top_iou(index, asked, k, kind=kind, without="3.py")
-        assert [(brute.place(index, hit.window), hit.score) for hit in found] == brute.top_iou(
+        nearest = exact.top_iou(index, asked, k, kind=kind, without="3.py")
+        assert [(brute.place(index, hit.window), hit.score) for hit in nearest] == brute.top_iou(
             index, asked, k, kind, "3.py"
         )
 
@@ -40,9 +40,9 @@ def test_iou_equals_brute_force_over_many_windows(kind: exact.Kind) -> None:
 @examples(60)
 def test_bm25_equals_brute_force(project: dict[str, str], text: str) -> None:
     index = ProjectIndex.from_documents(project.items())
-    found = {brute.place(index, hit.window): hit.score for hit in exact.top_bm25(index, text, 1_000)}
+    nearest = {brute.place(index, hit.window): hit.score for hit in exact.top_bm25(index, text, 1_000)}
     expected = {place: score for place, score in brute.bm25(index, text).items() if score > 0}
-    assert found == pytest.approx(expected)
+    assert nearest == pytest.approx(expected)
 
 
 def test_ties_go_to_the_lower_path_whatever_the_order_of_arrival() -> None:

@@ -15,7 +15,7 @@ from infill.corpus.sources import SourceFile
 from infill.errors import InputError
 
 
-def found(root: Path, limits: IndexLimits | None = None) -> tuple[list[str], LeftOut]:
+def listing_of(root: Path, limits: IndexLimits | None = None) -> tuple[list[str], LeftOut]:
     left_out = LeftOut()
     return [source.path for source in sources(root, limits or IndexLimits(), left_out)], left_out
 
@@ -46,7 +46,7 @@ def test_git_ignores_the_same_files(tmp_path: Path) -> None:
     write(tmp_path, {".git/info/exclude": "excluded.py\n"})
     command = [*git, "-c", "core.excludesFile=", "ls-files", "--others", "--exclude-standard"]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    paths, left_out = found(tmp_path)
+    paths, left_out = listing_of(tmp_path)
     assert sorted(paths) == sorted(listed)
     assert left_out.counts["ignored by git"] > 0
 
@@ -93,7 +93,7 @@ def test_links_loops_pipes_and_odd_names(tmp_path: Path) -> None:
         Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_text("x\n")
     odd_folder = os.path.join(os.fsencode(tmp_path), b"\xff")
     os.mkdir(odd_folder)
-    paths, left_out = found(tmp_path)
+    paths, left_out = listing_of(tmp_path)
     assert paths == ["naïve.py", "sub/a.py"]
     assert left_out.counts["symbolic link"] == 2
     assert left_out.counts["not a file"] == 1
@@ -104,10 +104,10 @@ def test_links_loops_pipes_and_odd_names(tmp_path: Path) -> None:
 def test_limits_keep_what_is_nearest_to_the_root(tmp_path: Path) -> None:
     write(tmp_path, {f"deep/folder/{number:03}.py": "x" * 9 + "\n" for number in range(50)})
     write(tmp_path, {"a.py": "x" * 9 + "\n", "deep/b.py": "x" * 9 + "\n"})
-    paths, left_out = found(tmp_path, IndexLimits(files=3))
+    paths, left_out = listing_of(tmp_path, IndexLimits(files=3))
     assert paths == ["a.py", "deep/b.py", "deep/folder/000.py"]
     assert left_out.counts["beyond 3 files"] == 49
-    paths, left_out = found(tmp_path, IndexLimits(total_bytes=45))
+    paths, left_out = listing_of(tmp_path, IndexLimits(total_bytes=45))
     assert len(paths) == 4
     assert left_out.counts["beyond 45 bytes in total"] == 48
 
@@ -198,12 +198,12 @@ def test_a_folder_inside_a_repository_follows_the_rules_above_it(tmp_path: Path)
     write(tmp_path, {".git/info/exclude": "/apps/web/excluded.py\n"})
     command = [*git, "-c", "core.excludesFile=", "ls-files", "--others", "--exclude-standard", "apps/web"]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert sorted(f"apps/web/{path}" for path in found(tmp_path / "apps/web")[0]) == sorted(listed)
+    assert sorted(f"apps/web/{path}" for path in listing_of(tmp_path / "apps/web")[0]) == sorted(listed)
 
 
 def test_rules_that_ignore_the_folder_itself_do_not_hold_in_it(tmp_path: Path) -> None:
     write(tmp_path, {".git/HEAD": "", ".gitignore": "*\n", "project/a.py": "x = 1\n"})
-    assert found(tmp_path / "project")[0] == ["a.py"]
+    assert listing_of(tmp_path / "project")[0] == ["a.py"]
 
 
 def test_one_file_is_judged_as_the_whole_folder_is(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_one_file_is_judged_as_the_whole_folder_is(tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to("apps")
     limits = IndexLimits(file_bytes=500)
     for root in (tmp_path, tmp_path / "apps/web"):
-        listed = set(found(root, limits)[0])
+        listed = set(listing_of(root, limits)[0])
         files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
         files |= {"linked/web/a.py", "gone.py", "../x.py", "lib"} if root == tmp_path else set()
         judged = {path: source_at(root, path, limits) for path in files}

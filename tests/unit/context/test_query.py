@@ -32,12 +32,12 @@ def test_one_json_object_with_times_and_provenance(
     repo: Path, capsys: pytest.CaptureFixture[str], tokenizer: str | None
 ) -> None:
     ask(repo, "package/module_0.py", 15, 9, tokenizer=tokenizer)
-    told = json.loads(capsys.readouterr().out)
-    assert 0 < told["tokens"]["prompt"] <= 1_024
-    assert told["tokens"]["estimated"] == (tokenizer is None)
-    assert told["index"] == {"files": 3, "blocks": told["index"]["blocks"], "left_out": {"binary": 1}}
-    assert set(told["ms"]) == {"index", "rank", "pack"}
-    for item in told["items"]:
+    summary = json.loads(capsys.readouterr().out)
+    assert 0 < summary["tokens"]["prompt"] <= 1_024
+    assert summary["tokens"]["estimated"] == (tokenizer is None)
+    assert summary["index"] == {"files": 3, "blocks": summary["index"]["blocks"], "left_out": {"binary": 1}}
+    assert set(summary["ms"]) == {"index", "rank", "pack"}
+    for item in summary["items"]:
         lines = (repo / item["path"]).read_text().split("\n")[item["first_line"] - 1 : item["last_line"]]
         assert item["text"].removesuffix("\n") == "\n".join(lines)
         assert item["strategy"] == "infill"

@@ -50,8 +50,8 @@ def block(words: str) -> str:
 
 def after(words: str, line: str, added: str) -> str:
     """Return `words` with `added` after the line that begins with `line`."""
-    head, found, tail = words.partition(line)
-    assert found, line
+    head, hit, tail = words.partition(line)
+    assert hit, line
     rest, _, tail = tail.partition("\n")
     return f"{head}{line}{rest}\n{added}\n{tail}"
 

@@ -119,11 +119,11 @@ def test_a_folder_of_archives_holds_a_repository_each_and_files_next_to_them(tmp
     tar(tmp_path / "npm" / "left-pad-1.0.0.tgz", {"package/package.json": '{"license": "MIT"}', "package/i.js": "x"})
     tar(tmp_path / "b-2.tar", {"b-2/COPYING": GPL, "b-2/b.py": "x"})
     write_files(tmp_path, {"README.md": "x", "broken.zip": b"PK\3\4", "empty.tar.gz": b"", "text.tar": b"hello" * 200})
-    found = {each.name: each for each in sources.repositories([f"archive:{tmp_path}"])}
-    assert list(found) == ["b-2", "broken", "empty", "npm/left-pad-1.0.0", "text"]
-    assert str(found["npm/left-pad-1.0.0"].coverage.of("i.js")).count("MIT")
-    assert [file.path for file in found["npm/left-pad-1.0.0"].files] == ["i.js", "package.json"]
-    assert {found[name].files[0].trouble for name in ("broken", "text")} == {"damaged_archive"}
+    repositories = {each.name: each for each in sources.repositories([f"archive:{tmp_path}"])}
+    assert list(repositories) == ["b-2", "broken", "empty", "npm/left-pad-1.0.0", "text"]
+    assert str(repositories["npm/left-pad-1.0.0"].coverage.of("i.js")).count("MIT")
+    assert [file.path for file in repositories["npm/left-pad-1.0.0"].files] == ["i.js", "package.json"]
+    assert {repositories[name].files[0].trouble for name in ("broken", "text")} == {"damaged_archive"}
     assert [entry.file.path for entry in sources.beside([f"archive:{tmp_path}"])] == ["README.md"]
 
 

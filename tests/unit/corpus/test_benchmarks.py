@@ -39,9 +39,9 @@ def prepared(folder: Path, *places: Path) -> Benchmarks:
     return benchmarks.load(str(folder / "prepared.parquet"))
 
 
-def judged(found: Benchmarks, documents: Sequence[str], repositories: Sequence[int] | None = None) -> Mapping[int, Any]:
-    overlaps = {place: runs for place, text in enumerate(documents) if (runs := found.overlap(text.encode()))}
-    return benchmarks.judge(overlaps, np.array(repositories or range(len(documents))), found)
+def judged(known: Benchmarks, documents: Sequence[str], repositories: Sequence[int] | None = None) -> Mapping[int, Any]:
+    overlaps = {place: runs for place, text in enumerate(documents) if (runs := known.overlap(text.encode()))}
+    return benchmarks.judge(overlaps, np.array(repositories or range(len(documents))), known)
 
 
 def rows_of(kind: str) -> dict[str, bytes]:
@@ -60,11 +60,11 @@ def rows_of(kind: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["lines", "compressed lines", "a list", "parquet", "source"])
 def test_each_kind_of_benchmark_is_read_and_the_task_and_passage_are_reported(tmp_path: Path, kind: str) -> None:
-    found = prepared(tmp_path, write_files(tmp_path / "a b", rows_of(kind)))
+    listed = prepared(tmp_path, write_files(tmp_path / "a b", rows_of(kind)))
     document = f"import os\n\n\nclass A:\n    pass\n\n\n{TASK}\n"
-    overlap = judged(found, [document, "x = 1\n" * 40])[0]
-    assert "7" in found.tasks[overlap.task]
-    assert found.passage(document.encode(), overlap.runs).startswith('def longest_growing_run(numbers): """Return')
+    overlap = judged(listed, [document, "x = 1\n" * 40])[0]
+    assert "7" in listed.tasks[overlap.task]
+    assert listed.passage(document.encode(), overlap.runs).startswith('def longest_growing_run(numbers): """Return')
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ LICENCES = {
 
 @pytest.mark.parametrize("header", LICENCES.values(), ids=LICENCES)
 def test_a_licence_at_the_head_of_a_task_is_not_a_part_of_it(tmp_path: Path, header: str) -> None:
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": header + TASK}))
-    assert not judged(found, [HEADER + "x = 1\n", header, MIT])
-    assert judged(found, [header + TASK])
+    listed = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": header + TASK}))
+    assert not judged(listed, [HEADER + "x = 1\n", header, MIT])
+    assert judged(listed, [header + TASK])
 
 
 def test_numbers_in_a_row_are_no_passage(tmp_path: Path) -> None:
     numbers = "data = [" + ", ".join(map(str, range(100))) + "]\n"
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK + numbers}))
-    assert not judged(found, [numbers])
+    listed = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK + numbers}))
+    assert not judged(listed, [numbers])
 
 
 def test_the_frame_of_a_benchmark_is_not_a_task(tmp_path: Path) -> None:
@@ -115,28 +115,30 @@ def test_the_frame_of_a_benchmark_is_not_a_task(tmp_path: Path) -> None:
     )
     names = [" ".join(f"word_{task}_{word}" for word in range(20)) for task in range(10)]
     rows = "".join(json.dumps({"id": f"t{task}", "test": frame + name}) + "\n" for task, name in enumerate(names))
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"tasks.jsonl": rows}))
-    assert not judged(found, [frame])
-    assert found.tasks[judged(found, [names[3]])[0].task] == "t3 (tasks.jsonl)"
+    listed = prepared(tmp_path, write_files(tmp_path / "tasks", {"tasks.jsonl": rows}))
+    assert not judged(listed, [frame])
+    assert listed.tasks[judged(listed, [names[3]])[0].task] == "t3 (tasks.jsonl)"
 
 
 def test_holes_in_one_program_are_one_task(tmp_path: Path) -> None:
     rows = [{"task_id": f"hole/{cut}", "prompt": TASK[:cut], "canonical_solution": "", "suffix": TASK[cut:]} for cut in
             range(40, 400, 20)]  # fmt: skip
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"tasks.jsonl": lines}))
-    assert found.tasks[judged(found, [TASK])[0].task] == "hole/40 (tasks.jsonl)"
+    listed = prepared(tmp_path, write_files(tmp_path / "tasks", {"tasks.jsonl": lines}))
+    assert listed.tasks[judged(listed, [TASK])[0].task] == "hole/40 (tasks.jsonl)"
 
 
 def test_what_is_common_in_the_corpus_is_not_a_hit_unless_it_is_a_whole_task(tmp_path: Path) -> None:
     common = " ".join(f"boiler_{word}" for word in range(14)) + "\n"
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK + common, "two.py": f"# {DOCSTRING}\n"}))
+    listed = prepared(
+        tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK + common, "two.py": f"# {DOCSTRING}\n"})
+    )
     documents = [f"x_{number} = 1\n{common}" for number in range(12)]
-    assert not judged(found, documents)
-    assert judged(found, documents, [0, 1] * 6).keys() == set(range(12))  # the same two repositories
-    assert judged(found, [*documents, TASK + common]).keys() == {12}
+    assert not judged(listed, documents)
+    assert judged(listed, documents, [0, 1] * 6).keys() == set(range(12))  # the same two repositories
+    assert judged(listed, [*documents, TASK + common]).keys() == {12}
     leaked = [f"{TASK}\nx_{number} = 1\n" for number in range(12)]
-    assert judged(found, leaked).keys() == set(range(12))
+    assert judged(listed, leaked).keys() == set(range(12))
 
 
 @pytest.mark.parametrize(
@@ -162,11 +164,11 @@ def test_a_place_with_nothing_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_long_passage_is_shortened(tmp_path: Path) -> None:
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK}))
-    assert len(found.passage(TASK.encode(), judged(found, [TASK])[0].runs)) == benchmarks.PASSAGE_CHARS
+    listed = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK}))
+    assert len(listed.passage(TASK.encode(), judged(listed, [TASK])[0].runs)) == benchmarks.PASSAGE_CHARS
 
 
 def test_what_is_prepared_is_stored_and_loaded(tmp_path: Path) -> None:
-    found = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK}))
-    assert list(found.ngrams) == sorted(found.ngrams)
+    listed = prepared(tmp_path, write_files(tmp_path / "tasks", {"one.py": TASK}))
+    assert list(listed.ngrams) == sorted(listed.ngrams)
     assert storage.exists(str(tmp_path / "prepared.parquet"))

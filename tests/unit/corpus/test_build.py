@@ -182,11 +182,11 @@ def test_no_close_documents_are_in_two_splits(tmp_path: Path) -> None:
     texts = {f"{row['repo']}/{row['path']}": row["content"] for row in documents}
     for row in removed:
         if row["reason"] in ("near_duplicate", "near_held_out"):
-            kept, _, told = row["detail"].partition(", similarity ")
+            kept, _, line = row["detail"].partition(", similarity ")
             text = texts[kept.partition(" in the ")[0]]
-            found = similarity((source / row["repo"] / row["path"]).read_text(), text)
-            assert float(told) == pytest.approx(found, abs=6e-4)
-            assert found >= (0.7 if row["reason"] == "near_duplicate" else 0.6)
+            result = similarity((source / row["repo"] / row["path"]).read_text(), text)
+            assert float(line) == pytest.approx(result, abs=6e-4)
+            assert result >= (0.7 if row["reason"] == "near_duplicate" else 0.6)
 
 
 def test_a_new_batch_is_compared_with_earlier_corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,10 +203,10 @@ def test_a_folder_of_repositories_is_read_and_an_unreadable_one_costs_itself(tmp
         commit(write_files(tmp_path / name, {"LICENSE": MIT, "a.py": "x = 1\n", "lib/inner/.keep": ""}))
     git(tmp_path, "clone", "--quiet", "--bare", "owner/one", "mirror/three.git")
     write_files(tmp_path, {"owner/broken/.git/HEAD": "x", "README.md": "x"})
-    found = {repository.name: repository.files for repository in sources.repositories([f"git:{tmp_path}"])}
-    assert list(found) == ["mirror/three", "owner/broken", "owner/deep/two", "owner/one"]
-    assert [file.trouble for file in found["owner/broken"]] == ["unreadable"]
-    assert [file.path for file in found["mirror/three"]] == ["LICENSE", "a.py", "lib/inner/.keep"]
+    repositories = {repository.name: repository.files for repository in sources.repositories([f"git:{tmp_path}"])}
+    assert list(repositories) == ["mirror/three", "owner/broken", "owner/deep/two", "owner/one"]
+    assert [file.trouble for file in repositories["owner/broken"]] == ["unreadable"]
+    assert [file.path for file in repositories["mirror/three"]] == ["LICENSE", "a.py", "lib/inner/.keep"]
 
 
 def test_submodules_and_pointers_are_reported_and_ignored_files_are_read(tmp_path: Path) -> None:
@@ -273,9 +273,9 @@ def test_names_that_no_checkout_has_are_reported(tmp_path: Path) -> None:
     data = b"".join(b"100644 %b\0%b" % (name, blob) for name in sorted(names))
     tree = git(odd, "hash-object", "-w", "-t", "tree", "--literally", "--stdin", stdin=data)
     git(odd, "update-ref", "HEAD", git(odd, "commit-tree", tree, "-m", "x"))
-    found = {file.path: file.trouble for file in only(f"git:{odd}").files}
-    assert found.pop("good.py") == ""
-    assert set(found.values()) == {"bad_name"}
+    by_name = {file.path: file.trouble for file in only(f"git:{odd}").files}
+    assert by_name.pop("good.py") == ""
+    assert set(by_name.values()) == {"bad_name"}
 
 
 def test_a_missing_object_costs_its_file(tmp_path: Path) -> None:

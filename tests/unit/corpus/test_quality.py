@@ -26,8 +26,8 @@ def document(content: str, *, path: str = "a.py", language: str = "python", lice
     return CorpusDocument(repo="r", path=path, language=language, licence=Statement(licence), content=content)
 
 
-def judge(made: CorpusDocument, config: CorpusConfig = CONFIG) -> Removal | None:
-    return quality.judge(made, signals.measure(made.content, made.language), config)
+def judge(document: CorpusDocument, config: CorpusConfig = CONFIG) -> Removal | None:
+    return quality.judge(document, signals.measure(document.content, document.language), config)
 
 
 def reason(removal: object) -> str | None:
@@ -131,8 +131,8 @@ def test_only_chosen_languages() -> None:
 )
 def test_bytes_become_text_or_a_reason(tmp_path: Path, data: bytes, expected: str) -> None:
     (tmp_path / "a.py").write_bytes(data)
-    found = quality.read_text(partial(folders.read, str(tmp_path)), SourceFile(path="a.py", size=len(data)))
-    assert (found if isinstance(found, str) else found.reason) == expected
+    result = quality.read_text(partial(folders.read, str(tmp_path)), SourceFile(path="a.py", size=len(data)))
+    assert (result if isinstance(result, str) else result.reason) == expected
 
 
 def test_what_has_changed_since_it_was_listed_is_neither_waited_for_nor_read_whole(tmp_path: Path) -> None:
@@ -140,11 +140,11 @@ def test_what_has_changed_since_it_was_listed_is_neither_waited_for_nor_read_who
     (tmp_path / "link.py").symlink_to("/etc/hostname")
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "grown.py").write_bytes(b"x" * 100)
-    found = {
+    by_name = {
         name: reason(quality.read_text(partial(folders.read, str(tmp_path)), SourceFile(path=name, size=10)))
         for name in ("fifo.py", "link.py", "folder.py", "grown.py", "gone.py")
     }
-    assert found == {"fifo.py": "special_file"} | dict.fromkeys(
+    assert by_name == {"fifo.py": "special_file"} | dict.fromkeys(
         ("link.py", "folder.py", "grown.py", "gone.py"), "unreadable"
     )
 

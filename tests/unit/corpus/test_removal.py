@@ -202,9 +202,9 @@ def test_an_adapter_tells_what_its_trainings_read(
         assert len(traced.corpora) == 1
         assert not traced.missing
     assert cli.main(["model", "explain", str(tmp_path / "my adapter")]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["complete"] is False
-    assert "not complete" in told.err
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["complete"] is False
+    assert "not complete" in captured.err
 
 
 def test_a_damaged_artifact_nearby_does_not_matter(store: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,7 @@ def test_a_shard_holds_no_more_than_it_may(files: list[tuple[int, bool]]) -> Non
 def test_a_header_overrides_the_repository_s_licence(tmp_path: Path) -> None:
     text = "# SPDX-License-Identifier: {}\nx = 1\n"
     write_files(tmp_path, {name: text.format(name) for name in ("ISC", "GPL-2.0-only")} | {"none": "x = 1\n"})
-    found = {}
+    by_name = {}
     for path in tmp_path.iterdir():
         for licence in ("MIT", "NOASSERTION"):
             outcome = shards.examine(
@@ -46,10 +46,10 @@ def test_a_header_overrides_the_repository_s_licence(tmp_path: Path) -> None:
                 CorpusConfig(),
                 signals.Store({}),
             )
-            found[path.name, licence] = (
+            by_name[path.name, licence] = (
                 outcome.licence.expression if isinstance(outcome, CorpusDocument) else outcome.reason
             )
-    assert found == {
+    assert by_name == {
         ("ISC", "MIT"): "ISC",
         ("ISC", "NOASSERTION"): "ISC",
         ("GPL-2.0-only", "MIT"): "licence_not_permitted",

@@ -28,11 +28,11 @@ def test_each_sub_folder_is_a_repository(tmp_path: Path) -> None:
     write_repositories(tmp_path, 2)
     (tmp_path / "empty").mkdir()
     write_files(tmp_path, {"unlicensed/a.py": "x", "beside.py": "x"})
-    found = {repository.name: repository for repository in sources.repositories([f"dir:{tmp_path}"])}
-    assert list(found) == ["empty", "repo_0", "repo_1", "unlicensed"]
-    assert found["empty"].files == ()
-    assert stated(found["repo_0"], "a.py") == "MIT"
-    assert stated(found["unlicensed"], "a.py") is None
+    repositories = {repository.name: repository for repository in sources.repositories([f"dir:{tmp_path}"])}
+    assert list(repositories) == ["empty", "repo_0", "repo_1", "unlicensed"]
+    assert repositories["empty"].files == ()
+    assert stated(repositories["repo_0"], "a.py") == "MIT"
+    assert stated(repositories["unlicensed"], "a.py") is None
 
 
 @pytest.mark.parametrize("mark", ["LICENSE", ".git/HEAD", "pyproject.toml"])
@@ -88,8 +88,8 @@ def test_every_file_is_in_one_repository_or_reported(tmp_path: Path) -> None:
 
 def test_files_next_to_the_repositories_are_reported(tmp_path: Path) -> None:
     write_files(tmp_path, {"README.md": "x", "owner/notes.txt": "x", "owner/a/LICENSE": MIT, ".DS_Store": "x"})
-    told = {(entry.file.path, entry.file.trouble) for entry in sources.beside([f"dir:{tmp_path}"])}
-    assert told == {("README.md", "beside"), ("owner/notes.txt", "beside")}
+    repositories = {(entry.file.path, entry.file.trouble) for entry in sources.beside([f"dir:{tmp_path}"])}
+    assert repositories == {("README.md", "beside"), ("owner/notes.txt", "beside")}
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
 def test_equal_names_are_distinguished(tmp_path: Path) -> None:
     write_repositories(tmp_path / "a", 1)
     write_repositories(tmp_path / "b", 1)
-    found = sources.repositories([f"dir:{tmp_path / 'a'}", f"dir:{tmp_path / 'b'}"])
-    assert [repository.name for repository in found] == ["repo_0", "repo_0~2"]
+    repositories = sources.repositories([f"dir:{tmp_path / 'a'}", f"dir:{tmp_path / 'b'}"])
+    assert [repository.name for repository in repositories] == ["repo_0", "repo_0~2"]
 
 
 def test_files_come_in_the_order_of_their_paths_without_what_tools_leave(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_a_licence_may_be_a_link_inside_the_repository_only(tmp_path: Path) -> N
     (tmp_path / "inside" / "LICENSE").symlink_to("docs/MIT")
     (tmp_path / "outside" / "LICENSE").symlink_to(tmp_path / "MIT")
     (tmp_path / "elsewhere" / "LICENSE").symlink_to("LICENSE")
-    found = {repository.name: stated(repository) for repository in sources.repositories([f"dir:{tmp_path}"])}
-    assert found == {"elsewhere": "NOASSERTION", "inside": "MIT", "outside": "NOASSERTION"}
+    repositories = {repository.name: stated(repository) for repository in sources.repositories([f"dir:{tmp_path}"])}
+    assert repositories == {"elsewhere": "NOASSERTION", "inside": "MIT", "outside": "NOASSERTION"}
 
 
 def test_a_repository_may_be_linked_into_the_folder(tmp_path: Path) -> None:
@@ -187,14 +187,14 @@ def test_a_folder_without_repositories_is_refused(tmp_path: Path) -> None:
 
 
 def test_installed_packages_are_repositories() -> None:
-    found = {repository.name: repository for repository in sources.repositories(["packages:"])}
-    pytest_ = found["pytest"]
+    repositories = {repository.name: repository for repository in sources.repositories(["packages:"])}
+    pytest_ = repositories["pytest"]
     assert stated(pytest_, "pytest/__init__.py") == "MIT"
     paths = [file.path for file in pytest_.files]
     assert "pytest/__init__.py" in paths
     assert paths == sorted(paths)
     assert not any(".dist-info/" in path or "__pycache__" in path or path.startswith("..") for path in paths)
-    assert list(found) == sorted(found)
+    assert list(repositories) == sorted(repositories)
 
 
 @pytest.mark.parametrize("changed", ["code/repo_0/LICENSE", "code/repo_0/new.py", "elsewhere/repo_0/LICENSE"])

@@ -90,11 +90,11 @@ def test_a_document_that_is_close_to_several_counts_once() -> None:
 def test_no_pair_is_left_in_two_splits(pairs: list[tuple[int, int]], earlier: int, shuffler: random.Random) -> None:
     rows = [(first, second) for first, second in pairs if first != second and max(first, second) >= earlier]
     split = np.array([shuffler.randrange(3) for _ in range(10)])
-    found = list(splits.crossing(np.array(rows, np.int64).reshape(-1, 2), split, earlier))
-    removed = {out for out, _, _ in found}
+    entries = list(splits.crossing(np.array(rows, np.int64).reshape(-1, 2), split, earlier))
+    removed = {out for out, _, _ in entries}
     for first, second in rows:
         assert split[first] == split[second] or not removed.isdisjoint((first, second))
-    for out, kept, number in found:
+    for out, kept, number in entries:
         assert set(rows[number]) == {out, kept}
         assert out >= earlier
         assert kept < earlier or split[kept] < split[out]  # test before validation before training

@@ -33,7 +33,7 @@ def write(uri: str, rows: Sequence[Mapping[str, Any]], group: int = 2, **types: 
     return uri
 
 
-def found(uri: str, config: CorpusConfig) -> dict[str, sources.Repository]:
+def listed(uri: str, config: CorpusConfig) -> dict[str, sources.Repository]:
     return {each.name: each for each in sources.repositories([f"parquet:{uri}"], config)}
 
 
@@ -78,7 +78,7 @@ def test_a_table_is_read_as_the_folder_that_it_was_made_of(tmp_path: Path) -> No
     write(f"{tmp_path}/table/one.parquet", rows[::2], content=pa.large_string())
     write(f"{tmp_path}/table/two.parquet", rows[1::2], content=pa.binary())
     expected = {each.name: view(each) for each in sources.repositories([f"dir:{folder}"])}
-    assert {name: view(each) for name, each in found(f"{tmp_path}/table", CorpusConfig()).items()} == expected
+    assert {name: view(each) for name, each in listed(f"{tmp_path}/table", CorpusConfig()).items()} == expected
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -103,7 +103,7 @@ def test_the_columns_of_the_stack_v2_are_known(tmp_path: Path, nested: bool) -> 
             }
             for repo in ("o/one", "o/two")
         ] + [{"repo_name": "o/empty", "files": []}, {"repo_name": "o/none", "files": None}]
-    repositories = found(write(f"{tmp_path}/t.parquet", rows), STACK)
+    repositories = listed(write(f"{tmp_path}/t.parquet", rows), STACK)
     assert {name: [file.path for file in each.files] for name, each in repositories.items()} == {
         "o/one": ["a.py", "b.py", "c.py"],
         "o/two": ["a.py"],
@@ -126,7 +126,7 @@ def test_any_columns_are_read_by_their_declared_names(tmp_path: Path) -> None:
         [{"project": "p", "file": "a.py", "text": "x = 1\n", "spdx": "mit", "when": "2024-02-29T12:00:00Z"}],
     )
     declared = CorpusConfig(columns=("repo=project", "path=file", "content=text", "licence=spdx", "date=when"))
-    repository = found(table, declared)["p"]
+    repository = listed(table, declared)["p"]
     assert expression(repository, "a.py") == "MIT"
     assert [(file.path, file.size, file.date) for file in repository.files] == [("a.py", 6, "2024-02-29T12:00:00Z")]
 
@@ -201,11 +201,11 @@ def test_a_damaged_file_costs_itself(tmp_path: Path) -> None:
     write(f"{tmp_path}/t/a.parquet", [stack("o/one", "a.py", "x = 1\n")])
     whole = Path(write(f"{tmp_path}/t/b.parquet", [stack("o/two", "a.py", "x = 1\n" * 500)])).read_bytes()
     (tmp_path / "t" / "b.parquet").write_bytes(whole[:-20])
-    repositories = found(f"{tmp_path}/t", STACK)
+    repositories = listed(f"{tmp_path}/t", STACK)
     assert {name: each.files[0].trouble for name, each in repositories.items()} == {"b": "damaged_table", "o/one": ""}
     (tmp_path / "t" / "a.parquet").unlink()
     with pytest.raises(InputError, match="not valid"):
-        found(f"{tmp_path}/t", STACK)
+        listed(f"{tmp_path}/t", STACK)
 
 
 def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
         stack("o", "vendor/a.py", "x", licences=None),
         stack("o", "odd.py", "x", revision_id="not a commit", committer_date=None),
     ]
-    repository = found(write(f"{tmp_path}/t.parquet", rows), STACK)["o"]
+    repository = listed(write(f"{tmp_path}/t.parquet", rows), STACK)["o"]
     assert sorted((file.path, file.trouble) for file in repository.files) == [
         ("", "bad_name"),
         ("../out.py", "bad_name"),
@@ -258,7 +258,7 @@ def test_columns_that_are_missing_are_reported(
     tmp_path: Path, rows: list[dict[str, Any]], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        found(write(f"{tmp_path}/t.parquet", rows), CorpusConfig(**settings))
+        listed(write(f"{tmp_path}/t.parquet", rows), CorpusConfig(**settings))
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,6 @@ def test_a_licence_file_in_the_table_covers_its_folder(tmp_path: Path) -> None:
         stack("o", "lib/COPYING", "our own words", None),
     ]
     rows += [stack("o", "lib/b.py", "x", ["MIT"])]
-    repository = found(write(f"{tmp_path}/t.parquet", rows), STACK)["o"]
+    repository = listed(write(f"{tmp_path}/t.parquet", rows), STACK)["o"]
     assert expression(repository, "a.py") == "MIT"
     assert expression(repository, "lib/b.py") == "NOASSERTION"

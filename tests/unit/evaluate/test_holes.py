@@ -28,14 +28,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("evaluation")
     run_stage("evaluate", CONFIG, *inputs, output=str(output))
     return output
 
 
-def test_the_record_says_what_was_measured_on_what(made: Path, inputs: tuple[str, str]) -> None:
-    record = storage.read_json(str(made / "record.json"))
+def test_the_record_says_what_was_measured_on_what(evaluated: Path, inputs: tuple[str, str]) -> None:
+    record = storage.read_json(str(evaluated / "record.json"))
     assert record["model_digest"] == manifest.digest_of(inputs[1])
     assert (record["holes"], record["engine"]) == (8, "transformers")
     assert tuple(record["metrics"]) == tuple(sorted(metrics.METRICS))
@@ -45,28 +45,28 @@ def test_the_record_says_what_was_measured_on_what(made: Path, inputs: tuple[str
     assert list(record["by_language"]) == ["python"]
 
 
-def test_the_results_are_those_of_the_first_holes_by_id(made: Path, inputs: tuple[str, str]) -> None:
-    results = storage.read_table(str(made / "results.parquet"))
+def test_the_results_are_those_of_the_first_holes_by_id(evaluated: Path, inputs: tuple[str, str]) -> None:
+    results = storage.read_table(str(evaluated / "results.parquet"))
     holes = read_holes(inputs[0], "test", 8)
     assert results["id"].to_pylist() == holes["id"].to_pylist()
     assert results["middle"].to_pylist() == holes["middle"].to_pylist()
     assert all(n <= CONFIG.max_prompt_tokens for n in column(results, "prompt_tokens"))
-    value = storage.read_json(str(made / "record.json"))["metrics"]["kk"]["value"]
+    value = storage.read_json(str(evaluated / "record.json"))["metrics"]["kk"]["value"]
     assert sum(column(results, "kk")) / 8 == pytest.approx(value)
 
 
-def test_the_plots_are_pictures(made: Path) -> None:
-    images = sorted(made.glob("*.png"))
+def test_the_plots_are_pictures(evaluated: Path) -> None:
+    images = sorted(evaluated.glob("*.png"))
     assert len(images) == 3
     assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
 
 
 def test_the_same_model_and_holes_give_the_same_artifact(
-    made: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: Path, inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completed, "beside", lambda *_: {})  # compute all again
     run_stage("evaluate", CONFIG, *inputs, output=str(tmp_path))
-    assert manifest.digest_of(str(tmp_path)) == manifest.digest_of(str(made))
+    assert manifest.digest_of(str(tmp_path)) == manifest.digest_of(str(evaluated))
 
 
 def test_the_time_of_single_completions_is_measured_if_wanted(inputs: tuple[str, str], tmp_path: Path) -> None:

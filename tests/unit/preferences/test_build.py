@@ -31,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("preferences")
     metrics = run_stage("preferences", CONFIG, *inputs, output=str(output))
     assert metrics["holes"] == 10
@@ -42,9 +42,9 @@ def _sha(folder: Path) -> str:
     return hashlib.sha256((folder / "pairs.parquet").read_bytes()).hexdigest()
 
 
-def test_a_hopeless_model_still_gives_pairs_with_the_true_middle_chosen(made: Path, inputs: tuple[str, str]) -> None:
+def test_a_hopeless_model_still_gives_pairs_with_the_true_middle_chosen(built: Path, inputs: tuple[str, str]) -> None:
     holes = {row["id"]: row for row in read_holes(inputs[0], "train", 10).to_pylist()}
-    rows = storage.read_table(str(made / "pairs.parquet")).to_pylist()
+    rows = storage.read_table(str(built / "pairs.parquet")).to_pylist()
     truths = [row for row in rows if row["kind"] == "truth"]
     assert len(truths) == 10
     for row in truths:
@@ -55,8 +55,8 @@ def test_a_hopeless_model_still_gives_pairs_with_the_true_middle_chosen(made: Pa
         assert row["score_chosen"] - row["score_rejected"] >= CONFIG.min_margin
 
 
-def test_the_report_counts_the_pairs_by_kind(made: Path) -> None:
-    report = storage.read_json(str(made / "report.json"))
+def test_the_report_counts_the_pairs_by_kind(built: Path) -> None:
+    report = storage.read_json(str(built / "report.json"))
     assert report["engine"] == "transformers"
     assert sum(report["kinds"].values()) == report["pairs"]
     assert report["counts"]["samples"] == 20

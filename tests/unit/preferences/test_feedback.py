@@ -60,10 +60,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[st
 @pytest.mark.parametrize("case", CASES)
 def test_what_users_kept_is_better_than_what_they_were_shown(case: str) -> None:
     rows, pairs, middles = CASES[case]
-    told = learn([{**ROW, **row} for row in rows])
-    assert [(pair.kind, pair.chosen, pair.rejected) for _, pair in told.pairs] == pairs
-    assert [hole["middle"] for hole in told.holes] == middles
-    assert told.counts["rows"] == len(rows)
+    learnt = learn([{**ROW, **row} for row in rows])
+    assert [(pair.kind, pair.chosen, pair.rejected) for _, pair in learnt.pairs] == pairs
+    assert [hole["middle"] for hole in learnt.holes] == middles
+    assert learnt.counts["rows"] == len(rows)
 
 
 def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
     before = digests(str(tmp_path))
     (folder / "1.jsonl").write_bytes(feedback_row.line({**ROW, "final": "area(2)"}) + b"{broken\n")
     assert digests(str(tmp_path)) != before
-    told = read(str(tmp_path))
-    rows = [preferences_stage._row(hole, pair, "user") for hole, pair in told.pairs]
+    learnt = read(str(tmp_path))
+    rows = [preferences_stage._row(hole, pair, "user") for hole, pair in learnt.pairs]
     assert pa.Table.from_pylist(rows, SCHEMA).num_rows == 1
     assert rows[0]["context"][0]["score"] == 1.0
     assert read("").pairs == []

@@ -68,9 +68,9 @@ class Namespace:
 
     def change_frame(self, **changes: Any) -> None:
         """Upgrade the chart with other values."""
-        found = self.api.get("configmaps", f"{RELEASE}-deploy")
-        assert found is not None
-        value = json.loads(found["data"][frame.FILE]) | changes
+        stored = self.api.get("configmaps", f"{RELEASE}-deploy")
+        assert stored is not None
+        value = json.loads(stored["data"][frame.FILE]) | changes
         self.api.merge("configmaps", f"{RELEASE}-deploy", {"data": {frame.FILE: json.dumps(value)}})
 
 

@@ -135,8 +135,8 @@ def exceeds_quota(kserve: KServe, name: str) -> None:
 
 
 def is_refused(kserve: KServe, name: str) -> None:
-    told = {"reason": "RuntimeNotRecognized", "message": "no ServingRuntime infill-embedded"}
-    kserve.status(name, modelStatus={"transitionStatus": "InvalidSpec", "lastFailureInfo": told})
+    by_name = {"reason": "RuntimeNotRecognized", "message": "no ServingRuntime infill-embedded"}
+    kserve.status(name, modelStatus={"transitionStatus": "InvalidSpec", "lastFailureInfo": by_name})
 
 
 def is_deleted(kserve: KServe, name: str) -> None:

@@ -104,8 +104,8 @@ def _without(name: str) -> dict[str, Record]:
         (candidates() | {"dpo": record("dpo", [0.3] * 39)}, "with 39 holes"),
         (candidates(holes=0), "covers no holes"),
         (candidates() | {"sft": record("another", [0.4] * 40)}, "The evaluation of sft is of model another"),
-        ({name: replace(found, benchmark_digest="") for name, found in candidates().items()}, "same holes"),
-        ({name: replace(found, metrics={}) for name, found in candidates().items()}, "no finite kk"),
+        ({name: replace(hit, benchmark_digest="") for name, hit in candidates().items()}, "same holes"),
+        ({name: replace(hit, metrics={}) for name, hit in candidates().items()}, "no finite kk"),
     ],
 )
 def test_what_is_missing_or_stale_stops_the_release(records: dict[str, Record], expected: str) -> None:
@@ -138,8 +138,8 @@ def test_the_demo_refuses_a_model_that_never_stops_and_gets_nothing_right() -> N
     bounds = finetune().register
     figures = {"kk": 0.0, "exact_match": 0.0, "eot_rate": 0.31, "over_generation": 0.42}
     metrics = {name: {"value": value, "low": value, "high": value} for name, value in figures.items()}
-    found = {name: replace(each, metrics=metrics) for name, each in candidates(0.0, 0.0, 0.0).items()}
-    decision = judge(found, config=replace(bounds, bootstrap=200))
+    by_name = {name: replace(each, metrics=metrics) for name, each in candidates(0.0, 0.0, 0.0).items()}
+    decision = judge(by_name, config=replace(bounds, bootstrap=200))
     assert not decision.passed
     for name in ("floor of exact_match", "floor of eot_rate", "ceiling of over_generation"):
         assert name in decision.reason
@@ -179,8 +179,8 @@ def test_an_objection_stops_the_release() -> None:
 def spoken(languages: dict[str, list[float]], name: str) -> Record:
     """A record whose holes are in `languages`, with their scores."""
     flat = [(language, score) for language, scores in languages.items() for score in scores]
-    made = record(name, [score for _, score in flat])
-    return replace(made, languages={f"hole-{number}": language for number, (language, _) in enumerate(flat)})
+    created = record(name, [score for _, score in flat])
+    return replace(created, languages={f"hole-{number}": language for number, (language, _) in enumerate(flat)})
 
 
 def compared(new: dict[str, list[float]], old: dict[str, list[float]], config: RegisterConfig = CONFIG) -> GateDecision:

@@ -75,9 +75,9 @@ def test_an_obstacle_that_goes_away_in_time_does_not_end_the_wait(api: Api, name
     kserve.cannot_pull(actor, name)
     pod = f"{name}-predictor-1"
 
-    def recover(each: KServe, found: str) -> None:
+    def recover(each: KServe, obstacle: str) -> None:
         each.api.delete("pods", pod)
-        kserve.becomes_ready(each, found)
+        kserve.becomes_ready(each, obstacle)
 
     actor.behaviour = recover
     with actor.running():

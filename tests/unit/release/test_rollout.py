@@ -285,8 +285,8 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     targets = []
     for label in ("one", "two", "three") if step == "delete" else ("two", "three"):
         uri = upload(model, f"memory://{mlflow_store.name}/{label}", mlflow_store)
-        made = registry.Version(name="infill", version=version.version, model_uri=uri, model_digest=label, tags={})
-        targets.append(rollout.RolloutTarget(version=made, record=f"{uri}/deployment.json"))
+        created = registry.Version(name="infill", version=version.version, model_uri=uri, model_digest=label, tags={})
+        targets.append(rollout.RolloutTarget(version=created, record=f"{uri}/deployment.json"))
     *before, last = targets
     for target in before:
         rollout.deploy(namespace.api, "infill", target)
@@ -308,9 +308,9 @@ def test_killed_and_repeated_it_ends_as_if_undisturbed(
     assert namespace.route == route.Route(active=third, previous=second, smoke=namespace.route.smoke)
     assert namespace.route.smoke["smoke_prompts"] == len(smoke.GOLDEN)
     assert set(namespace.services) == {second, third}
-    told = registry.find("infill", "0")
-    assert told is not None
-    assert told.tags[registry.DEPLOYED] == f"{namespace.api.namespace}/{third}"
+    reported = registry.find("infill", "0")
+    assert reported is not None
+    assert reported.tags[registry.DEPLOYED] == f"{namespace.api.namespace}/{third}"
 
 
 @pytest.mark.parametrize("step", ["shift", "find", "rollback", "set_tags"])

@@ -175,10 +175,10 @@ def test_a_decision_is_explained_in_words(mlflow_store: Path, capsys: pytest.Cap
     run = Run(mlflow_store, "one", (0.1, 0.2, 0.1))
     decision = run.register()
     assert cli.main(["gate", "explain", run.output]) == 0
-    told = capsys.readouterr().out
-    assert "The best of the trained models is sft. It did not pass, so it is not deployed." in told
-    assert "Compared with the model in use, on the same 20 places, it is worse." in told
-    assert decision["reason"] in told
+    output = capsys.readouterr().out
+    assert "The best of the trained models is sft. It did not pass, so it is not deployed." in output
+    assert "Compared with the model in use, on the same 20 places, it is worse." in output
+    assert decision["reason"] in output
     assert cli.main(["gate", "explain", str(mlflow_store)]) == 2
     assert "there is no decision at" in capsys.readouterr().err
 

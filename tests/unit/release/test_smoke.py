@@ -43,19 +43,19 @@ def imitation(model: Path, change: Callable[[Answer], Any], models: Answer | Non
 
     @app.get("/v1/models")
     def listed() -> Answer:
-        told = {"prompt_format": fmt.hash, "max_prompt_tokens": BUDGET}
-        return {"data": [{"id": "x", "infill": told if models is None else models}]}
+        by_name = {"prompt_format": fmt.hash, "max_prompt_tokens": BUDGET}
+        return {"data": [{"id": "x", "infill": by_name if models is None else models}]}
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Answer:
         body = await request.json()
         fim = FimRequest(path=body["path"], prefix=body["prompt"], suffix=body["suffix"])
         item = {"path": "shapes.py", "first_line": 1, "last_line": 2, "score": 1.0, "strategy": "infill"}
-        told = {
+        by_name = {
             "prompt_tokens": len(pack(fmt, encoder.encode, fim, budget=BUDGET).prompt.ids),
             "context": [item] if body["context"] else [],
         }
-        answer = {"choices": [{"text": ""}], "infill": told}
+        answer = {"choices": [{"text": ""}], "infill": by_name}
         change(answer)
         return answer
 
@@ -87,14 +87,14 @@ def test_a_server_that_packs_otherwise_fails(model: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "sentence"),
+    ("models", "sentence"),
     [
         ({"prompt_format": "0" * 64, "max_prompt_tokens": BUDGET}, "packs prompts in the format 000000000000"),
         ({}, "no Infill transformer answers"),
     ],
 )
-def test_another_prompt_format_fails(model: Path, told: Answer, sentence: str) -> None:
-    app = imitation(model, lambda _: None, models=told)
+def test_another_prompt_format_fails(model: Path, models: Answer, sentence: str) -> None:
+    app = imitation(model, lambda _: None, models=models)
     with serving(app) as address, pytest.raises(SmokeError, match=sentence):
         check(address, str(model), latency_ms=60_000.0, settle_s=0.0)
 

@@ -88,8 +88,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same_bits(first: Path, second: Path) -> bool:
-    expected, found = weights(first), weights(second)
-    return expected.keys() == found.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    expected, hit = weights(first), weights(second)
+    return expected.keys() == hit.keys() and all(torch.equal(hit[name], expected[name]) for name in expected)
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
@@ -126,15 +126,15 @@ def ended(process: BaseProcess, seconds: float = 60) -> int | None:
     return code
 
 
-def rank(made: TrainingJob, number: int, rendezvous: Path) -> None:
-    """What one of `made.train.workers` DeepSpeed workers does; they meet at the file `rendezvous`."""
-    world = made.train.workers
+def rank(training: TrainingJob, number: int, rendezvous: Path) -> None:
+    """What one of `training.train.workers` DeepSpeed workers does; they meet at the file `rendezvous`."""
+    world = training.train.workers
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(world), LOCAL_SIZE=str(world))
-    run(made, DeepSpeedEngine, torch.device("cpu"), WorkerPlace(number, world, world))
+    run(training, DeepSpeedEngine, torch.device("cpu"), WorkerPlace(number, world, world))
     torch.distributed.destroy_process_group()
 
 
-def group(made: TrainingJob, rendezvous: Path) -> list[BaseProcess]:
-    """All workers of `made`, started; `rendezvous` must not exist."""
-    return [start(rank, made, number, rendezvous) for number in range(made.train.workers)]
+def group(training: TrainingJob, rendezvous: Path) -> list[BaseProcess]:
+    """All workers of `training`, started; `rendezvous` must not exist."""
+    return [start(rank, training, number, rendezvous) for number in range(training.train.workers)]

@@ -46,8 +46,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Path:
 
 def logits(decoder: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = decoder(IDS).logits
-    return found
+        result: torch.Tensor = decoder(IDS).logits
+    return result
 
 
 def test_the_folder_is_the_base_with_the_adapter_merged(root: Path) -> None:
@@ -124,19 +124,19 @@ def test_rows_become_matrices_whatever_rank_and_scale(rank: int, alpha: int, row
     if rows:
         weights[f"{names[1]}.token_adapter.trainable_tokens_delta"] = after
         settings[lora_matrices.ROWS] = {"embed_tokens": ids}
-    plain, made = lora_matrices.convert(settings, weights, before, tied=tied)
+    plain, item = lora_matrices.convert(settings, weights, before, tied=tied)
     assert plain["lora_alpha"] == plain["r"] == max(rank, rows)
-    up = made[f"{names[0]}.lora_B.weight"] @ made[f"{names[0]}.lora_A.weight"]
+    up = item[f"{names[0]}.lora_B.weight"] @ item[f"{names[0]}.lora_A.weight"]
     torch.testing.assert_close(up, alpha / rank * b @ a)
     assert ("lm_head" in plain["target_modules"]) == (tied and rows > 0)
     if rows:
         expected = before.clone()
         expected[sorted(ids)] = after
-        gain = made[f"{names[1]}.lora_embedding_B"] @ made[f"{names[1]}.lora_embedding_A"].float()
+        gain = item[f"{names[1]}.lora_embedding_B"] @ item[f"{names[1]}.lora_embedding_A"].float()
         torch.testing.assert_close(before + gain.T, expected)
     if rows and tied:
         head = "base_model.model.lm_head"
-        gain = made[f"{head}.lora_B.weight"].float() @ made[f"{head}.lora_A.weight"]
+        gain = item[f"{head}.lora_B.weight"].float() @ item[f"{head}.lora_A.weight"]
         torch.testing.assert_close(before + gain, expected)
 
 
@@ -151,8 +151,8 @@ def test_vllms_form_needs_the_adapters_own_base(root: Path, published: Path, tmp
 def test_a_base_is_exported_whole(root: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     base, folder = str(root / "base"), tmp_path / "a folder"
-    told = adapter.export_base(base, str(folder), adapter=str(published))
-    assert told["bytes"] == sum(file.stat().st_size for file in folder.rglob("*"))
+    answer = adapter.export_base(base, str(folder), adapter=str(published))
+    assert answer["bytes"] == sum(file.stat().st_size for file in folder.rglob("*"))
     torch.testing.assert_close(
         logits(model.load(folder)), logits(model.load(adapter.adapted(base, adapter=str(published))))
     )
@@ -171,10 +171,10 @@ def test_an_adapted_base_is_made_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     base = str(root / "base")
     folder = adapter.adapted(base, adapter=str(published))
-    made = (folder / "model.safetensors").stat().st_ino
+    inode = (folder / "model.safetensors").stat().st_ino
     assert storage.read_json(str(folder / "card.json"))["adapter"]["sha256"] == adapter.digest(str(published))
     assert adapter.adapted(base, adapter=str(published)) == folder
-    assert (folder / "model.safetensors").stat().st_ino == made
+    assert (folder / "model.safetensors").stat().st_ino == inode
     assert "adapter" not in card.of_base(str(adapter.adapted(base)))
 
 
@@ -243,9 +243,9 @@ def test_the_reference_of_dpo_is_the_model_with_the_adapter_off(root: Path, tmp_
         settings = replace(preset.dpo, train=replace(preset.dpo.train, lora_rank=rank))
         run_stage("dpo", settings, str(tmp_path / "pairs"), str(root / "sft"), str(tmp_path / name / "dpo"))
     sums = [next((tmp_path / name / dpo.REFERENCES).glob("*.parquet")) for name in ("lora", "full")]
-    found, expected = (storage.read_table(str(file)).to_pydict() for file in sums)
+    hit, expected = (storage.read_table(str(file)).to_pydict() for file in sums)
     for name in ("chosen", "rejected"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+        assert hit[name] == pytest.approx(expected[name], rel=1e-4)
 
 
 def test_off_gives_back_the_base(root: Path, preset: Preset) -> None:

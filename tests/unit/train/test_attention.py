@@ -46,22 +46,22 @@ def test_a_packed_document_scores_as_it_does_alone_in_transformers() -> None:
     items = [document(1, 9), document(2, 14)]
     packed = by_item(scorer, items, 32)
     scorer.model.config._attn_implementation = "sdpa"
-    for item, found in zip(items, packed, strict=True):
+    for item, hit in zip(items, packed, strict=True):
         ids = torch.tensor([item.ids])
         loss = scorer.model(input_ids=ids, labels=ids).loss
-        assert -found.mean().item() == pytest.approx(loss.item(), abs=1e-5)
+        assert -hit.mean().item() == pytest.approx(loss.item(), abs=1e-5)
 
 
 def test_both_completions_of_a_pair_score_as_they_do_alone() -> None:
     scorer = make_scorer()
     prompt, chosen, rejected = document(1, 12).ids, document(2, 6).ids, document(3, 3).ids
     pair = pair_item(prompt, chosen, rejected)
-    found = score(scorer, pack([document(4, 5), pair], 40))[4:]
+    scores = score(scorer, pack([document(4, 5), pair], 40))[4:]
     alone = [
         score(scorer, pack([plain_item(prompt + end, start=len(prompt) - 1, group="any")], 40))
         for end in (chosen, rejected)
     ]
-    torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
 def dense_mask(spans: tuple[AttentionSpan, ...]) -> torch.Tensor:
@@ -77,10 +77,10 @@ def dense_mask(spans: tuple[AttentionSpan, ...]) -> torch.Tensor:
 
 def test_the_fused_kernels_mask_is_the_same_rule() -> None:
     spans = (AttentionSpan(40), AttentionSpan(70), AttentionSpan(30, 25), AttentionSpan(100))
-    made: Any = attention.block_mask(spans, torch.device("cpu"))
+    answer: Any = attention.block_mask(spans, torch.device("cpu"))
     place = torch.arange(240)
-    found = made.mask_mod(torch.tensor(0), torch.tensor(0), place[:, None], place[None, :])
-    assert torch.equal(found, dense_mask(spans))
+    result = answer.mask_mod(torch.tensor(0), torch.tensor(0), place[:, None], place[None, :])
+    assert torch.equal(result, dense_mask(spans))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
@@ -88,11 +88,11 @@ def test_spans_give_what_a_dense_mask_gives(kv_heads: int) -> None:
     spans = (AttentionSpan(5), AttentionSpan(7), AttentionSpan(3, 4), AttentionSpan(9))
     query = torch.randn(1, 4, 24, 8)
     key, value = torch.randn(1, kv_heads, 24, 8), torch.randn(1, kv_heads, 24, 8)
-    found, _ = attention.packed_attention(torch.nn.Identity(), query, key, value, None, scaling=0.3, spans=spans)
+    hit, _ = attention.packed_attention(torch.nn.Identity(), query, key, value, None, scaling=0.3, spans=spans)
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=dense_mask(spans), scale=0.3, enable_gqa=True
     )
-    torch.testing.assert_close(found.transpose(1, 2), expected)
+    torch.testing.assert_close(hit.transpose(1, 2), expected)
 
 
 def test_chunks_of_logits_change_neither_scores_nor_gradients() -> None:
@@ -114,14 +114,14 @@ def test_log_probabilities_in_place_are_those_of_cross_entropy() -> None:
     expected = -cross_entropy(theirs, targets, reduction="none")
     expected.backward(upstream)  # type: ignore[no-untyped-call]
     ours = logits.clone().requires_grad_()
-    found = InPlaceLogProbs.apply(ours * 1.0, targets)  # type: ignore[no-untyped-call]
-    found.backward(upstream, retain_graph=True)
-    assert torch.equal(found, expected)
+    scores = InPlaceLogProbs.apply(ours * 1.0, targets)  # type: ignore[no-untyped-call]
+    scores.backward(upstream, retain_graph=True)
+    assert torch.equal(scores, expected)
     assert ours.grad is not None
     assert theirs.grad is not None
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-6)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        found.backward(upstream)
+        scores.backward(upstream)
 
 
 def test_a_blank_batch_gives_a_zero_gradient() -> None:

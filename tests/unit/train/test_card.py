@@ -77,8 +77,8 @@ def test_energy_is_estimated_where_the_power_is_known() -> None:
     spent = {"device": "NVIDIA H200", "workers": 8, "seconds": 7_200.0}
     part: dict[str, Any] = {**spent, "kwh": cost.energy_kwh(7_200, "NVIDIA H200", 8)}
     record = {"stage": "sft", "steps": 1.0, "tokens": 2.0, "flops": 3.0, "loss_first": 2.0, "loss_last": 1.0}
-    made = record | {"spent": [part], "inputs": {}, "commit": "unknown"}
-    facts = {"title": "Model", "about": "", "licence": "other", "trainings": [made]}
+    created = record | {"spent": [part], "inputs": {}, "commit": "unknown"}
+    facts = {"title": "Model", "about": "", "licence": "other", "trainings": [created]}
     text = card.render(facts, prompt.infill_format())
     assert "At most 17.5 kWh: hours x devices x the board's power limit x PUE 1.56" in text
     part["kwh"] = None

@@ -42,11 +42,11 @@ def kept(output: Path) -> list[int]:
 
 def test_the_shards_of_all_workers_make_one_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 10)
-    found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert found.step == 10
-    assert found.state == {"step": 10, "lanes": {"0": {"row": 0}, "1": {"row": 1}}}
-    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS)
+    latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert latest.step == 10
+    assert latest.state == {"step": 10, "lanes": {"0": {"row": 0}, "1": {"row": 1}}}
+    assert all(torch.equal(latest.tensors[name], tensor) for name, tensor in TENSORS)
 
 
 def test_nothing_is_not_a_checkpoint(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     }
     damages[damage]()
     with caplog.at_level(logging.WARNING):
-        found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert found.step == 10
+        latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert latest.step == 10
     assert "step 20" in caplog.text
 
 
@@ -96,14 +96,14 @@ def test_regular_ones_and_the_best_are_kept_too(tmp_path: Path) -> None:
     st.builds(Keep, st.integers(1, 3), st.integers(0, 9), st.integers(0, 3)),
 )
 def test_the_rule_keeps_what_it_says(scores: dict[int, float | None], keep: Keep) -> None:
-    found = keep.of(scores)
-    assert max(scores) in found
-    assert found <= set(scores)
-    assert sum(step > min(found) for step in scores) + 1 >= min(keep.last, len(scores))
-    assert all(step in found for step in scores if keep.every and step % keep.every == 0)
-    told = [step for step, score in scores.items() if score is not None]
-    if told and keep.best:
-        assert min(told, key=lambda step: (scores[step], step)) in found
+    result = keep.of(scores)
+    assert max(scores) in result
+    assert result <= set(scores)
+    assert sum(step > min(result) for step in scores) + 1 >= min(keep.last, len(scores))
+    assert all(step in result for step in scores if keep.every and step % keep.every == 0)
+    entries = [step for step, score in scores.items() if score is not None]
+    if entries and keep.best:
+        assert min(entries, key=lambda step: (scores[step], step)) in result
 
 
 def test_the_last_whole_one_outlives_a_newer_one_that_is_not_whole_yet(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_the_last_whole_one_outlives_a_newer_one_that_is_not_whole_yet(tmp_path:
     writer.save(20, TENSORS, {"lanes": {}})
     writer.wait()
     assert kept(tmp_path) == [20, 10]
-    found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert found.step == 10
+    latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert latest.step == 10
 
 
 def test_what_follows_the_step_that_is_gone_on_from_is_removed(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_a_checkpoint_is_a_copy_of_the_moment(tmp_path: Path) -> None:
     writer.save(1, [("weight/a", weight)], {"lanes": {}})
     weight += 1
     writer.wait()
-    found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert not found.tensors["weight/a"].any()
+    latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert not latest.tensors["weight/a"].any()
 
 
 def fill(folder: Path) -> None:
@@ -154,9 +154,11 @@ def fill(folder: Path) -> None:
 def test_a_full_disk_is_reported_in_a_sentence_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 10, world=1)
     assert runs.ended(runs.start(fill, tmp_path)) is not None
-    told = (tmp_path / "told").read_text()
-    assert re.fullmatch(r"cannot write \S+shard_0.safetensors: File too large; check free space and permissions", told)
+    content = (tmp_path / "told").read_text()
+    assert re.fullmatch(
+        r"cannot write \S+shard_0.safetensors: File too large; check free space and permissions", content
+    )
     assert not list(tmp_path.rglob("*.partial"))
-    found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert found.step == 10
+    latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert latest.step == 10

@@ -66,9 +66,9 @@ def test_a_shared_prompt_is_counted_once() -> None:
     ],
 )
 def test_devices_are_known_by_their_names(name: str, flops: float) -> None:
-    found = cost.find_device(name)
-    assert found is not None
-    assert found.bf16_flops == flops
+    device = cost.find_device(name)
+    assert device is not None
+    assert device.bf16_flops == flops
     assert cost.utilisation(flops, name, 2, bf16=True) == {"mfu": pytest.approx(0.5)}
 
 
@@ -120,8 +120,8 @@ def test_the_rates_of_a_preset_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     """On a GPU that is a command of the benchmarks; here its device is given a peak, so that there is an MFU."""
     monkeypatch.setattr(cost, "DEVICES", {"": cost.Device(bf16_flops=1e12, watts=1, source="this test")})
     monkeypatch.setattr(rates, "precision", lambda *_: torch.bfloat16)
-    found = rates.measure(["debug"], torch.device("cpu"))
-    assert found["peak"] == "1e+12 FLOP/s in bf16, this test"
-    assert found["tokens_per_s"]["debug"] > 0
-    assert 0 < found["mfu"]["debug"] < 1
-    assert found["sft_vs_pretrain"]["debug"] > 0
+    measured = rates.measure(["debug"], torch.device("cpu"))
+    assert measured["peak"] == "1e+12 FLOP/s in bf16, this test"
+    assert measured["tokens_per_s"]["debug"] > 0
+    assert 0 < measured["mfu"]["debug"] < 1
+    assert measured["sft_vs_pretrain"]["debug"] > 0

@@ -44,13 +44,13 @@ def test_resuming_twice_gives_the_undisturbed_stream(folder: Path, encoder: prom
     undisturbed = lane(folder, encoder)
     expected = [undisturbed() for _ in range(40)]
     assert undisturbed.state["epoch"] >= 1
-    found: list[Batch] = []
+    entries: list[Batch] = []
     state: State | None = None
     for count in (7, 12, 21):
         part = lane(folder, encoder, state=state)
-        found += [part() for _ in range(count)]
+        entries += [part() for _ in range(count)]
         state = part.state
-    assert all(map(same, expected, found))
+    assert all(map(same, expected, entries))
 
 
 def test_rows_are_full_and_half_of_the_files_are_cut(folder: Path, encoder: prompt.Encoder) -> None:
@@ -123,7 +123,7 @@ def test_cutting_never_splits_a_character(encoder: prompt.Encoder, room: int) ->
         pieces.append((encoder.decode(ids), text[place : place + length]))
         place += length
     if room >= 4:
-        assert all(found == expected for found, expected in pieces)
+        assert all(hit == expected for hit, expected in pieces)
 
 
 class Numbers(Listed):
@@ -159,13 +159,13 @@ def test_packed_examples_resume_twice() -> None:
     items = Numbers([int(20 + 200 * draw("length", number)) for number in range(50)])
     undisturbed = ItemLane(items, 512, seed=1, lane=1, lanes=2)
     expected = [undisturbed() for _ in range(30)]
-    found: list[Batch] = []
+    entries: list[Batch] = []
     state: State | None = None
     for count in (4, 11, 15):
         part = ItemLane(items, 512, seed=1, lane=1, lanes=2, state=state)
-        found += [part() for _ in range(count)]
+        entries += [part() for _ in range(count)]
         state = part.state
-    assert all(map(same, expected, found))
+    assert all(map(same, expected, entries))
 
 
 def test_examples_of_which_none_fits_are_refused() -> None:
@@ -193,10 +193,10 @@ def steps_of(world: int, states: Mapping[str, State], count: int) -> Iterator[tu
 
     loaders = [Loader(open_lane, config, rank=rank, world=world, states=states) for rank in range(world)]
     for _ in range(count):
-        made = [loader.next() for loader in loaders]
-        assert {len(batches) for batches, _ in made} == {-(-4 // world)}
-        rows = [batch.ids.tolist() for batches, _ in made for batch in batches if batch.used]
-        yield sorted(rows), {name: state for _, part in made for name, state in part.items()}
+        entries = [loader.next() for loader in loaders]
+        assert {len(batches) for batches, _ in entries} == {-(-4 // world)}
+        rows = [batch.ids.tolist() for batches, _ in entries for batch in batches if batch.used]
+        yield sorted(rows), {name: state for _, part in entries for name, state in part.items()}
     for loader in loaders:
         loader.close()
 

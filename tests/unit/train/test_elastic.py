@@ -55,17 +55,17 @@ class Nodes:
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
-    made = Nodes()
-    yield made
-    made.cluster.shutdown()  # type: ignore[no-untyped-call]
+    created = Nodes()
+    yield created
+    created.cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def fit(made: TrainingJob, address: str) -> None:
+def fit(training: TrainingJob, address: str) -> None:
     """Train on the Ray at `address`; empty is one of this process's own."""
     os.environ.pop("RAY_ADDRESS", None)
     if address:
         os.environ["RAY_ADDRESS"] = address
-    trainer.fit(made)
+    trainer.fit(training)
 
 
 def slowly(log_probs: torch.Tensor, batch: Batch) -> objectives.Result:
@@ -115,9 +115,9 @@ def test_nodes_come_and_go(tmp_path: Path, nodes: Nodes) -> None:
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     assert runs.ended(runs.start(trainer.fit, job(undisturbed, replace(train, workers=1, launcher="local"))), 300) == 0
-    found, expected = (history.read(str(folder / "out")) for folder in (tmp_path, undisturbed))
-    assert [row["tokens"] for row in found] == [row["tokens"] for row in expected]
-    for row, other in zip(found, expected, strict=True):
+    hit, expected = (history.read(str(folder / "out")) for folder in (tmp_path, undisturbed))
+    assert [row["tokens"] for row in hit] == [row["tokens"] for row in expected]
+    for row, other in zip(hit, expected, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], abs=1e-3)
 
 
@@ -144,9 +144,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_worker_that_hangs_is_ended_and_replaced(
     tmp_path: Path, ray_address: str, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = job(tmp_path, replace(TRAIN, timeout_s=20), functools.partial(hanging, tmp_path / "hung"))
+    training = job(tmp_path, replace(TRAIN, timeout_s=20), functools.partial(hanging, tmp_path / "hung"))
     with caplog.at_level(logging.WARNING, workers.log.name):
-        trainer.fit(made)
+        trainer.fit(training)
     assert "of the training hung (no progress for 20 s, the value of train.timeout_s)" in caplog.text
     assert "hanging" in "".join(file.read_text() for file in (tmp_path / "out" / "logs").glob("hang_rank_*.txt"))
     assert runs.same_bits(undisturbed, tmp_path)

@@ -31,11 +31,11 @@ def values(file: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("f32", 0.0), ("f16", 1e-3), ("bf16", 8e-3), ("q8_0", 8e-3)])
 def test_the_weights_are_those_of_the_folder(model: Path, tmp_path: Path, kind: str, tolerance: float) -> None:
-    found = export(str(model), tmp_path / "model.gguf", kind)
+    result = export(str(model), tmp_path / "model.gguf", kind)
     expected = safetensors.torch.load_file(model / "model.safetensors")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
-    assert found["tensors"] == len(stored) == len(expected)
+    assert result["tensors"] == len(stored) == len(expected)
     for name, weight in expected.items():
         tensor = stored[str(names.get_name(name, try_suffixes=(".weight",)))]
         back = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
@@ -58,12 +58,12 @@ def test_neighbours_are_rotated_as_the_halves_were() -> None:
         return first * np.cos(angles) - second * np.sin(angles), second * np.cos(angles) + first * np.sin(angles)
 
     def by_halves(weight: Any) -> Any:
-        made = (state @ weight.T).reshape(2, heads, width)
-        return np.concatenate(turned(made[..., : width // 2], made[..., width // 2 :]), -1)
+        created = (state @ weight.T).reshape(2, heads, width)
+        return np.concatenate(turned(created[..., : width // 2], created[..., width // 2 :]), -1)
 
     def by_neighbours(weight: Any) -> Any:
-        made = (state @ permuted(weight, heads).T).reshape(2, heads, width)
-        return np.stack(turned(made[..., 0::2], made[..., 1::2]), -1).reshape(2, heads, width)
+        created = (state @ permuted(weight, heads).T).reshape(2, heads, width)
+        return np.stack(turned(created[..., 0::2], created[..., 1::2]), -1).reshape(2, heads, width)
 
     scores = [np.einsum("qhd,khd->hqk", rotate(query), rotate(key)) for rotate in (by_halves, by_neighbours)]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4, atol=1e-4)
@@ -71,7 +71,7 @@ def test_neighbours_are_rotated_as_the_halves_were() -> None:
 
 def test_the_header_tells_architecture_and_control_tokens(model: Path, tmp_path: Path) -> None:
     export(str(model), tmp_path / "model.gguf")
-    found, fmt = values(tmp_path / "model.gguf"), prompt.infill_format()
+    hit, fmt = values(tmp_path / "model.gguf"), prompt.infill_format()
     expected = {
         "general.architecture": "llama",
         "llama.block_count": 2,
@@ -93,25 +93,25 @@ def test_the_header_tells_architecture_and_control_tokens(model: Path, tmp_path:
         "tokenizer.ggml.fim_pad_token_id": fmt.fim_pad,
         "tokenizer.ggml.fim_sep_token_id": fmt.filename,
     }
-    assert {name: found[name] for name in expected} == expected
-    kinds = found["tokenizer.ggml.token_type"]
+    assert {name: hit[name] for name in expected} == expected
+    kinds = hit["tokenizer.ggml.token_type"]
     assert kinds == [gguf.TokenType.CONTROL] * 32 + [gguf.TokenType.NORMAL] * 480
 
 
 def test_the_tokenizer_in_the_file_gives_the_same_ids(model: Path, tmp_path: Path) -> None:
     """A tokenizer made of what the file contains, by the rules of its pre-tokenizer's name."""
     texts = [text for files in tiny_repositories(8).values() for text in files.values()]
-    made = tokenizer.train(texts, vocab_size=512)
+    trained = tokenizer.train(texts, vocab_size=512)
     folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
-    made.save(str(folder / "tokenizer.json"))
+    trained.save(str(folder / "tokenizer.json"))
     assert export(str(folder), tmp_path / "model.gguf")["pre"] == "qwen2"
-    found = values(tmp_path / "model.gguf")
-    value = json.loads(made.to_str())
-    value["model"]["vocab"] = {token: number for number, token in enumerate(found["tokenizer.ggml.tokens"])}
-    value["model"]["merges"] = [merge.split(" ") for merge in found["tokenizer.ggml.merges"]]
+    result = values(tmp_path / "model.gguf")
+    value = json.loads(trained.to_str())
+    value["model"]["vocab"] = {token: number for number, token in enumerate(result["tokenizer.ggml.tokens"])}
+    value["model"]["merges"] = [merge.split(" ") for merge in result["tokenizer.ggml.merges"]]
     again = Tokenizer.from_str(json.dumps(value))
     for text in texts[:4]:
-        assert again.encode(text).ids == made.encode(text).ids
+        assert again.encode(text).ids == trained.encode(text).ids
 
 
 def test_a_vocabulary_with_fewer_tokens_than_rows_is_filled_up(model: Path, tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_vocabulary_with_fewer_tokens_than_rows_is_filled_up(model: Path, tmp_
     config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 520}
     (folder / "config.json").write_text(json.dumps(config))
     export(str(folder), tmp_path / "model.gguf")
-    found = values(tmp_path / "model.gguf")
-    assert found["tokenizer.ggml.tokens"][512:] == [f"[PAD{number}]" for number in range(512, 520)]
-    assert found["tokenizer.ggml.token_type"][512:] == [gguf.TokenType.UNUSED] * 8
+    result = values(tmp_path / "model.gguf")
+    assert result["tokenizer.ggml.tokens"][512:] == [f"[PAD{number}]" for number in range(512, 520)]
+    assert result["tokenizer.ggml.token_type"][512:] == [gguf.TokenType.UNUSED] * 8
 
 
 def change(folder: Path, name: str, edit: Callable[[Any], None]) -> None:
@@ -177,8 +177,8 @@ def test_starcoders_rules_have_a_name() -> None:
 
 def test_the_command_tells_what_it_wrote(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["export", "gguf", str(model), "--to", str(tmp_path / "a" / "m.gguf"), "--type", "q8_0"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["bytes"] == (tmp_path / "a" / "m.gguf").stat().st_size
-    assert (told["type"], told["pre"]) == ("q8_0", "gpt-2")
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["bytes"] == (tmp_path / "a" / "m.gguf").stat().st_size
+    assert (summary["type"], summary["pre"]) == ("q8_0", "gpt-2")
     assert cli.main(["export", "gguf", str(model), "--to", str(tmp_path / "m.gguf"), "--type", "q3"]) == 2
     assert "unknown GGUF type 'q3'; choose one of f32" in capsys.readouterr().err

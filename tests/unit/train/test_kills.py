@@ -27,12 +27,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 def test_a_plain_process(tmp_path: Path, alone: tuple[Path, float], seed: int) -> None:
     folder, seconds = alone
     draw = random.Random(seed)
-    made = runs.job(tmp_path, ALONE)
+    training = runs.job(tmp_path, ALONE)
     for _ in range(2):
-        process = runs.start(trainer.fit, made)
+        process = runs.start(trainer.fit, training)
         time.sleep(draw.uniform(0, seconds))
         runs.kill(process)
-    assert runs.ended(runs.start(trainer.fit, made)) == 0
+    assert runs.ended(runs.start(trainer.fit, training)) == 0
     assert runs.same_bits(folder, tmp_path)
 
 
@@ -49,12 +49,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 def test_a_worker_and_then_the_whole_group(tmp_path: Path, two: tuple[Path, float], seed: int) -> None:
     folder, seconds = two
     draw = random.Random(seed)
-    made = runs.job(tmp_path)
+    training = runs.job(tmp_path)
     for number, victims in enumerate(([draw.randrange(2)], [0, 1])):
-        group = runs.group(made, tmp_path / f"met_{number}")
+        group = runs.group(training, tmp_path / f"met_{number}")
         time.sleep(draw.uniform(seconds / 3, seconds))
         for rank in victims:
             runs.kill(group[rank])
         assert None not in [runs.ended(process, 30) for process in group]
-    assert [runs.ended(process) for process in runs.group(made, tmp_path / "met")] == [0, 0]
+    assert [runs.ended(process) for process in runs.group(training, tmp_path / "met")] == [0, 0]
     assert runs.same_bits(folder, tmp_path)

@@ -104,12 +104,12 @@ def test_a_killed_training_ends_with_the_same_bits(
 def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_of_the_moment(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, Tensor]], step: int
 ) -> None:
-    told = iter([*[False] * (step - 1), True])
+    answers = iter([*[False] * (step - 1), True])
     with pytest.raises(StoppedError, match=rf"at step {step}; run it again"):
-        train(tmp_path, asked=lambda: next(told))
-    found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert found.step == step
+        train(tmp_path, asked=lambda: next(answers))
+    latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert latest.step == step
     weights = train(tmp_path)
     assert all(torch.equal(weights[name], weight) for name, weight in undisturbed[1].items())
 
@@ -198,9 +198,9 @@ def test_too_many_bad_batches_end_the_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"at step 7, and steps \[5, 6, 7\] were skipped; lower the learning rate"):
         train(tmp_path, replace(CONFIG, max_skipped=2), work)
     assert list(refused(tmp_path)) == ["5", "6", "7"]
-    found = checkpoint.latest(str(tmp_path))
-    assert found is not None
-    assert all(tensor.isfinite().all() for tensor in found.tensors.values())
+    latest = checkpoint.latest(str(tmp_path))
+    assert latest is not None
+    assert all(tensor.isfinite().all() for tensor in latest.tensors.values())
 
 
 def test_a_gradient_that_is_not_a_number_changes_nothing() -> None:

@@ -19,18 +19,18 @@ CPU = torch.device("cpu")
 
 
 def refusal(preset: str, free: float, **changes: object) -> str:
-    made = config.PRESETS[preset]()
-    settings = model.llama_config(made.pretrain.model, made.tokenizer.vocab_size)
-    train = replace(made.pretrain.train, workers=1, **changes)  # type: ignore[arg-type]
+    created = config.PRESETS[preset]()
+    settings = model.llama_config(created.pretrain.model, created.tokenizer.vocab_size)
+    train = replace(created.pretrain.train, workers=1, **changes)  # type: ignore[arg-type]
     with pytest.raises(TrainingError) as caught:
         memory.check("pretrain", settings, train, CPU, 1, free)
     return str(caught.value)
 
 
 def test_what_does_not_fit_is_refused_with_the_preset_that_would() -> None:
-    told = refusal("mellum_4b_gqa", 1e9, recompute=True)
-    assert "pretrain needs about" in told
-    assert "but this machine has 1.0 GB free for it; choose the preset demo, which needs 0." in told
+    sentence = refusal("mellum_4b_gqa", 1e9, recompute=True)
+    assert "pretrain needs about" in sentence
+    assert "but this machine has 1.0 GB free for it; choose the preset demo, which needs 0." in sentence
 
 
 def test_recomputing_is_advised_where_it_suffices() -> None:
@@ -42,16 +42,16 @@ def test_nothing_fits_into_nothing() -> None:
 
 
 def test_a_model_that_fits_is_let_through() -> None:
-    made = config.debug()
-    settings = model.llama_config(made.pretrain.model, 512)
-    memory.check("pretrain", settings, made.pretrain.train, CPU, 1, 1e9)
+    preset = config.debug()
+    settings = model.llama_config(preset.pretrain.model, 512)
+    memory.check("pretrain", settings, preset.pretrain.train, CPU, 1, 1e9)
 
 
 def test_a_training_is_refused_before_its_model_is_made(tmp_path: Path) -> None:
     train = replace(runs.TRAIN, batch_tokens=2**40, micro_batch_tokens=2**40, workers=1, launcher="local")
-    made = replace(runs.job(tmp_path, train), label="pretrain", model=lambda: pytest.fail("the model was made"))
+    training = replace(runs.job(tmp_path, train), label="pretrain", model=lambda: pytest.fail("the model was made"))
     with pytest.raises(TrainingError, match="pretrain needs about"):
-        trainer.fit(made)
+        trainer.fit(training)
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

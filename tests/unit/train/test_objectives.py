@@ -26,13 +26,13 @@ def test_groups_are_logged_apart() -> None:
 
 
 def test_sft_loss_is_that_of_transformers(tmp_path: Path) -> None:
-    found = model.load(Path(tiny_model(tmp_path)))
+    loaded = model.load(Path(tiny_model(tmp_path)))
     prompt, middle = list(range(5, 17)), [40, 41, 42, 0]
     batch = pack([plain_item(prompt + middle, start=len(prompt) - 1, group="python")], 32)
-    ours = objectives.language_model(score(Scorer(found), batch), batch).loss / batch.weight
-    found.config._attn_implementation = "sdpa"
+    ours = objectives.language_model(score(Scorer(loaded), batch), batch).loss / batch.weight
+    loaded.config._attn_implementation = "sdpa"
     labels = torch.tensor([[-100] * len(prompt) + middle])
-    assert ours.item() == pytest.approx(found(input_ids=torch.tensor([prompt + middle]), labels=labels).loss.item())
+    assert ours.item() == pytest.approx(loaded(input_ids=torch.tensor([prompt + middle]), labels=labels).loss.item())
 
 
 def test_dpo_is_equation_7() -> None:

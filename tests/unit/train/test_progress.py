@@ -86,11 +86,11 @@ def test_a_growing_file_is_read_piece_by_piece(tmp_path: Path, where: str) -> No
     tail, file = history.HistoryTail(output), storage.join(output, history.FILE_NAME)
     assert tail.new() == []
     lines = [json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in range(1, 9)]
-    found = []
+    entries = []
     for text in (lines[0], "".join(lines[:3]) + lines[3][:5], "".join(lines[:4]), "".join(lines[:4])):
         storage.write_bytes(file, text.encode())
-        found.append([line["step"] for line in tail.new()])
-    assert found == [[1], [2, 3], [4], []]
+        entries.append([line["step"] for line in tail.new()])
+    assert entries == [[1], [2, 3], [4], []]
     storage.write_bytes(file, (lines[0] + lines[6]).encode())  # a resumed training has dropped some
     assert [line["step"] for line in tail.new()] == [1, 7]
     storage.write_bytes(file, (lines[2] + "".join(lines)).encode())  # and one that grew in between
@@ -105,11 +105,11 @@ def test_losses_of_parts_add_up() -> None:
         "loss/c/fim": (1.0, 1.0),
         "margin": (1.0, 1),
     }
-    found = history.with_margins(sums)
-    assert found["loss/python"] == (8.0, 4.0)
-    assert found["loss/fim"] == (7.0, 3.0)
-    assert found["loss/plain"] == (2.0, 2.0)
-    assert set(found) == {*sums, "loss/python", "loss/c", "loss/fim", "loss/plain"}
+    scores = history.with_margins(sums)
+    assert scores["loss/python"] == (8.0, 4.0)
+    assert scores["loss/fim"] == (7.0, 3.0)
+    assert scores["loss/plain"] == (2.0, 2.0)
+    assert set(scores) == {*sums, "loss/python", "loss/c", "loss/fim", "loss/plain"}
 
 
 def test_time_is_added_up_over_all_starts() -> None:

@@ -43,12 +43,12 @@ def test_looking_changes_no_weight_and_shows_the_same_holes(root: Path) -> None:
 
 def test_holes_are_of_the_held_out_split_and_can_be_put_together_again(root: Path) -> None:
     held_out = tiny_repositories(8)["repo_6"]
-    found = samples.of_documents(str(root / "corpus"), "validation", 3, seed=0)
-    assert len(found) == 3
-    assert [hole.middle for hole in found] == [
+    drawn = samples.of_documents(str(root / "corpus"), "validation", 3, seed=0)
+    assert len(drawn) == 3
+    assert [hole.middle for hole in drawn] == [
         hole.middle for hole in samples.of_documents(str(root / "corpus"), "validation", 3, seed=0)
     ]
-    for hole in found:
+    for hole in drawn:
         assert hole.request.prefix + hole.middle + hole.request.suffix == held_out[hole.request.path]
         assert 0 < len(hole.middle) <= samples.MIDDLE_CHARS
 
@@ -56,8 +56,8 @@ def test_holes_are_of_the_held_out_split_and_can_be_put_together_again(root: Pat
 def test_no_repository_comes_twice_before_each_came_once(tmp_path: Path) -> None:
     repositories = tiny_repositories(8, files=8)
     write_documents(tmp_path / "corpus", repositories, dict.fromkeys(repositories, "validation"))
-    found = samples.of_documents(str(tmp_path / "corpus"), "validation", 8, seed=0)
-    texts = [hole.request.prefix + hole.middle + hole.request.suffix for hole in found]
+    drawn = samples.of_documents(str(tmp_path / "corpus"), "validation", 8, seed=0)
+    texts = [hole.request.prefix + hole.middle + hole.request.suffix for hole in drawn]
     assert len({text.split(" of ")[1].split(":")[0] for text in texts}) == 8
 
 

@@ -119,8 +119,8 @@ def test_a_finished_stage_is_not_trained_again(root: Path, preset: Preset) -> No
 def test_a_stage_killed_before_its_manifest_only_writes_that(root: Path, preset: Preset) -> None:
     (root / "dpo" / "manifest.json").unlink()
     before = (root / "dpo" / "model.safetensors").stat().st_mtime_ns
-    found = run_stage("dpo", preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
-    assert found["steps"] == 6
+    metrics = run_stage("dpo", preset.dpo, str(root / "pairs"), str(root / "sft"), str(root / "dpo"))
+    assert metrics["steps"] == 6
     assert (root / "dpo" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -231,9 +231,9 @@ def test_a_base_of_our_own_starts_another_run(root: Path, tmp_path: Path, preset
     facts = [storage.read_json(str(folder / card.FACTS_FILE)) for folder in (base, tmp_path / "model")]
     assert facts[0] == facts[1]
     run_stage("sft", preset.sft, str(root / "examples"), str(tmp_path / "model"), str(tmp_path / "sft"))
-    told = (tmp_path / "sft" / card.FILE_NAME).read_text()
-    assert "| pretrain | 6 |" in told
-    assert "| sft | 6 |" in told
+    content = (tmp_path / "sft" / card.FILE_NAME).read_text()
+    assert "| pretrain | 6 |" in content
+    assert "| sft | 6 |" in content
 
 
 def test_a_base_without_infilling_tokens_is_refused(root: Path, tmp_path: Path, preset: Preset) -> None:

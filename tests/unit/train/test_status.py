@@ -37,8 +37,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_running_training_tells_what_is_left(folder: Path) -> None:
-    found = status(str(folder))
-    assert (found["state"], found["step"], found["seconds_left"]) == ("running", 4, 12.0)
+    state = status(str(folder))
+    assert (state["state"], state["step"], state["seconds_left"]) == ("running", 4, 12.0)
 
 
 def test_a_silent_one_has_stopped(folder: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_real_run_is_reported_while_it_lives_and_after_it_was_killed(tmp_path:
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     run = subprocess.Popen([sys.executable, "-m", "infill.cli", *words], env=environment, stderr=subprocess.DEVNULL)
     try:
-        assert told(tmp_path, lambda found: found["state"] == "starting")
-        running = told(tmp_path, lambda found: found["state"] == "running" and found["step"] >= 8)
+        assert awaited(tmp_path, lambda state: state["state"] == "starting")
+        running = awaited(tmp_path, lambda state: state["state"] == "running" and state["step"] >= 8)
         assert running["steps"] == 100_000
         assert running["seconds_left"] > 0
         assert running["checkpoints"]
@@ -81,15 +81,15 @@ def test_a_real_run_is_reported_while_it_lives_and_after_it_was_killed(tmp_path:
     assert dead["step"] >= running["step"]
 
 
-def told(folder: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def awaited(folder: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The first status that is `wanted`, within two minutes."""
     ends = time.monotonic() + 120
     while time.monotonic() < ends:
         try:
-            found = status(str(folder / "out"))
+            state = status(str(folder / "out"))
         except InputError:  # it has not come so far as to say that it is there
-            found = {"state": ""}
-        if wanted(found):
-            return found
+            state = {"state": ""}
+        if wanted(state):
+            return state
         time.sleep(0.05)
-    raise AssertionError(f"it is still {found}")
+    raise AssertionError(f"it is still {state}")

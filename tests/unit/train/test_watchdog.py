@@ -29,9 +29,9 @@ def test_a_hang_ends_the_process_with_its_stacks_as_the_reason(
     config = replace(ALONE, timeout_s=2.0)
     process = runs.start(trainer.fit, runs.job(tmp_path, config, stuck))
     assert runs.ended(process, 30) == watchdog.HUNG
-    told = (tmp_path / "out" / "logs" / "hang_rank_0.txt").read_text()
-    assert told.startswith("worker 0 of the training hung (no progress for 2 s")
-    assert "in stuck" in told
+    content = (tmp_path / "out" / "logs" / "hang_rank_0.txt").read_text()
+    assert content.startswith("worker 0 of the training hung (no progress for 2 s")
+    assert "in stuck" in content
 
 
 def test_what_calls_in_time_is_left_alone(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_calls_in_time_is_left_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def told_to_go(folder: Path) -> None:
+def asked_to_go(folder: Path) -> None:
     """Trains and gets SIGTERM in its fifth step; tells what was raised."""
     calls = iter(range(1, 10_000))
 
@@ -60,11 +60,11 @@ def told_to_go(folder: Path) -> None:
 
 def test_sigterm_makes_a_checkpoint_and_ends_the_training(tmp_path: Path) -> None:
     """With a step in between: the signal is seen when the next one begins."""
-    assert runs.ended(runs.start(told_to_go, tmp_path)) == 0
+    assert runs.ended(runs.start(asked_to_go, tmp_path)) == 0
     assert "stopped on request at step 6" in (tmp_path / "told").read_text()
-    found = checkpoint.latest(str(tmp_path / "out"))
-    assert found is not None
-    assert found.step == 6
+    latest = checkpoint.latest(str(tmp_path / "out"))
+    assert latest is not None
+    assert latest.step == 6
 
 
 def test_the_handler_of_before_is_put_back() -> None:

@@ -42,15 +42,15 @@ def test_other_workers_continue_where_two_have_stopped(
     tmp_path: Path, two_workers: Path, number: int, launcher: str
 ) -> None:
     """One plain process, or three DeepSpeed workers, continue from step 8: a checkpoint fits any number and engine."""
-    made = job(tmp_path, replace(KEPT, workers=number, launcher=launcher))
+    training = job(tmp_path, replace(KEPT, workers=number, launcher=launcher))
     at = Path(checkpoint.FOLDER) / "step_00000008"
     shutil.copytree(two_workers / "out" / at, tmp_path / "out" / at)
     shutil.copy(two_workers / "out" / history.FILE_NAME, tmp_path / "out")
-    group = [runs.start(trainer.fit, made)] if launcher == "local" else runs.group(made, tmp_path / "met")
+    group = [runs.start(trainer.fit, training)] if launcher == "local" else runs.group(training, tmp_path / "met")
     assert [runs.ended(process) for process in group] == [0] * number
-    found, expected = history.read(str(tmp_path / "out")), history.read(str(two_workers / "out"))
-    assert [row["step"] for row in found] == [row["step"] for row in expected]
-    for row, other in zip(found, expected, strict=True):
+    hit, expected = history.read(str(tmp_path / "out")), history.read(str(two_workers / "out"))
+    assert [row["step"] for row in hit] == [row["step"] for row in expected]
+    for row, other in zip(hit, expected, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], abs=1e-3)
         assert row["tokens"] == other["tokens"]
     for name, weight in weights(two_workers).items():
@@ -101,8 +101,8 @@ def note_pid(folder: Path, log_probs: torch.Tensor, batch: Batch) -> objectives.
 def driver(folder: Path) -> subprocess.Popen[bytes]:
     """The training's driver in a process of its own, which leads its own session."""
     code = (
-        "import pathlib, sys; from tests.unit.train import test_workers as made; "
-        "made.trainer.fit(made.slow(pathlib.Path(sys.argv[1])))"
+        "import pathlib, sys; from tests.unit.train import test_workers as tested; "
+        "tested.trainer.fit(tested.slow(pathlib.Path(sys.argv[1])))"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True)
 
@@ -129,12 +129,12 @@ def parent(pid: int) -> int:
 def controllers(folder: Path) -> list[int]:
     """The living controllers of Ray Train that share a raylet with the training's workers, and no others."""
     raylets = {parent(pid) for pid in living(folder)} - {0}
-    found = []
+    entries = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if b"TrainController" in path.read_bytes() and parent(int(path.parent.name)) in raylets:
-                found.append(int(path.parent.name))
-    return found
+                entries.append(int(path.parent.name))
+    return entries
 
 
 @pytest.mark.long
@@ -233,7 +233,9 @@ def test_as_many_workers_start_as_there_is_room_for(
     assert workers.possible(replace(TRAIN, workers=3, min_workers=least), resources) == expected
 
 
-@pytest.mark.parametrize(("least", "told"), [(0, "3 workers need 3 GPUs, but the Ray cluster has 1"), (2, "2 workers")])
-def test_fewer_workers_than_allowed_are_refused(least: int, told: str) -> None:
-    with pytest.raises(TrainingError, match=told):
+@pytest.mark.parametrize(
+    ("least", "message"), [(0, "3 workers need 3 GPUs, but the Ray cluster has 1"), (2, "2 workers")]
+)
+def test_fewer_workers_than_allowed_are_refused(least: int, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
         workers.possible(replace(TRAIN, workers=3, min_workers=least), {"CPU": 8, "GPU": 1})

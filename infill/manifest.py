@@ -216,6 +216,14 @@ def verify(manifest: Manifest) -> None:
             raise InputError(f"{file} is not the file that {manifest.stage} wrote; delete the folder and run it again")
 
 
+def check_free(output: str, key: str) -> Manifest | None:
+    """Return the manifest at `output`, or None. Raises InputError when it is of another artifact than `key`."""
+    done = find(output)
+    if done is not None and done.key != key:
+        raise InputError(f"{output} already has another {done.stage} artifact (key {done.key}); choose another folder")
+    return done
+
+
 def once(
     *,
     stage: str,
@@ -231,12 +239,7 @@ def once(
     The folder `scratch/` is removed when `body` has ended. Raises InputError when `output` holds another artifact.
     """
     output = storage.absolute(output)
-    done = find(output)
-    if done is not None:
-        if done.key != key:
-            raise InputError(
-                f"{output} already has another {done.stage} artifact (key {done.key}); choose another folder"
-            )
+    if done := check_free(output, key):
         return done
     started = time.monotonic()
     metrics = {name: float(value) for name, value in body().items()}

@@ -10,6 +10,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,18 @@ PEFT: Final = "peft"
 VLLM: Final = "vllm"
 FORMS: Final = (PEFT, VLLM)
 """For whom an adapter is published."""
+BASE: Final = "base"
+"""The stage in the manifest of an exported base."""
+BASE_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedBase:
+    """The origin of an exported base."""
+
+    base: str
+    add_fim: bool
+    adapter: str
 
 
 def adapt(decoder: Any, config: TrainConfig, fmt: PromptFormat) -> "PeftModel":
@@ -182,12 +195,30 @@ def adapted(base: str, *, add_fim: bool = False, adapter: str = "") -> Path:
 def export_base(base: str, target: str, *, add_fim: bool = False, adapter: str = "") -> dict[str, str | int]:
     """Write the model folder of a published base, with its adapter merged, to `target`; return its place and size.
 
-    What it is made of, and any manifest, goes along. Raise InputError for what cannot be used.
+    What it is made of goes along. It is a finished artifact, with the manifest of its own if `base` has one. Raise
+    InputError for what cannot be used.
     """
     folder = adapted(base, add_fim=add_fim, adapter=adapter)
     model.load_config(folder)  # which tells what is not a model folder
-    storage.upload(folder, target)
+    if own := manifest.find(str(folder)):
+        manifest.check_free(target, own.key)
+        storage.upload(folder, target)
+    else:
+        _export(folder, target, ExportedBase(base=base, add_fim=add_fim, adapter=adapter))
     return {"uri": target, "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())}
+
+
+def _export(folder: Path, target: str, config: ExportedBase) -> None:
+    inputs = {"base": bases.fingerprint(config.base)}
+    if config.adapter:
+        inputs["adapter"] = digest(config.adapter)
+
+    def upload() -> dict[str, float]:
+        storage.upload(folder, target)
+        return {}
+
+    key = manifest.key(BASE, BASE_VERSION, config, inputs)
+    manifest.once(stage=BASE, version=BASE_VERSION, key=key, config=config, inputs=inputs, output=target, body=upload)
 
 
 def merge(base: str, adapter: str, target: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from infill import config, model, prompt, storage
+from infill import config, manifest, model, prompt, storage
 from infill.artifacts import adapter as artifact
 from infill.artifacts.examples import read_holes
 from infill.config import Preset
@@ -152,7 +152,13 @@ def test_a_base_is_exported_whole(root: Path, published: Path, tmp_path: Path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     base, folder = str(root / "base"), tmp_path / "a folder"
     answer = adapter.export_base(base, str(folder), adapter=str(published))
-    assert answer["bytes"] == sum(file.stat().st_size for file in folder.rglob("*"))
+    artifact_of_base = manifest.load(str(folder))
+    assert answer["bytes"] == sum(entry["bytes"] for entry in artifact_of_base.files.values())
+    assert set(artifact_of_base.inputs) == {"base", "adapter"}
+    manifest.verify(artifact_of_base)
+    assert adapter.export_base(base, str(folder), adapter=str(published)) == answer
+    with pytest.raises(InputError, match=r"already has another base artifact .*; choose another folder"):
+        adapter.export_base(base, str(folder))
     torch.testing.assert_close(
         logits(model.load(folder)), logits(model.load(adapter.adapted(base, adapter=str(published))))
     )

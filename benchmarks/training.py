@@ -32,8 +32,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before PyTorch is loaded, as in infill.cli
-
 import torch
 
 from benchmarks import rates

@@ -16,6 +16,8 @@ os.environ["INFILL_OPT_OUT"] = ""  # what the user of this machine lists concern
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tiny models lose more by waiting for a second thread than it gives them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives its workers niceness 15: beside another process of the tests they would get next to nothing.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # How quickly a busy machine draws its inputs says nothing about the code. CI draws the same inputs each time, and so
 # never fails for a change that has nothing to do with it; `--hypothesis-profile explore` looks for new ones.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 from infill.errors import InputError
 from infill.feedback import dataset
-from serving.predictor.transformers_engine import TransformersEngine
 from serving.transformer import keys
 from serving.transformer.service import TransformerService
 from serving.transformer.telemetry import writer as writers
@@ -20,7 +20,7 @@ from serving.transformer.telemetry.counts import Counts, Labels, language_label,
 from serving.transformer.telemetry.recent_suggestions import Memory, Suggestion
 from serving.transformer.telemetry.writer import RowWriter, redaction
 from serving.transformer.transformer_config import TransformerConfig
-from tests.serving.conftest import HTTP, chunk, predicting, say, strange_predictor, transforming, wait_until
+from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming, wait_until
 
 TEXT = "width * height\n"
 PASSWORD = "hunter2-Xk29vQ"
@@ -167,9 +167,15 @@ def leave(url: str, body: dict[str, Any]) -> None:
         client.post(f"{url}/v1/completions", json=body)
 
 
+def begin(connection: socket.socket) -> None:
+    """A predictor that says one word, and no more until the transformer hangs up."""
+    say("200 OK", chunk("fn"), "text/event-stream")(connection)
+    connection.recv(1)
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_is_counted(model: Path, engine: TransformersEngine, stream: bool) -> None:
-    with predicting(model, engine) as inner, transforming(model, inner) as (url, service):
+def test_a_client_that_goes_is_counted(model: Path, stream: bool) -> None:
+    with strange_predictor(begin) as (inner, _), transforming(model, inner) as (url, service):
         body = {"prompt": "x = ", "path": "a.rs", "max_tokens": 128, "ignore_eos": True, "stream": stream}
         leave(url, body)
         counter = service.telemetry.counts.answers.labels("rust", "tiny", "none", "cancelled")

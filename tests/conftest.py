@@ -16,7 +16,7 @@ os.environ["INFILL_OPT_OUT"] = ""  # what the user of this machine lists concern
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tiny models lose more by waiting for a second thread than it gives them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray gives its workers niceness 15: beside another process of the tests they would get next to nothing.
+# Ray gives its workers niceness 15: next to another process of the tests they would get next to nothing.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # How quickly a busy machine draws its inputs says nothing about the code. CI draws the same inputs each time, and so

@@ -273,13 +273,20 @@ def _undo(api: Api, frame: Frame, name: str) -> str:
 
 
 def _old(api: Api, frame: Frame, wanted: Route) -> list[str]:
-    """Return our InferenceServices that neither serve nor stand by, except those created after the active one."""
+    """Return our InferenceServices that neither serve nor stand by and are older than the active one."""
     labels = f"{frames.RELEASE_LABEL}={frame.release},{frames.MANAGER_LABEL}={frames.MANAGER}"
-    items = api.list("inferenceservices", labels=labels)["items"]
-    ours = {str(each["metadata"]["name"]): each["metadata"] for each in items}
-    until = str(ours.get(wanted.active, {}).get("creationTimestamp", "9"))
-    kept = (wanted.active, wanted.previous)
-    return sorted(name for name, each in ours.items() if name not in kept and str(each["creationTimestamp"]) <= until)
+    items = [each["metadata"] for each in api.list("inferenceservices", labels=labels)["items"]]
+    return older({str(each["name"]): str(each["creationTimestamp"]) for each in items}, wanted)
+
+
+def older(created: Mapping[str, str], wanted: Route) -> list[str]:
+    """Return the names, of those with their times of creation in `created`, that a route to `wanted` has outlived.
+
+    The times are whole seconds. One of the same second as the active one may belong to a deployment that runs at the
+    same time, so it stays until the next one.
+    """
+    kept, until = (wanted.active, wanted.previous), created.get(wanted.active, "9")
+    return sorted(name for name, time in created.items() if name not in kept and time < until)
 
 
 def _sweep(api: Api, frame: Frame, wanted: Route) -> list[str]:

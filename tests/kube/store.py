@@ -6,12 +6,13 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Thing = dict[str, Any]
 Key = tuple[str, str, str]
 """Resource, namespace, name."""
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class Answer(Exception):  # noqa: N818 - an HTTP answer, most of which are errors
@@ -32,8 +33,16 @@ class Answer(Exception):  # noqa: N818 - an HTTP answer, most of which are error
         }
 
 
+def now_seconds() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def text_of(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
 def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return text_of(now_seconds())
 
 
 def merged(old: Any, change: Any) -> Any:
@@ -58,6 +67,7 @@ class Store:
     changed: threading.Condition = field(default_factory=threading.Condition)
     _versions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     version: int = 0
+    last: datetime = EPOCH
 
     def record(self, kind: str, key: Key, thing: Thing) -> Thing:
         """Stores the change; the caller holds `changed`."""
@@ -71,6 +81,11 @@ class Store:
         self.changed.notify_all()
         return copy.deepcopy(thing)
 
+    def next_second(self) -> str:
+        """The time, but a later second than at the last call: real deployments do not follow in the same one."""
+        self.last = max(now_seconds(), self.last + timedelta(seconds=1))
+        return text_of(self.last)
+
     def get(self, key: Key) -> Thing:
         if key not in self.things:
             raise Answer(404, "NotFound", f'{key[0]} "{key[2]}" not found', name=key[2], kind=key[0])
@@ -83,7 +98,8 @@ class Store:
             thing = copy.deepcopy(thing)
             thing.pop("status", None) if key[0] not in ("pods", "events") else None
             meta = thing["metadata"]
-            meta |= {"namespace": key[1], "uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+            created = self.next_second() if key[0] == "inferenceservices" else now()
+            meta |= {"namespace": key[1], "uid": str(uuid.uuid4()), "creationTimestamp": created, "generation": 1}
             return self.record("ADDED", key, thing)
 
     def replace(self, key: Key, thing: Thing, *, status: bool) -> Thing:

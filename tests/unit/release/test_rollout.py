@@ -84,6 +84,14 @@ def test_deployments_follow_each_other_and_go_back(namespace: Namespace, mlflow_
     assert first not in namespace.kserve.seen[1:]
 
 
+def test_what_was_created_in_the_same_second_or_later_is_not_older() -> None:
+    created = {"a": "2026-11-27T02:38:01Z", "b": "2026-11-27T02:38:02Z", "c": "2026-11-27T02:38:02Z"}
+    assert rollout.older(created, route.Route(active="c")) == ["a"]
+    assert rollout.older(created, route.Route(active="a")) == []
+    assert rollout.older(created, route.Route(active="b", previous="a")) == []
+    assert rollout.older(created, route.Route(active="gone", previous="a")) == ["b", "c"]
+
+
 def test_a_changed_chart_is_a_new_inference_service(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     run = Trained(mlflow_store, model, "one")
     run.deploy()

@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any, get_args
+from typing import Any
 
-from infill import __version__, config, entry
+from infill import __version__, config, entry, lsp_command
 from infill.cli_options import (
     BASE_KINDS,
     Commands,
@@ -97,8 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     benchmark_command.add(commands)
     _add_tools(commands)
     _add_export(commands)
-    _add_serving(commands)
-    _add_release(commands)
+    _add_serve(commands)
+    _add_complete(commands)
+    _add_keys(commands)
+    lsp_command.add(commands)
+    _add_deploy(commands)
+    _add_smoke(commands)
+    _add_rollback(commands)
     _add_gate(commands)
     _add_pipeline(commands)
     return parser
@@ -321,7 +326,7 @@ def _gguf(options: argparse.Namespace) -> dict[str, Any]:
     return export(options.model, options.to, options.type)
 
 
-def _add_serving(commands: Commands) -> None:
+def _add_serve(commands: Commands) -> None:
     serve = command(
         commands,
         "serve",
@@ -366,6 +371,8 @@ def _add_serving(commands: Commands) -> None:
         "--keys", type=input_file, metavar="FILE", help="require one of the keys in this file; see infill keys --help"
     )
 
+
+def _add_complete(commands: Commands) -> None:
     complete = command(
         commands,
         "complete",
@@ -378,8 +385,6 @@ def _add_serving(commands: Commands) -> None:
     complete.add_argument(
         "--max-tokens", type=integer("the number of tokens", 1), default=64, help="default: %(default)s"
     )
-    _add_keys(commands)
-    _add_lsp(commands)
 
 
 def _add_keys(commands: Commands) -> None:
@@ -422,106 +427,6 @@ def _key_revoke(options: argparse.Namespace) -> dict[str, Any]:
 
     key = keys.revoke(options.file, options.id)
     return {"revoked": key.id, "tenant": key.tenant}
-
-
-def _add_lsp(commands: Commands) -> None:
-    from infill.api_key import KEY_VARIABLE
-    from infill.editor.user_settings import BOUNDS, DEFAULT_URL, URL_VARIABLE, Fallback, UserSettings, Where
-
-    usual = UserSettings()
-    lsp = command(
-        commands,
-        "lsp",
-        _lsp,
-        "complete in your editor: a language server on standard input and output, which the editor starts",
-        "infill lsp --url http://localhost:8080 --languages python,go",
-    )
-    lsp.description = f"{lsp.description}\n\n{LSP_HELP.format(key=KEY_VARIABLE)}"
-    lsp.formatter_class = argparse.RawDescriptionHelpFormatter
-    at = os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    lsp.add_argument(
-        "--url", type=url, default=at, help=f"the Infill server; default: {URL_VARIABLE}, else {DEFAULT_URL}"
-    )
-    lsp.add_argument(
-        "--languages",
-        type=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
-        default=(),
-        metavar="NAMES",
-        help="complete only in these languages, such as python,typescriptreact; default: all",
-    )
-    for name, unit in (("debounce", "pause in typing before the server is asked"), ("timeout", "longest wait")):
-        low, high = BOUNDS[f"{name}_ms"]
-        value = getattr(usual, f"{name}_ms")
-        kind = integer(name, low, high)
-        lsp.add_argument(f"--{name}", type=kind, default=value, metavar="MS", help=f"{unit}; default: %(default)s")
-    most = integer("the number of tokens", *BOUNDS["max_tokens"])
-    lsp.add_argument("--max-tokens", type=most, default=usual.max_tokens, help="default: %(default)s")
-    lsp.add_argument(
-        "--fallback",
-        choices=get_args(Fallback),
-        default=usual.fallback,
-        help="answer textDocument/completion; auto: if the editor has no inline completion; default: %(default)s",
-    )
-    lsp.add_argument(
-        "--workspace",
-        choices=get_args(Where),
-        default=usual.workspace,
-        help="client: index the project here and send packed prompts; server: send the project's files to the server "
-        "once and then what changes; default: %(default)s",
-    )
-    lsp.add_argument("--stdio", action="store_true", help="ignored: editors add it")
-
-
-LSP_HELP = """\
-Your files are read, indexed and ranked on this machine; files that Git ignores are left out. Only the packed prompt is
-sent to the Infill server. With --workspace server, the files themselves are sent instead, once and after each change,
-and the server indexes them in memory. Start the server first:
-
-  infill serve --out out/demo                               # or a colleague's
-  infill lsp --url http://127.0.0.1:8080                    # the command that the editor starts
-
-If the server requires a key, set {key}; there is no option for it.
-
-Helix, in languages.toml:
-
-  [language-server.infill]
-  command = "infill"
-  args = ["lsp", "--url", "http://127.0.0.1:8080"]
-
-  [[language]]
-  name = "python"
-  language-servers = ["pylsp", "infill"]
-
-Neovim 0.12, in init.lua:
-
-  vim.lsp.config("infill", {{ cmd = {{ "infill", "lsp" }}, root_markers = {{ ".git" }} }})
-  vim.lsp.enable("infill")
-  vim.lsp.inline_completion.enable()
-
-VS Code, Emacs, JetBrains, Zed: docs/editors.
-
-The editor can change these settings at run time: url, enabled, languages, debounceMs, timeoutMs, maxTokens,
-fallback, workspace and telemetry (off unless you set it), in initializationOptions or in its section "infill". {key},
-files and telemetry are sent only to the server named at the start.
-To install only this command, without the training stack: pip install 'infill[lsp]'
-"""
-
-
-def _lsp(options: argparse.Namespace) -> None:
-    from infill.editor.language_server import serve
-    from infill.editor.user_settings import UserSettings
-
-    serve(
-        UserSettings(
-            url=options.url,
-            languages=options.languages,
-            debounce_ms=options.debounce,
-            timeout_ms=options.timeout,
-            max_tokens=options.max_tokens,
-            fallback=options.fallback,
-            workspace=options.workspace,
-        )
-    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -578,7 +483,7 @@ def _complete(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def _add_release(commands: Commands) -> None:
+def _add_deploy(commands: Commands) -> None:
     from infill.stages import STAGES
 
     deploy = command(
@@ -600,6 +505,8 @@ def _add_release(commands: Commands) -> None:
         "--dry-run", action="store_true", help="print manifests and differences without changing anything"
     )
 
+
+def _add_smoke(commands: Commands) -> None:
     smoke = command(
         commands,
         "smoke",
@@ -620,6 +527,8 @@ def _add_release(commands: Commands) -> None:
     )
     json_option(smoke)
 
+
+def _add_rollback(commands: Commands) -> None:
     rollback = command(
         commands,
         "rollback",

@@ -39,7 +39,10 @@ def _number() -> bytes:
     except (OSError, RuntimeError) as error:
         log.warning("cannot keep a number for the names of workspaces, so they are sent at each start: %s", error)
         return _spare
-    return number if len(number) == NUMBER_BYTES else _spare
+    if len(number) != NUMBER_BYTES:
+        log.warning("%s is damaged, so the names of workspaces change at each start: delete it", file)
+        return _spare
+    return number
 
 
 def _draw(file: Path) -> None:

@@ -37,7 +37,7 @@ Counts = dict[str, Counter[str]]
 """Numbers by kind (commits, files, places, holes) and reason."""
 
 _BOT: Final = re.compile(
-    r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|greenkeeper|snyk|pre-commit-ci|weblate|crowdin|mergify|jenkins"
+    r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|greenkeeper|snyk|pre-commit-ci|weblate|crowdin|mergify|jenkins[@-]"
     r"|semantic-release|allcontributors|automation",
     re.IGNORECASE,
 )
@@ -165,10 +165,15 @@ def _unfit(commit: CommitHead, older_trees: Mapping[str, int]) -> str:
         return "merge"
     if commit.parents == 0:
         return "first commit"
-    if _BOT.search(commit.author):
+    if is_bot(commit.author):
         return "bot"
     is_revert = _REVERT.match(commit.message) or "This reverts commit" in commit.message
     return "revert" if is_revert or older_trees[commit.tree] else ""
+
+
+def is_bot(author: str) -> bool:
+    """Return whether an author, name and e-mail address, is a program."""
+    return _BOT.search(author) is not None
 
 
 def _of_commit(

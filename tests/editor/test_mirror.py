@@ -317,6 +317,16 @@ def test_the_name_is_the_same_at_each_start_and_tells_nothing(tmp_path: Path) ->
     assert tmp_path.name not in workspace_name(tmp_path)
 
 
+def test_a_damaged_number_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    workspace_name(tmp_path)
+    number_file().write_bytes(b"short")
+    assert workspace_name(tmp_path) == workspace_name(tmp_path)
+    assert f"{number_file()} is damaged" in caplog.text
+
+
 def test_processes_that_start_together_draw_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     names: list[str] = []

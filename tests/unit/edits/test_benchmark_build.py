@@ -11,6 +11,7 @@ from infill.artifacts import benchmark as artifact
 from infill.config import EvaluateConfig
 from infill.corpus.benchmarks import _tasks
 from infill.edits.benchmark_build import BenchmarkConfig, build
+from infill.edits.changes import is_bot
 from infill.errors import InputError
 from tests import builders
 from tests.builders import run_stage
@@ -102,6 +103,21 @@ def test_what_nobody_wrote_is_left_out_and_counted(place: tuple[Path, dict[str, 
     card = (Path(whole) / artifact.CARD_FILE).read_text()
     assert all(f"| {reason} |" in card for reason in expected)
     assert histories.TOKEN not in str(rows_of(whole))
+
+
+@pytest.mark.parametrize(
+    ("author", "expected"),
+    [
+        ("dependabot[bot] 49699333+dependabot[bot]@users.noreply.github.com", True),
+        ("Renovate Bot bot@renovateapp.com", True),
+        ("jenkins-ci builds@example.org", True),
+        ("Build jenkins@example.org", True),
+        ("Kim Jenkins kim@example.org", False),
+        ("Abbott Talbot abbott@example.org", False),
+    ],
+)
+def test_programs_are_told_from_people(author: str, expected: bool) -> None:
+    assert is_bot(author) is expected
 
 
 def test_the_old_name_of_a_renamed_file_is_not_context(place: tuple[Path, dict[str, str]], whole: str) -> None:

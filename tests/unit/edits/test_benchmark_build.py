@@ -116,7 +116,7 @@ def test_what_nobody_wrote_is_left_out_and_counted(place: tuple[Path, dict[str, 
         ("Abbott Talbot abbott@example.org", False),
     ],
 )
-def test_programs_are_told_from_people(author: str, expected: bool) -> None:
+def test_programs_are_distinguished_from_people(author: str, expected: bool) -> None:
     assert is_bot(author) is expected
 
 

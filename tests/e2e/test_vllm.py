@@ -164,7 +164,6 @@ def test_a_half_typed_word_is_completed_as_by_our_engine(world: World, merged: P
         sampling = Sampling(temperature=0, max_tokens=NEW_TOKENS + 1, begins_with=beginning)
         expected = "".join(piece.text for piece in ours.complete(ids, sampling, lambda: None))
         answer = world.complete(request).raise_for_status().json()["choices"][0]["text"]
-        print(repr(beginning), repr(answer), repr(expected))
         same += beginning + answer == expected
     assert beginning
     assert same >= 3

@@ -12,6 +12,11 @@ from infill import metrics
 from infill.preferences.candidates import Candidate
 from infill.text import split_lines
 
+GOOD: Final = 0.5
+"""Minimum score of a sample that may be chosen; it must also have no defect."""
+RULES: Final = "rules"
+"""Name of the judge by rules."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -19,6 +24,10 @@ class Verdict:
     """0 (useless) to 1 (as good as what the author wrote)."""
     defects: tuple[str, ...] = ()
     """The completion's fault, in words that can follow "rejected: "."""
+    judge: str = RULES
+    """The judge: RULES, or the URL of a language model."""
+    scores: tuple[float, ...] = ()
+    """The scores in each order of the candidates in which a language model judged them; `score` is their mean."""
 
 
 Judge = Callable[[Mapping[str, Any], Sequence[Candidate]], list[Verdict] | None]

@@ -8,11 +8,9 @@ from infill import syntax
 from infill.fim import is_sound
 from infill.metrics import COMMENT
 from infill.preferences.candidates import Candidate
-from infill.preferences.judges import Verdict
+from infill.preferences.judges import GOOD, Verdict
 from infill.text import last_line, split_lines
 
-GOOD: Final = 0.5
-"""Minimum score of a sample that may be chosen; it must also have no defect."""
 LONG_LINES: Final = 4
 """A true middle with more lines also gives a shortened one (the paper shortens "large" ones, by an unknown measure)."""
 

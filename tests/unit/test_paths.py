@@ -54,6 +54,7 @@ NO_PATHS: Final = {
     "--oidc_issuer",
     "--oidc_tenant",
     "--telemetry",
+    "--rater",
     "--tenant",
     "ID",
     "--set",  # tried by itself, below

@@ -1,4 +1,4 @@
-"""The preferences as an artifact: one table of pairs."""
+"""The preferences as an artifact: a table of pairs, and one of the verdicts that they are made from."""
 
 from typing import Final
 
@@ -7,6 +7,7 @@ import pyarrow as pa
 from infill import storage
 from infill.artifacts.examples import CONTEXT
 
+_VERDICTS_FILE: Final = "verdicts.parquet"
 SCHEMA: Final = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "repo", "path", "language", "prefix", "suffix")),
@@ -18,6 +19,19 @@ SCHEMA: Final = pa.schema(
     ]
 )
 """One row per pair; `id` is the hole's id and the pair's kind."""
+
+VERDICTS: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("hole", "text", "judge", "defects")),
+        ("finished", pa.bool_()),
+        ("temperature", pa.float32()),
+        ("score", pa.float64()),
+        ("rules", pa.float64()),
+        ("orders", pa.list_(pa.float64())),
+    ]
+)
+"""One row per judged completion: the judge's `score`, that of the `rules`, and, for a language model, the scores in
+each order of the candidates."""
 
 
 def pairs_file(folder: str) -> str:
@@ -33,3 +47,13 @@ def read_pairs(folder: str) -> pa.Table:
 def write_pairs(folder: str, pairs: pa.Table) -> None:
     """Write the pairs into `folder`."""
     storage.write_table(pairs_file(folder), pairs)
+
+
+def read_verdicts(folder: str) -> pa.Table:
+    """Return the verdicts in `folder`."""
+    return storage.read_table(storage.join(folder, _VERDICTS_FILE))
+
+
+def write_verdicts(folder: str, verdicts: pa.Table) -> None:
+    """Write the verdicts into `folder`."""
+    storage.write_table(storage.join(folder, _VERDICTS_FILE), verdicts)

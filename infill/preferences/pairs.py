@@ -19,7 +19,9 @@ LONG_LINES: Final = 4
 class Pair:
     kind: str
     """`sample`: two samples; `truth`: the true middle over a sample; `short`: the shortened true middle over a sample
-    that is too long; `echo`: the true middle over itself followed by the suffix."""
+    that is too long; `history`: what a developer wrote over what the model writes; `stub`, `over`, `echo` and
+    `wrong_name`: the true middle over a completion that is made up; `rated`: what people chose;
+    others: `feedback.REASONS`."""
     chosen: str
     rejected: str
     rejected_finished: bool
@@ -56,6 +58,27 @@ def _best_over_worst(middle: str, judged: Sequence[tuple[Candidate, Verdict]], m
         score_chosen=score,
         score_rejected=blame.score,
     )
+
+
+def written_over_sampled(
+    hole: Mapping[str, Any], candidates: Sequence[Candidate], verdicts: Sequence[Verdict], min_margin: float
+) -> list[Pair]:
+    """Return the pair of what a developer wrote over the model's first completion, unless that is nearly as good."""
+    candidate, verdict = candidates[0], verdicts[0]
+    if candidate.text.strip() == hole["middle"].strip() or 1.0 - verdict.score < min_margin:
+        return []
+    rejected = ", ".join(verdict.defects) or "farther from what the author wrote"
+    return [
+        Pair(
+            kind="history",
+            chosen=hole["middle"],
+            rejected=candidate.text,
+            rejected_finished=candidate.finished,
+            reason=f"a developer wrote it in a commit; rejected: {rejected}",
+            score_chosen=1.0,
+            score_rejected=verdict.score,
+        )
+    ]
 
 
 def _short_over_long(hole: Mapping[str, Any], judged: Sequence[tuple[Candidate, Verdict]]) -> Pair | None:

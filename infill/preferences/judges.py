@@ -39,6 +39,7 @@ FACTORS: Final[Mapping[str, float]] = {
     "does not parse": 0.4,
     "repeats itself": 0.5,
     "repeats the suffix": 0.5,
+    "unfinished": 0.6,
     "does not stop": 0.6,
     "verbose": 0.7,
 }
@@ -58,6 +59,8 @@ def _by_rules(hole: Mapping[str, Any], candidate: Candidate) -> Verdict:
         "does not parse": not metrics.parses(text, middle, hole["prefix"], hole["suffix"], hole["language"]),
         "repeats itself": repetitions(text) > max(2, repetitions(middle)),
         "repeats the suffix": metrics.suffix_echo(text, middle, hole["suffix"]) > 0,
+        "unfinished": candidate.finished
+        and metrics.unfinished(text, middle, hole["prefix"], hole["suffix"], hole["language"]) > 0,
         "does not stop": not candidate.finished,
         "verbose": metrics.verbose(text, middle) > 0,
     }

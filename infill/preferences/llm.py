@@ -27,7 +27,13 @@ LONGEST_WAIT: Final = 30.0
 RUBRIC: Final = 2
 """Version of what the judge is asked and of how its answers are read; part of an answer's key in the store."""
 REFUSED: Final = frozenset({400, 404, 415, 422, 501})
-"""Status with which servers refuse `response_format`; the request is then sent without it."""
+"""Status with which servers refuse one of OPTIONAL; the request is then sent without it."""
+LONGEST_ANSWER: Final = 4_096
+"""Maximum tokens of an answer, thoughts included; some models would never end."""
+OPTIONAL: Final = ("response_format", "max_tokens")
+"""Fields that some servers do not know, or some models do not take, in the order in which they are given up."""
+SCORES: Final = tuple(number / 10 for number in range(11))
+"""Scores in structured answers: servers enforce a list of values, but not the bounds of a number."""
 PREFIX_CHARS: Final = 4_000
 SUFFIX_CHARS: Final = 1_500
 log: Final = logging.getLogger(__name__)
@@ -72,7 +78,7 @@ class LlmJudge:
         self.seed = seed
         self.budget = budget or JudgeBudget()
         self._answers = answers
-        self._structured = True
+        self._optional = list(OPTIONAL)
         self._sleep = sleep
         key = os.environ.get(KEY)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -129,10 +135,10 @@ class LlmJudge:
             "temperature": 0,
             "seed": self.seed,
         }
+        values = {"response_format": response_format(count), "max_tokens": LONGEST_ANSWER}
         problem, attempt = "", 0
         while attempt < ATTEMPTS:
-            structured = self._structured
-            extra = {"response_format": response_format(count)} if structured else {}
+            extra = {name: values[name] for name in self._optional}
             try:
                 response = self._client.post(self.url, json=request | extra)
             except httpx.TransportError as error:
@@ -140,9 +146,8 @@ class LlmJudge:
             else:
                 if response.status_code < 400:
                     return response
-                if structured and response.status_code in REFUSED:
-                    self._structured = False
-                    log.info("the judge at %s does not take response_format; asking for JSON in words only", self.url)
+                if extra and response.status_code in REFUSED:
+                    self._give_up(next((name for name in extra if name in response.text), next(iter(extra))))
                     continue
                 problem, wait = f"status {response.status_code}: {response.text[:200]}", _wait(response, attempt)
                 if response.status_code not in {408, 409, 425, 429} and response.status_code < 500:
@@ -155,12 +160,18 @@ class LlmJudge:
             f"and {KEY}, then run again: existing verdicts are kept"
         )
 
+    def _give_up(self, name: str) -> None:
+        """Leave one of OPTIONAL out of all further requests."""
+        if name in self._optional:  # no other thread has
+            self._optional.remove(name)
+            log.info("the judge at %s does not take %s; asking without it", self.url, name)
+
 
 def response_format(count: int) -> dict[str, Any]:
     """Return the request for an answer of a given shape, which many servers enforce token by token."""
     verdict = {
         "type": "object",
-        "properties": {"score": {"type": "number"}, "reason": {"type": "string", "maxLength": 120}},
+        "properties": {"score": {"enum": SCORES}, "reason": {"type": "string", "maxLength": 120}},
         "required": ["score", "reason"],
         "additionalProperties": False,
     }

@@ -80,11 +80,21 @@ def test_a_single_candidate_is_judged_once() -> None:
     assert len(server.requests) == 1
 
 
-def test_a_server_without_structured_output_is_asked_in_words_only() -> None:
-    refused: Answer = (400, {}, "unknown field response_format")
-    with serve(refused, completion(GOOD), completion(REVERSED)) as server:
+@pytest.mark.parametrize(
+    ("refusals", "fields"),
+    [
+        (["unknown field response_format"], ["max_tokens"]),
+        (["use max_completion_tokens instead of max_tokens"], ["response_format"]),
+        (["no", "no"], []),
+    ],
+)
+def test_a_field_that_a_server_refuses_is_left_out(refusals: list[str], fields: list[str]) -> None:
+    answers: list[Answer] = [(400, {}, text) for text in refusals]
+    with serve(*answers, completion(GOOD), completion(REVERSED)) as server:
         assert _judge(server) is not None
-    assert ["response_format" in request for request in server.requests] == [True, False, False]
+    sent = [[name for name in llm.OPTIONAL if name in request] for request in server.requests]
+    assert sent[0] == list(llm.OPTIONAL)
+    assert sent[-2:] == [fields, fields]
 
 
 def test_the_rubric_has_a_version() -> None:

@@ -451,6 +451,9 @@ class DpoConfig:
     """Strength of the tie to the reference (DPO, arXiv 2305.18290, eq. 7)."""
     sft_weight: float = 0.0
     """Weight of the negative log-likelihood of the chosen middle (RPO, arXiv 2404.19733); 0 is plain DPO."""
+    length_normalised: bool = False
+    """Compare log-probabilities per token (arXiv 2411.15124), so that the length of a completion counts for nothing;
+    the margins are smaller by the number of tokens, so beta must be larger, such as 5."""
     max_prompt_tokens: int = 1_024
     """Maximum tokens of a prompt; as in PreferencesConfig, so that training sees the prompts that were sampled from."""
 

@@ -28,6 +28,7 @@ FIRST: Final = "first"
 SECOND: Final = "second"
 EQUAL: Final = "equal"
 SKIP: Final = "skip"
+OTHER: Final = {FIRST: SECOND, SECOND: FIRST}
 CHOICES: Final = (FIRST, SECOND, EQUAL, SKIP)
 PAIRS: Final = "pairs"
 """Origin of items that are pairs of the preferences: their holes may be trained on."""
@@ -44,7 +45,8 @@ ITEMS: Final = pa.schema(
         *((f"score_{name}", pa.float32()) for name in (FIRST, SECOND)),
     ]
 )
-"""One row per item; `judged` is what the judge chose: FIRST, SECOND or EQUAL."""
+"""One row per item; `judged` is what the judge chose: FIRST, SECOND or EQUAL. Of a pair of the preferences, either text
+may be the first."""
 
 log: Final = logging.getLogger(__name__)
 

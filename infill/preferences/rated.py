@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infill.artifacts import rating
-from infill.artifacts.rating import EQUAL, FIRST, PAIRS, SECOND, SKIP
+from infill.artifacts.rating import EQUAL, FIRST, OTHER, PAIRS, SECOND, SKIP
 from infill.errors import InputError
 from infill.preferences.pairs import Pair
 
@@ -55,20 +55,23 @@ def learn(items: Sequence[Mapping[str, Any]], ratings: Iterable[Mapping[str, Any
         counts = votes[item["id"]]
         choice, most = max(((name, counts[name]) for name in (FIRST, SECOND, EQUAL)), key=lambda each: each[1])
         verdict = choice if 2 * most > counts.total() else ""
-        result.counts[_WORDS[verdict] if counts.total() else "not rated"] += 1
+        result.counts[_in_words(verdict, item["judged"]) if counts.total() else "not rated"] += 1
         if verdict in (FIRST, SECOND) and item[f"finished_{verdict}"]:  # DPO would teach to stop where it was cut off
             result.pairs.append(_pair(item, verdict, most, counts.total()))
-        if verdict in (SECOND, EQUAL):
+        if verdict and verdict != item["judged"]:
             texts = (item["path"], item["prefix"], item["suffix"])
-            result.refused.add((*texts, item[FIRST], item[SECOND]))
+            result.refused.add((*texts, item[item["judged"]], item[OTHER[item["judged"]]]))
     return result
 
 
-_WORDS: Final = {FIRST: "confirmed", SECOND: "reversed", EQUAL: "equally good", "": "without a majority"}
+def _in_words(verdict: str, judged: str) -> str:
+    if verdict in OTHER:
+        return "confirmed" if verdict == judged else "reversed"
+    return "equally good" if verdict == EQUAL else "without a majority"
 
 
 def _pair(item: Mapping[str, Any], chosen: str, votes: int, raters: int) -> tuple[dict[str, Any], Pair]:
-    rejected = SECOND if chosen == FIRST else FIRST
+    rejected = OTHER[chosen]
     pair = Pair(
         kind=KIND,
         chosen=item[chosen],

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from infill.artifacts.rating import EQUAL, FIRST, SECOND, SKIP
+from infill.artifacts.rating import EQUAL, EVALUATIONS, FIRST, SECOND, SKIP
 from infill.evaluate.statistics import wilson
 
 RESAMPLES: Final = 1_000
@@ -53,6 +53,7 @@ def alpha_interval(units: Units, seed: int = 0) -> dict[str, float | None]:
 def summary(items: Sequence[Mapping[str, Any]], ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what raters chose of a rating set, and how far they agree with each other and with the judge."""
     judged = {item["id"]: item["judged"] for item in items}
+    origins = {item["id"]: item["origin"] for item in items}
     by_item: dict[str, dict[str, str]] = defaultdict(dict)
     for rating in ratings:
         if rating["choice"] != SKIP and rating["item"] in judged:
@@ -67,7 +68,13 @@ def summary(items: Sequence[Mapping[str, Any]], ratings: Sequence[Mapping[str, A
         "skipped": sum(rating["choice"] == SKIP for rating in ratings),
         "raters": dict(sorted(Counter(rating["rater"] for rating in ratings).items())),
         "choices": {name: sum(unit.count(name) for unit in units) for name in (FIRST, SECOND, EQUAL)},
-        "first_preferred": _share([choice == FIRST for choice in majorities.values() if choice in (FIRST, SECOND)]),
+        "first_preferred": _share(
+            [
+                choice == FIRST
+                for name, choice in majorities.items()
+                if choice in (FIRST, SECOND) and origins[name] == EVALUATIONS
+            ]
+        ),
         "left_preferred": _share([rating["choice"] == rating["left"] for rating in shown]),
         "between_raters": {"alpha": alpha_interval(units), **_pairwise(by_item)},
         "with_judge": {"alpha": alpha_interval(against), "agree": _share([one == other for one, other in against])},

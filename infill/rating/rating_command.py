@@ -110,12 +110,13 @@ def _text(result: dict[str, Any]) -> str:
     """Return a summary for people."""
     raters = ", ".join(f"{name} {number}" for name, number in result["raters"].items()) or "nobody"
     choices = ", ".join(f"{name} {number}" for name, number in result["choices"].items())
+    first = _figure(result["first_preferred"])
     between, judge = result["between_raters"], result["with_judge"]
     return "\n".join(
         [
             f"{result['rated']} of {result['items']} items rated ({raters}); choices: {choices};"
             f" skipped {result['skipped']}",
-            f"first preferred                 {_figure(result['first_preferred'])}",
+            *([f"first model preferred           {first}"] if first != "unknown" else []),
             f"left side preferred             {_figure(result['left_preferred'])}",
             f"raters agree with each other    {_figure(between['agree'])}, alpha {_figure(between['alpha'])}",
             f"raters agree with the judge     {_figure(judge['agree'])}, alpha {_figure(judge['alpha'])}",

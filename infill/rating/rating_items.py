@@ -42,18 +42,21 @@ def of_pairs(config: RatingConfig, preferences: str, output: str) -> Manifest:
 
     def rows() -> Iterator[dict[str, Any]]:
         for pair in read_pairs(source.uri).to_pylist():
+            # Drawn too: agreement with a judge that always says the same says nothing beyond chance.
+            chosen = left_of(config.seed, "", pair["id"])
+            rejected = artifact.OTHER[chosen]
             yield {
                 "id": pair["id"],
                 **{name: pair[name] for name in _SHARED},
-                artifact.FIRST: pair["chosen"],
-                artifact.SECOND: pair["rejected"],
+                chosen: pair["chosen"],
+                rejected: pair["rejected"],
                 "origin": artifact.PAIRS,
                 "judge": pair["judge"],
-                "judged": artifact.FIRST,
-                "finished_first": True,
-                "finished_second": pair["rejected_finished"],
-                "score_first": pair["score_chosen"],
-                "score_second": pair["score_rejected"],
+                "judged": chosen,
+                f"finished_{chosen}": True,
+                f"finished_{rejected}": pair["rejected_finished"],
+                f"score_{chosen}": pair["score_chosen"],
+                f"score_{rejected}": pair["score_rejected"],
             }
 
     return _build(config, {"preferences": source}, rows, output)

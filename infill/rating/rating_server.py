@@ -71,7 +71,7 @@ class RatingSession:
         """Return what the page shows of an item, by its number."""
         item = self.items[number]
         left = self._left(item)
-        right = artifact.SECOND if left == artifact.FIRST else artifact.FIRST
+        right = artifact.OTHER[left]
         return {
             "number": number,
             "path": item["path"],
@@ -87,7 +87,7 @@ class RatingSession:
         """Store a choice, `left`, `right`, EQUAL or SKIP; return the state."""
         item = self.items[number]
         left = self._left(item)
-        right = artifact.SECOND if left == artifact.FIRST else artifact.FIRST
+        right = artifact.OTHER[left]
         choice = {"left": left, "right": right}.get(side, side)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         with self._lock:

@@ -129,8 +129,13 @@ def test_people_overrule_the_judge(inputs: tuple[str, str], tmp_path: Path) -> N
     run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "first"))
     before = {row["id"]: row for row in _rows(tmp_path / "first")}
     of_pairs(RatingConfig(), str(tmp_path / "first"), str(tmp_path / "rating"))
-    first, second, equal, skip = rating.CHOICES
-    _vote(str(tmp_path / "rating"), {"ada": [first, second, equal, first, skip], "bob": [first, second, equal, second]})
+    judged = [item["judged"] for item in rating.read_items(str(tmp_path / "rating"))]
+    second = rating.OTHER[judged[1]]
+    votes = {
+        "ada": [judged[0], second, rating.EQUAL, rating.FIRST, rating.SKIP],
+        "bob": [judged[0], second, rating.EQUAL, rating.SECOND],
+    }
+    _vote(str(tmp_path / "rating"), votes)
     config = replace(CONFIG, ratings=str(tmp_path / "rating"))
     run_stage("preferences", config, *inputs, output=str(tmp_path / "second"))
     after = _rows(tmp_path / "second")
@@ -161,6 +166,7 @@ def test_a_reversed_pair_chooses_the_second_text() -> None:
         "context": [],
         "first": "pass",
         "second": "return 1",
+        "judged": "first",
         "finished_first": True,
         "finished_second": True,
     }

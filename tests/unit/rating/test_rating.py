@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from infill import storage
 from infill.artifacts import evaluation
 from infill.artifacts import rating as artifact
-from infill.artifacts.rating import EQUAL, FIRST, SECOND, SKIP
+from infill.artifacts.rating import EQUAL, EVALUATIONS, FIRST, SECOND, SKIP
 from infill.errors import InputError
 from infill.rating.rater_agreement import alpha, summary
 from infill.rating.rating_items import RatingConfig, left_of, of_evaluations, of_pairs
@@ -42,7 +42,8 @@ def _rate(client: TestClient, number: int, choice: str) -> Any:
 def test_pairs_whose_texts_are_alike_are_no_items(folder: Path) -> None:
     items = artifact.read_items(str(folder))
     assert len(items) == 6
-    assert all(item[FIRST].startswith("return size *") and item["judged"] == FIRST for item in items)
+    assert all(item[item["judged"]].startswith("return size *") for item in items)
+    assert {item["judged"] for item in items} == {FIRST, SECOND}
 
 
 def test_a_rater_sees_no_name_and_the_first_completion_on_both_sides(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_alpha_does_not_depend_on_the_order_of_raters_and_is_at_most_1(units: li
 
 
 def test_raters_are_compared_with_each_other_and_with_the_judge(folder: Path) -> None:
-    items = artifact.read_items(str(folder))
+    items = [{**item, "judged": FIRST, "origin": EVALUATIONS} for item in artifact.read_items(str(folder))]
     votes = {"ada": [FIRST, FIRST, SECOND, SKIP], "bob": [FIRST, SECOND, SECOND], "eve": [FIRST, FIRST, SECOND]}
     ratings = [
         {"rater": rater, "item": items[number]["id"], "left": FIRST, "choice": choice}

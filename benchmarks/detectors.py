@@ -53,6 +53,7 @@ class Labelled(NamedTuple):
     label: str
 
 
+_AROUND: Final = ("middle", "prefix", "suffix", "language")
 Detector = Callable[[Labelled], bool]
 DETECTORS: Final[Mapping[str, Detector]] = {
     "stub": lambda each: metrics.stub(each.text, each.hole["middle"]) > 0,
@@ -60,7 +61,6 @@ DETECTORS: Final[Mapping[str, Detector]] = {
     "echo": lambda each: metrics.suffix_echo(each.text, each.hole["middle"], each.hole["suffix"]) > 0,
     "unfinished": lambda each: metrics.unfinished(each.text, **{name: each.hole[name] for name in _AROUND}) > 0,
 }
-_AROUND: Final = ("middle", "prefix", "suffix", "language")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -92,7 +92,7 @@ def complete(generator: Generator, tasks: Sequence[humaneval.HumanEvalTask]) -> 
 def _passed(task: humaneval.HumanEvalTask, texts: Sequence[str]) -> list[bool]:
     programs = [task.solution(text) for text in texts]
     outcomes = sandbox.run_all(programs, checks=[task.check] * len(texts), seconds=5.0)
-    return [outcome == "passed" for outcome in outcomes]
+    return [outcome.passed for outcome in outcomes]
 
 
 @contextmanager

@@ -22,12 +22,12 @@ SCHEMA: Final = pa.schema(
 
 VERDICTS: Final = pa.schema(
     [
-        *((name, pa.string()) for name in ("hole", "text", "judge", "defects")),
-        ("finished", pa.bool_()),
-        ("temperature", pa.float32()),
-        ("score", pa.float64()),
-        ("rules", pa.float64()),
-        ("orders", pa.list_(pa.float64())),
+        *(pa.field(name, pa.string()) for name in ("hole", "text", "judge", "defects")),
+        pa.field("finished", pa.bool_()),
+        pa.field("temperature", pa.float32()),
+        pa.field("score", pa.float64()),
+        pa.field("rules", pa.float64()),
+        pa.field("orders", pa.list_(pa.float64())),
     ]
 )
 """One row per judged completion: the judge's `score`, that of the `rules`, and, for a language model, the scores in

@@ -70,7 +70,7 @@ def _numbers(build: argparse.ArgumentParser) -> None:
 
 def _to_learn_from(build: argparse.ArgumentParser) -> None:
     about = "the first day whose commits do not count any more"
-    build.add_argument("--before", type=_day, default="", metavar="DATE", help=about)
+    build.add_argument("--before", type=_day, metavar="DATE", help=about)
     about = "a benchmark from history whose commits are left out; repeat it"
     build.add_argument("--without", type=absolute_uri, action="append", default=[], metavar="URI", help=about)
     about = "holes to learn from, for preferences.history, instead of a benchmark; needs --before or --without"
@@ -97,7 +97,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
         benchmarks=tuple(options.benchmark),
         seed=options.seed,
         train=options.train,
-        before=options.before,
+        before=options.before or "",
         without=tuple(options.without),
     )
     artifact = build(config, options.output)

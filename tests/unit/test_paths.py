@@ -31,6 +31,7 @@ PROGRAMS: Final = (
 
 NO_PATHS: Final = {
     "--after",
+    "--before",
     "--champion",
     "--candidate_name",
     "--candidate_predictor",

@@ -176,7 +176,8 @@ def test_a_reversed_pair_chooses_the_second_text() -> None:
     ]
     result = learn([item], votes)
     ((hole, pair),) = result.pairs
-    assert (pair.chosen, pair.rejected, pair.score_chosen) == ("return 1", "pass", pytest.approx(2 / 3))
+    assert (pair.chosen, pair.rejected) == ("return 1", "pass")
+    assert pair.score_chosen == pytest.approx(2 / 3)
     assert not result.allow({**hole, "chosen": "pass", "rejected": "return 1"})
     assert result.allow({**hole, "chosen": "return 1", "rejected": "pass"})
     assert json.loads(json.dumps(result.counts)) == {"reversed": 1}

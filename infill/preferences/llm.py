@@ -57,8 +57,7 @@ words."""
 class LlmJudge:
     """A judge that asks a server for one verdict per candidate; use it in a `with` block, which closes its client.
 
-    Candidates are judged in both orders, since models prefer a place: a verdict's score is the mean. When the budget is
-    used up, or one of its requests has no usable answer in any order, see `__call__`.
+    Candidates are judged in both orders, since models prefer a place: a verdict's score is the mean.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class LlmJudge:
         self.seed = seed
         self.budget = budget or JudgeBudget()
         self._answers = answers
-        self._optional = list(OPTIONAL)
+        self._optional = OPTIONAL
         self._sleep = sleep
         key = os.environ.get(KEY)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -163,7 +162,7 @@ class LlmJudge:
     def _give_up(self, name: str) -> None:
         """Leave one of OPTIONAL out of all further requests."""
         if name in self._optional:  # no other thread has
-            self._optional.remove(name)
+            self._optional = tuple(other for other in self._optional if other != name)
             log.info("the judge at %s does not take %s; asking without it", self.url, name)
 
 

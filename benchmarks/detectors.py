@@ -1,6 +1,6 @@
 """Precision and recall of the detectors of stubs, verbosity, echoes and unfinished code, on labelled completions.
 
-    python -m benchmarks.detectors [--holes N] [--seed S] [--repo DIR]
+    python -m benchmarks.detectors [--holes N] [--seed N] [--repo DIR]
 
 The labels are by construction, on holes of real code (by default the standard library and the installed packages): the
 author's text, and the same with another name of the file in it, have no defect; then each gets one.
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = entry.Parser(prog="python -m benchmarks.detectors", description="Precision and recall of detectors.")
     parser.add_argument("--holes", type=integer("the number of holes", 1), default=HOLES, metavar="N")
     parser.add_argument("--repo", type=input_folder, metavar="DIR", help="holes of this folder instead")
-    parser.add_argument("--seed", type=seed_type, default=0, metavar="S", help="other files and holes")
+    parser.add_argument("--seed", type=seed_type, default=0, metavar="N", help="other files and holes")
     parser.add_argument("--quick", action="store_true", help="8 holes of each language")
     options = parser.parse_args(arguments)
     folders = [options.repo] if options.repo else [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib")]

@@ -1,7 +1,7 @@
 """How far a language model's verdicts agree with tests, with the rules, and with themselves in the other order.
 
-    INFILL_BENCH_DIR=DIR python -m benchmarks.judge --model MODEL [--url URL --judge-model NAME] [--limit N]
-        [--answers DIR]
+    INFILL_BENCH_DIR=DIR python -m benchmarks.judge --model MODEL [--url http://localhost:8000/v1 --judge-model NAME]
+        [--limit N] [--answers DIR]
 
 MODEL completes tasks of HumanEval-Infilling, greedily and at temperature 0.8; each completion is executed in the
 sandbox, and the candidates of a task are judged together, in both orders. AUC is the probability that a completion that

@@ -1,5 +1,6 @@
 """The preferences as an artifact: a table of pairs, and one of the verdicts that they are made from."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import pyarrow as pa
@@ -20,16 +21,14 @@ SCHEMA: Final = pa.schema(
 )
 """One row per pair; `id` is the hole's id and the pair's kind."""
 
-VERDICTS: Final = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("hole", "text", "judge", "defects")),
-        pa.field("finished", pa.bool_()),
-        pa.field("temperature", pa.float32()),
-        pa.field("score", pa.float64()),
-        pa.field("rules", pa.float64()),
-        pa.field("orders", pa.list_(pa.float64())),
-    ]
-)
+_VERDICT: Final[Mapping[str, pa.DataType]] = {
+    **dict.fromkeys(("hole", "text", "judge", "defects"), pa.string()),
+    "finished": pa.bool_(),
+    "temperature": pa.float32(),
+    **dict.fromkeys(("score", "rules"), pa.float64()),
+    "orders": pa.list_(pa.float64()),
+}
+VERDICTS: Final = pa.schema(_VERDICT)
 """One row per judged completion: the judge's `score`, that of the `rules`, and, for a language model, the scores in
 each order of the candidates."""
 

@@ -30,7 +30,7 @@ REFUSED: Final = frozenset({400, 404, 415, 422, 501})
 """Status with which servers refuse one of OPTIONAL; the request is then sent without it."""
 LONGEST_ANSWER: Final = 4_096
 """Maximum tokens of an answer, thoughts included; some models would never end."""
-OPTIONAL: Final = ("response_format", "max_tokens")
+OPTIONAL: Final[tuple[str, ...]] = ("response_format", "max_tokens")
 """Fields that some servers do not know, or some models do not take, in the order in which they are given up."""
 SCORES: Final = tuple(number / 10 for number in range(11))
 """Scores in structured answers: servers enforce a list of values, but not the bounds of a number."""

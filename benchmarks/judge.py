@@ -1,4 +1,4 @@
-"""How far a language model's verdicts agree with tests, with the rules, and with themselves in the other order.
+"""Agreement of a language model's verdicts with tests, with the rules, and with themselves in the other order.
 
     INFILL_BENCH_DIR=DIR python -m benchmarks.judge --model MODEL [--url http://localhost:8000/v1 --judge-model NAME]
         [--limit N] [--answers DIR]

@@ -181,8 +181,8 @@ def judge_chunk(
     counts: Counter[str] = Counter()
     for hole, mine, usable in zip(holes, candidates, judged, strict=True):
         counts["samples"] += len(mine)
-        made_up = [_row(hole, pair, "none") for pair in hard_negatives(hole, config.hard_negatives)]
-        rows += made_up
+        negatives = [_row(hole, pair, "none") for pair in hard_negatives(hole, config.hard_negatives)]
+        rows += negatives
         if usable is None:
             counts["holes without a usable verdict"] += 1
             continue

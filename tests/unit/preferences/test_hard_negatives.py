@@ -82,7 +82,7 @@ def test_kinds_take_turns_over_holes() -> None:
     assert hard_negatives(PYTHON, 0) == []
 
 
-def test_a_stub_of_the_author_is_no_fault() -> None:
+def test_a_stub_of_the_author_has_no_stub_as_its_worse() -> None:
     kinds = {pair.kind for pair in hard_negatives({**PYTHON, "middle": "pass"}, 4)}
     assert "stub" not in kinds
 

@@ -43,7 +43,12 @@ def test_a_metric_that_is_always_the_same_says_nothing(passed: list[bool], value
 
 
 def test_concordance_counts_pairs_of_one_group_and_halves_ties() -> None:
-    groups = [([1.0, 0.5, 0.0], [0.9, 0.6, 0.1]), ([0.2, 0.8], [0.8, 0.2]), ([0.5, 0.5], [0.3, 0.4]), ([1, 1], [2, 2])]
+    groups = [
+        ([1.0, 0.5, 0.0], [0.9, 0.6, 0.1]),
+        ([0.2, 0.8], [0.8, 0.2]),
+        ([0.5, 0.5], [0.3, 0.4]),
+        ([1.0, 1.0], [2.0, 2.0]),
+    ]
     result = concordance(groups, resamples=200, seed=0)
     assert result["pairs"] == 5  # 3 alike, 1 reversed, 1 that one judge ties; what both tie is left out
     assert result["value"] == (3 + 0 + 0.5) / 5
@@ -51,7 +56,7 @@ def test_concordance_counts_pairs_of_one_group_and_halves_ties() -> None:
     assert low is not None
     assert high is not None
     assert low <= result["value"] <= high
-    assert concordance([([1], [1])], resamples=10, seed=0)["value"] is None
+    assert concordance([([1.0], [1.0])], resamples=10, seed=0)["value"] is None
     assert concordance([], resamples=10, seed=0)["pairs"] == 0
 
 

@@ -26,7 +26,7 @@ from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.stages.contract import Call
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Increased when a metric or the text of a result changes, so that no champion is compared by an old definition."""
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""

@@ -6,10 +6,10 @@ project. One that breaks the file is not used, unless that is its fault: a parse
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from rapidfuzz import fuzz
+from rapidfuzz import fuzz, process
 
 from infill import metrics, syntax
 from infill.fim import is_sound
@@ -36,8 +36,10 @@ _NAME: Final = re.compile(r"(?P<dot>\.\s*)?\b(?P<name>[^\W\d]\w{2,})\b(?P<call>\
 _EXTRA_LINES: Final = 3
 _SUFFIX_LINES: Final = 6
 """Lines after the hole that are not taken as a continuation: that would be an echo."""
-_MOST_NAMES: Final = 2_000
-"""Maximum number of a project's names that are compared with one."""
+_NO_CODE: Final = re.compile(
+    r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"[^"\n]*"|\'[^\'\n]*\'|`[^`]*`|/\*[\s\S]*?\*/|(?:#|//)[^\n]*'
+)
+"""Strings and comments, as most languages write them."""
 
 
 def hard_negatives(hole: Mapping[str, Any], count: int) -> list[Pair]:
@@ -85,31 +87,37 @@ def _echo(hole: Mapping[str, Any]) -> Pair | None:
 
 
 def _wrong_name(hole: Mapping[str, Any]) -> Pair | None:
-    """Return the true middle over itself with one name replaced by the most similar one of the same role.
+    """Return the true middle over itself with a name replaced by the most similar one of the same role.
 
-    The names are those of the file and of the context; the role is a call, a member or another name.
+    The names are those of the code in the file and in the context; the role is a call, a member or another name.
     """
-    around = "\n".join([hole["prefix"], hole["suffix"], *(item["text"] for item in hole["context"])])
-    project = _roles(around)
-    own = {name for names in _roles(hole["middle"]).values() for name in names}
-    for role, names in _roles(hole["middle"]).items():
-        for name in names:
-            others = [other for other in project.get(role, ()) if other not in own and other.lower() != name.lower()]
-            if name not in project.get(role, ()) or not others:
-                continue  # a keyword or a name that nothing else in the project has
-            other = max(others[:_MOST_NAMES], key=lambda each: (fuzz.ratio(name, each), each))
-            text = re.sub(rf"\b{re.escape(name)}\b", other, hole["middle"])
-            if _fits(hole, text):
-                return _pair(hole, "wrong_name", text, f"{other} in place of {name}")
+    project = _roles("\n".join([hole["prefix"], hole["suffix"], *(item["text"] for item in hole["context"])]))
+    mine = _roles(hole["middle"])
+    own = {name for names in mine.values() for name in names}
+    swaps = [
+        (score, name, other)
+        for role, names in mine.items()
+        for name in names & project[role]  # others are keywords, or names that nothing else in the project has
+        for other, score in _similar(name, sorted(project[role] - own))
+    ]
+    for _, name, other in sorted(swaps, reverse=True):
+        text = re.sub(rf"\b{re.escape(name)}\b", other, hole["middle"])
+        if _fits(hole, text):
+            return _pair(hole, "wrong_name", text, f"{other} in place of {name}")
     return None
 
 
-def _roles(text: str) -> dict[str, dict[str, None]]:
-    """Return the names in a text by their role, in the order of their first use."""
-    roles: dict[str, dict[str, None]] = {"call": {}, "member": {}, "name": {}}
-    for match in _NAME.finditer(text):
-        role = "call" if match["call"] else "member" if match["dot"] else "name"
-        roles[role].setdefault(match["name"])
+def _similar(name: str, others: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the name among `others` that is most similar to `name`, with its similarity; empty without others."""
+    best = process.extractOne(name, others, scorer=fuzz.ratio)
+    return [(best[0], best[1])] if best else []
+
+
+def _roles(text: str) -> dict[str, set[str]]:
+    """Return the names in the code of a text by their role; those in strings and comments are left out."""
+    roles: dict[str, set[str]] = {"call": set(), "member": set(), "name": set()}
+    for match in _NAME.finditer(_NO_CODE.sub(" ", text)):
+        roles["call" if match["call"] else "member" if match["dot"] else "name"].add(match["name"])
     return roles
 
 

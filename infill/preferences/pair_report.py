@@ -12,6 +12,7 @@ from infill.preferences.judges import FACTORS, RULES
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 RESAMPLES: Final = 1_000
+ARTIFICIAL: Final = "made up"
 OWN_WORDS: Final = "in the judge's own words"
 
 
@@ -35,12 +36,10 @@ def _reasons(text: str) -> list[str]:
     before, _, after = text.partition("rejected: ")
     if not after:
         return [before]
+    if after.startswith(ARTIFICIAL):
+        return [ARTIFICIAL]  # the kinds of pairs say how
     parts = after.split(", ")
-    return (
-        parts
-        if all(part in FACTORS or part.startswith(("farther", "made up", "too long")) for part in parts)
-        else [OWN_WORDS]
-    )
+    return parts if all(part in FACTORS or part.startswith(("farther", "too long")) for part in parts) else [OWN_WORDS]
 
 
 def _lengths(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

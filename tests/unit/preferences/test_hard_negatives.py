@@ -76,6 +76,12 @@ def test_a_wrong_name_has_the_role_and_is_the_nearest() -> None:
     assert "Totals in place of Total" in pair.reason
 
 
+def test_names_in_strings_and_comments_are_no_names_of_the_project() -> None:
+    hole = {**PYTHON, "prefix": "# total_areas\n'total_areas'\ntotal_area\nx = ", "suffix": "\n", "context": []}
+    kinds = {pair.kind for pair in hard_negatives({**hole, "middle": "total_area"}, 4)}
+    assert "wrong_name" not in kinds
+
+
 def test_kinds_take_turns_over_holes() -> None:
     kinds = {hard_negatives({**PYTHON, "id": str(number)}, 1)[0].kind for number in range(40)}
     assert kinds == {"stub", "over", "echo", "wrong_name"}

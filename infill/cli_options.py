@@ -5,6 +5,7 @@ mistakes are reported before any work begins.
 """
 
 import argparse
+import dataclasses
 import math
 import os
 import sys
@@ -76,6 +77,22 @@ def word(text: str) -> str:
     if not text.strip() or "\0" in text:
         raise ArgumentTypeError(f"a name must not {'contain a null character' if text.strip() else 'be empty'}")
     return text
+
+
+def flag(text: str) -> bool:
+    """Return the value of an option that is `true` or `false`. Raises argparse.ArgumentTypeError for another text."""
+    values = {"true": True, "false": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return values[text.lower()]
+
+
+def kind_of(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    """Return the reader of the option for a field of a server's configuration."""
+    if "location" in field.metadata:
+        return optional_uri
+    assert isinstance(field.type, type)
+    return flag if field.type is bool else field.type
 
 
 def absolute_uri(text: str) -> str:

@@ -4,10 +4,9 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from infill import entry, manifest
-from infill.cli_options import optional_uri
+from infill.cli_options import kind_of
 from infill.errors import InfillError
 from serving.predictor.predictor_config import PredictorConfig
 
@@ -17,9 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.Parser(prog="python -m serving.predictor", description="Serve one model.")
     for field in dataclasses.fields(PredictorConfig):
         required = field.default is dataclasses.MISSING
-        kind: Any = optional_uri if "location" in field.metadata else field.type
         name = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(name, dest=field.name, type=kind, required=required, default=field.default)
+        parser.add_argument(name, dest=field.name, type=kind_of(field), required=required, default=field.default)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     values = vars(parser.parse_args(arguments))
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from infill import entry
-from infill.cli_options import optional_uri
+from infill.cli_options import kind_of, optional_uri
 from infill.errors import InfillError
 from serving.transformer.transformer_config import TransformerConfig, prepare
 
@@ -49,8 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for field in dataclasses.fields(TransformerConfig):
         option = KSERVE_NAMES.get(field.name, field.name)
-        kind: Any = optional_uri if "location" in field.metadata else field.type
-        parser.add_argument(f"--{option}", dest=field.name, type=kind, default=field.default)
+        parser.add_argument(f"--{option}", dest=field.name, type=kind_of(field), default=field.default)
     parser.add_argument("--tokenizer", type=optional_uri, default="", help="another name for --model")
     parser.add_argument("--predictor_host", default="", help="host[:port] of the predictor, as KServe passes it")
     parser.add_argument("--predictor_use_ssl", default="false", choices=("true", "false", "True", "False"))

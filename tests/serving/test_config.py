@@ -127,3 +127,10 @@ def test_the_options_of_kserves_controller() -> None:
     assert rest == ["--enable_latency_logging", "false"]
     given, _ = _parser().parse_known_args([*arguments, "--predictor_use_ssl", "True"])
     assert read_config(vars(given)).predictor == "https://mellum-predictor.team"
+
+
+def test_a_switch_is_switched_off_by_false() -> None:
+    assert not read_config(vars(_parser().parse_args(["--model", "m", "--healing", "false"]))).healing
+    assert read_config(vars(_parser().parse_args(["--model", "m", "--healing", "True"]))).healing
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--healing", "no"])

@@ -66,6 +66,7 @@ NO_PATHS: Final = {
     "--device",
     "--engine",
     "--gguf-type",
+    "--healing",
     "--strategy",
     "--model_name",
     "RUN",

@@ -38,7 +38,7 @@ from infill.corpus.shards import FileJob
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
-VERSION: Final = 11
+VERSION: Final = 12
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, and hashing and compressing release the interpreter's lock; more threads gain little."""

@@ -254,7 +254,7 @@ def _removals(
 
 def verdicts(scratch: str, count: int, decision: CorpusDecision) -> Iterator[ShardVerdict]:
     """Yield the verdict about each shard, in order, for `shards.finish`."""
-    first = 0
+    first, holders = 0, _holders(scratch, count)
     for number in range(count):
         rows = list(_shard(scratch, number, ["repo", "path"]))
         removals = {row: decision.removals[first + row] for row in range(len(rows)) if first + row in decision.removals}
@@ -262,8 +262,19 @@ def verdicts(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Sha
             number=number,
             splits=tuple("" if place in removals else decision.split(row) for place, row in enumerate(rows)),
             removals=removals,
+            beside=tuple(sorted({other for row in rows for other in holders.get(row["repo"], ())} - {number})),
         )
         first += len(rows)
+
+
+def _holders(scratch: str, count: int) -> dict[str, list[int]]:
+    """Return the shards of each repository that has candidates in more than one."""
+    holders: dict[str, list[int]] = {}
+    for number in range(count):
+        repos = storage.read_table(shards.candidates_uri(scratch, number), ["repo"])["repo"].unique().to_pylist()
+        for repo in map(str, repos):
+            holders.setdefault(repo, []).append(number)
+    return {repo: numbers for repo, numbers in holders.items() if len(numbers) > 1}
 
 
 def kept(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Row]:

@@ -1,0 +1,182 @@
+"""The order in which to read the files of a repository: what a file imports comes before it.
+
+Imports are resolved by name and place, without a build: an edge that is missing or too many costs a worse order, nothing
+else. Files that import each other in a circle are in the order of their paths. Apart from that, a file follows directly
+after what it imports, so that a training document of a few files has those that belong together (depth first, in the
+order of the paths). The order depends on the names and imports of the repository's documents alone.
+"""
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Steps = tuple[str, ...]
+"""The components of a path, without the extension of the file."""
+
+FOLDER_FILES: Final = frozenset({"__init__", "index", "mod", "lib", "main"})
+"""Files that an import names by their folder."""
+SOURCE_FOLDERS: Final = frozenset({"", "src", "lib", "include"})
+"""Folders at the top from which a file may be imported by its bare name."""
+MAX_FILES: Final = 64
+"""Files of a folder that is imported as a whole (a package of Go or Java)."""
+_FAMILIES: Final = {"cpp": "c", "typescript": "javascript", "tsx": "javascript", "kotlin": "java"}
+"""Language -> language that it shares imports with."""
+
+
+class Importer(NamedTuple):
+    """A document, and what it imports."""
+
+    path: str
+    language: str
+    targets: Sequence[str]
+    """As `imports.targets` returns them."""
+
+
+def places(files: Sequence[Importer]) -> list[int]:
+    """Return the place of each file in the order; `files` are those of one repository, sorted by path."""
+    if not any(file.targets for file in files):
+        return list(range(len(files)))
+    edges = _Resolver(files).edges()
+    order = _depth_first(*_without_cycles(edges))
+    result = np.empty(len(files), np.int64)
+    result[order] = np.arange(len(files))
+    return [int(place) for place in result]
+
+
+def _without_cycles(edges: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the groups of files that import each other, and the groups that each imports, both in order of path."""
+    sources = np.repeat(np.arange(len(edges)), [len(each) for each in edges])
+    targets = np.array([number for each in edges for number in each], np.int64)
+    graph = coo_array((np.ones(len(targets), np.int8), (sources, targets)), shape=(len(edges), len(edges)))
+    _, label = connected_components(graph.tocsr(), connection="strong")
+    groups = _grouped(label)
+    group_of = {number: place for place, group in enumerate(groups) for number in group}
+    above = [
+        sorted({group_of[target] for number in group for target in edges[number]} - {place})
+        for place, group in enumerate(groups)
+    ]
+    return groups, above
+
+
+def _grouped(label: NDArray[np.int32]) -> list[list[int]]:
+    """Return the numbers with each label, in the order of their first numbers."""
+    groups: dict[int, list[int]] = {}
+    for number, name in enumerate(label.tolist()):
+        groups.setdefault(name, []).append(number)
+    return list(groups.values())
+
+
+def _depth_first(groups: Sequence[Sequence[int]], above: Sequence[Sequence[int]]) -> list[int]:
+    """Return the numbers in `groups`, each group after those that it imports."""
+    order: list[int] = []
+    entered = [False] * len(groups)
+    for start in range(len(groups)):
+        pending = [(start, iter(above[start]))] * (not entered[start])
+        entered[start] = True
+        while pending:
+            group, rest = pending[-1]
+            following = next((each for each in rest if not entered[each]), None)
+            if following is None:
+                order += groups[group]
+                pending.pop()
+            else:
+                entered[following] = True
+                pending.append((following, iter(above[following])))
+    return order
+
+
+class _Resolver:
+    """The files of a repository by what an import may call them."""
+
+    def __init__(self, files: Sequence[Importer]) -> None:
+        self._files = files
+        self._folders = [posixpath.dirname(file.path) for file in files]
+        self._by_name: dict[str, list[tuple[Steps, int]]] = defaultdict(list)
+        """Last component of a name of a file -> the whole name, and the file's number."""
+        self._by_folder: Mapping[str, list[tuple[Steps, int]]] = defaultdict(list)
+        """Last component of a folder -> its whole path, and the number of a file in it."""
+        for number, file in enumerate(files):
+            for steps in _names(file.path):
+                self._by_name[steps[-1]].append((steps, number))
+            if folder := tuple(self._folders[number].split("/")):
+                self._by_folder[folder[-1]].append((folder, number))
+
+    def edges(self) -> list[list[int]]:
+        """Return the numbers of the files that each file imports, in order."""
+        return [
+            sorted({other for target in file.targets for other in self._of(number, target)} - {number})
+            for number, file in enumerate(self._files)
+        ]
+
+    def _of(self, number: int, target: str) -> Iterator[int]:
+        if target.startswith("."):
+            path = posixpath.normpath(posixpath.join(self._folders[number], target))
+            yield from self._whole(number, tuple(path.split("/")))
+        else:
+            yield from self._ending(number, tuple(target.strip("/").split("/")))
+
+    def _whole(self, number: int, steps: Steps) -> list[int]:
+        """Return the file with exactly this name, or with it without its last component, which is then a symbol."""
+        for name in (steps, steps[:-1]):
+            if files := [other for full, other in self._alike(self._by_name, number, name) if full == name]:
+                return files
+        return []
+
+    def _ending(self, number: int, steps: Steps) -> list[int]:
+        """Return the nearest file whose name ends with `steps`, or the files of such a folder.
+
+        The last component may be a symbol, and the first ones of Go's paths the address of the repository.
+        """
+        outside = max(len(steps) - 1, 1) if "." in steps[0] or steps[0] in ("@", "~") else 1
+        for first in range(outside):
+            for name in (steps[first:], steps[first:-1]):
+                if files := self._nearest(number, name):
+                    return files
+        return []
+
+    def _nearest(self, number: int, name: Steps) -> list[int]:
+        size = len(name)
+        files = [(full, other) for full, other in self._alike(self._by_name, number, name) if full[-size:] == name]
+        if size == 1:
+            near = SOURCE_FOLDERS | {self._folders[number]}
+            files = [(full, other) for full, other in files if "/".join(full[:-1]) in near]
+        if files:
+            own = tuple(self._folders[number].split("/"))
+            return [min(files, key=lambda each: (-_common(own, each[0]), each[1]))[1]]
+        folders = [(full, other) for full, other in self._alike(self._by_folder, number, name) if full[-size:] == name]
+        return [other for full, other in folders if size > 1 or full == name][:MAX_FILES]
+
+    def _alike(
+        self, table: Mapping[str, list[tuple[Steps, int]]], number: int, name: Steps
+    ) -> Iterator[tuple[Steps, int]]:
+        """Yield the entries for the last component of `name` that are in a language that file `number` can import."""
+        family = self._family(number)
+        for entry in table.get(name[-1], ()) if name else ():
+            if self._family(entry[1]) == family:
+                yield entry
+
+    def _family(self, number: int) -> str:
+        language = self._files[number].language
+        return _FAMILIES.get(language, language)
+
+
+def _names(path: str) -> Iterator[Steps]:
+    """Yield what an import may call a file: its path, without its extension, and its folder for an `__init__.py`."""
+    *folders, file = path.split("/")
+    stem = file.partition(".")[0] or file
+    yield (*folders, file)
+    if stem != file:
+        yield (*folders, stem)
+    if stem in FOLDER_FILES and folders:
+        yield tuple(folders)
+
+
+def _common(one: Steps, other: Steps) -> int:
+    """Return the number of components that two paths have in common at the start."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

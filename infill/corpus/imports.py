@@ -72,4 +72,3 @@ def _of_dotted(match: re.Match[str]) -> Iterator[str]:
     base = above + "/".join(steps[1:] if above else steps)
     names = [re.split(r"::|\s", name.strip())[0] for name in (match["names"] or "").split(",")]
     yield from (f"{base}/{name}" if name.isidentifier() and name != "self" else base for name in names)
-

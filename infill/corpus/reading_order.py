@@ -179,4 +179,6 @@ def _names(path: str) -> Iterator[Steps]:
 
 def _common(one: Steps, other: Steps) -> int:
     """Return the number of components that two paths have in common at the start."""
-    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )

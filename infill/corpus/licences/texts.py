@@ -132,11 +132,13 @@ class _Sentences:
     def names_project(self, start: int, end: int) -> bool:
         """Return whether the words from `start` to `end` are the name of a project.
 
-        They are in one line and sentence, and capitalised but for words of descriptions and one other.
+        They are in one line and sentence, and capitalised but for words of descriptions and two others ("compiler_rt").
         """
         inside = any(start < place < end for place in self._breaks)
-        words = " ".join(word for place, word in self._words if start <= place < end)
-        return not inside and wording.is_plain(words, strangers=1)
+        words = [word for place, word in self._words if start <= place < end]
+        return (
+            not inside and not spdx.restricts(map(str.lower, words)) and wording.is_plain(" ".join(words), strangers=2)
+        )
 
     @functools.cached_property
     def _words(self) -> list[tuple[int, str]]:

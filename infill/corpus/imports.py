@@ -1,9 +1,9 @@
-"""Read the import statements of a source file: what they name, whichever language writes them.
+"""Read the import statements of a source file, in the languages with a grammar, and return what they name as paths.
 
-The statements are those that the context engine ranks files by (`infill.context.caret.imports`), and Go's blocks. A name
-becomes a path: `from ..shapes import area` is `../shapes/area`, `use crate::shapes::{area, side}` is `shapes/area` and
-`shapes/side`, `#include "shapes/area.h"` is `shapes/area.h`. Whether it names a file of the repository is decided by
-`infill.corpus.reading_order`, which knows the files.
+The statements are those by which the context engine ranks files (`infill.context.caret.imports`), and Go's blocks:
+`from ..shapes import area` names `../shapes/area`, `use crate::shapes::{area, side}` names `shapes/area` and
+`shapes/side`, `#include "shapes/area.h"` names `shapes/area.h`. `infill.corpus.reading_order` decides whether a path is
+one of the repository.
 """
 
 import re
@@ -14,13 +14,14 @@ from infill import file_kinds
 from infill.context import caret
 
 MAX_TARGETS: Final = 256
-"""Targets of one file; code that people write has fewer, and generated tables of imports order nothing."""
+"""Maximum number of targets of one file."""
 _GO_BLOCK: Final = re.compile(r"^import \(([^)]{0,8000})\)", re.MULTILINE)
 _FROM: Final = re.compile(r"\s*from\s+(?P<module>[\w.]+)\s+import\s+\(?(?P<names>[\w\s,.*]*)")
 _RELATIVE: Final = re.compile(r"require_relative\b")
 _QUOTED: Final = re.compile(r"[\"'](?P<path>[^\"'\s]{1,200})[\"']|<(?P<system>[\w./+-]{1,200})>")
 _DOTTED: Final = re.compile(
-    r"\s*(?:pub )?(?:import|use|using)\s+(?:static |function |global )?(?P<path>[\w.:\\*]+)(?:\{(?P<names>[^}]*)\})?"
+    r"\s*(?:pub )?(?:import|use|using)\s+(?:static |function |global )?"
+    r"(?P<path>[\w.:\\*]+)(?:\{(?P<names>[^}]*)\})?"
 )
 _SEPARATOR: Final = re.compile(r"::|[.\\]")
 _OWN: Final = frozenset({"crate", "self"})
@@ -71,4 +72,5 @@ def _of_dotted(match: re.Match[str]) -> Iterator[str]:
     above = "./" if steps[:1] == ["super"] else ""
     base = above + "/".join(steps[1:] if above else steps)
     names = [re.split(r"::|\s", name.strip())[0] for name in (match["names"] or "").split(",")]
-    yield from (f"{base}/{name}" if name.isidentifier() and name != "self" else base for name in names)
+    for name in names:
+        yield f"{base}/{name}".lstrip("/") if name.isidentifier() and name != "self" else base

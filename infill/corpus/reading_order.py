@@ -1,9 +1,9 @@
-"""The order in which to read the files of a repository: what a file imports comes before it.
+"""The order in which the files of a repository are read: what a file imports comes before it.
 
-Imports are resolved by name and place, without a build: an edge that is missing or too many costs a worse order, nothing
-else. Files that import each other in a circle are in the order of their paths. Apart from that, a file follows directly
-after what it imports, so that a training document of a few files has those that belong together (depth first, in the
-order of the paths). The order depends on the names and imports of the repository's documents alone.
+Imports are resolved by name and place, without a build; a wrong edge makes the order worse, nothing else. Files that
+import each other in a circle are in the order of their paths. A file follows directly after what it imports (depth first,
+in the order of paths), so that a few consecutive files belong together. The order depends on the paths and imports of
+the repository's documents alone.
 """
 
 import posixpath
@@ -133,7 +133,7 @@ class _Resolver:
 
         The last component may be a symbol, and the first ones of Go's paths the address of the repository.
         """
-        outside = max(len(steps) - 1, 1) if "." in steps[0] or steps[0] in ("@", "~") else 1
+        outside = len(steps) if "." in steps[0] or steps[0] in ("@", "~") else 1
         for first in range(outside):
             for name in (steps[first:], steps[first:-1]):
                 if files := self._nearest(number, name):

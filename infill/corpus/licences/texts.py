@@ -1,10 +1,10 @@
 """Licence texts: recognise a text by comparing all of its words with known texts.
 
 The known texts are in `texts/<SPDX identifier>.txt`; a line `%%` separates variants. In a text, `<<holder>>` matches a
-number of words, `<<project>>` a few, `[[...]]` is optional, and `{{a|b}}` is one of several wordings. Two files are about
-no single licence: `references.txt` has sentences that only name licences, each after a line with their expression, and
-`notices.txt` what takes nothing away: grants of further rights, and what is said about other files, which are judged by
-their own statements. The rest of a text, without the known
+number of words, `<<project>>` a few, `[[...]]` is optional, and `{{a|b}}` is one of several wordings. Two files are
+about no single licence: `references.txt` has sentences that only name licences, each after a line with the expression,
+and `notices.txt` has what takes nothing away: grants of further rights, and remarks about other files, which are judged
+by their own statements. The rest of a text, without the known
 texts in it, must consist of lines that do not change the terms (titles, copyright lines); any other line makes the
 licence unknown, however the text begins.
 """

@@ -83,8 +83,8 @@ def write_documents(
 ) -> str:
     """A corpus stage folder with `files` (repository -> path -> text) in it; returns its URI.
 
-    The files of a repository are read in the order in which they are given. `splits` gives the split of a repository. Without it the last repository is "test", the one before "validation",
-    the rest "train".
+    Their column `order` is that of `files`. `splits` gives the split of a repository. Without it the last repository is
+    "test", the one before "validation", the rest "train".
     """
     splits = splits or _default_splits(list(files))
     rows = [

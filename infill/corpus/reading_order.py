@@ -1,9 +1,9 @@
 """The order in which the files of a repository are read: what a file imports comes before it.
 
 Imports are resolved by name and place, without a build; a wrong edge makes the order worse, nothing else. Files that
-import each other in a circle are in the order of their paths. A file follows directly after what it imports (depth first,
-in the order of paths), so that a few consecutive files belong together. The order depends on the paths and imports of
-the repository's documents alone.
+import each other in a circle are in the order of their paths. A file follows directly after what it imports (depth
+first, in the order of paths), so that a few consecutive files belong together. The order depends on the paths and
+imports of the repository's documents alone.
 """
 
 import posixpath

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -376,7 +376,7 @@ def test_the_order_covers_a_repository_in_many_shards_whatever_their_size_and_th
 ) -> None:
     source = write_repositories(tmp_path / "code", 5)
     names = ["a", "k", "m", "t", "z"]  # each imports the next, so the last is read first
-    lines = {name: f"from .{after} import x as {after}_x\n" for name, after in zip(names, names[1:], strict=False)}
+    lines = {name: f"from .{after} import x as {after}_x\n" for name, after in pairwise(names)}
     write_files(source / "repo_2", {f"core/{name}.py": f"{lines.get(name, '')}x = '{name}'\n" * 9 for name in names})
     write_files(source / "repo_2", {"core/t_copy.py": (source / "repo_2" / "core" / "t.py").read_bytes()})
     order: dict[tuple[int, int], Any] = {}

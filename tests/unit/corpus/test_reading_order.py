@@ -21,7 +21,11 @@ from tests.properties import examples
         ("go", 'package a\n\nimport "fmt"\n\nimport (\n\t"os"\n\tx "acme.dev/a/b"\n)\n', ["acme.dev/a/b", "fmt", "os"]),
         ("rust", "use crate::a::{b, c as d};\npub use super::e::F;\nuse self::g;\n", ["./e/F", "a/b", "a/c", "g"]),
         ("c", '#include <stdio.h>\n# include "a/b.h"\n', ["a/b.h", "stdio.h"]),
-        ("java", "package com.acme;\n\nimport com.acme.a.B;\nimport static com.acme.C.*;\n", ["com/acme/C", "com/acme/a/B"]),
+        (
+            "java",
+            "package com.acme;\n\nimport com.acme.a.B;\nimport static com.acme.C.*;\n",
+            ["com/acme/C", "com/acme/a/B"],
+        ),
         ("php", "<?php\nuse App\\Models\\User;\n", ["App/Models/User"]),
         ("ruby", "require 'set'\nrequire_relative 'a/b'\n", ["./a/b", "set"]),
         ("markdown", "import a.b\n", []),
@@ -36,11 +40,17 @@ def test_imports_name_paths(language: str, text: str, targets: list[str]) -> Non
     [
         ("python", {"pkg/z.py": "", "pkg/sub/__init__.py": "from pkg import z\n", "pkg/a.py": "import pkg.sub\n"}),
         ("python", {"src/pkg/z.py": "", "src/pkg/m.py": "from .z import Z\n", "src/pkg/a.py": "from pkg.m import M\n"}),
-        ("typescript", {"lib/z.ts": "", "lib/index.ts": "export * from './z'\n", "app/a.ts": "import x from '../lib'\n"}),
+        (
+            "typescript",
+            {"lib/z.ts": "", "lib/index.ts": "export * from './z'\n", "app/a.ts": "import x from '../lib'\n"},
+        ),
         ("go", {"z/z.go": "package z\n", "m/m.go": 'import "acme.dev/x/z"\n', "a.go": 'import (\n"acme.dev/x/m"\n)\n'}),
         ("rust", {"src/z.rs": "", "src/m/mod.rs": "use crate::z::Z;\n", "src/a.rs": "use crate::m::{M};\n"}),
         ("cpp", {"include/x/z.hpp": "", "include/x/m.hpp": '#include "z.hpp"\n', "a/a.cpp": "#include <x/m.hpp>\n"}),
-        ("java", {"src/com/z/Z.java": "", "src/com/m/M.java": "import com.z.Z;\n", "src/com/A.java": "import com.m.*;\n"}),
+        (
+            "java",
+            {"src/com/z/Z.java": "", "src/com/m/M.java": "import com.z.Z;\n", "src/com/A.java": "import com.m.*;\n"},
+        ),
     ],
 )
 def test_a_file_comes_after_what_it_imports(language: str, files: dict[str, str]) -> None:

@@ -102,7 +102,8 @@ def short_files() -> dict[str, dict[str, str]]:
     line = "def area_{repo}_{file}(radius):\n    return {file} * radius\n"
     return {
         f"repo_{repo}": {
-            f"file_{file}.py": line.format(repo=repo, file=file) * (30 if file == 4 else 1 + repo % 2) for file in range(5)
+            f"file_{file}.py": line.format(repo=repo, file=file) * (30 if file == 4 else 1 + repo % 2)
+            for file in range(5)
         }
         for repo in range(6)
     }
@@ -196,7 +197,7 @@ def test_a_hole_in_a_file_among_others_is_rendered_as_the_prompt_of_a_completion
 
 
 def whole_documents(batch: Batch) -> Iterator[tuple[list[str], list[int]]]:
-    """Yield the names of the files in each document of a batch, and its tokens; every token but the first is a target."""
+    """Yield the names of the files in each document of a batch, and its tokens; all but the first are targets."""
     targets, start = dict(zip(batch.picks.tolist(), batch.targets.tolist(), strict=True)), 0
     for span, name in zip(batch.spans, batch.names, strict=False):
         ids = batch.ids[start : start + span.length].tolist()

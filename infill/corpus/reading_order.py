@@ -8,7 +8,7 @@ imports of the repository's documents alone.
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -34,13 +34,13 @@ class Importer(NamedTuple):
 
     path: str
     language: str
-    targets: Sequence[str]
-    """As `imports.targets` returns them."""
+    imports: Sequence[str]
+    """The paths that it imports, as `imports.targets` returns them."""
 
 
 def places(files: Sequence[Importer]) -> list[int]:
     """Return the place of each file in the order; `files` are those of one repository, sorted by path."""
-    if not any(file.targets for file in files):
+    if not any(file.imports for file in files):
         return list(range(len(files)))
     edges = _Resolver(files).edges()
     order = _depth_first(*_without_cycles(edges))
@@ -92,39 +92,41 @@ def _depth_first(groups: Sequence[Sequence[int]], above: Sequence[Sequence[int]]
 
 
 class _Resolver:
-    """The files of a repository by what an import may call them."""
+    """The files of a repository by what an import may call them: a family of languages, and the end of a path."""
 
     def __init__(self, files: Sequence[Importer]) -> None:
         self._files = files
+        self._families = [_FAMILIES.get(file.language, file.language) for file in files]
         self._folders = [posixpath.dirname(file.path) for file in files]
-        self._by_name: dict[str, list[tuple[Steps, int]]] = defaultdict(list)
-        """Last component of a name of a file -> the whole name, and the file's number."""
-        self._by_folder: Mapping[str, list[tuple[Steps, int]]] = defaultdict(list)
-        """Last component of a folder -> its whole path, and the number of a file in it."""
-        for number, file in enumerate(files):
+        self._by_name: dict[tuple[str, Steps], list[tuple[Steps, int]]] = defaultdict(list)
+        """The names of files with each end, and the files' numbers."""
+        self._by_folder: dict[tuple[str, Steps], dict[Steps, list[int]]] = defaultdict(dict)
+        """The folders with each end, and the numbers of the files in each."""
+        for number, (file, family) in enumerate(zip(files, self._families, strict=True)):
             for steps in _names(file.path):
-                self._by_name[steps[-1]].append((steps, number))
-            if folder := tuple(self._folders[number].split("/")):
-                self._by_folder[folder[-1]].append((folder, number))
+                for end in _ends(steps):
+                    self._by_name[family, end].append((steps, number))
+            folder = tuple(self._folders[number].split("/"))
+            for end in _ends(folder):
+                self._by_folder[family, end].setdefault(folder, []).append(number)
 
     def edges(self) -> list[list[int]]:
         """Return the numbers of the files that each file imports, in order."""
         return [
-            sorted({other for target in file.targets for other in self._of(number, target)} - {number})
+            sorted({other for target in file.imports for other in self._of(number, target)} - {number})
             for number, file in enumerate(self._files)
         ]
 
-    def _of(self, number: int, target: str) -> Iterator[int]:
-        if target.startswith("."):
-            path = posixpath.normpath(posixpath.join(self._folders[number], target))
-            yield from self._whole(number, tuple(path.split("/")))
-        else:
-            yield from self._ending(number, tuple(target.strip("/").split("/")))
+    def _of(self, number: int, target: str) -> list[int]:
+        if not target.startswith("."):
+            return self._ending(number, tuple(target.strip("/").split("/")))
+        path = posixpath.normpath(posixpath.join(self._folders[number], target))
+        return self._whole(number, tuple(path.split("/")))
 
     def _whole(self, number: int, steps: Steps) -> list[int]:
         """Return the file with exactly this name, or with it without its last component, which is then a symbol."""
         for name in (steps, steps[:-1]):
-            if files := [other for full, other in self._alike(self._by_name, number, name) if full == name]:
+            if files := [other for full, other in self._named(number, name) if full == name]:
                 return files
         return []
 
@@ -136,34 +138,33 @@ class _Resolver:
         outside = len(steps) if "." in steps[0] or steps[0] in ("@", "~") else 1
         for first in range(outside):
             for name in (steps[first:], steps[first:-1]):
-                if files := self._nearest(number, name):
+                if name and (files := self._nearest(number, name) or self._members(number, name)):
                     return files
         return []
 
     def _nearest(self, number: int, name: Steps) -> list[int]:
-        size = len(name)
-        files = [(full, other) for full, other in self._alike(self._by_name, number, name) if full[-size:] == name]
-        if size == 1:
+        files = self._named(number, name)
+        if len(name) == 1:
             near = SOURCE_FOLDERS | {self._folders[number]}
             files = [(full, other) for full, other in files if "/".join(full[:-1]) in near]
-        if files:
-            own = tuple(self._folders[number].split("/"))
-            return [min(files, key=lambda each: (-_common(own, each[0]), each[1]))[1]]
-        folders = [(full, other) for full, other in self._alike(self._by_folder, number, name) if full[-size:] == name]
-        return [other for full, other in folders if size > 1 or full == name][:MAX_FILES]
+        own = tuple(self._folders[number].split("/"))
+        return [min(files, key=lambda each: (-_common(own, each[0]), each[1]))[1]] if files else []
 
-    def _alike(
-        self, table: Mapping[str, list[tuple[Steps, int]]], number: int, name: Steps
-    ) -> Iterator[tuple[Steps, int]]:
-        """Yield the entries for the last component of `name` that are in a language that file `number` can import."""
-        family = self._family(number)
-        for entry in table.get(name[-1], ()) if name else ():
-            if self._family(entry[1]) == family:
-                yield entry
+    def _named(self, number: int, name: Steps) -> list[tuple[Steps, int]]:
+        """Return the files that file `number` can import whose names end with `name`."""
+        files = self._by_name.get((self._families[number], name[-2:]), [])
+        return files if len(name) <= 2 else [(full, other) for full, other in files if full[-len(name) :] == name]
 
-    def _family(self, number: int) -> str:
-        language = self._files[number].language
-        return _FAMILIES.get(language, language)
+    def _members(self, number: int, name: Steps) -> list[int]:
+        """Return the files of the folders that end with `name`; a single component is a folder at the top."""
+        folders = self._by_folder.get((self._families[number], name[-2:]), {})
+        ending = [full for full in folders if full[-len(name) :] == name and (len(name) > 1 or full == name)]
+        return [other for full in ending for other in folders[full]][:MAX_FILES]
+
+
+def _ends(steps: Steps) -> tuple[Steps, ...]:
+    """Return the last component of a path, and the last two."""
+    return (steps[-1:], steps[-2:]) if len(steps) > 1 else (steps,)
 
 
 def _names(path: str) -> Iterator[Steps]:

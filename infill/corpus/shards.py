@@ -41,7 +41,8 @@ from infill.foreign import UnreadableError
 log: Final = logging.getLogger(__name__)
 GROUP_BYTES: Final = 8_000_000
 """Bytes of text per row group, which a streaming reader holds in memory."""
-
+WITHIN: Final = -1
+"""In place of a number that a shard computes itself."""
 
 CANDIDATES: Final = pa.schema(
     [
@@ -94,8 +95,8 @@ class ShardVerdict:
     """Split of each candidate, in order; empty for a removed one."""
     removals: Mapping[int, Removal]
     """Number of a removed candidate in the shard -> reason."""
-    beside: tuple[int, ...] = ()
-    """Numbers of the other shards with candidates of the same repositories."""
+    order: tuple[int, ...]
+    """Place of each candidate in the reading order of a repository that is in several shards, WITHIN for others."""
 
 
 def cut(jobs: Iterable[FileJob], shard_bytes: int, known: KnownSignals = NOTHING) -> Iterator[Shard]:
@@ -317,26 +318,22 @@ def finish(verdict: ShardVerdict, scratch: str, output: str) -> int:
 
 
 def _order(verdict: ShardVerdict, scratch: str) -> list[int]:
-    """Return the place of each candidate of a shard in the reading order of its repository.
+    """Return the place of each candidate of a shard in the reading order of its repository."""
+    rows = importers(scratch, verdict.number)
+    result = list(verdict.order)
+    for _, group in itertools.groupby(range(len(rows)), key=lambda row: rows[row][0]):
+        numbers = list(group)
+        if result[numbers[0]] == WITHIN:
+            places = reading_order.places([rows[row][1] for row in numbers])
+            result[numbers[0] : numbers[-1] + 1] = places
+    return result
 
-    The order covers the whole repository, with its candidates in other shards and the removed ones.
-    """
-    columns = ["repo", "path", "language", "imports"]
-    rows = {
-        number: storage.read_table(candidates_uri(scratch, number), columns).to_pylist()
-        for number in sorted({verdict.number, *verdict.beside})
-    }
-    own = {row["repo"] for row in rows[verdict.number]}
-    importers: dict[str, list[Importer]] = {repo: [] for repo in own}
-    for row in itertools.chain.from_iterable(rows.values()):
-        if row["repo"] in own:
-            importers[row["repo"]].append(Importer(row["path"], row["language"], row["imports"]))
-    places = {
-        (repo, file.path): place
-        for repo, files in importers.items()
-        for file, place in zip(files, reading_order.places(files), strict=True)
-    }
-    return [places[row["repo"], row["path"]] for row in rows[verdict.number]]
+
+def importers(scratch: str, number: int) -> list[tuple[str, Importer]]:
+    """Return the repository of each candidate of a shard, and the candidate with its imports."""
+    table = storage.read_table(candidates_uri(scratch, number), ["repo", *Importer._fields])
+    columns = (table[name].to_pylist() for name in Importer._fields)
+    return list(zip(map(str, table["repo"].to_pylist()), map(Importer, *columns), strict=True))
 
 
 def _redacted(documents: pa.Table) -> pa.Table:

@@ -232,7 +232,7 @@ def _compiled(text: str) -> re.Pattern[str]:
     project = rf"(?P<project_%d>(?:\S+ ){{1,{_MAX_PROJECT}}}?)"
     any_words = rf"((?:\S+ ){{0,{_MAX_WILDCARD}}}?)"
     special = {"[[": "(?:", "]]": ")?", "{{": "(?:(?:", "}}": "))", "|": ")|(?:"}
-    parts = []
+    parts: list[str] = []
     for part in _MARKS.split(text):
         if part.startswith("<<"):
             parts.append(project % len(parts) if part == PROJECT else any_words)

@@ -93,7 +93,7 @@ class TrainingDocuments:
 
     def _read(self, shard: int) -> pa.Table:
         order = ["order"] * bool(self.joined_chars)
-        if not storage.columns(self.shards[shard]).issuperset(order):
+        if order and not storage.columns(self.shards[shard]).issuperset(order):
             raise InputError(
                 f"{self.corpus} is from a version without the order of documents; build it again, "
                 "or set pretrain.repository_context to false"

@@ -213,6 +213,9 @@ def test_a_corpus_without_an_order_cannot_be_joined(tmp_path: Path, encoder: pro
     assert lane(tmp_path, encoder)().used
     with pytest.raises(InputError, match="without the order of documents; build it again, or set"):
         joined_lane(tmp_path, encoder)()
+    file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="is damaged"):
+        joined_lane(tmp_path, encoder)()
 
 
 def test_a_corpus_smaller_than_a_batch_goes_round(tmp_path: Path, encoder: prompt.Encoder) -> None:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from infill.context.packing import Packed
 from infill.errors import InfillError
+from infill.prompt import heal
 from infill.text import clean
 from serving.http import (
     REQUEST_ID,
@@ -28,7 +29,7 @@ from serving.http import (
 from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.access import ANYBODY, Principal
 from serving.transformer.answer import OngoingAnswer, PartialAnswer
-from serving.transformer.cut import before, cut, nothing, silent
+from serving.transformer.cut import before, cut, nothing, silent, truncated
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
@@ -195,13 +196,20 @@ def _deltas(
     if sampling.max_tokens == 0 and not packed.prompt.items:
         return nothing()
     asked = replace(sampling, max_tokens=sampling.max_tokens or 1)
-    deltas = service.upstream.deltas(packed.prompt.ids, asked, incoming.headers, incoming.principal.salt)
+    ids = packed.prompt.ids
+    if service.config.healing and service.upstream.constrains and sampling.max_tokens and not sampling.ignore_eos:
+        ids, beginning = heal(service.packer.fmt, service.packer.encoder, packed.prompt.ids)
+        again = len(packed.prompt.ids) - len(ids)  # tokens that the answer begins with
+        asked = replace(asked, begins_with=beginning, max_tokens=sampling.max_tokens + again)
+    deltas = service.upstream.deltas(ids, asked, incoming.headers, incoming.principal.salt)
     if sampling.max_tokens == 0:
         return silent(deltas)
     if len(sampling.stop) > MAX_STOPS:
         deltas = before(deltas, sampling.stop)
     if completion.max_ms or completion.min_indent:
-        return cut(deltas, completion.max_ms, completion.min_indent)
+        deltas = cut(deltas, completion.max_ms, completion.min_indent)
+    if completion.stop_at_unit and not sampling.ignore_eos and (ending := service.packer.truncation(completion)):
+        return truncated(deltas, ending, service.metrics.truncated)
     return deltas
 
 

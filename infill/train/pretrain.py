@@ -150,7 +150,7 @@ def _new_model(config: PretrainConfig, tokenizer: Path) -> Any:
 def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine: Engine) -> loop.Work:
     folder = storage.fetch(tokenizer)
     encoder, fmt = prompt.load_encoder(folder), prompt.load_format(folder)
-    joined_chars = JOINED_CHARS * config.model.context_length * config.repository_context
+    joined_chars = JOINED_CHARS * config.model.context_length if config.repository_context else 0
     documents = TrainingDocuments(corpus, "train", joined_chars=joined_chars)
     lanes = config.train.batch_tokens // config.train.micro_batch_tokens
 

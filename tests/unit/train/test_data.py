@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ import torch
 from infill import prompt
 from infill.config import PretrainConfig, TrainConfig, debug
 from infill.errors import InputError
+from infill.train import pretrain
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Listed, Loader, State, TextLane, TrainingDocuments, cut, draw, rows_of
 from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
@@ -204,6 +206,25 @@ def whole_documents(batch: Batch) -> Iterator[tuple[list[str], list[int]]]:
         assert [targets[start + place] for place in range(span.length - 1)] == ids[1:]
         start += span.length
         yield name.split(), ids
+
+
+def test_the_setting_decides_whether_pretraining_joins_files_and_validation_never_does(
+    folder: Path, short: Path
+) -> None:
+    splits = {repo: "validation" if repo == "repo_5" else "train" for repo in short_files()}
+    write_documents(short / "split", short_files(), splits)
+    for joins in (False, True):
+        engine = cast(Any, SimpleNamespace(rank=0, world=1, device=torch.device("cpu"), batches=[]))
+        engine.score = lambda batch, engine=engine: engine.batches.append(batch) or torch.zeros(1)
+        engine.sum = list
+        config = replace(CONFIG, repository_context=joins)
+        work = pretrain._work(config, str(short / "split"), str(folder / "tokenizer"), "key", engine)
+        stream = work.open_lane(0, None)
+        assert any(" " in name for batch in (stream() for _ in range(8)) for name in batch.names) is joins
+        assert work.validate(engine)["validation_loss"] == 0
+        validated = [name for batch in engine.batches for name in batch.names]
+        assert validated
+        assert not any(" " in name for name in validated)
 
 
 def test_a_corpus_without_an_order_cannot_be_joined(tmp_path: Path, encoder: prompt.Encoder) -> None:

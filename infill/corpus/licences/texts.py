@@ -14,6 +14,7 @@ import html
 import itertools
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -31,8 +32,8 @@ _MAX_WILDCARD: Final = 40
 PROJECT: Final = "<<project>>"
 _MAX_PROJECT: Final = 5
 """Maximum number of words that PROJECT matches."""
-_SENTENCE: Final = re.compile(r"[.:;!?]\s+")
-"""Matches the end of a sentence."""
+_SENTENCE: Final = re.compile(r"(?<=[.:;!?])\s+")
+"""Matches what is between two sentences."""
 
 _TAGS: Final = re.compile(
     r"</?(?:a|b|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|li|link|meta|ol|p|pre|section|span|strong"
@@ -127,35 +128,40 @@ class _Sentences:
 
     def begins(self, offset: int) -> bool:
         """Return whether a line or a sentence begins at `offset`, or the text ends."""
-        return offset in self._breaks
+        place = bisect_left(self._breaks, offset)
+        return place < len(self._breaks) and self._breaks[place] == offset
 
     def names_project(self, start: int, end: int) -> bool:
         """Return whether the words from `start` to `end` are the name of a project.
 
         They are in one line and sentence, and capitalised but for words of descriptions and two others ("compiler_rt").
         """
-        inside = any(start < place < end for place in self._breaks)
-        words = [word for place, word in self._words if start <= place < end]
-        return (
-            not inside and not spdx.restricts(map(str.lower, words)) and wording.is_plain(" ".join(words), strangers=2)
-        )
+        if bisect_right(self._breaks, start) < bisect_left(self._breaks, end):
+            return False
+        words = self._written[bisect_left(self._offsets, start) : bisect_left(self._offsets, end)]
+        return not spdx.restricts(map(str.lower, words)) and wording.is_plain(" ".join(words), strangers=2)
 
     @functools.cached_property
-    def _words(self) -> list[tuple[int, str]]:
-        """The offset of each word in the flat text, and the word as it is written."""
-        written = [word for line in self._lines for word in _cased_words(line.raw)]
-        sizes = [len(word) + 1 for line in self._lines for word in line.words]
-        return list(zip(itertools.accumulate(sizes, initial=0), written, strict=False))
+    def _written(self) -> list[str]:
+        """The words as they are written."""
+        return [word for line in self._lines for word in _cased_words(line.raw)]
 
     @functools.cached_property
-    def _breaks(self) -> frozenset[int]:
-        breaks, first = set[int](), 0
+    def _offsets(self) -> list[int]:
+        sizes = (len(word) + 1 for line in self._lines for word in line.words)
+        return list(itertools.accumulate(sizes, initial=0))
+
+    @functools.cached_property
+    def _breaks(self) -> list[int]:
+        """The offsets at which a line or a sentence begins, in order, and the end."""
+        numbers, first = [], 0
         for line in self._lines:
-            numbers = {0, *(len(words_of(line.raw[: match.end()])) for match in _SENTENCE.finditer(line.raw))}
-            offsets = list(itertools.accumulate((len(word) + 1 for word in line.words), initial=first))
-            breaks |= {offset for number, offset in enumerate(offsets) if number in numbers}
-            first = offsets[-1]
-        return frozenset({*breaks, first})
+            sentences = _SENTENCE.split(line.raw)
+            counts = [len(words_of(sentence)) for sentence in sentences]
+            starts = itertools.accumulate(counts[:-1], initial=0) if sum(counts) == len(line.words) else [0]
+            numbers += [first + start for start in starts]
+            first += len(line.words)
+        return [self._offsets[number] for number in dict.fromkeys([*numbers, first])]
 
 
 # Templates

@@ -6,7 +6,9 @@ first, in the order of paths), so that a few consecutive files belong together. 
 imports of the repository's documents alone.
 """
 
+import itertools
 import posixpath
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
@@ -21,8 +23,12 @@ Steps = tuple[str, ...]
 
 FOLDER_FILES: Final = frozenset({"__init__", "index", "mod", "lib", "main"})
 """Files that an import names by their folder."""
-SOURCE_FOLDERS: Final = frozenset({"", "src", "lib", "include"})
+SOURCE_FOLDERS: Final[Sequence[Steps]] = ((), ("src",), ("lib",), ("include",))
 """Folders at the top from which a file may be imported by its bare name."""
+END: Final = 3
+"""Number of components by whose equality names are looked up."""
+MAX_ALIKE: Final = 1_000
+"""Number of names with the same last components that are compared further."""
 MAX_FILES: Final = 64
 """Files of a folder that is imported as a whole (a package of Go or Java)."""
 _FAMILIES: Final = {"cpp": "c", "typescript": "javascript", "tsx": "javascript", "kotlin": "java"}
@@ -92,23 +98,31 @@ def _depth_first(groups: Sequence[Sequence[int]], above: Sequence[Sequence[int]]
 
 
 class _Resolver:
-    """The files of a repository by what an import may call them: a family of languages, and the end of a path."""
+    """The files of a repository by what an import may call them, for each family of languages.
+
+    Every look-up takes bounded time: a repository may have a hundred thousand files called `index.js`.
+    """
 
     def __init__(self, files: Sequence[Importer]) -> None:
         self._files = files
         self._families = [_FAMILIES.get(file.language, file.language) for file in files]
-        self._folders = [posixpath.dirname(file.path) for file in files]
-        self._by_name: dict[tuple[str, Steps], list[tuple[Steps, int]]] = defaultdict(list)
-        """The names of files with each end, and the files' numbers."""
+        self._folders = [_steps(posixpath.dirname(file.path)) for file in files]
+        self._whole: dict[tuple[str, Steps], int] = {}
+        """Name of a file -> number."""
+        self._by_end: dict[tuple[str, Steps], list[tuple[Steps, int]]] = defaultdict(list)
+        """End of a name -> the names that end so, in order, and the files' numbers."""
         self._by_folder: dict[tuple[str, Steps], dict[Steps, list[int]]] = defaultdict(dict)
-        """The folders with each end, and the numbers of the files in each."""
+        """End of a folder's path -> the folders that end so, and the numbers of their files."""
         for number, (file, family) in enumerate(zip(files, self._families, strict=True)):
             for steps in _names(file.path):
+                self._whole.setdefault((family, steps), number)
                 for end in _ends(steps):
-                    self._by_name[family, end].append((steps, number))
-            folder = tuple(self._folders[number].split("/"))
+                    self._by_end[family, end].append((steps, number))
+            folder = self._folders[number]
             for end in _ends(folder):
                 self._by_folder[family, end].setdefault(folder, []).append(number)
+        for names in self._by_end.values():
+            names.sort()
 
     def edges(self) -> list[list[int]]:
         """Return the numbers of the files that each file imports, in order."""
@@ -118,53 +132,55 @@ class _Resolver:
         ]
 
     def _of(self, number: int, target: str) -> list[int]:
-        if not target.startswith("."):
-            return self._ending(number, tuple(target.strip("/").split("/")))
-        path = posixpath.normpath(posixpath.join(self._folders[number], target))
-        return self._whole(number, tuple(path.split("/")))
-
-    def _whole(self, number: int, steps: Steps) -> list[int]:
-        """Return the file with exactly this name, or with it without its last component, which is then a symbol."""
-        for name in (steps, steps[:-1]):
-            if files := [other for full, other in self._named(number, name) if full == name]:
-                return files
-        return []
-
-    def _ending(self, number: int, steps: Steps) -> list[int]:
-        """Return the nearest file whose name ends with `steps`, or the files of such a folder.
-
-        The last component may be a symbol, and the first ones of Go's paths the address of the repository.
-        """
-        outside = len(steps) if "." in steps[0] or steps[0] in ("@", "~") else 1
+        if target.startswith("."):
+            return self._relative(number, target)
+        steps = _steps(target.strip("/"))
+        outside = len(steps) if steps and ("." in steps[0] or steps[0] in ("@", "~")) else 1
         for first in range(outside):
             for name in (steps[first:], steps[first:-1]):
                 if name and (files := self._nearest(number, name) or self._members(number, name)):
                     return files
         return []
 
-    def _nearest(self, number: int, name: Steps) -> list[int]:
-        files = self._named(number, name)
-        if len(name) == 1:
-            near = SOURCE_FOLDERS | {self._folders[number]}
-            files = [(full, other) for full, other in files if "/".join(full[:-1]) in near]
-        own = tuple(self._folders[number].split("/"))
-        return [min(files, key=lambda each: (-_common(own, each[0]), each[1]))[1]] if files else []
+    def _relative(self, number: int, target: str) -> list[int]:
+        """Return the file with exactly this name, or with it without its last component, which is then a symbol."""
+        steps = _steps(posixpath.normpath(posixpath.join("/".join(self._folders[number]), target)))
+        files = [self._whole.get((self._families[number], name)) for name in (steps, steps[:-1])]
+        return [file for file in files if file is not None][:1]
 
-    def _named(self, number: int, name: Steps) -> list[tuple[Steps, int]]:
-        """Return the files that file `number` can import whose names end with `name`."""
-        files = self._by_name.get((self._families[number], name[-2:]), [])
-        return files if len(name) <= 2 else [(full, other) for full, other in files if full[-len(name) :] == name]
+    def _nearest(self, number: int, name: Steps) -> list[int]:
+        """Return the file whose name ends with `name` and has the most folders in common with file `number`.
+
+        A name of one component must be in the same folder or in one of the sources at the top.
+        """
+        family, own = self._families[number], self._folders[number]
+        if len(name) == 1:
+            near = (self._whole.get((family, (*folder, *name))) for folder in (own, *SOURCE_FOLDERS))
+            return [file for file in near if file is not None][:1]
+        files = self._by_end.get((family, name[-END:]), [])
+        if len(name) > END:
+            files = [(full, other) for full, other in files[:MAX_ALIKE] if full[-len(name) :] == name]
+        place = bisect_left(files, (own,))
+        common = max((_common(own, full) for full, _ in files[max(place - 1, 0) : place + 1]), default=0)
+        first = bisect_left(files, (own[:common],))
+        return [other for _, other in files[first : first + 1]]
 
     def _members(self, number: int, name: Steps) -> list[int]:
         """Return the files of the folders that end with `name`; a single component is a folder at the top."""
-        folders = self._by_folder.get((self._families[number], name[-2:]), {})
-        ending = [full for full in folders if full[-len(name) :] == name and (len(name) > 1 or full == name)]
-        return [other for full in ending for other in folders[full]][:MAX_FILES]
+        folders = self._by_folder.get((self._families[number], name[-END:]), {})
+        likely = [name] if len(name) == 1 else itertools.islice(folders, MAX_ALIKE)
+        ending = (full for full in likely if full in folders and full[-len(name) :] == name)
+        return list(itertools.islice((other for full in ending for other in folders[full]), MAX_FILES))
 
 
-def _ends(steps: Steps) -> tuple[Steps, ...]:
-    """Return the last component of a path, and the last two."""
-    return (steps[-1:], steps[-2:]) if len(steps) > 1 else (steps,)
+def _steps(path: str) -> Steps:
+    return tuple(path.split("/")) if path else ()
+
+
+def _ends(steps: Steps) -> Iterator[Steps]:
+    """Yield the last components of a path, at most END."""
+    for size in range(1, min(len(steps), END) + 1):
+        yield steps[-size:]
 
 
 def _names(path: str) -> Iterator[Steps]:

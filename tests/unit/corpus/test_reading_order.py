@@ -66,6 +66,14 @@ def test_the_nearest_of_several_files_is_meant() -> None:
     assert ordered == ["a/util/x.py", "a/main.py", "b/util/x.py", "c.py", "deep/down/json.py"]
 
 
+@pytest.mark.timeout(60)
+def test_many_files_of_one_name_take_linear_time() -> None:
+    """At this number, what takes quadratic time takes minutes; the time limit of the test ends it."""
+    wanted = ["index", "src/index", "a/src/index", "x/a/src/index", "src", "a/src", "./index"]
+    files = [Importer(f"p{number:05d}/a/src/index.js", "javascript", wanted) for number in range(10_000)]
+    assert sorted(reading_order.places(files)) == list(range(10_000))
+
+
 edges = st.integers(2, 12).flatmap(
     lambda count: st.lists(st.sets(st.integers(0, count - 1), max_size=4), min_size=count, max_size=count)
 )

@@ -40,7 +40,7 @@ REQUIREMENTS: Final = (
 )
 ONE_CORE: Final = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "RAYON")}
 STEPS: Final[Sequence[tuple[str, Any, str]]] = (
-    ("list and licences of repositories", sources, "repositories"),
+    ("list and licences of repositories", sources, "listed"),
     ("read", quality, "read_text"),
     ("licence of the file", licences, "of_source"),
     ("signals of quality", signals, "measure"),

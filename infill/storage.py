@@ -336,6 +336,18 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> "pa.Table":
     return pa.concat_tables(tables)
 
 
+def columns(uri: str) -> frozenset[str]:
+    """Return the names of the columns of the parquet file at `uri`. Raises InputError when it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_read(uri) as file:
+            return frozenset(pq.read_schema(file).names)
+    except pa.ArrowException as error:
+        raise InputError(f"{uri} is damaged ({error}); delete it and run its stage again") from error
+
+
 def write_table(uri: str, table: "pa.Table") -> None:
     """Write one whole parquet file, compressed with zstd, in row groups that can be read one by one."""
     import pyarrow.parquet as pq

@@ -83,8 +83,8 @@ def write_documents(
 ) -> str:
     """A corpus stage folder with `files` (repository -> path -> text) in it; returns its URI.
 
-    `splits` gives the split of a repository. Without it the last repository is "test", the one before "validation",
-    the rest "train".
+    Their column `order` is that of `files`. `splits` gives the split of a repository. Without it the last repository is
+    "test", the one before "validation", the rest "train".
     """
     splits = splits or _default_splits(list(files))
     rows = [
@@ -102,6 +102,8 @@ def write_documents(
     ]
     columns = ["repo", "path", "language", "licence", "content", "sha256", "split"]
     table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns})
+    order = [place for contents in files.values() for place in range(len(contents))]
+    table = table.append_column("order", pa.array(order, pa.int32()))
 
     def body() -> Mapping[str, float]:
         from infill import storage

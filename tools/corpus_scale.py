@@ -1,8 +1,8 @@
 """Compute the table of docs/how-to/large-corpus.md: time and memory of a large corpus, from measured rates.
 
-The driver lists the files and decides about all documents, alone; the workers read, judge and write the shards. A
-corpus whose list does not fit the driver's memory is built in batches, each of which extends the ones before it
-(`corpus.earlier`), so that deciding about batch n looks at the documents of n batches.
+The workers list the repositories and read, judge and write the shards; the driver cuts the list and decides about all
+documents, alone. A corpus whose list does not fit the driver's memory is built in batches, each of which extends the
+ones before it (`corpus.earlier`), so that deciding about batch n looks at the documents of n batches.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,10 @@ class Rates:
     """Bytes of a document."""
     files_per_document: float = 2.0
     """Files that are listed for each that is read: the others are removed by name, size or licence."""
-    listing: float = 36e-6
-    """Seconds of the driver per listed file."""
+    listing: float = 31e-6
+    """Seconds of a core per listed file, in a folder; Parquet is listed by the driver."""
+    cutting: float = 15e-6
+    """Seconds of the driver per listed file for taking over the lists and cutting them into shards."""
     deciding: float = 25e-6
     """Seconds of the driver per document that is compared."""
     counting: float = 9e-6
@@ -82,7 +84,8 @@ def cost(build: Build, rates: Rates) -> Cost:
     files = documents * rates.files_per_document
     compared = documents * (build.batches + 1) / 2  # the first batch decides about one part, the last one about all
     seconds = {
-        "listing (driver)": files * rates.listing,
+        "listing (workers)": files * rates.listing / (build.nodes * build.cores),
+        "cutting the list (driver)": files * rates.cutting,
         "reading, judging, writing (workers)": build.size / rates.bytes_per_core / (build.nodes * build.cores),
         "deciding (driver)": compared * rates.deciding,
         "counting (driver)": files * rates.counting,

@@ -3,6 +3,7 @@
 The schemas of its tables are in `corpus_tables`.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from infill import storage
@@ -22,10 +23,15 @@ BILL_FILE: Final = "bom.cdx.json"
 
 
 def part(corpus: str, folder: str, number: int) -> str:
-    """Return the URI of the table that shard `number` writes into one of the folders."""
+    """Return the URI of the table that shard `number` writes into one of the folders; see `in_order`."""
     return storage.join(corpus, folder, f"part-{number:05d}.parquet")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the names or URIs of a folder's tables by number of the shard, which may have more than five digits."""
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def documents(corpus: str) -> list[str]:
     """Return the URIs of the corpus's tables of documents, in order."""
-    return storage.list_files(storage.join(corpus, DOCUMENTS), ".parquet")
+    return in_order(storage.list_files(storage.join(corpus, DOCUMENTS), ".parquet"))

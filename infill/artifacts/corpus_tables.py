@@ -26,10 +26,12 @@ DOCUMENTS: Final = pa.schema(
     [
         *strings("repo", "path", "language", "licence", "content", "sha256", "split", "commit", "date"),
         *strings("source", "licence_evidence"),
+        pa.field("order", pa.int32()),
     ]
 )
 """`commit` and `date` (2024-02-29T12:00:00Z) are those of the commit that a file was read from, null if unknown;
-`source` is an entry of `corpus.sources`; `licence_evidence` names the file that states the licence, and the words."""
+`source` is an entry of `corpus.sources`; `licence_evidence` names the file that states the licence, and the words.
+Along `order`, a document of a repository comes after those that it imports."""
 SIGNATURES: Final = pa.schema(
     [
         *strings("repo", "path", "language"),

@@ -21,6 +21,7 @@ PERMISSIVE_LICENCES: Final = (
     "ISC",
     "MIT",
     "MIT-0",
+    "NCSA",
     "PSF-2.0",
     "Python-2.0",
     "Unlicense",
@@ -303,6 +304,9 @@ class PretrainConfig:
     """Share of the files that become suffix-prefix-middle (Mellum: half of the files in each chunk)."""
     path_rate: float = 0.5
     """Share of the other files that start with their path (StarCoder2, arXiv 2402.19173: half)."""
+    repository_context: bool = False
+    """Read files of a repository together, each after what it imports, as one document of up to the context's length
+    (StarCoder2, DeepSeek-Coder); otherwise each file is a document."""
     mixture: tuple[tuple[str, float], ...] = ()
     """Average number of times that a document is read per epoch, by language or repository; 1 if neither is listed."""
     base_model: str = field(default="", metadata=LOCATION)

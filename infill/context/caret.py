@@ -26,7 +26,7 @@ _IMPORT: Final = re.compile(
     r"((?:import|from|(?:pub )?use|using|package) [^\n]*|# ?include[^\n]*|require[^\n]*)"
 )
 _IMPORT_PARTS: Final = (" from '", ' from "', "require(")
-_HEAD_CHARS: Final = 8_000
+HEAD_CHARS: Final = 8_000
 """Number of characters at the start of a file in which imports are searched."""
 
 
@@ -63,7 +63,7 @@ def first_lines(text: str, count: int) -> str:
 
 def imports(prefix: str) -> str:
     """Return the import lines at the start of a file, in the languages we know."""
-    head = prefix[:_HEAD_CHARS]
+    head = prefix[:HEAD_CHARS]
     lines: list[str] = _IMPORT.findall(f"\n{head}")
     for part in _IMPORT_PARTS:
         place = head.find(part)

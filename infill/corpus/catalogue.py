@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infill import file_kinds, manifest, storage
-from infill.artifacts.corpus import DOCUMENTS, SIGNATURES
+from infill.artifacts.corpus import DOCUMENTS, SIGNATURES, in_order
 from infill.corpus import dedup, opt_out, splits
 from infill.corpus.dedup import Array, DocumentsPart
 from infill.corpus.opt_out import OptOuts
@@ -129,6 +129,6 @@ def earlier_parts(uri: str) -> list[DocumentsPart]:
         raise InputError(
             f"corpus.earlier: {uri} is not a corpus with signatures; build it again with this version, or leave it out"
         )
-    names = sorted(file.partition("/")[2] for file in signatures)
+    names = in_order(file.partition("/")[2] for file in signatures)
     folders = [storage.join(artifact.uri, folder) for folder in (DOCUMENTS, SIGNATURES)]
     return [DocumentsPart(*(storage.join(folder, file) for folder in folders)) for file in names]

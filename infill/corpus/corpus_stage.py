@@ -1,8 +1,9 @@
 """The corpus stage: sources in, documents with licence and split out, and every removed file with its reason.
 
-The stage makes two passes over the shards of the file list. The first reads the files and applies the rules that need
-only one file. Then copies and splits are decided over all shards (`infill.corpus.decide`). The second pass writes the
-result. Each pass maps one pure function over the shards, in threads of this process or on Ray Data, with equal results.
+The repositories are listed, and the list of their files is cut into shards. The stage makes two passes over the shards.
+The first reads the files and applies the rules that need only one file. Then copies and splits are decided over all
+shards (`infill.corpus.decide`). The second pass writes the result. Listing and each pass map one pure function, in
+threads of this process or on Ray Data, with equal results.
 """
 
 import contextlib
@@ -38,11 +39,11 @@ from infill.corpus.shards import FileJob
 from infill.errors import InfillError, InputError
 from infill.stages.contract import Call
 
-VERSION: Final = 11
+VERSION: Final = 12
 log: Final = logging.getLogger(__name__)
 MAX_THREADS: Final = 4
 """Reading waits for the disk, and hashing and compressing release the interpreter's lock; more threads gain little."""
-Mapper = Callable[[Callable[[Any], int], Sequence[Any]], Iterator[int]]
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """Applies a function to each item and yields the results as they become available."""
 
 
@@ -78,13 +79,13 @@ def body(call: Call[CorpusConfig]) -> Mapping[str, float]:
         storage.write_json(marker, {"config": manifest.config_dict(config)})
     for partial_file in storage.list_files(output, ".partial"):  # left by a run that was killed while it wrote
         storage.remove(partial_file)
-    repositories = list(sources.repositories(config.sources, config))
-    known = KnownSignals(signals.beside(storage.absolute(output)))
-    work = list(shards.cut(_jobs(repositories, config), config.shard_bytes, known))
     if places := benchmarks.places(config):
         benchmarks.prepare(places, shards.benchmarks_uri(scratch))
     read = partial(shards.read, config=config, scratch=scratch, output=output)
     with RUNTIMES[config.runtime]() as run_all:
+        repositories = list(sources.repositories(config.sources, config, partial(_in_order, run_all)))
+        known = KnownSignals(signals.beside(storage.absolute(output)))
+        work = list(shards.cut(_jobs(repositories, config), config.shard_bytes, known))
         _watch(run_all(read, work), "reading", len(work))
         decision = decide.decide(scratch, len(work), config)
         report = datasheet.summarise(
@@ -206,6 +207,17 @@ def _nothing(config: CorpusConfig, report: Mapping[str, Any]) -> str:
 # Runtimes
 
 
+def _in_order(run_all: Mapper, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Yield the results of `function` in the order of `items`."""
+    results = dict(run_all(partial(_numbered, function), list(enumerate(items))))
+    for number in range(len(items)):
+        yield results.pop(number)
+
+
+def _numbered(function: Callable[[Any], Any], item: tuple[int, Any]) -> tuple[int, Any]:
+    return item[0], function(item[1])
+
+
 @contextlib.contextmanager
 def _threads() -> Iterator[Mapper]:
     """Run the passes in threads of this process."""
@@ -223,7 +235,7 @@ def _ray() -> Iterator[Mapper]:
         yield _map_on_ray
 
 
-def _map_on_ray(function: Callable[[Any], int], items: Sequence[Any]) -> Iterator[int]:
+def _map_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -236,7 +248,7 @@ def _map_on_ray(function: Callable[[Any], int], items: Sequence[Any]) -> Iterato
         yield outcome
 
 
-def _outcome(function: Callable[[Any], int], item: bytes) -> int | InfillError:
+def _outcome(function: Callable[[Any], Any], item: bytes) -> Any:
     """Return a worker's result, or its error for the user, which Ray would wrap and hide if it was raised."""
     try:
         return function(pickle.loads(item))

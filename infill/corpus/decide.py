@@ -18,7 +18,7 @@ import numpy as np
 
 from infill import storage
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, catalogue, dedup, opt_out, shards, splits
+from infill.corpus import benchmarks, catalogue, dedup, opt_out, reading_order, shards, splits
 from infill.corpus.catalogue import Catalogue
 from infill.corpus.dedup import Array, Near, Similar
 from infill.corpus.quality import Removal
@@ -254,7 +254,7 @@ def _removals(
 
 def verdicts(scratch: str, count: int, decision: CorpusDecision) -> Iterator[ShardVerdict]:
     """Yield the verdict about each shard, in order, for `shards.finish`."""
-    first = 0
+    first, order = 0, _order_across(scratch, count)
     for number in range(count):
         rows = list(_shard(scratch, number, ["repo", "path"]))
         removals = {row: decision.removals[first + row] for row in range(len(rows)) if first + row in decision.removals}
@@ -262,8 +262,32 @@ def verdicts(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Sha
             number=number,
             splits=tuple("" if place in removals else decision.split(row) for place, row in enumerate(rows)),
             removals=removals,
+            order=tuple(order.get(first + row, shards.WITHIN) for row in range(len(rows))),
         )
         first += len(rows)
+
+
+def _order_across(scratch: str, count: int) -> dict[int, int]:
+    """Return position -> place in the reading order for the candidates of repositories in more than one shard."""
+    holders: dict[str, list[int]] = {}
+    starts = [0]
+    for number in range(count):
+        repos = storage.read_table(shards.candidates_uri(scratch, number), ["repo"])["repo"]
+        starts.append(starts[-1] + len(repos))
+        for repo in map(str, repos.unique().to_pylist()):
+            holders.setdefault(repo, []).append(number)
+    order: dict[int, int] = {}
+    for repo, numbers in holders.items():
+        if len(numbers) > 1:
+            importers = [
+                (starts[number] + row, importer)
+                for number in numbers
+                for row, (name, importer) in enumerate(shards.importers(scratch, number))
+                if name == repo
+            ]
+            places = reading_order.places([importer for _, importer in importers])
+            order |= zip((position for position, _ in importers), places, strict=True)
+    return order
 
 
 def kept(scratch: str, count: int, decision: CorpusDecision) -> Iterator[Row]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infill import manifest, storage
+from infill.artifacts import corpus as artifact
 from infill.errors import InputError
 from infill.manifest import Manifest
 
@@ -19,10 +20,10 @@ _VERSION: Final = re.compile(r"([-_~@]|==)v?\d[\w.+]*$")
 
 def load(uri: str) -> Manifest:
     """Return the manifest of the corpus at `uri`. Raises InputError when another artifact is there, or none."""
-    artifact = manifest.load(uri)
-    if artifact.stage != "corpus":
-        raise InputError(f"{uri} is not a corpus but the result of {artifact.stage}; name a corpus")
-    return artifact
+    corpus = manifest.load(uri)
+    if corpus.stage != "corpus":
+        raise InputError(f"{uri} is not a corpus but the result of {corpus.stage}; name a corpus")
+    return corpus
 
 
 def tables(corpus: Manifest, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -30,7 +31,7 @@ def tables(corpus: Manifest, folder: str, columns: Sequence[str]) -> Iterator[pa
 
     Raises InputError for a file that is missing or damaged.
     """
-    for name in sorted(file for file in corpus.files if file.startswith(f"{folder}/")):
+    for name in artifact.in_order(file for file in corpus.files if file.startswith(f"{folder}/")):
         uri = storage.join(corpus.uri, name)
         try:
             with storage.open_read(uri) as file:

@@ -19,17 +19,30 @@ from infill import file_kinds, storage
 from infill.artifacts import corpus as artifact
 from infill.artifacts.corpus_tables import DOCUMENTS, REDACTED, REDACTIONS, REMOVED, SIGNATURE, SIGNATURES, strings
 from infill.config import CorpusConfig
-from infill.corpus import benchmarks, dedup, licences, notebooks, privacy, quality, signals, sources
+from infill.corpus import (
+    benchmarks,
+    dedup,
+    imports,
+    licences,
+    notebooks,
+    privacy,
+    quality,
+    reading_order,
+    signals,
+    sources,
+)
 from infill.corpus.benchmarks import Benchmarks
 from infill.corpus.known_signals import NOTHING, KnownSignals
 from infill.corpus.quality import CorpusDocument, Removal
+from infill.corpus.reading_order import Importer
 from infill.corpus.sources import SourceFile
 from infill.foreign import UnreadableError
 
 log: Final = logging.getLogger(__name__)
 GROUP_BYTES: Final = 8_000_000
 """Bytes of text per row group, which a streaming reader holds in memory."""
-
+WITHIN: Final = -1
+"""In place of a number that a shard computes itself."""
 
 CANDIDATES: Final = pa.schema(
     [
@@ -41,10 +54,12 @@ CANDIDATES: Final = pa.schema(
         pa.field("overlaps", pa.list_(pa.int64())),
         pa.field("redactions", pa.list_(REDACTIONS)),
         *strings("source", "licence_evidence", "opted_out"),
+        pa.field("imports", pa.list_(pa.string())),
     ]
 )
 """Documents before copies and splits are decided. `copy_digest` is equal for exact copies (`dedup.digest`), `overlaps`
-are the runs of words that a benchmark also has, `opted_out` is the entry that excludes the document and its copies."""
+are the runs of words that a benchmark also has, `opted_out` is the entry that excludes the document and its copies,
+`imports` are the paths that it imports (`imports.targets`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +95,8 @@ class ShardVerdict:
     """Split of each candidate, in order; empty for a removed one."""
     removals: Mapping[int, Removal]
     """Number of a removed candidate in the shard -> reason."""
+    order: tuple[int, ...]
+    """Place of each candidate in the reading order of a repository that is in several shards, WITHIN for others."""
 
 
 def cut(jobs: Iterable[FileJob], shard_bytes: int, known: KnownSignals = NOTHING) -> Iterator[Shard]:
@@ -245,6 +262,7 @@ def _candidates(documents: Sequence[CorpusDocument], config: CorpusConfig, passa
         "licence_evidence": [document.licence.evidence for document in documents],
         "opted_out": [document.opted_out for document in documents],
         "redactions": [[asdict(place) for place in document.redactions] for document in documents],
+        "imports": [imports.targets(document.content, document.language) for document in documents],
     }
     return pa.table(columns, schema=CANDIDATES)
 
@@ -270,6 +288,7 @@ def finish(verdict: ShardVerdict, scratch: str, output: str) -> int:
         return verdict.number
     removed, signatures = [storage.read_table(rejected_uri(scratch, verdict.number))], [SIGNATURES.empty_table()]
     redacted = [REDACTED.empty_table()]
+    order = _order(verdict, scratch)
     fs, path = storage.filesystem(candidates_uri(scratch, verdict.number))
     with (
         fs.open(path, "rb") as source,
@@ -282,8 +301,10 @@ def finish(verdict: ShardVerdict, scratch: str, output: str) -> int:
             group = parquet.read_row_group(number)
             splits = verdict.splits[first : first + group.num_rows]
             removals = [verdict.removals.get(row) for row in range(first, first + group.num_rows)]
-            documents = group.append_column("split", pa.array(splits, pa.string())).filter(
-                pa.array([removal is None for removal in removals], pa.bool_())
+            documents = (
+                group.append_column("split", pa.array(splits, pa.string()))
+                .append_column("order", pa.array(order[first : first + group.num_rows], pa.int32()))
+                .filter(pa.array([removal is None for removal in removals], pa.bool_()))
             )
             writer.write_table(documents.select(DOCUMENTS.names).cast(DOCUMENTS))
             signatures.append(documents.select(SIGNATURES.names).cast(SIGNATURES))
@@ -294,6 +315,25 @@ def finish(verdict: ShardVerdict, scratch: str, output: str) -> int:
         storage.write_table(redacted_uri(output, verdict.number), pa.concat_tables(redacted))
         storage.write_table(removed_uri(output, verdict.number), pa.concat_tables(removed))
     return verdict.number
+
+
+def _order(verdict: ShardVerdict, scratch: str) -> list[int]:
+    """Return the place of each candidate of a shard in the reading order of its repository."""
+    rows = importers(scratch, verdict.number)
+    result = list(verdict.order)
+    for _, group in itertools.groupby(range(len(rows)), key=lambda row: rows[row][0]):
+        numbers = list(group)
+        if result[numbers[0]] == WITHIN:
+            places = reading_order.places([rows[row][1] for row in numbers])
+            result[numbers[0] : numbers[-1] + 1] = places
+    return result
+
+
+def importers(scratch: str, number: int) -> list[tuple[str, Importer]]:
+    """Return the repository of each candidate of a shard, and the candidate with its imports."""
+    table = storage.read_table(candidates_uri(scratch, number), ["repo", *Importer._fields])
+    columns = (table[name].to_pylist() for name in Importer._fields)
+    return list(zip(map(str, table["repo"].to_pylist()), map(Importer, *columns), strict=True))
 
 
 def _redacted(documents: pa.Table) -> pa.Table:

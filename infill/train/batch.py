@@ -136,6 +136,27 @@ def plain_item(ids: list[int], *, start: int = 0, group: str, text_bytes: int = 
     )
 
 
+def joined_item(items: Sequence[Item]) -> Item:
+    """Return plain documents as one that attends to all of them; a document's first token is a target, too."""
+    if len(items) == 1:
+        return items[0]
+    ids = [token for item in items for token in item.ids]
+    segments = [number for number, item in enumerate(items) for _ in item.ids]
+    picks = list(range(len(ids) - 1))
+    return Item(
+        ids=ids,
+        positions=list(range(len(ids))),
+        picks=picks,
+        targets=ids[1:],
+        segments=segments[1:],
+        spans=(AttentionSpan(len(ids)),),
+        groups=tuple(group for item in items for group in item.groups),
+        weight=float(len(picks)),
+        text_bytes=sum(item.text_bytes for item in items),
+        name=" ".join(item.name for item in items),
+    )
+
+
 def pair_item(
     prompt: list[int], chosen: list[int], rejected: list[int], *, numbers: tuple[float, ...] = (), name: str = ""
 ) -> Item:

@@ -23,7 +23,7 @@ from infill.artifacts.corpus import documents
 from infill.config import PretrainConfig, TrainConfig
 from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, render
-from infill.train.batch import Batch, Item, pack, plain_item
+from infill.train.batch import Batch, Item, joined_item, pack, plain_item
 
 State = dict[str, Any]
 """The state from which a lane continues, as JSON values."""
@@ -40,6 +40,8 @@ CUTS: Final = 4
 """Number of examples that may be cut to fill the rest of a row."""
 SHORT: Final = 128
 """A rest of a row with fewer positions than this rarely fits another example."""
+JOINED_CHARS: Final = 3
+"""Characters per token of the context that files read together have; code has three to four per token."""
 
 
 class Lane(Protocol):
@@ -75,17 +77,47 @@ class TrainingDocument:
 
 
 class TrainingDocuments:
-    """One split of a corpus, read shard by shard."""
+    """One split of a corpus, read shard by shard.
 
-    def __init__(self, corpus: str, split: str) -> None:
+    With `joined_chars`, consecutive documents of a repository, in the order of the corpus's column `order`, are read
+    together, as many as have that number of characters.
+    """
+
+    def __init__(self, corpus: str, split: str, *, joined_chars: int = 0) -> None:
         self.shards = documents(corpus)
         self.split = split
         self.corpus = corpus
+        self.joined_chars = joined_chars
         self.table = functools.lru_cache(maxsize=2)(self._read)
+        self.units = functools.lru_cache(maxsize=2)(self._units)
 
     def _read(self, shard: int) -> pa.Table:
-        table = storage.read_table(self.shards[shard], ["repo", "path", "language", "content", "split"])
+        order = ["order"] * bool(self.joined_chars)
+        if order and not storage.columns(self.shards[shard]).issuperset(order):
+            raise InputError(
+                f"{self.corpus} is from a version without the order of documents; build it again, "
+                "or set pretrain.repository_context to false"
+            )
+        table = storage.read_table(self.shards[shard], ["repo", "path", "language", "content", "split", *order])
         return table.filter(pc.equal(table["split"], pa.scalar(self.split)))
+
+    def _units(self, shard: int) -> list[list[int]]:
+        """Return the rows that are read together: each alone, or those of `joined_chars` of a repository, in order."""
+        table = self.table(shard)
+        if not self.joined_chars:
+            return [[row] for row in range(table.num_rows)]
+        repos, order = table["repo"].to_pylist(), table["order"].to_pylist()
+        sizes = pc.utf8_length(table["content"]).to_pylist()
+        units: list[list[int]] = []
+        room = 0
+        for row in sorted(range(len(repos)), key=lambda row: (str(repos[row]), order[row])):
+            if units and repos[units[-1][0]] == repos[row] and sizes[row] <= room:
+                units[-1].append(row)
+            else:
+                units.append([row])
+                room = self.joined_chars
+            room -= sizes[row]
+        return units
 
     def get(self, shard: int, row: int) -> TrainingDocument:
         line = {name: self.table(shard)[name][row].as_py() for name in ("repo", "path", "language", "content")}
@@ -93,7 +125,7 @@ class TrainingDocuments:
 
 
 class Walk:
-    """One lane's documents, epoch after epoch; `state` names the current one."""
+    """One lane's units of documents, epoch after epoch; `state` names the current one."""
 
     def __init__(
         self,
@@ -111,8 +143,8 @@ class Walk:
         self.state: State = {"epoch": 0, "shard": 0, "row": 0, **state}
         self._orders = functools.lru_cache(maxsize=4)(order)
 
-    def current(self) -> TrainingDocument:
-        """Return the document at `state`, or the next one that belongs to this lane.
+    def current(self) -> list[TrainingDocument]:
+        """Return the documents of the unit at `state`, or of the next one that belongs to this lane.
 
         Raises InputError when the split has no text.
         """
@@ -127,15 +159,15 @@ class Walk:
                 self.state = {**state, "epoch": state["epoch"] + 1, "shard": 0, "row": 0}
                 continue
             shard = self._orders(len(self.documents.shards), self.seed, state["epoch"])[state["shard"]]
-            rows = self.documents.table(shard).num_rows
-            if state["row"] >= rows:
+            units = self.documents.units(shard)
+            if state["row"] >= len(units):
                 self.state = {**state, "shard": state["shard"] + 1, "row": 0}
                 continue
             if (state["row"] + state["epoch"]) % self.lanes == self.lane:
-                row = self._orders(rows, self.seed, state["epoch"], shard)[state["row"]]
-                document = self.documents.get(shard, row)
-                if document.text.strip() and self._wanted(document):
-                    return document
+                unit = units[self._orders(len(units), self.seed, state["epoch"], shard)[state["row"]]]
+                read = (self.documents.get(shard, row) for row in unit)
+                if wanted := [document for document in read if document.text.strip() and self._wanted(document)]:
+                    return wanted
             self.advance()
 
     def advance(self) -> None:
@@ -151,7 +183,8 @@ class TextLane:
     """A lane of whole files for pre-training, cut where a row or the context ends; a share gets holes.
 
     A file that does not fit continues in the next row, without its earlier part. Infilling is applied to each piece, so
-    that suffix, prefix and middle are in the same row.
+    that suffix, prefix and middle are in the same row. Files that are read together (`TrainingDocuments`) share
+    attention and begin with their paths, as the context of a prompt does; each may have a hole.
     """
 
     def __init__(
@@ -169,46 +202,70 @@ class TextLane:
         self.tokens, self.context = config.train.micro_batch_tokens, config.model.context_length
         start = dict(state or {})
         self.offset: int = start.pop("offset", 0)
+        self.file: int = start.pop("file", 0)
+        """Number of the current file in its unit."""
         mixture = dict(config.mixture)
         self.walk = Walk(documents, seed=config.train.seed, lane=lane, lanes=lanes, mixture=mixture, state=start)
 
     @property
     def state(self) -> State:
-        return {**self.walk.state, "offset": self.offset}
+        return {**self.walk.state, "offset": self.offset, "file": self.file}
 
     def __call__(self) -> Batch:
         items: list[Item] = []
         room = self.tokens
         while room >= LEAST_ROOM:
-            document = self.walk.current()
-            item, length = self._piece(document, min(room, self.context))
+            item = joined_item(list(self._pieces(min(room, self.context))))
             items.append(item)
             room -= len(item.ids)
-            self.offset += length
-            if self.offset >= len(document.text):
-                self.offset = 0
-                self.walk.advance()
         return pack(items, self.tokens)
 
-    def _piece(self, document: TrainingDocument, room: int) -> tuple[Item, int]:
-        """Return the piece of `document` from `offset` on, with at most `room` tokens, and its number of characters."""
-        seed, epoch = self.config.train.seed, self.walk.state["epoch"]
+    def _pieces(self, room: int) -> Iterator[Item]:
+        """Yield at most `room` tokens from the rest of the current unit, by file, and move on to what follows."""
+        unit, is_first = self.walk.current(), True
+        while is_first or (self.file and self._starts(unit[self.file], room)):
+            item, length = self._piece(unit, room)
+            yield item
+            room, is_first = room - len(item.ids), False
+            self.offset += length
+            if self.offset < len(unit[self.file].text):
+                return
+            self.offset, self.file = 0, self.file + 1
+            if self.file == len(unit):
+                self.file = 0
+                self.walk.advance()
+
+    def _starts(self, document: TrainingDocument, room: int) -> bool:
+        """Return whether `room` tokens are enough for the path of a further file and some of its text."""
+        return room >= LEAST_ROOM and len(self._path(document)) <= room // 2
+
+    def _path(self, document: TrainingDocument) -> list[int]:
+        return [self.fmt.filename, *self.encoder.encode(f"{document.path}\n")]
+
+    def _piece(self, unit: Sequence[TrainingDocument], room: int) -> tuple[Item, int]:
+        """Return the piece of the current file from `offset` on, with at most `room` tokens, and its length."""
+        document, seed, epoch = unit[self.file], self.config.train.seed, self.walk.state["epoch"]
         if draw(seed, epoch, document.name, "fim") < self.config.fim_rate:
             hole = self._hole(document, room)
             if hole is not None:
                 return hole
-        encode = self.encoder.encode
-        with_path = self.offset == 0 and draw(seed, epoch, document.name, "path") < self.config.path_rate
-        path = [self.fmt.filename, *encode(f"{document.path}\n")] if with_path else []
+        has_path = len(unit) > 1 or draw(seed, epoch, document.name, "path") < self.config.path_rate
+        path = self._path(document) if self.offset == 0 and has_path else []
         if len(path) > room // 2:
             path = []
         ids, length = cut(self.encoder, document.text, self.offset, room - len(path))
         ids = [*path, *ids]
-        if self.offset + length == len(document.text) and len(ids) < room:
-            ids.append(self.fmt.endoftext)
-        text_bytes = len(document.text[self.offset : self.offset + length].encode("utf-8", "surrogatepass"))
+        text = document.text[self.offset : self.offset + length]
+        if self.offset + length == len(document.text):
+            end = [self.fmt.endoftext] if self.file == len(unit) - 1 else self._item_end(text)
+            ids += end if len(ids) + len(end) <= room else []
+        text_bytes = len(text.encode("utf-8", "surrogatepass"))
         name = f"{document.name}@{self.offset}"
         return plain_item(ids, group=f"{document.language}/plain", text_bytes=text_bytes, name=name), length
+
+    def _item_end(self, text: str) -> list[int]:
+        """Return what a context item has after `text`, unless the text ends so."""
+        return [] if text.endswith(self.fmt.item_end) else self.encoder.encode(self.fmt.item_end)
 
     def _hole(self, document: TrainingDocument, room: int) -> tuple[Item, int] | None:
         """Return a piece cut into three random parts, and its number of characters; None if it does not fit."""

@@ -17,7 +17,7 @@ from infill.prompt import Encoder
 from infill.stages.contract import Call
 from infill.train import adapter, card, export, history, loop, memory, objectives, samples, trainer
 from infill.train.batch import Batch
-from infill.train.data import State, TextLane, TrainingDocuments
+from infill.train.data import JOINED_CHARS, State, TextLane, TrainingDocuments
 from infill.train.engine import Engine
 from infill.train.held_out import validation
 from infill.train.sft import settings_of
@@ -150,7 +150,8 @@ def _new_model(config: PretrainConfig, tokenizer: Path) -> Any:
 def _work(config: PretrainConfig, corpus: str, tokenizer: str, key: str, _engine: Engine) -> loop.Work:
     folder = storage.fetch(tokenizer)
     encoder, fmt = prompt.load_encoder(folder), prompt.load_format(folder)
-    documents = TrainingDocuments(corpus, "train")
+    joined_chars = JOINED_CHARS * config.model.context_length if config.repository_context else 0
+    documents = TrainingDocuments(corpus, "train", joined_chars=joined_chars)
     lanes = config.train.batch_tokens // config.train.micro_batch_tokens
 
     def open_lane(lane: int, state: State | None) -> TextLane:

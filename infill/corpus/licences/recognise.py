@@ -30,6 +30,7 @@ _COPYRIGHT: Final = re.compile(
     r"(?:\(c\)|©|copyrights?\b|copr\b|copyleft\b)",
     re.IGNORECASE,
 )
+_WRITTEN: Final = re.compile(r"\W*(?:originally )?written by\s+(?=\w)", re.IGNORECASE)
 UNRECOGNISED: Final = "LicenseRef-unrecognised"
 """Part of the expression for a text that is not recognised, in addition to the licences that it mentions."""
 _BUNDLED_BINARY: Final = re.compile(
@@ -124,6 +125,10 @@ def _kind(line: Line, above: Line | None) -> tuple[str, str]:
         return "copyright", ""
     is_copyright = _COPYRIGHT.match(raw) is not None
     names_more = above is not None and (wording.is_open(above.raw) or wording.names_holders(line.raw))
+    if (credit := _WRITTEN.match(raw)) is not None:
+        author = raw[credit.end() :]
+        if wording.is_holders(author, texts.words_of(author), is_copyright=False):
+            return "copyright", ""
     if (is_copyright or names_more) and wording.is_holders(raw, rest, is_copyright=is_copyright):
         return "copyright", ""
     if _TITLE.fullmatch(flat):

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from infill.corpus.licences import recognise, spdx
+from infill.corpus.licences import recognise, spdx, wording
 from infill.corpus.licences.recognise import Statement, joined
+from infill.corpus.licences.texts import words_of
 from infill.foreign import UnreadableError, parse_toml
 
 REUSE: Final = "REUSE.toml"
@@ -17,6 +18,8 @@ _DEBIAN: Final = {
     "psf-2": "PSF-2.0",
     "boost-1.0": "BSL-1.0",
     "apache-2": "Apache-2.0",
+    "apache-2-llvm-exceptions": "Apache-2.0 WITH LLVM-exception",
+    "apache-2.0-with-llvm-exception": "Apache-2.0 WITH LLVM-exception",
 }
 """Debian's short name, in lower case -> SPDX identifier, where they differ."""
 _GNU: Final = re.compile(r"(A?L?GPL|GFDL)-(\d)(\.\d)?(\+)?", re.IGNORECASE)
@@ -56,7 +59,8 @@ def of_reuse(text: str, path: str) -> list[Rule]:
 def of_dep5(text: str, path: str) -> list[Rule]:
     """Return the `Files:` paragraphs of a DEP-5 file as rules in reverse order, since the last match counts.
 
-    The text below a licence's short name, in the same or a separate paragraph, must be the text of that licence.
+    The text below a licence's short name, in the same or a separate paragraph, must be the text of that licence. Where
+    the name is one that the packager chose ("Go"), as the format allows, the text decides alone.
     """
     paragraphs = [dict(_fields(paragraph)) for paragraph in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))]
     texts = dict(
@@ -80,11 +84,16 @@ def _named_text(field: str) -> tuple[str, str]:
 def _of_paragraph(field: str, texts: Mapping[str, str], path: str) -> Statement:
     name, body = _named_text(field)
     statement = _statement(_debian_expression(name), path)
+    if not statement.is_known and wording.is_description(name, tuple(words_of(name))):
+        text = recognise.of_text(body or texts.get(name, ""))
+        return statement if text is None else Statement(text.expression, f"{path}: {name}: {text.evidence}")
     bodies = [body, *(texts.get(part, "") for part in {name, *_CONNECTIVES.split(name)})]
     for words in filter(None, bodies):
         text = recognise.of_text(words)
-        if text is None or not text.is_known:
-            return Statement(spdx.UNKNOWN, f"{path}: {name}: {'no known licence' if text is None else text.evidence}")
+        if text is None:  # notices, which change nothing
+            continue
+        if not text.is_known:
+            return Statement(spdx.UNKNOWN, f"{path}: {name}: {text.evidence}")
         if not spdx.keys(text.expression) <= spdx.keys(statement.expression):
             return joined([statement, Statement(text.expression, f"{path}: the text of {name}")]) or statement
     return statement

@@ -21,32 +21,33 @@ _SLASH: Final = re.compile(r"^([\w.+-]+)\s*/\s*([\w.+-]+)$")
 _FILLERS: Final = frozenset({"the", "a", "license", "licence", "licensed", "under", "terms", "of", "released"})
 _RESTRICTIVE_TEXT: Final = (
     "absent academic accept acceptable addendum addition additional additionally addon agree agreement ai allow "
-    "allowed allows amended amendment applies apply artificial authorised authorized ban banned bound buy but case "
-    "clause commercial commercially company companies compete competing competitor competitors condition conditions "
-    "confidential consent contact contract copilot cannot crawl crawling cost customer customers dataset datasets "
-    "defense denied deny derivative disallowed discriminate distribute distributing distribution educational eligible "
-    "employees enterprise ethical ethics evaluation evil except exception exceptions excluded excludes excluding "
-    "exclusively expires expressly extra fee fees field forbidden forbids generative good government governments gpt "
-    "grant granted grants harm hereby hosted hosting however humans if illegal infringe infringement intelligence "
-    "internal learning limit limitation limitations limited limits llm llms machine mandatory may military mining ml "
-    "model models modification modifications modify need needs neural never no non noncommercial nonprofit not "
-    "nothing notwithstanding obey obtain only organisations organizations override overrides patent patents pay "
-    "payment permission permissions permit permits permitted personal price prior privately production profit "
-    "prohibit prohibited prohibits proprietary provided provision provisions purchase purpose purposes redistribute "
-    "redistributing redistribution refrain replaced replaces reproduce request require required requirement "
-    "requirements requires research reserved restrict restricted restricting restriction restrictions restrictive "
-    "revenue revocable revoke revoked rider rights royalties royalty saas sales scrape scraping secret sell selling "
-    "shall should stipulation strictly students sublicense subscription supersede superseded supersedes supplement "
-    "surveillance term terminate terminated terminates trade trademark train trained training transfer trial "
-    "unauthorised unauthorized unless unlawful usage use used user users uses using valid violate violates violation "
-    "void voids waive waived war warfare weapon weapons without written"
+    "allowed allows amended amendment applies apply artificial ask asking authorised authorized ban banned bot bots "
+    "bound but buy cannot case clause commercial commercially companies company compete competing competitor "
+    "competitors condition conditions confidential consent contact contract copilot cost crawl crawler crawlers "
+    "crawling customer customers dataset datasets defense denied deny derivative disallowed discriminate distribute "
+    "distributing distribution educational eligible employees ends enterprise ethical ethics evaluation evil except "
+    "exception exceptions excluded excludes excluding exclusively expires expressly extra fee fees field forbidden "
+    "forbids generative good government governments gpt grant granted grants harm hereby hosted hosting however "
+    "humans if illegal infringe infringement intelligence internal learning limit limitation limitations limited "
+    "limits llm llms machine mandatory may military mining ml model models modification modifications modify need "
+    "needs neural never no nobody non noncommercial nonprofit not nothing notwithstanding obey obtain only "
+    "organisations organizations override overrides patent patents pay payment permission permissions permit permits "
+    "permitted personal price prior privately production profit prohibit prohibited prohibits proprietary provided "
+    "provision provisions purchase purpose purposes redistribute redistributing redistribution refrain replaced "
+    "replaces reproduce request require required requirement requirements requires research reserved restrict "
+    "restricted restricting restriction restrictions restrictive revenue revocable revoke revoked rider rights robot "
+    "robots royalties royalty saas sales scrape scraping secret sell selling shall should stipulation strictly "
+    "students sublicense subscription supersede superseded supersedes supplement surveillance term terminate "
+    "terminated terminates trade trademark train trained training trains transfer trial unauthorised unauthorized "
+    "unlawful unless usage use used user users uses using valid violate violates violation void voids waive waived "
+    "war warfare weapon weapons whoever without written"
 )
 _RESTRICTIVE: Final = frozenset(_RESTRICTIVE_TEXT.split())
 """Words of permissions and prohibitions: a line without any of them neither grants nor restricts a right."""
 
 _IN_NAMES_TEXT: Final = (
     "academic ai companies company enterprise enterprises field good grant intelligence learning limited machine may "
-    "mining model models neural organisation organization research trade uses"
+    "mining model models neural organisation organization research robot robots trade uses"
 )
 _IN_NAMES: Final = frozenset(_IN_NAMES_TEXT.split())
 """Words of `_RESTRICTIVE` that names of copyright holders also have; alone they do not restrict anything."""
@@ -63,9 +64,13 @@ _ALIASES: Final = {
     "apache software version 2 0": "Apache-2.0",
     "apache version 2": "Apache-2.0",
     "apache version 2 0": "Apache-2.0",
+    "apache 2 0 with llvm exception": "Apache-2.0 WITH LLVM-exception",
+    "apache 2 0 with llvm exceptions": "Apache-2.0 WITH LLVM-exception",
     "apache2": "Apache-2.0",
     "apache2 0": "Apache-2.0",
     "asl 2 0": "Apache-2.0",
+    "boost": "BSL-1.0",
+    "boost software": "BSL-1.0",
     "boost software 1 0": "BSL-1.0",
     "boost software version 1 0": "BSL-1.0",
     "bsd 0 clause": "0BSD",

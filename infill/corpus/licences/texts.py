@@ -1,27 +1,39 @@
 """Licence texts: recognise a text by comparing all of its words with known texts.
 
 The known texts are in `texts/<SPDX identifier>.txt`; a line `%%` separates variants. In a text, `<<holder>>` matches a
-number of words, `[[...]]` is optional, and `{{a|b}}` is one of several wordings. The rest of a text, without the known
+number of words, `<<project>>` a few, `[[...]]` is optional, and `{{a|b}}` is one of several wordings. Two files are
+about no single licence: `references.txt` has sentences that only name licences, each after a line with the expression,
+and `notices.txt` has what takes nothing away: grants of further rights, and remarks about other files, which are judged
+by their own statements. The rest of a text, without the known
 texts in it, must consist of lines that do not change the terms (titles, copyright lines); any other line makes the
 licence unknown, however the text begins.
 """
 
 import functools
 import html
+import itertools
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from infill.corpus.licences import spdx
+from infill.corpus.licences import spdx, wording
 from infill.text import decode, split_lines
 
 NOTICES: Final = "notices"
 """The file of known texts that do not license anything, such as appendices about how to apply a licence."""
+REFERENCES: Final = "references"
+"""The file of known sentences that name licences."""
 _MAX_WILDCARD: Final = 40
 """Maximum number of words that `<<...>>` matches."""
+PROJECT: Final = "<<project>>"
+_MAX_PROJECT: Final = 5
+"""Maximum number of words that PROJECT matches."""
+_SENTENCE: Final = re.compile(r"(?<=[.:;!?])\s+")
+"""Matches what is between two sentences."""
 
 _TAGS: Final = re.compile(
     r"</?(?:a|b|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|li|link|meta|ol|p|pre|section|span|strong"
@@ -65,8 +77,9 @@ def take_out(text: str) -> Recognition:
     flat = "".join(f"{word} " for line in lines for word in line.words)
     covered = bytearray(len(flat))
     licences: list[str] = []
+    sentences = _Sentences(lines)
     for template in _templates():
-        for start, end in template.occurrences(flat):
+        for start, end in template.occurrences(flat, sentences):
             if not any(covered[start:end]):
                 covered[start:end] = b"\1" * (end - start)
                 licences += [template.licence] if template.licence != NOTICES else []
@@ -107,6 +120,50 @@ def _uncovered(lines: Sequence[Line], covered: Sequence[int]) -> Iterator[Line]:
             )
 
 
+class _Sentences:
+    """The sentences of a text, by the offset of their words in the flat text."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = lines
+
+    def begins(self, offset: int) -> bool:
+        """Return whether a line or a sentence begins at `offset`, or the text ends."""
+        place = bisect_left(self._breaks, offset)
+        return place < len(self._breaks) and self._breaks[place] == offset
+
+    def names_project(self, start: int, end: int) -> bool:
+        """Return whether the words from `start` to `end` are the name of a project.
+
+        They are in one line and sentence, and capitalised but for words of descriptions and two others ("compiler_rt").
+        """
+        if bisect_right(self._breaks, start) < bisect_left(self._breaks, end):
+            return False
+        words = self._written[bisect_left(self._offsets, start) : bisect_left(self._offsets, end)]
+        return not spdx.restricts(map(str.lower, words)) and wording.is_plain(" ".join(words), strangers=2)
+
+    @functools.cached_property
+    def _written(self) -> list[str]:
+        """The words as they are written."""
+        return [word for line in self._lines for word in _cased_words(line.raw)]
+
+    @functools.cached_property
+    def _offsets(self) -> list[int]:
+        sizes = (len(word) + 1 for line in self._lines for word in line.words)
+        return list(itertools.accumulate(sizes, initial=0))
+
+    @functools.cached_property
+    def _breaks(self) -> list[int]:
+        """The offsets at which a line or a sentence begins, in order, and the end."""
+        numbers, first = [], 0
+        for line in self._lines:
+            sentences = _SENTENCE.split(line.raw)
+            counts = [len(words_of(sentence)) for sentence in sentences]
+            starts = itertools.accumulate(counts[:-1], initial=0) if sum(counts) == len(line.words) else [0]
+            numbers += [first + start for start in starts]
+            first += len(line.words)
+        return [self._offsets[number] for number in dict.fromkeys([*numbers, first])]
+
+
 # Templates
 
 
@@ -117,13 +174,31 @@ class _Template:
     anchor: str
     """Words that are part of every occurrence; searching for them first is fast."""
     size: int
+    is_sentence: bool
+    """Whether it only names licences, and so must be a whole sentence."""
 
-    def occurrences(self, flat: str) -> Iterator[tuple[int, int]]:
+    def occurrences(self, flat: str, sentences: "_Sentences") -> Iterator[tuple[int, int]]:
         if self.anchor not in flat:
             return
-        for match in _compiled(self.text).finditer(flat):
-            if not any(spdx.restricts_more_than_a_name(part.split()) for part in match.groups() if part):
+        start, expression = 0, _compiled(self.text)
+        while (match := expression.search(flat, start)) is not None:
+            if self._holds(match, sentences):
                 yield match.span()
+                start = match.end()
+            else:
+                start = flat.index(" ", match.start()) + 1
+
+    def _holds(self, match: re.Match[str], sentences: "_Sentences") -> bool:
+        """Return whether what the wildcards match are names, and a sentence about licences is a whole sentence."""
+        if any(spdx.restricts_more_than_a_name(part.split()) for part in match.groups() if part):
+            return False
+        projects = [match.span(group) for group, part in match.groupdict().items() if part]
+        is_open = self.is_sentence or any(start == match.start() for start, _ in projects)
+        if is_open and not sentences.begins(match.start()):
+            return False
+        if self.is_sentence and not sentences.begins(match.end()):
+            return False
+        return all(sentences.names_project(start, end) for start, end in projects)
 
 
 _MARKS: Final = re.compile(r"(<<\w+>>|\[\[|\]\]|\{\{|\}\}|\|)")
@@ -141,6 +216,9 @@ def _templates() -> tuple[_Template, ...]:
 
 
 def _template(licence: str, text: str) -> _Template:
+    if is_sentence := licence == REFERENCES:
+        first, _, text = text.partition("\n")
+        licence = first.removeprefix("SPDX: ")
     depth, runs = 0, [""]
     for part in _MARKS.split(text):
         depth += (part in ("[[", "{{")) - (part in ("]]", "}}"))
@@ -152,17 +230,18 @@ def _template(licence: str, text: str) -> _Template:
                     runs.append("")
                 else:
                     runs[-1] += f"{word} "
-    return _Template(licence, text, max(runs, key=len), len(words_of(text)))
+    return _Template(licence, text, max(runs, key=len), len(words_of(text)), is_sentence)
 
 
 @functools.lru_cache(maxsize=256)
 def _compiled(text: str) -> re.Pattern[str]:
-    wildcard = rf"((?:\S+ ){{0,{_MAX_WILDCARD}}}?)"
+    project = rf"(?P<project_%d>(?:\S+ ){{1,{_MAX_PROJECT}}}?)"
+    any_words = rf"((?:\S+ ){{0,{_MAX_WILDCARD}}}?)"
     special = {"[[": "(?:", "]]": ")?", "{{": "(?:(?:", "}}": "))", "|": ")|(?:"}
-    parts = []
+    parts: list[str] = []
     for part in _MARKS.split(text):
         if part.startswith("<<"):
-            parts.append(wildcard)
+            parts.append(project % len(parts) if part == PROJECT else any_words)
         elif part in special:
             parts.append(special[part])
         else:

@@ -98,12 +98,13 @@ def names_holders(raw: str) -> bool:
 def is_holders(raw: str, words: Sequence[str], *, is_copyright: bool) -> bool:
     """Return whether a line only names copyright holders; after "copyright", names may be in lower case."""
     raw = _RESERVED.sub(" ", raw)
-    if not is_copyright and not _LICENCES.isdisjoint(words):
+    about_licence = not _LICENCES.isdisjoint(words)
+    if not is_copyright and about_licence:
         return False
     if len(words) > _MAX_HOLDERS or spdx.restricts_more_than_a_name(words) or _NO_NAMES.search(raw):
         return False
     first, *others = _NEXT_SENTENCE.split(raw)
-    return is_plain(first, strangers=_STRANGERS if is_copyright else 0) and all(
+    return is_plain(first, strangers=_STRANGERS if is_copyright and not about_licence else 0) and all(
         is_plain(other) and (names_holders(other) or _describes_holders(other)) for other in others
     )
 

@@ -13,15 +13,17 @@ raised only if a source that the user named contains nothing that can be read.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from infill import storage
 from infill.config import CorpusConfig, Source, parse_source
 from infill.corpus.sources import archives, folders, git, packages, tables
-from infill.corpus.sources.listing import Beside, Repository, SourceFile
+from infill.corpus.sources.listing import Beside, Listing, Repository, SourceFile
 from infill.corpus.sources.readers import Read, reader
 from infill.errors import InputError
 
@@ -34,6 +36,7 @@ __all__ = [
     "commits",
     "fingerprint",
     "labels",
+    "listed",
     "reader",
     "repositories",
 ]
@@ -45,20 +48,30 @@ _EXPECTED: Final = {
 }
 """Kind of source -> what the user must name."""
 DEFAULTS: Final = CorpusConfig()
+MAX_LISTS: Final = 1_024
+"""Repositories are listed in at most this many pieces of work."""
+Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Applies a function to each item and yields the results in order, as `map` does."""
 
 
-def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS) -> Iterator[Repository]:
+def repositories(sources: Iterable[str], config: CorpusConfig = DEFAULTS, run: Run = map) -> Iterator[Repository]:
     """Yield the repositories of all sources, each with its files; a name that occurs again gets a number ("name~2").
 
-    Raises InputError for a source of unknown kind, one that does not exist, and one without any repository.
+    `run` applies a function to lists of repositories, and may do it in parallel. Raises InputError for a source of
+    unknown kind, one that does not exist, and one without any repository.
     """
+    named = [(label, each) for label, text in labels(sources).items() for each in _of(parse_source(text), config)]
+    size = -(-len(named) // MAX_LISTS) or 1
+    lists = [named[start : start + size] for start in range(0, len(named), size)]
     taken: dict[str, int] = {}
-    for label, text in labels(sources).items():
-        source = parse_source(text)
-        for repository in _of(source, config):
-            taken[repository.name] = count = taken.get(repository.name, 0) + 1
-            name = repository.name if count == 1 else f"{repository.name}~{count}"
-            yield replace(repository, name=name, source=label)
+    for repository in itertools.chain.from_iterable(run(listed, lists)):
+        taken[repository.name] = count = taken.get(repository.name, 0) + 1
+        yield repository if count == 1 else replace(repository, name=f"{repository.name}~{count}")
+
+
+def listed(named: Sequence[tuple[str, Listing]]) -> list[Repository]:
+    """Return the repositories of a list of (source, function that lists some of its repositories)."""
+    return [replace(repository, source=source) for source, each in named for repository in each()]
 
 
 def labels(sources: Iterable[str]) -> dict[str, str]:
@@ -76,7 +89,8 @@ def labels(sources: Iterable[str]) -> dict[str, str]:
     return named
 
 
-def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
+def _of(source: Source, config: CorpusConfig) -> Iterable[Listing]:
+    """Return functions that list the repositories of a source: one for each, or one for all."""
     match source.kind:
         case "dir":
             return folders.repositories(_folder(source))
@@ -85,9 +99,9 @@ def _of(source: Source, config: CorpusConfig) -> Iterator[Repository]:
         case "archive":
             return archives.repositories(_place(source), config)
         case "parquet":
-            return tables.repositories(_uri(source), config)
+            return [partial(tables.repositories, _uri(source), config)]
         case _:
-            return packages.repositories()
+            return [packages.repositories]
 
 
 def commits(repositories: Iterable[Repository]) -> dict[str, dict[str, str]]:

@@ -15,13 +15,22 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from infill.config import CorpusConfig
 from infill.corpus import licences
 from infill.corpus.sources import debian, folders, listing, packages
-from infill.corpus.sources.listing import MAX_STATEMENT_BYTES, Beside, Member, Repository, SourceFile, open_regular
+from infill.corpus.sources.listing import (
+    MAX_STATEMENT_BYTES,
+    Beside,
+    Listing,
+    Member,
+    Repository,
+    SourceFile,
+    open_regular,
+)
 from infill.corpus.sources.tarballs import LimitError, Tar
 from infill.errors import InputError
 from infill.foreign import UnreadableError, parse
@@ -75,11 +84,15 @@ class ArchiveLimits:
 # Finding the archives
 
 
-def repositories(top: Path, config: CorpusConfig) -> Iterator[Repository]:
-    """Yield a repository for each archive at or below `top`. Raises InputError if there is none."""
+def repositories(top: Path, config: CorpusConfig) -> Iterator[Listing]:
+    """Yield a function for each archive at or below `top` that lists it. Raises InputError if there is none."""
     archives, _ = _layout(top)
     for name, file in archives:
-        yield _repository(name, file, ArchiveLimits.of(config))
+        yield partial(_listed, name, file, ArchiveLimits.of(config))
+
+
+def _listed(name: str, file: Path, limits: ArchiveLimits) -> Sequence[Repository]:
+    return [_repository(name, file, limits)]
 
 
 def beside(top: Path) -> Iterator[Beside]:

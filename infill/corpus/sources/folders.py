@@ -23,6 +23,7 @@ from infill.corpus.sources.listing import (
     MAX_STATEMENT_BYTES,
     VENDORED,
     Beside,
+    Listing,
     Repository,
     SourceFile,
     escaped,
@@ -38,13 +39,22 @@ _MAX_DEPTH: Final = 12
 """Number of folder levels that are searched for repositories."""
 
 
-def repositories(top: Path) -> Iterator[Repository]:
-    """Yield the repositories below `top`, each with its files. Raises InputError if there is none."""
-    for root in _with_clones(_layout(top).roots):
-        files = _files(root.path)
-        paths = [file.path for file in files if file.trouble in ("", "symlink")]
-        coverage = licences.of_files(paths, partial(text_of, root.path))
-        yield Repository(name=root.name, root=str(root.path), files=files, coverage=coverage)
+def repositories(top: Path) -> Iterator[Listing]:
+    """Yield a function for each repository below `top` that lists it and the clones inside it.
+
+    Raises InputError if there is none.
+    """
+    for root in _layout(top).roots:
+        yield partial(_listed, root)
+
+
+def _listed(root: "_Root") -> Iterator[Repository]:
+    files = _files(root.path)
+    paths = [file.path for file in files if file.trouble in ("", "symlink")]
+    coverage = licences.of_files(paths, partial(text_of, root.path))
+    yield Repository(name=root.name, root=str(root.path), files=files, coverage=coverage)
+    for clone in _clones(root, files):
+        yield from _listed(clone)
 
 
 def beside(top: Path) -> Iterator[Beside]:
@@ -180,8 +190,13 @@ def _with_clones(roots: Iterable[_Root]) -> Iterator[_Root]:
     """Yield the repositories, each followed by the clones inside it."""
     for root in roots:
         yield root
-        clones = [file.path for file in _files(root.path) if file.trouble == CLONE]
-        yield from _with_clones(_Root(f"{root.name}/{path.rstrip('/')}", root.path / path) for path in clones)
+        yield from _with_clones(_clones(root, _files(root.path)))
+
+
+def _clones(root: _Root, files: Iterable[SourceFile]) -> Iterator[_Root]:
+    """Yield the clones among the files of a repository, as repositories."""
+    for path in (file.path for file in files if file.trouble == CLONE):
+        yield _Root(f"{root.name}/{path.rstrip('/')}", root.path / path)
 
 
 def _files(root: Path) -> tuple[SourceFile, ...]:

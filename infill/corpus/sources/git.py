@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infill.config import CorpusConfig
 from infill.corpus.sources import folders, listing
-from infill.corpus.sources.listing import IGNORED, MAX_STATEMENT_BYTES, VENDORED, Member, Repository, SourceFile
+from infill.corpus.sources.listing import (
+    IGNORED,
+    MAX_STATEMENT_BYTES,
+    VENDORED,
+    Listing,
+    Member,
+    Repository,
+    SourceFile,
+)
 from infill.errors import InputError
 from infill.foreign import UnreadableError, parse
 from infill.text import decode
@@ -32,19 +40,22 @@ _SHOWN: Final = 8
 _MISSING: Final = "the object is missing or damaged; a partial clone lacks it"
 
 
-def repositories(top: Path, revision: str, config: CorpusConfig) -> Iterator[Repository]:
-    """Yield the repositories at or below `top` as of `revision` (empty: HEAD), sorted by name.
+def repositories(top: Path, revision: str, config: CorpusConfig) -> Iterator[Listing]:
+    """Yield a function for each repository at or below `top`, sorted by name, that lists it as of `revision`.
 
-    Raises InputError if there is no repository, or none has the revision.
+    The revision is HEAD if it is empty. Raises InputError if there is no repository, or none has the revision.
     """
     for name, path, commit in _commits(top, revision):
-        root = f"{PREFIX}{path}"
-        try:
-            if isinstance(commit, UnreadableError):
-                raise commit
-            yield _repository(name, path, commit, config.max_repository_files)
-        except UnreadableError as error:
-            yield listing.unreadable(name, root, "unreadable", str(error))
+        yield partial(_listed, name, path, commit, config.max_repository_files)
+
+
+def _listed(name: str, path: Path, commit: "str | UnreadableError", max_files: int) -> Iterator[Repository]:
+    try:
+        if isinstance(commit, UnreadableError):
+            raise commit
+        yield _repository(name, path, commit, max_files)
+    except UnreadableError as error:
+        yield listing.unreadable(name, f"{PREFIX}{path}", "unreadable", str(error))
 
 
 def fingerprint(top: Path, revision: str) -> Iterator[str]:

@@ -65,6 +65,10 @@ class Repository:
     """The entry of `corpus.sources` that it is from."""
 
 
+Listing = Callable[[], Iterable[Repository]]
+"""A function that lists some repositories of a source, in this process or another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Beside:
     """A file that is in a folder of repositories, but belongs to none of them."""

@@ -904,8 +904,215 @@ MORE_TABLES: Final[dict[str, Files]] = {
     },
 }
 
+# Well-known permissive repositories that the rules had removed whole, and the same files with a restriction.
+
+ENGINE_TITLE: Final = "The Engine Project is under the Apache License v2.0 with LLVM Exceptions:\n"
+NCSA: Final = (
+    GRANT[: GRANT.index("The above")].replace("to deal\nin the", "to deal with\nthe")
+    + (
+        "    * Redistributions of source code must retain the above copyright notice,\n"
+        "      this list of conditions and the following disclaimers.\n\n"
+        "    * Redistributions in binary form must reproduce the above copyright notice,\n"
+        "      this list of conditions and the following disclaimers in the\n"
+        "      documentation and/or other materials provided with the distribution.\n\n"
+        "    * Neither the names of the Engine Team, University of Somewhere, nor the\n"
+        "      names of its contributors may be used to endorse or promote products\n"
+        "      derived from this Software without specific prior written permission.\n\n"
+    )
+    + GRANT[GRANT.index("THE SOFTWARE IS") :]
+    .replace("AUTHORS OR", "CONTRIBUTORS OR")
+    .replace("DEALINGS IN THE", "DEALINGS WITH THE")
+)
+LEGACY: Final = (
+    "\nUniversity of Illinois/NCSA\nOpen Source License\n\nCopyright (c) 2003-2019 University of Somewhere.\n\n"
+    "Developed by:\n\n    Engine Team\n\n    http://engine.example\n\n" + NCSA
+)
+PATENT_GRANT: Final = """Additional IP Rights Grant (Patents)
+
+"This implementation" means the copyrightable works distributed by
+Acme as part of the Engine project.
+
+Acme hereby grants to You a perpetual, worldwide, non-exclusive, no-charge, royalty-free, irrevocable (except as stated
+in this section) patent license to make, have made, use, offer to sell, sell, import, transfer and otherwise run, modify
+and propagate the contents of this implementation of Engine, where such license applies only to those patent claims, both
+currently owned or controlled by Acme and acquired in the future, licensable by Acme that are necessarily infringed by
+this implementation of Engine.  This grant does not include claims that would be infringed only as a consequence of
+further modification of this implementation.  If you or your agent or exclusive licensee institute or order or agree to
+the institution of patent litigation against any entity (including a cross-claim or counterclaim in a lawsuit) alleging
+that this implementation of Engine or any code incorporated within this implementation of Engine constitutes direct or
+contributory patent infringement, or inducement of patent infringement, then any patent rights granted to you under this
+License for this implementation of Engine shall terminate as of the date such litigation is filed.
+"""
+CHOICE: Final = """Except as otherwise noted (below and/or in individual files), Engine is
+licensed under the Apache License, Version 2.0 <LICENSE-APACHE> or
+<http://www.apache.org/licenses/LICENSE-2.0> or the MIT license
+<LICENSE-MIT> or <http://opensource.org/licenses/MIT>, at your option.
+"""
+COPYRIGHT: Final = f"""Short version for non-lawyers:
+
+The Engine Project is dual-licensed under Apache 2.0 and MIT
+terms.
+
+Longer version:
+
+Copyrights in the Engine project are retained by their contributors. No
+copyright assignment is required to contribute to the Engine project.
+
+{CHOICE}
+The Engine Project includes packages written by third parties.
+The following third party packages are included, and carry
+their own copyright notices and license terms:
+
+* Parser, under src/parser:
+
+    Copyright (C) 2012-2014 Free Foundation, Inc.
+    Written by Ada King Lovelace, Analytical.
+
+{BSD2}"""
+CODE_AS_IS: Final = (
+    APACHE_NOTICE[: APACHE_NOTICE.index("Unless required")]
+    + "THIS CODE IS PROVIDED ON AN *AS IS* BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY\nKIND, EITHER EXPRESS OR IMPLIED, "
+    "INCLUDING WITHOUT LIMITATION ANY IMPLIED\nWARRANTIES OR CONDITIONS OF TITLE, FITNESS FOR A PARTICULAR PURPOSE,\n"
+    "MERCHANTABLITY OR NON-INFRINGEMENT.\n\nSee the Apache Version 2.0 License for specific language governing permissions\n"
+    "and limitations under the License.\n"
+)
+TWO_FILES: Final[Files] = {"LICENSE-APACHE": APACHE, "LICENSE-MIT": MIT}
+WELL_KNOWN: Final[dict[str, Files]] = {
+    "a sentence above apache": {"LICENSE.TXT": f"{ENGINE_TITLE}\n{APACHE}", "a.cpp": KEEP},
+    "a sentence that restricts above apache": {
+        "LICENSE.TXT": ENGINE_TITLE.replace(":", ", except for training.") + f"\n{APACHE}",
+        "a.cpp": DROP,
+    },
+    "a sentence with no licence above apache": {
+        "LICENSE.TXT": ENGINE_TITLE.replace("is under", "is no longer under") + f"\n{APACHE}",
+        "a.cpp": DROP,
+    },
+    "a ban in place of the project": {
+        "LICENSE.TXT": ENGINE_TITLE.replace("The Engine Project", "Bots stay away from Engine, which") + f"\n{APACHE}",
+        "a.cpp": DROP,
+    },
+    "apache and a legacy licence": {"LICENSE.TXT": f"{ENGINE_TITLE}\n{APACHE}\n{LEGACY}", "a.cpp": KEEP},
+    "ncsa alone": {"LICENSE": LEGACY, "a.cpp": KEEP},
+    "ncsa with a clause": {
+        "LICENSE": LEGACY.replace("THE SOFTWARE IS", "    * No machine learning.\n\nTHE SOFTWARE IS"),
+        "a.cpp": DROP,
+    },
+    "legacy licence of one's own": {"LICENSE.TXT": f"{APACHE}\nLegacy License\n\nAsk Acme first.\n", "a.cpp": DROP},
+    "patent grant": {"LICENSE": BSD3, "PATENTS": PATENT_GRANT, "a.go": KEEP},
+    "patent grant alone": {"PATENTS": PATENT_GRANT, "a.go": DROP},
+    "patent grant that ends the licence": {
+        "LICENSE": BSD3,
+        "PATENTS": PATENT_GRANT.replace("then any patent rights", "then any rights"),
+        "a.go": DROP,
+    },
+    "patent grant with a rider": {
+        "LICENSE": BSD3,
+        "PATENTS": PATENT_GRANT + "\nThe copyright license ends for whoever trains models on it.\n",
+        "a.go": DROP,
+    },
+    "patent grant for a field": {
+        "LICENSE": BSD3,
+        "PATENTS": PATENT_GRANT.replace("of Engine, where", "of Engine for research, where"),
+        "a.go": DROP,
+    },
+    "patent grant to some": {
+        "LICENSE": BSD3,
+        "PATENTS": PATENT_GRANT.replace("of the Engine project", "of Engine, Customers Of Acme Alone"),
+        "a.go": DROP,
+    },
+    "copyright that points to two licences": {**TWO_FILES, "COPYRIGHT": COPYRIGHT, "a.rs": KEEP},
+    "copyright that points alone": {"COPYRIGHT": COPYRIGHT, "a.rs": KEEP},
+    "copyright with reserved rights": {
+        **TWO_FILES,
+        "COPYRIGHT": COPYRIGHT + "\nAll rights reserved, no use for machine learning.\n",
+        "a.rs": DROP,
+    },
+    "copyright that points, but": {
+        **TWO_FILES,
+        "COPYRIGHT": CHOICE.replace("at your option.", "at your option, unless you train models."),
+        "a.rs": DROP,
+    },
+    "copyright that points, not": {
+        **TWO_FILES,
+        "COPYRIGHT": CHOICE.replace("Engine is\nlicensed", "Engine is\nnot licensed"),
+        "a.rs": DROP,
+    },
+    "copyright that pointed": {
+        **TWO_FILES,
+        "COPYRIGHT": "Until version 2, licensed under the Apache License, Version 2.0 or the MIT license, at your option.\n",
+        "a.rs": DROP,
+    },
+    "copyright that points and ends elsewhere": {
+        **TWO_FILES,
+        "COPYRIGHT": "Licensed under the Apache License, Version 2.0 or the MIT license, at your option on Mondays.\n",
+        "a.rs": DROP,
+    },
+    "copyright that points to a third licence": {
+        **TWO_FILES,
+        "COPYRIGHT": CHOICE.replace("MIT license\n", "Acme license\n"),
+        "a.rs": DROP,
+    },
+    "copyright of others with terms": {
+        **TWO_FILES,
+        "COPYRIGHT": COPYRIGHT.replace("Written by Ada King Lovelace, Analytical.", "Written by Ada. No resale."),
+        "a.rs": DROP,
+    },
+    "choice of two in one sentence": {
+        "COPYING": "This project is dual-licensed under the Unlicense and MIT licenses.\n\n"
+        "You may use this code under the terms of either license.\n",
+        "a.rs": KEEP,
+    },
+    "choice of two in one sentence for some": {
+        "COPYING": "This project is dual-licensed under the Unlicense and MIT licenses.\n\n"
+        "You may use this code under the terms of either license in schools.\n",
+        "a.rs": DROP,
+    },
+    "notice file with a warranty of its own": {
+        "LICENSE.txt": APACHE,
+        "CopyrightNotice.txt": block("Copyright (c) Analytical Engines. All rights reserved.\n" + CODE_AS_IS),
+        "a.ts": KEEP,
+    },
+    "notice file that restricts": {
+        "LICENSE.txt": APACHE,
+        "CopyrightNotice.txt": block("Copyright (c) Analytical Engines.\n" + CODE_AS_IS + "Bots may not read it.\n"),
+        "a.ts": DROP,
+    },
+    "boost by its name": {
+        "LICENSE_1_0.txt": BOOST,
+        "a.hpp": keep("// Copyright 2010 Ada. Distributed under the Boost Software License.\n"),
+        "b.hpp": drop("// Copyright 2010 Ada. Distributed under the Acme Software License.\n"),
+        "c.hpp": drop("// Distributed under the Boost Software License, for non-commercial use only.\n"),
+    },
+    "debian's own name": {
+        "debian/copyright": DEP5
+        + "Files: *\nCopyright: 2009 Ada\nLicense: Engine\n\nLicense: Engine\n"
+        + comment(BSD3.strip(), "").replace("\n\n", "\n .\n"),
+        "LICENSE": BSD3,
+        "a.go": KEEP,
+    },
+    "debian's own name for other words": {
+        "debian/copyright": DEP5
+        + "Files: *\nCopyright: 2009 Ada\nLicense: Engine\n\nLicense: Engine\n"
+        + comment(BSD3.strip() + f"\n{NO_TRAINING}", "").replace("\n\n", "\n .\n"),
+        "LICENSE": BSD3,
+        "a.go": DROP,
+    },
+    "debian's own name without words": {
+        "debian/copyright": DEP5 + "Files: *\nCopyright: 2009 Ada\nLicense: Engine\n",
+        "LICENSE": BSD3,
+        "a.go": DROP,
+    },
+    "debian's name that contradicts the words": {
+        "debian/copyright": DEP5
+        + "Files: *\nCopyright: 2009 Ada\nLicense: Proprietary\n"
+        + comment(BSD3.strip(), "").replace("\n\n", "\n .\n"),
+        "LICENSE": BSD3,
+        "a.go": DROP,
+    },
+}
+
 FIRST_HALF: Final = (PLAIN, ENCODINGS, ADDED, FOLDERS, METADATA, HEADERS, TABLES)
-SECOND_HALF: Final = (TEXTS, HIDDEN, MORE_METADATA, MORE_HEADERS, MORE_TABLES)
+SECOND_HALF: Final = (TEXTS, HIDDEN, MORE_METADATA, MORE_HEADERS, MORE_TABLES, WELL_KNOWN)
 
 
 def cases() -> Iterator[tuple[str, Files]]:

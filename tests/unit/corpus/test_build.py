@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -369,6 +369,30 @@ def test_the_folder_holds_the_same_whatever_the_order_on_disk(tmp_path: Path) ->
     assert {name: digests(tmp_path / "out_b")[name] for name in wanted} == {
         name: digests(tmp_path / "out_a")[name] for name in wanted
     }
+
+
+def test_the_order_covers_a_repository_in_many_shards_whatever_their_size_and_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_repositories(tmp_path / "code", 5)
+    names = ["a", "k", "m", "t", "z"]  # each imports the next, so the last is read first
+    lines = {name: f"from .{after} import x as {after}_x\n" for name, after in pairwise(names)}
+    write_files(source / "repo_2", {f"core/{name}.py": f"{lines.get(name, '')}x = '{name}'\n" * 9 for name in names})
+    write_files(source / "repo_2", {"core/t_copy.py": (source / "repo_2" / "core" / "t.py").read_bytes()})
+    order: dict[tuple[int, int], Any] = {}
+    for threads, size in ((1, 400), (4, 400), (2, 10_000_000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus_stage, "MAX_THREADS", threads)
+            patch.setattr(os, "cpu_count", lambda: 8)
+            output = tmp_path / f"{threads}-{size}"
+            run_stage("corpus", config(source, shard_bytes=size), str(output))
+        order[threads, size] = {(row["repo"], row["path"]): row["order"] for row in rows(output, "documents")}
+    assert digests(tmp_path / "1-400") == digests(tmp_path / "4-400")
+    assert len(list((tmp_path / "1-400" / "documents").iterdir())) > 10
+    assert order[1, 400] == order[2, 10_000_000]
+    places = [order[1, 400]["repo_2", f"core/{name}.py"] for name in names]
+    assert places == sorted(places, reverse=True)
+    assert len(set(places)) == 5
 
 
 def _stop_after(count: int, function: Callable[..., int], monkeypatch: pytest.MonkeyPatch, name: str) -> None:

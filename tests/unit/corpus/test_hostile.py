@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from infill.corpus import privacy, signals
+from infill.corpus import imports, privacy, signals
 from infill.corpus.licences import builds, headers, recognise, reuse
 from infill.foreign import UnreadableError
 
@@ -21,6 +21,14 @@ READERS: Final[dict[str, tuple[Callable[[str], Any], tuple[str, ...]]]] = {
     "personal data": (lambda text: privacy.redact(text, "c"), ("a@", "a.", "http://a:b@", "key ", "1::")),
     "header": (headers.of_source, ("#\n", " \n", "SPDX-License-Identifier: ", "// licensed under the ")),
     "licence": (recognise.of_text, ("a", "a ", "a.", "licensed under the ", "(", "http://", "Copyright 2020 ", "\n")),
+    "sentences about licences": (
+        recognise.of_text,
+        ("ban X is under the Apache License v2.0 with LLVM Exceptions only\n", "A. b! ", "Written by a. "),
+    ),
+    "imports": (
+        lambda text: [imports.targets(text, language) for language in ("go", "python", "rust", "c", "ruby")],
+        ("import (", "import a\n", "from a import b\n", "use a::{", '#include "a"\n', "require(", "from '"),
+    ),
     "package.json": (lambda text: builds.stated("package.json", text), ("\n", " \n", "{", "license: [", '{"license":')),
     "pom.xml": (lambda text: builds.stated("pom.xml", text), ("<license>", "<name>", "<license><name>")),
     "mix.exs": (lambda text: builds.stated("mix.exs", text), ("licenses: ", "licenses: [")),

@@ -5,12 +5,25 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infill import storage
-from infill.config import CorpusConfig
+from infill.config import PERMISSIVE_LICENCES, CorpusConfig
+from infill.corpus import licences
 from tests.builders import run_stage
+from tests.properties import examples
 from tests.unit.corpus.folders import write_files
-from tests.unit.corpus.licence_cases import Code, cases
+from tests.unit.corpus.licence_cases import (
+    CHOICE,
+    CODE_AS_IS,
+    COPYRIGHT,
+    ENGINE_TITLE,
+    LEGACY,
+    PATENT_GRANT,
+    Code,
+    cases,
+)
 
 MOST_WRONGLY_REMOVED: Final = 0.03
 """Share of the files that may be kept."""
@@ -75,6 +88,20 @@ def test_there_are_enough_cases() -> None:
 def test_no_file_is_wrongly_kept(verdicts: Verdicts) -> None:
     wrongly = [file for file, code in _labels().items() if not code.keep and file in verdicts.kept]
     assert not wrongly, "\n".join(wrongly)
+
+
+@examples(200)
+@given(
+    st.sampled_from([ENGINE_TITLE, PATENT_GRANT, CHOICE, COPYRIGHT, LEGACY, CODE_AS_IS]),
+    st.floats(0, 1),
+    st.sampled_from(["not", "only", "unless", "never", "except", "nobody", "excluding", "prohibited", "bots"]),
+)
+def test_a_restriction_anywhere_in_what_is_known_removes_it(text: str, share: float, word: str) -> None:
+    words = text.split(" ")
+    place = round(share * len(words))
+    changed = licences.of_text(" ".join([*words[:place], word, *words[place:]]))
+    assert changed is not None
+    assert not licences.permitted(changed.expression, PERMISSIVE_LICENCES)
 
 
 def test_few_files_are_wrongly_removed(verdicts: Verdicts) -> None:

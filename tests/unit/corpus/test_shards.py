@@ -3,11 +3,14 @@
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infill import storage
+from infill.artifacts import corpus as artifact
 from infill.config import CorpusConfig
 from infill.corpus import shards, signals
 from infill.corpus.licences import Statement
@@ -20,6 +23,14 @@ from tests.unit.corpus.folders import write_files
 def job(path: str, size: int, root: str = "", removal: Removal | None = None, licence: str = "MIT") -> FileJob:
     statement = None if licence == "NOASSERTION" else Statement(licence)
     return FileJob(repo="r", root=root, licence=statement, file=SourceFile(path=path, size=size), removal=removal)
+
+
+def test_tables_are_read_in_the_order_of_their_shards_beyond_five_digits(tmp_path: Path) -> None:
+    numbers = [0, 99_999, 100_000, 1_000_000]
+    for number in reversed(numbers):
+        storage.write_table(artifact.part(str(tmp_path), artifact.DOCUMENTS, number), pa.table({"number": [number]}))
+    tables = [storage.read_table(uri)["number"][0].as_py() for uri in artifact.documents(str(tmp_path))]
+    assert tables == numbers
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans())))

@@ -1,16 +1,21 @@
 """Streams: reproducible, resumable, the same for any number of workers, with little padding, and with no text lost."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from infill import prompt
 from infill.config import PretrainConfig, TrainConfig, debug
 from infill.errors import InputError
+from infill.train import pretrain
 from infill.train.batch import Batch, Item, pack, plain_item
 from infill.train.data import ItemLane, Listed, Loader, State, TextLane, TrainingDocuments, cut, draw, rows_of
 from tests.builders import tiny_repositories, tiny_tokenizer, write_documents
@@ -89,6 +94,149 @@ def test_a_cut_file_can_be_put_together_again(folder: Path, encoder: prompt.Enco
     parts = [ids[prefix + 1 : middle], ids[middle + 1 : -1], ids[suffix + 1 : prefix]]
     text = "".join(map(encoder.decode, parts))
     assert any(text in other for files in tiny_repositories(8).values() for other in files.values())
+
+
+JOINED: Final = replace(CONFIG, repository_context=True)
+
+
+def short_files() -> dict[str, dict[str, str]]:
+    """Repositories of five files of which a few fit in a context; the last file of each does not."""
+    line = "def area_{repo}_{file}(radius):\n    return {file} * radius\n"
+    return {
+        f"repo_{repo}": {
+            f"file_{file}.py": line.format(repo=repo, file=file) * (30 if file == 4 else 1 + repo % 2)
+            for file in range(5)
+        }
+        for repo in range(6)
+    }
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("short")
+    write_documents(root / "corpus", short_files(), dict.fromkeys(short_files(), "train"))
+    return root
+
+
+def joined_lane(folder: Path, encoder: prompt.Encoder, config: PretrainConfig = JOINED, **arguments: Any) -> TextLane:
+    documents = TrainingDocuments(str(folder / "corpus"), "train", joined_chars=300)
+    return TextLane(documents, encoder, prompt.infill_format(), config, **arguments)
+
+
+def test_files_of_a_repository_are_read_together_in_their_order_and_no_token_is_lost_or_doubled(
+    short: Path, encoder: prompt.Encoder
+) -> None:
+    files = {f"{repo}/{path}": text for repo, texts in short_files().items() for path, text in texts.items()}
+    texts = dict.fromkeys(files, "")
+    joined = 0
+    for names, pieces in first_epoch(joined_lane(short, encoder, replace(JOINED, fim_rate=0.0))):
+        places = [int(name.removesuffix(".py")[-1]) for name, _ in names]
+        assert places == list(range(places[0], places[0] + len(places)))
+        assert len({name.partition("/")[0] for name, _ in names}) == 1
+        joined += len(names) > 1
+        for (name, offset), piece in zip(names, pieces, strict=True):
+            assert len(texts[name]) == offset
+            heading = [prompt.infill_format().filename, *encoder.encode(name.partition("/")[2] + "\n")]
+            assert len(names) == 1 or offset or piece[: len(heading)] == heading
+            texts[name] += encoder.decode(piece[len(heading) if piece[: len(heading)] == heading else 0 :])
+    assert joined >= 6
+    assert texts == files
+
+
+def first_epoch(stream: TextLane) -> Iterator[tuple[list[tuple[str, int]], list[list[int]]]]:
+    """Yield the names and offsets of the files in each document of the first epoch, and the tokens of each file."""
+    seen, fmt = set[str](), prompt.infill_format()
+    while True:
+        batch, start = stream(), 0
+        for span, name in zip(batch.spans, batch.names, strict=False):
+            ids = [token for token in batch.ids[start : start + span.length].tolist() if token != fmt.endoftext]
+            start += span.length
+            names = [(file, int(offset)) for file, _, offset in (part.rpartition("@") for part in name.split())]
+            beginning = {file for file, offset in names if offset == 0}
+            if beginning & seen:
+                return
+            seen |= beginning
+            starts = [place for place, token in enumerate(ids) if token == fmt.filename][1 - len(names) :]
+            yield names, [ids[first:last] for first, last in pairwise([0, *starts * (len(names) > 1), len(ids)])]
+
+
+def test_files_that_are_read_together_resume_twice_with_any_number_of_lanes(
+    short: Path, encoder: prompt.Encoder
+) -> None:
+    for lanes in (1, 3):
+        undisturbed = joined_lane(short, encoder, lane=lanes - 1, lanes=lanes)
+        expected = [undisturbed() for _ in range(40)]
+        entries: list[Batch] = []
+        state: State | None = None
+        for count in (7, 12, 21):
+            part = joined_lane(short, encoder, state=json.loads(json.dumps(state)), lane=lanes - 1, lanes=lanes)
+            entries += [part() for _ in range(count)]
+            state = part.state
+        assert all(map(same, expected, entries))
+        assert any(len(batch.groups) > len(batch.names) for batch in entries)
+
+
+def test_a_hole_in_a_file_among_others_is_rendered_as_the_prompt_of_a_completion(
+    short: Path, encoder: prompt.Encoder
+) -> None:
+    fmt = prompt.infill_format()
+    stream = joined_lane(short, encoder, replace(JOINED, fim_rate=1.0))
+    documents = (document for _ in range(20) for document in whole_documents(stream()))
+    names, ids = next((names, ids) for names, ids in documents if len(names) == ids.count(fmt.fim_middle) == 2)
+    start = ids.index(fmt.filename, 1)
+    for name, part in zip(names, (ids[:start], ids[start:]), strict=True):
+        order = (fmt.filename, fmt.fim_suffix, fmt.fim_prefix, fmt.fim_middle, fmt.endoftext)
+        places = [part.index(token) for token in order]
+        assert places == sorted(places)
+        assert places[0] == 0
+        assert places[-1] == len(part) - 1
+        path, after_path, prefix, middle, end = places
+        named, _, offset = name.rpartition("@")
+        repo, _, file = named.partition("/")
+        assert encoder.decode(part[path + 1 : after_path]) == f"{file}\n"
+        pieces = [part[prefix + 1 : middle], part[middle + 1 : end], part[after_path + 1 : prefix]]
+        assert "".join(map(encoder.decode, pieces)) == short_files()[repo][file][int(offset) :]
+
+
+def whole_documents(batch: Batch) -> Iterator[tuple[list[str], list[int]]]:
+    """Yield the names of the files in each document of a batch, and its tokens; all but the first are targets."""
+    targets, start = dict(zip(batch.picks.tolist(), batch.targets.tolist(), strict=True)), 0
+    for span, name in zip(batch.spans, batch.names, strict=False):
+        ids = batch.ids[start : start + span.length].tolist()
+        assert [targets[start + place] for place in range(span.length - 1)] == ids[1:]
+        start += span.length
+        yield name.split(), ids
+
+
+def test_the_setting_decides_whether_pretraining_joins_files_and_validation_never_does(
+    folder: Path, short: Path
+) -> None:
+    splits = {repo: "validation" if repo == "repo_5" else "train" for repo in short_files()}
+    write_documents(short / "split", short_files(), splits)
+    for joins in (False, True):
+        engine = cast(Any, SimpleNamespace(rank=0, world=1, device=torch.device("cpu"), batches=[]))
+        engine.score = lambda batch, engine=engine: engine.batches.append(batch) or torch.zeros(1)
+        engine.sum = list
+        config = replace(CONFIG, repository_context=joins)
+        work = pretrain._work(config, str(short / "split"), str(folder / "tokenizer"), "key", engine)
+        stream = work.open_lane(0, None)
+        assert any(" " in name for batch in (stream() for _ in range(8)) for name in batch.names) is joins
+        assert work.validate(engine)["validation_loss"] == 0
+        validated = [name for batch in engine.batches for name in batch.names]
+        assert validated
+        assert not any(" " in name for name in validated)
+
+
+def test_a_corpus_without_an_order_cannot_be_joined(tmp_path: Path, encoder: prompt.Encoder) -> None:
+    write_documents(tmp_path / "corpus", {"only": {"a.py": "x = 1\n"}}, {"only": "train"})
+    (file,) = (tmp_path / "corpus" / "documents").iterdir()
+    pq.write_table(pq.read_table(file).drop_columns(["order"]), file)
+    assert lane(tmp_path, encoder)().used
+    with pytest.raises(InputError, match="without the order of documents; build it again, or set"):
+        joined_lane(tmp_path, encoder)()
+    file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="is damaged"):
+        joined_lane(tmp_path, encoder)()
 
 
 def test_a_corpus_smaller_than_a_batch_goes_round(tmp_path: Path, encoder: prompt.Encoder) -> None:

@@ -51,10 +51,7 @@ def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequenc
         "empty_repositories": empty,
         "removed": by_reason,
         "examples": examples.chosen(),
-        "redacted": {
-            kind: {counted: counter[kind] for counted, counter in redacted.items()}
-            for kind in sorted(redacted["places"])
-        },
+        "redacted": _by_kind(redacted),
         "by_licence": documents.of("licence"),
         "by_language": documents.of("language"),
         "by_source": {
@@ -67,6 +64,13 @@ def summarise(kept: Iterable[Row], removed: Iterable[Row], repositories: Sequenc
             for name, entry in by_repository.items()
         },
         "split_unit": unit,
+    }
+
+
+def _by_kind(redacted: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    """Return the places and documents of each kind of what was redacted."""
+    return {
+        kind: {counted: counter[kind] for counted, counter in redacted.items()} for kind in sorted(redacted["places"])
     }
 
 

@@ -47,6 +47,14 @@ class Request:
     """URI of the file to which the driver writes the manifest."""
 
 
+def _load_inputs(name: str, inputs: Mapping[str, str]) -> dict[str, Manifest]:
+    """Return the artifact of each input of a stage. Raises InputError for one that is missing."""
+    required = STAGES[name].inputs
+    if missing := [each for each in required if each not in inputs]:
+        raise InputError(f"stage {name} needs the inputs {', '.join(missing)}")
+    return {each: manifest.load(inputs[each]) for each in required}
+
+
 def run(
     name: str,
     *,
@@ -72,10 +80,7 @@ def run(
     api = api or connect()
     overrides = {**overrides, **sizing.on_ray(preset, name)}
     resolved = configuration.resolve(preset, overrides)
-    required = STAGES[name].inputs
-    loaded = {each: manifest.load(inputs[each]) for each in required if each in inputs}
-    if missing := [each for each in required if each not in loaded]:
-        raise InputError(f"stage {name} needs the inputs {', '.join(missing)}")
+    loaded = _load_inputs(name, inputs)
     digests = {each: artifact.digest for each, artifact in loaded.items()}
     config = dataclasses.asdict(STAGES[name].settings(resolved))
     key = _digest([name, label, config, digests, settings.image])

@@ -122,9 +122,7 @@ def train(
         loader.close()
         history.flush()
     if progress.step < config.steps:
-        raise StoppedError(
-            f"the training stopped on request at step {progress.step}; run it again to continue from there"
-        )
+        raise StoppedError(f"the training stopped on request at step {progress.step}; run it again to continue")
     return progress
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from infill.context import ProjectIndex
 from infill.prompt import stop_ids
 from serving.http import REQUEST_ID, forwarded
-from serving.protocol import ApiError
+from serving.protocol import overloaded
 from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
 from serving.transformer.packer import Packer, ProjectCache, Sessions
@@ -82,10 +82,9 @@ class TransformerService:
     """These objects with the candidate's packer and predictor."""
 
     def require_slot(self) -> None:
-        """Raise ApiError 503 if all slots are taken."""
+        """Raise ApiError 429 if all slots are taken."""
         if self.slots.locked():
-            message = f"too many requests at once: at most {self.config.max_requests} are allowed"
-            raise ApiError(503, message, code="overloaded", retry_after=1)
+            raise overloaded(f"too many requests at once: at most {self.config.max_requests} are allowed")
 
     def headers(self, request: Request, rid: str = "") -> Headers:
         """Return the headers of a request to the predictor.

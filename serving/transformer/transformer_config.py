@@ -48,7 +48,7 @@ class TransformerConfig:
     total_s: float = 60.0
     """Seconds until a whole request must be answered."""
     max_requests: int = 256
-    """Requests at once that are read, packed or wait for their first token; any more are answered with 503."""
+    """Requests at once that are read, packed or wait for their first token; any more are answered with 429."""
     cors_origins: str = ""
     """Origins of web pages that may call this server, separated by commas, or `*`; empty allows none."""
     keys: str = field(default="", metadata=storage.LOCATION)

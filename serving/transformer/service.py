@@ -13,6 +13,7 @@ from serving.http import REQUEST_ID, forwarded
 from serving.protocol import overloaded
 from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
+from serving.transformer.completion_cache import CompletionCache
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.sides import Sides
 from serving.transformer.telemetry.recorder import SuggestionRecorder
@@ -74,6 +75,7 @@ class TransformerService:
     access: Access
     telemetry: SuggestionRecorder
     workspaces: Workspaces
+    completions: CompletionCache
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
     sides: Sides | None = None
@@ -134,6 +136,7 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         access=Access(config),
         telemetry=SuggestionRecorder(config, prepared.fmt.hash, registry),
         workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
+        completions=CompletionCache(config.completion_cache_bytes, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )
     return service if prepared.candidate is None else _with_candidate(service, prepared.candidate, registry)

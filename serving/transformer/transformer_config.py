@@ -80,6 +80,9 @@ class TransformerConfig:
     project takes about five times the size of its source files. 0 allows no workspaces."""
     sessions: int = 256
     """Editor sessions whose last prompt is kept with its token ids, about 1 MB for 8,000 tokens."""
+    completion_cache_bytes: int = 64_000_000
+    """Memory of finished answers, from which typing through a suggestion and deleting back are answered without the
+    predictor. 0 keeps none."""
     candidate_predictor: str = ""
     """Base URL of a second predictor, which runs the candidate; empty has none."""
     candidate_model: str = field(default="", metadata=storage.LOCATION)
@@ -114,8 +117,8 @@ class TransformerConfig:
             raise ValueError("connect_s, first_token_s and total_s must be positive")
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
             raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
-        if self.workspace_bytes < 0:
-            raise ValueError(f"workspace_bytes must not be negative, got {self.workspace_bytes}")
+        if min(self.workspace_bytes, self.completion_cache_bytes) < 0:
+            raise ValueError("workspace_bytes and completion_cache_bytes must not be negative")
         self._check_access()
         self._check_telemetry()
         self._check_canary()

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from benchmarks.context.coverage import Hole, holes
 from benchmarks.context.projects import Project
 from benchmarks.context.replay import CHARS, STEPS
+from infill.file_kinds import language_of
 
 SLIPS, BACKS = 16, 24
 WRONG: Final = ("tmp", "xs", "self.", "(a", "no_")
@@ -50,8 +51,9 @@ class TypedSession(NamedTuple):
 
 
 def sessions(project: Project, count: int, seed: str) -> list[TypedSession]:
-    """Return at most `count` sessions, the same ones for the same seed."""
-    long = [hole for hole in holes(project, 20 * count, seed) if len(hole.middle) >= STEPS * CHARS]
+    """Return at most `count` sessions in source code, the same ones for the same seed."""
+    cut = (hole for hole in holes(project, 40 * count, seed) if language_of(hole.query.path))
+    long = [hole for hole in cut if len(hole.middle) >= STEPS * CHARS]
     chance = random.Random(seed)
     others = [each for each in sorted(project.items()) if len(each[1]) <= MAX_UNSAVED]
     return [

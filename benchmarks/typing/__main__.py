@@ -1,15 +1,22 @@
 """Measure what typing costs and gets; the last line is one JSON object.
 
-    python -m benchmarks.typing [--quick] [--repo DIR] [--users N] [--pause-s S] [--only PART]
+    python -m benchmarks.typing [--quick] [--repo DIR] [--users N] [--pause-s S] [--only PART] [--model URI]
 
-The transformer runs with a workspace of the project, so that a request has only path, caret and one unsaved file; a stub
-engine (`stub_engine`) with given delays takes the predictor's place. Sessions are those of `benchmarks.context.replay`,
-with slips and corrections (`typed_sessions`).
+The transformer has the project as a workspace, so that a request has only path, caret and one unsaved file. A stub
+engine (`stub_engine`) with given delays takes the predictor's place. Sessions are those of
+`benchmarks.context.replay`, with slips and corrections (`typed_sessions`).
 
-`layer`: what the transformer adds to a call of the stub with the same prompt, its cache of completions off. `cache`: the
-share of moments that the cache answers; the stub's suggestions are right for ten characters on average. `typists`: users
-who ask once in `--pause-s` seconds on average. `beyond`: twice as many users as the transformer takes requests, without a
-pause, at a slow stub. `abandoned`: time from a client that goes to the end of its request at the stub.
+- `layer`: what the transformer adds to a call of the stub with the same prompt, without its cache of completions.
+- `cache`: the share of moments that the cache answers; the stub's suggestions are right for ten characters on average.
+- `typists`: users who ask once in `--pause-s` seconds on average.
+- `beyond`: twice as many users as the transformer takes requests, without a pause, at a slow stub.
+- `abandoned`: the time from a client that goes to the end of its request at the stub.
+
+With `--model`, a real one on the CPU, and only when named by `--only`:
+
+- `trigger`: what the rules of the language server spare and lose (`trigger_loss`).
+- `warm`: the time to the first event after another file was saved, with the prompt computed in advance and without
+  (`warm_gain`).
 """
 
 import argparse
@@ -26,12 +33,12 @@ import httpx
 
 import infill
 from benchmarks.context import projects
-from benchmarks.typing import layer, typists
+from benchmarks.typing import layer, trigger_loss, typists, warm_gain
 from benchmarks.typing.layer import NAME
 from benchmarks.typing.stub_engine import stub
 from benchmarks.typing.typed_sessions import TypedSession, sessions
 from infill import entry
-from infill.cli_options import input_folder, integer
+from infill.cli_options import absolute_uri, input_folder, integer
 from infill.errors import InputError
 from serving import local
 from serving.transformer.service import build_packer
@@ -43,7 +50,14 @@ MAX_NEW: Final = 64
 FIRST_MS, TOKEN_MS = 30.0, 3.0
 SLOW_MS: Final = 500.0
 SLOTS: Final = 32
+REAL_TOKENS: Final = 384
+"""Budget of the prompts of a real model."""
+THINKING_S: Final = 6.0
+"""Seconds from a saved file to the next request."""
 PARTS: Final = ("layer", "cache", "typists", "beyond", "abandoned")
+REAL_PARTS: Final = ("trigger", "warm")
+NO_CACHE: Final = ("--completion_cache_bytes", "0")
+FEW: Final = ("--max_requests", str(SLOTS))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,46 +70,80 @@ def main(arguments: Sequence[str] | None = None) -> None:
     users = integer("the number of users", 1)
     parser.add_argument("--users", type=users, default=200, metavar="N", help="users who type at once")
     parser.add_argument("--pause-s", type=float, default=1.0, metavar="S", help="seconds between a user's requests")
-    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this part; may be repeated")
+    parser.add_argument("--only", action="append", choices=PARTS + REAL_PARTS, help="only this part; may be repeated")
+    parser.add_argument("--model", type=absolute_uri, metavar="URI", help="a real model for the parts that need one")
+    parser.add_argument("--engine", default="auto", help="engine of the real model (default: %(default)s)")
     options = parser.parse_args(arguments)
+    parts = options.only or PARTS
+    if not options.model and set(parts) & set(REAL_PARTS):
+        parser.error(f"{' and '.join(REAL_PARTS)} need --model URI")
     project = dict(projects.files(options.repo))
     typed = sessions(project, 4 if options.quick else 20, options.repo.name)
     if len(typed) < 2:
         raise InputError(f"{options.repo} has no lines to hide that are long enough: give --repo another folder")
+    figures = {"files": len(project), "project_bytes": sum(map(len, project.values()))}
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_model(Path(folder) / "model", context_length=CONTEXT_LENGTH)
-        print(json.dumps(_measured(model, project, typed, options)))
+        for part, measure in _measures(model, project, typed, options).items():
+            if part in parts:
+                figures[part] = measure()
+                _log(f"{part}: {json.dumps(figures[part])}")
+    print(json.dumps(figures))
 
 
-def _measured(
+def _measures(
     model: str, project: projects.Project, typed: Sequence[TypedSession], options: argparse.Namespace
-) -> dict[str, Any]:
-    parts = [*(options.only or PARTS)]
+) -> dict[str, Callable[[], Any]]:
+    """Return for each part what measures it."""
     config = TransformerConfig(model=model, max_new_tokens=MAX_NEW)
-    packer = build_packer(config, prepare(config))
     seconds = 5.0 if options.quick else 30.0
 
-    def in_parallel(front: local.Child, users: int, pause_s: float) -> Any:
-        return typists.typing(front, typed, users, seconds, pause_s)
-
-    measures: dict[str, tuple[float, list[str], Callable[[local.Child, local.Child], Any]]] = {
-        "layer": (FIRST_MS, NO_CACHE, lambda engine, front: layer.overhead(engine, front, packer, typed)),
-        "cache": (FIRST_MS, [], lambda engine, front: typists.hits(engine, front, typed)),
-        "typists": (FIRST_MS, NO_CACHE, lambda _, front: in_parallel(front, options.users, options.pause_s)),
-        "beyond": (SLOW_MS, [*NO_CACHE, *FEW], lambda _, front: in_parallel(front, 2 * SLOTS, 0)),
-        "abandoned": (SLOW_MS, NO_CACHE, lambda engine, front: typists.abandoned(engine, front, typed[0], 20)),
-    }
-    figures: dict[str, Any] = {"files": len(project), "project_bytes": sum(map(len, project.values()))}
-    for part in parts:
-        first_ms, settings, measure = measures[part]
+    def at_stub(first_ms: float, measure: Callable[[local.Child, local.Child], Any], *settings: str) -> Any:
         with _servers(model, project, first_ms, settings) as both:
-            figures[part] = measure(*both)
-        _log(f"{part}: {json.dumps(figures[part])}")
+            return measure(*both)
+
+    def in_parallel(users: int, pause_s: float) -> Callable[[local.Child, local.Child], Any]:
+        return lambda _, front: typists.typing(front, typed, users, seconds, pause_s)
+
+    def cost(engine: local.Child, front: local.Child) -> Any:
+        return layer.overhead(engine, front, build_packer(config, prepare(config)), typed)
+
+    def abandoned(engine: local.Child, front: local.Child) -> Any:
+        return typists.abandoned(engine, front, typed[0], 20)
+
+    return {
+        "layer": lambda: at_stub(FIRST_MS, cost, *NO_CACHE),
+        "cache": lambda: at_stub(FIRST_MS, lambda engine, front: typists.hits(engine, front, typed)),
+        "typists": lambda: at_stub(FIRST_MS, in_parallel(options.users, options.pause_s)),
+        "beyond": lambda: at_stub(SLOW_MS, in_parallel(2 * SLOTS, 0), *NO_CACHE, *FEW),
+        "abandoned": lambda: at_stub(SLOW_MS, abandoned, *NO_CACHE),
+        "trigger": lambda: _trigger(options, typed),
+        "warm": lambda: _warm(options, project, typed),
+    }
+
+
+def _trigger(options: argparse.Namespace, typed: Sequence[TypedSession]) -> Any:
+    with _real(options) as front:
+        return trigger_loss.measured(front.url, typed)
+
+
+def _warm(options: argparse.Namespace, project: projects.Project, typed: Sequence[TypedSession]) -> dict[str, Any]:
+    figures: dict[str, Any] = {"engine": options.engine, "thinking_s": THINKING_S}
+    for name, warm_s in (("without", 0.0), ("with", 0.05)):
+        with _real(options, *NO_CACHE, "--warm_s", str(warm_s)) as front:
+            _send(front.url, project)
+            figures[name] = warm_gain.figures(warm_gain.first_events(front.url, project, typed, THINKING_S))
     return figures
 
 
-NO_CACHE: Final[list[str]] = []
-FEW: Final = ["--max_requests", str(SLOTS)]
+@contextmanager
+def _real(options: argparse.Namespace, *settings: str) -> Iterator[local.Child]:
+    """Serve the real model."""
+    predictor = ["--engine", options.engine]
+    with local.servers(
+        options.model, transformer=settings, predictor=predictor, max_prompt_tokens=REAL_TOKENS, echo=_log
+    ) as (_, front):
+        yield front
 
 
 @contextmanager

@@ -70,14 +70,21 @@ class StubEngine:
         text = self._answers.pop(name, TEXT)
         pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
         usage = {"prompt_tokens": 1, "completion_tokens": len(pieces), "total_tokens": 1 + len(pieces)}
-        await asyncio.sleep(self._first_s)
+        started = time.monotonic()
+
+        async def until(number: int) -> None:
+            """Wait until the token is due, so that one that comes late does not delay the next."""
+            due = started + self._first_s + self._token_s * number
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+        await until(0)
         if b'"stream":true' not in body:
-            await asyncio.sleep(self._token_s * (len(pieces) - 1))
+            await until(len(pieces) - 1)
             await _whole(send, {"choices": [_choice(text, "stop")], "usage": usage})
             return
         await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
         for number, piece in enumerate(pieces):
-            await asyncio.sleep(self._token_s if number else 0)
+            await until(number)
             await _event(send, {"choices": [_choice(piece, "stop" if number == len(pieces) - 1 else None)]})
         await _event(send, {"choices": [], "usage": usage})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})

@@ -6,12 +6,13 @@ user types something else and deletes it again, at one in BACKS he deletes what 
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from benchmarks.context.coverage import Hole, holes
 from benchmarks.context.projects import Project
 from benchmarks.context.replay import CHARS, STEPS
-from infill.file_kinds import language_of
+from infill.file_kinds import CODE, language_of
 
 SLIPS, BACKS = 16, 24
 WRONG: Final = ("tmp", "xs", "self.", "(a", "no_")
@@ -52,14 +53,20 @@ class TypedSession(NamedTuple):
 
 def sessions(project: Project, count: int, seed: str) -> list[TypedSession]:
     """Return at most `count` sessions in source code, the same ones for the same seed."""
-    cut = (hole for hole in holes(project, 40 * count, seed) if language_of(hole.query.path))
+    cut = (hole for hole in holes(project, 40 * count, seed) if language_of(hole.query.path) in CODE)
     long = [hole for hole in cut if len(hole.middle) >= STEPS * CHARS]
     chance = random.Random(seed)
     others = [each for each in sorted(project.items()) if len(each[1]) <= MAX_UNSAVED]
     return [
-        TypedSession(hole, _changed(chance.choice(others)), tuple(_moments(hole.middle, chance)))
+        TypedSession(_open_line(hole), _changed(chance.choice(others)), tuple(_moments(hole.middle, chance)))
         for hole in long[:count]
     ]
+
+
+def _open_line(hole: Hole) -> Hole:
+    """Return the hole with the end of its last line after the caret, as in an editor, where the next line is below."""
+    query = replace(hole.query, suffix=f"\n{hole.query.suffix}")
+    return hole._replace(middle=hole.middle.removesuffix("\n"), query=query)
 
 
 def _changed(file: tuple[str, str]) -> tuple[str, str]:

@@ -109,9 +109,9 @@ async def _abandoned(
     times: dict[str, list[float]] = {"whole": [], "stream": []}
     async with aiohttp.ClientSession(timeout=TIMEOUT) as client:
         for number in range(count):
-            for kind in times:
+            for kind, each in times.items():
                 body = session.body(session.moments[number], workspace=NAME, session=kind, stream=kind == "stream")
-                times[kind].append(await _abandon(client, predictor.url, front.url, body))
+                each.append(await _abandon(client, predictor.url, front.url, body))
     return {f"{kind}_ms_p50_p99": percentiles(each, 50, 99) for kind, each in times.items()}
 
 

@@ -95,7 +95,7 @@ class CompletionCache:
         return self._answers_memory + self._trie.memory
 
     def find(self, lane: str, prefix: str) -> KeptAnswer | None:
-        """Return what is left of the latest answer that serves the text `prefix` before the caret; None if none does."""
+        """Return what is left of the latest answer that serves the text `prefix` before the caret; None if none is."""
         if not lane or not self._max_bytes:
             return None
         now, key = self._clock(), lane + prefix

@@ -1,6 +1,7 @@
 """The routes of KServe's application: one path through the code for completions in all protocols, and the pages."""
 
 import asyncio
+import functools
 import hashlib
 import logging
 import time
@@ -151,6 +152,8 @@ async def _ask(
     request, principal, rid = incoming.request, incoming.principal, incoming.rid
     completion = _scoped(named, request, principal)
     started = time.monotonic()
+    warm = functools.partial(_warm, service, completion, limits, principal, incoming.headers)
+    service.warmer.asked(completion, principal.tenant, warm)
     place = _lane(service, completion, principal)
     if (kept := service.completions.find(place, completion.fim.prefix)) is not None:
         return await _from_cache(service, incoming, completion, limits, kept, started)
@@ -177,6 +180,27 @@ async def _ask(
         raise
     await service.access.spend(principal, len(packed.prompt.ids))
     return replace(answer, first=time.monotonic()), first
+
+
+async def _warm(
+    service: TransformerService,
+    completion: CompletionRequest,
+    limits: TokenLimits,
+    principal: Principal,
+    headers: Headers,
+) -> str:
+    """Compute the prompt that a request would have now, unless the server is busy; return the outcome."""
+    if service.slots.locked():
+        return "busy"
+    last = service.packer.sessions.get(completion.session)
+    packed = await _packed(service, completion, limits, principal)
+    if last is not None and last.prompt.ids == packed.prompt.ids:
+        return "same"
+    one = replace(completion.sampling, max_tokens=1)
+    async with aclosing(service.upstream.deltas(packed.prompt.ids, one, headers, principal.salt)) as deltas:
+        async for _ in deltas:
+            pass
+    return "done"
 
 
 def _lane(service: TransformerService, completion: CompletionRequest, principal: Principal) -> str:
@@ -383,6 +407,7 @@ def create_router(service: TransformerService) -> APIRouter:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         async with watching(service.sides, service.access.predictor_headers):
             yield
+        await service.warmer.close()
         await service.upstream.close()
         await asyncio.to_thread(service.telemetry.close)
         service.workspaces.shut_down()

@@ -19,6 +19,7 @@ from serving.transformer.sides import Sides
 from serving.transformer.telemetry.recorder import SuggestionRecorder
 from serving.transformer.transformer_config import Prepared, TransformerConfig
 from serving.transformer.upstream import Headers, Upstream
+from serving.transformer.warmer import Warmer
 from serving.transformer.workspaces import Workspaces
 
 TRACE: Final = ("x-b3-traceid", "traceparent")
@@ -76,6 +77,7 @@ class TransformerService:
     telemetry: SuggestionRecorder
     workspaces: Workspaces
     completions: CompletionCache
+    warmer: Warmer
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
     sides: Sides | None = None
@@ -137,6 +139,7 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         telemetry=SuggestionRecorder(config, prepared.fmt.hash, registry),
         workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
         completions=CompletionCache(config.completion_cache_bytes, registry),
+        warmer=Warmer(config.warm_s, config.sessions, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )
     return service if prepared.candidate is None else _with_candidate(service, prepared.candidate, registry)

@@ -83,6 +83,9 @@ class TransformerConfig:
     completion_cache_bytes: int = 64_000_000
     """Memory of finished answers, from which typing through a suggestion and deleting back are answered without the
     predictor. 0 keeps none."""
+    warm_s: float = 0.0
+    """Seconds after a change of a workspace after which the prompts of the carets that were last completed in it are
+    computed in advance. 0 computes none."""
     candidate_predictor: str = ""
     """Base URL of a second predictor, which runs the candidate; empty has none."""
     candidate_model: str = field(default="", metadata=storage.LOCATION)
@@ -119,6 +122,8 @@ class TransformerConfig:
             raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
         if min(self.workspace_bytes, self.completion_cache_bytes) < 0:
             raise ValueError("workspace_bytes and completion_cache_bytes must not be negative")
+        if self.warm_s < 0:
+            raise ValueError(f"warm_s must not be negative, got {self.warm_s}")
         self._check_access()
         self._check_telemetry()
         self._check_canary()

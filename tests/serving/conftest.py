@@ -122,7 +122,7 @@ def figure(url: str, name: str) -> float:
 def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple[str, Transformer]]:
     """The base URL of our routes, without KServe around them, and what they share; at `port`, if that is a setting.
 
-    Without a cache of completions, unless a test sets one: most tests ask the same again and want the predictor's answer.
+    Without a cache of completions, unless a test sets one: most tests ask the same again and want the predictor's.
     """
     port = settings.pop("port", 0)
     settings = {"completion_cache_bytes": 0, **settings}

@@ -85,7 +85,9 @@ HEAD_OF_STREAM = f"HTTP/1.1 200 OK\r\ncontent-type: {STREAM}\r\n\r\n"
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("sent", ["", HEAD_OF_STREAM, HEAD_OF_STREAM + chunk("a")], ids=["nothing", "head", "first token"])
+@pytest.mark.parametrize(
+    "sent", ["", HEAD_OF_STREAM, HEAD_OF_STREAM + chunk("a")], ids=["nothing", "head", "first token"]
+)
 def test_when_the_client_goes_the_predictor_need_not_say_anything_more(model: Path, sent: str, stream: bool) -> None:
     """The predictor waits in silence until its connection is closed, so nothing else can have led to that."""
     closed = threading.Event()

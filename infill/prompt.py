@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -390,3 +390,20 @@ def _hole(fmt: PromptFormat, path: list[int], prefix: list[int], suffix: list[in
     if fmt.order == "spm":
         return [*before, fmt.fim_suffix, *suffix, fmt.fim_prefix, *inside, *prefix, fmt.fim_middle]
     return [*before, fmt.fim_prefix, *inside, *prefix, fmt.fim_suffix, *suffix, fmt.fim_middle]
+
+
+def caret_of(fmt: PromptFormat, decode: Callable[[list[int]], str], ids: Sequence[int]) -> tuple[str, str] | None:
+    """Return the texts before and after the caret in a prompt, parts of the file; None for ids without a caret.
+
+    The inverse of `render` for what a client has packed.
+    """
+    marks = (fmt.fim_prefix, fmt.fim_suffix) if fmt.order == "psm" else (fmt.fim_suffix, fmt.fim_prefix)
+    try:
+        first, second = (len(ids) - 1 - ids[::-1].index(mark) for mark in marks)
+    except ValueError:
+        return None
+    if not first < second < len(ids) or ids[-1] != fmt.fim_middle:
+        return None
+    one, two = decode([*ids[first + 1 : second]]), decode([*ids[second + 1 : -1]])
+    prefix, suffix = (one, two) if fmt.order == "psm" else (two, one)
+    return (prefix.partition("\n")[2] if fmt.path_in_prefix else prefix), suffix

@@ -115,7 +115,7 @@ def grammar(language: str) -> Language:
     try:
         return Language(getattr(importlib.import_module(module), function)())
     except ModuleNotFoundError as error:
-        raise InputError(f"the grammar of {language} is not installed: pip install 'infill[stages]'") from error
+        raise InputError(f"the grammar of {language} is not installed: pip install 'infill[grammars]'") from error
 
 
 def parser(language: str) -> Parser:

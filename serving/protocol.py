@@ -101,12 +101,12 @@ def read_text(body: Mapping[str, Any], name: str, default: str = "", limit: int 
     return clean(value)
 
 
-def read_flag(body: Mapping[str, Any], name: str) -> bool:
-    """Return the boolean field `name`; null and absent are false. Raises ApiError 400 for another type."""
+def read_flag(body: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """Return the boolean field `name`, or `default` when it is null or absent. Raises ApiError 400 for another type."""
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise invalid(f"{name!r} must be true or false", name, "invalid_type")
-    return bool(value)
+    return default if value is None else value
 
 
 def read_number(body: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:

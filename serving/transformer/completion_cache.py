@@ -4,7 +4,7 @@ An answer to the text T before the caret that wrote A answers each text T + the 
 through the suggestion, or deletes back to T. An answer serves only requests that agree in all else: tenant, user and
 session, model, path, text after the caret, the project's other files, sampling (`lane`). So nothing that has changed
 since can be missing from the prompt; what remains is that the predictor itself may be another one, which MAX_AGE_S
-limits. docs/adr/0016 has the reasons. All methods run on the event loop.
+limits. docs/adr/0017 has the reasons. All methods run on the event loop.
 """
 
 import hashlib
@@ -153,7 +153,8 @@ def _parts(completion: CompletionRequest, tenant: str, model: str, workspace: Wo
     fim, sampling = completion.fim, completion.sampling
     limits = (sampling.max_tokens, sampling.stop, sampling.stop_token_ids, sampling.ignore_eos)
     yield from (tenant, model, completion.session, fim.path, fim.suffix)
-    yield repr((limits, completion.max_ms, completion.min_indent, completion.recent))
+    ending = (completion.max_ms, completion.min_indent, completion.stop_at_unit, completion.language)
+    yield repr((limits, ending, completion.recent))
     yield f"{completion.workspace} {workspace.revision_without(fim.path)}" if workspace else ""
     for path, text in completion.documents:
         if path != fim.path:

@@ -1,11 +1,15 @@
-"""Limits that end an answer before the predictor does: a stop string, a time, or a line with less indentation."""
+"""Limits that end an answer before the predictor does: its syntax, a stop string, a time, or less indentation."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from prometheus_client import Counter
+
+from infill.truncation import Truncation
 from serving.stops import StopFilter
 from serving.transformer.upstream import Delta
 
@@ -44,6 +48,29 @@ def _indented(text: str, least: int) -> str:
         if len(line[1]) < least:
             return text[: line.start()].rstrip("\n")
     return text
+
+
+async def truncated(
+    deltas: AsyncGenerator[Delta, None], ending: Truncation, counter: Counter
+) -> AsyncGenerator[Delta, None]:
+    """Yield `deltas` in whole lines, up to the end that `ending` finds. `deltas` is closed at the end.
+
+    An answer that is cut is counted by its rule; it reports the events that came for it as tokens, since the
+    predictor's own count no longer comes.
+    """
+    pieces = 0
+    async with aclosing(deltas):
+        async for delta in deltas:
+            pieces += bool(delta.text)
+            # In a thread, so that other requests continue: a line may have to be parsed in its file.
+            text = await asyncio.to_thread(ending.feed, delta.text) if "\n" in delta.text else ending.feed(delta.text)
+            if delta.finish_reason and not ending.rule:
+                text += await asyncio.to_thread(ending.flush)
+            if ending.rule:
+                counter.labels(ending.rule).inc()
+                yield Delta(text=text, finish_reason="stop", usage=delta.usage or {"completion_tokens": pieces})
+                return
+            yield Delta(text=text, finish_reason=delta.finish_reason, usage=delta.usage)
 
 
 async def before(deltas: AsyncGenerator[Delta, None], stops: Sequence[str]) -> AsyncGenerator[Delta, None]:

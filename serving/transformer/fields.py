@@ -117,6 +117,10 @@ ADDITIONS: Final[Fields] = {
     "project": field(
         "name of the project whose files come as context, so that its index is kept", "string", maxLength=MAX_NAME_CHARS
     ),
+    "stop_at_unit": field(
+        "whether an answer ends where its syntactic unit does, and before it repeats the suffix; true by default",
+        "boolean",
+    ),
 }
 """Our own fields, which every protocol accepts in addition to its own."""
 

@@ -11,7 +11,9 @@ from typing import Final
 from infill.context import ProjectIndex, retrieve
 from infill.context.identity import Current
 from infill.context.packing import Packed, pack
-from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat
+from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat, caret_of
+from infill.syntax import language_of
+from infill.truncation import Truncation
 from serving.protocol import ApiError, Sampling, invalid
 from serving.transformer.client_tokenizer import Tokenizer
 from serving.transformer.request import CompletionRequest
@@ -106,6 +108,7 @@ class Packer:
 
     fmt: PromptFormat
     encode: Encode
+    decode: Callable[[list[int]], str]
     budget: int
     strategy: str
     context_items: int
@@ -132,6 +135,19 @@ class Packer:
             packed = self._pack(request, (), lambda _: False, budget)
         self.sessions.put(request.session, packed)
         return packed
+
+    def truncation(self, request: CompletionRequest) -> Truncation | None:
+        """Return the filter that ends the answer to `request` where its syntax does; None if there is no caret in it.
+
+        A prompt that the client has packed is decoded: it begins somewhere in the file, so fewer rules apply.
+        """
+        around = (request.fim.prefix, request.fim.suffix)
+        if request.ids:
+            caret = caret_of(self.fmt, self.decode, request.ids)
+            if caret is None:
+                return None
+            around = caret
+        return Truncation(*around, request.language or language_of(request.fim.path))
 
     def _index(self, request: CompletionRequest, workspace: Workspace | None) -> AbstractContextManager[ProjectIndex]:
         """Return the index of the request's files, or of its workspace with them in place of those there."""

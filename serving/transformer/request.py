@@ -12,6 +12,7 @@ from serving.protocol import (
     integral,
     invalid,
     is_token,
+    read_flag,
     read_list,
     read_sampling,
     read_text,
@@ -47,7 +48,7 @@ FIELDS: Final[Fields] = {
     "suffix": field("the text after the caret", "string"),
     "context": DOCUMENTS,
     "workspace": WORKSPACE,
-    **{name: ADDITIONS[name] for name in ("path", "recent", "session", "project")},
+    **{name: ADDITIONS[name] for name in ("path", "recent", "session", "project", "stop_at_unit")},
     "tokenizer": field(
         "with token ids: the digest of the tokenizer that made them; one that is not the server's is answered with 409",
         "string",
@@ -92,6 +93,8 @@ class CompletionRequest:
     """Sampling settings; `max_tokens` 0 computes the prompt for the KV cache and generates nothing."""
     max_ms: float = 0.0
     """Milliseconds of generation after which no new line begins; 0 sets no limit."""
+    stop_at_unit: bool = True
+    """Whether the answer is truncated by its syntax; see `infill.truncation`."""
     min_indent: int = 0
     """Least indentation in blanks; the answer ends before the first line with less."""
     reply: Mapping[str, Any] = field_of(default_factory=dict)
@@ -161,6 +164,7 @@ def additions(
         recent=_recent(body),
         project=read_text(body, "project", limit=MAX_NAME_CHARS),
         session=read_text(body, "session", limit=MAX_NAME_CHARS),
+        stop_at_unit=read_flag(body, "stop_at_unit", default=True),
         sampling=Sampling(),
     )
 

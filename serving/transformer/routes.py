@@ -30,7 +30,7 @@ from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.access import ANYBODY, Principal
 from serving.transformer.answer import OngoingAnswer, PartialAnswer
 from serving.transformer.completion_cache import KeptAnswer, lane
-from serving.transformer.cut import before, cut, nothing, once, silent
+from serving.transformer.cut import before, cut, nothing, once, silent, truncated
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
@@ -265,7 +265,9 @@ def _deltas(
     if len(sampling.stop) > MAX_STOPS:
         deltas = before(deltas, sampling.stop)
     if completion.max_ms or completion.min_indent:
-        return cut(deltas, completion.max_ms, completion.min_indent)
+        deltas = cut(deltas, completion.max_ms, completion.min_indent)
+    if completion.stop_at_unit and not sampling.ignore_eos and (ending := service.packer.truncation(completion)):
+        return truncated(deltas, ending, service.metrics.truncated)
     return deltas
 
 

@@ -38,6 +38,9 @@ class TransformerMetrics:
         self.protocols = Counter(f"{name}_protocols", "Requests by protocol", ["protocol"], registry=registry)
         self.events = Counter(f"{name}_events", "Events that clients report", ["kind"], registry=registry)
         self.tokens = Counter(f"{name}_tokens", "Tokens: prompt, cached, completion", ["kind"], registry=registry)
+        self.truncated = Counter(
+            f"{name}_truncated", "Answers that ended by their syntax, by rule", ["rule"], registry=registry
+        )
         self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
         self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)
         self.first = Histogram(f"{name}_first_token_seconds", "To the first token", registry=registry, buckets=SECONDS)
@@ -114,6 +117,7 @@ def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
     return Packer(
         fmt=prepared.fmt,
         encode=encode,
+        decode=prepared.encoder.decode,
         budget=prepared.max_prompt_tokens,
         strategy=config.strategy,
         context_items=config.context_items,

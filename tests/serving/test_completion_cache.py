@@ -189,6 +189,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "stop": {"stop": ["\n"]},
     "stop token": {"stop_token_ids": [7]},
     "endless": {"ignore_eos": True},
+    "no end of the unit": {"stop_at_unit": False},
+    "language": {"language": "go"},
     "a sample": {"temperature": 0.5},
 }
 

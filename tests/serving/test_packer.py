@@ -142,6 +142,7 @@ def golden_packer(case: dict[str, Any]) -> Packer:
     return Packer(
         fmt=golden.FORMATS[case["format"]],
         encode=golden.ENCODER.encode,
+        decode=golden.ENCODER.decode,
         budget=case["budget"],
         strategy="infill",
         context_items=8,

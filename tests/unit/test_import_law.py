@@ -121,7 +121,7 @@ raise SystemExit(cli.main(["serve", "--model", "x"]))"""
 
 def test_a_grammar_that_is_not_installed_is_named() -> None:
     done = import_blocked("from infill import syntax; syntax.grammar('go')", ("tree_sitter_go",))
-    assert "the grammar of go is not installed: pip install 'infill[stages]'" in done.stderr
+    assert "the grammar of go is not installed: pip install 'infill[grammars]'" in done.stderr
 
 
 def test_predictor_imports_what_its_image_holds() -> None:

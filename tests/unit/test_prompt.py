@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from infill.prompt import (
     Encoder,
     FimRequest,
     PromptFormat,
+    caret_of,
     infill_format,
     load_encoder,
     load_format,
@@ -71,6 +73,16 @@ def test_everything_is_rendered_in_order(request: FimRequest) -> None:
         expected += [FMT.filename, *encode(f"{item.path}\n"), *encode(item.text.removesuffix("\n") + "\n")]
     expected += [FMT.filename, *encode(f"{request.path}\n"), FMT.fim_suffix, *encode(request.suffix)]
     assert prompt.ids == [*expected, FMT.fim_prefix, *encode(request.prefix), FMT.fim_middle]
+
+
+@given(requests)
+def test_the_caret_is_read_back_from_a_prompt(request: FimRequest) -> None:
+    request = dataclasses.replace(request, path=request.path.replace("\n", ""))
+    for fmt in golden.FORMATS.values():
+        ids = render(fmt, golden.ENCODER.encode, request).ids
+        assert caret_of(fmt, golden.ENCODER.decode, ids) == (request.prefix, request.suffix)
+        assert caret_of(fmt, golden.ENCODER.decode, ids[:-1]) is None
+    assert caret_of(FMT, golden.ENCODER.decode, golden.ENCODER.encode(request.prefix)) is None
 
 
 @given(texts, st.integers(1, 20))

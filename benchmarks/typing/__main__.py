@@ -54,6 +54,8 @@ REAL_TOKENS: Final = 384
 """Budget of the prompts of a real model."""
 THINKING_S: Final = 6.0
 """Seconds from a saved file to the next request."""
+WARMED: Final = 10
+"""Sessions whose prompts are warmed."""
 PARTS: Final = ("layer", "cache", "typists", "beyond", "abandoned")
 REAL_PARTS: Final = ("trigger", "warm")
 NO_CACHE: Final = ("--completion_cache_bytes", "0")
@@ -132,7 +134,7 @@ def _warm(options: argparse.Namespace, project: projects.Project, typed: Sequenc
     for name, warm_s in (("without", 0.0), ("with", 0.05)):
         with _real(options, *NO_CACHE, "--warm_s", str(warm_s)) as front:
             _send(front.url, project)
-            figures[name] = warm_gain.figures(warm_gain.first_events(front.url, project, typed, THINKING_S))
+            figures[name] = warm_gain.figures(warm_gain.first_events(front.url, project, typed[:WARMED], THINKING_S))
     return figures
 
 

@@ -1,10 +1,12 @@
 """Measure what typing costs and gets; the last line is one JSON object.
 
-    python -m benchmarks.typing [--quick] [--repo DIR] [--users N] [--pause-s S] [--only PART] [--model URI]
+    python -m benchmarks.typing [--quick] [--repo DIR] [--users N] [--pause-s N] [--model URI]
 
 The transformer has the project as a workspace, so that a request has only path, caret and one unsaved file. A stub
 engine (`stub_engine`) with given delays takes the predictor's place. Sessions are those of
 `benchmarks.context.replay`, with slips and corrections (`typed_sessions`).
+
+Its parts, each of which `--only` measures alone:
 
 - `layer`: what the transformer adds to a call of the stub with the same prompt, without its cache of completions.
 - `cache`: the share of moments that the cache answers; the stub's suggestions are right for ten characters on average.
@@ -12,7 +14,7 @@ engine (`stub_engine`) with given delays takes the predictor's place. Sessions a
 - `beyond`: twice as many users as the transformer takes requests, without a pause, at a slow stub.
 - `abandoned`: the time from a client that goes to the end of its request at the stub.
 
-With `--model`, a real one on the CPU, and only when named by `--only`:
+With a real model on the CPU, and only where `--only` names them:
 
 - `trigger`: what the rules of the language server spare and lose (`trigger_loss`).
 - `warm`: the time to the first event after another file was saved, with the prompt computed in advance and without
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     users = integer("the number of users", 1)
     parser.add_argument("--users", type=users, default=200, metavar="N", help="users who type at once")
-    parser.add_argument("--pause-s", type=float, default=1.0, metavar="S", help="seconds between a user's requests")
+    parser.add_argument("--pause-s", type=float, default=1.0, metavar="N", help="seconds between a user's requests")
     parser.add_argument("--only", action="append", choices=PARTS + REAL_PARTS, help="only this part; may be repeated")
     parser.add_argument("--model", type=absolute_uri, metavar="URI", help="a real model for the parts that need one")
     parser.add_argument("--engine", default="auto", help="engine of the real model (default: %(default)s)")

@@ -1,6 +1,6 @@
 """A predictor without a model: it answers after given delays, so that only the layer before it takes time.
 
-    python -m benchmarks.typing.stub_engine --port P [--first-ms N] [--token-ms N]
+    python -m benchmarks.typing.stub_engine --port N [--first-ms N] [--token-ms N]
 
 It speaks as much of vLLM's protocol as the transformer needs. A client may set the answer to the request with a given
 `x-request-id` in advance (POST /answers); any other request gets TEXT. GET /counts returns the number of requests and
@@ -33,7 +33,7 @@ class StubEngine:
 
     def __init__(self, first_s: float, token_s: float) -> None:
         self._first_s, self._token_s = first_s, token_s
-        self._answers: dict[str, str] = {}
+        self._answers: dict[bytes, str] = {}
         self._requests = self._left = 0
         self._left_at = 0.0
         """Time of the system's monotonic clock when a client last left its request."""
@@ -59,14 +59,14 @@ class StubEngine:
 
     def _page(self, path: str, body: bytes) -> dict[str, Any]:
         if path == "/answers":
-            self._answers |= json.loads(body)
+            self._answers |= {name.encode(): text for name, text in json.loads(body).items()}
         if path == "/counts":
             return {"requests": self._requests, "left": self._left, "left_at": self._left_at}
         return {"object": "list", "data": [{"id": "stub", "object": "model", "max_model_len": CONTEXT}]}
 
     async def _complete(self, scope: dict[str, Any], body: bytes, send: Callable[[Any], Any]) -> None:
         self._requests += 1
-        name = dict(scope["headers"]).get(b"x-request-id", b"").decode()
+        name = dict(scope["headers"]).get(b"x-request-id", b"")
         text = self._answers.pop(name, TEXT)
         pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
         usage = {"prompt_tokens": 1, "completion_tokens": len(pieces), "total_tokens": 1 + len(pieces)}

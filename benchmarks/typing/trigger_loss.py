@@ -16,7 +16,7 @@ from benchmarks.context.coverage import Hole
 from benchmarks.typing.typed_sessions import TypedSession
 from infill.editor.documents import Caret, DocumentLocation
 from infill.editor.trigger import why_not
-from infill.text import first_line
+from infill.text import first_line, split_lines
 
 EVERY: Final = 7
 """Characters between two moments of a session."""
@@ -47,7 +47,7 @@ def _typed(hole: Hole) -> tuple[str, str, str]:
 
 def _edited(hole: Hole, chance: random.Random) -> tuple[str, str, str]:
     """Return an edit inside one of the hidden lines, of at most a third of CHARS characters."""
-    lines = [line for line in hole.middle.splitlines(keepends=True) if len(line.strip()) > 12]
+    lines = [line for line in split_lines(hole.middle, keepends=True) if len(line.strip()) > 12]
     line = chance.choice(lines) if lines else hole.middle
     start = hole.middle.index(line) + len(line) - len(line.lstrip())
     end = hole.middle.index(line) + len(line.rstrip())

@@ -17,7 +17,7 @@ TIMEOUT: Final = aiohttp.ClientTimeout(total=60)
 
 
 class Tally:
-    """What became of the requests."""
+    """The outcomes of requests."""
 
     def __init__(self) -> None:
         self.statuses = Counter[int]()

@@ -13,6 +13,7 @@ import httpx
 
 from benchmarks.typing.layer import NAME, percentiles
 from benchmarks.typing.typed_sessions import TypedSession
+from infill.text import split_lines
 from serving.events import read_events
 
 LINE = "\nsaved = True\n"
@@ -42,7 +43,7 @@ def first_events(url: str, project: dict[str, str], sessions: Sequence[TypedSess
 
 def _changed(text: str, line: int) -> str:
     """Return the text with a new line in front of the given one, so that the item in the prompt is another."""
-    lines = text.splitlines(keepends=True)
+    lines = split_lines(text, keepends=True)
     return "".join([*lines[:line], LINE.lstrip("\n"), *lines[line:]])
 
 

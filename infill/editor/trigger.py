@@ -23,7 +23,7 @@ class CaretLine(NamedTuple):
     after: str
 
 
-class Rule(NamedTuple):
+class TriggerRule(NamedTuple):
     """A kind of moment at which nothing is asked."""
 
     name: str
@@ -38,7 +38,7 @@ def _before_code(line: CaretLine) -> bool:
     return len(line.after.strip()) > LONG_END
 
 
-RULES: Final = (Rule("inside a word", _inside_a_word), Rule("before code", _before_code))
+RULES: Final = (TriggerRule("inside a word", _inside_a_word), TriggerRule("before code", _before_code))
 
 
 def why_not(caret: Caret) -> str | None:

@@ -83,9 +83,9 @@ class TransformerConfig:
     completion_cache_bytes: int = 64_000_000
     """Memory of finished answers, from which typing through a suggestion and deleting back are answered without the
     predictor. 0 keeps none."""
-    warm_s: float = 0.0
+    warm_s: float = 0.2
     """Seconds after a change of a workspace after which the prompts of the carets that were last completed in it are
-    computed in advance. 0 computes none."""
+    computed in advance, until the next request. 0 computes none."""
     candidate_predictor: str = ""
     """Base URL of a second predictor, which runs the candidate; empty has none."""
     candidate_model: str = field(default="", metadata=storage.LOCATION)

@@ -2,7 +2,8 @@
 
 A saved file changes the context of the carets in other files: items of the last prompt are gone, others come, and the
 KV cache is of no use from the first of them on. So the last request of each session is packed again and the predictor
-asked for one token of it, after a pause, while nothing else is to be done. The session's next request cancels that.
+asked for one token of it, after a pause. Whoever asks for a completion comes first: any request cancels what is being
+computed in advance, of all sessions.
 """
 
 import asyncio
@@ -51,6 +52,7 @@ class Warmer:
         self._most = most
         self._sessions: OrderedDict[str, WarmSession] = OrderedDict()
         self._running = asyncio.Semaphore(AT_ONCE)
+        self._computing: set[asyncio.Task[None]] = set()
         self.ended = Counter(
             "infill_transformer_warmed_prompts",
             "Prompts computed in advance: done, same (nothing to do), busy, cancelled, failed",
@@ -62,10 +64,12 @@ class Warmer:
         return len(self._sessions)
 
     def asked(self, completion: CompletionRequest, tenant: str, warm: Warm) -> None:
-        """Remember the request of a session, and cancel what is done for its last one."""
+        """Remember the request of a session, and cancel what is being computed in advance for all."""
         if not self._wait_s:
             return
         self._forget(completion.session)
+        for task in self._computing:
+            task.cancel()
         chars = (
             len(completion.fim.prefix) + len(completion.fim.suffix) + sum(len(text) for _, text in completion.documents)
         )
@@ -99,7 +103,9 @@ class Warmer:
 
     async def _run(self, warm: Warm) -> None:
         await asyncio.sleep(self._wait_s)
-        ended = "cancelled"
+        task, ended = asyncio.current_task(), "cancelled"
+        assert task is not None
+        self._computing.add(task)
         try:
             async with self._running:
                 ended = await warm()
@@ -107,4 +113,5 @@ class Warmer:
             ended = "failed"
             log.info("a prompt could not be computed in advance: %s", error.code)
         finally:
+            self._computing.discard(task)
             self.ended.labels(ended).inc()

@@ -1,4 +1,4 @@
-"""The moments at which the editor asks by itself, and that an invocation and a suggestion in use are above the rules."""
+"""The moments at which the editor asks by itself; invocations and suggestions in use are above the rules."""
 
 import asyncio
 from typing import Any

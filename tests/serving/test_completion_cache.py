@@ -87,7 +87,7 @@ def test_the_latest_answer_on_the_way_serves() -> None:
         "a + b",
         " - c",
     ]
-    assert cache.find("lane", "x = a +") is not None  # the latest does not go on like this, the one before does
+    assert cache.find("lane", "x = a +") is not None  # the latest is another from here on, the one before serves
 
 
 def test_an_answer_serves_for_a_while() -> None:

@@ -25,8 +25,8 @@ class Stack:
         self.revision = put(self.address, {"files": listed(FILES), "texts": FILES})["revision"]
         self.ask()
 
-    def ask(self) -> None:
-        ask(self.address, session="window", max_tokens=4)
+    def ask(self, session: str = "window") -> None:
+        ask(self.address, session=session, max_tokens=4)
 
     def save(self, **files: str) -> None:
         body = {"revision": self.revision, "files": listed(files), "texts": files}
@@ -72,7 +72,8 @@ def test_a_change_of_another_workspace_warms_nothing(stack: Stack) -> None:
     assert len(stack.prompts()) == 2
 
 
-def test_a_request_ends_what_is_computed_for_its_session(stack: Stack) -> None:
+@pytest.mark.parametrize("session", ["window", "another window"])
+def test_any_request_ends_what_is_computed_in_advance(stack: Stack, session: str) -> None:
     closed = threading.Event()
 
     def behave(connection: socket.socket) -> None:
@@ -84,12 +85,12 @@ def test_a_request_ends_what_is_computed_for_its_session(stack: Stack) -> None:
     stack.strangers.behaviour = behave
     stack.save(**{"a.py": "def alpha(last, first):\n    return first\n"})
     wait_until(lambda: len(stack.prompts()) == 2)
-    stack.ask()
+    stack.ask(session)
     assert closed.wait(20)
     wait_until(lambda: stack.ended("cancelled") == 1)
 
 
-def test_by_default_nothing_is_computed_in_advance(model: Path) -> None:
+def test_a_server_that_computes_nothing_in_advance_remembers_nothing(model: Path) -> None:
     with strange_predictor(ANSWER) as (predictor, strangers), transforming(model, predictor) as (url, service):
         stack = Stack(url, service, strangers)
         stack.save(**{"a.py": "def alpha(last, first):\n    return first\n"})

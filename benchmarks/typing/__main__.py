@@ -29,7 +29,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 
@@ -49,8 +49,6 @@ from tests.builders import tiny_model
 
 CONTEXT_LENGTH: Final = 2_048
 MAX_NEW: Final = 64
-FIRST_MS, TOKEN_MS = 30.0, 3.0
-SLOW_MS: Final = 500.0
 SLOTS: Final = 32
 REAL_TOKENS: Final = 384
 """Budget of the prompts of a real model."""
@@ -62,6 +60,16 @@ PARTS: Final = ("layer", "cache", "typists", "beyond", "abandoned")
 REAL_PARTS: Final = ("trigger", "warm")
 NO_CACHE: Final = ("--completion_cache_bytes", "0")
 FEW: Final = ("--max_requests", str(SLOTS))
+
+
+class Delays(NamedTuple):
+    """The delays of the stub, in milliseconds."""
+
+    first_ms: float
+    token_ms: float
+
+
+USUAL, SLOW = Delays(30, 3), Delays(500, 100)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,8 +110,8 @@ def _measures(
     config = TransformerConfig(model=model, max_new_tokens=MAX_NEW)
     seconds = 5.0 if options.quick else 30.0
 
-    def at_stub(first_ms: float, measure: Callable[[local.Child, local.Child], Any], *settings: str) -> Any:
-        with _servers(model, project, first_ms, settings) as both:
+    def at_stub(delays: Delays, measure: Callable[[local.Child, local.Child], Any], *settings: str) -> Any:
+        with _servers(model, project, delays, settings) as both:
             return measure(*both)
 
     def in_parallel(users: int, pause_s: float) -> Callable[[local.Child, local.Child], Any]:
@@ -116,11 +124,11 @@ def _measures(
         return typists.abandoned(engine, front, typed[0], 20)
 
     return {
-        "layer": lambda: at_stub(FIRST_MS, cost, *NO_CACHE),
-        "cache": lambda: at_stub(FIRST_MS, lambda engine, front: typists.hits(engine, front, typed)),
-        "typists": lambda: at_stub(FIRST_MS, in_parallel(options.users, options.pause_s)),
-        "beyond": lambda: at_stub(SLOW_MS, in_parallel(2 * SLOTS, 0), *NO_CACHE, *FEW),
-        "abandoned": lambda: at_stub(SLOW_MS, abandoned, *NO_CACHE),
+        "layer": lambda: at_stub(USUAL, cost, *NO_CACHE),
+        "cache": lambda: at_stub(USUAL, lambda engine, front: typists.hits(engine, front, typed)),
+        "typists": lambda: at_stub(USUAL, in_parallel(options.users, options.pause_s)),
+        "beyond": lambda: at_stub(SLOW, in_parallel(2 * SLOTS, 0), *NO_CACHE, *FEW),
+        "abandoned": lambda: at_stub(SLOW, abandoned, *NO_CACHE),
         "trigger": lambda: _trigger(options, typed),
         "warm": lambda: _warm(options, project, typed),
     }
@@ -152,12 +160,12 @@ def _real(options: argparse.Namespace, *settings: str) -> Iterator[local.Child]:
 
 @contextmanager
 def _servers(
-    model: str, project: projects.Project, first_ms: float, settings: Sequence[str]
+    model: str, project: projects.Project, delays: Delays, settings: Sequence[str]
 ) -> Iterator[tuple[local.Child, local.Child]]:
     """Run a stub and a transformer that has the project; yield both."""
     port = local.free_port()
     url = f"http://127.0.0.1:{port}"
-    with stub(first_ms, TOKEN_MS, _log) as engine:
+    with stub(*delays, _log) as engine:
         arguments = ["--model", model, "--predictor", engine.url, "--host", "127.0.0.1", "--http_port", str(port)]
         arguments += ["--max_new_tokens", str(MAX_NEW), *settings]
         front = local.start("transformer", "serving.transformer", url, arguments, _log)

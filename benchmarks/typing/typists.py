@@ -64,7 +64,11 @@ async def _typing(
                     if time.monotonic() > end:
                         return
 
-        await asyncio.gather(*(user(number) for number in range(count)))
+        async def look() -> int:
+            await asyncio.sleep(seconds / 2)
+            return resident(front)
+
+        middle, *_ = await asyncio.gather(look(), *(user(number) for number in range(count)))
     answers = sum(tally.statuses.values())
     return {
         "users": count,
@@ -74,7 +78,8 @@ async def _typing(
         "retry_after": dict(tally.waits),
         "ms_p50_p99": percentiles(tally.milliseconds, 50, 99),
         "processor_ms": round(1_000 * (processor_s(front) - busy) / answers, 2),
-        "grown_bytes": resident(front) - memory,
+        "grown_bytes": middle - memory,
+        "grown_later_bytes": resident(front) - middle,
     }
 
 

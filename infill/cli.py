@@ -45,6 +45,7 @@ from infill.corpus import command as corpus
 from infill.corpus import opt_out
 from infill.edits import benchmark_command
 from infill.errors import InputError
+from infill.rating import rating_command
 
 OURS = ("infill", "components", "pipelines", "serving")
 
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_stages(commands)
     benchmark_command.add(commands)
+    rating_command.add(commands)
     _add_tools(commands)
     _add_export(commands)
     _add_serve(commands)

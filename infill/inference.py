@@ -72,3 +72,10 @@ def choose(logits: Tensor, temperatures: Sequence[float], uniform: Sequence[floa
     for row, token in zip(sampled, order.gather(1, place)[:, 0].tolist(), strict=True):
         tokens[row] = token
     return tokens
+
+
+def only(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Return a copy of `logits` (V) in which no other token than `tokens` is possible."""
+    kept = torch.full_like(logits, -torch.inf)
+    kept[list(tokens)] = logits[list(tokens)]
+    return kept

@@ -22,9 +22,12 @@ _NOISE: Final = re.compile(r"[^a-zA-Z0-9_+\-*%=&|@$?]")
 
 _IDENTIFIER: Final = re.compile(r"\b[^\W\d]\w*")  # not the end of a number such as 0xFF or 10L
 
+_OPEN_END: Final = re.compile(r"(?:[-+*/%=<>&|^,.:([{]|\b(?:and|or|not|in|is|return|new|else|import|from))$")
+"""An operator, a separator, an opening bracket or a keyword after which code goes further."""
 STUB: Final = re.compile(
-    r"(pass|\.\.\.|return|return (None|null|nil|undefined|false|true|0|\"\"|'')"
+    r"(pass|\.\.\.|return|return (None|null|nullptr|nil|undefined|false|true|0|\"\"|''|\{\})"
     r"|raise NotImplementedError(\(.*\))?|throw new \w*(NotImplemented|UnsupportedOperation|Error)\w*\(.*\)"
+    r"|throw [\w:.]+\(.*(?i:not implemented).*\)"
     r"|TODO\(.*\)|(todo|unimplemented)!\(.*\)|panic\(.*not implemented.*\)|[{}]*);?"
 )
 """A placeholder line, which does no work, in the languages with a grammar."""
@@ -164,14 +167,40 @@ def under_generation(output: str, middle: str) -> float:
     return float(len(output) < len(middle) and middle.startswith(output))
 
 
+def unfinished(output: str, middle: str, prefix: str, suffix: str, language: str) -> float:
+    """Return 1 if the output ends before its code does, else 0.
+
+    It does if it is a proper beginning of the true middle, or if it opens more brackets than the middle does or ends
+    with an operator or a comma where the middle does not, and the file does not parse with it. An output that continues
+    after the true middle is not unfinished.
+    """
+    if not output.strip():
+        return float(bool(middle.strip()))
+    if output.startswith(middle.rstrip()):
+        return 0.0
+    if middle.startswith(output.rstrip()):
+        return float(len(output.rstrip()) < len(middle.rstrip()))
+    hangs = _open_brackets(output) > _open_brackets(middle) or (_ends_open(output) and not _ends_open(middle))
+    return float(hangs and not parses(output, middle, prefix, suffix, language))
+
+
+def _open_brackets(text: str) -> int:
+    """Return how many brackets of a text are not closed in it."""
+    return sum(max(0, text.count(opening) - text.count(closing)) for opening, closing in ("()", "[]", "{}"))
+
+
+def _ends_open(text: str) -> bool:
+    return bool(_OPEN_END.search(text.rstrip()))
+
+
 def suffix_echo(output: str, middle: str, suffix: str) -> float:
-    """Return 1 if the output repeats the first line of the suffix that is not blank, else 0.
+    """Return 1 if the output repeats the first line of the suffix that has a letter or digit, else 0.
 
     It does if that line, without surrounding white space, is a line of the output or its end more often than of the
-    true middle. A line without letters and digits does not count: many outputs correctly end with a bracket.
+    true middle. Lines without letters and digits are skipped: many outputs correctly end with a bracket.
     """
-    line = next((line.strip() for line in split_lines(suffix) if line.strip()), "")
-    if not any(character.isalnum() for character in line):
+    line = next((line.strip() for line in split_lines(suffix) if any(map(str.isalnum, line))), "")
+    if not line:
         return 0.0
     return float(_occurrences(line, output) > _occurrences(line, middle))
 

@@ -202,6 +202,8 @@ def why_format(folder: Path) -> str:
     return f"{fmt.name}: {is_mellum(tokens, _config_json(folder))[1]}"
 
 
+MAX_HEALED: Final = 8
+"""Most tokens of a word that `heal` takes from a prompt."""
 _MARKER: Final = re.compile(r"<[|｜].+[|｜]>|</?[A-Za-z][\w.:-]*>|<\[[\w-]+\]>|\[/?[A-Z][A-Z0-9_]*\]", re.DOTALL)
 """Spelling of control tokens: <|im_end|>, <repo_name>, <[fim-suffix]>, [INST], also with DeepSeek's wide bars."""
 _HTML: Final = frozenset(
@@ -407,3 +409,27 @@ def caret_of(fmt: PromptFormat, decode: Callable[[list[int]], str], ids: Sequenc
     one, two = decode([*ids[first + 1 : second]]), decode([*ids[second + 1 : -1]])
     prefix, suffix = (one, two) if fmt.order == "psm" else (two, one)
     return (prefix.partition("\n")[2] if fmt.path_in_prefix else prefix), suffix
+
+
+def heal(fmt: PromptFormat, encoder: Encoder, ids: Sequence[int]) -> tuple[list[int], str]:
+    """Return the prompt without the tokens of a half-typed word, and their text, with which the answer must begin.
+
+    `retu` has other tokens than `return`, so a model rarely continues it rightly. Without them, and with only such
+    tokens allowed that agree with their text, the model chooses those of the whole word (token healing, as in FLCC,
+    arXiv 2405.08704). The text is empty if the caret is not after a word.
+    """
+    mark = fmt.fim_middle if fmt.order == "spm" else fmt.fim_suffix
+    end = len(ids) - 1 - ids[::-1].index(mark) if mark in ids else 0
+    start, word = end, ""
+    while 0 < start > end - MAX_HEALED and ids[start - 1] not in encoder.control:
+        text = encoder.decode([ids[start - 1]])
+        if not _is_word(text[-1:]) or "\ufffd" in text:
+            break
+        start, word = start - 1, text + word
+        if not all(map(_is_word, text)):
+            break
+    return [*ids[:start], *ids[end:]], word
+
+
+def _is_word(text: str) -> bool:
+    return text.isalnum() or text == "_"

@@ -207,6 +207,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Strings before the first of which the text ends; none of them is empty."""
     stop_token_ids: tuple[int, ...] = ()
+    begins_with: str = ""
+    """Text with which the answer must begin; only the predictor reads it."""
     ignore_eos: bool = False
     """Continue past the model's own end of text; measurements need this."""
     stream: bool = False

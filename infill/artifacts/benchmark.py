@@ -53,3 +53,9 @@ def write_origins(folder: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows of ORIGINS, sorted by id."""
     table = pa.Table.from_pylist(list(rows), ORIGINS)
     storage.write_table(storage.join(folder, ORIGINS_FILE), table.sort_by("id"))
+
+
+def read_origins(folder: str) -> list[dict[str, str]]:
+    """Return the rows of ORIGINS of a benchmark from history. Raises InputError if there is none."""
+    rows: list[dict[str, str]] = storage.read_table(storage.join(folder, ORIGINS_FILE)).to_pylist()
+    return rows

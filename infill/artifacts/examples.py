@@ -68,6 +68,13 @@ def read_holes(examples: str, split: str, limit: int) -> pa.Table:
     return pa.concat_tables(parts).sort_by("id")
 
 
+def places(examples: str, split: str) -> set[tuple[str, str]]:
+    """Return repository and path of each file of a split that has a hole."""
+    with open_parquet(split_file(examples, split)) as reader:
+        rows = reader.read(columns=["repo", "path"]).to_pylist()
+    return {(row["repo"], row["path"]) for row in rows}
+
+
 def request_of(row: Mapping[str, Any]) -> FimRequest:
     """Return the request in a row of SCHEMA, given as a dictionary."""
     context = tuple(ContextItem(**item) for item in row["context"])

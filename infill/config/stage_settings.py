@@ -404,8 +404,23 @@ class PreferencesConfig:
     """`rules`, or the base URL of an OpenAI-compatible server (its key in INFILL_JUDGE_API_KEY)."""
     judge_model: str = ""
     """Name of the judging model at that URL."""
+    judge_tokens: int = 0
+    """Tokens of requests and answers together after which the judge is not asked any more: the rules judge the
+    remaining holes; 0: no limit."""
+    judge_cost: float = 0.0
+    """Cost, in the currency of judge_prices, after which the judge is not asked any more; 0: no limit."""
+    judge_prices: tuple[float, float] = (0.0, 0.0)
+    """Prices of a million tokens of requests and of a million tokens of answers."""
     feedback: str = field(default="", metadata=LOCATION)
     """Folder of a feedback dataset, which gives pairs of what users kept and what they were shown; empty: none."""
+    ratings: str = field(default="", metadata=LOCATION)
+    """Folder of a rating set of earlier preferences, which gives pairs that people chose; empty: none."""
+    history: str = field(default="", metadata=LOCATION)
+    """Holes that `infill benchmark build --train` cut from history, which give pairs of what a developer wrote and what
+    the model writes; empty: none."""
+    hard_negatives: int = 0
+    """Rejected completions that are made up for each hole of the true middle: a stub, one that continues for too long,
+    one that repeats the suffix, one with a wrong name of the project; at most 4."""
     min_margin: float = 0.1
     """Minimum difference between the judge's scores (0 to 1) of the two completions of a pair."""
     max_prompt_tokens: int = 1_024
@@ -418,6 +433,15 @@ class PreferencesConfig:
         _check(self.holes > 0 and self.samples > 0, "preferences.holes and preferences.samples must be positive")
         _check(min(self.temperatures, default=-1) >= 0, "preferences.temperatures needs at least one, none negative")
         _check(self.max_new_tokens > 0, "preferences.max_new_tokens must be positive")
+        _check(0 <= self.hard_negatives <= 4, f"preferences.hard_negatives must be 0 to 4, got {self.hard_negatives}")
+        _check(
+            self.judge_tokens >= 0 and self.judge_cost >= 0 and min(self.judge_prices) >= 0,
+            "preferences.judge_tokens, preferences.judge_cost and preferences.judge_prices must not be negative",
+        )
+        _check(
+            not self.judge_cost or sum(self.judge_prices) > 0,
+            "preferences.judge_cost needs the prices of tokens, preferences.judge_prices",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,6 +451,9 @@ class DpoConfig:
     """Strength of the tie to the reference (DPO, arXiv 2305.18290, eq. 7)."""
     sft_weight: float = 0.0
     """Weight of the negative log-likelihood of the chosen middle (RPO, arXiv 2404.19733); 0 is plain DPO."""
+    length_normalised: bool = False
+    """Compare log-probabilities per token (arXiv 2411.15124), so that the length of a completion counts for nothing;
+    the margins are smaller by the number of tokens, so beta must be larger, such as 5."""
     max_prompt_tokens: int = 1_024
     """Maximum tokens of a prompt; as in PreferencesConfig, so that training sees the prompts that were sampled from."""
 

@@ -60,11 +60,31 @@ class BenchmarkConfig:
     """Published benchmarks that must not overlap with a hole's file."""
     seed: int = 0
     """Seed of every choice."""
+    train: bool = False
+    """Whether the holes are there to learn from: they are in the train split, and none is held back."""
+    before: str = ""
+    """The first day whose commits do not count any more; empty: all later ones count."""
+    without: tuple[str, ...] = ()
+    """Benchmarks from history whose commits are left out."""
 
     @property
     def since(self) -> int:
         """The first second that counts, since 1970."""
-        return int(datetime.combine(date.fromisoformat(self.after), time(tzinfo=UTC)).timestamp())
+        return _second(self.after)
+
+    @property
+    def until(self) -> int | None:
+        """The first second that does not count any more; None without a limit."""
+        return _second(self.before) if self.before else None
+
+    @property
+    def split(self) -> str:
+        """The split that the holes are in."""
+        return "train" if self.train else "test"
+
+
+def _second(day: str) -> int:
+    return int(datetime.combine(date.fromisoformat(day), time(tzinfo=UTC)).timestamp())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +125,12 @@ def build(config: BenchmarkConfig, output: str) -> Manifest:
     for text in config.sources:
         if parse_source(text).kind != "git":
             raise InputError(f"{text} has no history; name a Git repository as git:PATH or git:PATH@REVISION")
-    digests = {uri: manifest.load(uri).digest for uri in config.corpora}
+    if config.train and not (config.before or config.without):
+        raise InputError(
+            "holes to learn from must not be those that you measure on; give --before, with the day of --after of your "
+            "benchmark, or --without and the folder of that benchmark"
+        )
+    digests = {uri: manifest.load(uri).digest for uri in [*config.corpora, *config.without]}
     digests["sources"] = sources.fingerprint(config.sources)
     places = benchmarks.places(CorpusConfig(benchmarks=config.benchmarks))
     digests["benchmarks"] = benchmarks.fingerprint(places)
@@ -123,7 +148,7 @@ def build(config: BenchmarkConfig, output: str) -> Manifest:
 def _write(config: BenchmarkConfig, places: Sequence[str], output: str) -> Mapping[str, float]:
     counts = new_counts()
     repositories = list(sources.repositories(config.sources))
-    candidates = [each for repository in repositories for each in _candidates(config, repository, counts)]
+    candidates = _not_measured_on(config, repositories, counts)
     log.info("benchmark: %d possible holes in %d repositories", len(candidates), len(repositories))
     clean = _uncontaminated(config, candidates, places, storage.join(output, manifest.SCRATCH), counts)
     chosen = list(_chosen(config, clean, counts))
@@ -131,7 +156,7 @@ def _write(config: BenchmarkConfig, places: Sequence[str], output: str) -> Mappi
         raise InputError(_nothing(config, counts))
     hidden = _hidden(config, chosen, counts)
     rows = sorted((each.row for each in chosen if each.row["id"] not in hidden), key=lambda row: str(row["id"]))
-    write_rows(split_file(output, "test"), rows)
+    write_rows(split_file(output, config.split), rows)
     artifact.write_held_back(output, (_without_answer(config, each.row) for each in chosen if each.row["id"] in hidden))
     artifact.write_origins(output, map(_origin, chosen))
     report = benchmark_card.report(config, repositories, [each.row for each in chosen], hidden, counts)
@@ -148,14 +173,25 @@ def _nothing(config: BenchmarkConfig, counts: Counts) -> str:
     )
 
 
+def _not_measured_on(
+    config: BenchmarkConfig, repositories: Sequence[Repository], counts: Counts
+) -> list[CandidateHole]:
+    """Return all candidates but those from commits that another benchmark is made of, which are counted."""
+    taken = {row["commit"] for uri in config.without for row in artifact.read_origins(uri)}
+    candidates = [each for repository in repositories for each in _candidates(config, repository, counts)]
+    kept = [each for each in candidates if each.change.commit not in taken]
+    counts["holes"]["in a commit of another benchmark"] += len(candidates) - len(kept)
+    return kept
+
+
 def _candidates(config: BenchmarkConfig, repository: Repository, counts: Counts) -> Iterator[CandidateHole]:
     tip = next((file.commit for file in repository.files if file.commit), "")
     if not tip:
         counts["repositories"]["unreadable"] += 1
         return
     seen = set[str]()
-    options = {"since": config.since, "commits": config.commits, "seed": config.seed}
-    for change in changes(repository.root, tip, **options, counts=counts):
+    span = (config.since, config.until)
+    for change in changes(repository.root, tip, span=span, commits=config.commits, seed=config.seed, counts=counts):
         lines = _hash(change.path, change.added)
         if lines in seen:  # a commit that was also applied to another branch
             counts["places"]["duplicate"] += 1
@@ -202,7 +238,7 @@ def _chosen(config: BenchmarkConfig, candidates: Sequence[CandidateHole], counts
             continue
         if candidate.root not in indexes:
             indexes[candidate.root] = ParentIndex(candidate.root)
-        row = _row(candidate, indexes[candidate.root])
+        row = _row(config, candidate, indexes[candidate.root])
         if isinstance(row, str):
             counts["holes"][row] += 1
             continue
@@ -225,7 +261,7 @@ def _pools(
     return {group: [each for *_, each in sorted(pool, reverse=True)] for group, pool in pools.items()}
 
 
-def _row(candidate: CandidateHole, index: ParentIndex) -> dict[str, Any] | str:
+def _row(config: BenchmarkConfig, candidate: CandidateHole, index: ParentIndex) -> dict[str, Any] | str:
     """Return a row of the examples' SCHEMA, or why the hole is refused."""
     change, hole = candidate.change, candidate.hole
     prefix, middle, suffix = candidate.parts
@@ -245,7 +281,7 @@ def _row(candidate: CandidateHole, index: ParentIndex) -> dict[str, Any] | str:
         "repo": candidate.repo,
         "path": change.path,
         "language": change.language,
-        "split": "test",
+        "split": config.split,
         "prefix": request.prefix,
         "middle": middle,
         "suffix": request.suffix,
@@ -273,6 +309,8 @@ def _redacted(prefix: str, middle: str, suffix: str, language: str) -> tuple[str
 
 def _hidden(config: BenchmarkConfig, chosen: Sequence[ChosenHole], counts: Counts) -> set[str]:
     """Return the ids of the holes to hold back: those of some commits, unless another hole shows the answer."""
+    if config.train:
+        return set()
     drawn = [each for each in chosen if int(_hash(config.seed, each.change.commit)[:8], 16) < config.held_back * 2**32]
     hidden = set[str]()
     for each in drawn:

@@ -20,9 +20,16 @@ commit, so an answer is in the prompt only if it was in the repository before. {
 The code belongs to its authors, under the licences below: pass the benchmark on only where they allow it. Do not train
 on it: name this folder in `corpus.benchmarks` when you build a corpus.
 
-| file | SHA-256 |
-| --- | --- |
 """
+_TRAIN_HEAD: Final = """# Holes to learn from
+
+Holes are lines that commits since {after} added. The text around a hole and its context are those of the parent
+commit. {public} holes are there to learn from (`preferences.history`): do not measure on them.
+
+The code belongs to its authors, under the licences below: pass it on only where they allow it.
+
+"""
+_SUMS: Final = "| file | SHA-256 |\n| --- | --- |\n"
 
 
 def report(
@@ -44,7 +51,8 @@ def report(
         }
         for each in repositories
     ]
-    settings = {name: value for name, value in config_dict(config).items() if name != "sources"}  # paths are private
+    private = ("sources", "without")  # paths
+    settings = {name: value for name, value in config_dict(config).items() if name not in private}
     return {
         "settings": settings,
         "asked": config.holes,
@@ -63,8 +71,13 @@ def _licences(rows: Sequence[Mapping[str, Any]], repository: Repository) -> list
 
 def write(output: str, report: Mapping[str, Any]) -> None:
     """Write the card into the benchmark's folder, next to its tables."""
-    head = _HEAD.format(after=report["settings"]["after"], public=report["holes"], hidden=report["held_back"])
-    files = [split_file(output, "test"), *(storage.join(output, name) for name in _TABLES)]
+    settings = report["settings"]
+    text = _TRAIN_HEAD if settings["train"] else _HEAD
+    head = text.format(after=settings["after"], public=report["holes"], hidden=report["held_back"]) + _SUMS
+    files = [
+        split_file(output, "train" if settings["train"] else "test"),
+        *(storage.join(output, name) for name in _TABLES),
+    ]
     root = len(storage.join(output, ""))
     sums = [f"| `{file[root:]}` | `{storage.sha256(file)}` |" for file in files]
     text = "\n".join([head + "\n".join(sums), "", *_sections(report)])

@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
     build.add_argument("--corpus", type=absolute_uri, action="append", default=[], metavar="URI", help=about)
     about = "a published benchmark that must not overlap with a hole's file; repeat it; INFILL_BENCH_DIR names another"
     build.add_argument("--benchmark", type=absolute_uri, action="append", default=[], metavar="URI", help=about)
+    _to_learn_from(build)
     build.add_argument("--seed", type=seed, default=0, help="default: %(default)s")
     build.add_argument("--output", type=output_uri, required=True, metavar="URI", help="put the benchmark here")
 
@@ -67,6 +68,15 @@ def _numbers(build: argparse.ArgumentParser) -> None:
     build.add_argument("--commits", type=integer("the number of commits", 1), default=400, metavar="N", help=about)
 
 
+def _to_learn_from(build: argparse.ArgumentParser) -> None:
+    about = "the first day whose commits do not count any more"
+    build.add_argument("--before", type=_day, metavar="DATE", help=about)
+    about = "a benchmark from history whose commits are left out; repeat it"
+    build.add_argument("--without", type=absolute_uri, action="append", default=[], metavar="URI", help=about)
+    about = "holes to learn from, for preferences.history, instead of a benchmark; needs --before or --without"
+    build.add_argument("--train", action="store_true", help=about)
+
+
 def _day(text: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
@@ -86,6 +96,9 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
         corpora=tuple(options.corpus),
         benchmarks=tuple(options.benchmark),
         seed=options.seed,
+        train=options.train,
+        before=options.before or "",
+        without=tuple(options.without),
     )
     artifact = build(config, options.output)
     return {"uri": artifact.uri, "digest": artifact.digest, "seconds": artifact.seconds, "metrics": artifact.metrics}

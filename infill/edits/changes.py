@@ -51,6 +51,10 @@ _WORD_CHARS: Final = 4
 """A line with fewer letters and digits, such as a bracket, says nothing about where it came from."""
 
 
+Span = tuple[int, int | None]
+"""The first second that counts, since 1970, and the first that does not count any more, if there is one."""
+
+
 class FileChange(NamedTuple):
     """A file that a commit changed, as `pygit2` reports it."""
 
@@ -90,14 +94,14 @@ def new_counts() -> Counts:
     return defaultdict(Counter)
 
 
-def changes(root: str, tip: str, *, since: int, commits: int, seed: int, counts: Counts) -> Iterator[CommitChange]:
-    """Yield one change for each file and commit from the time `since` (seconds since 1970) up to the commit `tip`.
+def changes(root: str, tip: str, *, span: Span, commits: int, seed: int, counts: Counts) -> Iterator[CommitChange]:
+    """Yield one change for each file and commit in the time `span` among the ancestors of the commit `tip`.
 
     At most `commits` commits are read, chosen by a hash with `seed`, and of each file one place, chosen likewise.
     """
     repository = git.open_repository(Path(root.removeprefix(git.PREFIX)))
     read = git.reader(root)
-    wanted = sorted(_recent(repository, tip, since, counts), key=lambda name: _hash(seed, name))
+    wanted = sorted(_in_span(repository, tip, span, counts), key=lambda name: _hash(seed, name))
     counts["commits"]["not drawn"] += max(0, len(wanted) - commits)
     for name in wanted[:commits]:
         try:
@@ -106,20 +110,27 @@ def changes(root: str, tip: str, *, since: int, commits: int, seed: int, counts:
             counts["commits"]["unreadable"] += 1
 
 
-def _recent(repository: "pygit2.Repository", tip: str, since: int, counts: Counts) -> list[str]:
-    """Return the names of the commits since a time that a person wrote, and count the others."""
+def _in_span(repository: "pygit2.Repository", tip: str, span: Span, counts: Counts) -> list[str]:
+    """Return the names of the commits in a span of time that a person wrote, and count the others."""
     with _reading():
         history = _history(repository, tip)
     trees = Counter(commit.tree for commit in history)
     wanted = []
     for commit in history:  # the newest first
         trees[commit.tree] -= 1
-        reason = "older" if commit.time < since else _unfit(commit, trees)
+        reason = _outside(commit.time, span) or _unfit(commit, trees)
         if reason:
             counts["commits"][reason] += 1
         else:
             wanted.append(commit.name)
     return wanted
+
+
+def _outside(time: int, span: Span) -> str:
+    since, until = span
+    if time < since:
+        return "older"
+    return "later" if until is not None and time >= until else ""
 
 
 class CommitHead(NamedTuple):

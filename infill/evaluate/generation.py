@@ -15,7 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,8 @@ from transformers import DynamicCache
 from infill import inference, machine, model
 from infill.context.packing import pack
 from infill.errors import InputError
-from infill.prompt import Encoder, FimRequest, PromptFormat, load_encoder, load_format, stop_ids
+from infill.prompt import Encoder, FimRequest, PromptFormat, heal, load_encoder, load_format, stop_ids
+from infill.token_bytes import TokenIndex, token_bytes
 
 ENGINE: Final = "transformers"
 """Name of the engine in records. On a CPU, llama.cpp reads prompts at half the speed (docs/log.md), and here all
@@ -61,6 +62,8 @@ class _Sequence:
     number: int
     """Number among the requests with the same prompt and temperature."""
     reference: tuple[int, ...] = ()
+    beginning: str = ""
+    """Text with which the sample must begin."""
 
 
 class Generator:
@@ -89,12 +92,24 @@ class Generator:
         self.stop_ids: frozenset[int] = frozenset(stop_ids(fmt, encoder))
         self.device: torch.device = decoder.device
         self.threads = machine.useful_threads(decoder.num_parameters())
+        self._tokens: TokenIndex | None = None
         self.context_length = model.context_length(decoder.config)
         self.batch_tokens: int = _batch_tokens(decoder, self.device)
 
     def prompt(self, request: FimRequest, budget: int) -> list[int]:
         """Return the token ids of `request` within `budget` tokens, in the layout of serving."""
         return pack(self.format, self.encoder.encode, request, budget=budget).prompt.ids
+
+    def healed(self, prompt: Sequence[int]) -> tuple[list[int], str]:
+        """Return the prompt without a half-typed word, and the word, as serving does; see `infill.prompt.heal`.
+
+        With a tokenizer that is not byte-level, which our servers do not serve, prompts stay as they are.
+        """
+        try:
+            _ = self.tokens
+        except InputError:
+            return [*prompt], ""
+        return heal(self.format, self.encoder, prompt)
 
     def generate(
         self,
@@ -105,13 +120,15 @@ class Generator:
         seed: int = 0,
         top_p: float = 1.0,
         references: Sequence[Sequence[int]] | None = None,
+        beginnings: Sequence[str] | None = None,
     ) -> list[Generation]:
         """Return one completion per prompt, in order: greedy at temperature 0, otherwise sampled.
 
         `temperature` is one value for all prompts or one per prompt. Equal prompts are read by the model once and, at a
         temperature above 0, give different samples. `references`, one per prompt, are token ids whose probability after
-        the prompt is returned with the completion, at little extra cost. Raises InputError for an empty prompt, and for
-        one that leaves no room for `max_new_tokens` or its reference.
+        the prompt is returned with the completion, at little extra cost. `beginnings`, one per prompt, are texts with
+        which the completions begin. Raises InputError for an empty prompt, and for one that leaves no room for
+        `max_new_tokens` or its reference.
         """
         longest = max(map(len, prompts), default=0)
         room = max(max_new_tokens, max(map(len, references or ()), default=0))
@@ -124,7 +141,7 @@ class Generator:
             raise InputError("a prompt must have at least one token, got an empty one")
         results: dict[int, Generation] = {}
         with torch.inference_mode(), _threads(self.threads):
-            for batch in self._batches(_sequences(prompts, temperature, references), room):
+            for batch in self._batches(_sequences(prompts, temperature, references, beginnings), room):
                 results |= self._complete(batch, max_new_tokens, seed, top_p)
         return [results[place] for place in range(len(prompts))]
 
@@ -149,10 +166,12 @@ class Generator:
         ids: list[list[int]] = [[] for _ in batch]
         finished = [False] * len(batch)
         rows = list(range(len(batch)))  # row of the tensors -> index in batch
+        due = [sequence.beginning.encode() for sequence in batch]
         for step in range(max_new_tokens):
             heat, drawn = [batch[i].temperature for i in rows], [_draw(noise[i]) for i in rows]
-            tokens = inference.choose(logits, heat, drawn, top_p)
+            tokens = inference.choose(self._agreeing(logits, [due[i] for i in rows]), heat, drawn, top_p)
             for i, token in zip(rows, tokens, strict=True):
+                due[i] = due[i] and self.tokens.rest(due[i], token)
                 if token in self.stop_ids:
                     finished[i] = True
                 elif not finished[i]:
@@ -173,6 +192,23 @@ class Generator:
             sequence.place: Generation(ids=ids[i], finished=finished[i], reference_bits=bits[i])
             for i, sequence in enumerate(batch)
         }
+
+    @property
+    def tokens(self) -> TokenIndex:
+        """The tokenizer's tokens by their bytes. Raises InputError for a tokenizer that is not byte-level."""
+        if self._tokens is None:
+            self._tokens = TokenIndex(token_bytes(self.encoder.json))
+        return self._tokens
+
+    def _agreeing(self, logits: Tensor, due: Sequence[bytes]) -> Tensor:
+        """Return `logits` (B, V), in each row only of tokens that agree with the text that is due there."""
+        if not any(due):
+            return logits
+        rows = [
+            inference.only(row, self.tokens.agreeing(text)) if text else row
+            for row, text in zip(logits, due, strict=True)
+        ]
+        return torch.stack(rows)
 
     def _reference_bits(
         self, batch: Sequence[_Sequence], logits: Tensor, cache: DynamicCache, mask: Tensor, position: Tensor
@@ -241,14 +277,17 @@ def _sequences(
     prompts: Sequence[Sequence[int]],
     temperature: float | Sequence[float],
     references: Sequence[Sequence[int]] | None = None,
+    beginnings: Sequence[str] | None = None,
 ) -> list[_Sequence]:
     temperatures = [temperature] * len(prompts) if isinstance(temperature, float | int) else list(temperature)
     seen: Counter[tuple[tuple[int, ...], float]] = Counter()
     wanted = []
     after = [()] * len(prompts) if references is None else [tuple(each) for each in references]
-    for place, (prompt, heat, reference) in enumerate(zip(map(tuple, prompts), temperatures, after, strict=True)):
+    first = beginnings or [""] * len(prompts)
+    for place, (prompt, heat) in enumerate(zip(map(tuple, prompts), temperatures, strict=True)):
         number = seen[prompt, heat]
-        wanted.append(_Sequence(place=place, prompt=prompt, temperature=heat, number=number, reference=reference))
+        sequence = _Sequence(place=place, prompt=prompt, temperature=heat, number=number)
+        wanted.append(replace(sequence, reference=after[place], beginning=first[place]))
         seen[prompt, heat] += 1
     return wanted
 

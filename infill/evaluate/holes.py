@@ -26,7 +26,7 @@ from infill.evaluate.results import Evaluation, Interval, column
 from infill.evaluate.statistics import detectable, holes_needed, interval
 from infill.stages.contract import Call
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Increased when a metric or the text of a result changes, so that no champion is compared by an old definition."""
 CHUNK_HOLES: Final = 256
 """Holes per chunk; a killed run continues with the next chunk."""
@@ -151,10 +151,11 @@ def _latency(config: EvaluateConfig, generator: Generator, holes: pa.Table) -> d
 def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the completion of each hole with its metrics: the rows of `results.parquet`."""
     prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
-    generations = generator.generate(prompts, max_new_tokens=config.max_new_tokens, seed=config.seed)
+    shorter, words = zip(*map(generator.healed, prompts), strict=True) if prompts else ((), ())
+    generations = generator.generate(shorter, max_new_tokens=config.max_new_tokens, seed=config.seed, beginnings=words)
     results = []
-    for hole, prompt, generation in zip(holes, prompts, generations, strict=True):
-        output = generator.encoder.decode(generation.ids)
+    for hole, prompt, word, generation in zip(holes, prompts, words, generations, strict=True):
+        output = generator.encoder.decode(generation.ids)[len(word) :]
         surroundings = {name: hole[name] for name in ("prefix", "suffix", "language")}
         results.append(
             {

@@ -12,6 +12,11 @@ from infill import metrics
 from infill.preferences.candidates import Candidate
 from infill.text import split_lines
 
+GOOD: Final = 0.5
+"""Minimum score of a sample that may be chosen; it must also have no defect."""
+RULES: Final = "rules"
+"""Name of the judge by rules."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -19,6 +24,10 @@ class Verdict:
     """0 (useless) to 1 (as good as what the author wrote)."""
     defects: tuple[str, ...] = ()
     """The completion's fault, in words that can follow "rejected: "."""
+    judge: str = RULES
+    """The judge: RULES, or the URL of a language model."""
+    scores: tuple[float, ...] = ()
+    """The scores in each order of the candidates in which a language model judged them; `score` is their mean."""
 
 
 Judge = Callable[[Mapping[str, Any], Sequence[Candidate]], list[Verdict] | None]
@@ -30,6 +39,7 @@ FACTORS: Final[Mapping[str, float]] = {
     "does not parse": 0.4,
     "repeats itself": 0.5,
     "repeats the suffix": 0.5,
+    "unfinished": 0.6,
     "does not stop": 0.6,
     "verbose": 0.7,
 }
@@ -49,6 +59,8 @@ def _by_rules(hole: Mapping[str, Any], candidate: Candidate) -> Verdict:
         "does not parse": not metrics.parses(text, middle, hole["prefix"], hole["suffix"], hole["language"]),
         "repeats itself": repetitions(text) > max(2, repetitions(middle)),
         "repeats the suffix": metrics.suffix_echo(text, middle, hole["suffix"]) > 0,
+        "unfinished": candidate.finished
+        and metrics.unfinished(text, middle, hole["prefix"], hole["suffix"], hole["language"]) > 0,
         "does not stop": not candidate.finished,
         "verbose": metrics.verbose(text, middle) > 0,
     }

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -13,8 +14,9 @@ import httpx
 
 from infill import proxies
 from infill.errors import ServiceError
+from infill.preferences.answer_store import AnswerStore, JudgeBudget, Usage, usage_of
 from infill.preferences.candidates import Candidate
-from infill.preferences.judges import Verdict
+from infill.preferences.judges import GOOD, Verdict, rules
 
 KEY: Final = "INFILL_JUDGE_API_KEY"
 """Environment variable with the server's key."""
@@ -22,8 +24,19 @@ ATTEMPTS: Final = 5
 TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 LONGEST_WAIT: Final = 30.0
 """Maximum seconds between two attempts."""
+RUBRIC: Final = 2
+"""Version of what the judge is asked and of how its answers are read; part of an answer's key in the store."""
+REFUSED: Final = frozenset({400, 404, 415, 422, 501})
+"""Status with which servers refuse one of OPTIONAL; the request is then sent without it."""
+LONGEST_ANSWER: Final = 4_096
+"""Maximum tokens of an answer, thoughts included; some models would never end."""
+OPTIONAL: Final[tuple[str, ...]] = ("response_format", "max_tokens")
+"""Fields that some servers do not know, or some models do not take, in the order in which they are given up."""
+SCORES: Final = tuple(number / 10 for number in range(11))
+"""Scores in structured answers: servers enforce a list of values, but not the bounds of a number."""
 PREFIX_CHARS: Final = 4_000
 SUFFIX_CHARS: Final = 1_500
+log: Final = logging.getLogger(__name__)
 DECODER: Final = json.JSONDecoder()
 THOUGHTS_END: Final = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNORECASE)
 """Tag that ends the visible reasoning of a model. Templates often remove the opening tag."""
@@ -42,13 +55,29 @@ words."""
 
 
 class LlmJudge:
-    """A judge that asks a server for one verdict per candidate; use it in a `with` block, which closes its client."""
+    """A judge that asks a server for one verdict per candidate; use it in a `with` block, which closes its client.
 
-    def __init__(self, url: str, model: str, *, seed: int = 0, sleep: Callable[[float], None] = time.sleep) -> None:
+    Candidates are judged in both orders, since models prefer a place: a verdict's score is the mean.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        seed: int = 0,
+        answers: AnswerStore | None = None,
+        budget: JudgeBudget | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Create a judge at the base URL `url`, with or without `/chat/completions`, of the model `model`."""
+        self.name = url
         self.url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.model = model
         self.seed = seed
+        self.budget = budget or JudgeBudget()
+        self._answers = answers
+        self._optional = OPTIONAL
         self._sleep = sleep
         key = os.environ.get(KEY)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -61,34 +90,97 @@ class LlmJudge:
         self._client.close()
 
     def __call__(self, hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Verdict] | None:
-        """Return the verdicts, or None if the answer is unusable.
+        """Return the verdicts; those of the rules when the budget is used up; None if no answer is usable.
 
         Raises ServiceError when the server cannot be reached or refuses the request.
         """
-        answer = self._ask(messages(hole, candidates))
-        return parse(answer, len(candidates))
+        orders = [list(candidates)] if len(candidates) == 1 else [list(candidates), list(reversed(candidates))]
+        judged: list[list[Verdict]] = []
+        for number, order in enumerate(orders):
+            answer = self._answer(messages(hole, order), len(order))
+            if answer is None:
+                return rules(hole, candidates)
+            if (verdicts := parse(answer, len(order))) is not None:
+                judged.append(verdicts[::-1] if number else verdicts)
+        return [self._mean(each) for each in zip(*judged, strict=True)] if judged else None
 
-    def _ask(self, conversation: list[dict[str, str]]) -> str:
-        """Return the text of the server's answer; empty if it is not a chat completion."""
-        request = {"model": self.model, "messages": conversation, "temperature": 0, "seed": self.seed}
-        problem = ""
-        for attempt in range(ATTEMPTS):
+    def _mean(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """Return the verdict on a candidate from those in each order."""
+        scores = tuple(verdict.score for verdict in verdicts)
+        score = sum(scores) / len(scores)
+        reasons = [verdict.defects for verdict in sorted(verdicts, key=lambda each: each.score) if verdict.defects]
+        return Verdict(
+            score=score, defects=reasons[0] if reasons and score < GOOD else (), judge=self.name, scores=scores
+        )
+
+    def _answer(self, conversation: list[dict[str, str]], count: int) -> str | None:
+        """Return the text of the answer, from the store if it is there; None when the budget is used up."""
+        asked = {"rubric": RUBRIC, "url": self.url, "model": self.model, "seed": self.seed, "messages": conversation}
+        if self._answers and (known := self._answers.get(asked)) is not None:
+            return known
+        if self.budget.is_spent():
+            return None
+        content, usage = _content(self._ask(conversation, count), conversation)
+        self.budget.spend(usage)
+        if self._answers and content:
+            self._answers.put(asked, content, usage)
+        return content
+
+    def _ask(self, conversation: list[dict[str, str]], count: int) -> httpx.Response:
+        """Return the server's answer to a conversation about `count` candidates."""
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": conversation,
+            "temperature": 0,
+            "seed": self.seed,
+        }
+        values = {"response_format": response_format(count), "max_tokens": LONGEST_ANSWER}
+        problem, attempt = "", 0
+        while attempt < ATTEMPTS:
+            extra = {name: values[name] for name in self._optional}
             try:
-                response = self._client.post(self.url, json=request)
+                response = self._client.post(self.url, json=request | extra)
             except httpx.TransportError as error:
                 problem, wait = f"{type(error).__name__}: {error}", 2.0**attempt
             else:
                 if response.status_code < 400:
-                    return _content(response)
+                    return response
+                if extra and response.status_code in REFUSED:
+                    self._give_up(next((name for name in extra if name in response.text), next(iter(extra))))
+                    continue
                 problem, wait = f"status {response.status_code}: {response.text[:200]}", _wait(response, attempt)
                 if response.status_code not in {408, 409, 425, 429} and response.status_code < 500:
                     break
-            if attempt < ATTEMPTS - 1:
+            attempt += 1
+            if attempt < ATTEMPTS:
                 self._sleep(min(wait, LONGEST_WAIT))
         raise ServiceError(
             f"the judge at {self.url} does not answer ({problem}); check preferences.judge, preferences.judge_model "
             f"and {KEY}, then run again: existing verdicts are kept"
         )
+
+    def _give_up(self, name: str) -> None:
+        """Leave one of OPTIONAL out of all further requests."""
+        if name in self._optional:  # no other thread has
+            self._optional = tuple(other for other in self._optional if other != name)
+            log.info("the judge at %s does not take %s; asking without it", self.url, name)
+
+
+def response_format(count: int) -> dict[str, Any]:
+    """Return the request for an answer of a given shape, which many servers enforce token by token."""
+    verdict = {
+        "type": "object",
+        "properties": {"score": {"enum": SCORES}, "reason": {"type": "string", "maxLength": 120}},
+        "required": ["score", "reason"],
+        "additionalProperties": False,
+    }
+    schema = {
+        "type": "object",
+        "properties": {"verdicts": {"type": "array", "items": verdict, "minItems": count, "maxItems": count}},
+        "required": ["verdicts"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": schema}}
 
 
 def _wait(response: httpx.Response, attempt: int) -> float:
@@ -99,12 +191,15 @@ def _wait(response: httpx.Response, attempt: int) -> float:
         return 2.0**attempt
 
 
-def _content(response: httpx.Response) -> str:
+def _content(response: httpx.Response, conversation: list[dict[str, str]]) -> tuple[str, Usage]:
+    """Return text and usage of an answer; the text is empty if it is not a chat completion."""
     try:
-        content = response.json()["choices"][0]["message"]["content"]
+        body = response.json()
+        content = body["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
-        return ""
-    return content if isinstance(content, str) else ""
+        body, content = {}, ""
+    content = content if isinstance(content, str) else ""
+    return content, usage_of(body, sum(len(message["content"]) for message in conversation), len(content))
 
 
 def messages(hole: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, str]]:
@@ -161,4 +256,4 @@ def _verdict(item: Mapping[str, Any]) -> Verdict:
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise ValueError(f"score must be a number from 0 to 1, got {score!r}")
     reason = " ".join(str(item.get("reason", "")).split())[:200]
-    return Verdict(score=float(score), defects=(reason,) if reason and score < 0.5 else ())
+    return Verdict(score=float(score), defects=(reason,) if reason and score < GOOD else ())

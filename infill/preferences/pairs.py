@@ -8,11 +8,9 @@ from infill import syntax
 from infill.fim import is_sound
 from infill.metrics import COMMENT
 from infill.preferences.candidates import Candidate
-from infill.preferences.judges import Verdict
+from infill.preferences.judges import GOOD, Verdict
 from infill.text import last_line, split_lines
 
-GOOD: Final = 0.5
-"""Minimum score of a sample that may be chosen; it must also have no defect."""
 LONG_LINES: Final = 4
 """A true middle with more lines also gives a shortened one (the paper shortens "large" ones, by an unknown measure)."""
 
@@ -21,7 +19,9 @@ LONG_LINES: Final = 4
 class Pair:
     kind: str
     """`sample`: two samples; `truth`: the true middle over a sample; `short`: the shortened true middle over a sample
-    that is too long; `echo`: the true middle over itself followed by the suffix."""
+    that is too long; `history`: what a developer wrote over what the model writes; `stub`, `over`, `echo` and
+    `wrong_name`: the true middle over a completion that is made up; `rated`: what people chose;
+    others: `feedback.REASONS`."""
     chosen: str
     rejected: str
     rejected_finished: bool
@@ -58,6 +58,27 @@ def _best_over_worst(middle: str, judged: Sequence[tuple[Candidate, Verdict]], m
         score_chosen=score,
         score_rejected=blame.score,
     )
+
+
+def written_over_sampled(
+    hole: Mapping[str, Any], candidates: Sequence[Candidate], verdicts: Sequence[Verdict], min_margin: float
+) -> list[Pair]:
+    """Return the pair of what a developer wrote over the model's first completion, unless that is nearly as good."""
+    candidate, verdict = candidates[0], verdicts[0]
+    if candidate.text.strip() == hole["middle"].strip() or 1.0 - verdict.score < min_margin:
+        return []
+    rejected = ", ".join(verdict.defects) or "farther from what the author wrote"
+    return [
+        Pair(
+            kind="history",
+            chosen=hole["middle"],
+            rejected=candidate.text,
+            rejected_finished=candidate.finished,
+            reason=f"a developer wrote it in a commit; rejected: {rejected}",
+            score_chosen=1.0,
+            score_rejected=verdict.score,
+        )
+    ]
 
 
 def _short_over_long(hole: Mapping[str, Any], judged: Sequence[tuple[Candidate, Verdict]]) -> Pair | None:

@@ -9,7 +9,7 @@ from infill.config import ReportConfig
 from infill.report.artifact_contents import ArtifactContents, Artifacts, read
 from infill.stages.contract import Call
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 REPORT_FILE: Final = "report.html"
 SUMMARY_FILE: Final = "summary.json"

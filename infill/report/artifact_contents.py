@@ -1,5 +1,6 @@
 """The contents of the stages' artifacts, as the report reads them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,8 +19,13 @@ from infill.train import history
 Artifacts = dict[str, str]
 """URI of each stage's artifact by the stage's name in MLflow, in the order of the pipeline."""
 
-SAMPLES: Final = 6
+SAMPLES: Final = 100
 """Number of holes whose completions are shown."""
+WORST: Final = 40
+"""Number of those, at most, at which a later model did worse; the others are the first in the order of their ids."""
+WORSE, BETTER, RIGHT, SAME = VERDICTS = ("worse", "better", "all right", "same")
+"""A hole's verdicts: a later model scores lower there than an earlier one; higher, and none lower; all write the
+author's text; all score alike."""
 RESAMPLES: Final = 1_000
 """Resamples of the bootstrap of each comparison."""
 
@@ -30,6 +36,8 @@ class Sample:
 
     path: str
     repo: str
+    language: str
+    unit: str
     kind: str
     prefix: str
     middle: str
@@ -37,7 +45,21 @@ class Sample:
     outputs: Mapping[str, str]
     """Completions by model."""
     scores: Mapping[str, float]
-    """Values of the deciding metric by model."""
+    """Values of the deciding metric by model, in the order of training."""
+
+    @property
+    def loss(self) -> float:
+        """The largest difference by which a later model scores lower than an earlier one."""
+        return max(before - after for before, after in combinations(self.scores.values(), 2))
+
+    @property
+    def verdict(self) -> str:
+        """One of VERDICTS."""
+        if self.loss > 0:
+            return WORSE
+        if len(set(self.scores.values())) > 1:
+            return BETTER
+        return RIGHT if all(output == self.middle for output in self.outputs.values()) else SAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +81,9 @@ class ArtifactContents:
     decision: Mapping[str, Any]
     stages: Mapping[str, Manifest]
     samples: list[Sample]
+    """Holes to show: the worst losses first, then the others in the order of their ids."""
+    verdicts: Mapping[str, int]
+    """Number of holes by verdict, those that are not shown included."""
 
 
 def read(artifacts: Artifacts) -> ArtifactContents:
@@ -68,6 +93,7 @@ def read(artifacts: Artifacts) -> ArtifactContents:
     }
     decision = decisions.read(artifacts["register"])
     evaluations = {name: artifacts[f"evaluate-{name}"] for name in MODELS}
+    samples = _samples(artifacts["examples"], evaluations, decision["metric"])
     return ArtifactContents(
         **reports,
         histories={name: history.read(artifacts[name]) for name in TRAINING_STAGES},
@@ -76,7 +102,8 @@ def read(artifacts: Artifacts) -> ArtifactContents:
         comparisons=_comparisons(evaluations),
         decision=decision,
         stages={name: manifest.load(uri) for name, uri in artifacts.items()},
-        samples=_samples(artifacts["examples"], evaluations, decision["metric"]),
+        samples=_shown(samples),
+        verdicts=Counter(sample.verdict for sample in samples),
     )
 
 
@@ -103,22 +130,27 @@ def _comparisons(evaluations: Mapping[str, str]) -> dict[tuple[str, str], dict[s
 
 
 def _samples(examples: str, evaluations: Mapping[str, str], metric: str) -> list[Sample]:
-    """Return the first holes in the order of their ids, which are hashes, so the choice is random."""
+    """Return all holes that every model completed, in the order of their ids, which are hashes."""
     columns = ["id", "kind", "output", metric]
     completions = {
         name: {row["id"]: row for row in read_results(uri, columns).to_pylist()} for name, uri in evaluations.items()
     }
+    most = max(map(len, completions.values()))
     return [
         Sample(
-            path=hole["path"],
-            repo=hole["repo"],
+            **{name: hole[name] for name in ("path", "repo", "language", "unit", "prefix", "middle", "suffix")},
             kind=completions[MODELS[0]][hole["id"]]["kind"],
-            prefix=hole["prefix"],
-            middle=hole["middle"],
-            suffix=hole["suffix"],
             outputs={name: rows[hole["id"]]["output"] for name, rows in completions.items()},
             scores={name: rows[hole["id"]][metric] for name, rows in completions.items()},
         )
-        for hole in read_holes(examples, "test", SAMPLES).to_pylist()
+        for hole in read_holes(examples, "test", most).to_pylist()
         if all(hole["id"] in rows for rows in completions.values())
     ]
+
+
+def _shown(samples: list[Sample]) -> list[Sample]:
+    """Return the samples with the worst losses, largest first, and then the first of the others, SAMPLES in all."""
+    places = sorted(range(len(samples)), key=lambda place: -samples[place].loss)  # equal losses keep their order
+    worst = [place for place in places[:WORST] if samples[place].verdict == WORSE]
+    others = [place for place in range(len(samples)) if place not in worst]
+    return [samples[place] for place in [*worst, *others[: SAMPLES - len(worst)]]]

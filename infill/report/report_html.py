@@ -9,14 +9,12 @@ from typing import Any, Final
 from infill import html_page, storage, tracking
 from infill.evaluate.statistics import Comparison, p_values
 from infill.metrics import METRICS
-from infill.report import charts, learning
-from infill.report.artifact_contents import ArtifactContents, Sample
+from infill.report import charts, learning, side_by_side
+from infill.report.artifact_contents import ArtifactContents
 from infill.stages.table import MODELS
 
 ROWS: Final = 12
 """Maximum rows of a table of shares; all further values are one row."""
-SHOWN_CHARS: Final = 1_200
-CONTEXT_LINES: Final = 5
 SPEED: Final = ("hardware", "tokens", "operations", "tokens/s", "MFU", "waiting for data", "peak memory")
 """Columns of the table of trainings; rates are medians over the logged steps."""
 
@@ -62,10 +60,10 @@ def render(title: str, contents: ArtifactContents, run_id: str, output: str) -> 
         _corpus(contents),
         _tokenizer(contents),
         _data(contents),
-        _samples(contents),
+        side_by_side.section(contents),
         _stages(contents, run_id, output),
     ]
-    return html_page.render(title, "\n".join(parts), _STYLE)
+    return html_page.render(title, "\n".join(parts), _STYLE + side_by_side.STYLE)
 
 
 def _head(title: str, contents: ArtifactContents) -> str:
@@ -319,37 +317,6 @@ def _figure(value: Any) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _samples(contents: ArtifactContents) -> str:
-    return "\n".join(
-        [
-            "<h2>Sample completions</h2>",
-            '<p class="soft">The first held-out holes in the order of their hashes: nobody has picked them. The code'
-            " that was cut out is marked.</p>",
-            *(_sample(sample, contents.decision["metric"]) for sample in contents.samples),
-        ]
-    )
-
-
-def _sample(sample: Sample, metric: str) -> str:
-    before = "\n".join(sample.prefix.split("\n")[-CONTEXT_LINES:])
-    after = "\n".join(sample.suffix.split("\n")[:CONTEXT_LINES])
-    answers = "".join(
-        f"<div><b>{escape(name)}</b> <small class='soft'>{escape(metric)} {sample.scores[name]:.2f}</small>"
-        f"<pre>{_code(output) or '<i class=soft>(nothing)</i>'}</pre></div>"
-        for name, output in sample.outputs.items()
-    )
-    return (
-        f"<article><header><code>{escape(sample.repo)}/{escape(sample.path)}</code>"
-        f' <small class="soft">{escape(_words(sample.kind))}</small></header>'
-        f"<pre>{escape(before)}<mark>{_code(sample.middle)}</mark>{escape(after)}</pre>"
-        f'<div class="answers">{answers}</div></article>'
-    )
-
-
-def _code(text: str) -> str:
-    return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …")
 
 
 def _stages(contents: ArtifactContents, run_id: str, output: str) -> str:

@@ -87,7 +87,7 @@ def _work(call: Call[DpoConfig], engine: Engine) -> loop.Work:
         return samples.of_rows([rows[index] for index in range(min(len(rows), config.train.sample_holes))], "chosen")
 
     return loop.Work(
-        objective=objectives.dpo(config.beta, config.sft_weight),
+        objective=objectives.dpo(config.beta, config.sft_weight, length_normalised=config.length_normalised),
         open_lane=open_lane,
         complete=samples.completions(holes, storage.fetch(sft)),
         identity=call.key,

@@ -39,20 +39,21 @@ def language_model(log_probs: Tensor, batch: Batch) -> Result:
     return Result(loss, {f"loss/{name}": (sums[k], sizes[k]) for k, name in enumerate(names)})
 
 
-def dpo(beta: float, sft_weight: float = 0.0) -> Objective:
+def dpo(beta: float, sft_weight: float = 0.0, *, length_normalised: bool = False) -> Objective:
     """Return the objective of DPO (arXiv 2305.18290, eq. 7): the sum of -log sigmoid(beta (chosen - rejected)).
 
     `chosen` and `rejected` are the completions' log-probabilities under the model minus those under the reference
-    (`batch.numbers`). `sft_weight` adds the mean negative log-likelihood of the chosen completion's tokens.
+    (`batch.numbers`), each divided by its number of tokens if `length_normalised` (arXiv 2411.15124, section 5.1; TRL's
+    `sigmoid_norm`). `sft_weight` adds the mean negative log-likelihood of the chosen completion's tokens.
     """
 
     def objective(log_probs: Tensor, batch: Batch) -> Result:
         sums = segment_sums(log_probs, batch)  # [S]
-        ratio = sums - batch.numbers
+        lengths = torch.bincount(batch.segments, minlength=len(batch.groups)).clamp(min=1)  # [S]
+        ratio = (sums - batch.numbers) / (lengths if length_normalised else 1)
         margin = beta * (ratio[0::2] - ratio[1::2])  # [P]
         loss = -logsigmoid(margin).sum()
         if sft_weight:
-            lengths = torch.bincount(batch.segments, minlength=len(batch.groups)).clamp(min=1)
             loss = loss - sft_weight * (sums / lengths)[0::2].sum()
         pairs = batch.weight
         with torch.no_grad():

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -31,8 +31,9 @@ from serving.protocol import (
     usage,
 )
 
-FIELDS: Final = SAMPLING_FIELDS | {"prompt", "model", "user", "cache_salt"}
+FIELDS: Final = SAMPLING_FIELDS | {"prompt", "model", "user", "cache_salt", "begins_with"}
 MAX_SALT_CHARS: Final = 256
+MAX_BEGINNING_CHARS: Final = 256
 CLIENT_GONE: Final = Response(status_code=499)
 """A response that nobody reads; 499 is nginx's status for a client that has closed the connection."""
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -139,7 +140,8 @@ async def complete(service: PredictorService, request: Request, rid: str) -> Res
     """Answer one completion request. Raises ApiError, or ClientDisconnect when the client has gone."""
     config, engine = service.config, service.engine
     body = parse_object(await read_body(request, limit=config.max_body_bytes, timeout_s=config.timeout_s))
-    sampling = read_sampling(body, Sampling())
+    begins_with = read_text(body, "begins_with", limit=MAX_BEGINNING_CHARS)
+    sampling = replace(read_sampling(body, Sampling()), begins_with=begins_with)
     warnings = unknown_fields(body, FIELDS)
     prompt = read_prompt(body, engine, sampling)
     queue: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
@@ -191,7 +193,8 @@ def create_app(service: PredictorService) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         entry = {"id": service.config.name, "object": "model", "created": 0, "owned_by": "infill"}
-        return {"object": "list", "data": [entry | {"max_model_len": service.engine.context_length}]}
+        more = {"max_model_len": service.engine.context_length, "begins_with": True}
+        return {"object": "list", "data": [entry | more]}
 
     _add_health(app, service)
     return app

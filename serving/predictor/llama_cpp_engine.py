@@ -1,5 +1,6 @@
 """llama.cpp as the predictor's engine, on a CPU."""
 
+import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -82,7 +83,9 @@ class LlamaCppEngine:
 
 def request_fields(sampling: Sampling) -> dict[str, Any]:
     """Return `sampling` as llama.cpp's fields: temperature before top-p, as in vLLM, and no other filter."""
-    common = {"n_predict": sampling.max_tokens, "ignore_eos": sampling.ignore_eos}
+    common: dict[str, Any] = {"n_predict": sampling.max_tokens, "ignore_eos": sampling.ignore_eos}
+    if sampling.begins_with:
+        common["grammar"] = f"root ::= {json.dumps(sampling.begins_with, ensure_ascii=False)} [^\\x00]*"
     if sampling.temperature < COLDEST:
         return {**common, **llama_cpp.GREEDY}
     settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "samplers": ["temperature", "top_p"]}

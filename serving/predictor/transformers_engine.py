@@ -17,9 +17,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from infill import inference, machine, model
 from infill.errors import InputError
 from infill.prompt import load_encoder
+from infill.token_bytes import TokenIndex, token_bytes
 from serving.predictor.cache import CachedPrompt, Ids, PrefixCache
 from serving.predictor.completion import Piece
-from serving.predictor.detokeniser import Detokeniser, token_bytes
+from serving.predictor.detokeniser import Detokeniser
 from serving.predictor.folder import CPU_CACHE_BYTES, read_stop_ids
 from serving.protocol import Sampling
 
@@ -53,7 +54,7 @@ class TransformersEngine:
         self.device = inference.choose_device(device)
         config = _load_config(folder)
         encoder = load_encoder(folder)
-        self.token_bytes = token_bytes(encoder.json)
+        self.tokens = TokenIndex(token_bytes(encoder.json))
         self.model = inference.load(folder, self.device)
         torch.set_num_threads(threads or machine.useful_threads(self.model.num_parameters()))
         self.context_length = model.context_length(config)
@@ -73,7 +74,7 @@ class TransformersEngine:
     ) -> Generator[Piece, None, None]:
         """Yield pieces up to one with a finish reason; call `check`, which may raise, before each forward pass."""
         stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else self.stop_ids)
-        detokeniser = Detokeniser(self.token_bytes)
+        detokeniser = Detokeniser(self.tokens.table)
         try:
             with self.session(prompt, salt) as session:
                 for count, token in enumerate(self.generate(session, sampling, check), start=1):
@@ -105,7 +106,11 @@ class TransformersEngine:
                 self.cache.put(CachedPrompt(ids=known, prompt_tokens=used, cache=session.cache, salt=salt))
 
     def generate(self, session: Session, sampling: Sampling, check: Callable[[], None]) -> Iterator[int]:
-        """Yield tokens without end; call `check`, which may raise, before each forward pass."""
+        """Yield tokens without end; call `check`, which may raise, before each forward pass.
+
+        Their text begins with `sampling.begins_with`.
+        """
+        due = sampling.begins_with.encode()
         generator = torch.Generator()
         if sampling.seed is None:
             generator.seed()
@@ -118,7 +123,10 @@ class TransformersEngine:
             logits = self._forward(session, chunk)
         while True:
             uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
+            if due:
+                logits = inference.only(logits, self.tokens.agreeing(due))
             [token] = inference.choose(logits[None], [sampling.temperature], [uniform], sampling.top_p)
+            due = self.tokens.rest(due, token)
             yield token
             check()
             logits = self._forward(session, [token])

@@ -11,7 +11,7 @@ from typing import Final
 from infill.context import ProjectIndex, retrieve
 from infill.context.identity import Current
 from infill.context.packing import Packed, pack
-from infill.prompt import ContextItem, Encode, FimRequest, Prompt, PromptFormat, caret_of
+from infill.prompt import ContextItem, Encoder, FimRequest, Prompt, PromptFormat, caret_of
 from infill.syntax import language_of
 from infill.truncation import Truncation
 from serving.protocol import ApiError, Sampling, invalid
@@ -107,8 +107,7 @@ class Packer:
     """A packer of prompts with one model's format and tokenizer, and the state that lasts between requests."""
 
     fmt: PromptFormat
-    encode: Encode
-    decode: Callable[[list[int]], str]
+    encoder: Encoder
     budget: int
     strategy: str
     context_items: int
@@ -143,7 +142,7 @@ class Packer:
         """
         around = (request.fim.prefix, request.fim.suffix)
         if request.ids:
-            caret = caret_of(self.fmt, self.decode, request.ids)
+            caret = caret_of(self.fmt, self.encoder.decode, request.ids)
             if caret is None:
                 return None
             around = caret
@@ -177,7 +176,7 @@ class Packer:
     ) -> Packed:
         fim = replace(request.fim, context=items)
         previous = self.sessions.get(request.session)
-        return pack(self.fmt, self.encode, fim, previous=previous, budget=budget, holds=holds)
+        return pack(self.fmt, self.encoder.encode, fim, previous=previous, budget=budget, holds=holds)
 
 
 def warm_up(packer: Packer) -> None:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from infill.context.packing import Packed
 from infill.errors import InfillError
+from infill.prompt import heal
 from infill.text import clean
 from serving.http import (
     REQUEST_ID,
@@ -219,7 +220,7 @@ async def _from_cache(
 ) -> tuple[OngoingAnswer, Delta]:
     """Return the rest of an earlier answer as an answer of its own."""
     counts = {
-        "completion_tokens": len(service.packer.encode(kept.text)),
+        "completion_tokens": len(service.packer.encoder.encode(kept.text)),
         "prompt_tokens_details": {"cached_tokens": kept.prompt_tokens},
     }
     deltas = once(Delta(text=kept.text, finish_reason=kept.finish_reason, usage=counts))
@@ -259,7 +260,12 @@ def _deltas(
     if sampling.max_tokens == 0 and not packed.prompt.items:
         return nothing()
     asked = replace(sampling, max_tokens=sampling.max_tokens or 1)
-    deltas = service.upstream.deltas(packed.prompt.ids, asked, incoming.headers, incoming.principal.salt)
+    ids = packed.prompt.ids
+    if service.config.healing and service.upstream.constrains and sampling.max_tokens and not sampling.ignore_eos:
+        ids, beginning = heal(service.packer.fmt, service.packer.encoder, packed.prompt.ids)
+        again = len(packed.prompt.ids) - len(ids)  # tokens that the answer begins with
+        asked = replace(asked, begins_with=beginning, max_tokens=sampling.max_tokens + again)
+    deltas = service.upstream.deltas(ids, asked, incoming.headers, incoming.principal.salt)
     if sampling.max_tokens == 0:
         return silent(deltas)
     if len(sampling.stop) > MAX_STOPS:

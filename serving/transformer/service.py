@@ -116,8 +116,7 @@ def build_packer(config: TransformerConfig, prepared: Prepared) -> Packer:
     encode = prepared.encoder.encode
     return Packer(
         fmt=prepared.fmt,
-        encode=encode,
-        decode=prepared.encoder.decode,
+        encoder=prepared.encoder,
         budget=prepared.max_prompt_tokens,
         strategy=config.strategy,
         context_items=config.context_items,

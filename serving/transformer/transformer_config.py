@@ -78,6 +78,8 @@ class TransformerConfig:
     workspace_bytes: int = 512_000_000
     """Memory that all workspaces may take, of which one may take half; the least recently used ones are dropped. A
     project takes about five times the size of its source files. 0 allows no workspaces."""
+    healing: bool = True
+    """Whether a half-typed word is completed by its whole tokens, where the predictor can (Infill's and vLLM)."""
     sessions: int = 256
     """Editor sessions whose last prompt is kept with its token ids, about 1 MB for 8,000 tokens."""
     completion_cache_bytes: int = 64_000_000

@@ -7,10 +7,11 @@ connection only then).
 import asyncio
 import json
 import math
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx
@@ -32,6 +33,11 @@ MIN_TOP_P: Final = 1e-6
 MAX_STOPS: Final = 4
 """The most stop strings that vLLM takes, like OpenAI; `cut.before` looks for all of them where there are more."""
 GONE: Final = "predictor_unavailable"
+BEGINNINGS: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
+    "begins_with": lambda text: {"begins_with": text},
+    "vllm": lambda text: {"structured_outputs": {"regex": re.escape(text) + r"[\s\S]*"}},
+}
+"""Ways to make a predictor begin its answer with a text, as fields of a request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,10 @@ class Upstream:
         self._stop_ids = stop_ids
         self._context: int | None = None
         """The context length that the predictor last reported."""
+        self._beginning: str | None = None
+        """The way in which the predictor can begin with a text, one of BEGINNINGS; None if it cannot."""
+        self._ignores = False
+        """Whether it has ignored such a text."""
         self._current = False
         """Whether that was reported since the connection last broke."""
         self._contact = -math.inf
@@ -108,6 +118,8 @@ class Upstream:
         try:
             entries = {str(entry["id"]): entry for entry in reversed(models["data"])}
             entry = entries.get(self._config.upstream_name) or models["data"][0]
+            self._beginning = "begins_with" if entry.get("begins_with") is True else None
+            self._beginning = "vllm" if entry.get("owned_by") == "vllm" else self._beginning
             length = entry.get("max_model_len") or entries.get(entry.get("parent"), {}).get("max_model_len")
             if length is None:
                 length = (await self._get("/props", headers))["default_generation_settings"]["n_ctx"]
@@ -134,16 +146,22 @@ class Upstream:
         self._current = self._current and ready
         return ready
 
+    @property
+    def constrains(self) -> bool:
+        """Whether the predictor can begin its answer with a given text, as it said with its context."""
+        return self._beginning is not None and not self._ignores
+
     async def deltas(
         self, ids: list[int], sampling: Sampling, headers: Headers, salt: str = ""
     ) -> AsyncGenerator[Delta, None]:
         """Yield the predictor's events for the prompt `ids`; the last text has a finish reason. Raises ApiError.
 
-        Prompts of another `salt` are not taken from its cache. Close it (`aclose`) to cancel the generation.
+        The answer follows the text `sampling.begins_with`, which the predictor writes and this removes. Prompts of
+        another `salt` are not taken from its cache. Close it (`aclose`) to cancel the generation.
         """
         started = time.monotonic()
         limit = min(self._config.first_token_s, self._config.total_s)
-        finished = False
+        finished, due = False, sampling.begins_with
         try:
             async with self._open(self._payload(ids, sampling, salt), headers, started + limit) as events:
                 while (data := await _next(events, started + limit, limit)) is not None:
@@ -152,7 +170,12 @@ class Upstream:
                     if delta is not None:
                         finished = finished or delta.finish_reason is not None
                         limit = self._config.total_s
-                        yield delta
+                        length = min(len(due), len(delta.text))
+                        if delta.text[:length] != due[:length]:
+                            self._ignores = True
+                            raise _nonsense(f"it begins with {delta.text[:40]!r}, not with {due!r}")
+                        due = due[length:]
+                        yield replace(delta, text=delta.text[length:])
             if not finished:
                 raise gone("it broke off in the middle of an answer")
         except ApiError as error:
@@ -166,6 +189,7 @@ class Upstream:
             "stop": list(sampling.stop[:MAX_STOPS]) or None,
             "ignore_eos": sampling.ignore_eos or None,
             "cache_salt": salt or None,  # vLLM's name for it
+            **(BEGINNINGS[self._beginning](sampling.begins_with) if sampling.begins_with and self._beginning else {}),
         }
         own = () if sampling.ignore_eos else self._stop_ids
         # vLLM refuses a token that does not exist, at which no answer could stop anyway.

@@ -24,6 +24,8 @@ from infill.text import read_text, split_lines
 from infill.train import adapter
 from serving import local
 from serving.events import read_events
+from serving.predictor.transformers_engine import TransformersEngine
+from serving.protocol import Sampling
 from tests.e2e import vllm
 from tests.e2e.vllm import HTTP, Server
 from tests.serving.conftest import wait_until
@@ -150,6 +152,21 @@ def test_what_was_typed_before_is_in_the_cache(world: World) -> None:
     for typed in ("    if", "    if isinstance(", "    if isinstance(value, dict"):
         counts = world.complete(body(150, typed)).raise_for_status().json()["usage"]
         assert counts["prompt_tokens_details"]["cached_tokens"] > counts["prompt_tokens"] - 256 > 0
+
+
+def test_a_half_typed_word_is_completed_as_by_our_engine(world: World, merged: Path) -> None:
+    ours = TransformersEngine(merged)
+    fmt, encoder, same = prompt.load_format(merged), prompt.load_encoder(merged), 0
+    for typed in ("        retu", "        rai", "        if strin", "        for val"):
+        request = body(100, typed) | {"stop_at_unit": False}
+        caret = FimRequest(path=request["path"], prefix=request["prompt"], suffix=request["suffix"])
+        ids, beginning = prompt.heal(fmt, encoder, prompt.render(fmt, encoder.encode, caret).ids)
+        sampling = Sampling(temperature=0, max_tokens=NEW_TOKENS + 1, begins_with=beginning)
+        expected = "".join(piece.text for piece in ours.complete(ids, sampling, lambda: None))
+        answer = world.complete(request).raise_for_status().json()["choices"][0]["text"]
+        same += beginning + answer == expected
+    assert beginning
+    assert same >= 3
 
 
 def test_control_tokens_in_the_text_stay_text(world: World, merged: Path) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,21 @@ def test_folders_that_hold_no_usable_model_are_refused(tmp_path: Path) -> None:
     Mamba2Config().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="vLLM"):
         TransformersEngine(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_word_that_is_typed_is_continued_like_one_that_is_not(engine: TransformersEngine, seed: int) -> None:
+    prompt = tokens(60, seed)
+    free, _ = generate(engine, prompt)
+    text = b"".join(engine.tokens.table[token] for token in free)
+    for typed in range(1, min(12, len(text))):
+        begun = text[:typed].decode(errors="ignore")
+        assert generate(engine, prompt, replace(GREEDY, begins_with=begun))[0] == free
+
+
+@given(st.text(min_size=1, max_size=12), st.integers(0, 9))
+def test_an_answer_begins_with_the_text_that_it_must(engine: TransformersEngine, text: str, seed: int) -> None:
+    sampling = Sampling(temperature=1.0, seed=seed, begins_with=text, max_tokens=40)
+    pieces = engine.complete([40, 41], sampling, lambda: None)
+    answer = "".join(piece.text for piece in pieces)
+    assert answer.startswith(text) or text.startswith(answer.rstrip("\ufffd"))

@@ -62,6 +62,17 @@ def test_it_writes_what_transformers_writes(sharp: Path) -> None:
     assert sum(same) >= 9
 
 
+@pytest.mark.parametrize("begins_with", ["re", "é", '"\\', "\U0001f600", " x_1"])
+def test_it_begins_with_the_text_that_it_must(sharp: Path, begins_with: str) -> None:
+    ours, theirs = TransformersEngine(sharp, threads=1), LlamaCppEngine(sharp, threads=1)
+    sampling = replace(GREEDY, begins_with=begins_with)
+    written = [(text(ours, tokens(60, seed), sampling), text(theirs, tokens(60, seed), sampling)) for seed in range(6)]
+    theirs.close()
+    assert all(one.startswith(begins_with) and two.startswith(begins_with) for one, two in written)
+    valid = [(one, two) for one, two in written if "\ufffd" not in one]  # llama.cpp's grammars allow nothing else
+    assert sum(one != two for one, two in valid) <= 1
+
+
 def test_as_many_sessions_as_slots_keep_their_kv_caches(llama: LlamaCppEngine) -> None:
     prompts = [tokens(200, 100 + number) for number in range(llama.slots)]
     for prompt in prompts:

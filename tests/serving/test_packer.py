@@ -141,8 +141,7 @@ def test_golden_prompts(case: dict[str, Any]) -> None:
 def golden_packer(case: dict[str, Any]) -> Packer:
     return Packer(
         fmt=golden.FORMATS[case["format"]],
-        encode=golden.ENCODER.encode,
-        decode=golden.ENCODER.decode,
+        encoder=golden.ENCODER,
         budget=case["budget"],
         strategy="infill",
         context_items=8,

@@ -9,7 +9,7 @@ from infill import storage
 from infill.artifacts.examples import request_of
 from infill.config import ExamplesConfig, SftConfig
 from infill.evaluate.generation import Generator
-from infill.prompt import load_format
+from infill.prompt import FimRequest, load_format
 from infill.train.sft import Examples
 from infill.train.shuffled_rows import Rows
 from tests import builders
@@ -46,3 +46,17 @@ def test_training_evaluation_and_serving_see_the_same_prompt(tmp_path: Path, mod
             assert [*served, *middle] == list(item.ids)
             assert generator.prompt(request_of(row), budget) == served
             assert len(served) <= budget
+
+
+def test_evaluation_and_serving_heal_the_same_words(model: Path) -> None:
+    generator = Generator(model)
+    behaviour = say("200 OK", chunk("", "stop") + "data: [DONE]\n\n", "text/event-stream")
+    with strange_predictor(behaviour) as (predictor, seen), transforming(model, predictor) as (url, _):
+        seen.pages["/v1/models"] = {"data": [{"id": "m", "begins_with": True, "max_model_len": 512}]}
+        for prefix in ("def first(valu", "x = retu", "return ", "x_1", "a.b(c"):
+            caret = FimRequest(path="a.py", prefix=prefix, suffix=")\n")
+            body = {"path": "a.py", "prompt": prefix, "suffix": ")\n", "session": prefix}
+            assert HTTP.post(f"{url}/v1/completions", json=body).status_code == 200
+            sent = json.loads(seen.requests[-1][1])
+            healed = (sent["prompt"], sent.get("begins_with", ""))
+            assert healed == generator.healed(generator.prompt(caret, 256))

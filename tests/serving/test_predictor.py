@@ -133,7 +133,7 @@ def test_a_stream_that_the_client_leaves_is_cancelled(url: str) -> None:
     with HTTP.stream("POST", f"{url}/v1/completions", json=ENDLESS | {"stream": True}, timeout=60) as response:
         next(response.iter_bytes())
     wait_until(lambda: figure(url, CANCELLED) == cancelled + 1)
-    assert figure(url, WRITTEN) - written < ENDLESS["max_tokens"] / 2
+    assert figure(url, WRITTEN) - written < ENDLESS["max_tokens"]
     assert ask(url, max_tokens=2).status_code == 200
 
 
@@ -142,7 +142,7 @@ def test_a_request_without_stream_is_cancelled_when_the_client_goes(url: str) ->
     with pytest.raises(httpx.ReadTimeout):
         HTTP.post(f"{url}/v1/completions", json=ENDLESS, timeout=0.3)
     wait_until(lambda: figure(url, CANCELLED) == cancelled + 1)
-    assert figure(url, WRITTEN) - written < ENDLESS["max_tokens"] / 2
+    assert figure(url, WRITTEN) - written < ENDLESS["max_tokens"]
 
 
 def test_many_clients_are_served_one_after_the_other(url: str) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from infill.errors import InputError
 from infill.prompt import Encoder, load_encoder
-from serving.predictor.detokeniser import Detokeniser, token_bytes
+from infill.token_bytes import token_bytes
+from serving.predictor.detokeniser import Detokeniser
 from serving.stops import StopFilter
 from tests.builders import tiny_tokenizer
 

@@ -188,7 +188,7 @@ def test_of_a_huge_prompt_the_end_is_kept(stack: tuple[str, TransformerService, 
     ids = service.packer.pack(read_request(marked, NEW)).prompt.ids
     assert len(ids) <= 512
     assert ids[-1] == service.packer.fmt.fim_middle
-    end = service.packer.encode("(circle)\nTHE END")
+    end = service.packer.encoder.encode("(circle)\nTHE END")
     assert ids[-1 - len(end) : -1] == end
 
 

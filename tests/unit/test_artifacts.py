@@ -26,6 +26,7 @@ OWNERS: Final = {
     "infill/artifacts/evaluation.py": ("record.json", "results.parquet"),
     "infill/artifacts/examples.py": ("train.parquet", "validation.parquet", "test.parquet", "counts.json", "examples"),
     "infill/artifacts/preferences.py": ("pairs.parquet",),
+    "infill/artifacts/rating.py": ("items.parquet", "ratings"),
     "infill/storage.py": ("manifest.json",),
     "infill/manifest.py": ("report.json", "history.jsonl", "samples.jsonl", "card.json"),
     "infill/prompt.py": ("prompt_format.json",),

@@ -56,6 +56,9 @@ REQUIRED = {
     "--evaluation-sft a --evaluation-dpo a --decision a --output out",
     "benchmark build": "--source git:a --after 2025-01-01 --output out",
     "benchmark show": "a",
+    "rate build": "--preferences a --output out",
+    "rate serve": "a --rater ada",
+    "rate show": "a",
     "fim split": "code.py",
     "context query": "--repo . --path code.py --line 1 --column 1",
     "export gguf": "a --to out.gguf",
@@ -160,6 +163,7 @@ def test_a_number_that_is_wrong_is_one_sentence(command: str, places: Path, caps
 
 
 NAMES = {
+    "--rater",
     "--pattern",
     "--repository",
     "--reason",

@@ -84,6 +84,33 @@ def test_suffix_echo_needs_a_telling_line_that_the_middle_lacks() -> None:
     assert metrics.suffix_echo("f(x)", "f(x", ")\n") == 0
     assert metrics.suffix_echo("a, b): pass", "a, b", "): pass\n") == 1
     assert metrics.suffix_echo("anything", "x", "") == 0
+    closing = "\n}\n\nfunc Next() {\n"
+    assert metrics.suffix_echo("return 1\n}\n\nfunc Next() {", "return 1", closing) == 1
+    assert metrics.suffix_echo("if a {\n\treturn 1\n}", "return 1", closing) == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("return area(width", 1),  # a beginning of the true middle
+        ("return size(width, ", 1),
+        ("return [width", 1),
+        ("", 1),
+        ("return area(width, height)", 0),
+        ("return width * height", 0),
+        ("return area(width, height)\n    for side in (", 0),  # it continues for too long, which is another fault
+        ("return width ** 2)", 0),  # it is wrong, but not unfinished
+    ],
+)
+def test_unfinished_code_ends_before_its_code_does(output: str, expected: float) -> None:
+    prefix = "def f(width, height):\n    "
+    assert metrics.unfinished(output, "return area(width, height)", prefix, "\n", "python") == expected
+
+
+@pytest.mark.parametrize("text", ["return {};", "return nullptr;", 'throw std::logic_error("Not implemented");'])
+def test_placeholders_of_other_languages_are_stubs(text: str) -> None:
+    assert metrics.is_stub(text)
+    assert not metrics.is_stub('throw std::out_of_range("index is " + text);')
 
 
 @pytest.mark.parametrize("mark", ["\f", "\v", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])

@@ -31,6 +31,7 @@ PROGRAMS: Final = (
 
 NO_PATHS: Final = {
     "--after",
+    "--before",
     "--champion",
     "--candidate_name",
     "--candidate_predictor",
@@ -54,6 +55,7 @@ NO_PATHS: Final = {
     "--oidc_issuer",
     "--oidc_tenant",
     "--telemetry",
+    "--rater",
     "--tenant",
     "ID",
     "--set",  # tried by itself, below

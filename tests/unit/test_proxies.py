@@ -36,7 +36,7 @@ def _complete(url: str, folder: Path) -> Any:
 
 def _judge(url: str, _: Path) -> Any:
     with LlmJudge(url, "m", sleep=lambda _: None) as judge:
-        return judge._ask([])
+        return judge._ask([], 1).json()["choices"][0]["message"]["content"]
 
 
 def _ask(url: str, _: Path) -> Any:

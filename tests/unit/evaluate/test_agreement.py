@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from infill.evaluate.agreement import agreement, auc
+from infill.evaluate.agreement import agreement, auc, concordance
 
 outcomes = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1, max_size=40)
 
@@ -40,3 +40,26 @@ def test_a_metric_that_is_always_the_same_says_nothing(passed: list[bool], value
     result = agreement({"same": [value] * len(passed)}, passed, resamples=5, seed=0)["same"]
     assert math.isnan(result["value"]) == math.isnan(area)
     assert result["low"] == result["high"] == 0.5 or math.isnan(result["low"])
+
+
+def test_concordance_counts_pairs_of_one_group_and_halves_ties() -> None:
+    groups = [
+        ([1.0, 0.5, 0.0], [0.9, 0.6, 0.1]),
+        ([0.2, 0.8], [0.8, 0.2]),
+        ([0.5, 0.5], [0.3, 0.4]),
+        ([1.0, 1.0], [2.0, 2.0]),
+    ]
+    result = concordance(groups, resamples=200, seed=0)
+    assert result["pairs"] == 5  # 3 alike, 1 reversed, 1 that one judge ties; what both tie is left out
+    assert result["value"] == (3 + 0 + 0.5) / 5
+    low, high = result["low"], result["high"]
+    assert low is not None
+    assert high is not None
+    assert low <= result["value"] <= high
+    assert concordance([([1.0], [1.0])], resamples=10, seed=0)["value"] is None
+    assert concordance([], resamples=10, seed=0)["pairs"] == 0
+
+
+@given(st.lists(st.tuples(st.lists(st.floats(0, 1), min_size=3, max_size=3)), min_size=1, max_size=5))
+def test_a_judge_agrees_with_itself(groups: list[tuple[list[float]]]) -> None:
+    assert concordance([(one, one) for (one,) in groups], resamples=20, seed=0)["value"] in (1.0, None)

@@ -54,6 +54,21 @@ def test_a_reference_costs_what_the_model_gives_it_after_its_prompt_and_changes_
         assert result.reference_bits == pytest.approx(-float(chosen.sum()) / np.log(2), rel=1e-4)
 
 
+def test_a_completion_begins_with_its_text_and_continues_like_one_that_begins_so_by_itself(
+    generator: Generator,
+) -> None:
+    prompts = _prompts(6)
+    free = generator.generate(prompts, max_new_tokens=12)
+    texts = [generator.encoder.decode(result.ids)[:place].removesuffix("\ufffd") for place, result in enumerate(free)]
+    assert any(texts)
+    assert generator.generate(prompts, max_new_tokens=12, beginnings=texts) == free
+    forced = generator.generate(prompts, max_new_tokens=12, beginnings=["retu", "", "x_1", "é", " if", "_"])
+    assert forced[1] == free[1]
+    assert [generator.encoder.decode(result.ids)[:2] for result in forced[2:]] != [text[:2] for text in texts[2:]]
+    for result, text in zip(forced, ["retu", "", "x_1", "é", " if", "_"], strict=True):
+        assert generator.encoder.decode(result.ids).startswith(text)
+
+
 def test_results_come_in_the_callers_order_and_equal_prompts_agree(generator: Generator) -> None:
     prompts = _prompts(5)
     twice = generator.generate([*prompts, *prompts[::-1]], max_new_tokens=6)

@@ -11,8 +11,9 @@ Answer = tuple[int, dict[str, str], str]
 """Status, headers and body of a response."""
 
 
-def completion(content: str) -> Answer:
-    return 200, {}, json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]})
+def completion(content: str, usage: dict[str, int] | None = None) -> Answer:
+    body: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": content}}]}
+    return 200, {}, json.dumps(body | ({"usage": usage} if usage else {}))
 
 
 class Server(ThreadingHTTPServer):

@@ -7,9 +7,11 @@ import pytest
 
 from infill import storage
 from infill.artifacts.examples import read_holes, write_rows
+from infill.artifacts.preferences import read_verdicts
 from infill.config import ExamplesConfig, PreferencesConfig
 from infill.errors import InputError, ServiceError
-from infill.preferences import preferences_stage
+from infill.preferences import llm, preferences_stage
+from infill.preferences.answer_store import AnswerStore
 from infill.preferences.candidates import Candidate
 from tests import builders
 from tests.builders import run_stage
@@ -103,18 +105,24 @@ def test_no_train_hole_is_refused(inputs: tuple[str, str], tmp_path: Path) -> No
         ("https://me:secret@host/v1", "must not contain a user name or password"),
     ],
 )
-def test_a_judge_that_cannot_be_asked_is_refused(judge: str, problem: str) -> None:
+def test_a_judge_that_cannot_be_asked_is_refused(judge: str, problem: str, tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match=problem) as error,
-        preferences_stage.open_judge(PreferencesConfig(judge=judge)),
+        preferences_stage.open_judge(PreferencesConfig(judge=judge), AnswerStore(str(tmp_path), "run")),
     ):
         pass
     assert "secret" not in str(error.value)
 
 
-def test_a_judges_nonsense_costs_its_hole(inputs: tuple[str, str], tmp_path: Path) -> None:
-    verdicts = json.dumps({"verdicts": [{"score": 0.9}, {"score": 0.2}]})
-    with serve(completion("no idea"), completion(verdicts)) as server:
+def test_a_judges_nonsense_costs_its_hole(
+    inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preferences_stage, "JUDGE_REQUESTS", 1)
+    better, worse = (
+        json.dumps({"verdicts": [{"score": score} for score in scores]}) for scores in ((0.9, 0.2), (0.3, 0.8))
+    )
+    answers = [completion(each) for each in [better, worse] * 4]
+    with serve(completion("no idea"), completion("none"), *answers) as server:
         config = replace(CONFIG, holes=5, judge=server.url, judge_model="critic")
         run_stage("preferences", config, *inputs, output=str(tmp_path))
     report = storage.read_json(str(tmp_path / "report.json"))
@@ -122,6 +130,15 @@ def test_a_judges_nonsense_costs_its_hole(inputs: tuple[str, str], tmp_path: Pat
     rows = storage.read_table(str(tmp_path / "pairs.parquet")).to_pylist()
     assert {row["judge"] for row in rows} == {config.judge}
     assert {row["kind"] for row in rows} == {"sample"}
+    agreement = report["judge_agreement"]
+    assert (agreement["holes"], agreement["holes_in_one_order_only"]) == (4, 0)
+    assert agreement["agreement_of_orders"]["value"] == 1.0
+    assert agreement["difference_of_orders"]["mean"] == pytest.approx(0.1)
+    assert agreement["agreement_with_rules"]["pairs"] <= 4
+    assert report["judge_spent"]["requests"] == len(server.requests) == 10
+    assert report["rubric"] == llm.RUBRIC
+    verdicts = read_verdicts(str(tmp_path)).to_pylist()
+    assert [row["orders"] for row in verdicts] == [[0.9, 0.8], [0.2, 0.3]] * 4
 
 
 def test_a_judge_that_only_talks_nonsense_ends_the_run(inputs: tuple[str, str], tmp_path: Path) -> None:

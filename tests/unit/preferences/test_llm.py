@@ -1,5 +1,7 @@
+import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 
 from infill.errors import ServiceError
 from infill.preferences import llm
+from infill.preferences.answer_store import AnswerStore, JudgeBudget, usage_of
 from infill.preferences.candidates import Candidate
-from infill.preferences.judges import Verdict
+from infill.preferences.judges import RULES, Verdict
 from tests.unit.preferences.server import Answer, Server, completion, serve
 
 HOLE: dict[str, Any] = {"language": "python", "prefix": "x = ", "middle": "1", "suffix": "\nprint(x)\n"}
@@ -22,11 +25,22 @@ def _judge(server: Server, sleep: Callable[[float], None] = lambda _: None) -> l
         return judge(HOLE, CANDIDATES)
 
 
-def test_the_verdicts_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+REVERSED = json.dumps({"verdicts": [{"score": 0.3, "reason": "poor"}, {"score": 0.8, "reason": "fine"}]})
+
+
+def test_the_verdicts_of_a_server_are_means_over_both_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(llm.KEY, "secret")
-    with serve(completion(f"Here you are:\n```json\n{GOOD}\n```")) as server:
-        assert _judge(server) == [Verdict(score=1.0), Verdict(score=0.1, defects=("a stub",))]
-    (request,) = server.requests
+    with serve(completion(f"Here you are:\n```json\n{GOOD}\n```"), completion(REVERSED)) as server:
+        judged = _judge(server)
+    assert judged == [
+        Verdict(score=0.9, judge=server.url, scores=(1.0, 0.8)),
+        Verdict(score=0.2, defects=("a stub",), judge=server.url, scores=(0.1, 0.3)),
+    ]
+    request, other = server.requests
+    texts = [each["messages"][1]["content"].split(" candidate ")[1:] for each in (request, other)]
+    assert [part.split("\n")[1] for part in texts[0]] == ["1", "pass"]
+    assert [part.split("\n")[1] for part in texts[1]] == ["pass", "1"]
+    assert request["response_format"]["json_schema"]["schema"]["properties"]["verdicts"]["minItems"] == 2
     assert request["path"] == "/v1/chat/completions"
     assert request["key"] == "Bearer secret"
     assert (request["model"], request["temperature"], request["seed"]) == ("critic", 0, 7)
@@ -49,7 +63,95 @@ def test_the_verdicts_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nonsense_costs_the_hole_and_nothing_else(content: str) -> None:
     with serve(completion(content)) as server:
         assert _judge(server) is None
+    assert len(server.requests) == 2
+
+
+def test_one_usable_order_is_enough() -> None:
+    with serve(completion("hm"), completion(REVERSED)) as server:
+        judged = _judge(server)
+    assert judged is not None
+    assert [verdict.scores for verdict in judged] == [(0.8,), (0.3,)]
+
+
+def test_a_single_candidate_is_judged_once() -> None:
+    one = json.dumps({"verdicts": [{"score": 0.5, "reason": "so"}]})
+    with serve(completion(one)) as server, llm.LlmJudge(server.url, "critic") as judge:
+        assert judge(HOLE, CANDIDATES[:1]) is not None
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusals", "fields"),
+    [
+        (["unknown field response_format"], ["max_tokens"]),
+        (["use max_completion_tokens instead of max_tokens"], ["response_format"]),
+        (["no", "no"], []),
+    ],
+)
+def test_a_field_that_a_server_refuses_is_left_out(refusals: list[str], fields: list[str]) -> None:
+    answers: list[Answer] = [(400, {}, text) for text in refusals]
+    with serve(*answers, completion(GOOD), completion(REVERSED)) as server:
+        assert _judge(server) is not None
+    sent = [[name for name in llm.OPTIONAL if name in request] for request in server.requests]
+    assert sent[0] == list(llm.OPTIONAL)
+    assert sent[-2:] == [fields, fields]
+
+
+def test_the_rubric_has_a_version() -> None:
+    digest = hashlib.sha256(llm.INSTRUCTION.encode()).hexdigest()[:12]
+    assert (llm.RUBRIC, digest) == (2, "eb2558959b6e"), "increase RUBRIC: no answer to another question may be reused"
+
+
+def _stored(folder: Path, server: Server, run: str = "run", **limits: Any) -> tuple[list[Verdict] | None, AnswerStore]:
+    answers = AnswerStore(str(folder), run)
+    budget = JudgeBudget(**limits)
+    for usage in answers.paid():
+        budget.spend(usage)
+    with llm.LlmJudge(server.url, "critic", answers=answers, budget=budget) as judge:
+        return judge(HOLE, CANDIDATES), answers
+
+
+def test_no_answer_is_paid_for_twice(tmp_path: Path) -> None:
+    with serve(completion(GOOD), completion(REVERSED)) as server:
+        first, answers = _stored(tmp_path, server)
+        again, others = _stored(tmp_path, server, run="another run")
+        assert len(server.requests) == 2
+        assert again == first
+        assert (len(answers.paid()), len(others.paid())) == (2, 0)
+        for file in tmp_path.iterdir():
+            file.write_bytes(b"{")
+        assert _stored(tmp_path, server)[0] is not None
+        assert len(server.requests) == 4
+
+
+def test_what_is_not_a_chat_completion_is_not_kept(tmp_path: Path) -> None:
+    with serve((200, {}, "<html>maintenance")) as server:
+        assert _stored(tmp_path, server)[0] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limits", [{"tokens": 250}, {"cost": 0.002, "prices": (10.0, 20.0)}], ids=["tokens", "money"])
+def test_a_budget_ends_the_questions_and_the_rules_judge(tmp_path: Path, limits: dict[str, Any]) -> None:
+    paid = completion(GOOD, {"prompt_tokens": 120, "completion_tokens": 30})
+    with serve(paid) as server:
+        judged, answers = _stored(tmp_path, server, **limits)
+        assert judged is not None
+        assert answers.paid() == [(120, 30)] * 2
+        budget = JudgeBudget(**limits)
+        for usage in answers.paid():  # as after a kill
+            budget.spend(usage)
+        others = [Candidate(text=text, finished=True, temperature=0.5) for text in ("1", "2")]
+        with llm.LlmJudge(server.url, "critic", budget=budget) as judge:
+            judged = judge(HOLE, others)
+        assert len(server.requests) == 2
+    assert judged is not None
+    assert {verdict.judge for verdict in judged} == {RULES}
+    assert budget.cost == (0.0 if "tokens" in limits else pytest.approx(0.0036))
+
+
+def test_tokens_that_a_server_does_not_report_are_estimated() -> None:
+    assert usage_of({"usage": {"prompt_tokens": 7, "completion_tokens": 2}}, 999, 999) == (7, 2)
+    assert usage_of({}, 300, 10) == usage_of({"usage": {"prompt_tokens": None}}, 300, 10) == (100, 4)
 
 
 OTHER = json.dumps({"verdicts": [{"score": 0}, {"score": 0}]})

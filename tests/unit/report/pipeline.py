@@ -173,6 +173,8 @@ def _holes() -> pa.Table:
             **dict.fromkeys(SCHEMA.names, ""),
             "id": f"{hole:04d}",
             "repo": "team/shapes",
+            "language": "go" if hole % 4 == 1 else "python",
+            "unit": "block" if hole % 3 else "statement",
             "path": "shapes/area.py" if hole else HOSTILE,
             "prefix": "class Shape:\n    size: int\n\n    def area(self, scale: float) -> float:\n        ",
             "middle": "return self.size * scale",

@@ -1,15 +1,18 @@
 """Tests of the report and the summary."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infill import html_page, storage, tracking
 from infill.config import ReportConfig
-from infill.report import artifact_contents, charts, learning
+from infill.report import artifact_contents, charts, learning, side_by_side
 from tests.builders import run_stage
 from tests.unit.report import pipeline
 
@@ -105,6 +108,63 @@ def test_page_shows_how_completions_changed(written: tuple[str, dict[str, Any]])
     assert part.index("20.5k tokens") < part.index("164k tokens")  # the first and the last time
     assert part.count(" tokens</small>") == learning.HOLES * learning.TIMES
     assert "<mark>return self.size * scale</mark>" in part
+
+
+def test_completions_are_compared_with_the_author_and_the_worst_losses_come_first(
+    written: tuple[str, dict[str, Any]],
+) -> None:
+    html, _ = written
+    part = html[html.index("Completions side by side") : html.index("<h2>Stages")]
+    lost = [float(loss) for loss in re.findall(r"worse by ([\d.]+)", part)]
+    assert len(lost) == 2
+    assert part.rindex("worse by") < part.index(">same</span>")
+    assert f"{len(lost)} worse" in part
+    assert part.count("<article") == 40
+    for value in ("go", "python", "block", "statement", "worse", "same"):
+        assert f">{value}</option>" in part
+
+
+@pytest.mark.parametrize(
+    ("output", "html"),
+    [
+        ("return size", "return size"),
+        ("return sizes", "return <del>size</del><ins>sizes</ins>"),
+        ("return size\n<b>", "return size<ins>\n&lt;b&gt;</ins>"),
+        ("return", "return<del> size</del>"),
+        ("for a in b: c()", "<ins>for a in b: c()</ins>"),
+        ("", ""),
+    ],
+)
+def test_a_difference_marks_what_is_added_and_what_is_missing(output: str, html: str) -> None:
+    assert side_by_side.difference(output, "return size") == html
+
+
+def test_a_missing_line_break_breaks_no_line() -> None:
+    assert side_by_side.difference("a = b + c", "a = b\n + c") == "a = b<del>↵</del> + c"
+
+
+TEXTS = st.text(st.sampled_from("ab =()\n<&"), max_size=30)
+
+
+@given(TEXTS, TEXTS)
+def test_a_difference_has_the_whole_output(output: str, truth: str) -> None:
+    html = side_by_side.difference(output, truth)
+    assert unescape(re.sub(r"<del>.*?</del>|</?ins>", "", html, flags=re.DOTALL)) == output
+
+
+def test_the_page_shows_the_worst_and_then_whatever_comes_first() -> None:
+    def sample(number: int, *scores: float) -> artifact_contents.Sample:
+        values = dict(zip(("base", "sft", "dpo"), scores, strict=True))
+        texts = dict.fromkeys(("repo", "language", "unit", "kind", "prefix", "middle", "suffix"), "")
+        return artifact_contents.Sample(path=str(number), outputs=dict.fromkeys(values, "x"), scores=values, **texts)
+
+    samples = [sample(number, 0.5, 0.5, 0.5) for number in range(200)]
+    samples += [sample(200 + number, 0.5, 0.6, 0.5 - number / 200) for number in range(60)]
+    shown = artifact_contents._shown(samples)
+    assert [item.path for item in shown[:2]] == ["259", "258"]
+    assert len(shown) == artifact_contents.SAMPLES
+    assert [item.path for item in shown[artifact_contents.WORST :]] == [str(number) for number in range(60)]
+    assert [sample(0, *scores).verdict for scores in ((0, 1, 0.5), (0, 0, 1), (0, 0, 0))] == ["worse", "better", "same"]
 
 
 def test_refused_run_with_an_imported_base_has_a_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

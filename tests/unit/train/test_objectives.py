@@ -45,11 +45,15 @@ def test_dpo_is_equation_7() -> None:
     assert float(result.counts["accuracy"][0]) == 1
     weighted = objectives.dpo(0.5, sft_weight=2.0)(log_probs, batch)
     assert weighted.loss.item() == pytest.approx(result.loss.item() + 2 * (0.5 + 1.5))
+    normalised = objectives.dpo(0.5, length_normalised=True)(log_probs, batch)
+    margins = [0.5 * ((-1 + 2) / 2 - (-2 + 1)), 0.5 * ((-1.5 + 1) - (-2 + 3) / 2)]
+    assert normalised.loss.item() == pytest.approx(sum(math.log1p(math.exp(-margin)) for margin in margins))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_dpo_loss_and_gradients_are_those_of_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", ["sigmoid", "sigmoid_norm"])
+def test_dpo_loss_and_gradients_are_those_of_trl(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "TRL_EXPERIMENTAL_SILENCE", "1")
     from datasets import Dataset  # type: ignore[import-untyped]
     from transformers import AutoTokenizer
@@ -64,6 +68,7 @@ def test_dpo_loss_and_gradients_are_those_of_trl(tmp_path: Path, monkeypatch: py
     settings = DPOConfig(
         output_dir=str(tmp_path / "trl"),
         beta=0.3,
+        loss_type=[variant],
         per_device_train_batch_size=2,
         report_to=[],
         use_cpu=True,
@@ -84,7 +89,8 @@ def test_dpo_loss_and_gradients_are_those_of_trl(tmp_path: Path, monkeypatch: py
     policy.zero_grad()
 
     batch = our_batch(inputs, Scorer(reference))
-    result = objectives.dpo(0.3)(score(Scorer(policy), batch), batch)
+    objective = objectives.dpo(0.3, length_normalised=variant == "sigmoid_norm")
+    result = objective(score(Scorer(policy), batch), batch)
     ours = result.loss / batch.weight
     ours.backward()
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)

@@ -1,0 +1,1 @@
+"""Blind comparison of completions by people: what is compared, the page for raters, and how far they agree."""

@@ -68,7 +68,9 @@ async def _typing(
             await asyncio.sleep(seconds / 2)
             return resident(front)
 
-        middle, *_ = await asyncio.gather(look(), *(user(number) for number in range(count)))
+        looking = asyncio.create_task(look())
+        await asyncio.gather(*(user(number) for number in range(count)))
+        middle = await looking
     answers = sum(tally.statuses.values())
     return {
         "users": count,

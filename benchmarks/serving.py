@@ -69,7 +69,9 @@ def _run(model: str, repo: Path, steps: int) -> dict[str, Any]:
     bodies = _bodies(repo, steps)
     cold, direct, through, first = [], [], [], []
     reused: list[float] = []
-    both = local.servers(model, transformer=["--max_new_tokens", str(MAX_NEW)], echo=_log)
+    both = local.servers(
+        model, transformer=["--max_new_tokens", str(MAX_NEW), "--completion_cache_bytes", "0"], echo=_log
+    )
     with both as (predictor, transformer), httpx.Client(timeout=120, trust_env=False) as client:
         for body in bodies:
             ids = packer.pack(read_request(body, MAX_NEW)).prompt.ids

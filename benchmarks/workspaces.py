@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = dict(generated(QUICK if options.quick else options.files))
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_model(Path(folder) / "model", context_length=2_048)
-        cap = ["--max_new_tokens", "8", "--workspace_bytes", str(CAP)]
+        cap = ["--max_new_tokens", "8", "--workspace_bytes", str(CAP), "--completion_cache_bytes", "0"]
         with local.servers(model, transformer=cap, echo=_log) as (_, front):
             figures = measured(front, files)
             _log(json.dumps(figures))

@@ -68,6 +68,11 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(400, message, code=code, param=param)
 
 
+def overloaded(message: str) -> ApiError:
+    """Return an error with status 429, for a server that takes no more requests for a moment."""
+    return ApiError(429, message, code="overloaded", kind="rate_limit_error", retry_after=1)
+
+
 def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`. Raises ApiError 400 for anything else."""
     try:

@@ -131,8 +131,11 @@ class ProjectIndex:
         data, self.stamps[path] = text
         self.update(path, data)
 
-    def update(self, path: str, text: str | bytes) -> None:
-        """Add `path`, or replace its text. A file that is not source, or too large, is only added to `left_out`."""
+    def update(self, path: str, text: str | bytes, *, passing: bool = False) -> None:
+        """Add `path`, or replace its text. A file that is not source, or too large, is only added to `left_out`.
+
+        `passing` says that the text comes and goes with each query, so that it is not read each time.
+        """
         data = text if isinstance(text, bytes) else text.encode(errors="replace")
         old = self.files.get(path)
         if old is not None and old.data == data:
@@ -145,7 +148,7 @@ class ProjectIndex:
         if old is not None:
             self._drop(path, old)
         number = self._number(path) if old is None else old.number
-        self.files[path] = File(number, data, self.table.add(data, number))
+        self.files[path] = File(number, data, self.table.add(data, number, passing=passing))
         self._signatures.put(number, path, len(data))
         self.text_bytes += len(data) + len(path)
 
@@ -178,14 +181,14 @@ class ProjectIndex:
         former = {path: self.files.get(path) for path in texts}
         try:
             for path, text in texts.items():
-                self.update(path, text)
+                self.update(path, text, passing=True)
             yield
         finally:
             for path, file in former.items():
                 if file is None:
                     self.remove(path)
                 else:
-                    self.update(path, file.data)
+                    self.update(path, file.data, passing=True)
 
     @contextmanager
     def without(self, path: str, text: str = "") -> Iterator[None]:
@@ -201,7 +204,7 @@ class ProjectIndex:
             yield
         finally:
             for each, file in reversed(removed.items()):
-                self.update(each, file.data)
+                self.update(each, file.data, passing=True)
 
     def _same(self, current: Current) -> set[str]:
         """Return the paths of the current file and of files with its text."""

@@ -19,6 +19,10 @@ DEFINING: Final = _DEFINING_WORDS.split()
 """Words that define the name after them; they are the first terms of every index."""
 _GARBAGE: Final = 0.5
 """Share of unused places above which a pool is squeezed."""
+_PASSING: Final = 8
+"""Number of texts that are remembered because they come and go with each query."""
+_PASSING_BYTES: Final = 200_000
+"""Size above which a text is not remembered."""
 
 _BY_TERM: Final = {"hashes": "u8", "starts": "i8", "lengths": "i4", "rooms": "i4"}
 _TERM_SCRATCH: Final = {"seen": "i8", "place": "i4", "local": "i4"}
@@ -89,6 +93,8 @@ class Table:
         """Number of terms, number of the last block that was read, end of the pool, unused places in the pool."""
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
         self.free: list[BlockSpan] = []
+        self._passing: dict[bytes, tuple[Array, Array, Array, Array, Array]] = {}
+        """What was read of the texts that were last added in passing, the last one last."""
         self.slots = np.full(1, -1, np.int32)
         for name, kind in (_BY_TERM | _TERM_SCRATCH | _BY_BLOCK | _BLOCK_SCRATCH | _ENTRIES | _POSTINGS).items():
             setattr(self, name, np.zeros(1, kind))
@@ -102,14 +108,17 @@ class Table:
         """Return the arguments of `kernels.occurrences` and `kernels.whole_lines` for a text."""
         return np.frombuffer(data, np.uint8), self.classes, self.hashes, self.slots
 
-    def add(self, data: bytes, file: int) -> BlockSpan:
-        """Cut the text `data` (UTF-8) into blocks of file number `file`, add them, and return their numbers."""
-        text = np.frombuffer(data, np.uint8)
-        lines, bounds = kernels.cut(text, self.classes, kernels.count_lines(text), SHORTEST, LONGEST)
-        self._grow_terms(int(self.state[0]) + len(text) // 2 + len(lines) * LONGEST)
-        terms, notes, blocks = kernels.lex(
-            text, self.classes, bounds, len(DEFINING), self.hashes, self.slots, self.state, self.seen, self.place
-        )
+    def add(self, data: bytes, file: int, *, passing: bool = False) -> BlockSpan:
+        """Cut the text `data` (UTF-8) into blocks of file number `file`, add them, and return their numbers.
+
+        A text that is added in `passing` is likely to be dropped and added again soon, so its terms are remembered.
+        """
+        known = self._passing.pop(data, None)
+        lines, bounds, terms, notes, blocks = lexed = known or self._lex(data)
+        if passing and len(data) <= _PASSING_BYTES:
+            self._passing[data] = lexed
+            while len(self._passing) > _PASSING:
+                del self._passing[next(iter(self._passing))]
         span = self._take(len(blocks))
         rows, ends = slice(span.first, span.first + span.blocks), blocks[:, 0]
         self.file[rows] = file
@@ -122,6 +131,16 @@ class Table:
             column[rows] = values
         self._link(span.first, ends, terms, notes)
         return span
+
+    def _lex(self, data: bytes) -> tuple[Array, Array, Array, Array, Array]:
+        """Return the first lines and bounds of the blocks of a text, and what `kernels.lex` says of them."""
+        text = np.frombuffer(data, np.uint8)
+        lines, bounds = kernels.cut(text, self.classes, kernels.count_lines(text), SHORTEST, LONGEST)
+        self._grow_terms(int(self.state[0]) + len(text) // 2 + len(lines) * LONGEST)
+        terms, notes, blocks = kernels.lex(
+            text, self.classes, bounds, len(DEFINING), self.hashes, self.slots, self.state, self.seen, self.place
+        )
+        return lines, bounds, terms, notes, blocks
 
     def drop(self, span: BlockSpan) -> None:
         """Remove the blocks of a file from all lists."""
@@ -154,7 +173,8 @@ class Table:
     @property
     def memory(self) -> int:
         """The bytes of all arrays; rows that were never used count too, although they take no memory yet."""
-        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
+        passing = sum(len(text) + sum(each.nbytes for each in lexed) for text, lexed in self._passing.items())
+        return passing + sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
 
     def saved(self) -> dict[str, Array]:
         """Return the arrays that `restored` needs, by name."""

@@ -125,8 +125,7 @@ class Completer:
 
         If the server has changed its model, the prompt is packed again. Raises ServiceError.
         """
-        last = self._last.get(caret.place.path)
-        if last is not None and (rest := last.after_typing(caret)):
+        if rest := self._rest(caret):
             return rest
         try:
             completion = await self._ask(caret, project, await self.remote.model())
@@ -134,6 +133,14 @@ class Completer:
             completion = await self._ask(caret, project, await self.remote.model())
         self._last = {caret.place.path: completion} if completion else {}
         return completion
+
+    def continues(self, caret: Caret) -> bool:
+        """Return whether the user types through the last completion, of which something is left."""
+        return self._rest(caret) is not None
+
+    def _rest(self, caret: Caret) -> Completion | None:
+        last = self._last.get(caret.place.path)
+        return last.after_typing(caret) if last else None
 
     async def _ask(self, caret: Caret, project: Project | None, model: Model) -> Completion | None:
         mirror = project.mirror if project is not None else None

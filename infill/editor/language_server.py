@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from infill.editor.mirror import Mirror
 from infill.editor.project import Indexer, Project
 from infill.editor.remote import KeyRefusedError, PausedError, Remote
 from infill.editor.telemetry import EditorTelemetry, Outbox
+from infill.editor.trigger import why_not
 from infill.editor.user_settings import Consent, UserSettings
 from infill.editor.workspace_client import WorkspaceTarget
 from infill.errors import InfillError
@@ -77,6 +79,8 @@ class Editor:
         self.without_workspaces: WorkspaceTarget | None = None
         """The server that keeps no workspaces, so that the projects are indexed here."""
         self.shown = self.accepted = self.rejected = 0
+        self.skipped = Counter[str]()
+        """Number of times that nothing was asked, by rule."""
         self.outbox = Outbox(self._post)
         self.telemetry = EditorTelemetry(self.outbox.put, self._later, self.consent)
         self.latency_ms = 0.0
@@ -352,7 +356,8 @@ class Editor:
     async def complete(self, uri: str, caret: Callable[[], Caret | None], *, waits: bool) -> Completion | None:
         """Return a completion for the newest caret of a document; None if a newer request has replaced this one.
 
-        With `waits` the server is asked only after the pause in typing that is set as `debounce_ms`.
+        With `waits` the server is asked only after the pause in typing that is set as `debounce_ms`, and only where a
+        suggestion is likely to be accepted.
         """
         if (older := self.tasks.get(uri)) is not None:
             older.cancel()
@@ -375,6 +380,9 @@ class Editor:
             await asyncio.sleep(self.settings.debounce_ms / 1000)
         place, completer = caret(), self.completer
         if place is None or completer is None:
+            return None
+        if waits and not completer.continues(place) and (why := why_not(place)):
+            self.skipped[why] += 1
             return None
         try:
             completion = await completer.complete(place, self.project_of(place.place.root))
@@ -465,6 +473,7 @@ class Editor:
             "shown": self.shown,
             "accepted": self.accepted,
             "rejected": self.rejected,
+            "skipped": dict(self.skipped),
             "telemetry": {"consent": self.consent(), "sent": self.outbox.sent, "dropped": self.outbox.dropped},
             "last": self.last_completion(),
         }

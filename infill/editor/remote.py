@@ -27,6 +27,8 @@ LONGEST_PAUSE_S: Final = 60.0
 BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 STALE: Final = frozenset({"tokenizer_changed", "prompt_too_long"})
 """Codes of errors after which the model must be fetched again."""
+OVERLOADED: Final = "overloaded"
+"""Code of the error of a server that takes no more requests for a moment, of which no user needs to know."""
 MAX_MESSAGE: Final = 300
 
 
@@ -229,9 +231,9 @@ class Remote:
         except BROKEN:
             return await self._client.request(method, path, json=body, headers=more, timeout=timeout_s)
 
-    def _wait(self) -> None:
-        """Send no requests for a while, twice as long as the last time."""
-        self._pause = min(max(FIRST_PAUSE_S, 2 * self._pause), LONGEST_PAUSE_S)
+    def _wait(self, least_s: float = FIRST_PAUSE_S) -> None:
+        """Send no requests for a while, twice as long as the last time, and at least as long as the server asks for."""
+        self._pause = min(max(least_s, 2 * self._pause), LONGEST_PAUSE_S)
         self._until = time.monotonic() + self._pause
 
     def _refused(self, response: httpx.Response) -> ServiceError:
@@ -245,9 +247,16 @@ class Remote:
             return StaleError(message)
         if code == UNKNOWN:
             return WorkspaceLostError(message)
-        self._wait()
+        self._wait(_seconds(response.headers.get("retry-after", "")))
+        if code == OVERLOADED:
+            return PausedError(f"{self.url} takes no more requests for a moment")
         if response.status_code in (401, 403):
             return KeyRefusedError(
                 f"{self.url} rejects the key ({response.status_code}): put a valid key into INFILL_API_KEY"
             )
         return ServiceError(f"{self.url} answered {response.status_code}: {message}")
+
+
+def _seconds(value: str) -> float:
+    """Return the seconds in a header `Retry-After`; FIRST_PAUSE_S for a date or nothing."""
+    return float(value) if value.isdecimal() else FIRST_PAUSE_S

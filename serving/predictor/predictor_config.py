@@ -34,7 +34,7 @@ class PredictorConfig:
     cache_gib: float = 0.0
     """GiB of KV caches kept between requests; 0 takes 1 GiB on a CPU, half of the free memory on a GPU."""
     queue: int = 32
-    """Requests that may wait for the model; any more are answered with 503."""
+    """Requests that may wait for the model; any more are answered with 429."""
     timeout_s: float = 60.0
     """A request that has not ended after this many seconds, waiting included, is answered with 504."""
     max_body_bytes: int = 4_000_000

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from serving.predictor.completion import CompletionEngine, Piece
-from serving.protocol import ApiError, Sampling
+from serving.protocol import ApiError, Sampling, overloaded
 from serving.stops import StopFilter
 
 log = logging.getLogger("infill.predictor")
@@ -108,13 +108,12 @@ class Worker:
         return len(self._jobs)
 
     def submit(self, job: CompletionJob) -> None:
-        """Queue `job`. Raises ApiError 503 when the queue is full of jobs whose clients still wait."""
+        """Queue `job`. Raises ApiError 429 when the queue is full of jobs whose clients still wait."""
         with self._changed:
             if len(self._jobs) >= self._size:
                 self._jobs = deque(other for other in self._jobs if not other.cancelled.is_set())
             if len(self._jobs) >= self._size:
-                message = f"too many requests: {self._size} already wait for the model"
-                raise ApiError(503, message, code="overloaded", retry_after=1)
+                raise overloaded(f"too many requests: {self._size} already wait for the model")
             self._jobs.append(job)
             self._changed.notify()
 

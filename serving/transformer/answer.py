@@ -7,6 +7,7 @@ from typing import Any
 from infill.context.packing import Packed
 from serving.protocol import Head, usage
 from serving.transformer.access import Principal
+from serving.transformer.completion_cache import KeptAnswer
 from serving.transformer.request import CompletionRequest
 from serving.transformer.upstream import Delta
 
@@ -30,18 +31,28 @@ class OngoingAnswer:
     """Time when the predictor was asked."""
     first: float = 0.0
     """Time when its first event arrived."""
+    lane: str = ""
+    """The part of the cache of completions where it is kept; empty if it is not."""
+    cached: KeptAnswer | None = None
+    """The earlier answer of which it is the rest; None for one that the predictor gives."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the packed prompt."""
+        return self.cached.prompt_tokens if self.cached else len(self.packed.prompt.ids)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The field `infill` of an answer: the context items in the prompt, warnings and timings."""
         names = ("path", "first_line", "last_line", "score", "strategy")
         return {
-            "prompt_tokens": len(self.packed.prompt.ids),
+            "prompt_tokens": self.prompt_tokens,
             "prefix_tokens": self.packed.prompt.prefix_tokens,
             "suffix_tokens": self.packed.prompt.suffix_tokens,
             "context": [{name: getattr(item, name) for name in names} for item in self.packed.prompt.items],
             "why_empty": self.packed.why_empty,
             "warnings": list(self.request.warnings),
+            "cached": self.cached is not None,
             "timing_ms": {
                 "packing": _milliseconds(self.asked - self.began),
                 "first_token": _milliseconds(self.first - self.asked),
@@ -78,4 +89,4 @@ class PartialAnswer:
         reported = self.usage or {}
         details = reported.get("prompt_tokens_details") or {}
         cached = int(details.get("cached_tokens") or 0)
-        return usage(len(answer.packed.prompt.ids), int(reported.get("completion_tokens", self.pieces)), cached)
+        return usage(answer.prompt_tokens, int(reported.get("completion_tokens", self.pieces)), cached)

@@ -97,3 +97,8 @@ async def silent(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
 async def nothing() -> AsyncGenerator[Delta, None]:
     """Yield the end of an empty answer, for which the predictor is not asked."""
     yield Delta(finish_reason=LIMIT, usage={"completion_tokens": 0})
+
+
+async def once(delta: Delta) -> AsyncGenerator[Delta, None]:
+    """Yield the only event of an answer that is known."""
+    yield delta

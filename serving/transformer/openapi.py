@@ -38,9 +38,10 @@ STATUS: Final[Mapping[int, str]] = {
     CHANGED: "The token ids were made for another model (`tokenizer_changed`): fetch `/v1/tokenizer` again; or the "
     "workspace is at another revision (`workspace_changed`): list its files again",
     413: "The request's body is too large",
-    429: "The tenant has used what it may; `Retry-After` says when to try again",
+    429: "Too many requests at once (`overloaded`), or the tenant has used what it may (`rate_limit_exceeded`); "
+    "`Retry-After` says when to try again",
     502: "The predictor failed",
-    503: "Too many requests at once, or no predictor; `Retry-After` says when to try again",
+    503: "No predictor, or it cannot answer yet; `Retry-After` says when to try again",
     504: "The predictor did not answer in time",
 }
 PROBES: Final = ("/", "/metrics", "/v2/health/live", "/v2/health/ready")

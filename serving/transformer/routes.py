@@ -1,6 +1,7 @@
 """The routes of KServe's application: one path through the code for completions in all protocols, and the pages."""
 
 import asyncio
+import functools
 import hashlib
 import logging
 import time
@@ -29,7 +30,8 @@ from serving.http import (
 from serving.protocol import ApiError, Head, parse_object
 from serving.transformer.access import ANYBODY, Principal
 from serving.transformer.answer import OngoingAnswer, PartialAnswer
-from serving.transformer.cut import before, cut, nothing, silent, truncated
+from serving.transformer.completion_cache import KeptAnswer, lane
+from serving.transformer.cut import before, cut, nothing, once, silent, truncated
 from serving.transformer.openapi import of_page, of_protocols, packed_fields
 from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import Protocol
@@ -151,6 +153,11 @@ async def _ask(
     request, principal, rid = incoming.request, incoming.principal, incoming.rid
     completion = _scoped(named, request, principal)
     started = time.monotonic()
+    warm = functools.partial(_warm, service, completion, limits, principal, incoming.headers)
+    service.warmer.asked(completion, principal.tenant, warm)
+    place = _lane(service, completion, principal)
+    if (kept := service.completions.find(place, completion.fim.prefix)) is not None:
+        return await _from_cache(service, incoming, completion, limits, kept, started)
     packed = await _packed(service, completion, limits, principal)
     asked = time.monotonic()
     service.metrics.packing.observe(asked - started)
@@ -165,6 +172,7 @@ async def _ask(
         context_length=limits.prompt + limits.new,
         began=started,
         asked=asked,
+        lane=place,
     )
     try:
         first = await while_connected(request, anext(answer.deltas))
@@ -173,6 +181,62 @@ async def _ask(
         raise
     await service.access.spend(principal, len(packed.prompt.ids))
     return replace(answer, first=time.monotonic()), first
+
+
+async def _warm(
+    service: TransformerService,
+    completion: CompletionRequest,
+    limits: TokenLimits,
+    principal: Principal,
+    headers: Headers,
+) -> str:
+    """Compute the prompt that a request would have now, unless the server is busy; return the outcome."""
+    if service.slots.locked():
+        return "busy"
+    last = service.packer.sessions.get(completion.session)
+    packed = await _packed(service, completion, limits, principal)
+    if last is not None and last.prompt.ids == packed.prompt.ids:
+        return "same"
+    one = replace(completion.sampling, max_tokens=1)
+    async with aclosing(service.upstream.deltas(packed.prompt.ids, one, headers, principal.salt)) as deltas:
+        async for _ in deltas:
+            pass
+    return "done"
+
+
+def _lane(service: TransformerService, completion: CompletionRequest, principal: Principal) -> str:
+    """Return the part of the cache of completions for a request. Raises ApiError 404 for an unknown workspace."""
+    workspace = service.workspaces.find(principal.tenant, completion.workspace) if completion.workspace else None
+    return lane(completion, principal.tenant, service.config.name, workspace)
+
+
+async def _from_cache(
+    service: TransformerService,
+    incoming: ReceivedRequest,
+    completion: CompletionRequest,
+    limits: TokenLimits,
+    kept: KeptAnswer,
+    started: float,
+) -> tuple[OngoingAnswer, Delta]:
+    """Return the rest of an earlier answer as an answer of its own."""
+    counts = {
+        "completion_tokens": len(service.packer.encoder.encode(kept.text)),
+        "prompt_tokens_details": {"cached_tokens": kept.prompt_tokens},
+    }
+    deltas = once(Delta(text=kept.text, finish_reason=kept.finish_reason, usage=counts))
+    answer = OngoingAnswer(
+        head=Head.new(incoming.rid, service.config.name),
+        packed=kept.packed,
+        request=completion,
+        deltas=deltas,
+        principal=incoming.principal,
+        rid=incoming.rid,
+        context_length=limits.prompt + limits.new,
+        began=started,
+        asked=time.monotonic(),
+        cached=kept,
+    )
+    return replace(answer, first=time.monotonic()), await anext(deltas)
 
 
 async def _packed(
@@ -282,7 +346,11 @@ async def _ended(service: TransformerService, answer: OngoingAnswer, outcome: Pa
     """Complete `outcome` after its last event, count its tokens for the metrics, and return it."""
     outcome.ended = time.monotonic()
     outcome.text = clean(outcome.text)
-    service.metrics.observe_usage(outcome.counts(answer))
+    if answer.cached is None:
+        service.metrics.observe_usage(outcome.counts(answer))
+        service.completions.keep(
+            *(answer.lane, answer.request.fim.prefix, outcome.text, outcome.reason or "length", answer.packed)
+        )
     service.telemetry.answered(answer, outcome)
     await _charge(service, answer, outcome)
     return outcome
@@ -292,8 +360,14 @@ async def _charge(service: TransformerService, answer: OngoingAnswer, outcome: P
     """Count what was written for whoever asked, also when he has gone in the middle of it."""
     counts = outcome.counts(answer)
     prompt, completion = counts["prompt_tokens"], counts["completion_tokens"]
-    await service.access.spend(answer.principal, completion)
-    service.access.audit("answer", answer.principal, answer.rid, prompt_tokens=prompt, completion_tokens=completion)
+    if answer.cached is None:
+        await service.access.spend(answer.principal, completion)
+    service.access.audit(
+        *("answer", answer.principal, answer.rid),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached=answer.cached is not None,
+    )
 
 
 async def respond(
@@ -341,6 +415,7 @@ def create_router(service: TransformerService) -> APIRouter:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         async with watching(service.sides, service.access.predictor_headers):
             yield
+        await service.warmer.close()
         await service.upstream.close()
         await asyncio.to_thread(service.telemetry.close)
         service.workspaces.shut_down()

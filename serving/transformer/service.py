@@ -10,14 +10,16 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from infill.context import ProjectIndex
 from infill.prompt import stop_ids
 from serving.http import REQUEST_ID, forwarded
-from serving.protocol import ApiError
+from serving.protocol import overloaded
 from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
+from serving.transformer.completion_cache import CompletionCache
 from serving.transformer.packer import Packer, ProjectCache, Sessions
 from serving.transformer.sides import Sides
 from serving.transformer.telemetry.recorder import SuggestionRecorder
 from serving.transformer.transformer_config import Prepared, TransformerConfig
 from serving.transformer.upstream import Headers, Upstream
+from serving.transformer.warmer import Warmer
 from serving.transformer.workspaces import Workspaces
 
 TRACE: Final = ("x-b3-traceid", "traceparent")
@@ -77,6 +79,8 @@ class TransformerService:
     access: Access
     telemetry: SuggestionRecorder
     workspaces: Workspaces
+    completions: CompletionCache
+    warmer: Warmer
     slots: asyncio.Semaphore
     """A slot for each request that is read, packed or waits for its first token."""
     sides: Sides | None = None
@@ -85,10 +89,9 @@ class TransformerService:
     """These objects with the candidate's packer and predictor."""
 
     def require_slot(self) -> None:
-        """Raise ApiError 503 if all slots are taken."""
+        """Raise ApiError 429 if all slots are taken."""
         if self.slots.locked():
-            message = f"too many requests at once: at most {self.config.max_requests} are allowed"
-            raise ApiError(503, message, code="overloaded", retry_after=1)
+            raise overloaded(f"too many requests at once: at most {self.config.max_requests} are allowed")
 
     def headers(self, request: Request, rid: str = "") -> Headers:
         """Return the headers of a request to the predictor.
@@ -138,6 +141,8 @@ def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegi
         access=Access(config),
         telemetry=SuggestionRecorder(config, prepared.fmt.hash, registry),
         workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
+        completions=CompletionCache(config.completion_cache_bytes, registry),
+        warmer=Warmer(config.warm_s, config.sessions, registry),
         slots=asyncio.Semaphore(config.max_requests),
     )
     return service if prepared.candidate is None else _with_candidate(service, prepared.candidate, registry)

@@ -48,7 +48,7 @@ class TransformerConfig:
     total_s: float = 60.0
     """Seconds until a whole request must be answered."""
     max_requests: int = 256
-    """Requests at once that are read, packed or wait for their first token; any more are answered with 503."""
+    """Requests at once that are read, packed or wait for their first token; any more are answered with 429."""
     cors_origins: str = ""
     """Origins of web pages that may call this server, separated by commas, or `*`; empty allows none."""
     keys: str = field(default="", metadata=storage.LOCATION)
@@ -82,6 +82,12 @@ class TransformerConfig:
     """Whether a half-typed word is completed by its whole tokens, where the predictor can (Infill's and vLLM)."""
     sessions: int = 256
     """Editor sessions whose last prompt is kept with its token ids, about 1 MB for 8,000 tokens."""
+    completion_cache_bytes: int = 64_000_000
+    """Memory of finished answers, from which typing through a suggestion and deleting back are answered without the
+    predictor. 0 keeps none."""
+    warm_s: float = 0.2
+    """Seconds after a change of a workspace after which the prompts of the carets that were last completed in it are
+    computed in advance, until the next request. 0 computes none."""
     candidate_predictor: str = ""
     """Base URL of a second predictor, which runs the candidate; empty has none."""
     candidate_model: str = field(default="", metadata=storage.LOCATION)
@@ -116,8 +122,10 @@ class TransformerConfig:
             raise ValueError("connect_s, first_token_s and total_s must be positive")
         if min(self.max_prompt_tokens, self.max_new_tokens, self.context_items) < 0:
             raise ValueError("max_prompt_tokens, max_new_tokens and context_items must not be negative")
-        if self.workspace_bytes < 0:
-            raise ValueError(f"workspace_bytes must not be negative, got {self.workspace_bytes}")
+        if min(self.workspace_bytes, self.completion_cache_bytes) < 0:
+            raise ValueError("workspace_bytes and completion_cache_bytes must not be negative")
+        if self.warm_s < 0:
+            raise ValueError(f"warm_s must not be negative, got {self.warm_s}")
         self._check_access()
         self._check_telemetry()
         self._check_canary()

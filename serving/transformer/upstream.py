@@ -18,7 +18,7 @@ import httpx
 
 from infill.proxies import async_client
 from serving.events import read_events_async
-from serving.protocol import ApiError, Sampling
+from serving.protocol import ApiError, Sampling, overloaded
 from serving.transformer.transformer_config import TransformerConfig
 
 Headers = list[tuple[bytes, bytes]]
@@ -229,6 +229,8 @@ class Upstream:
                 return response
             except TimeoutError as error:
                 raise _slow("did not begin to answer", self._config.first_token_s) from error
+            except httpx.PoolTimeout as error:
+                raise overloaded(f"too many answers at once: the predictor gives {MAX_CONNECTIONS} already") from error
             except (httpx.ConnectError, httpx.TimeoutException) as error:
                 raise gone(str(error) or type(error).__name__) from error
             except httpx.TransportError as error:
@@ -285,7 +287,7 @@ async def _refused(response: httpx.Response) -> ApiError:
 
 
 def _reported(value: Any, status: int) -> ApiError:
-    """Return the ApiError for an error that the predictor reports: 503 for overload, 504 for a timeout, else 502.
+    """Return the ApiError for an error that the predictor reports: 429, 503 and 504 as they are, else 502.
 
     A 400 is not the client's fault, since we made the prompt, so it becomes a 502 too.
     """
@@ -294,7 +296,9 @@ def _reported(value: Any, status: int) -> ApiError:
     message = str(details.get("message") or f"status {status}")
     if details.get("code") == "timeout" or status == httpx.codes.GATEWAY_TIMEOUT:
         return ApiError(504, f"the predictor took too long: {message}", code="predictor_timeout")
-    if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
-        return ApiError(503, f"the predictor is overloaded: {message}", code="overloaded", retry_after=1)
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        return overloaded(f"the predictor is overloaded: {message}")
+    if status == httpx.codes.SERVICE_UNAVAILABLE:
+        return gone(message)
     kind = PredictorRefusedError if status in (400, 413, 422) else ApiError
     return kind(502, f"the predictor refused the prompt: {message}", code="predictor_error")

@@ -82,7 +82,9 @@ async def _change(service: TransformerService, request: Request, *, whole: bool)
         del body
         counts = {"files": len(change.files), "texts": len(change.texts)}
         service.access.audit("workspace", principal, request.state.rid, method=request.method, **counts)
-        return await service.workspaces.change(principal.tenant, name, change)
+        answer = await service.workspaces.change(principal.tenant, name, change)
+        service.warmer.changed(principal.tenant, name)
+        return answer
 
 
 def _read(body: bytes, whole: bool) -> Change:

@@ -181,6 +181,12 @@ class Workspace:
         """The digest of the list: equal for equal lists, in each replica."""
         return f"{self._sum:064x}"
 
+    def revision_without(self, path: str) -> str:
+        """Return a name for the files besides `path`, and for how many of all are indexed."""
+        digest = self.listed.get(path)
+        others = self._sum if digest is None else (self._sum - _entry(path, digest)) % _REVISIONS
+        return f"{others:064x} {len(self._index)}"
+
     def state(self) -> dict[str, Any]:
         """Return the answer to a client that asks for the state."""
         return {

@@ -75,7 +75,7 @@ def test_for_another_model_the_prompt_is_packed_again(stranger: tuple[str, Stran
 
 
 DISAPPOINTING: dict[str, tuple[Any, Any, str]] = {
-    "an error": (None, refusal("503 Service Unavailable", "overloaded"), "answered 503: no"),
+    "an error": (None, refusal("503 Service Unavailable", "predictor_unavailable"), "answered 503: no"),
     "no key": (None, refusal("401 Unauthorized", "x"), "put a valid key into INFILL_API_KEY"),
     "no JSON": (None, say("200 OK", "<html>"), "sent no JSON"),
     "another answer": (None, say("200 OK", "[1]"), "does not answer like an Infill server"),
@@ -100,6 +100,22 @@ def test_a_server_that_disappoints_gives_a_clear_error(stranger: tuple[str, Stra
     with pytest.raises(ServiceError) as error:
         complete(url)
     assert message in str(error.value)
+
+
+def test_an_overloaded_server_is_left_alone_without_a_message(stranger: tuple[str, Strangers]) -> None:
+    url, server = stranger
+    server.behaviour = refusal("429 Too Many Requests", "overloaded")
+
+    async def run() -> None:
+        remote = Remote(url)
+        completer = Completer(remote, 16)
+        for _ in range(3):
+            with pytest.raises(PausedError):
+                await completer.complete(CARET, None)
+        await remote.close()
+
+    asyncio.run(run())
+    assert len(server.requests) == 1
 
 
 def test_a_connection_that_the_server_closes_meanwhile_is_not_an_error(stranger: tuple[str, Strangers]) -> None:

@@ -120,8 +120,13 @@ def figure(url: str, name: str) -> float:
 
 @contextmanager
 def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple[str, Transformer]]:
-    """The base URL of our routes, without KServe around them, and what they share; at `port`, if that is a setting."""
+    """The base URL of our routes, without KServe around them, and what they share; at `port`, if that is a setting.
+
+    Without a cache of completions, and with nothing computed in advance, unless a test sets them: most ask the same
+    again and count what the predictor gets.
+    """
     port = settings.pop("port", 0)
+    settings = {"completion_cache_bytes": 0, "warm_s": 0.0, **settings}
     config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
     service = build(config, prepare(config), CollectorRegistry())
     app = FastAPI()

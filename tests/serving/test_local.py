@@ -100,7 +100,8 @@ def test_the_openai_package_works_whole_and_streaming(server: tuple[str, Any, Pa
         assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
         assert whole.usage is not None
         assert whole.usage.completion_tokens == 6
-    assert figure(url, "infill_transformer_context_items_total") >= 2
+    assert figure(url, "infill_transformer_context_items_total") >= 1
+    assert figure(url, 'infill_transformer_completion_cache_lookups_total{result="same"}') == 1
 
 
 def test_errors_of_ours_and_of_unknown_paths_are_json(server: tuple[str, Any, Path]) -> None:

@@ -63,7 +63,7 @@ def test_a_predictor_that_is_slow_is_504(model: Path, behaviour: Any) -> None:
         assert time.monotonic() - started < 2
 
 
-def test_more_requests_than_allowed_are_503(model: Path) -> None:
+def test_more_requests_than_allowed_are_429(model: Path) -> None:
     settings = {"max_requests": 1, "first_token_s": 1.0}
     with strange_predictor(_hang) as (predictor, strangers), transforming(model, predictor, **settings) as (url, _):
         first = threading.Thread(target=ask, args=(url,))
@@ -71,8 +71,41 @@ def test_more_requests_than_allowed_are_503(model: Path) -> None:
         wait_until(lambda: len(strangers.requests) == 1)
         response = ask(url)
         first.join()
-        assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+        assert (response.status_code, response.json()["error"]["code"]) == (429, "overloaded")
         assert response.headers["retry-after"] == "1"
+
+
+def _read_until(client: socket.socket, end: bytes) -> None:
+    seen = b""
+    while end not in seen:
+        seen += client.recv(65_536) or pytest.fail(f"the answer ended without {end!r}: {seen!r}")
+
+
+HEAD_OF_STREAM = f"HTTP/1.1 200 OK\r\ncontent-type: {STREAM}\r\n\r\n"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize(
+    "sent", ["", HEAD_OF_STREAM, HEAD_OF_STREAM + chunk("a")], ids=["nothing", "head", "first token"]
+)
+def test_when_the_client_goes_the_predictor_need_not_say_anything_more(model: Path, sent: str, stream: bool) -> None:
+    """The predictor waits in silence until its connection is closed, so nothing else can have led to that."""
+    closed = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(sent.encode())
+        if connection.recv(1) == b"":
+            closed.set()
+
+    with strange_predictor(behave) as (predictor, strangers), transforming(model, predictor) as (url, _):
+        body = json.dumps(CARET | {"stream": stream}).encode()
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            wait_until(lambda: len(strangers.requests) == 1)
+            if stream and sent.endswith("\n\n"):
+                _read_until(client, b'"text":"a"')
+        assert closed.wait(20)
 
 
 def _one_piece_then_hang(connection: socket.socket) -> None:
@@ -102,8 +135,8 @@ STRANGE: dict[str, tuple[str, str, int, str]] = {
     "no choices": ("200 OK", "data: {}\n\n", 502, "bad_predictor_answer"),
     "odd choices": ("200 OK", 'data: {"choices": 1}\n\n', 502, "bad_predictor_answer"),
     "an error in the stream": ("200 OK", 'data: {"error": {"message": "oh"}}\n\n', 502, "predictor_error"),
-    "overload": ("503 Service Unavailable", '{"error": {"message": "full"}}', 503, "overloaded"),
-    "too many": ("429 Too Many Requests", "", 503, "overloaded"),
+    "not ready": ("503 Service Unavailable", '{"error": {"message": "loading"}}', 503, "predictor_unavailable"),
+    "too many": ("429 Too Many Requests", "", 429, "overloaded"),
     "its deadline": ("504 Gateway Timeout", '{"error": {"code": "timeout"}}', 504, "predictor_timeout"),
     "a refusal": ("400 Bad Request", '{"object": "error", "message": "too long"}', 502, "predictor_error"),
     "a page": ("404 Not Found", "<html>", 502, "predictor_error"),

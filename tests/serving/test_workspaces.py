@@ -470,8 +470,8 @@ async def paused(store: Workspaces, files: dict[str, str]) -> tuple[asyncio.Task
     workspace = store.find("", "big")
     update = workspace._index.update
 
-    def slow(path: str, text: str | bytes) -> None:
-        update(path, text)
+    def slow(path: str, text: str | bytes, *, passing: bool = False) -> None:
+        update(path, text, passing=passing)
         if len(workspace._index) == 2:
             reached.set()
             goes_on.wait(20)

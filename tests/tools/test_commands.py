@@ -86,6 +86,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+PACKAGES = ("benchmarks.context", "benchmarks.typing")
+
+
 def parse(command: str) -> argparse.Namespace:
     """Parse a command with the parser of its program, without running it. Raises SystemExit where that refuses it."""
     words = shlex.split(command)
@@ -98,7 +101,7 @@ def parse(command: str) -> argparse.Namespace:
         values.append(original(parser, arguments))
         raise KeyboardInterrupt
 
-    module = importlib.import_module(words[2] + ("" if words[2] != "benchmarks.context" else ".__main__"))
+    module = importlib.import_module(words[2] + (".__main__" if words[2] in PACKAGES else ""))
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(argparse.ArgumentParser, "parse_args", capture)
         module.main(words[3:])

@@ -45,13 +45,17 @@ PROVENANCE: Final[Schema] = {
         },
         "why_empty": {"type": ["string", "null"]},
         "warnings": {"type": "array", "items": {"type": "string"}},
+        "cached": {"type": "boolean"},
         "timing_ms": {
             "type": "object",
             "properties": {"packing": {"type": "number"}, "first_token": {"type": "number"}},
             "required": ["packing", "first_token"],
         },
     },
-    "required": ["prompt_tokens", "prefix_tokens", "suffix_tokens", "context", "why_empty", "warnings", "timing_ms"],
+    "required": [
+        *("prompt_tokens", "prefix_tokens", "suffix_tokens"),
+        *("context", "why_empty", "warnings", "cached", "timing_ms"),
+    ],
 }
 
 

@@ -1,0 +1,98 @@
+"""The layer's own cost: the same prompt sent to the stub directly and through the transformer, in turn."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import httpx
+import numpy as np
+
+from benchmarks.typing.typed_sessions import TypedSession
+from infill.text import read_text
+from serving import local
+from serving.events import read_events
+from serving.transformer.packer import Packer
+from serving.transformer.request import read_request
+
+NAME: Final = "typing"
+TOKENS: Final = 16
+
+
+def percentiles(values: Sequence[float], *percents: int) -> list[float]:
+    """Return percentiles, rounded."""
+    return [round(float(each), 2) for each in np.percentile(values, percents)]
+
+
+def processor_s(child: local.Child) -> float:
+    """Return the seconds that a server's process has run."""
+    fields = read_text(f"/proc/{child.process.pid}/stat").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(child: local.Child) -> int:
+    """Return the bytes of memory that a server's process has."""
+    pages = int(read_text(f"/proc/{child.process.pid}/statm").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def requests(sessions: Sequence[TypedSession]) -> Iterator[dict[str, Any]]:
+    """Yield the requests of all sessions, one session after the other, each text before the caret once."""
+    for number, session in enumerate(sessions):
+        seen = set[str]()
+        for moment in session.moments:
+            if moment.typed not in seen:
+                seen.add(moment.typed)
+                yield session.body(moment, workspace=NAME, session=f"layer-{number}", max_tokens=TOKENS)
+
+
+def overhead(
+    predictor: local.Child, front: local.Child, packer: Packer, sessions: Sequence[TypedSession]
+) -> dict[str, Any]:
+    """Return what the transformer adds to a call of the predictor, in milliseconds, and its processor time.
+
+    The first session does not count: it warms connections and the index.
+    """
+    direct, through, first, busy = list[float](), list[float](), list[float](), 0.0
+    warm = sum(1 for _ in requests(sessions[:1]))
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        for number, body in enumerate(requests(sessions)):
+            alone = {key: value for key, value in body.items() if key not in ("workspace", "context")}
+            prompt = packer.pack(read_request(alone, TOKENS)).prompt.ids
+            near = _timed(_post, client, predictor.url, {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0})
+            before = processor_s(front)
+            far = _timed(_post, client, front.url, body)
+            if number >= warm:
+                direct.append(near)
+                through.append(far)
+                busy += processor_s(front) - before
+                first.append(_timed(_first_event, client, front.url, body | {"prompt": body["prompt"] + " "}))
+    added = [after - before for before, after in zip(direct, through, strict=True)]
+    return {
+        "overhead_ms_p50_p99": percentiles(added, 50, 99),
+        "direct_ms_p50_p99": percentiles(direct, 50, 99),
+        "transformer_ms_p50_p99": percentiles(through, 50, 99),
+        "first_event_ms_p50_p99": percentiles(first, 50, 99),
+        "processor_ms": round(1_000 * busy / len(added), 2),
+        "requests": len(added),
+        "prompt_tokens": len(prompt),
+        "body_bytes": len(json.dumps(body)),
+    }
+
+
+def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
+    client.post(f"{url}/v1/completions", json=body).raise_for_status()
+
+
+def _first_event(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
+    """Wait for the first event of a stream, then close it."""
+    with client.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}) as response:
+        next(read_events(response.iter_bytes()))
+
+
+def _timed(call: Callable[..., None], *arguments: Any) -> float:
+    """Return the milliseconds that a call takes."""
+    started = time.perf_counter()
+    call(*arguments)
+    return (time.perf_counter() - started) * 1_000

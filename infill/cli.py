@@ -5,7 +5,6 @@ that `infill --help` is quick. A user's mistake is reported in one sentence with
 """
 
 import argparse
-import logging
 import os
 import re
 import sys
@@ -38,6 +37,7 @@ from infill.cli_options import (
     seed,
     settings_of,
     settings_options,
+    show_progress,
     shown_file,
     url,
     word,
@@ -46,6 +46,7 @@ from infill.corpus import command as corpus
 from infill.corpus import opt_out
 from infill.edits import benchmark_command
 from infill.errors import InputError
+from infill.experiments import experiment_command
 from infill.rating import rating_command
 
 OURS = ("infill", "components", "pipelines", "serving")
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_stages(commands)
     benchmark_command.add(commands)
+    experiment_command.add(commands)
     rating_command.add(commands)
     _add_tools(commands)
     _add_export(commands)
@@ -180,18 +182,12 @@ def _status(options: argparse.Namespace) -> dict[str, Any]:
 def _stage(options: argparse.Namespace) -> dict[str, Any]:
     from infill.stages import execute
 
-    _show_progress()
+    show_progress()
     stage, given = options.stage, settings_of(options)
     preset = config.resolve(options.preset, opt_out.with_usual(given) if stage.name == "corpus" else given)
     inputs = {wanted: getattr(options, wanted) for wanted in stage.inputs}
     manifest = execute(stage.name, stage.settings(preset), inputs, options.store or "", output=options.output or "")
     return {"uri": manifest.uri, "digest": manifest.digest, "seconds": manifest.seconds, "metrics": manifest.metrics}
-
-
-def _show_progress() -> None:
-    """Log the progress messages of our own modules to stderr, and only the warnings of libraries."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("infill").setLevel(logging.INFO)
 
 
 def _caret(parser: argparse.ArgumentParser) -> None:

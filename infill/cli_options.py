@@ -6,6 +6,7 @@ mistakes are reported before any work begins.
 
 import argparse
 import dataclasses
+import logging
 import math
 import os
 import sys
@@ -262,6 +263,12 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 def as_json(options: argparse.Namespace) -> bool:
     """Return whether a command writes JSON: because of --json, or because stdout is not a terminal."""
     return bool(options.json) or not sys.stdout.isatty()
+
+
+def show_progress() -> None:
+    """Log the progress messages of our own modules to stderr, and only the warnings of libraries."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("infill").setLevel(logging.INFO)
 
 
 def budget(parser: argparse.ArgumentParser) -> None:

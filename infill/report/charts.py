@@ -4,6 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from infill.text import decode
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -118,13 +120,22 @@ def _bars(axes: "Axes", metrics: Sequence[str], models: Mapping[str, Mapping[str
 
 
 def _svg(paint: Any, width: float, height: float) -> str:
-    """Return the SVG that `paint` draws on a figure of `width` x `height` inches; equal drawings give equal texts."""
+    """Return the SVG that `paint` draws on a figure of `width` x `height` inches."""
+    return decode(image(paint, width, height, kind="svg"))
+
+
+def image(paint: Any, width: float, height: float, *, kind: str) -> bytes:
+    """Return what `paint` draws on a figure of `width` x `height` inches; equal drawings give equal bytes.
+
+    `kind` is "svg", with a transparent background, or "png".
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")  # without pyplot: no window, no global state
         paint(figure)
-        image = io.StringIO()
-        figure.savefig(image, format="svg", metadata={"Date": None}, transparent=True)
-    return image.getvalue()
+        content = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(content, format=kind, metadata=metadata, transparent=kind == "svg", dpi=150)
+    return content.getvalue()

@@ -1,0 +1,126 @@
+"""The statistics of an experiment, and the paragraph that follows from them: nothing in it is decided elsewhere.
+
+A cell is better or worse than the baseline only if the paired 95 % interval of the difference excludes 0 and the
+paired test rejects "no difference" after Holm's correction for the number of cells. Everything else is undecided.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from infill.evaluate.statistics import Comparison, compare, holm, interval
+from infill.experiments.experiment import CELL, Experiment, Measure, Row
+
+BETTER: Final = "better"
+WORSE: Final = "worse"
+UNDECIDED: Final = "undecided"
+LEVEL: Final = 0.05
+RESAMPLES: Final = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A cell minus the baseline in one measure."""
+
+    comparison: Comparison
+    p: float
+    """p-value of McNemar's test for a share, else of Wilcoxon's, after Holm's correction for the cells."""
+    verdict: str
+    """BETTER, WORSE or UNDECIDED."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The figures of one measure: a mean with its interval for each cell, and its difference from the baseline."""
+
+    measure: Measure
+    means: Mapping[str, Mapping[str, float]]
+    """`value`, `low`, `high` and the 90 % quantile, `p90`, by cell."""
+    differences: Mapping[str, Difference]
+    """By cell, without the baseline; empty for a measure that is not compared."""
+
+
+def findings(experiment: Experiment, rows: Sequence[Row], *, seed: int = 0) -> list[Finding]:
+    """Return the figures of each measure. `rows` has the rows of all cells, each with its CELL."""
+    by_cell = {cell: [row for row in rows if row[CELL] == cell] for cell in experiment.cells}
+    return [_finding(measure, by_cell, seed) for measure in experiment.measures]
+
+
+def _finding(measure: Measure, by_cell: Mapping[str, Sequence[Row]], seed: int) -> Finding:
+    values = {cell: [float(row[measure.name]) for row in rows] for cell, rows in by_cell.items()}
+    means = {
+        cell: {
+            **interval(measure.name, each, resamples=RESAMPLES, seed=seed),
+            "p90": float(np.quantile(each, 0.9)),
+        }
+        for cell, each in values.items()
+    }
+    compared = measure.higher_is_better is not None
+    return Finding(measure=measure, means=means, differences=_differences(measure, values, seed) if compared else {})
+
+
+def _differences(measure: Measure, values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Difference]:
+    baseline, *others = values
+    comparisons = {
+        cell: compare(measure.name, values[cell], values[baseline], resamples=RESAMPLES, seed=seed) for cell in others
+    }
+    corrected = holm([each.wilcoxon if each.mcnemar is None else each.mcnemar for each in comparisons.values()])
+    return {
+        cell: Difference(
+            comparison=each, p=p, verdict=verdict(each, p, higher_is_better=bool(measure.higher_is_better))
+        )
+        for (cell, each), p in zip(comparisons.items(), corrected, strict=True)
+    }
+
+
+def verdict(comparison: Comparison, p: float, *, higher_is_better: bool) -> str:
+    """Return BETTER or WORSE if interval and corrected p-value both exclude chance, else UNDECIDED."""
+    if p >= LEVEL or comparison.low <= 0 <= comparison.high:
+        return UNDECIDED
+    return BETTER if (comparison.value > 0) == higher_is_better else WORSE
+
+
+def conclusion(experiment: Experiment, results: Sequence[Finding]) -> str:
+    """Return the paragraph that answers the question, from the verdicts alone."""
+    holes = next(each.comparison.holes for finding in results for each in finding.differences.values())
+    head = f"On {holes} holes, compared with {experiment.cells[0]}: "
+    return head + " ".join(_sentence(finding) for finding in results if finding.differences) + _caution(results)
+
+
+def _sentence(finding: Finding) -> str:
+    parts = [*_parts(finding)]
+    label = finding.measure.label
+    return f"{label[0].upper()}{label[1:]} {'; '.join(parts)}."
+
+
+def _parts(finding: Finding) -> Iterator[str]:
+    for wanted in (BETTER, WORSE):
+        cells = {cell: each for cell, each in finding.differences.items() if each.verdict == wanted}
+        if cells:
+            yield f"is {wanted} with " + ", ".join(
+                f"{cell} ({difference_text(finding.measure, each)})" for cell, each in cells.items()
+            )
+    undecided = [cell for cell, each in finding.differences.items() if each.verdict == UNDECIDED]
+    if undecided:
+        yield f"shows no difference beyond chance with {', '.join(undecided)}"
+
+
+def _caution(results: Sequence[Finding]) -> str:
+    undecided = any(each.verdict == UNDECIDED for finding in results for each in finding.differences.values())
+    return " A difference that is not beyond chance on these holes may still exist." if undecided else ""
+
+
+def number_text(value: float, measure: Measure) -> str:
+    """Return a value of a measure with a sensible number of digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 or measure.unit == "tokens" else f"{value:.3f}"
+
+
+def difference_text(measure: Measure, difference: Difference) -> str:
+    """Return a difference with its interval and corrected p-value, for a table or a sentence."""
+    each = difference.comparison
+    value, low, high = (number_text(number, measure) for number in (each.value, each.low, each.high))
+    sign = "+" if each.value > 0 else ""
+    p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+    return f"{sign}{value} [{low}, {high}], {p}"

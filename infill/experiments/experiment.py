@@ -1,0 +1,43 @@
+"""An experiment: a question, the cells that are compared on the same holes, and what is measured at each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+HOLE: Final = "hole"
+"""Column with the id of the hole."""
+CELL: Final = "cell"
+"""Column with the name of the cell, in the rows of all cells."""
+
+Row = Mapping[str, Any]
+"""What was measured at one hole: HOLE, and a number for each measure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number that is measured at each hole, and compared between cells."""
+
+    name: str
+    """Its column; for a metric of completions, the metric's name."""
+    label: str
+    """Its name for people."""
+    unit: str = ""
+    higher_is_better: bool | None = True
+    """None for a number that describes a cell and is neither good nor bad; it is not compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that the shared frame needs to run an experiment and to report it."""
+
+    name: str
+    question: str
+    factor: str
+    """What the cells differ in: the heading of their column and the figure's axis."""
+    cells: Sequence[str]
+    """Names of the cells; the others are compared with the first."""
+    measures: Sequence[Measure]
+    run: Callable[[str], Sequence[Row]]
+    """Measures one cell: a row for each hole, the same holes in the same order for every cell."""
+    setting: Sequence[str] = ()
+    """Sentences of the report on what was measured, where, and what the figures do not say."""

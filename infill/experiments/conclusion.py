@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from infill.evaluate.statistics import Comparison, compare, holm, interval
-from infill.experiments.experiment import CELL, Experiment, Measure, Row
+from infill.experiments.experiment import CELL, HOLE, Experiment, Measure, Row
 
 BETTER: Final = "better"
 WORSE: Final = "worse"
@@ -43,8 +43,13 @@ class Finding:
 
 
 def findings(experiment: Experiment, rows: Sequence[Row], *, seed: int = 0) -> list[Finding]:
-    """Return the figures of each measure. `rows` has the rows of all cells, each with its CELL."""
+    """Return the figures of each measure. `rows` has the rows of all cells, each with its CELL.
+
+    Raises ValueError unless all cells have the same holes in the same order.
+    """
     by_cell = {cell: [row for row in rows if row[CELL] == cell] for cell in experiment.cells}
+    if len({tuple(row[HOLE] for row in each) for each in by_cell.values()}) != 1:
+        raise ValueError(f"the cells of {experiment.name} have rows of different holes, so they cannot be compared")
     return [_finding(measure, by_cell, seed) for measure in experiment.measures]
 
 
@@ -85,7 +90,7 @@ def verdict(comparison: Comparison, p: float, *, higher_is_better: bool) -> str:
 def conclusion(experiment: Experiment, results: Sequence[Finding]) -> str:
     """Return the paragraph that answers the question, from the verdicts alone."""
     holes = next(each.comparison.holes for finding in results for each in finding.differences.values())
-    head = f"On {holes} holes, compared with {experiment.cells[0]}: "
+    head = f"On {holes} holes, compared with {experiment.baseline}: "
     return head + " ".join(_sentence(finding) for finding in results if finding.differences) + _caution(results)
 
 
@@ -99,12 +104,11 @@ def _parts(finding: Finding) -> Iterator[str]:
     for wanted in (BETTER, WORSE):
         cells = {cell: each for cell, each in finding.differences.items() if each.verdict == wanted}
         if cells:
-            yield f"is {wanted} with " + ", ".join(
-                f"{cell} ({difference_text(finding.measure, each)})" for cell, each in cells.items()
-            )
+            texts = (f"{cell} ({difference_text(finding.measure, each)})" for cell, each in cells.items())
+            yield f"is {wanted} with {' and '.join(texts)}"
     undecided = [cell for cell, each in finding.differences.items() if each.verdict == UNDECIDED]
     if undecided:
-        yield f"shows no difference beyond chance with {', '.join(undecided)}"
+        yield f"shows no difference beyond chance with {' and '.join(undecided)}"
 
 
 def _caution(results: Sequence[Finding]) -> str:

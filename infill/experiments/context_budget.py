@@ -30,7 +30,7 @@ BUDGETS: Final = (0, 1_024, 2_048, 4_096, 8_192)
 MEASURES: Final = (
     Measure(name="edit_similarity", label="edit similarity"),
     Measure(name="chrf", label="chrF"),
-    Measure(name="kk", label="kk"),
+    Measure(name="kk", label="KK"),
     Measure(name="exact_match", label="exact match"),
     Measure(name="ms", label="time", unit="ms", higher_is_better=False),
     Measure(name="context_tokens", label="context", unit="tokens", higher_is_better=None),
@@ -74,6 +74,7 @@ def _experiment(config: ContextBudgetConfig, examples: str, model: str) -> Exper
         question="Does more project context make better completions, and how much longer do they take?",
         factor="tokens of context, at most",
         cells=list(budgets),
+        baseline=f"{next(iter(budgets))} tokens of context",
         measures=MEASURES,
         run=lambda cell: cells.run(budgets[cell]),
         setting=_setting(config, cells.generator, holes),

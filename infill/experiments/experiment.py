@@ -10,7 +10,7 @@ CELL: Final = "cell"
 """Column with the name of the cell, in the rows of all cells."""
 
 Row = Mapping[str, Any]
-"""What was measured at one hole: HOLE, and a number for each measure."""
+"""The measurements at one hole: HOLE, and a number for each measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,11 @@ class Experiment:
     name: str
     question: str
     factor: str
-    """What the cells differ in: the heading of their column and the figure's axis."""
+    """The difference between the cells: the heading of their column and the label of the axis."""
     cells: Sequence[str]
     """Names of the cells; the others are compared with the first."""
+    baseline: str
+    """The first cell in a sentence, after "compared with"."""
     measures: Sequence[Measure]
     run: Callable[[str], Sequence[Row]]
     """Measures one cell: a row for each hole, the same holes in the same order for every cell."""

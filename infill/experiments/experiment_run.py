@@ -57,8 +57,7 @@ def _measured(experiment: Experiment, cell: str, file: str) -> list[Row]:
     if not storage.exists(file):
         log.info("experiment %s: measuring %s", experiment.name, cell)
         storage.write_table(file, pa.Table.from_pylist([dict(row) for row in experiment.run(cell)]))
-    rows: list[Row] = storage.read_table(file).to_pylist()
-    return rows
+    return [*storage.read_table(file).to_pylist()]
 
 
 def digest(uri: str) -> str:

@@ -25,6 +25,7 @@ OWNERS: Final = {
     "infill/artifacts/deployment.py": ("deployment.json",),
     "infill/artifacts/evaluation.py": ("record.json", "results.parquet"),
     "infill/artifacts/examples.py": ("train.parquet", "validation.parquet", "test.parquet", "counts.json", "examples"),
+    "infill/artifacts/experiment.py": ("report.md", "figure.svg", "figure.png", "measurements.parquet"),
     "infill/artifacts/preferences.py": ("pairs.parquet",),
     "infill/artifacts/rating.py": ("items.parquet", "ratings"),
     "infill/storage.py": ("manifest.json",),

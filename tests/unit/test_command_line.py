@@ -56,6 +56,7 @@ REQUIRED = {
     "--evaluation-sft a --evaluation-dpo a --decision a --output out",
     "benchmark build": "--source git:a --after 2025-01-01 --output out",
     "benchmark show": "a",
+    "experiment context-budget": "--examples a --model a --output out",
     "rate build": "--preferences a --output out",
     "rate serve": "a --rater ada",
     "rate show": "a",

@@ -32,6 +32,7 @@ PROGRAMS: Final = (
 NO_PATHS: Final = {
     "--after",
     "--before",
+    "--budgets",
     "--champion",
     "--candidate_name",
     "--candidate_predictor",

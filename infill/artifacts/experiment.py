@@ -47,6 +47,6 @@ def read_page(artifact: "Manifest") -> str:
     return decode(storage.read_bytes(storage.join(artifact.uri, PAGE_FILE)))
 
 
-def cell_file(output: str, key: str, number: int) -> str:
-    """Return the file that keeps a measured cell until the experiment is finished."""
-    return storage.join(output, manifest.SCRATCH, key, f"{number:03d}.parquet")
+def block_file(output: str, key: str, start: int) -> str:
+    """Return the file that keeps the block of holes from `start` on until the experiment is finished."""
+    return storage.join(output, manifest.SCRATCH, key, f"{start:08d}.parquet")

@@ -20,7 +20,7 @@ from infill.evaluate.generation import Generator
 from infill.evaluate.holes import complete
 from infill.evaluate.latency import machine_name
 from infill.experiments import experiment_run
-from infill.experiments.experiment import HOLE, Experiment, Measure, Row
+from infill.experiments.experiment import Experiment, Measure
 from infill.manifest import Manifest
 from infill.model import context_length
 from infill.prompt import ContextItem, item_texts
@@ -76,7 +76,8 @@ def _experiment(config: ContextBudgetConfig, examples: str, model: str) -> Exper
         cells=list(budgets),
         baseline=f"{next(iter(budgets))} tokens of context",
         measures=MEASURES,
-        run=lambda cell: cells.run(budgets[cell]),
+        holes=[hole["id"] for hole in holes],
+        measure=lambda cell, place: cells.measure(budgets[cell], holes[place]),
         setting=_setting(config, cells.generator, holes),
     )
 
@@ -99,14 +100,15 @@ def _setting(config: ContextBudgetConfig, generator: Generator, holes: Sequence[
     languages = ", ".join(sorted({hole["language"] for hole in holes}))
     return [
         f"Each cell completes the same {len(holes)} holes ({languages}) greedily, with at most {config.caret_tokens:,} "
-        f"tokens around the caret and at most {config.max_new_tokens} new tokens, one after the other on "
-        f"{machine_name(generator)}. A time is that of a whole completion with nothing of its prompt in the cache, so "
-        "an editor's first in a file, and includes all that the machine did meanwhile."
+        f"tokens around the caret and at most {config.max_new_tokens} new tokens, one at a time on "
+        f"{machine_name(generator)}; at each hole the cells take turns. A time is that of a whole completion with "
+        "nothing of its prompt in the cache, so an editor's first in a file, and includes all that the machine did "
+        "meanwhile."
     ]
 
 
 class _BudgetCells:
-    """Completes the holes within one budget after the other, with one model."""
+    """Completes holes within the budgets, with one model."""
 
     def __init__(self, config: ContextBudgetConfig, model: str, holes: Sequence[Mapping[str, Any]]) -> None:
         self._config, self._model, self._holes = config, model, holes
@@ -120,25 +122,17 @@ class _BudgetCells:
         complete(self._evaluation, generator, [self._cut(generator, self._holes[0], 0)])
         return generator
 
-    def run(self, budget: int) -> list[Row]:
-        """Return a row for each hole."""
-        rows = []
-        for number, hole in enumerate(self._holes, 1):
-            rows.append(self._row(self._cut(self.generator, hole, budget)))
-            if number % 10 == 0:
-                log.info("experiment %s: %d of %d holes", NAME, number, len(self._holes))
-        return rows
-
-    def _row(self, hole: Mapping[str, Any]) -> Row:
+    def measure(self, budget: int, hole: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the completion of a hole, its scores, its time, and the tokens of its context."""
+        cut = self._cut(self.generator, hole, budget)
         start = time.perf_counter()
-        (result,) = complete(self._evaluation, self.generator, [hole])
+        (result,) = complete(self._evaluation, self.generator, [cut])
         ms = 1_000 * (time.perf_counter() - start)
-        bare = replace(request_of(hole), context=())
+        bare = replace(request_of(cut), context=())
         context = result["prompt_tokens"] - len(self.generator.prompt(bare, self._evaluation.max_prompt_tokens))
         scores = {each.name: result[each.name] for each in MEASURES if each.name in result}
-        names = ("output", "prompt_tokens", "output_tokens")
-        kept = {name: result[name] for name in names}
-        return {HOLE: hole["id"], **scores, "ms": ms, "context_tokens": float(context), **kept}
+        kept = {name: result[name] for name in ("output", "prompt_tokens", "output_tokens")}
+        return {**scores, "ms": ms, "context_tokens": float(context), **kept}
 
     def _cut(self, generator: Generator, hole: Mapping[str, Any], budget: int) -> dict[str, Any]:
         """Return the hole with the text around the caret that is shown, and the items that fit into the budget."""

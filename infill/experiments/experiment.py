@@ -39,7 +39,9 @@ class Experiment:
     baseline: str
     """The first cell in a sentence, after "compared with"."""
     measures: Sequence[Measure]
-    run: Callable[[str], Sequence[Row]]
-    """Measures one cell: a row for each hole, the same holes in the same order for every cell."""
+    holes: Sequence[str]
+    """Ids of the holes, the same for every cell."""
+    measure: Callable[[str, int], Mapping[str, Any]]
+    """Measures one cell at the hole with this number; returns a number for each measure, and what else is kept."""
     setting: Sequence[str] = ()
     """Sentences of the report on what was measured, where, and what the figures do not say."""

@@ -1,4 +1,7 @@
-"""Running an experiment: cell by cell, each kept when it is measured, so that a killed run continues with the next."""
+"""Running an experiment: hole by hole, in blocks that are kept, so that a killed run continues with the next one.
+
+At each hole the cells take turns, and another one begins: what else the machine does meanwhile meets all of them alike.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,6 +18,8 @@ from infill.manifest import Manifest
 
 VERSION: Final = 1
 """Increased when a measure or the statistics change."""
+BLOCK: Final = 4
+"""Holes that are measured in all cells before they are kept."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -37,9 +42,9 @@ def run(experiment: Callable[[], Experiment], *, config: Any, inputs: Mapping[st
 
 def _write(experiment: Experiment, output: str, key: str) -> Mapping[str, float]:
     rows = [
-        {CELL: cell, **row}
-        for number, cell in enumerate(experiment.cells)
-        for row in _measured(experiment, cell, artifact.cell_file(output, key, number))
+        row
+        for start in range(0, len(experiment.holes), BLOCK)
+        for row in _block(experiment, start, artifact.block_file(output, key, start))
     ]
     results = findings(experiment, rows)
     artifact.write(
@@ -52,12 +57,21 @@ def _write(experiment: Experiment, output: str, key: str) -> Mapping[str, float]
     return {"cells": float(len(experiment.cells)), "holes": float(len({row[HOLE] for row in rows}))}
 
 
-def _measured(experiment: Experiment, cell: str, file: str) -> list[Row]:
-    """Return the rows of a cell, from `file` if an earlier run measured it."""
+def _block(experiment: Experiment, start: int, file: str) -> list[Row]:
+    """Return the rows of a block of holes, from `file` if an earlier run measured it."""
     if not storage.exists(file):
-        log.info("experiment %s: measuring %s", experiment.name, cell)
-        storage.write_table(file, pa.Table.from_pylist([dict(row) for row in experiment.run(cell)]))
+        places = range(start, min(start + BLOCK, len(experiment.holes)))
+        rows = [row for place in places for row in _turn(experiment, place)]
+        storage.write_table(file, pa.Table.from_pylist(rows))
+        log.info("experiment %s: %d of %d holes", experiment.name, places.stop, len(experiment.holes))
     return [*storage.read_table(file).to_pylist()]
+
+
+def _turn(experiment: Experiment, place: int) -> list[dict[str, Any]]:
+    """Return the row of each cell at one hole; the cell that begins is another one at the next hole."""
+    first = place % len(experiment.cells)
+    cells = [*experiment.cells[first:], *experiment.cells[:first]]
+    return [{CELL: cell, HOLE: experiment.holes[place], **experiment.measure(cell, place)} for cell in cells]
 
 
 def digest(uri: str) -> str:

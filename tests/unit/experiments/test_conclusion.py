@@ -26,7 +26,8 @@ def experiment(*measures: Measure, cells: Sequence[str] = ("0", "1,024")) -> Exp
         cells=cells,
         baseline="0 tokens",
         measures=measures,
-        run=lambda _: [],
+        holes=[],
+        measure=lambda *_: {},
     )
 
 

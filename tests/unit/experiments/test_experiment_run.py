@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,44 +22,54 @@ class Settings:
 
 @dataclass
 class Machine:
-    """Measures cells, and is killed before the cell `stop`."""
+    """Measures holes, and is killed at the hole `stop`."""
 
-    stop: str = ""
-    measured: list[str] = field(default_factory=list)
+    stop: int = 99
+    measured: list[tuple[int, str]] = field(default_factory=list)
 
-    def run(self, cell: str) -> Sequence[Row]:
-        if cell == self.stop:
+    def measure(self, cell: str, place: int) -> Row:
+        if place == self.stop:
             raise KeyboardInterrupt
-        self.measured.append(cell)
-        return [{HOLE: str(hole), "kk": hole / 10 + (cell == "b")} for hole in range(6)]
+        self.measured.append((place, cell))
+        return {"kk": place / 10 + (cell == "b")}
 
     def experiment(self) -> Experiment:
-        kk = Measure(name="kk", label="KK")
-        cells = ("a", "b", "c")
-        return Experiment(name="x", question="?", factor="f", cells=cells, baseline="a", measures=[kk], run=self.run)
+        return Experiment(
+            name="x",
+            question="?",
+            factor="f",
+            cells=("a", "b"),
+            baseline="a",
+            measures=[Measure(name="kk", label="KK")],
+            holes=[f"hole {place}" for place in range(6)],
+            measure=self.measure,
+        )
 
 
-def test_a_killed_experiment_continues_with_the_cell_that_is_missing(tmp_path: Path) -> None:
-    output, killed = str(tmp_path / "x"), Machine(stop="b")
+def test_a_killed_experiment_continues_with_the_block_that_is_missing(tmp_path: Path) -> None:
+    output, killed = str(tmp_path / "x"), Machine(stop=5)
     with pytest.raises(KeyboardInterrupt):
         experiment_run.run(killed.experiment, config=Settings(), inputs={}, output=output)
     assert manifest.find(output) is None
     again = Machine()
     done = experiment_run.run(again.experiment, config=Settings(), inputs={}, output=output)
-    assert (killed.measured, again.measured) == (["a"], ["b", "c"])
-    assert [row[CELL] for row in artifact.read_measurements(output)] == ["a"] * 6 + ["b"] * 6 + ["c"] * 6
+    assert [place for place, _ in killed.measured] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert again.measured == [(4, "a"), (4, "b"), (5, "b"), (5, "a")], "the cells take turns"
+    rows = artifact.read_measurements(output)
+    assert [row["kk"] for row in rows if row[CELL] == "a"] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [row[HOLE] for row in rows if row[CELL] == "b"] == [f"hole {place}" for place in range(6)]
     assert sorted(done.files) == ["figure.png", "figure.svg", "measurements.parquet", "report.json", "report.md"]
     finished = Machine()
     assert experiment_run.run(finished.experiment, config=Settings(), inputs={}, output=output).digest == done.digest
     assert finished.measured == []
 
 
-def test_cells_of_other_settings_are_measured_again(tmp_path: Path) -> None:
-    output, killed, other = str(tmp_path / "x"), Machine(stop="b"), Machine()
+def test_holes_of_other_settings_are_measured_again(tmp_path: Path) -> None:
+    output, killed, other = str(tmp_path / "x"), Machine(stop=5), Machine()
     with pytest.raises(KeyboardInterrupt):
         experiment_run.run(killed.experiment, config=Settings(), inputs={}, output=output)
     experiment_run.run(other.experiment, config=Settings(level=0.6), inputs={}, output=output)
-    assert other.measured == ["a", "b", "c"]
+    assert len(other.measured) == 12
     with pytest.raises(InputError, match="already has another"):
         experiment_run.run(other.experiment, config=Settings(), inputs={}, output=output)
 

@@ -40,6 +40,8 @@ NO_PATHS: Final = {
     "PATH|SHA256",
     "--pattern",
     "--cors",
+    "--cron",
+    "--every",
     "--cors_origins",
     "--host",
     "--languages",
@@ -69,6 +71,7 @@ NO_PATHS: Final = {
     "--healing",
     "--strategy",
     "--model_name",
+    "NAME",
     "RUN",
     "STEP",
 }

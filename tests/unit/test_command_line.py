@@ -67,6 +67,8 @@ REQUIRED = {
     "keys add": "--file keys.json --tenant a",
     "keys list": "--file code.py",
     "keys revoke": "id --file code.py",
+    "canary show": "",
+    "canary decide": "--url http://127.0.0.1:9",
     "gate explain": "a",
     "gate sign": "a --key code.py",
     "export base": "a --to out",

@@ -31,6 +31,7 @@ from infill.cli_options import (
     integer,
     json_option,
     number,
+    optional_uri,
     output_file,
     output_folder,
     output_uri,
@@ -374,6 +375,31 @@ def _add_serve(commands: Commands) -> None:
     serve.add_argument(
         "--keys", type=input_file, metavar="FILE", help="require one of the keys in this file; see infill keys --help"
     )
+    _canary_options(serve)
+
+
+def _canary_options(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--candidate",
+        type=optional_uri,
+        default="",
+        metavar="URI",
+        help="folder of another model, which a second predictor runs for some of the users, or unseen",
+    )
+    serve.add_argument(
+        "--canary-weight",
+        type=number("the weight", high=99),
+        default=0.0,
+        metavar="PERCENT",
+        help="share of the users whom the candidate answers, until it is worse; default: %(default)g",
+    )
+    serve.add_argument(
+        "--shadow-requests",
+        type=integer("the number of requests", 0),
+        default=0,
+        metavar="N",
+        help="requests at once that the candidate answers unseen, for comparison; default: %(default)s",
+    )
 
 
 def _add_complete(commands: Commands) -> None:
@@ -460,6 +486,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     if (options.telemetry == "feedback") != bool(options.feedback):
         raise InputError("--telemetry feedback and --feedback belong together: give both or neither")
+    if bool(options.candidate) != bool(options.canary_weight or options.shadow_requests):
+        raise InputError("--candidate needs --canary-weight or --shadow-requests, and these need --candidate")
     serve(
         _model(options),
         port=options.port,
@@ -470,6 +498,9 @@ def _serve(options: argparse.Namespace) -> None:
         max_prompt_tokens=options.max_prompt_tokens,
         telemetry=options.telemetry,
         feedback=options.feedback or "",
+        candidate=options.candidate,
+        canary_weight=options.canary_weight,
+        shadow_requests=options.shadow_requests,
     )
 
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -189,12 +189,14 @@ def servers(
     predictor: Sequence[str] = (),
     transformer: Sequence[str] = (),
     max_prompt_tokens: int = 0,
+    candidate: str = "",
     echo: Callable[[str], None] = lambda _: None,
-) -> Iterator[tuple[Child, Child]]:
-    """Run predictor and transformer for the model or deployment at `uri`; yield both when they are ready.
+) -> Iterator[tuple[Child, ...]]:
+    """Run predictor and transformer for the model or deployment at `uri`; yield them when they are ready.
 
-    `predictor` and `transformer` are further command-line arguments of the two; port 0 takes a free one, and 0
-    `max_prompt_tokens` leaves the budget to the deployment or the model's context.
+    With `candidate`, a model folder or deployment, a second predictor runs that model and comes last. `predictor` and
+    `transformer` are further command-line arguments of the servers; port 0 takes a free one, and 0 `max_prompt_tokens`
+    leaves the budget to the deployment or the model's context.
     Raises InputError when the model cannot be served, ServiceError when a server does not start.
     """
     target = resolve(uri)
@@ -202,8 +204,10 @@ def servers(
         manifest.check(artifact)
     inner, port = free_port(), port or free_port()
     _require_free(host, port)
+    rival = resolve(candidate).model if candidate else ""
     config = TransformerConfig(model=target.model, deployment=target.deployment, max_prompt_tokens=max_prompt_tokens)
-    prepare(config)  # a bad model folder is reported here, in one sentence
+    for each in (config, *([replace(config, model=rival, deployment="")] if rival else [])):
+        prepare(each)  # a bad model folder is reported here, in one sentence
     what = ["--model", target.model, "--deployment", target.deployment]
     upstream = f"http://127.0.0.1:{inner}"
     outer = _url(host, port)
@@ -213,9 +217,15 @@ def servers(
         children.append(start("predictor", "serving.predictor", upstream, arguments, echo))
         arguments = [*what, "--predictor", upstream, "--host", host, "--http_port", str(port)]
         arguments += ["--max_prompt_tokens", str(max_prompt_tokens), *transformer]
+        second = _url("127.0.0.1", free_port())
+        if rival:
+            arguments += ["--candidate_predictor", second, "--candidate_model", rival]
         children.append(start("transformer", "serving.transformer", outer, arguments, echo))
+        if rival:
+            arguments = ["--model", rival, "--port", second.rpartition(":")[2], *predictor]
+            children.append(start("candidate", "serving.predictor", second, arguments, echo))
         wait_ready(children, timeout_s)
-        yield children[0], children[1]
+        yield tuple(children)
     finally:
         stop(children)
 
@@ -232,8 +242,8 @@ def cpu_budget(uri: str) -> int:
 @contextlib.contextmanager
 def running(uri: str, *, predictor: Sequence[str] = (), transformer: Sequence[str] = ()) -> Iterator[str]:
     """Serve `uri` on free ports of this machine; yield the transformer's base URL."""
-    with servers(uri, predictor=predictor, transformer=transformer) as (_, front):
-        yield front.url
+    with servers(uri, predictor=predictor, transformer=transformer) as children:
+        yield children[1].url
 
 
 def serve(
@@ -247,12 +257,16 @@ def serve(
     max_prompt_tokens: int = 0,
     telemetry: str = "",
     feedback: str = "",
+    candidate: str = "",
+    canary_weight: float = 0.0,
+    shadow_requests: int = 0,
     timeout_s: float = 900.0,
 ) -> None:
     """Serve the model or deployment at `uri` until Ctrl-C or SIGTERM; with `keys`, a file, to those who have one.
 
     `max_prompt_tokens` limits the prompts; 0 takes the deployment's limit, or without one the model's context, on a
-    CPU at most CPU_PROMPT_TOKENS. `telemetry` and `feedback` are those of TransformerConfig.
+    CPU at most CPU_PROMPT_TOKENS. `candidate` is another model, which answers `canary_weight` per cent of the users, or
+    `shadow_requests` at once unseen. `telemetry` and `feedback` are those of TransformerConfig.
 
     Raises InputError when the model cannot be served, ServiceError when one of the two servers ends on its own.
     """
@@ -267,6 +281,8 @@ def serve(
             ("--keys", keys),
             ("--telemetry", telemetry),
             ("--feedback", feedback),
+            ("--canary_weight", f"{canary_weight:g}" if canary_weight else ""),
+            ("--shadow_requests", str(shadow_requests) if shadow_requests else ""),
         )
         with servers(
             uri,
@@ -276,6 +292,7 @@ def serve(
             predictor=("--engine", engine),
             transformer=[part for option, value in named if value for part in (option, value)],
             max_prompt_tokens=budget,
+            candidate=candidate,
             echo=_say,
         ) as children:
             url = children[1].url

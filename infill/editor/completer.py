@@ -178,7 +178,7 @@ class Completer:
         If the server has lost the copy, the mirror sends it again, and this request goes without it, but with all open
         files.
         """
-        asked, times = time.monotonic(), mirror.times
+        asked, times, revision = time.monotonic(), mirror.times, mirror.revision
         try:
             answer = await self._ask_server(caret, project, mirror, model, known=mirror.listed)
         except WorkspaceLostError:
@@ -186,6 +186,8 @@ class Completer:
             answer = await self._ask_server(caret, project, mirror, model, known=False)
         if answer is None:
             return None
+        if isinstance(answered := answer.packed.get("workspace_revision"), str):
+            mirror.check(revision, answered, times)
         packing = answer.packed.get("timing_ms", {}).get("packing")
         timing = {"packing": packing if isinstance(packing, int | float) else 0.0, **_server_timing(asked, answer)}
         text = fitted(answer.text, caret)

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,10 @@ ENTRY_BYTES: Final = 75
 """Bytes that a listed file takes in JSON besides its path."""
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
+REVISIONS: Final = 64
+"""Changes of the list during one completion after which its answer's revision is not checked."""
+SUSPECT_S: Final = 2.0
+"""Seconds after which an unknown list in answers is not that of another editor which is ahead."""
 SHOWN: Final = 100
 """Files after which the progress is shown again."""
 
@@ -93,6 +98,11 @@ class Mirror:
         self._refused: set[str] = set()
         """Files whose names the server does not accept."""
         self._revision = ""
+        self._revisions: deque[str] = deque(maxlen=REVISIONS)
+        """The last revisions, the latest last."""
+        self._working = False
+        self._suspected: float | None = None
+        """Time of the first of the last answers that were packed from an unknown list; None if the last was not."""
         self._progress, self._no_workspaces = progress, no_workspaces
         self._todo, self._turn = MirrorTodo(), threading.Condition()
         self._ended = self._forgets = False
@@ -138,6 +148,33 @@ class Mirror:
                 self._lose()
                 self._turn.notify_all()
 
+    @property
+    def revision(self) -> str:
+        """The latest revision of the server's list that is known here."""
+        return self._revision
+
+    def check(self, asked: str, answered: str, times: int) -> None:
+        """Give the server the whole list if completions are packed from another one than any that is known here.
+
+        `asked` is the revision when a completion was asked for, `answered` that of the answer. A replica that was
+        filled earlier has missed what changed since. Another editor in the same folder may be ahead for a moment, so
+        one answer proves nothing.
+        """
+        with self._turn:
+            known = [*self._revisions]
+            if self._todo or self._working or asked not in known or self.times != times or not self.listed:
+                return
+            now = time.monotonic()
+            if answered in known[len(known) - 1 - known[::-1].index(asked) :]:
+                self._suspected = None
+            elif self._suspected is None:
+                self._suspected = now
+            elif now - self._suspected >= SUSPECT_S:
+                log.info("the server answers from another list of files: all files are listed again")
+                self._suspected = None
+                self._lose()
+                self._turn.notify_all()
+
     def close(self, *, forget: bool = False) -> None:
         """End the thread after its current request; with `forget` the server drops its copy."""
         with self._turn:
@@ -178,6 +215,7 @@ class Mirror:
         with client:
             while (todo := self._next()) is not None:
                 self._attempt(client, todo)
+                self._working = False
             if self._forgets:
                 self._forget(client)
 
@@ -198,7 +236,7 @@ class Mirror:
             while not self._ended:
                 wait = self._until - time.monotonic()
                 if self._todo and wait <= 0:
-                    todo, self._todo = self._todo, MirrorTodo()
+                    todo, self._todo, self._working = self._todo, MirrorTodo(), True
                     return todo
                 self._turn.wait(wait if self._todo else None)
         return None
@@ -388,6 +426,7 @@ class Mirror:
         self._refused |= answer.refused.keys() & files.keys()
         self.left_out |= answer.left_out
         self._revision = answer.revision
+        self._revisions.append(answer.revision)
         if answer.refused.keys() & (texts.keys() - files.keys()):
             raise LostError("another client has changed the list of files")
 

@@ -31,6 +31,8 @@ class OngoingAnswer:
     """Time when the predictor was asked."""
     first: float = 0.0
     """Time when its first event arrived."""
+    revision: str = ""
+    """Revision of the workspace from which it was packed; empty without one."""
     lane: str = ""
     """The part of the cache of completions where it is kept; empty if it is not."""
     cached: KeptAnswer | None = None
@@ -53,6 +55,7 @@ class OngoingAnswer:
             "why_empty": self.packed.why_empty,
             "warnings": list(self.request.warnings),
             "cached": self.cached is not None,
+            "workspace_revision": self.revision or None,
             "timing_ms": {
                 "packing": _milliseconds(self.asked - self.began),
                 "first_token": _milliseconds(self.first - self.asked),

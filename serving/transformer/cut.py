@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -86,11 +86,15 @@ async def before(deltas: AsyncGenerator[Delta, None], stops: Sequence[str]) -> A
             yield Delta(text=text, finish_reason=delta.finish_reason, usage=delta.usage)
 
 
-async def silent(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
-    """Yield only the usage at the end of `deltas`, without text: the answer to a request that warms the KV cache."""
+async def silent(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    """Yield only the usage at the end of `deltas`, without text: the answer to a request that warms the KV cache.
+
+    `deltas` is closed at the end.
+    """
     usage = None
-    async for delta in deltas:
-        usage = delta.usage or usage
+    async with aclosing(deltas):
+        async for delta in deltas:
+            usage = delta.usage or usage
     yield Delta(finish_reason=LIMIT, usage=usage and {**usage, "completion_tokens": 0})
 
 

@@ -155,9 +155,12 @@ async def _ask(
     started = time.monotonic()
     warm = functools.partial(_warm, service, completion, limits, principal, incoming.headers)
     service.warmer.asked(completion, principal.tenant, warm)
-    place = _lane(service, completion, principal)
+    workspace = service.workspaces.find(principal.tenant, completion.workspace) if completion.workspace else None
+    place = lane(completion, principal.tenant, service.config.name, workspace)
+    revision = workspace.revision if workspace else ""
     if (kept := service.completions.find(place, completion.fim.prefix)) is not None:
-        return await _from_cache(service, incoming, completion, limits, kept, started)
+        answer, first = await _from_cache(service, incoming, completion, limits, kept, started)
+        return replace(answer, revision=revision), first
     packed = await _packed(service, completion, limits, principal)
     asked = time.monotonic()
     service.metrics.packing.observe(asked - started)
@@ -172,6 +175,7 @@ async def _ask(
         context_length=limits.prompt + limits.new,
         began=started,
         asked=asked,
+        revision=revision,
         lane=place,
     )
     try:
@@ -202,12 +206,6 @@ async def _warm(
         async for _ in deltas:
             pass
     return "done"
-
-
-def _lane(service: TransformerService, completion: CompletionRequest, principal: Principal) -> str:
-    """Return the part of the cache of completions for a request. Raises ApiError 404 for an unknown workspace."""
-    workspace = service.workspaces.find(principal.tenant, completion.workspace) if completion.workspace else None
-    return lane(completion, principal.tenant, service.config.name, workspace)
 
 
 async def _from_cache(

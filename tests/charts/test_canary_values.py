@@ -1,9 +1,12 @@
 """The candidate of a canary in the chart: the transformer's arguments, and the way to it through the policies."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 
+from serving.transformer.__main__ import _parser, read_config
+from serving.transformer.transformer_config import TransformerConfig
 from tests.charts.bundle import helm
 
 CANDIDATE = (
@@ -28,6 +31,8 @@ def test_the_transformer_gets_the_candidate_of_the_values() -> None:
         "--candidate_predictor=http://infill-candidate-predictor.infill:8080",
         "--canary_weight=5",
         "--shadow_requests=2",
+        *("--canary_requests=100", "--canary_window_s=600", "--canary_errors=0.02"),
+        *("--canary_latency=1.5", "--canary_acceptance=0.05"),
     ]
     assert arguments(*CANDIDATE) == wanted
     other = "s3://infill/store/dpo/fedcba9876543210"
@@ -36,6 +41,16 @@ def test_the_transformer_gets_the_candidate_of_the_values() -> None:
         f"--candidate_model={other}",
         *wanted[1:],
     ]
+
+
+def test_the_thresholds_are_those_of_the_configuration() -> None:
+    given, _ = _parser().parse_known_args(["--model", "m", *arguments(*CANDIDATE)])
+    config, default = read_config(vars(given)), TransformerConfig(model="m")
+    names = [field.name for field in dataclasses.fields(config) if field.name.startswith("canary_")]
+    assert {name: getattr(config, name) for name in names} == {
+        **{name: getattr(default, name) for name in names},
+        "canary_weight": 5.0,
+    }
 
 
 def policy(component: str, *settings: str) -> Any:

@@ -7,7 +7,9 @@ from typing import Any, Final
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.transformer.completion_cache import CompletionCacheMetrics
 from serving.transformer.service import TransformerMetrics
+from serving.transformer.sides import CanaryMetrics
 from serving.transformer.telemetry.counts import Counts
 from tests.charts.bundle import CHARTS, helm
 
@@ -21,7 +23,8 @@ QUERIES.extend(each["query"] for each in DASHBOARD["templating"]["list"] if each
 def exposed() -> dict[str, set[str]]:
     """The transformer's samples and their labels."""
     registry = CollectorRegistry()
-    owners = [TransformerMetrics(registry), Counts(registry)]
+    owners: list[Any] = [TransformerMetrics(registry), Counts(registry)]
+    owners += [CanaryMetrics(registry), CompletionCacheMetrics(registry)]
     samples: dict[str, set[str]] = {}
     for metric in [each for owner in owners for each in vars(owner).values()]:
         endings = ("_bucket", "_sum", "_count") if metric._type == "histogram" else ("_total",)

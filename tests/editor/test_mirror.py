@@ -171,6 +171,32 @@ def test_a_replica_that_does_not_know_the_workspace_is_filled(backend: Backend, 
         spread.shutdown()
 
 
+def test_a_replica_that_was_filled_earlier_is_brought_up_to_date(
+    backend: Backend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "SUSPECT_S", 0.0)
+    with mirroring(root, backend.url) as mirror:
+        wait_for(backend, mirror, FILES)
+        wait_until(lambda: not mirror._working)
+        first, times = mirror.revision, mirror.times
+        mirror.check(first, first, times)
+        write(root, {"a.py": "alpha = 2\n"})
+        mirror.look(["a.py"])
+        wait_until(lambda: mirror.revision != first and not mirror._working)
+        mirror.check(first, mirror.revision, times)  # a completion that was on its way meanwhile
+        mirror.check(first, first, times)
+        assert mirror._suspected is None
+        with WorkspaceClient(WorkspaceTarget(url=backend.url), mirror.name) as other:
+            stale = other.put({"a.py": hashlib.sha256(b"alpha = 0\n").digest()}).revision
+        mirror.check(mirror.revision, stale, times)
+        mirror.check(mirror.revision, mirror.revision, times)  # the other editor was ahead for a moment
+        mirror.check(mirror.revision, stale, times)
+        assert mirror.times == times
+        mirror.check(mirror.revision, stale, times)
+        wait_for(backend, mirror, {**FILES, "a.py": "alpha = 2\n"})
+        assert mirror.times == times + 1
+
+
 def test_two_clients_of_one_folder_share_a_copy(backend: Backend, root: Path) -> None:
     with mirroring(root, backend.url) as one, mirroring(root, backend.url) as two:
         assert one.name == two.name

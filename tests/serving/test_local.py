@@ -122,6 +122,23 @@ def test_complete_asks_with_the_files_of_the_project(server: tuple[str, Any, Pat
     assert set(answer["context"][0]) == {"path", "lines", "score", "strategy"}
 
 
+@pytest.mark.long
+def test_a_candidate_answers_its_share_of_the_users(model: Path) -> None:
+    weight = ("--canary_weight", "50")
+    with local.servers(str(model), candidate=str(model), transformer=weight, timeout_s=120) as (_, front, candidate):
+        wait_until(lambda: figure(front.url, "infill_canary_ready") == 1.0)
+        fields = {"prompt": "def f(", "max_tokens": 2}
+        names = [
+            HTTP.post(f"{front.url}/v1/completions", json=fields | {"session": f"user {number}"}).json()["model"]
+            for number in range(12)
+        ]
+        assert set(names) == {"infill", "candidate"}
+        candidate.process.kill()
+        wait_until(lambda: candidate.process.poll() is not None)
+        fields |= {"max_tokens": 3, "session": f"user {names.index('candidate')}"}
+        assert HTTP.post(f"{front.url}/v1/completions", json=fields).json()["model"] == "infill"
+
+
 def test_when_the_predictor_dies_the_transformer_is_stopped_and_it_is_said(server: tuple[str, Any, Path]) -> None:
     url, process, log = server
     family = children(process)

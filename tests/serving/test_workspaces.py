@@ -103,6 +103,7 @@ def test_the_server_asks_for_the_texts_that_it_lacks(stack: tuple[str, Transform
         "missing": [],
     }
     assert packed(address) == {*FILES}
+    assert ask(address)["infill"]["workspace_revision"] == HTTP.get(address).json()["revision"]
 
 
 def test_a_list_again_asks_only_for_what_has_changed(workspace: str) -> None:

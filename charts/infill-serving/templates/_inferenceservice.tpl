@@ -135,6 +135,11 @@ spec:
           {{- end }}
           - --canary_weight={{ .weight }}
           - --shadow_requests={{ int64 .shadowRequests }}
+          - --canary_requests={{ int64 .requests }}
+          - --canary_window_s={{ .windowSeconds }}
+          - --canary_errors={{ .errors }}
+          - --canary_latency={{ .latency }}
+          - --canary_acceptance={{ .acceptance }}
           {{- else if or .weight .shadowRequests }}
           {{- fail "transformer.canary.predictor: name the predictor that runs the candidate" }}
           {{- end }}

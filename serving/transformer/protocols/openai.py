@@ -46,6 +46,7 @@ PROVENANCE: Final[Schema] = {
         "why_empty": {"type": ["string", "null"]},
         "warnings": {"type": "array", "items": {"type": "string"}},
         "cached": {"type": "boolean"},
+        "workspace_revision": {"type": ["string", "null"]},
         "timing_ms": {
             "type": "object",
             "properties": {"packing": {"type": "number"}, "first_token": {"type": "number"}},
@@ -54,7 +55,7 @@ PROVENANCE: Final[Schema] = {
     },
     "required": [
         *("prompt_tokens", "prefix_tokens", "suffix_tokens"),
-        *("context", "why_empty", "warnings", "cached", "timing_ms"),
+        *("context", "why_empty", "warnings", "cached", "workspace_revision", "timing_ms"),
     ],
 }
 

@@ -218,7 +218,7 @@ def _check(version: Version, figures: CanaryFigures) -> None:
         tried = ", ".join(sorted(each[:12] or "unknown" for each in figures.digests)) or "unknown"
         raise InputError(
             f"the model on trial ({tried}) is not {named} ({version.model_digest[:12]}): start the transformer with"
-            f" --candidate_model {version.model_uri}"
+            f" --candidate_model {version.model_uri}, or infill serve with --candidate"
         )
     if not figures.weight and not figures.reasons:
         raise InputError(f"the canary of {named} gets no requests: its weight is 0; set --canary_weight")

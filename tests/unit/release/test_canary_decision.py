@@ -1,6 +1,6 @@
 """Tests of the decision after a canary on a real registry; the figures are given, `test_loop` reads real ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,7 +137,9 @@ def test_what_is_not_decided_stays_as_it_is(
     with pytest.raises(UndecidedError, match=r"99 of 100 requests of the candidate model, 20 of 50 decided"):
         decide()
     assert aliases() == ("1", "", "2")
-    answers = iter([seen(candidate, side=replace(SEEN, requests=1)), AbsentError("away"), seen(candidate)])
+    answers: Iterator[CanaryFigures | AbsentError] = iter(
+        [seen(candidate, side=replace(SEEN, requests=1)), AbsentError("away"), seen(candidate)]
+    )
 
     def read(_: object) -> CanaryFigures:
         answer = next(answers)

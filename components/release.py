@@ -19,7 +19,7 @@ def register(
     evaluation_dpo: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
 ) -> bool:
-    """Choose the winner, test it against the gate, register it; return whether it is to be deployed at once."""
+    """Choose the winner, test it against the gate, register it; return whether it may be deployed at once."""
     from infill.artifacts.decision import is_deployed_at_once
     from infill.stages.step import step
 

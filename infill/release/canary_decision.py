@@ -76,7 +76,7 @@ class SideFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryFigures:
-    """What the transformers have seen of both models."""
+    """The outcomes of both models that the transformers have seen."""
 
     stable: SideFigures
     candidate: SideFigures
@@ -207,7 +207,7 @@ def _wait(version: Version, urls: Sequence[str], patience: CanaryPatience, say: 
         time.sleep(patience.pause)
         try:
             figures = read(urls)
-        except AbsentError as error:  # a transformer that restarts counts anew
+        except AbsentError as error:  # a transformer that restarts counts from zero
             say(str(error))
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from infill import __version__, config, entry, lsp_command
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_deploy(commands)
     _add_smoke(commands)
     _add_rollback(commands)
+    _add_canary(commands)
     _add_gate(commands)
     _add_pipeline(commands)
     return parser
@@ -573,6 +575,62 @@ def _add_rollback(commands: Commands) -> None:
     )
 
 
+def _add_canary(commands: Commands) -> None:
+    canary = commands.add_parser("canary", help="the trial of a new model: see infill canary --help").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    about = "show the champion and the candidate of the registered model"
+    show = command(canary, "show", _canary_show, about, "infill canary show --out out/demo")
+    about = "wait for enough users, then promote the candidate, or roll it back if the transformer has done so"
+    example = "infill canary decide --url http://localhost:8080 --out out/demo"
+    decide = command(canary, "decide", _canary_decide, about, example)
+    decide.add_argument(
+        "--url",
+        type=url,
+        required=True,
+        action="append",
+        help="a transformer, such as http://localhost:8080; repeat it for each replica",
+    )
+    for name, default, what in (("requests", 500, "answers"), ("suggestions", 200, "accepted or rejected suggestions")):
+        about = f"{what} of each model that a promotion needs; default: %(default)s"
+        decide.add_argument(f"--{name}", type=integer(name, 0), default=default, metavar="N", help=about)
+    timeout = number("timeout", positive=True)
+    about = "how long to wait; the canary continues afterwards; default: %(default)s"
+    decide.add_argument("--timeout", type=timeout, default=86_400.0, metavar="SECONDS", help=about)
+    for each in (show, decide):
+        about = "the folder of a run on this machine; else the registry at MLFLOW_TRACKING_URI"
+        each.add_argument("--out", type=input_folder, metavar="DIR", help=about)
+        about = "registered model in MLflow; default: %(default)s"
+        each.add_argument("--name", type=word, default="infill", help=about)
+
+
+def _use_registry_of(options: argparse.Namespace) -> None:
+    """Use the registry of the run in --out, unless MLFLOW_TRACKING_URI names another."""
+    if options.out:
+        from infill import tracking
+
+        os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(options.out)))
+
+
+def _canary_show(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.release import canary_decision
+
+    _use_registry_of(options)
+    return canary_decision.show(options.name)
+
+
+def _canary_decide(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.release import canary_decision
+
+    _use_registry_of(options)
+    served = _served_limits(options.out) if options.out else None
+    target = str(options.out / "store" / "deploy" / f"canary-{time.time_ns()}") if options.out else ""
+    patience = canary_decision.CanaryPatience(
+        requests=options.requests, suggestions=options.suggestions, seconds=options.timeout
+    )
+    return canary_decision.decide(options.name, options.url, patience, served=served, output=target)
+
+
 def _add_gate(commands: Commands) -> None:
     gate = commands.add_parser("gate", help="decisions of the gate: see infill gate --help").add_subparsers(
         metavar="COMMAND", required=True
@@ -635,15 +693,20 @@ def _rollback(options: argparse.Namespace) -> dict[str, Any]:
         from infill.release import rollout
 
         return rollout.rollback(connect(), options.release, options.name)
-    from infill import storage, tracking
     from infill.release import deploy
+
+    _use_registry_of(options)
+    target = options.out / "store" / "deploy" / f"rollback-{time.time_ns()}"
+    return deploy.rollback(_served_limits(options.out), options.name, output=str(target))
+
+
+def _served_limits(out: Path) -> config.DeployConfig:
+    """Return the limits of the deployed model of the run in the folder `out`."""
+    from infill import storage
     from pipelines import local
 
-    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(options.out)))
-    served = storage.read_json(local.deployment_of(options.out))
-    limits = {name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")}
-    target = options.out / "store" / "deploy" / f"rollback-{time.time_ns()}"
-    return deploy.rollback(config.DeployConfig(**limits), options.name, output=str(target))
+    served = storage.read_json(local.deployment_of(out))
+    return config.DeployConfig(**{name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")})
 
 
 def _add_pipeline(commands: Commands) -> None:

@@ -76,10 +76,8 @@ class KfpClient:
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name; create it if there is none."""
-        experiment = self._named("/experiments", "experiments", name, {"namespace": self.namespace})
-        if experiment is None:
-            experiment = self._call("POST", "/experiments", body={"display_name": name, "namespace": self.namespace})
-        return str(experiment["experiment_id"])
+        body = {"display_name": name, "namespace": self.namespace}
+        return self.find_experiment(name) or str(self._call("POST", "/experiments", body=body)["experiment_id"])
 
     def start(self, run: Thing) -> Thing:
         """Start a run and return it as stored. It is not retried, since the first attempt may have started it."""
@@ -105,9 +103,57 @@ class KfpClient:
             for line in response:
                 yield line.decode("utf-8", "replace").rstrip("\n")
 
+    def recurring(self, experiment: str, name: str = "") -> list[Thing]:
+        """Return the recurring runs of an experiment, or those with this display name: KFP allows several."""
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        wanted = json.dumps({"predicates": [predicate]}) if name else ""
+        query = {"experiment_id": experiment, "page_size": str(PAGE), "filter": wanted}
+        listed = list(self._pages("/recurringruns", "recurringRuns", query))
+        return [each for each in listed if not name or each.get("display_name") == name]
+
+    def recur(self, recurring: Thing) -> Thing:
+        """Create a recurring run and return it as stored. It is not retried: the first attempt may have created it."""
+        return self._call("POST", "/recurringruns", body=recurring, attempts=1)
+
+    def enable(self, recurring: str) -> None:
+        """Let a recurring run start runs again."""
+        self._call("POST", f"/recurringruns/{recurring}:enable")
+
+    def disable(self, recurring: str) -> None:
+        """Let a recurring run start no more runs."""
+        self._call("POST", f"/recurringruns/{recurring}:disable")
+
+    def delete_recurring(self, recurring: str) -> None:
+        """Delete a recurring run."""
+        try:
+            self._call("DELETE", f"/recurringruns/{recurring}")
+        except KfpRefusedError as error:
+            if error.status != 404:  # else an earlier attempt, whose answer was lost, has deleted it
+                raise
+
+    def latest_runs(self, experiment: str) -> list[Thing]:
+        """Return the latest runs of an experiment, the newest first."""
+        query = {"experiment_id": experiment, "page_size": str(PAGE), "sort_by": "created_at desc"}
+        return [dict(each) for each in self._call("GET", "/runs", query=query).get("runs") or []]
+
+    def find_experiment(self, name: str) -> str:
+        """Return the id of the experiment of that name; empty if there is none."""
+        experiment = self._named("/experiments", "experiments", name, {"namespace": self.namespace})
+        return "" if experiment is None else str(experiment["experiment_id"])
+
     def page(self, run: str) -> str:
         """Return the URL of the run's web page."""
         return f"{self.host}/#/runs/details/{run}"
+
+    def _pages(self, path: str, field: str, query: Mapping[str, str]) -> Iterator[Thing]:
+        """Yield the entries of all pages of the list at `path`."""
+        token = ""
+        while True:
+            answer = self._call("GET", path, query={**query, "page_token": token})
+            yield from map(dict, answer.get(field) or [])
+            token = str(answer.get("next_page_token") or "")
+            if not token:
+                return
 
     def _named(self, path: str, field: str, name: str, query: Mapping[str, str]) -> Thing | None:
         """Return the entry with that display name in the list at `path`; None if there is none."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -56,11 +57,23 @@ def settings_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings)
 
 
-def submit(service: KfpClient, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
-    """Start a run; return its id as `run`, its `url`, the pipeline's `version`, and `pipeline`: uploaded or reused.
+@dataclass(frozen=True, kw_only=True)
+class RunTemplate:
+    """The parts of a request that starts a run, now or by a schedule."""
 
-    The version's name contains the digest of its content, so that an unchanged pipeline is uploaded once. Raises
-    InputError for invalid parameters, a missing store, or images without digests.
+    body: dict[str, Any]
+    """Fields of KFP's request that runs and recurring runs have in common."""
+    preset: str
+    version: str
+    """Name of the pipeline's version; it contains the digest of its content."""
+    uploaded: bool
+    """Whether that version is new to KFP."""
+
+
+def prepare(service: KfpClient, parameters: Mapping[str, Any], *, service_account: str = "") -> RunTemplate:
+    """Upload the compiled pipeline if it is new; return what starts a run of it with `parameters`.
+
+    Raises InputError for invalid parameters, a missing store, or images without digests.
     """
     checked = check(parameters)
     if settings := settings_in(checked):
@@ -78,14 +91,23 @@ def submit(service: KfpClient, parameters: Mapping[str, Any], *, service_account
         name = f"{PIPELINE}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:16]}"
         pipeline = service.pipeline(PIPELINE)
         version, uploaded = service.version(pipeline, name, compiled)
-    started = service.start(
-        {
-            "display_name": f"infill-{checked.get('preset', 'demo')}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-            "experiment_id": service.experiment(EXPERIMENT),
-            "pipeline_version_reference": {"pipeline_id": pipeline, "pipeline_version_id": version},
-            "runtime_config": {"parameters": json.loads(json.dumps(checked))},
-            "service_account": service_account,
-        }
-    )
-    run = str(started["run_id"])
-    return {"run": run, "url": service.page(run), "version": name, "pipeline": "uploaded" if uploaded else "reused"}
+    body = {
+        "experiment_id": service.experiment(EXPERIMENT),
+        "pipeline_version_reference": {"pipeline_id": pipeline, "pipeline_version_id": version},
+        "runtime_config": {"parameters": json.loads(json.dumps(checked))},
+        "service_account": service_account,
+    }
+    return RunTemplate(body=body, preset=str(checked.get("preset", "demo")), version=name, uploaded=uploaded)
+
+
+def submit(service: KfpClient, parameters: Mapping[str, Any], *, service_account: str = "") -> dict[str, str]:
+    """Start a run; return its id as `run`, its `url`, the pipeline's `version`, and `pipeline`: uploaded or reused.
+
+    The version's name contains the digest of its content, so that an unchanged pipeline is uploaded once. Raises the
+    errors of `prepare`.
+    """
+    template = prepare(service, parameters, service_account=service_account)
+    name = f"infill-{template.preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    run = str(service.start({"display_name": name, **template.body})["run_id"])
+    state = "uploaded" if template.uploaded else "reused"
+    return {"run": run, "url": service.page(run), "version": template.version, "pipeline": state}

@@ -20,6 +20,12 @@ def read(folder: str) -> dict[str, Any]:
     return value
 
 
+def is_deployed_at_once(folder: str) -> bool:
+    """Return whether the model in the decision at `folder` passed the gate and needs no canary first."""
+    decision = read(folder)
+    return bool(decision["passed"] and not decision["canary"])
+
+
 def load(folder: str) -> dict[str, Any]:
     """Return the decision in the artifact at `folder`, which a user named. Raises InputError if there is none."""
     content(folder)

@@ -515,6 +515,9 @@ class RegisterConfig:
     latency_machine: str = ""
     """Machine on which max_latency_ms holds, as the evaluation's record names it; a time measured on another one does
     not decide. Empty: any machine."""
+    canary: bool = False
+    """Whether a winner becomes the registered model's candidate, which `infill canary decide` promotes or rolls back,
+    instead of the champion. Without a champion it becomes the champion."""
     bootstrap: int = 1_000
     """Bootstrap resamples for the intervals."""
     seed: int = 0

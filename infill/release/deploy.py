@@ -102,6 +102,19 @@ def rollback(config: DeployConfig, name: str, *, output: str) -> dict[str, Any]:
     return record
 
 
+def promote(config: DeployConfig, version: Version, *, output: str = "") -> None:
+    """Make `version` the champion, and write its deployment record into the folder `output`, if there is one.
+
+    Raises InputError, and changes nothing, when its model is damaged, not the evaluated one, or not signed as required.
+    """
+    _check_evaluation(version)
+    _check_signed(version)
+    record = _record_of(config, version, output) if output else {}
+    registry.promote(version)
+    if output:
+        deployment.write(output, record)
+
+
 def _check_signed(version: Version) -> None:
     """Raise InputError if a signature is required and no signed decision released the model of `version`."""
     if not signature.is_required():

@@ -26,7 +26,7 @@ from infill.stages.contract import Call
 from infill.stages.table import MODELS
 from infill.train import card
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 def outside(config: RegisterConfig, digests: Mapping[str, str]) -> dict[str, str]:
@@ -65,7 +65,7 @@ def body(call: Call[RegisterConfig]) -> Mapping[str, float]:
 
 
 def apply(call: Call[RegisterConfig]) -> Mapping[str, float]:
-    """Register the winner and make it the champion if it passed.
+    """Register the winner if it passed, and make it the champion, or the candidate of a canary.
 
     Raises ServiceError if another model became the champion during the comparison.
     """
@@ -97,7 +97,10 @@ def apply(call: Call[RegisterConfig]) -> Mapping[str, float]:
     replaced = before["version"] if before else ""
     decision_of = {registry.DECISION_URI: call.output, registry.DECISION: decisions.digest(call.output)}
     registry.set_tags(version, {registry.REPLACED: replaced, **decision_of})
-    registry.promote(version)
+    if decision["canary"] and now is not None:
+        registry.nominate(version)
+    else:
+        registry.promote(version)
     return {"version": float(version.version)}
 
 
@@ -252,6 +255,7 @@ def _describe(
         "winner": decision.winner,
         "passed": decision.passed,
         "reason": decision.reason,
+        "canary": config.canary and champion is not None,
         "metric": config.metric,
         **gate.as_json(decision),
         "latency": records[decision.winner].latency if decision.winner in records else None,

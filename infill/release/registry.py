@@ -1,4 +1,6 @@
-"""The MLflow model registry: versions that point at models in the store, and the aliases `champion` and `previous`.
+"""The MLflow model registry: versions that point at models in the store, and three aliases.
+
+The alias `champion` is the version that is served, `previous` the one before it, `candidate` the one in a canary.
 
 A version has the model's URI and digests as tags; weights never pass through MLflow. Each function may be repeated
 after a kill: the final state is that of one uninterrupted call.
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
+CANDIDATE: Final = "candidate"
 
 MODEL_URI: Final = "infill.model_uri"
 MODEL_DIGEST: Final = "infill.model_digest"
@@ -36,6 +39,11 @@ DECISION_URI: Final = "infill.decision_uri"
 REPLACED: Final = "infill.replaced"
 """Tag with the number of the version that was the champion before this one; empty if there was none."""
 ROLLED_BACK: Final = "infill.rolled_back"
+CANARY: Final = "infill.canary"
+"""Tag with the outcome of the version's canary; missing or empty until it is decided."""
+CANARY_AT: Final = "infill.canary_at"
+CANARY_FIGURES: Final = "infill.canary_figures"
+"""Tag with the figures of both models, as the text of a JSON object."""
 DEPLOYED: Final = "infill.deployment"
 """Tag with the namespace and InferenceService that serve this version, or served it last."""
 DEPLOYED_AT: Final = "infill.deployed_at"
@@ -101,6 +109,11 @@ def champion(name: str) -> Version | None:
 def previous(name: str) -> Version | None:
     """Return the version to which `rollback` would return; None if there is none."""
     return _aliased(name, PREVIOUS)
+
+
+def candidate(name: str) -> Version | None:
+    """Return the version of `name` whose canary is not over; None if there is none."""
+    return _aliased(name, CANDIDATE)
 
 
 def _aliased(name: str, alias: str) -> Version | None:
@@ -177,6 +190,39 @@ def promote(version: Version) -> None:
         if now is not None:
             client.set_registered_model_alias(version.name, PREVIOUS, str(now.version))
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+
+def nominate(version: Version) -> None:
+    """Make `version` the candidate, with a canary that is not decided; the champion and the candidate do nothing."""
+    with _registry() as client:
+        for alias in (CHAMPION, CANDIDATE):
+            now = _alias(client, version.name, alias)
+            if now is not None and str(now.version) == version.version:
+                return
+        client.set_model_version_tag(version.name, version.version, CANARY, "")
+        client.set_registered_model_alias(version.name, CANDIDATE, version.version)
+
+
+def end_candidacy(version: Version) -> None:
+    """Remove the alias of the candidate if it is `version`."""
+    with _registry() as client:
+        now = _alias(client, version.name, CANDIDATE)
+        if now is not None and str(now.version) == version.version:
+            client.delete_registered_model_alias(version.name, CANDIDATE)
+
+
+def withdraw(version: Version) -> None:
+    """Tag `version`, which never was the champion, as rolled back: the gate refuses its model from then on."""
+    if ROLLED_BACK not in version.tags:
+        set_tags(version, {ROLLED_BACK: datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def log(version: Version, metrics: Mapping[str, float]) -> None:
+    """Log metrics to the MLflow run that made `version`, if it is known."""
+    run = version.tags.get(RUN_ID, "")
+    with _registry() as client:
+        for name, value in metrics.items() if run else ():
+            client.log_metric(run, name, value)
 
 
 def set_tags(version: Version, tags: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from infill import manifest
 from infill.editor.persistence import similarity
 from serving.protocol import ApiError
 from serving.transformer.access import Principal
@@ -46,6 +47,9 @@ class CanaryMetrics:
             f"{NAME}_fallbacks", "Requests that the stable model took over before their first token", registry=registry
         )
         self.weight = Gauge(f"{NAME}_weight", "Per cent of the users whom the candidate answers", registry=registry)
+        self.candidate = Gauge(
+            f"{NAME}_candidate", "1 for the digest of the candidate's model", ["digest"], registry=registry
+        )
         self.ready = Gauge(f"{NAME}_ready", "Whether the candidate is ready", registry=registry)
         self.rollbacks = Counter(f"{NAME}_rollbacks", "Rollbacks by reason", ["reason"], registry=registry)
         self.shadows = Counter(
@@ -77,6 +81,8 @@ class Sides:
         self.state = CanaryState(config.canary_weight, rules, time.monotonic)
         self.metrics = CanaryMetrics(registry)
         self.metrics.weight.set(config.canary_weight)
+        artifact = manifest.find(config.candidate_model) if config.candidate_model else None
+        self.metrics.candidate.labels("" if artifact is None else artifact.digest).set(1)
         self._shadows: set[asyncio.Task[None]] = set()
 
     # Readiness

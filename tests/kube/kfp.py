@@ -1,7 +1,7 @@
 """An HTTP server for tests that speaks the part of Kubeflow Pipelines' REST API (v2beta1) which we use.
 
-Lists with filters, multipart uploads, runs whose states the test sets, terminate, pod logs, tokens. `faults` makes it
-misbehave on purpose.
+Lists with filters, multipart uploads, runs whose states the test sets, terminate, recurring runs, pod logs, tokens.
+`faults` makes it misbehave on purpose.
 """
 
 import email.parser
@@ -39,6 +39,7 @@ class Kfp:
     """The content of each uploaded file."""
     experiments: dict[str, Thing] = field(default_factory=dict)
     runs: dict[str, Thing] = field(default_factory=dict)
+    recurring: dict[str, Thing] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     """Pod -> its log."""
     faults: list[Fault] = field(default_factory=list)
@@ -85,6 +86,11 @@ class Kfp:
             ("GET", r"/experiments", lambda: _listed("experiments", self.experiments, query)),
             ("POST", r"/experiments", lambda: _create(self.experiments, "experiment_id", body)),
             ("POST", r"/runs", lambda: self._run(body)),
+            ("GET", r"/runs", lambda: self._runs(query)),
+            ("GET", r"/recurringruns", lambda: self._recurring(query)),
+            ("POST", r"/recurringruns", lambda: self._recur(body)),
+            ("POST", r"/recurringruns/([^/:]+):(enable|disable)", self._switch),
+            ("DELETE", r"/recurringruns/([^/:]+)", lambda name: _match(self.recurring, name) and self._forget(name)),
             ("GET", r"/runs/([^/:]+)", lambda name: _match(self.runs, name)),
             ("POST", r"/runs/([^/:]+):terminate", self._terminate),
         )
@@ -110,6 +116,36 @@ class Kfp:
         _match(self.versions, body["pipeline_version_reference"]["pipeline_version_id"])
         _match(self.experiments, body["experiment_id"])
         return _create(self.runs, "run_id", {**body, "state": "PENDING"})
+
+    def _runs(self, query: dict[str, str]) -> Thing:
+        assert query["sort_by"] == "created_at desc"
+        mine = {name: run for name, run in self.runs.items() if run["experiment_id"] == query["experiment_id"]}
+        return _listed("runs", dict(reversed(mine.items())), query)
+
+    def _recurring(self, query: dict[str, str]) -> Thing:
+        """In pages of two. The field of the answer is in camel case, unlike all others, as in KFP's own API."""
+        experiment, start = query["experiment_id"], int(query.get("page_token", "0"))
+        mine = {name: each for name, each in self.recurring.items() if each["experiment_id"] == experiment}
+        answer = _listed("recurringRuns", mine, query)
+        page = answer.get("recurringRuns", [])[start : start + 2]
+        more = {"next_page_token": str(start + 2)} if start + 2 < answer.get("total_size", 0) else {}
+        return {**answer, "recurringRuns": page, **more}
+
+    def _recur(self, body: Thing) -> Thing:
+        _match(self.versions, body["pipeline_version_reference"]["pipeline_version_id"])
+        _match(self.experiments, body["experiment_id"])
+        cron = body["trigger"].get("cron_schedule", {}).get("cron", "0 0 0 1 1 ?")
+        if len(cron.split()) != 6 or "99" in cron.split():
+            raise Refused(400, f"Invalid input error: Schedule cron is not a valid cron expression: {cron}")
+        return _create(self.recurring, "recurring_run_id", {**body, "status": f"{body['mode']}D"})
+
+    def _switch(self, name: str, verb: str) -> Thing:
+        _match(self.recurring, name)["status"] = f"{verb.upper()}D"
+        return {}
+
+    def _forget(self, name: str) -> Thing:
+        del self.recurring[name]
+        return {}
 
     def _terminate(self, name: str) -> Thing:
         _match(self.runs, name)["state"] = "CANCELING"
@@ -177,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             return self._send(refused.code, json.dumps({"message": str(refused), "code": 5}).encode())
 
-    do_POST = do_GET  # noqa: N815 - http.server's name
+    do_POST = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
     def _body(self, data: bytes) -> Any:
         """JSON, or the content of the one file of a multipart body."""

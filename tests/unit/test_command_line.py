@@ -32,6 +32,7 @@ LEFT_OUT = {
     *(("corpus build", "--base-model", path) for path in PATHS),  # concerns other stages
     *(("pipeline compile", "--values", path) for path in PATHS),  # read once a process
     *(("pipeline submit", "--values", path) for path in PATHS),
+    *(("pipeline schedule set", "--values", path) for path in PATHS),
     *((f"pipeline {name}", "", path) for name in ("status", "logs", "cancel") for path in PATHS[1:]),  # a run's id
 }
 REQUIRED = {
@@ -67,6 +68,8 @@ REQUIRED = {
     "keys add": "--file keys.json --tenant a",
     "keys list": "--file code.py",
     "keys revoke": "id --file code.py",
+    "canary show": "",
+    "canary decide": "--url http://127.0.0.1:9",
     "gate explain": "a",
     "gate sign": "a --key code.py",
     "export base": "a --to out",
@@ -77,6 +80,11 @@ REQUIRED = {
     "rollback": "--out a",
     "pipeline compile": "--to out.yaml",
     "pipeline submit": "--host http://127.0.0.1:9 --store s3://bucket/x",
+    "pipeline schedule set": "--every 12h --host http://127.0.0.1:9 --store s3://bucket/x",
+    "pipeline schedule list": "--host http://127.0.0.1:9",
+    "pipeline schedule disable": "nightly --host http://127.0.0.1:9",
+    "pipeline schedule enable": "nightly --host http://127.0.0.1:9",
+    "pipeline schedule delete": "nightly --host http://127.0.0.1:9",
     "pipeline status": "run --host http://127.0.0.1:9",
     "pipeline logs": "run corpus --host http://127.0.0.1:9",
     "pipeline cancel": "run --host http://127.0.0.1:9",

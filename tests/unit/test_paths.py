@@ -41,6 +41,8 @@ NO_PATHS: Final = {
     "PATH|SHA256",
     "--pattern",
     "--cors",
+    "--cron",
+    "--every",
     "--cors_origins",
     "--host",
     "--languages",
@@ -70,6 +72,7 @@ NO_PATHS: Final = {
     "--healing",
     "--strategy",
     "--model_name",
+    "NAME",
     "RUN",
     "STEP",
 }

@@ -154,5 +154,5 @@ class CanaryState:
         reason = verdict(self._windows[STABLE], self._windows[CANDIDATE], self.rules)
         if reason:
             self.rolled_back, self.weight = reason, 0.0
-            log.error("the candidate is rolled back: its %s are worse than the stable model's", reason)
+            log.error("the candidate is rolled back: %s worse than the stable model's", reason)
         return reason

@@ -60,6 +60,7 @@ def on_trial(stable: Version, candidate: Version, rates: tuple[float, float]) ->
             canary_weight=50.0,
             canary_requests=40,
             telemetry="metrics",
+            telemetry_events=1_000_000,
             max_prompt_tokens=256,
             max_new_tokens=16,
             completion_cache_bytes=0,

@@ -183,7 +183,7 @@ def test_a_worse_candidate_is_rolled_back_for_good(
         assert pair.texts(20) == ["stable"] * 20
         assert (pair.value("rollbacks", reason), pair.value("weight")) == (1, 0)
         assert [record.getMessage() for record in caplog.records if "rolled back" in record.getMessage()] == [
-            f"the candidate is rolled back: its {reason} are worse than the stable model's"
+            f"the candidate is rolled back: {reason} worse than the stable model's"
         ]
 
 

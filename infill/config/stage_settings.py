@@ -516,8 +516,8 @@ class RegisterConfig:
     """Machine on which max_latency_ms holds, as the evaluation's record names it; a time measured on another one does
     not decide. Empty: any machine."""
     canary: bool = False
-    """Whether a winner becomes the registered model's candidate, which `infill canary decide` promotes or rolls back,
-    instead of the champion. Without a champion it becomes the champion."""
+    """Whether a winner becomes the candidate of the registered model instead of its champion; `infill canary decide`
+    then promotes it or rolls it back. The first model of all becomes the champion in any case."""
     bootstrap: int = 1_000
     """Bootstrap resamples for the intervals."""
     seed: int = 0

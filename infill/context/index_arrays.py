@@ -94,7 +94,7 @@ class Table:
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
         self.free: list[BlockSpan] = []
         self._passing: dict[bytes, tuple[Array, Array, Array, Array, Array]] = {}
-        """What was read of the texts that were last added in passing, the last one last."""
+        """Terms of the texts that were added for one query each, by text; the latest last."""
         self.slots = np.full(1, -1, np.int32)
         for name, kind in (_BY_TERM | _TERM_SCRATCH | _BY_BLOCK | _BLOCK_SCRATCH | _ENTRIES | _POSTINGS).items():
             setattr(self, name, np.zeros(1, kind))

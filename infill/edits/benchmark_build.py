@@ -61,7 +61,7 @@ class BenchmarkConfig:
     seed: int = 0
     """Seed of every choice."""
     train: bool = False
-    """Whether the holes are there to learn from: they are in the train split, and none is held back."""
+    """Whether the holes are for training: all are in the train split, and none is held back."""
     before: str = ""
     """The first day whose commits do not count any more; empty: all later ones count."""
     without: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ class JudgeBudget:
 
     @property
     def cost(self) -> float:
-        """What is spent, in the currency of the prices."""
+        """The money spent, in the currency of the prices."""
         return sum(tokens * price for tokens, price in zip(self.usage, self._prices, strict=True)) / MILLION
 
     def spend(self, usage: Usage) -> None:

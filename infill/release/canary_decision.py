@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from infill import proxies
 from infill.config import DeployConfig
 from infill.errors import InputError, ServiceError
 from infill.release import deploy, registry
@@ -137,8 +138,8 @@ def _samples(url: str) -> list["Sample"]:
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/metrics", timeout=ANSWER_S, trust_env=False)
-        answer.raise_for_status()
+        with proxies.client(url, timeout=ANSWER_S) as client:
+            answer = client.get("metrics").raise_for_status()
         samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise AbsentError(

@@ -258,15 +258,17 @@ def _deltas(
     if sampling.max_tokens == 0 and not packed.prompt.items:
         return nothing()
     asked = replace(sampling, max_tokens=sampling.max_tokens or 1)
-    ids = packed.prompt.ids
+    ids, stops_here = packed.prompt.ids, len(sampling.stop) > MAX_STOPS
     if service.config.healing and service.upstream.constrains and sampling.max_tokens and not sampling.ignore_eos:
         ids, beginning = heal(service.packer.fmt, service.packer.encoder, packed.prompt.ids)
         again = len(packed.prompt.ids) - len(ids)  # tokens that the answer begins with
+        if any(set(stop) & set(beginning) for stop in sampling.stop):  # it must not be found in the beginning
+            asked, stops_here = replace(asked, stop=()), True
         asked = replace(asked, begins_with=beginning, max_tokens=sampling.max_tokens + again)
     deltas = service.upstream.deltas(ids, asked, incoming.headers, incoming.principal.salt)
     if sampling.max_tokens == 0:
         return silent(deltas)
-    if len(sampling.stop) > MAX_STOPS:
+    if stops_here:
         deltas = before(deltas, sampling.stop)
     if completion.max_ms or completion.min_indent:
         deltas = cut(deltas, completion.max_ms, completion.min_indent)

@@ -72,6 +72,7 @@ def test_the_beginning_is_asked_for_and_removed(strange: tuple[str, Strangers]) 
 
     strangers.behaviour = answer
     assert ask(url)["choices"][0]["text"] == "rn value"
+    assert ask(url, stop=["retu", "u", "al"])["choices"][0]["text"] == "rn v"
     sent = json.loads(strangers.requests[-1][1])
     assert sent["max_tokens"] > CARET["max_tokens"]
     assert CARET["prompt"].endswith(sent["begins_with"])

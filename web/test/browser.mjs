@@ -2,27 +2,10 @@
 // The predictor behind it answers every request with SUGGESTION; FOLDER is a project to pick.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { chromium } from "playwright-core";
+import { AXE, browser, opener, problems } from "./chromium.mjs";
 
 const [url, suggestion, folder] = process.argv.slice(2);
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
-const problems = [];
-
-async function open(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
-  page.on("pageerror", (error) => problems.push(String(error)));
-  page.on("request", (request) => request.url().startsWith(url) || problems.push(`asked ${request.url()}`));
-  await page.goto(url);
-  await page.getByText("ready", { exact: true }).waitFor();
-  return page;
-}
+const open = opener(url, (page) => page.getByText("ready", { exact: true }));
 
 const editor = (page) => page.getByRole("textbox", { name: /^Code of / });
 /** The document, without the suggestion, which may come back when its acceptance is undone. */

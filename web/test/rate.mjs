@@ -2,26 +2,10 @@
 // node rate.mjs URL ITEMS, where ITEMS is the number of items, at least 5. The first choices are left, equal, right, skip.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { chromium } from "playwright-core";
+import { AXE, browser, opener, problems } from "./chromium.mjs";
 
 const [url, count] = process.argv.slice(2);
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
-const problems = [];
-
-async function open(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
-  page.on("pageerror", (error) => problems.push(String(error)));
-  page.on("request", (request) => request.url().startsWith(url) || problems.push(`asked ${request.url()}`));
-  await page.goto(url);
-  await page.getByRole("heading", { name: /^\d+ of \d+: / }).waitFor();
-  return page;
-}
+const open = opener(url, (page) => page.getByRole("heading", { name: /^\d+ of \d+: / }));
 
 const at = (page, number) => page.getByRole("heading", { name: new RegExp(`^${number} of ${count}: `) }).waitFor();
 const button = (page, name) => page.getByRole("button", { name });

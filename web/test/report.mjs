@@ -1,12 +1,8 @@
 // Filter the report at URL in Chromium without scripts, as tests/unit/report/test_report_browser.py starts it.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { chromium } from "playwright-core";
+import { AXE, browser } from "./chromium.mjs";
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 const context = await browser.newContext({ javaScriptEnabled: false, viewport: { width: 1280, height: 900 } });
 const page = await context.newPage();
 await page.goto(process.argv[2]);

@@ -1,7 +1,7 @@
 """The moments at which the editor does not ask by itself, since a suggestion there is rarely what is typed next.
 
 Whoever invokes a completion gets one everywhere, and a suggestion that the user types through stays. `python -m
-benchmarks.typing --only trigger` measures what the rules spare and lose; docs/log.md has the rules that lost more than
+benchmarks.keystrokes --only trigger` measures what the rules spare and lose; docs/log.md has the rules that lost more than
 they spared: after closing brackets, semicolons and strings, in comments, on blank lines.
 """
 

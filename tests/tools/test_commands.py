@@ -86,7 +86,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-PACKAGES = ("benchmarks.context", "benchmarks.typing")
+PACKAGES = ("benchmarks.context", "benchmarks.keystrokes")
 
 
 def parse(command: str) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """Names say what they mean when they are alone, as in a traceback: no two modules and no two classes have the same."""
 
 import ast
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -29,3 +30,10 @@ def test_no_two_classes_have_the_same_name() -> None:
     ]
     counts = Counter(name for name, _ in classes)
     assert [(name, path) for name, path in classes if counts[name] > 1] == []
+
+
+def test_nothing_next_to_a_script_hides_a_module_of_python() -> None:
+    """A script that is run by its path finds its own folder first: a package `typing` there broke a peer's script."""
+    folders = [ROOT / name for name in ("benchmarks", "tools", "examples", "images", "charts", "pipelines")]
+    names = {path.stem for folder in folders for path in folder.iterdir() if path.suffix in ("", ".py")}
+    assert sorted(names & sys.stdlib_module_names) == []

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from benchmarks.typing.layer import NAME, TOKENS, percentiles, processor_s, resident
-from benchmarks.typing.typed_sessions import TypedSession, suggestion
+from benchmarks.keystrokes.layer import NAME, TOKENS, percentiles, processor_s, resident
+from benchmarks.keystrokes.typed_sessions import TypedSession, suggestion
 from serving import local
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=60)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from benchmarks.context.coverage import Hole
-from benchmarks.typing.typed_sessions import TypedSession
+from benchmarks.keystrokes.typed_sessions import TypedSession
 from infill.editor.documents import Caret, DocumentLocation
 from infill.editor.trigger import why_not
 from infill.text import first_line, split_lines

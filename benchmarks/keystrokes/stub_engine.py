@@ -1,6 +1,6 @@
 """A predictor without a model: it answers after given delays, so that only the layer before it takes time.
 
-    python -m benchmarks.typing.stub_engine --port N [--first-ms N] [--token-ms N]
+    python -m benchmarks.keystrokes.stub_engine --port N [--first-ms N] [--token-ms N]
 
 It speaks as much of vLLM's protocol as the transformer needs. A client may set the answer to the request with a given
 `x-request-id` in advance (POST /answers); any other request gets TEXT. GET /counts returns the number of requests and
@@ -109,7 +109,7 @@ def stub(first_ms: float, token_ms: float, echo: Callable[[str], None]) -> Itera
     """Run a stub on a free port; yield it when it is ready."""
     port = local.free_port()
     arguments = ["--port", str(port), "--first-ms", str(first_ms), "--token-ms", str(token_ms)]
-    child = local.start("stub", "benchmarks.typing.stub_engine", f"http://127.0.0.1:{port}", arguments, echo)
+    child = local.start("stub", "benchmarks.keystrokes.stub_engine", f"http://127.0.0.1:{port}", arguments, echo)
     try:
         local.wait_ready([child], 60)
         yield child
@@ -119,7 +119,9 @@ def stub(first_ms: float, token_ms: float, echo: Callable[[str], None]) -> Itera
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until a signal arrives."""
-    parser = entry.Parser(prog="python -m benchmarks.typing.stub_engine", description="A predictor without a model.")
+    parser = entry.Parser(
+        prog="python -m benchmarks.keystrokes.stub_engine", description="A predictor without a model."
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--first-ms", type=float, default=0.0, help="milliseconds to the first token")
     parser.add_argument("--token-ms", type=float, default=0.0, help="milliseconds between tokens")
@@ -129,4 +131,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(entry.run("python -m benchmarks.typing.stub_engine", main))
+    sys.exit(entry.run("python -m benchmarks.keystrokes.stub_engine", main))

@@ -1,6 +1,6 @@
 """Measure what typing costs and gets; the last line is one JSON object.
 
-    python -m benchmarks.typing [--quick] [--repo DIR] [--users N] [--pause-s N] [--model URI]
+    python -m benchmarks.keystrokes [--quick] [--repo DIR] [--users N] [--pause-s N] [--model URI]
 
 The transformer has the project as a workspace, so that a request has only path, caret and one unsaved file. A stub
 engine (`stub_engine`) with given delays takes the predictor's place. Sessions are those of
@@ -35,10 +35,10 @@ import httpx
 
 import infill
 from benchmarks.context import projects
-from benchmarks.typing import layer, trigger_loss, typists, warm_gain
-from benchmarks.typing.layer import NAME
-from benchmarks.typing.stub_engine import stub
-from benchmarks.typing.typed_sessions import TypedSession, sessions
+from benchmarks.keystrokes import layer, trigger_loss, typists, warm_gain
+from benchmarks.keystrokes.layer import NAME
+from benchmarks.keystrokes.stub_engine import stub
+from benchmarks.keystrokes.typed_sessions import TypedSession, sessions
 from infill import entry
 from infill.cli_options import absolute_uri, input_folder, integer
 from infill.errors import InputError
@@ -74,7 +74,7 @@ USUAL, SLOW = Delays(30, 3), Delays(500, 100)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = entry.Parser(prog="python -m benchmarks.typing", description="The speed of typing.")
+    parser = entry.Parser(prog="python -m benchmarks.keystrokes", description="The speed of typing.")
     parser.add_argument("--quick", action="store_true", help="fewer sessions and shorter runs")
     parser.add_argument(
         "--repo", type=input_folder, default=Path(infill.__file__).parent, metavar="DIR", help="the project"
@@ -191,4 +191,4 @@ def _log(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(entry.run("python -m benchmarks.typing", main))
+    sys.exit(entry.run("python -m benchmarks.keystrokes", main))

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.typing.layer import NAME, percentiles
-from benchmarks.typing.typed_sessions import TypedSession
+from benchmarks.keystrokes.layer import NAME, percentiles
+from benchmarks.keystrokes.typed_sessions import TypedSession
 from infill.text import split_lines
 from serving.events import read_events
 

@@ -1,8 +1,8 @@
 """The moments at which the editor does not ask by itself, since a suggestion there is rarely what is typed next.
 
-Whoever invokes a completion gets one everywhere, and a suggestion that the user types through stays. `python -m
-benchmarks.keystrokes --only trigger` measures what the rules spare and lose; docs/log.md has the rules that lost more than
-they spared: after closing brackets, semicolons and strings, in comments, on blank lines.
+Whoever invokes a completion gets one everywhere, and a suggestion that the user types through stays.
+`python -m benchmarks.keystrokes --only trigger` measures what the rules spare and lose; docs/log.md has the rules that
+lost more than they spared: after closing brackets, semicolons and strings, in comments, on blank lines.
 """
 
 import re

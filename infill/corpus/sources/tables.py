@@ -219,8 +219,10 @@ def _with_counted_size(columns: Mapping[str, str], schema: "pa.Schema | pa.Struc
 
 
 def _check(layout: _TableLayout, schema: pa.Schema, wanted: Mapping[str, str], file: str, config: CorpusConfig) -> None:
-    """Raise InputError if a required column is missing."""
-    missing = "path" if "path" not in layout.roles else "" if layout.roles & {"content", "blob"} else "content"
+    """Raise InputError if a required column, or one that the user has named, is missing."""
+    required = ["path"] if layout.roles & {"content", "blob"} else ["path", "content"]
+    named = [role for role, equals, _ in (entry.partition("=") for entry in config.columns) if equals]
+    missing = next((role for role in [*required, *named] if role not in layout.roles), "")
     if missing:
         raise InputError(
             f"{file} has no column {wanted[missing]!r} for the {missing} of a file, only {', '.join(schema.names)}; "

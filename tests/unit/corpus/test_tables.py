@@ -245,6 +245,11 @@ def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
             r"has no column 'path' for the path of a file, only name, content; set corpus.columns",
         ),
         ([{"path": "a", "text": "x"}], {}, r"has no column 'content' for the content of a file, only path, text"),
+        (
+            [{"repo": "r", "path": "a", "content": "x"}],
+            {"columns": ("repo=project",)},
+            r"has no column 'project' for the repo of a file, only repo, path, content",
+        ),
         ([{"path": "a", "blob": "x"}], {}, r"set corpus.blobs to the address of the folder"),
         ([{"path": "a", "content": "x"}], {"columns": ("the_stak",)}, r"'the_stak' is not valid; write a data set"),
         (

@@ -186,7 +186,8 @@ def judge_chunk(
         if usable is None:
             counts["holes without a usable verdict"] += 1
             continue
-        counts["holes judged by the rules, since the budget was used up"] += _is_beyond_budget(usable, judge)
+        if _is_beyond_budget(usable, judge):
+            counts["holes judged by the rules, since the budget was used up"] += 1
         counts.update(f"defect: {defect}" for each in usable for defect in each.defects if each.judge == RULES)
         paired = source.pair(hole, mine, usable, config.min_margin)
         counts["holes without a pair"] += not paired

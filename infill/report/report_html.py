@@ -299,14 +299,17 @@ def _facts(caption: str, report: Mapping[str, Any]) -> str:
 
 
 def _figure(value: Any) -> str:
-    """Return a number or text as HTML, or the parts of an object one after the other, the largest first."""
+    """Return a number or text as HTML, or the parts of an object one after the other, the largest first.
+
+    A part that is an object itself has a line of its own.
+    """
     if isinstance(value, Mapping):
         counts = all(isinstance(part, int) for part in value.values())
         parts = sorted(value.items(), key=lambda item: -item[1]) if counts else list(value.items())
         shown = [
             f'<span class="part">{escape(_words(name))} <b>{_figure(part)}</b></span>'
             if not isinstance(part, Mapping)
-            else _figure(part)
+            else f'<div><span class="soft">{escape(_words(name))}:</span> {_figure(part)}</div>'
             for name, part in parts
         ]
         return " ".join(shown)

@@ -156,7 +156,7 @@ async def _ask(
     warm = functools.partial(_warm, service, completion, limits, principal, incoming.headers)
     service.warmer.asked(completion, principal.tenant, warm)
     workspace = service.workspaces.find(principal.tenant, completion.workspace) if completion.workspace else None
-    place = lane(completion, principal.tenant, service.config.name, workspace)
+    place = lane(completion, principal.tenant, f"{service.config.name} {service.upstream.replacements}", workspace)
     revision = workspace.revision if workspace else ""
     if (kept := service.completions.find(place, completion.fim.prefix)) is not None:
         answer, first = await _from_cache(service, incoming, completion, limits, kept, started)

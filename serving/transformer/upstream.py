@@ -82,6 +82,10 @@ class Upstream:
         """Whether it has ignored such a text."""
         self._current = False
         """Whether that was reported since the connection last broke."""
+        self.replacements = -1
+        """How often another predictor may have taken the place of the last one: after a failure, or with its context.
+
+        The first contact makes it 0."""
         self._contact = -math.inf
         """Time when the predictor last answered; KEEP_ALIVE_S later all connections of that time are closed."""
         self._failed = -math.inf
@@ -103,9 +107,10 @@ class Upstream:
             now = time.monotonic()
             current = self._current and now - self._contact <= KEEP_ALIVE_S
             if again or (not current and now - self._failed > PAUSE_S):
-                context = await self._ask_context(headers)
+                context, broken = await self._ask_context(headers), not self._current
                 self._current = self._failed < now
                 if self._current:
+                    self.replacements += broken or context != self._context
                     self._context = context
             return self._context
 

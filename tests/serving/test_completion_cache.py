@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from infill.context.packing import Packed
 from infill.prompt import Prompt
 from serving.events import read_events
-from serving.transformer import keys
+from serving.transformer import keys, upstream
 from serving.transformer.completion_cache import MAX_AGE_S, CompletionCache
 from serving.transformer.prefix_trie import PrefixTrie, TrieNode
 from serving.transformer.service import TransformerService
@@ -259,3 +259,20 @@ def test_an_answer_that_breaks_off_is_not_kept(stack: tuple[str, TransformerServ
     strangers.behaviour = say("200 OK", chunk("wid"), "text/event-stream")
     assert HTTP.post(f"{url}/v1/completions", json=CARET).status_code == 503
     assert len(service.completions) == 0
+
+
+@pytest.mark.parametrize("notice", ["it broke off", "it has another context"])
+def test_another_predictor_answers_anew(
+    stack: tuple[str, TransformerService, Strangers], monkeypatch: pytest.MonkeyPatch, notice: str
+) -> None:
+    url, _, strangers = stack
+    answering, broke_off = strangers.behaviour, notice == "it broke off"
+    monkeypatch.setattr(upstream, "KEEP_ALIVE_S", 3600.0 if broke_off else 0.0)
+    ask(url)
+    if broke_off:
+        strangers.behaviour = say("200 OK", chunk("wid"), "text/event-stream")
+        assert HTTP.post(f"{url}/v1/completions", json=CARET | {"path": "c.py"}).status_code == 503
+        strangers.behaviour = answering
+    else:
+        strangers.pages = {"/v1/models": {"data": [{"id": "a", "max_model_len": 512}]}}
+    assert [ask(url)["infill"]["cached"] for _ in range(2)] == [False, True]

@@ -207,8 +207,8 @@ class _Splitter:
     def _span(self, kind_start: str, kind_end: str, point: int) -> tuple[int, int, str] | None:
         """Return start, end and unit of a hole of those kinds near `point`, unchecked; None if there is none."""
         if kind_start == RANDOM:
-            end = point + 1 + int(self.random() * self.config.max_middle_chars)
-            return point, min(end, len(self.text)), RANDOM
+            length = 1 + int(self.random() * self.config.max_middle_chars)
+            return point, min(point + length, len(self.text)), RANDOM
         if kind_start == BLOCK:
             is_aligned = kind_end == BLOCK and self.random() < self.config.aligned_share
             span = self._aligned(point) if is_aligned else self._unit(point)

@@ -3,8 +3,8 @@
     python -m benchmarks.context [--quick] [--repo DIR ...] [--chunks N] [--curve FILE]
 
 Speed is measured on the Python packages installed here, coverage and reuse on published packages (`projects.py`), or
-everything on each DIR. `--curve` measures the price of fresh context instead (`curve`), and the speed of a query beside
-bm25s on each project, and draws FILE (SVG or PNG). Times are processor time of one core.
+everything on each DIR. `--curve` measures the price of fresh context instead (`curve`), and the speed of a query and of
+bm25s's on each project, and draws FILE (SVG or PNG). Times are processor time of one core.
 """
 
 import argparse

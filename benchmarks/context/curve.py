@@ -1,7 +1,7 @@
 """The price of fresh context: reuse of the KV cache against coverage, along the price of computing a token again.
 
-A price of 0 replaces an item whenever the ranking does; an infinite one never does. Between them lies what a server may
-choose by how long its engine takes for a prompt.
+A price of 0 replaces an item whenever the ranking does; an infinite one never does. Between them a server may choose by
+how long its engine takes for a prompt.
 """
 
 import math

@@ -16,7 +16,8 @@ Parts = tuple[str, ...]
 
 
 class Folders(NamedTuple):
-    """All folders, each after the one that contains it and before the next one beside it: a folder's are in a row."""
+    """All folders, each after the one that contains it and before the next one next to it: all folders in a
+    folder are in a row."""
 
     numbers: dict[Parts, int]
     depths: NDArray[np.int64]

@@ -24,7 +24,7 @@ FOLDER: Final = "chosen-pairs"
 
 @dataclass(frozen=True, kw_only=True)
 class PairChoice:
-    """Which of the pairs are wanted."""
+    """The pairs that are wanted."""
 
     count: int
     """Number of pairs, drawn by `seed`; all if there are fewer."""

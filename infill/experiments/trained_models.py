@@ -1,7 +1,7 @@
 """Experiments that train: the cells are models, each trained from the same one with one thing changed.
 
 The stages write to the store of a finished run, where each of their results has an address of its own. So a training
-that was killed goes on, and one that an earlier experiment needed, too, is not repeated.
+that was killed continues, and one that an earlier experiment needed, too, is not repeated.
 """
 
 import logging

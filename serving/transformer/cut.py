@@ -14,7 +14,7 @@ from serving.stops import StopFilter
 from serving.transformer.upstream import Delta
 
 INLINE_CHARS: Final = 20_000
-"""In a file of up to this size a line is checked on the event loop: parsing it takes about as long as a thread's turn."""
+"""In a file of up to this size a line is checked on the event loop, where parsing takes as long as a thread's turn."""
 LIMIT: Final = "length"
 """The finish reason of an answer that ends here."""
 _OPEN_LINE: Final = re.compile(r"\n[ \t]*\Z")

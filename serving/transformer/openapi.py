@@ -133,7 +133,7 @@ def include(app: FastAPI, router: APIRouter) -> None:
     handlers = {
         route.path: route.endpoint
         for route in router.routes
-        if isinstance(route, APIRoute) and route.path in completions and "POST" in route.methods
+        if isinstance(route, APIRoute) and route.path in completions and route.methods == {"POST"}
     }
     app.add_middleware(DirectHandlers, handlers=handlers)
     app.title, app.version = "Infill", infill.__version__

@@ -238,6 +238,7 @@ class Workspace:
             memo = Memo(self._index.encode)
             for text in texts:
                 memo(text)
+                memo(text.removesuffix("\n"))  # as items end
                 yield
 
     def _require_revision(self, change: Change) -> None:

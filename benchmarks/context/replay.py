@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from benchmarks.context.coverage import Hole, coverage, names
 from benchmarks.context.projects import Project
 from infill.context import ProjectIndex, retrieve
 from infill.context.packing import Packed, pack
+from infill.experiments.needed_names import HiddenLines, coverage, names
 from infill.prompt import Encode, FimRequest, infill_format
 
 STEPS, CHARS = 40, 3
@@ -27,14 +27,14 @@ class Step(NamedTuple):
     """Processor time of packing after the previous prompt."""
 
 
-def replay(project: Project, holes: Sequence[Hole], sessions: int, budget: int, encode: Encode) -> list[Step]:
+def replay(project: Project, holes: Sequence[HiddenLines], sessions: int, budget: int, encode: Encode) -> list[Step]:
     """Type the hidden lines of the first holes that are long enough; rank and pack after every third character."""
     index = ProjectIndex.from_documents(sorted(project.items()), encode)
     long = [hole for hole in holes if len(hole.middle) >= STEPS * CHARS]
     return [step for hole in long[:sessions] for step in _session(index, hole, budget, encode)]
 
 
-def _session(index: ProjectIndex, hole: Hole, budget: int, encode: Encode) -> Iterator[Step]:
+def _session(index: ProjectIndex, hole: HiddenLines, budget: int, encode: Encode) -> Iterator[Step]:
     last: Packed | None = None
     for step in range(STEPS + 1):
         request = _request(index, hole, step * CHARS)
@@ -51,7 +51,7 @@ def _session(index: ProjectIndex, hole: Hole, budget: int, encode: Encode) -> It
         last = packed
 
 
-def _request(index: ProjectIndex, hole: Hole, typed: int) -> FimRequest:
+def _request(index: ProjectIndex, hole: HiddenLines, typed: int) -> FimRequest:
     """Return the request after `typed` characters of the hidden lines, with its candidates."""
     path, prefix, suffix = hole.query.path, hole.query.prefix + hole.middle[:typed], hole.query.suffix
     request = FimRequest(path=path, prefix=prefix, suffix=suffix)

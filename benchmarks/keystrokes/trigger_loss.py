@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 
-from benchmarks.context.coverage import Hole
 from benchmarks.keystrokes.typed_sessions import TypedSession
 from infill.editor.documents import Caret, DocumentLocation
 from infill.editor.trigger import why_not
+from infill.experiments.needed_names import HiddenLines
 from infill.text import first_line, split_lines
 
 EVERY: Final = 7
@@ -41,11 +41,11 @@ def moments(sessions: Sequence[TypedSession]) -> Iterator[TypedMoment]:
                 yield TypedMoment(Caret(place, prefix + middle[:typed], suffix), middle[typed:])
 
 
-def _typed(hole: Hole) -> tuple[str, str, str]:
+def _typed(hole: HiddenLines) -> tuple[str, str, str]:
     return hole.query.prefix, hole.middle, hole.query.suffix
 
 
-def _edited(hole: Hole, chance: random.Random) -> tuple[str, str, str]:
+def _edited(hole: HiddenLines, chance: random.Random) -> tuple[str, str, str]:
     """Return an edit inside one of the hidden lines, of at most a third of CHARS characters."""
     lines = [line for line in split_lines(hole.middle, keepends=True) if len(line.strip()) > 12]
     line = chance.choice(lines) if lines else hole.middle

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from benchmarks.context.coverage import Hole, holes
 from benchmarks.context.projects import Project
 from benchmarks.context.replay import CHARS, STEPS
+from infill.experiments.needed_names import HiddenLines, holes
 from infill.file_kinds import CODE, language_of
 
 SLIPS, BACKS = 16, 24
@@ -34,7 +34,7 @@ class Moment(NamedTuple):
 class TypedSession(NamedTuple):
     """One user's typing in one file, with another file open that differs from the saved one."""
 
-    hole: Hole
+    hole: HiddenLines
     unsaved: tuple[str, str]
     moments: tuple[Moment, ...]
 
@@ -63,7 +63,7 @@ def sessions(project: Project, count: int, seed: str) -> list[TypedSession]:
     ]
 
 
-def _open_line(hole: Hole) -> Hole:
+def _open_line(hole: HiddenLines) -> HiddenLines:
     """Return the hole with the end of its last line after the caret, as in an editor, where the next line is below."""
     query = replace(hole.query, suffix=f"\n{hole.query.suffix}")
     return hole._replace(middle=hole.middle.removesuffix("\n"), query=query)

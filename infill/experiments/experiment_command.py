@@ -5,7 +5,17 @@ import sys
 from argparse import ArgumentTypeError
 from typing import Any
 
-from infill.cli_options import Commands, absolute_uri, as_json, command, integer, json_option, output_uri, show_progress
+from infill.cli_options import (
+    Commands,
+    absolute_uri,
+    as_json,
+    command,
+    input_folder,
+    integer,
+    json_option,
+    output_uri,
+    show_progress,
+)
 
 
 def add(commands: Commands) -> None:
@@ -13,6 +23,7 @@ def add(commands: Commands) -> None:
     group = commands.add_parser("experiment", help="experiments that end in a report: see infill experiment --help")
     inner = group.add_subparsers(metavar="NAME", required=True)
     _add_context_budget(inner)
+    _add_embeddings(inner)
 
 
 def _add_context_budget(inner: Commands) -> None:
@@ -30,6 +41,31 @@ def _add_context_budget(inner: Commands) -> None:
     parser.add_argument("--caret-tokens", type=caret, default=1_024, metavar="N", help=about)
     new = integer("the number of new tokens", 1)
     parser.add_argument("--max-new-tokens", type=new, default=64, metavar="N", help="default: %(default)s")
+    _output(parser)
+
+
+def _add_embeddings(inner: Commands) -> None:
+    about = "compare retrieval by embeddings with the overlap of identifiers, in coverage, accuracy and time"
+    example = "infill experiment embeddings --folder src/gson --model out/model --output out/embeddings"
+    parser = command(inner, "embeddings", _embeddings, about, example)
+    about = "folder with a repository; may be repeated"
+    parser.add_argument("--folder", type=input_folder, required=True, action="append", metavar="DIR", help=about)
+    about = "a sentence encoder: a Hugging Face folder, or package:NAME==VERSION#sha256=HASH; default: all-MiniLM-L6-v2"
+    parser.add_argument("--embedder", type=absolute_uri, metavar="BASE", help=about)
+    _retrieval(parser)
+
+
+def _retrieval(parser: argparse.ArgumentParser) -> None:
+    """Add the options that experiments on retrieval share."""
+    parser.add_argument("--model", type=absolute_uri, required=True, metavar="URI", help="folder of the model")
+    for name, what, default in (
+        ("holes", "the number of holes", 60),
+        ("context-tokens", "the number of tokens of context in which names are looked for", 4_096),
+        ("max-prompt-tokens", "the number of tokens of a prompt", 1_024),
+        ("max-new-tokens", "the number of new tokens", 64),
+    ):
+        about = f"{what.removeprefix('the ')}; default: %(default)s"
+        parser.add_argument(f"--{name}", type=integer(what, 1), default=default, metavar="N", help=about)
     _output(parser)
 
 
@@ -59,6 +95,25 @@ def _context_budget(options: argparse.Namespace) -> dict[str, Any]:
     show_progress()
     artifact = context_budget.run(config, examples=options.examples, model=options.model, output=options.output)
     return _result(options, artifact)
+
+
+def _embeddings(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.experiments import embeddings
+
+    show_progress()
+    artifact = embeddings.run(
+        embeddings.EmbeddingsConfig(**_retrieval_settings(options)),
+        repositories=options.folder,
+        model=options.model,
+        embedder=options.embedder or embeddings.EMBEDDER,
+        output=options.output,
+    )
+    return _result(options, artifact)
+
+
+def _retrieval_settings(options: argparse.Namespace) -> dict[str, int]:
+    names = ("holes", "context_tokens", "max_prompt_tokens", "max_new_tokens")
+    return {name: getattr(options, name) for name in names}
 
 
 def _result(options: argparse.Namespace, artifact: Any) -> dict[str, Any]:

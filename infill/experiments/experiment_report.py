@@ -52,7 +52,7 @@ def axis_text(measure: Measure) -> str:
 
 def _mean(finding: Finding, cell: str) -> str:
     mean = {name: number_text(value, finding.measure) for name, value in finding.means[cell].items()}
-    tail = f", p90 {mean['p90']}" if finding.measure.unit else ""
+    tail = f", p90 {mean['p90']}" if finding.measure.unit and "p90" in mean else ""
     return f"{mean['value']} [{mean['low']}, {mean['high']}]{tail}"
 
 

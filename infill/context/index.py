@@ -1,6 +1,6 @@
 """The inverted index of a project's files, kept up to date one file at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -148,9 +148,21 @@ class ProjectIndex:
         if old is not None:
             self._drop(path, old)
         number = self._number(path) if old is None else old.number
-        self.files[path] = File(number, data, self.table.add(data, number, passing=passing))
-        self._signatures.put(number, path, len(data))
-        self.text_bytes += len(data) + len(path)
+        self._enter(path, File(number, data, self.table.add(data, number, passing=passing)))
+
+    def restore(self, files: Mapping[str, File]) -> None:
+        """Take the files whose blocks the table already has, in an empty index that is being loaded."""
+        self.paths = [""] * (1 + max((file.number for file in files.values()), default=-1))
+        for path, file in files.items():
+            self.paths[file.number] = path
+            self._enter(path, file)
+        self.last_paths = [*self.paths]
+        self.free_numbers = [number for number, path in enumerate(self.paths) if not path]
+
+    def _enter(self, path: str, file: File) -> None:
+        self.files[path] = file
+        self._signatures.put(file.number, path, len(file.data))
+        self.text_bytes += len(file.data) + len(path)
 
     def tokenize_with(self, encode: Encode | None) -> None:
         """Use another tokenizer for the strategy `rag` from now on."""

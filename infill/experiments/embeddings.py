@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from infill import bases, storage
 from infill.context import CANDIDATES, ContextItem, ProjectIndex, retrieve
@@ -23,6 +23,8 @@ from infill.experiments.retrieval import MEASURES, ContextScorer, RetrievalConfi
 from infill.file_kinds import CODE, language_of
 from infill.manifest import Manifest
 from infill.prompt import FimRequest
+
+Result = TypeVar("Result")
 
 NAME: Final = "embeddings"
 EMBEDDER: Final = (
@@ -115,7 +117,7 @@ class _SearchedRepository:
     def _windows(self) -> EmbeddedWindows:
         return self._timed(EMBEDDED, lambda: EmbeddedWindows(self._index, self._encoder))
 
-    def _timed(self, what: str, body: Callable[[], Any]) -> Any:
+    def _timed(self, what: str, body: Callable[[], Result]) -> Result:
         start = time.process_time()
         result = body()
         self._seconds[what] = time.process_time() - start

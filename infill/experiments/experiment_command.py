@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
     inner = group.add_subparsers(metavar="NAME", required=True)
     _add_context_budget(inner)
     _add_embeddings(inner)
+    _add_monorepo(inner)
 
 
 def _add_context_budget(inner: Commands) -> None:
@@ -46,12 +47,20 @@ def _add_context_budget(inner: Commands) -> None:
 
 def _add_embeddings(inner: Commands) -> None:
     about = "compare retrieval by embeddings with the overlap of identifiers, in coverage, accuracy and time"
-    example = "infill experiment embeddings --folder src/gson --model out/model --output out/embeddings"
+    example = "infill experiment embeddings --repo infill --model out/model --output out/embeddings"
     parser = command(inner, "embeddings", _embeddings, about, example)
     about = "folder with a repository; may be repeated"
-    parser.add_argument("--folder", type=input_folder, required=True, action="append", metavar="DIR", help=about)
+    parser.add_argument("--repo", type=input_folder, required=True, action="append", metavar="DIR", help=about)
     about = "a sentence encoder: a Hugging Face folder, or package:NAME==VERSION#sha256=HASH; default: all-MiniLM-L6-v2"
     parser.add_argument("--embedder", type=absolute_uri, metavar="BASE", help=about)
+    _retrieval(parser)
+
+
+def _add_monorepo(inner: Commands) -> None:
+    about = "compare the whole of a monorepo with the folders around the caret, in coverage, accuracy, time and memory"
+    example = "infill experiment monorepo --repo infill --model out/model --output out/monorepo"
+    parser = command(inner, "monorepo", _monorepo, about, example)
+    parser.add_argument("--repo", type=input_folder, required=True, metavar="DIR", help="folder of the monorepo")
     _retrieval(parser)
 
 
@@ -103,7 +112,7 @@ def _embeddings(options: argparse.Namespace) -> dict[str, Any]:
     show_progress()
     artifact = embeddings.run(
         embeddings.EmbeddingsConfig(**_retrieval_settings(options)),
-        repositories=options.folder,
+        repositories=options.repo,
         model=options.model,
         embedder=options.embedder or embeddings.EMBEDDER,
         output=options.output,
@@ -111,7 +120,16 @@ def _embeddings(options: argparse.Namespace) -> dict[str, Any]:
     return _result(options, artifact)
 
 
-def _retrieval_settings(options: argparse.Namespace) -> dict[str, int]:
+def _monorepo(options: argparse.Namespace) -> dict[str, Any]:
+    from infill.experiments import monorepo
+
+    show_progress()
+    config = monorepo.MonorepoConfig(**_retrieval_settings(options))
+    artifact = monorepo.run(config, repository=options.repo, model=options.model, output=options.output)
+    return _result(options, artifact)
+
+
+def _retrieval_settings(options: argparse.Namespace) -> dict[str, Any]:
     names = ("holes", "context_tokens", "max_prompt_tokens", "max_new_tokens")
     return {name: getattr(options, name) for name in names}
 

@@ -90,7 +90,7 @@ def _blocks_of(index: ProjectIndex, name: str) -> "Array":
     if len(terms) != 1 or terms[0] < 0:
         return table.pool[:0]
     start = int(table.starts[terms[0]])
-    return np.sort(table.pool[start : start + int(table.lengths[terms[0]])])
+    return np.sort(table.pool[start : start + int(table.lengths[terms[0]])] >> 1)
 
 
 def _drawn(
@@ -109,13 +109,14 @@ def _drawn(
         if len(lines) < size + 5:
             continue
         start = draw.randrange(len(lines) - size)
-        before, middle, after = (
-            "\n".join(part) for part in (lines[:start], lines[start : start + size], lines[start + size :])
+        before, middle = (
+            "".join(f"{line}\n" for line in part) for part in (lines[:start], lines[start : start + size])
         )
+        after = "\n".join(lines[start + size :])
         hidden = {name for name in names(middle) if len(name) > 3} - {*names(before), *names(after)}
         wanted = frozenset(name for name in sorted(hidden) if is_wanted(name, path))
         if wanted:
-            chosen.append(HiddenLines(Query(path=path, prefix=f"{before}\n", suffix=after), f"{middle}\n", wanted))
+            chosen.append(HiddenLines(Query(path=path, prefix=before, suffix=after), middle, wanted))
         if len(chosen) == count:
             break
     return chosen

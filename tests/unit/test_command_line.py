@@ -58,6 +58,8 @@ REQUIRED = {
     "benchmark build": "--source git:a --after 2025-01-01 --output out",
     "benchmark show": "a",
     "experiment context-budget": "--examples a --model a --output out",
+    "experiment embeddings": "--repo . --model a --output out",
+    "experiment monorepo": "--repo . --model a --output out",
     "rate build": "--preferences a --output out",
     "rate serve": "a --rater ada",
     "rate show": "a",

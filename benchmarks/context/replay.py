@@ -9,9 +9,8 @@ from benchmarks.context.projects import Project
 from infill.context import ProjectIndex, retrieve
 from infill.context.packing import Packed, pack
 from infill.experiments.needed_names import HiddenLines, coverage, names
+from infill.experiments.typed_sessions import CHARS, STEPS
 from infill.prompt import Encode, FimRequest, infill_format
-
-STEPS, CHARS = 40, 3
 
 
 class Step(NamedTuple):

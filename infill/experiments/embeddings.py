@@ -7,7 +7,7 @@ more than these lines, takes part too.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -57,7 +57,7 @@ def run(config: EmbeddingsConfig, *, repositories: Sequence[Path], model: str, e
 
 
 def _experiment(config: EmbeddingsConfig, repositories: Sequence[Path], model: str, embedder: str) -> Experiment:
-    encoder = Embedder(bases.fetch(embedder))
+    encoder = cache(lambda: Embedder(bases.fetch(embedder)))
     searched = [_SearchedRepository(folder, encoder) for folder in repositories]
     cuts = [(each, hole) for each, count in _shares(searched, config.holes) for hole in each.holes(count)]
     scorer = ContextScorer(config, model)
@@ -104,7 +104,7 @@ def _setting(searched: Sequence["_SearchedRepository"], scorer: ContextScorer) -
 class _SearchedRepository:
     """A repository, indexed when it is first needed."""
 
-    def __init__(self, folder: Path, encoder: Embedder) -> None:
+    def __init__(self, folder: Path, encoder: Callable[[], Embedder]) -> None:
         self._folder, self._encoder, self.name = folder, encoder, folder.name
         self._seconds: dict[str, float] = {}
 
@@ -115,7 +115,8 @@ class _SearchedRepository:
 
     @cached_property
     def _windows(self) -> EmbeddedWindows:
-        return self._timed(EMBEDDED, lambda: EmbeddedWindows(self._index, self._encoder))
+        encoder = self._encoder()
+        return self._timed(EMBEDDED, lambda: EmbeddedWindows(self._index, encoder))
 
     def _timed(self, what: str, body: Callable[[], Result]) -> Result:
         start = time.process_time()

@@ -45,6 +45,8 @@ class Experiment:
     measures: Sequence[Measure]
     holes: Sequence[str]
     """Ids of the holes, the same for every cell."""
+    places: str = "holes"
+    """A word for the holes, if they are something else."""
     measure: Callable[[str, int], Mapping[str, Any]]
     """Measures one cell at the hole with this number; returns a number for each measure, and what else is kept."""
     setting: Sequence[str] = ()

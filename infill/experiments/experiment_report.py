@@ -29,7 +29,7 @@ def _lines(experiment: Experiment, results: Sequence[Finding]) -> Iterator[str]:
     yield from ("", f"![{experiment.name}]({FIGURE_FILES[0]})", "")
     yield from ("## Means with 95 % intervals", "", *_table(experiment, experiment.cells, results, _mean), "")
     compared = [finding for finding in results if finding.differences]
-    yield from (f"## Differences from {experiment.baseline}, on the same holes", "")
+    yield from (f"## Differences from {experiment.baseline}, on the same {experiment.places}", "")
     yield from _table(experiment, experiment.cells[1:], compared, _difference)
     yield from ("", "Bold: beyond chance, as the interval and the test say, whose p-value is corrected for the cells.")
 

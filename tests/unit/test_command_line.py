@@ -60,6 +60,7 @@ REQUIRED = {
     "experiment context-budget": "--examples a --model a --output out",
     "experiment embeddings": "--repo . --model a --output out",
     "experiment monorepo": "--repo . --model a --output out",
+    "experiment typists": "--repo . --model a --output out",
     "rate build": "--preferences a --output out",
     "rate serve": "a --rater ada",
     "rate show": "a",

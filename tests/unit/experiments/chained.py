@@ -27,7 +27,7 @@ def compute_{this}(value):
 
 
 def chained_files(count: int = 130) -> dict[str, str]:
-    """Text by path: each file defines its own names, calls a function of the next file and imports another name of it."""
+    """Text by path: each file has its own names, calls a function of the next file and imports another name of it."""
     return {
         f"pack{number % 2}/part{number % 4}/file_{number}.py": LINES.format(this=number, next=(number + 1) % count)
         for number in range(count)

@@ -101,7 +101,7 @@ def _drawn(
     count: int,
     draw: random.Random,
 ) -> list[HiddenLines]:
-    chosen = list[HiddenLines]()
+    chosen, starts = list[HiddenLines](), set[tuple[str, int]]()
     for _ in range(200 * count if paths else 0):
         (path,) = draw.choices(paths, weights)
         size = draw.randint(1, MAX_LINES)
@@ -109,6 +109,8 @@ def _drawn(
         if len(lines) < size + 5:
             continue
         start = draw.randrange(len(lines) - size)
+        if (path, start) in starts:
+            continue
         before, middle = (
             "".join(f"{line}\n" for line in part) for part in (lines[:start], lines[start : start + size])
         )
@@ -116,6 +118,7 @@ def _drawn(
         hidden = {name for name in names(middle) if len(name) > 3} - {*names(before), *names(after)}
         wanted = frozenset(name for name in sorted(hidden) if is_wanted(name, path))
         if wanted:
+            starts.add((path, start))
             chosen.append(HiddenLines(Query(path=path, prefix=before, suffix=after), middle, wanted))
         if len(chosen) == count:
             break

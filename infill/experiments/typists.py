@@ -1,6 +1,6 @@
 """Experiment `typists`: the wait for an answer of one server, transformer and predictor, when several people type.
 
-In each round the cells take turns, each with its own number of typists at once. A cell's project has a folder of its
+In each round, the cells take turns, each with its own number of typists at once. A cell's project has a folder of its
 own in each round, so that nothing of its prompts is in a cache at first. A typist asks, waits for the answer, types on
 for a while, and asks again.
 """

@@ -19,6 +19,7 @@ from infill.cli_options import (
     output_uri,
     show_progress,
 )
+from infill.experiments import training_commands
 
 
 def add(commands: Commands, serve: Any) -> None:
@@ -29,6 +30,9 @@ def add(commands: Commands, serve: Any) -> None:
     _add_embeddings(inner)
     _add_monorepo(inner)
     _add_typists(inner, serve)
+    for parser in training_commands.add(inner):
+        _output(parser)
+        parser.set_defaults(call=functools.partial(_trained, parser.get_default("call")))
 
 
 def _add_context_budget(inner: Commands) -> None:
@@ -185,6 +189,10 @@ def _typists(options: argparse.Namespace, serve: Any) -> dict[str, Any]:
 def _retrieval_settings(options: argparse.Namespace) -> dict[str, Any]:
     names = ("holes", "context_tokens", "max_prompt_tokens", "max_new_tokens")
     return {name: getattr(options, name) for name in names}
+
+
+def _trained(call: Callable[[argparse.Namespace], Any], options: argparse.Namespace) -> dict[str, Any]:
+    return _result(options, call(options))
 
 
 def _result(options: argparse.Namespace, artifact: Any) -> dict[str, Any]:

@@ -46,6 +46,7 @@ NO_PATHS: Final = {
     "--every",
     "--cors_origins",
     "--host",
+    "--language",
     "--languages",
     "--name",
     "--namespace",

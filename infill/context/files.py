@@ -9,14 +9,15 @@ import os
 import re
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from infill import gitignore
-from infill.context.similarity import path_distance
+from infill.context.project_paths import ProjectPaths
 from infill.errors import InputError
 from infill.file_kinds import is_secret_name, why_not_source
 from infill.foreign import UnreadableError, read_bytes
@@ -108,7 +109,7 @@ def sources(root: Path, limits: IndexLimits, left_out: LeftOut, near: Sequence[s
         raise InputError(f"{root} is not a folder; name the root of a repository")
     candidates = _candidates(root, limits, left_out)
     count = total = 0
-    for source in sorted(candidates, key=_distance_to(near)) if near else candidates:
+    for source in _by_distance(candidates, near) if near else candidates:
         if count >= limits.files:
             left_out.add(f"beyond {limits.files:,} files", source.path)
         elif total + source.stamp.size > limits.total_bytes:
@@ -130,15 +131,13 @@ def _candidates(root: Path, limits: IndexLimits, left_out: LeftOut) -> Iterator[
             yield ContextFile(path, _stamp(status))
 
 
-def _distance_to(near: Sequence[str]) -> Callable[[ContextFile], tuple[bool, int]]:
-    """Return the key by which files are sorted: those in `near` first, then by the hops to the nearest of them."""
-    opened = frozenset(near)
-
-    @cache
-    def hops(folder: str) -> int:
-        return min(path_distance(f"{folder}/x", f"/{each}") for each in opened)
-
-    return lambda source: (source.path not in opened, hops(f"/{source.path}".rpartition("/")[0]))
+def _by_distance(candidates: Iterable[ContextFile], near: Sequence[str]) -> list[ContextFile]:
+    """Return the files in `near` first, then the others by their hops to the nearest of these."""
+    files, opened = list(candidates), frozenset(near)
+    paths = ProjectPaths([source.path for source in files])
+    hops = np.min([paths.distances(path) for path in near], axis=0)
+    hops[[source.path in opened for source in files]] = -1
+    return [files[place] for place in np.argsort(hops, kind="stable").tolist()]
 
 
 def source_at(root: Path, path: str, limits: IndexLimits) -> ContextFile | str:

@@ -9,10 +9,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infill import __version__, config, entry, lsp_command
 from infill.cli_options import (
@@ -49,6 +50,9 @@ from infill.edits import benchmark_command
 from infill.errors import InputError
 from infill.experiments import experiment_command
 from infill.rating import rating_command
+
+if TYPE_CHECKING:
+    from infill.experiments.typists import TypistsConfig
 
 OURS = ("infill", "components", "pipelines", "serving")
 
@@ -99,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_stages(commands)
     benchmark_command.add(commands)
-    experiment_command.add(commands)
+    experiment_command.add(commands, _served)
     rating_command.add(commands)
     _add_tools(commands)
     _add_export(commands)
@@ -475,6 +479,16 @@ def _model(options: argparse.Namespace) -> str:
     from pipelines import local
 
     return str(options.model) if options.model else local.deployment_of(options.out)
+
+
+@contextmanager
+def _served(config: "TypistsConfig", model: str) -> Iterator[str]:
+    """Run transformer and predictor for the experiment on typists; yield their URL."""
+    from serving.local import servers
+
+    predictor = ("--engine", config.engine)
+    with servers(model, predictor=predictor, max_prompt_tokens=config.max_prompt_tokens) as children:
+        yield children[1].url
 
 
 def _serve(options: argparse.Namespace) -> None:

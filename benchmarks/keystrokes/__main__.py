@@ -4,7 +4,7 @@
 
 The transformer has the project as a workspace, so that a request has only path, caret and one unsaved file. A stub
 engine (`stub_engine`) with given delays takes the predictor's place. Sessions are those of
-`benchmarks.context.replay`, with slips and corrections (`typed_sessions`).
+`benchmarks.context.replay`, with slips and corrections (`infill.experiments.typed_sessions`).
 
 Its parts, each of which `--only` measures alone:
 
@@ -39,10 +39,10 @@ from benchmarks.context import projects
 from benchmarks.keystrokes import draft_gain, layer, trigger_loss, typists, warm_gain
 from benchmarks.keystrokes.layer import NAME
 from benchmarks.keystrokes.stub_engine import stub
-from benchmarks.keystrokes.typed_sessions import TypedSession, sessions
 from infill import entry, storage
 from infill.cli_options import absolute_uri, input_folder, integer
 from infill.errors import InputError
+from infill.experiments.typed_sessions import TypedSession, sessions
 from serving import local
 from serving.transformer.service import build_packer
 from serving.transformer.transformer_config import TransformerConfig, prepare

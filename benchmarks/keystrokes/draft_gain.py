@@ -10,8 +10,8 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.context.projects import Project
-from benchmarks.keystrokes.typed_sessions import TypedSession
 from infill import llama_cpp, machine
+from infill.experiments.typed_sessions import TypedSession
 from serving.predictor.folder import count_parameters
 from serving.transformer.packer import Packer
 from serving.transformer.request import read_request

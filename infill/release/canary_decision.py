@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from infill import proxies
+from infill.api_key import KEY_VARIABLE, api_key, headers
 from infill.config import DeployConfig
 from infill.errors import InputError, ServiceError
 from infill.release import deploy, registry
@@ -29,6 +30,8 @@ PROMOTED: Final = "promoted"
 ROLLED_BACK: Final = "rolled back"
 ANSWER_S: Final = 10.0
 """Seconds to wait for the metrics of a transformer."""
+
+REFUSALS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 Say = Callable[[str], None]
 
@@ -102,7 +105,7 @@ class CanaryFigures:
 def read(urls: Sequence[str]) -> CanaryFigures:
     """Return the sums of what the transformers at `urls` have seen since they started.
 
-    Raises AbsentError if one does not answer, InputError if one has no candidate.
+    Raises AbsentError if one does not answer, InputError if one has no candidate or refuses the key in INFILL_API_KEY.
     """
     samples = [sample for url in urls for sample in _samples(url)]
 
@@ -137,9 +140,13 @@ def _has(sample: "Sample", labels: Mapping[str, Iterable[str]]) -> bool:
 def _samples(url: str) -> list["Sample"]:
     from prometheus_client.parser import text_string_to_metric_families
 
+    key = api_key()
     try:
-        with proxies.client(url, timeout=ANSWER_S) as client:
-            answer = client.get("metrics").raise_for_status()
+        with proxies.client(url, timeout=ANSWER_S, headers=headers(key)) as client:
+            answer = client.get("metrics")
+        if answer.status_code in REFUSALS:
+            raise InputError(_refused(url, answer.status_code, key))
+        answer.raise_for_status()
         samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise AbsentError(
@@ -148,6 +155,18 @@ def _samples(url: str) -> list["Sample"]:
     if not any(sample.name == "infill_canary_weight" for sample in samples):
         raise InputError(f"the server at {url} has no candidate: start its transformer with --candidate_predictor")
     return samples
+
+
+def _refused(url: str, status: int, key: str) -> str:
+    """Return why a server does not show its metrics, and what to do, as a sentence."""
+    if not key:
+        return f"the server at {url} asks for a key to show its metrics ({status}): put one into {KEY_VARIABLE}"
+    if status == httpx.codes.UNAUTHORIZED:
+        return f"the server at {url} refuses the key in {KEY_VARIABLE} ({status}): put a valid one there"
+    return (
+        f"the server at {url} does not show its metrics to the key in {KEY_VARIABLE} ({status}): allow it there, or use"
+        " another one"
+    )
 
 
 def decide(

@@ -177,19 +177,21 @@ def decide(
     served: DeployConfig | None = None,
     output: str = "",
     say: Say = _stderr,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Wait until the canary of the candidate of `name` is decided; promote the candidate or roll it back.
 
-    With `output` a promoted model's deployment record is written there, with the limits in `served`. Returns the
-    `outcome`, the `version` and its `model_uri`, and the figures of both models. Raises InputError when there is no
-    candidate or the transformers try another model, UndecidedError when the time is up, ServiceError when another model
-    has become candidate or champion.
+    With `output` a promoted model's deployment record is written there, with the limits in `served`. `sleep` waits
+    between two looks; what it raises ends the wait and leaves the canary as it is. Returns the `outcome`, the `version`
+    and its `model_uri`, and the figures of both models. Raises InputError when there is no candidate or the
+    transformers try another model, UndecidedError when the time is up, ServiceError when another model has become
+    candidate or champion.
     """
     version = registry.candidate(name)
     if version is None:
         raise InputError(f"the registered model {name!r} has no candidate: see register.canary")
     if not version.tags.get(registry.CANARY):
-        figures = _wait(version, urls, patience, say)
+        figures = _wait(version, urls, patience, say, sleep)
         _record(version, figures)
         version = _candidate_again(version)
     outcome = version.tags[registry.CANARY]
@@ -207,7 +209,9 @@ def decide(
     }
 
 
-def _wait(version: Version, urls: Sequence[str], patience: CanaryPatience, say: Say) -> CanaryFigures:
+def _wait(
+    version: Version, urls: Sequence[str], patience: CanaryPatience, say: Say, sleep: Callable[[float], None]
+) -> CanaryFigures:
     """Return the figures once they suffice for a decision."""
     deadline, shown = time.monotonic() + patience.seconds, ""
     figures = read(urls)
@@ -224,7 +228,7 @@ def _wait(version: Version, urls: Sequence[str], patience: CanaryPatience, say: 
                 f"the canary of {version.name} version {version.version} is not decided after {patience.seconds:g} s"
                 f" ({lacking}); it continues: run the command again"
             )
-        time.sleep(patience.pause)
+        sleep(patience.pause)
         try:
             figures = read(urls)
         except AbsentError as error:  # a transformer that restarts counts from zero
@@ -253,6 +257,15 @@ def _record(version: Version, figures: CanaryFigures) -> None:
         {f"canary/{side}_{metric}": value for side, values in sides.items() for metric, value in values.items()},
     )
     outcome = f"{ROLLED_BACK}: {', '.join(figures.reasons)}" if figures.reasons else PROMOTED
+    _set_outcome(version, outcome, sides)
+
+
+def give_up(version: Version, reason: str) -> None:
+    """Record that a candidate was rolled back without a trial; `decide` completes that."""
+    _set_outcome(_candidate_again(version), f"{ROLLED_BACK}: {reason}", {})
+
+
+def _set_outcome(version: Version, outcome: str, sides: Mapping[str, Mapping[str, float]]) -> None:
     tags = {registry.CANARY_FIGURES: json.dumps(sides), registry.CANARY_AT: datetime.now(UTC).isoformat("T", "seconds")}
     registry.set_tags(version, {**tags, registry.CANARY: outcome})
 

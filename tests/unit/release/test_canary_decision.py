@@ -59,8 +59,9 @@ def aliases() -> tuple[str, str, str]:
     return first, second, third
 
 
-def decide(**more: str) -> str:
-    return str(canary_decision.decide("infill", URLS, PATIENCE, served=DEPLOY, say=lambda _: None, **more)["outcome"])
+def decide(output: str = "") -> str:
+    result = canary_decision.decide("infill", URLS, PATIENCE, served=DEPLOY, output=output, say=lambda _: None)
+    return str(result["outcome"])
 
 
 def test_the_first_winner_needs_no_canary_and_the_second_waits_for_its_own(candidate: Version) -> None:

@@ -59,7 +59,10 @@ def _loop(options: argparse.Namespace) -> None:
     from infill.release.canary_decision import CanaryPatience
     from pipelines import rounds
     from serving.local import until_interrupted
+    from serving.transformer import keys
 
+    if options.keys:
+        keys.load(options.keys)  # what is wrong with it is said before a training begins
     plan = rounds.LoopPlan(
         out=options.out,
         preset=options.preset,
@@ -72,10 +75,11 @@ def _loop(options: argparse.Namespace) -> None:
         every=options.every,
         patience=CanaryPatience(requests=options.requests, suggestions=options.suggestions, seconds=float("inf")),
     )
+
+    def show(result: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(result, sort_keys=True) + "\n")
+        sys.stdout.flush()
+        options.exit_code = int(result["outcome"] == rounds.FAILED)
+
     with until_interrupted():
-        rounds.run(plan, options.rounds, _print)
-
-
-def _print(result: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(result, sort_keys=True) + "\n")
-    sys.stdout.flush()
+        rounds.run(plan, options.rounds, show)

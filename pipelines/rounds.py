@@ -21,7 +21,7 @@ from infill import __version__, storage, tracking
 from infill import config as configuration
 from infill.artifacts import deployment
 from infill.corpus import sources
-from infill.errors import InfillError, ServiceError
+from infill.errors import InfillError, ServiceError, TrainingError
 from infill.feedback import dataset
 from infill.feedback.feedback_row import ENDING
 from infill.release import canary_decision, registry
@@ -35,6 +35,8 @@ STATE_FILE: Final = "loop.json"
 """The file in a run's folder with the digest of what the last training that ended has read."""
 FEEDBACK: Final = "feedback"
 """The folder in a run's own to which the loop's servers write what users made of suggestions."""
+FAILED: Final = "failed"
+"""The outcome of a round whose training failed."""
 Result = dict[str, Any]
 
 
@@ -68,6 +70,7 @@ def run(plan: LoopPlan, rounds: int, report: Callable[[Result], None]) -> None:
 
     Raises InfillError if the first training fails, or a server ends on its own.
     """
+    configuration.resolve(plan.preset, plan.settings)  # a user's mistake is reported before anything starts
     plan.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.local_store(str(plan.out)))
     with Stand(plan) as stand:
@@ -84,10 +87,7 @@ def _round(plan: LoopPlan, stand: "Stand") -> Result:
     stand.serve()
     version, trained = registry.candidate(plan.name), Result()
     if version is None:
-        new = news(plan)
-        if new == _last(plan):
-            return {"outcome": "nothing new"}
-        trained = _train(plan, stand, new)
+        trained = _train_on_news(plan, stand)
         version = registry.candidate(plan.name)
     if version is None:
         stand.serve()
@@ -96,6 +96,22 @@ def _round(plan: LoopPlan, stand: "Stand") -> Result:
 
 
 # Training
+
+
+def _train_on_news(plan: LoopPlan, stand: "Stand") -> Result:
+    """Train if something is new, and return what came of it.
+
+    A training that fails costs its round, and the next one tries again. Raises the error instead while there is no
+    champion, and ServiceError when a server ends.
+    """
+    champion = registry.champion(plan.name)
+    try:
+        new = news(plan)
+        return {"outcome": "nothing new"} if new == _last(plan) else _train(plan, stand, new, champion)
+    except InfillError as error:
+        if champion is None or isinstance(error, ServiceError):
+            raise
+        return {"outcome": FAILED, "reason": str(error)}
 
 
 def news(plan: LoopPlan) -> str:
@@ -136,36 +152,22 @@ def settings_of_round(plan: LoopPlan, champion: Version | None) -> dict[str, Any
     return {**kept, **starts, "base_model": champion.model_uri, "add_fim": False, "adapter": ""}
 
 
-def _train(plan: LoopPlan, stand: "Stand", new: str) -> Result:
-    """Run the pipeline in a process of its own and return what came of it.
-
-    A training that fails is tried again in the next round. Raises ServiceError instead while no model is deployed.
-    """
-    champion = registry.champion(plan.name)
+def _train(plan: LoopPlan, stand: "Stand", new: str, champion: Version | None) -> Result:
+    """Run the pipeline in a process of its own and return what came of it. Raises TrainingError when it fails."""
     settings = settings_of_round(plan, champion)
-    _say(f"training {'from scratch' if champion is None else f'from version {champion.version}'}")
-    pairs = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
-    words = [
-        "run",
-        "--preset",
-        plan.preset,
-        "--out",
-        str(plan.out),
-        *(each for pair in pairs for each in ("--set", pair)),
-    ]
+    _say(f"training {'the first model' if champion is None else f'from version {champion.version}'}")
+    changes = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     os.environ[local.ROUND] = new
+    words = ["run", "--preset", plan.preset, "--out", str(plan.out), *changes]
     training = servers.start("training", "infill.cli", "", words, servers.say)
     try:
         while training.process.poll() is None:
             stand.sleep(servers.POLL_S)
-        if training.process.returncode:
-            training.check()
-    except ServiceError as error:
-        if training.process.poll() is None or champion is None:
-            raise  # a server has ended, or there is nothing to serve
-        return {"outcome": "failed", "reason": str(error)}
     finally:
         servers.stop([training])
+    if training.process.returncode:
+        last = training.tail[-1] if training.tail else f"exit code {training.process.returncode}"
+        raise TrainingError(f"the training failed: {last}; see {plan.out / 'run.log'}")
     storage.write_json(str(plan.out / STATE_FILE), {"trained_on": new})
     return _trained(plan, champion, settings)
 

@@ -159,7 +159,7 @@ def _train(plan: LoopPlan, stand: "Stand", new: str, champion: Version | None) -
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     os.environ[local.ROUND] = new
     words = ["run", "--preset", plan.preset, "--out", str(plan.out), *changes]
-    training = servers.start("training", "infill.cli", "", words, servers.say)
+    training = servers.start("training", "infill.cli", "", words, _echo)
     try:
         while training.process.poll() is None:
             stand.sleep(servers.POLL_S)
@@ -271,6 +271,12 @@ def _options(plan: LoopPlan, candidate: str) -> list[str]:
         "--canary_weight": f"{plan.weight:g}" if candidate else "",
     }
     return [part for option, value in named.items() if value for part in (option, value)]
+
+
+def _echo(line: str) -> None:
+    """Show a line of a training, but not its summary, which is in summary.json too."""
+    if " | {" not in line:
+        servers.say(line)
 
 
 def _say(line: str) -> None:

@@ -15,6 +15,7 @@ from infill.errors import InputError, ServiceError
 from infill.release import registry
 from pipelines import rounds
 from pipelines.rounds import LoopPlan
+from serving import local
 from tests.builders import run_stage
 from tests.unit.release.test_deploy import DEPLOY
 from tests.unit.release.test_register import CONFIG, Run
@@ -55,7 +56,7 @@ def test_a_candidate_that_cannot_be_served_is_rolled_back(mlflow_store: Path, mo
     for run in runs:
         run.register(replace(CONFIG, canary=True))
     run_stage("deploy", DEPLOY, runs[0].output, output=str(mlflow_store / "store" / "deploy" / "first"))
-    monkeypatch.setattr(rounds.servers, "servers", no_servers)
+    monkeypatch.setattr(local, "servers", no_servers)
     (shown,) = results(plan_of(mlflow_store))
     assert (shown["outcome"], shown["version"]) == ("rolled back: it cannot be served", "2")
     assert registry.candidate("infill") is None

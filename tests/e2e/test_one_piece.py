@@ -34,7 +34,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "seed": 3,
     "pretrain.train.steps": 40,
     "pretrain.train.learning_rate": 2e-3,
-    "sft.train.steps": 200,
+    "sft.train.steps": 150,
     "sft.train.learning_rate": 2e-3,
     **{f"{stage}.train.launcher": "local" for stage in ("pretrain", "sft", "dpo")},
     **{f"{stage}.train.sample_every": 1_000 for stage in ("pretrain", "sft", "dpo")},
@@ -68,7 +68,7 @@ def commit(folder: Path, line: str) -> None:
             text = "".join(function(draw, line) for _ in range(8))
             (place / f"module_{file}.py").write_text(f'"""The {word(draw)}."""\n{text}')
         git = ["git", "-C", str(place), "-c", "user.name=a", "-c", "user.email=a@b"]
-        for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", line]):
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", line]):
             subprocess.run([*git, *words], check=True)
 
 
@@ -95,25 +95,34 @@ def train_first(out: Path, source: str) -> None:
 
 
 class Typists:
-    """Twelve users: each asks again and again, and accepts a suggestion if its first line is what he would type."""
+    """Twelve users: each asks again and again, and accepts a suggestion if its first line is what he would type.
+
+    They begin when there is a candidate: before, they would take the cores from the training.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._over = threading.Event()
 
     def _type(self, user: int) -> None:
-        draw = random.Random(user)
+        draw, begun = random.Random(user), False
         with httpx.Client(base_url=self.url, timeout=30, trust_env=False) as client:
-            while not self._over.wait(0.02):
+            while not self._over.wait(0.02 if begun else 1.0):
                 try:
-                    self._ask(client, user, draw)
+                    begun = begun or "infill_canary_candidate" in client.get("/metrics").text
+                    if begun:
+                        self._ask(client, user, draw)
                 except httpx.TransportError:  # the server is not there yet, or starts again
-                    self._over.wait(0.2)
+                    begun = False
 
     def _ask(self, client: httpx.Client, user: int, draw: random.Random) -> None:
         place = {"path": "a.py", "prefix": function(draw, "").rstrip("\n"), "suffix": f"\n{function(draw, WANTED)}"}
         body = {"prompt": place["prefix"], "suffix": place["suffix"], "path": "a.py", "max_tokens": 24}
-        answer = client.post("/v1/completions", json={**body, "session": f"user {user}"}).json()
+        response = client.post("/v1/completions", json={**body, "session": f"user {user}"})
+        if response.status_code != httpx.codes.OK:
+            assert response.status_code in (429, 503), response.text
+            return
+        answer = response.json()
         shown = answer["choices"][0]["text"]
         if not shown.strip():
             return
@@ -145,18 +154,16 @@ def loop(out: Path, source: str, port: int, *more: str) -> dict[str, Any]:
     command = ["loop", "--out", str(out), "--preset", "debug", "--source", source, "--rounds", "1"]
     command += [*(each for word in words for each in ("--set", word)), "--port", str(port), "--canary-weight", "50"]
     command += ["--requests", "150", "--suggestions", "120", "--keep-feedback", *more]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "infill.cli", *command],
-        stdout=subprocess.PIPE,
-        stderr=(out / "loop.log").open("ab"),
-        text=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=600)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+    with (out / "loop.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infill.cli", *command], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            printed, _ = process.communicate(timeout=600)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=30)
     assert process.returncode == 0, read_text(out / "loop.log")[-4_000:]
     result: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
@@ -185,7 +192,7 @@ def test_commits_become_a_model_that_users_keep_and_one_that_they_do_not(
     mlflow_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, code = mlflow_store, tmp_path / "code"
-    source, typists = f"git:{code}@main", Typists(f"http://127.0.0.1:{(port := free_port())}")
+    source, typists = f"git:{code}@HEAD", Typists(f"http://127.0.0.1:{(port := free_port())}")
     commit(code, OLD)
     train_first(out, source)
     first = registry.champion("infill")

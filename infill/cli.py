@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infill import __version__, config, entry, lsp_command
 from infill.cli_options import (
@@ -48,6 +48,10 @@ from infill.edits import benchmark_command
 from infill.errors import InputError
 from infill.experiments import experiment_command
 from infill.rating import rating_command
+
+if TYPE_CHECKING:
+    from infill.release.canary_decision import Apply
+    from infill.release.registry import Version
 
 OURS = ("infill", "components", "pipelines", "serving")
 
@@ -595,6 +599,8 @@ def _add_canary(commands: Commands) -> None:
     timeout = number("timeout", positive=True)
     about = "how long to wait; the canary continues afterwards; default: %(default)s"
     decide.add_argument("--timeout", type=timeout, default=86_400.0, metavar="SECONDS", help=about)
+    about = "the release of charts/infill-serving that tries the candidate: promote or remove it there too (KUBECONFIG)"
+    decide.add_argument("--release", type=word, help=about)
     for each in (show, decide):
         about = "the folder of a run on this machine; else the registry at MLFLOW_TRACKING_URI"
         each.add_argument("--out", type=input_folder, metavar="DIR", help=about)
@@ -627,7 +633,24 @@ def _canary_decide(options: argparse.Namespace) -> dict[str, Any]:
     patience = canary_decision.CanaryPatience(
         requests=options.requests, suggestions=options.suggestions, seconds=options.timeout
     )
-    return canary_decision.decide(options.name, options.url, patience, served=served, output=target)
+    apply = _apply_on_cluster(options.release) if options.release else None
+    return canary_decision.decide(options.name, options.url, patience, served=served, output=target, apply=apply)
+
+
+def _apply_on_cluster(release: str) -> "Apply":
+    """Return a function that ends the canary of a release: it deploys a promoted version, or removes the candidate."""
+    from infill.cluster.api import connect
+    from infill.release import rollout
+
+    api = connect()
+
+    def apply(version: "Version", promoted: bool) -> None:
+        if promoted:
+            rollout.promote(api, release, version)
+        else:
+            rollout.end_canary(api, release, version)
+
+    return apply
 
 
 def _add_gate(commands: Commands) -> None:

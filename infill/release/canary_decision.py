@@ -34,6 +34,8 @@ ANSWER_S: Final = 10.0
 REFUSALS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 Say = Callable[[str], None]
+Apply = Callable[[Version, bool], None]
+"""What happens elsewhere to a version that was promoted, or rolled back."""
 
 
 def _stderr(line: str) -> None:
@@ -178,14 +180,16 @@ def decide(
     output: str = "",
     say: Say = _stderr,
     sleep: Callable[[float], None] = time.sleep,
+    apply: Apply | None = None,
 ) -> dict[str, Any]:
     """Wait until the canary of the candidate of `name` is decided; promote the candidate or roll it back.
 
     With `output` a promoted model's deployment record is written there, with the limits in `served`. `sleep` waits
-    between two looks; what it raises ends the wait and leaves the canary as it is. Returns the `outcome`, the `version`
-    and its `model_uri`, and the figures of both models. Raises InputError when there is no candidate or the
-    transformers try another model, UndecidedError when the time is up, ServiceError when another model has become
-    candidate or champion.
+    between two looks; what it raises ends the wait and leaves the canary as it is. `apply` gets the version, and
+    whether it was promoted, before the candidacy ends; if it fails, a repeated call calls it again. Returns the
+    `outcome`, the `version` and its `model_uri`, and the figures of both models. Raises InputError when there is no
+    candidate or the transformers try another model, UndecidedError when the time is up, ServiceError when another model
+    has become candidate or champion.
     """
     version = registry.candidate(name)
     if version is None:
@@ -199,6 +203,8 @@ def decide(
         _promote(version, served, output)
     else:
         registry.withdraw(version)
+    if apply is not None:
+        apply(version, outcome == PROMOTED)
     registry.end_candidacy(version)
     say(f"version {version.version} of {name} is {outcome}")
     return {
@@ -304,5 +310,6 @@ def _shown(version: Version) -> dict[str, str]:
         "version": version.version,
         "model_uri": version.model_uri,
         "model_digest": version.model_digest,
+        "decision": version.tags.get(registry.DECISION_URI, ""),
         **({"canary": outcome} if outcome else {}),
     }

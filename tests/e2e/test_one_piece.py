@@ -130,8 +130,8 @@ class Typists:
         event = {"type": "select" if accepts else "dismiss", "completion_id": answer["id"]}
         assert client.post("/v1/events", json=event).status_code in (200, 429)
         outcome = {"outcome": "accepted" if accepts else "rejected", "shown": shown, "final": WANTED}
-        kept = {**event, "type": "feedback", "language": "python", "consent": user % 2 == 0, **place, **outcome}
-        if draw.random() < 0.1:
+        kept = {**event, "type": "feedback", "language": "python", "consent": True, **place, **outcome}
+        if user % 2 and draw.random() < 0.2:  # half of the users do not agree
             assert client.post("/v1/events", json=kept).status_code in (200, 429)
 
     @contextmanager

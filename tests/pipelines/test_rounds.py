@@ -77,7 +77,7 @@ def test_the_next_training_starts_from_the_champion_and_not_from_the_base(tmp_pa
     assert later.register.canary
     assert (first.pretrain.base_model, first.pretrain.add_fim, first.pretrain.adapter) == (*given.values(),)[:3]
     assert (later.pretrain.base_model, later.tokenizer.base_model) == (champion.model_uri, champion.model_uri)
-    assert not (later.pretrain.add_fim or later.tokenizer.add_fim or later.pretrain.adapter)
+    assert (later.pretrain.add_fim, later.tokenizer.add_fim, later.pretrain.adapter) == (False, False, "")
     assert later.sft.train.lora_start == ""
 
 

@@ -31,6 +31,9 @@ TOKEN_MIDDLE: Final = "token_middle"
 """A place between two characters of a word, of which half is typed."""
 KINDS: Final = (BLOCK, LINE_START, LINE_MIDDLE, TOKEN_MIDDLE)
 
+RANDOM: Final = "random"
+"""Any place where a caret can be: the kind of both boundaries, and the unit, of a hole that no syntax has a part in."""
+
 ALIGNED: Final = "aligned"
 LINE: Final = "line"
 UNITS: Final = ("statement", "function", "block", "arguments", ALIGNED, LINE)
@@ -69,6 +72,8 @@ class SplitConfig:
     """Probability that a caret at a line start is before the indentation, as in an editor that does not indent."""
     before_line: float = 0.2
     """Probability that a hole of whole lines includes its last line break: its caret is in front of a line."""
+    random_share: float = 0.0
+    """Share of the holes between two random characters instead, as in the FIM of arXiv 2207.14255, for comparison."""
     max_middle_chars: int = 700
     """Maximum length of a middle (Mellum: 700 characters)."""
     max_file_chars: int = 5_000_000
@@ -77,7 +82,7 @@ class SplitConfig:
     def __post_init__(self) -> None:
         _check_kinds("start", self.start)
         _check_kinds("end", self.end)
-        for name in ("aligned_share", "before_indent", "before_line"):
+        for name in ("aligned_share", "before_indent", "before_line", "random_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"split.{name} must be between 0 and 1, got {getattr(self, name)}")
         if self.max_middle_chars < 1:
@@ -98,11 +103,11 @@ class Hole:
     end: int
     """Offset after the last character of the middle."""
     kind_start: str
-    """Boundary kind of the start, one of KINDS."""
+    """Boundary kind of the start, one of KINDS or RANDOM."""
     kind_end: str
-    """Boundary kind of the end, one of KINDS."""
+    """Boundary kind of the end, one of KINDS or RANDOM."""
     unit: str
-    """The unit that the hole is, or is in: one of UNITS."""
+    """The unit that the hole is, or is in: one of UNITS or RANDOM."""
 
 
 def random_span(text: str, *, seed: int, epoch: int, document: str) -> tuple[int, int]:
@@ -168,7 +173,8 @@ class _Splitter:
 
         The kinds are drawn once and the point at each attempt, so kinds that rarely fit are not drawn less often.
         """
-        kind_start, kind_end = self._kind(*self.starts), self._kind(*self.ends)
+        is_random = bool(self.config.random_share) and self.random() < self.config.random_share
+        kind_start, kind_end = (RANDOM,) * 2 if is_random else (self._kind(*self.starts), self._kind(*self.ends))
         for _ in range(_ATTEMPTS):
             point = self._point(0, len(self.text))
             span = None if point is None else self._span(kind_start, kind_end, point)
@@ -200,6 +206,9 @@ class _Splitter:
 
     def _span(self, kind_start: str, kind_end: str, point: int) -> tuple[int, int, str] | None:
         """Return start, end and unit of a hole of those kinds near `point`, unchecked; None if there is none."""
+        if kind_start == RANDOM:
+            length = 1 + int(self.random() * self.config.max_middle_chars)
+            return point, min(point + length, len(self.text)), RANDOM
         if kind_start == BLOCK:
             is_aligned = kind_end == BLOCK and self.random() < self.config.aligned_share
             span = self._aligned(point) if is_aligned else self._unit(point)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -42,6 +43,21 @@ def async_client(base_url: str, **options: Any) -> httpx.AsyncClient:
     """Return an asynchronous client for `base_url`. Raises InputError for an invalid URL or an unusable proxy."""
     with _explained(base_url):
         return httpx.AsyncClient(base_url=base_url, trust_env=not is_local(base_url), **options)
+
+
+def proxy_of(base_url: str) -> str | None:
+    """Return the HTTP proxy through which `base_url` is reached; None where no proxy is needed.
+
+    Raises InputError for an invalid URL or a proxy that cannot be used.
+    """
+    with _explained(base_url):
+        parts = urlsplit(base_url)
+        if is_local(base_url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+            return None
+        proxy = getproxies().get(parts.scheme) or getproxies().get("all")
+        if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+            raise ValueError(f"it must begin with http:// or https://, got {proxy}")
+        return proxy or None
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class Truncation:
 
     def __init__(self, prefix: str, suffix: str, language: str | None) -> None:
         """Take the text around the caret; without a grammar for `language` only repetitions are noticed."""
+        self.chars = len(prefix) + len(suffix)
         line = prefix[prefix.rfind("\n") + 1 :]
         self._indent = None if line.strip() else line
         """White space before the caret; None where anything else stands before it on its line."""

@@ -14,7 +14,7 @@ from infill.artifacts.examples import split_file
 from infill.context.caret import CHARACTERS, Unit, read_source, split_at
 from infill.context.files import IndexLimits, LeftOut, read, sources
 from infill.context.identity import Current, within
-from infill.context.similarity import path_distance
+from infill.context.project_paths import ProjectPaths
 from infill.errors import InputError
 from infill.release.smoke import ask
 from serving import local
@@ -70,7 +70,8 @@ def project_files(root: Path, path: str, text: str = "") -> list[dict[str, str]]
     same = current.named_in(source.path for source in others)
     files: list[dict[str, str]] = []
     room = MAX_CONTEXT_BYTES
-    for source in sorted(others, key=lambda each: (path_distance(each.path, path), each)):
+    hops = ProjectPaths([each.path for each in others]).distances(path).tolist()
+    for _, source in sorted(zip(hops, others, strict=True)):
         if source.path in same or source.stamp.size > room or len(files) == LIMITS.files:
             continue
         content = read(root, source, LIMITS)

@@ -1,9 +1,10 @@
 """Measure the context engine against its peers; the last line is one JSON object.
 
-    python -m benchmarks.context [--quick] [--repo DIR] [--chunks N]
+    python -m benchmarks.context [--quick] [--repo DIR ...] [--chunks N] [--curve FILE]
 
 Speed is measured on the Python packages installed here, coverage and reuse on published packages (`projects.py`), or
-everything on DIR. Times are processor time of one core.
+everything on each DIR. `--curve` measures the price of fresh context instead (`curve`), and the speed of a query and of
+bm25s's on each project, and draws FILE (SVG or PNG). Times are processor time of one core.
 """
 
 import argparse
@@ -18,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from benchmarks.context import coverage, projects, replay, speed
+from benchmarks.context import coverage, curve, projects, replay, speed
 from infill import entry
 from infill.bases.pre_tokenizers import PATTERN
-from infill.cli_options import input_folder, integer
+from infill.cli_options import input_folder, integer, output_file
 from infill.prompt import Encode
 
 VOCABULARY: Final = 16_384
@@ -33,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = entry.Parser(prog="python -m benchmarks.context", description="Context engine and its peers.")
     parser.add_argument("--quick", action="store_true", help="two packages, 40 holes, 3,000 chunks")
-    parser.add_argument("--repo", type=input_folder, metavar="DIR", help="measure on this folder")
+    parser.add_argument(
+        "--repo", type=input_folder, action="append", metavar="DIR", help="measure on this folder; may be repeated"
+    )
+    parser.add_argument("--curve", type=output_file, metavar="FILE", help="draw the price of fresh context as FILE")
     parser.add_argument(
         "--chunks",
         type=integer("the number of chunks", 1),
@@ -43,16 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     chunks = options.chunks or (3_000 if options.quick else 30_000)
-    result = _speed(options.repo or Path(sysconfig.get_paths()["purelib"]), chunks, 50 if options.quick else 500)
+    queries = 50 if options.quick else 500
+    folders = options.repo or [Path(sysconfig.get_paths()["purelib"])]
+    result = {} if options.curve else {"speed": {folder.name: _speed(folder, chunks, queries) for folder in folders}}
     sources = _projects(options)
     encode = _tokenizer(text for project in sources.values() for text in project.values())
-    result |= _quality(sources, encode, holes=40 if options.quick else 400, sessions=1 if options.quick else 20)
+    sizes = {"holes": 40 if options.quick else 400, "sessions": 1 if options.quick else 20}
+    if options.curve:
+        curves = _curves(sources, encode, chunks=chunks, queries=queries, **sizes)
+        curve.plot({name: each["points"] for name, each in curves.items()}, options.curve)
+        result["curves"] = curves
+    else:
+        result |= _quality(sources, encode, **sizes)
     print(json.dumps(result))
 
 
 def _projects(options: argparse.Namespace) -> dict[str, projects.Project]:
     if options.repo:
-        return {options.repo.name: dict(projects.files(options.repo))}
+        return {folder.name: dict(projects.files(folder)) for folder in options.repo}
     packages = (*projects.TUNED, *projects.CHECKED)
     return {
         each.name: projects.fetch(each) for each in (packages[2:3] + packages[-3:-2] if options.quick else packages)
@@ -112,8 +124,8 @@ def _quality(sources: dict[str, projects.Project], encode: Encode, holes: int, s
         results = coverage.measure(project, cut, encode)
         covered[name] = {strategy: coverage.interval(values) for strategy, values in results.items()}
         gains[name] = {peer: coverage.interval(results["infill"] - results[peer]) for peer in ("bm25", "rag")}
-        steps += replay.replay(project, cut, sessions, KV_BUDGET, encode)
-        packs += replay.replay(project, cut[::-1], 1, PACK_BUDGET, encode)
+        steps += replay.replay(project, cut, sessions, KV_BUDGET, encode)[0]
+        packs += replay.replay(project, cut[::-1], 1, PACK_BUDGET, encode)[0]
         over = ", ".join(f"{peer} {gain['value']:+.1f}" for peer, gain in gains[name].items())
         print(f"{name}: {len(cut)} holes, infill {covered[name]['infill']['value']}, over {over}", file=sys.stderr)
     return {
@@ -126,15 +138,35 @@ def _quality(sources: dict[str, projects.Project], encode: Encode, holes: int, s
 
 
 def _reuse(steps: Sequence[replay.Step]) -> dict[str, float]:
-    tokens = sum(step.tokens for step in steps)
-    return {
-        "share": round(sum(step.shared for step in steps) / tokens, 5),
+    return curve.point(steps) | {
         "new_tokens_p50": float(np.percentile([step.tokens - step.shared for step in steps], 50)),
         "new_tokens_p90": float(np.percentile([step.tokens - step.shared for step in steps], 90)),
-        "coverage_loss": round(100 * float(np.mean([step.lost for step in steps if step.lost is not None])), 3),
-        "prompt_tokens_mean": round(tokens / len(steps), 1),
-        "steps": len(steps),
+        "prompt_tokens_mean": round(float(np.mean([step.tokens for step in steps])), 1),
     }
+
+
+def _curves(
+    sources: dict[str, projects.Project], encode: Encode, *, holes: int, sessions: int, chunks: int, queries: int
+) -> dict[str, Any]:
+    """Return the curve of each project, and how a query's median time compares with bm25s's."""
+    curves = {}
+    for name, project in sources.items():
+        index, _, _ = speed.build(sorted(project.items()), chunks)
+        asked = speed.queries(index, queries)
+        bodies = {"infill": speed.ours(index)["default"]}
+        bodies["bm25s"] = speed.peers([*speed.window_texts(index).values()])["bm25s"]
+        speed.milliseconds(bodies["infill"], asked)
+        turns = speed.measure(bodies, asked)
+        points = curve.curve(project, coverage.holes(project, holes, name), sessions, KV_BUDGET, encode)
+        curves[name] = {
+            "files": len(project),
+            "chunks": index.table.live_blocks,
+            "query_ms": {each: speed.percentiles(np.concatenate(turn)) for each, turn in turns.items()},
+            "over_bm25s": speed.ratio(turns["infill"], turns["bm25s"]),
+            "points": points,
+        }
+        print(f"{name}: {len(project)} files, over bm25s {curves[name]['over_bm25s']}", file=sys.stderr)
+    return curves
 
 
 if __name__ == "__main__":

@@ -217,6 +217,15 @@ class ProjectIndex:
         """Return the text of a file."""
         return self.files[path].data.decode(errors="replace")
 
+    def block_texts(self, path: str) -> list[str]:
+        """Return the text of a file and the texts of its blocks; none if there is no such file."""
+        if (file := self.files.get(path)) is None:
+            return []
+        rows = slice(file.span.first, file.span.first + file.span.blocks)
+        bounds = zip(self.table.byte[rows].tolist(), self.table.size[rows].tolist(), strict=True)
+        texts = (file.data[begin : begin + size] for begin, size in bounds)
+        return [text.decode(errors="replace") for text in (file.data, *texts)]
+
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
         table, path = self.table, self.paths[self.table.file.item(first)]

@@ -1,7 +1,8 @@
 """Encoding, with a cache, of long texts that change little from one prompt to the next."""
 
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
@@ -17,8 +18,12 @@ _PROBE: Final = (
 )
 
 
-_REMEMBERED: Final = 8_192
-"""Number of most recently used pieces and chunks that are cached per tokenizer: about 10 MB."""
+_REMEMBERED: Final = 32_768
+"""Number of most recently used pieces that are cached per tokenizer: about 20 MB, the code of 2 MB of files."""
+_TEXTS: Final = 1_024
+"""Number of texts that are cached for a tokenizer that cannot work on pieces."""
+_CHUNKS: Final = 4_096
+"""Number of most recently used chunks that are cached per tokenizer: about 10 MB."""
 
 
 class Memo:
@@ -31,40 +36,59 @@ class Memo:
     """
 
     def __init__(self, encode: Encode) -> None:
-        self._encode = _remembering(encode)
-        self._cuts = _can_be_cut(encode)
+        self._pieces, self._chunk = _remembering(encode)
         self._texts: dict[str, list[int]] = {}
 
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of `text`, as `encode(text)` gives them."""
         ids = self._texts.get(text)
         if ids is None:
-            pieces = _pieces(text) if self._cuts else (text,)
-            self._texts[text] = ids = [token for piece in pieces for token in self._encode(piece)]
+            self._texts[text] = ids = self._pieces(text)
         return ids
 
     def chunk(self, text: str) -> list[int]:
         """Return the token ids of a text that will be repeated as a whole or not at all."""
-        self._texts[text] = ids = self._encode(text)
+        self._texts[text] = ids = self._chunk(text)
         return ids
 
 
 @lru_cache(maxsize=4)
-def _remembering(encode: Encode) -> Encode:
-    return lru_cache(maxsize=_REMEMBERED)(encode)
+def _remembering(encode: Encode) -> tuple[Encode, Encode]:
+    """Return two functions that encode like `encode`: one remembers the pieces of a text, the other also all of it."""
+    cut, most = (_pieces, _REMEMBERED) if _can_be_cut(encode) else (_whole, _TEXTS)
+    piece: Callable[[str], array[int]] = lru_cache(maxsize=most)(lambda text: array("i", encode(text)))
+
+    def pieces(text: str) -> list[int]:
+        ids: list[int] = []
+        for each in cut(text):
+            ids.extend(piece(each))
+        return ids
+
+    return pieces, lru_cache(maxsize=_CHUNKS)(pieces)
+
+
+def _whole(text: str) -> Iterator[str]:
+    yield text
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Yield pieces of about four lines: a line whose length is a multiple of four is cut at its first joint."""
-    start = begin = 0
+    """Yield pieces of about four lines: a line whose length is a multiple of four is cut at its first joint.
+
+    What follows the last such line is cut again at the first joint of its last line, where the user types.
+    """
+    start = begin = last = 0
     while begin < len(text):
-        end = text.find("\n", begin) + 1 or len(text)
+        last, end = begin, text.find("\n", begin) + 1 or len(text)
         if (end - begin) % 4 == 0:
             joint = _JOINT.search(text, begin, end)
             if joint is not None:
                 yield text[start : joint.end()]
                 start = joint.end()
         begin = end
+    joint = _JOINT.search(text, max(start, last))
+    if joint is not None:
+        yield text[start : joint.end()]
+        start = joint.end()
     if start < len(text):
         yield text[start:]
 

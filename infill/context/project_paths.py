@@ -3,17 +3,28 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infill.context.similarity import path_distance
-
-MAX_FOLDERS: Final = 16
-"""Folders from which the distances to all files are cached."""
 _FOLDER_FILES = frozenset({"__init__", "index", "mod", "lib", "main"})
 """Files that an import names by their folder."""
+
+Parts = tuple[str, ...]
+"""The names of a folder and of those that contain it, the outermost first."""
+
+
+class Folders(NamedTuple):
+    """All folders, each after the one that contains it and before the next one next to it: all folders in a
+    folder are in a row."""
+
+    numbers: dict[Parts, int]
+    depths: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    """Number after the last folder in each folder."""
+    of_files: NDArray[np.int64]
+    """The folder of each file."""
 
 
 class ProjectPaths:
@@ -21,7 +32,6 @@ class ProjectPaths:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
-        self._distances: dict[str, NDArray[np.float64]] = {}
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
@@ -38,23 +48,37 @@ class ProjectPaths:
             files[stem(path)].append(number)
         return files
 
-    def distances(self, path: str) -> NDArray[np.float64]:
-        """Return the directory hops from `path` to each file."""
-        folder = path.rpartition("/")[0]
-        if folder not in self._distances:
-            if len(self._distances) >= MAX_FOLDERS:
-                del self._distances[next(iter(self._distances))]
-            hops = {each: path_distance(path, f"{each}/x" if each else "x") for each in self._folders}
-            self._distances[folder] = np.array([hops[each] for each in self._folder_of], np.float64)
-        return self._distances[folder]
-
     @cached_property
-    def _folder_of(self) -> list[str]:
-        return [path.rpartition("/")[0] for path in self._paths]
+    def folders(self) -> Folders:
+        """The folders of all files."""
+        of_files = [_folder(path) for path in self._paths]
+        every = sorted({folder[:size] for folder in set(of_files) for size in range(len(folder) + 1)} or {()})
+        numbers = {folder: number for number, folder in enumerate(every)}
+        ends = np.arange(1, len(every) + 1)
+        for number in range(len(every) - 1, 0, -1):
+            outer = numbers[every[number][:-1]]
+            ends[outer] = max(ends[outer], ends[number])
+        depths = np.array([len(folder) for folder in every], np.int64)
+        return Folders(numbers, depths, ends, np.array([numbers[folder] for folder in of_files], np.int64))
 
-    @cached_property
-    def _folders(self) -> set[str]:
-        return set(self._folder_of)
+    def folder_distances(self, path: str) -> NDArray[np.int64]:
+        """Return the directory hops from the file `path`, which may be new, to the files of each folder."""
+        folders, own = self.folders, _folder(path)
+        common = np.zeros(len(folders.depths), np.int64)
+        for size in range(1, len(own) + 1):
+            number = folders.numbers.get(own[:size])
+            if number is None:
+                break
+            common[number : folders.ends[number]] = size
+        return len(own) + folders.depths - 2 * common
+
+    def distances(self, path: str) -> NDArray[np.int64]:
+        """Return the directory hops from the file `path` to each file."""
+        return self.folder_distances(path)[self.folders.of_files]
+
+
+def _folder(path: str) -> Parts:
+    return tuple(path.split("/")[:-1])
 
 
 def stem(path: str) -> str:

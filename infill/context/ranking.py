@@ -125,7 +125,8 @@ def _seen(index: ProjectIndex, query: Query) -> Seen:
     before, after = query.prefix[-_SEEN_CHARS:], query.suffix[:_SEEN_CHARS]
     # A line feed at the caret keeps the halves of a split name separate.
     terms, _, lines = kernels.occurrences(*index.table.lexer(f"{before}\n{after}".encode(errors="replace")))
-    return Seen(terms[terms >= 0], lines[terms >= 0], before.count("\n"))
+    known = terms >= 0
+    return Seen(terms[known], lines[known], before.count("\n"))
 
 
 def _ask(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> tuple["Array", "Array"]:
@@ -167,8 +168,8 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
     best = scoring.best(scores, tops, weights.windows)
     near = _near(seen, weights.definition_lines, weights.definition_lines // 2 + 1)
     defining = scoring.add_definitions(
-        *(np.unique(seen.terms[near]), _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),
-        *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance),
+        *(seen.terms[near], _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),
+        *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance, table.local),
     )
     spread = scoring.spread(best, scores, weights.sharpness, table.file, end, table.relevance)
     current = index.files.get(query.path)
@@ -176,8 +177,7 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
         table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
     blocks = np.concatenate([spread, defining])
     blocks = blocks[table.relevance[blocks] > 0]
-    order = np.lexsort((table.line[blocks], index.project_paths.ranks[table.file[blocks]]))
-    by_place: Array = blocks[order]
+    by_place: Array = blocks[np.argsort((index.project_paths.ranks[table.file[blocks]] << 32) + table.line[blocks])]
     return by_place
 
 
@@ -196,9 +196,10 @@ def _by_size(power: float) -> "Array":
 
 def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -> "Array":
     """Return a factor by file number: at least 1, with bonuses for its location; 0 for the current file."""
-    prior = 1 + weights.near * np.exp(-index.project_paths.distances(query.path) / 2)
+    paths = index.project_paths
+    prior = (1 + weights.near * np.exp(-paths.folder_distances(query.path) / 2))[paths.folders.of_files]
     for name in set(_WORD.findall(imported)):
-        files = [number for number in index.project_paths.stems.get(name, ()) if index.paths[number]]
+        files = [number for number in paths.stems.get(name, ()) if index.paths[number]]
         for number in files:
             prior[number] += weights.imported / len(files) ** 0.5
     for place, path in enumerate(query.recent):

@@ -16,6 +16,7 @@ RELEVANCE_UNIT = 1 << 20
 """Weights and relevances are integer multiples of 1 / unit."""
 STRETCH = 64
 """Number of windows with a common highest score, so that they can be skipped together."""
+_BINS = 2_048
 
 
 @njit(cache=True)
@@ -114,54 +115,54 @@ def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[n
 
 
 @njit(cache=True)
-def _sift(heap, score):  # type: ignore[no-untyped-def]
-    """Replace the smallest score of a heap by a higher one."""
-    parent = 0
-    while True:
-        child = 2 * parent + 1
-        if child >= len(heap):
-            break
-        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= score:
-            break
-        heap[parent] = heap[child]
-        parent = child
-    heap[parent] = score
-
-
-@njit(cache=True)
-def _least_of_best(scores, tops, k):  # type: ignore[no-untyped-def]
-    """Return the k-th highest score; 0 if fewer are positive."""
-    # The k-th highest of the stretches' highest scores is a lower bound: at least k scores reach it.
-    enough = np.partition(tops, len(tops) - k)[len(tops) - k] if len(tops) > k else 0.0
-    heap = np.full(k, enough)  # each parent is at most its children, so heap[0] is the smallest
-    for stretch in range(len(tops)):
-        if tops[stretch] > heap[0]:
-            for score in scores[stretch * STRETCH : (stretch + 1) * STRETCH]:
-                if score > heap[0]:
-                    _sift(heap, score)
-    return heap[0]
+def _kth_highest(values, k, low, high):  # type: ignore[no-untyped-def]
+    """Return the k-th highest of at least k `values` between `low` and `high`: by a histogram, then within its bin."""
+    if low >= high:
+        return low
+    counts, scale = np.zeros(_BINS + 1, np.int64), _BINS / (high - low)
+    for value in values:
+        counts[int((value - low) * scale)] += 1
+    place, above = _BINS, 0
+    while above + counts[place] < k:
+        above += counts[place]
+        place -= 1
+    inside, count = np.empty(counts[place]), 0
+    for value in values:
+        if int((value - low) * scale) == place:
+            inside[count] = value
+            count += 1
+    inside.sort()
+    return inside[count - (k - above)]
 
 
 @njit(cache=True)
 def best(scores, tops, k):  # type: ignore[no-untyped-def]
     """Return the numbers of the `k` highest positive scores, and of all that equal the last of them.
 
-    Stretches whose highest score, in `tops`, is below the k-th highest are skipped as a whole.
+    Stretches whose highest score, in `tops`, is below the k-th highest of these are skipped as a whole.
     """
-    least = max(_least_of_best(scores, tops, k), 1e-300)
-    numbers, count = np.empty(2 * k, np.int64), 0
+    highest, room = 0.0, 0
+    for top in tops:
+        highest = max(highest, top)
+    # The k-th highest of the stretches' highest scores is a lower bound: at least k scores reach it.
+    least = max(_kth_highest(tops, k, 0.0, highest) if len(tops) > k else 0.0, 1e-300)
+    for top in tops:
+        room += STRETCH * (top >= least)
+    numbers, values, count = np.empty(room, np.int64), np.empty(room), 0
     for stretch in range(len(tops)):
-        if tops[stretch] < least:
-            continue
-        for number in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
-            if scores[number] >= least:
-                if count == len(numbers):
-                    numbers = np.append(numbers, np.empty(count, np.int64))
-                numbers[count] = number
-                count += 1
-    return numbers[:count]
+        if tops[stretch] >= least:
+            for number in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
+                if scores[number] >= least:
+                    numbers[count], values[count] = number, scores[number]
+                    count += 1
+    if count <= k:
+        return numbers[:count]
+    least, kept = _kth_highest(values[:count], k, least, highest), 0
+    for place in range(count):
+        if values[place] >= least:
+            numbers[kept] = numbers[place]
+            kept += 1
+    return numbers[:kept]
 
 
 @njit(cache=True)
@@ -188,17 +189,18 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 
 
 @njit(cache=True)
-def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance):  # type: ignore[no-untyped-def]
-    """Divide `amount` among the blocks that define a name, for each of the distinct `names`.
+def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance, local):  # type: ignore[no-untyped-def]
+    """Divide `amount` among the blocks that define a name, for each distinct one of the `names`.
 
     Names that more than `most` blocks define, or that are in more than `longest` blocks, are skipped. Returns the
-    blocks that had no relevance before.
+    blocks that had no relevance before. `local` is scratch, zero before and after.
     """
     blocks, count = np.empty(most * len(names), np.int64), 0
     for term in names:
         end = starts[term] + lengths[term]
-        definitions = 0
-        if lengths[term] <= longest:
+        definitions, again = 0, local[term] > 0
+        local[term] = 1
+        if lengths[term] <= longest and not again:
             for place in range(starts[term], end):
                 definitions += (notes[place] & DEFINED) > 0
         if not 0 < definitions <= most:
@@ -210,6 +212,8 @@ def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, 
                     blocks[count] = block
                     count += 1
                 relevance[block] += amount // definitions
+    for term in names:
+        local[term] = 0
     return blocks[:count]
 
 

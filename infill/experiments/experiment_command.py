@@ -1,11 +1,14 @@
 """`infill experiment NAME`. A command imports what it needs when it runs."""
 
 import argparse
+import functools
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from typing import Any
 
 from infill.cli_options import Commands, absolute_uri, as_json, command, integer, json_option, output_uri, show_progress
+from infill.experiments import training_commands
 
 
 def add(commands: Commands) -> None:
@@ -13,6 +16,9 @@ def add(commands: Commands) -> None:
     group = commands.add_parser("experiment", help="experiments that end in a report: see infill experiment --help")
     inner = group.add_subparsers(metavar="NAME", required=True)
     _add_context_budget(inner)
+    for parser in training_commands.add(inner):
+        _output(parser)
+        parser.set_defaults(call=functools.partial(_trained, parser.get_default("call")))
 
 
 def _add_context_budget(inner: Commands) -> None:
@@ -59,6 +65,10 @@ def _context_budget(options: argparse.Namespace) -> dict[str, Any]:
     show_progress()
     artifact = context_budget.run(config, examples=options.examples, model=options.model, output=options.output)
     return _result(options, artifact)
+
+
+def _trained(call: Callable[[argparse.Namespace], Any], options: argparse.Namespace) -> dict[str, Any]:
+    return _result(options, call(options))
 
 
 def _result(options: argparse.Namespace, artifact: Any) -> dict[str, Any]:

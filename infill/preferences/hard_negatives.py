@@ -139,4 +139,6 @@ def _pair(hole: Mapping[str, Any], kind: str, rejected: str, fault: str) -> Pair
     )
 
 
+KINDS: Final = frozenset({"stub", "over", "echo", "wrong_name"})
+"""Kinds of the pairs."""
 _KINDS: Final[tuple[Callable[[Mapping[str, Any]], Pair | None], ...]] = (_stub, _over, _echo, _wrong_name)

@@ -87,6 +87,13 @@ class PartialAnswer:
         self.pieces += bool(delta.text)
         self.usage = delta.usage or self.usage
 
+    @property
+    def computed_tokens(self) -> int | None:
+        """Tokens of the prompt that the predictor did not have in its cache; None if it does not say."""
+        reported = self.usage or {}
+        cached = (reported.get("prompt_tokens_details") or {}).get("cached_tokens")
+        return None if cached is None else int(reported.get("prompt_tokens", 0)) - int(cached)
+
     def counts(self, answer: OngoingAnswer) -> dict[str, Any]:
         """Return the usage object, with the predictor's counts where it sent them and our own elsewhere."""
         reported = self.usage or {}

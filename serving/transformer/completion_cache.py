@@ -3,8 +3,9 @@
 An answer to the text T before the caret that wrote A answers each text T + the first characters of A: the user types
 through the suggestion, or deletes back to T. An answer serves only requests that agree in all else: tenant, user and
 session, model, path, text after the caret, the project's other files, sampling (`lane`). So nothing that has changed
-since can be missing from the prompt. A predictor that was away or reports another context may be another one: its
-answers begin anew. One replaced unseen, behind a balancer, is what MAX_AGE_S limits. docs/adr/0017 has the reasons. All methods run on the event loop.
+since can be missing from the prompt. A predictor that was away, or reports another context, may be another one: its
+answers do not serve any more. One that is replaced unseen, by a balancer, is what MAX_AGE_S limits. docs/adr/0017 has
+the reasons. All methods run on the event loop.
 """
 
 import hashlib

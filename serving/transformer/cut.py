@@ -13,6 +13,8 @@ from infill.truncation import Truncation
 from serving.stops import StopFilter
 from serving.transformer.upstream import Delta
 
+INLINE_CHARS: Final = 20_000
+"""In a file of up to this size a line is checked on the event loop, where parsing takes as long as a thread's turn."""
 LIMIT: Final = "length"
 """The finish reason of an answer that ends here."""
 _OPEN_LINE: Final = re.compile(r"\n[ \t]*\Z")
@@ -62,15 +64,23 @@ async def truncated(
     async with aclosing(deltas):
         async for delta in deltas:
             pieces += bool(delta.text)
-            # In a thread, so that other requests continue: a line may have to be parsed in its file.
-            text = await asyncio.to_thread(ending.feed, delta.text) if "\n" in delta.text else ending.feed(delta.text)
-            if delta.finish_reason and not ending.rule:
-                text += await asyncio.to_thread(ending.flush)
+            last = bool(delta.finish_reason)
+            if ending.chars > INLINE_CHARS and (last or "\n" in delta.text):
+                # In a thread, so that other requests continue: a line may have to be parsed in its file.
+                text = await asyncio.to_thread(_fed, ending, delta.text, last)
+            else:
+                text = _fed(ending, delta.text, last)
             if ending.rule:
                 counter.labels(ending.rule).inc()
                 yield Delta(text=text, finish_reason="stop", usage=delta.usage or {"completion_tokens": pieces})
                 return
             yield Delta(text=text, finish_reason=delta.finish_reason, usage=delta.usage)
+
+
+def _fed(ending: Truncation, text: str, last: bool) -> str:
+    """Return the text that `ending` passes when `text` arrives."""
+    passed = ending.feed(text)
+    return passed + ending.flush() if last and not ending.rule else passed
 
 
 async def before(deltas: AsyncGenerator[Delta, None], stops: Sequence[str]) -> AsyncGenerator[Delta, None]:

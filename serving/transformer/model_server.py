@@ -2,22 +2,26 @@
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
+from fastapi import FastAPI
 from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
 from kserve.logging import trace_logger
 from prometheus_client import REGISTRY
+from timing_asgi import TimingMiddleware
 
 from serving.transformer.access import audit_log
 from serving.transformer.openapi import include
 from serving.transformer.packer import warm_up
+from serving.transformer.protocols import by_path
 from serving.transformer.routes import allow_origins, create_router
 from serving.transformer.service import build
 from serving.transformer.transformer_config import Prepared, TransformerConfig
 
 log = logging.getLogger("kserve.infill")
 
+COMPLETIONS: Final = frozenset(by_path())
 GRACE_S = 5
 """Seconds that open requests get to finish when the server stops."""
 
@@ -43,13 +47,23 @@ class TransformerServer(ModelServer):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self._rest_server.config.host = self._host
+        add_all = self._rest_server._add_middlewares
+
+        def add(app: FastAPI) -> None:
+            """Leave out the times of each request, which KServe's trace log would show."""
+            add_all(app)
+            app.user_middleware = [each for each in app.user_middleware if each.cls is not TimingMiddleware]
+
+        self._rest_server._add_middlewares = add
         await super()._serve()
 
 
-def _is_no_probe(record: logging.LogRecord) -> bool:
-    """Return False for the access log's lines about probes and scrapes, which come every few seconds."""
-    line = record.getMessage()
-    return "/health/" not in line and "/metrics" not in line
+def _is_rare(record: logging.LogRecord) -> bool:
+    """Return False for the access log's lines about probes, scrapes and answered completions, which metrics count."""
+    if not isinstance(record.args, tuple) or len(record.args) != 5:
+        return True
+    path, status = str(record.args[2]).partition("?")[0], record.args[4]
+    return "/health/" not in path and path != "/metrics" and (status != 200 or path not in COMPLETIONS)
 
 
 def _audit_to_stdout() -> None:
@@ -71,7 +85,7 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     if config.cors_origins:
         allow_origins(model_server.app, config.cors_origins)
     trace_logger.setLevel(logging.WARNING)  # three lines per request, which the metrics replace
-    logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
+    logging.getLogger("uvicorn.access").addFilter(_is_rare)
     if not service.access.open:
         _audit_to_stdout()
     elif config.host not in ("127.0.0.1", "localhost", "::1"):

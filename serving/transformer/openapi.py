@@ -8,7 +8,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 import infill
+from serving.http import DirectHandlers
 from serving.transformer.fields import Field, Fields, Schema, object_schema, only
+from serving.transformer.protocols import by_path
 from serving.transformer.protocols.base import SSE, Protocol
 from serving.transformer.service import TransformerService
 from serving.transformer.service_routes import Page
@@ -122,8 +124,18 @@ def _in_path(name: str, parameter: Field) -> dict[str, Any]:
 
 
 def include(app: FastAPI, router: APIRouter) -> None:
-    """Add our routes to `app`, and make its OpenAPI description list them and the probes only."""
+    """Add our routes to `app`, and make its OpenAPI description list them and the probes only.
+
+    Completions go to their handlers directly: the framework's layers take longer than reading a request.
+    """
     app.include_router(router)
+    completions = by_path()
+    handlers = {
+        route.path: route.endpoint
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.path in completions and route.methods == {"POST"}
+    }
+    app.add_middleware(DirectHandlers, handlers=handlers)
     app.title, app.version = "Infill", infill.__version__
     app.description = "Complete code at a caret, in the protocols that editors' clients speak."
     described = {route.path for route in router.routes if isinstance(route, APIRoute)} | set(PROBES)

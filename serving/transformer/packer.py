@@ -10,7 +10,7 @@ from typing import Final
 
 from infill.context import ProjectIndex, retrieve
 from infill.context.identity import Current
-from infill.context.packing import Packed, pack
+from infill.context.packing import RULES, Packed, PackingRules, pack
 from infill.prompt import ContextItem, Encoder, FimRequest, Prompt, PromptFormat, caret_of
 from infill.syntax import language_of
 from infill.truncation import Truncation
@@ -115,7 +115,13 @@ class Packer:
     sessions: Sessions
     tokenizer: Tokenizer
 
-    def pack(self, request: CompletionRequest, budget: int | None = None, workspace: Workspace | None = None) -> Packed:
+    def pack(
+        self,
+        request: CompletionRequest,
+        budget: int | None = None,
+        workspace: Workspace | None = None,
+        rules: PackingRules = RULES,
+    ) -> Packed:
         """Return a prompt for `request` within the budget, with no text that is not in the request or its workspace.
 
         `budget` replaces the packer's own where the predictor's context is smaller than the model's. Raises ApiError
@@ -129,9 +135,9 @@ class Packer:
                 items = retrieve(
                     *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
-                packed = self._pack(request, items, index.holds, budget)
+                packed = self._pack(request, items, index.holds, budget, rules)
         else:
-            packed = self._pack(request, (), lambda _: False, budget)
+            packed = self._pack(request, (), lambda _: False, budget, rules)
         self.sessions.put(request.session, packed)
         return packed
 
@@ -173,10 +179,11 @@ class Packer:
         items: tuple[ContextItem, ...],
         holds: Callable[[ContextItem], bool],
         budget: int,
+        rules: PackingRules,
     ) -> Packed:
         fim = replace(request.fim, context=items)
         previous = self.sessions.get(request.session)
-        return pack(self.fmt, self.encoder.encode, fim, previous=previous, budget=budget, holds=holds)
+        return pack(self.fmt, self.encoder.encode, fim, previous=previous, budget=budget, holds=holds, rules=rules)
 
 
 def warm_up(packer: Packer) -> None:

@@ -241,11 +241,12 @@ async def _packed(
     service: TransformerService, completion: CompletionRequest, limits: TokenLimits, principal: Principal
 ) -> Packed:
     """Pack the request, with the files of its workspace if it names one. Raises ApiError 404 for an unknown one."""
+    rules = service.prefill.rules(limits.prompt)
     if not completion.workspace:
-        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt)
+        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt, None, rules)
     workspace = service.workspaces.find(principal.tenant, completion.workspace)
     try:
-        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt, workspace)
+        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt, workspace, rules)
     finally:
         service.workspaces.settle(workspace)
 
@@ -348,6 +349,8 @@ async def _ended(service: TransformerService, answer: OngoingAnswer, outcome: Pa
     outcome.text = clean(outcome.text)
     if answer.cached is None:
         service.metrics.observe_usage(outcome.counts(answer))
+        if (computed := outcome.computed_tokens) is not None:
+            service.prefill.observe(computed, answer.first - answer.asked)
         service.completions.keep(
             *(answer.lane, answer.request.fim.prefix, outcome.text, outcome.reason or "length", answer.packed)
         )

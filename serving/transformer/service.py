@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import Request
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from infill.context import ProjectIndex
 from infill.prompt import stop_ids
@@ -15,6 +15,7 @@ from serving.transformer.access import Access
 from serving.transformer.client_tokenizer import tokenizer_of
 from serving.transformer.completion_cache import CompletionCache
 from serving.transformer.packer import Packer, ProjectCache, Sessions
+from serving.transformer.prefill_speed import PrefillSpeed
 from serving.transformer.sides import Sides
 from serving.transformer.telemetry.recorder import SuggestionRecorder
 from serving.transformer.transformer_config import Prepared, TransformerConfig
@@ -42,6 +43,12 @@ class TransformerMetrics:
             f"{name}_truncated", "Answers that ended by their syntax, by rule", ["rule"], registry=registry
         )
         self.items = Counter(f"{name}_context_items", "Context items in prompts", registry=registry)
+        self.prefill = Gauge(
+            f"{name}_prefill_tokens_per_second",
+            "Speed at which the predictor reads prompts, from its answers",
+            ["model"],
+            registry=registry,
+        )
         self.packing = Histogram(f"{name}_packing_seconds", "Ranking and packing", registry=registry, buckets=SECONDS)
         self.first = Histogram(f"{name}_first_token_seconds", "To the first token", registry=registry, buckets=SECONDS)
 
@@ -74,6 +81,7 @@ class TransformerService:
     config: TransformerConfig
     packer: Packer
     upstream: Upstream
+    prefill: PrefillSpeed
     max_new_tokens: int
     metrics: TransformerMetrics
     access: Access
@@ -132,12 +140,14 @@ def _upstream(config: TransformerConfig, prepared: Prepared) -> Upstream:
 
 def build(config: TransformerConfig, prepared: Prepared, registry: CollectorRegistry) -> TransformerService:
     """Return the objects that the routes share."""
+    metrics = TransformerMetrics(registry)
     service = TransformerService(
         config=config,
         packer=build_packer(config, prepared),
         upstream=_upstream(config, prepared),
+        prefill=PrefillSpeed(metrics.prefill.labels(config.name)),
         max_new_tokens=prepared.max_new_tokens,
-        metrics=TransformerMetrics(registry),
+        metrics=metrics,
         access=Access(config),
         telemetry=SuggestionRecorder(config, prepared.fmt.hash, registry),
         workspaces=Workspaces(lambda: ProjectIndex(prepared.encoder.encode), config.workspace_bytes, registry),
@@ -155,6 +165,12 @@ def _with_candidate(service: TransformerService, prepared: Prepared, registry: C
     sides = Sides(service.config, packer, upstream, registry)
     service.telemetry.on_shown = sides.on_shown
     candidate = replace(
-        service, config=config, packer=packer, upstream=upstream, max_new_tokens=prepared.max_new_tokens, sides=sides
+        service,
+        config=config,
+        packer=packer,
+        upstream=upstream,
+        prefill=PrefillSpeed(service.metrics.prefill.labels(config.name)),
+        max_new_tokens=prepared.max_new_tokens,
+        sides=sides,
     )
     return replace(service, sides=sides, candidate=candidate)

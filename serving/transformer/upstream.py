@@ -5,6 +5,7 @@ connection only then).
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import re
@@ -12,11 +13,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, Final
 
+import aiohttp
 import httpx
 
-from infill.proxies import async_client
+from infill.proxies import proxy_of
 from serving.events import read_events_async
 from serving.protocol import ApiError, Sampling, overloaded
 from serving.transformer.transformer_config import TransformerConfig
@@ -33,6 +36,7 @@ MIN_TOP_P: Final = 1e-6
 MAX_STOPS: Final = 4
 """The most stop strings that vLLM takes, like OpenAI; `cut.before` looks for all of them where there are more."""
 GONE: Final = "predictor_unavailable"
+JSON: Final = {"content-type": "application/json"}
 BEGINNINGS: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
     "begins_with": lambda text: {"begins_with": text},
     "vllm": lambda text: {"structured_outputs": {"regex": re.escape(text) + r"[\s\S]*"}},
@@ -91,11 +95,25 @@ class Upstream:
         self._failed = -math.inf
         """Time when it last failed to answer."""
         self._asking = asyncio.Lock()
-        self._client = async_client(
-            config.predictor,
-            timeout=httpx.Timeout(None, connect=config.connect_s, write=config.total_s, pool=config.connect_s),
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
-        )
+        self._url = config.predictor.rstrip("/")
+        self._proxy = proxy_of(config.predictor)
+        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._open_client: aiohttp.ClientSession | None = None
+
+    @property
+    def _client(self) -> aiohttp.ClientSession:
+        """The pool of connections, opened by the first request, since it belongs to the running event loop."""
+        if self._open_client is None:
+            # httpx knows the certificates of authorities also where the system has none.
+            tls: Any = httpx.create_ssl_context() if self._url.startswith("https:") else True
+            self._open_client = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Accept-Encoding",),  # a compressed stream would come late
+                proxy=self._proxy,
+            )
+        return self._open_client
 
     async def context(self, headers: Headers, *, again: bool = False) -> int | None:
         """Return the predictor's context length in tokens; None when the predictor does not report it.
@@ -135,11 +153,14 @@ class Upstream:
     async def _get(self, path: str, headers: Headers) -> Any:
         """Return the JSON at `path`; None after any failure, which the completion itself will report."""
         try:
-            async with asyncio.timeout(min(self._config.connect_s, self._config.first_token_s)):
-                response = await self._client.get(path, headers=headers)
+            async with (
+                asyncio.timeout(min(self._config.connect_s, self._config.first_token_s)),
+                self._client.get(self._url + path, headers=_texts(headers), allow_redirects=False) as response,
+            ):
+                data = await response.read()
             self._contact = time.monotonic()
-            return response.json() if response.status_code == httpx.codes.OK else None
-        except (TimeoutError, httpx.HTTPError):
+            return json.loads(data) if response.status == HTTPStatus.OK else None
+        except (TimeoutError, aiohttp.ClientError):
             self._failed = time.monotonic()
             return None
         except (ValueError, RecursionError):
@@ -214,31 +235,50 @@ class Upstream:
     async def _open(
         self, payload: dict[str, Any], headers: Headers, deadline: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield an iterator over the data of the answer's events. Raises ApiError if there is no answer or an error."""
-        response = await self._send(payload, headers, deadline)
-        try:
-            if response.status_code != httpx.codes.OK:
-                raise await _refused(response)
-            yield read_events_async(response.aiter_bytes())
-        finally:
-            await response.aclose()
+        """Yield an iterator over the data of the answer's events. Raises ApiError if there is no answer or an error.
 
-    async def _send(self, payload: dict[str, Any], headers: Headers, deadline: float) -> httpx.Response:
+        An answer that is left before its end closes its connection, by which the predictor notices.
+        """
+        await self._take_place()
+        try:
+            response = await self._send(payload, headers, deadline)
+            try:
+                if response.status != HTTPStatus.OK:
+                    raise await _refused(response)
+                yield read_events_async(response.content.iter_any())
+            finally:
+                response.close()
+        finally:
+            self._places.release()
+
+    async def _take_place(self) -> None:
+        """Wait for one of MAX_CONNECTIONS to be free. Raises ApiError 429 if none is in time."""
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._config.connect_s):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise overloaded(f"too many answers at once: the predictor gives {MAX_CONNECTIONS} already") from error
+
+    async def _send(self, payload: dict[str, Any], headers: Headers, deadline: float) -> aiohttp.ClientResponse:
         """Return the predictor's response with its body unread; retry once, as a pooled connection may be stale."""
-        request = self._client.build_request("POST", "/v1/completions", json=payload, headers=headers)
+        data = json.dumps(payload, separators=(",", ":")).encode()
+        texts = _texts(headers) | JSON
         for last in (False, True):
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    response = await self._client.send(request, stream=True)
+                    response = await self._client.post(
+                        f"{self._url}/v1/completions", data=data, headers=texts, allow_redirects=False
+                    )
                 self._contact = time.monotonic()
                 return response
+            except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
+                raise gone(str(error) or type(error).__name__) from error
             except TimeoutError as error:
                 raise _slow("did not begin to answer", self._config.first_token_s) from error
-            except httpx.PoolTimeout as error:
-                raise overloaded(f"too many answers at once: the predictor gives {MAX_CONNECTIONS} already") from error
-            except (httpx.ConnectError, httpx.TimeoutException) as error:
-                raise gone(str(error) or type(error).__name__) from error
-            except httpx.TransportError as error:
+            except aiohttp.ClientError as error:
                 self._current = False
                 if last:
                     raise gone(str(error) or type(error).__name__) from error
@@ -246,7 +286,17 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the pool."""
-        await self._client.aclose()
+        if self._open_client is not None:
+            await self._open_client.close()
+
+
+def _texts(headers: Headers) -> dict[str, str]:
+    """Return headers as texts, without those that are not UTF-8, which no client of ours can send on."""
+    texts = {}
+    for name, value in headers:
+        with contextlib.suppress(UnicodeDecodeError):
+            texts[name.decode("latin-1")] = value.decode()
+    return texts
 
 
 async def _next(events: AsyncIterator[bytes], deadline: float, limit: float) -> bytes | None:
@@ -258,7 +308,7 @@ async def _next(events: AsyncIterator[bytes], deadline: float, limit: float) -> 
         return None
     except TimeoutError as error:
         raise _slow("did not answer", limit) from error
-    except httpx.TransportError as error:
+    except (aiohttp.ClientError, ConnectionError) as error:
         raise gone(str(error) or type(error).__name__) from error
 
 
@@ -281,14 +331,14 @@ def _parse(data: bytes) -> Delta | None:
         raise _nonsense(repr(error)) from error
 
 
-async def _refused(response: httpx.Response) -> ApiError:
+async def _refused(response: aiohttp.ClientResponse) -> ApiError:
     """Return the ApiError for a response that is an error."""
     try:
         async with asyncio.timeout(5):
-            value = json.loads(await response.aread())
-    except (ValueError, TimeoutError, httpx.TransportError):
+            value = json.loads(await response.read())
+    except (ValueError, TimeoutError, aiohttp.ClientError):
         value = None
-    return _reported(value, response.status_code)
+    return _reported(value, response.status)
 
 
 def _reported(value: Any, status: int) -> ApiError:
@@ -299,11 +349,11 @@ def _reported(value: Any, status: int) -> ApiError:
     inner = value.get("error", value) if isinstance(value, dict) else {}
     details = inner if isinstance(inner, dict) else {"message": inner}
     message = str(details.get("message") or f"status {status}")
-    if details.get("code") == "timeout" or status == httpx.codes.GATEWAY_TIMEOUT:
+    if details.get("code") == "timeout" or status == HTTPStatus.GATEWAY_TIMEOUT:
         return ApiError(504, f"the predictor took too long: {message}", code="predictor_timeout")
-    if status == httpx.codes.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return overloaded(f"the predictor is overloaded: {message}")
-    if status == httpx.codes.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return gone(message)
     kind = PredictorRefusedError if status in (400, 413, 422) else ApiError
     return kind(502, f"the predictor refused the prompt: {message}", code="predictor_error")

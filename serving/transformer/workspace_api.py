@@ -84,6 +84,7 @@ async def _change(service: TransformerService, request: Request, *, whole: bool)
         service.access.audit("workspace", principal, request.state.rid, method=request.method, **counts)
         answer = await service.workspaces.change(principal.tenant, name, change)
         service.warmer.changed(principal.tenant, name)
+        service.workspaces.tokenise_ahead(principal.tenant, name, change)
         return answer
 
 

@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from prometheus_client import Counter as Total
 
 from infill.context import ProjectIndex
 from infill.context.files import IndexLimits, refusal, why_name_left_out
+from infill.context.memo import Memo
 from infill.context.turns import Turns
 from infill.text import clean, to_utf8
 from serving.protocol import ApiError, invalid, read_text
@@ -35,6 +36,12 @@ CHANGED: Final = "workspace_changed"
 OFF: Final = "workspaces_off"
 SLICE_S: Final = 0.005
 """Seconds of work on a change, after which another change may use the thread."""
+AHEAD_S: Final = 0.001
+"""Seconds of tokenising ahead, after which it pauses for as long and whatever else there is has its turn."""
+AHEAD_CHARS: Final = 2_000_000
+"""Texts of a larger change are not tokenised ahead: their tokens would not be remembered."""
+MAX_AHEAD: Final = 64
+"""Changes whose texts are tokenised ahead at once."""
 MAX_CHANGES: Final = 8
 """Changes of one tenant at once."""
 SHARE: Final = 0.5
@@ -221,6 +228,19 @@ class Workspace:
             yield
         change.report.missing = [path for path in files if path in self.missing]
 
+    def tokenising(self, paths: Iterable[str]) -> Iterator[None]:
+        """Tokenise files and their blocks, of which context items consist, so that packing finds their tokens."""
+        if self._index.encode is None:
+            return
+        for path in paths:
+            with self._turns.update():
+                texts = self._index.block_texts(path)
+            memo = Memo(self._index.encode)
+            for text in texts:
+                memo(text)
+                memo(text.removesuffix("\n"))  # as items end
+                yield
+
     def _require_revision(self, change: Change) -> None:
         if change.whole or change.revision == self.revision:
             return
@@ -321,6 +341,7 @@ class Workspaces:
         self._total = 0
         self._changing: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, "workspaces")
+        self._ahead: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -378,6 +399,20 @@ class Workspaces:
             finally:
                 self.settle(workspace)
 
+    def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
+        """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
+        workspace = self._open.get((tenant, name))
+        chars = sum(map(len, change.texts.values()))
+        if workspace is not None and 0 < chars <= AHEAD_CHARS and len(self._ahead) < MAX_AHEAD:
+            task = asyncio.create_task(self._tokenise(workspace, [*change.texts]))
+            self._ahead.add(task)
+            task.add_done_callback(self._ahead.discard)
+
+    async def _tokenise(self, workspace: Workspace, paths: list[str]) -> None:
+        steps, loop = workspace.tokenising(paths), asyncio.get_running_loop()
+        while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
+            await asyncio.sleep(AHEAD_S)
+
     def settle(self, workspace: Workspace) -> None:
         """Count the memory of a workspace again after it was used, and drop others until all are below the cap."""
         if not workspace.dropped:
@@ -406,7 +441,9 @@ class Workspaces:
         self._metrics.bytes.set(self._total)
 
     def shut_down(self) -> None:
-        """End the thread."""
+        """End the thread and what it does in spare time."""
+        for task in self._ahead:
+            task.cancel()
         self._thread.shutdown(cancel_futures=True)
 
 
@@ -427,7 +464,7 @@ def unknown(name: str) -> ApiError:
     return ApiError(404, what, code=UNKNOWN, param="workspace")
 
 
-def _advance(steps: Iterator[None]) -> bool:
+def _advance(steps: Iterator[None], seconds: float = SLICE_S) -> bool:
     """Take steps for a short while; return whether there may be more."""
-    end = time.monotonic() + SLICE_S
+    end = time.monotonic() + seconds
     return any(time.monotonic() > end for _ in steps)

@@ -262,7 +262,7 @@ def test_an_answer_that_breaks_off_is_not_kept(stack: tuple[str, TransformerServ
 
 
 @pytest.mark.parametrize("notice", ["it broke off", "it has another context"])
-def test_another_predictor_answers_anew(
+def test_another_predictor_answers_for_itself(
     stack: tuple[str, TransformerService, Strangers], monkeypatch: pytest.MonkeyPatch, notice: str
 ) -> None:
     url, _, strangers = stack

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from infill.context import ProjectIndex
+from infill.context.memo import Memo
 from serving.protocol import ApiError
-from serving.transformer import keys
+from serving.transformer import keys, workspaces
 from serving.transformer.service import TransformerService
 from serving.transformer.workspaces import Workspace, Workspaces, read_change, why_bad_path
+from tests import golden
 from tests.properties import examples
 from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
 
@@ -326,6 +328,55 @@ def test_an_overlaid_index_is_what_it_was_afterwards(files: dict[str, str], unsa
         raise ZeroDivisionError
     assert texts() == files
     assert index.text_bytes == sum(len(path) + len(text) for path, text in files.items())
+
+
+# Tokens before they are asked for
+
+
+def test_texts_are_tokenised_before_they_are_asked_for() -> None:
+    calls: list[str] = []
+
+    def counted(text: str) -> list[int]:
+        calls.append(text)
+        return golden.ENCODER.encode(text)
+
+    async def sync(files: dict[str, str]) -> ProjectIndex:
+        store = Workspaces(lambda: ProjectIndex(counted), CAP, CollectorRegistry())
+        change = read_change({"files": listed(files), "texts": files}, whole=True)
+        await store.change("", "w", change)
+        store.tokenise_ahead("", "w", change)
+        await asyncio.gather(*store._ahead)
+        store.shut_down()
+        return store.find("", "w")._index
+
+    files = {
+        path: "".join(f"    value = {'a' * (line % 7)}({line})\n" for line in range(90)) for path in ("a.py", "b.py")
+    }
+    index = asyncio.run(sync(files))
+    spans = {path: file.span for path, file in index.files.items()}
+    texts = [index.item(span.first + 1, count).text for span in spans.values() for count in (1, 2)]
+    calls.clear()
+    for text in (*texts, files["a.py"][:700]):
+        for each in (text, text.removesuffix("\n")):
+            assert Memo(counted).chunk(each) == golden.ENCODER.encode(each)
+    assert sum(map(len, calls)) < 100 < sum(map(len, texts)) / 5  # only where the caret cuts a line
+
+
+def test_large_changes_are_not_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
+
+    async def sync(files: dict[str, str]) -> int:
+        store = Workspaces(lambda: ProjectIndex(golden.ENCODER.encode), CAP, CollectorRegistry())
+        change = read_change({"files": listed(files), "texts": files}, whole=True)
+        await store.change("", "w", change)
+        store.tokenise_ahead("", "w", change)
+        started = len(store._ahead)
+        await asyncio.gather(*store._ahead)
+        store.shut_down()
+        return started
+
+    assert asyncio.run(sync({"a.py": "x = 1\n"})) == 1
+    assert asyncio.run(sync({"a.py": source(1)})) == 0
 
 
 # Memory

@@ -68,7 +68,7 @@ def check(text: str, hole: fim.Hole, config: fim.SplitConfig = CONFIG) -> None:
     assert middle.strip()
     assert is_of_kind(text, hole.start, hole.kind_start, is_end=False), (hole, middle)
     assert is_of_kind(text, hole.end, hole.kind_end, is_end=True), (hole, middle)
-    assert hole.unit in fim.UNITS
+    assert hole.unit in {*fim.UNITS, fim.RANDOM}
     for left, right in ((prefix, middle), (middle, suffix)):
         assert not (left.endswith("\r") and right.startswith("\n"))
 
@@ -395,3 +395,17 @@ def test_all_the_holes_asked_for_need_no_reason(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.py").write_text(SAMPLES["python"])
     fim_show.split_file(str(tmp_path / "a.py"), n=3, seed=0, as_json=True)
     assert capsys.readouterr().err == ""
+
+
+def test_random_holes_have_any_boundaries_and_the_share_that_is_asked_for() -> None:
+    cuts = holes(LONG, config=fim.SplitConfig(random_share=0.5, max_middle_chars=200), n=400)
+    random = [cut for cut in cuts if cut.unit == fim.RANDOM]
+    assert 0.4 < len(random) / len(cuts) < 0.6
+    assert {(cut.kind_start, cut.kind_end) for cut in random} == {(fim.RANDOM, fim.RANDOM)}
+    lengths = sorted(cut.end - cut.start for cut in random)
+    assert lengths[0] < 20
+    assert 180 < lengths[-1] <= 200
+    inside = sum(LONG[cut.end - 1].isalnum() and LONG[cut.end].isalnum() for cut in random)
+    assert inside > len(random) / 4, "most ends are in the middle of a word or a line"
+    for cut in random:
+        check(LONG, cut)

@@ -45,6 +45,7 @@ NO_PATHS: Final = {
     "--every",
     "--cors_origins",
     "--host",
+    "--language",
     "--languages",
     "--name",
     "--namespace",

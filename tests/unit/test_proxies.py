@@ -84,6 +84,33 @@ def test_a_proxy_that_cannot_be_used_is_named(environment: pytest.MonkeyPatch, t
         _complete("http://127.0.0.1:9", tmp_path)
 
 
+PROXIES: list[tuple[dict[str, str], str, str | None]] = [
+    ({}, "http://models.invalid", None),
+    ({"http_proxy": "http://proxy:1"}, "http://models.invalid", "http://proxy:1"),
+    ({"http_proxy": "http://proxy:1"}, "https://models.invalid", None),
+    ({"ALL_PROXY": "http://user:word@proxy:1"}, "https://models.invalid", "http://user:word@proxy:1"),
+    ({"http_proxy": "http://proxy:1", "no_proxy": ".invalid"}, "http://models.invalid:8080/a", None),
+    ({"ALL_PROXY": "socks5://proxy:1"}, "http://127.0.0.1:8080", None),
+]
+
+
+@pytest.mark.parametrize(("variables", "url", "proxy"), PROXIES)
+def test_the_proxy_of_a_server(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], url: str, proxy: str | None
+) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    assert proxies.proxy_of(url) == proxy
+
+
+def test_the_proxy_of_a_server_must_speak_http(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(InputError, match="the proxy in ALL_PROXY cannot be used: it must begin with http"):
+        proxies.proxy_of("http://models.invalid")
+    with pytest.raises(InputError, match="is not a URL"):
+        proxies.proxy_of("http://a:b")
+
+
 def test_what_is_not_a_url_is_refused() -> None:
     with pytest.raises(InputError, match="is not a URL"):
         proxies.client("http://a:b")

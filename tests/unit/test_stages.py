@@ -65,7 +65,14 @@ def test_only_the_runner_computes_a_key() -> None:
     """The key of a stage; benchmarks, ratings, experiments and exported bases are artifacts outside the pipeline."""
     files = (Path(stages.__file__).parents[1]).rglob("*.py")
     names = sorted(file.name for file in files if "manifest.key(" in file.read_text(encoding="utf-8"))
-    assert names == ["adapter.py", "benchmark_build.py", "experiment_run.py", "rating_items.py", "runner.py"]
+    assert names == [
+        "adapter.py",
+        "benchmark_build.py",
+        "experiment_run.py",
+        "pair_choice.py",
+        "rating_items.py",
+        "runner.py",
+    ]
 
 
 def test_the_models_of_a_run_are_listed_once() -> None:

@@ -2,11 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill.context import ProjectIndex, exact
+from infill.context import ProjectIndex, exact, scoring
 from tests.properties import examples
 from tests.unit.context import brute
 
@@ -58,3 +59,14 @@ def test_nothing_asked_nothing_found() -> None:
     assert exact.top_iou(index, "", 5) == []
     assert exact.top_iou(index, "alpha", 0) == []
     assert exact.top_bm25(ProjectIndex(), "alpha", 5) == []
+
+
+@given(st.integers(1, 700), st.integers(1, 90), st.sampled_from([2, 9, 10**6]), st.integers(0, 10**6))
+def test_the_best_are_those_of_sorting(count: int, k: int, values: int, seed: int) -> None:
+    """Of many windows or few, with many equal scores or none."""
+    draw = np.random.default_rng(seed)
+    scores = draw.integers(0, values, count) / values * draw.choice([1e-9, 1.0, 1e9])
+    tops = np.array([scores[start : start + scoring.STRETCH].max() for start in range(0, count, scoring.STRETCH)])
+    positive = np.flatnonzero(scores)
+    least = np.sort(scores[positive])[::-1][: k + 1][k - 1] if len(positive) >= k else 0.0
+    assert scoring.best(scores, tops, k).tolist() == positive[scores[positive] >= least].tolist()

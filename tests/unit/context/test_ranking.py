@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, rank
 from infill.context.caret import first_lines, imports, last_lines
-from infill.context.project_paths import stem
+from infill.context.project_paths import ProjectPaths, stem
 from infill.context.similarity import iou, line_set, path_distance
 from infill.context.strategies import MAX_FILE_LINES, STRATEGIES
 from infill.errors import InputError
@@ -57,7 +58,16 @@ def test_path_distance_goes_breadth_first(project: dict[str, str]) -> None:
     [("a.py", "b.py", 0), ("a/x.py", "y.py", 1), ("a/b/x.py", "a/c/y.py", 2), ("a/x.py", "b/c/y.py", 3)],
 )
 def test_path_distance(one: str, other: str, hops: int) -> None:
-    assert path_distance(one, other) == path_distance(other, one) == hops
+    assert ProjectPaths([other]).distances(one) == ProjectPaths([one]).distances(other) == hops
+
+
+FOLDERS = st.lists(st.sampled_from(["a", "b", "b.c", ""]), max_size=3).map(lambda names: "/".join([*names, "x.py"]))
+
+
+@given(st.lists(FOLDERS, max_size=12), FOLDERS)
+def test_distances_are_those_of_pairs(paths: list[str], current: str) -> None:
+    expected = [path_distance(current, path) for path in paths]
+    assert ProjectPaths(paths).distances(current).tolist() == expected
 
 
 def test_rag_compares_bpe_tokens_and_takes_recent_files() -> None:

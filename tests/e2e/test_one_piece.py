@@ -1,8 +1,8 @@
 """`infill loop` from commits to the users' verdict: pipeline, registry and servers are real, the models tiny.
 
 A project writes the same line in each of its functions, and its users want that line. A model learns it from the
-commits, so they accept what it suggests. The next one learns from commits with another line, which the gate finds
-better and the users do not.
+commits, so they accept what it suggests. The next one learns from commits with another line, which the gate, on held-out
+code of these commits, lets through and the users do not want.
 """
 
 import json
@@ -74,7 +74,8 @@ def commit(folder: Path, line: str) -> None:
 
 def train_first(out: Path, source: str) -> None:
     """Train, register and deploy the first model below `out`, by the pipeline's stages in this process."""
-    preset, store = config.resolve("debug", {**SETTINGS, "sources": [source]}), str(out / "store")
+    settings = {**SETTINGS, "sources": [source], "sft.train.steps": 60}
+    preset, store = config.resolve("debug", settings), str(out / "store")
     uris: dict[str, str] = {}
 
     def run(name: str, *, key: str = "", **inputs: str) -> None:

@@ -1,4 +1,4 @@
-"""The loop on one machine: train on what is new, try the winner beside the champion, let users decide; repeat.
+"""The loop on one machine: train on what is new, try the winner next to the champion, let users decide; repeat.
 
 Its state is in the registry, in the store and in `loop.json`. So a loop that was killed and is started again continues:
 it resumes a training, or takes up a canary that is not decided.
@@ -232,7 +232,7 @@ class Stand:
         return self.children[1].url
 
     def serve(self, candidate: str = "") -> None:
-        """Serve the deployed model, if there is one, and `candidate` beside it; servers that do so already continue."""
+        """Serve the deployed model, if there is one, and `candidate`; servers that do so already continue."""
         deployed = deployment.newest(self.plan.out / "store")
         if deployed is None or self._served == (deployed, candidate):
             return

@@ -35,7 +35,7 @@ def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
 
 
 def _next(summary: Mapping[str, Any], out: str) -> list[str]:
-    """Return the commands to call next: serve the model, or try it beside the champion and decide."""
+    """Return the commands to call next: serve the model, or try it next to the champion and decide."""
     if not summary["gate"]["passed"]:
         return []
     if not summary["gate"]["canary"]:

@@ -28,14 +28,3 @@ def line_set(data: bytes) -> frozenset[bytes]:
     brackets, quotes and comment marks; the paper's normalisation is not public.
     """
     return frozenset(line.strip(_BLANK) for line in data.split(b"\n") if _WORDED.search(line))
-
-
-def path_distance(a: str, b: str) -> int:
-    """Return the directory hops between two files: 0 in one directory (JetBrains-Research/lca-baselines)."""
-    one, other = a.split("/")[:-1], b.split("/")[:-1]
-    common = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        common += 1
-    return len(one) + len(other) - 2 * common

@@ -35,7 +35,7 @@ REFUSALS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 Say = Callable[[str], None]
 Apply = Callable[[Version, bool], None]
-"""What happens elsewhere to a version that was promoted, or rolled back."""
+"""A function of a version and whether it was promoted, which changes what serves."""
 
 
 def _stderr(line: str) -> None:

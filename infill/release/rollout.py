@@ -51,7 +51,7 @@ class RolloutTarget:
     record: str
     """URI of the deployment record, which the servers read."""
     canary: bool = False
-    """Whether the model is tried on some users, beside the one that serves."""
+    """Whether the model is tried on some users, next to the one that serves."""
 
 
 def deploy(
@@ -248,7 +248,7 @@ def _stable(api: Api, frame: Frame, seen: Route) -> Manifest:
     stable = api.get("inferenceservices", seen.champion) if seen.champion else None
     if stable is None:
         raise InputError(
-            f"Service {frame.service} points to no champion beside which a candidate could be tried: deploy it first,"
+            f"Service {frame.service} points to no champion next to which a candidate could be tried: deploy it first,"
             " with infill deploy --champion"
         )
     return stable

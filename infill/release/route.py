@@ -30,13 +30,13 @@ class Route:
     left: str = ""
     """The InferenceService that the last rollback left; empty after a deployment."""
     stable: str = ""
-    """The champion's InferenceService while the active one tries a candidate beside it; empty without a canary."""
+    """The champion's InferenceService while the active one tries a candidate next to it; empty without a canary."""
     smoke: Mapping[str, float] = field(default_factory=dict)
     """Figures of the smoke test of the active InferenceService."""
 
     @property
     def champion(self) -> str:
-        """The InferenceService of the champion: the active one, or during a canary the one beside it."""
+        """The InferenceService of the champion: the active one, or during a canary the one next to it."""
         return self.stable or self.active
 
     @property

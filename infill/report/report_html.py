@@ -75,7 +75,7 @@ def _head(title: str, contents: ArtifactContents) -> str:
     finished = contents.stages["register"].created
     where = f" It is registered in MLflow as a version of {decision['name']}." if passed else ""
     if decisions.on_trial(decision):
-        where += " It is on trial beside the champion until infill canary decide promotes it or rolls it back."
+        where += " It is on trial next to the champion until infill canary decide promotes it or rolls it back."
     tiles = {
         f"{metric} of {decision['winner']}": f"{won['value']:.3f}",
         "documents kept": f"{contents.corpus['documents_kept']:,}",

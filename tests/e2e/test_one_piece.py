@@ -1,8 +1,8 @@
 """`infill loop` from commits to the users' verdict: pipeline, registry and servers are real, the models tiny.
 
 A project writes the same line in each of its functions, and its users want that line. A model learns it from the
-commits, so they accept what it suggests. The next one learns from commits with another line, which the gate, on held-out
-code of these commits, lets through and the users do not want.
+commits, so they accept what it suggests. The next one learns from commits with another line, which the gate lets
+through, on held-out code of these commits, and the users do not want.
 """
 
 import json

@@ -104,3 +104,14 @@ def contents(index: ProjectIndex) -> dict[Place, tuple[int, ...]]:
             places[item.path, item.first_line, item.last_line] = tuple(sorted(held.pop(block, [])))
     assert not held, "postings of blocks that are gone"
     return places
+
+
+def path_distance(a: str, b: str) -> int:
+    """Return the directory hops between two files: 0 in one directory (JetBrains-Research/lca-baselines)."""
+    one, other = a.split("/")[:-1], b.split("/")[:-1]
+    common = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        common += 1
+    return len(one) + len(other) - 2 * common

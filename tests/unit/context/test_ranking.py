@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from infill.context import ProjectIndex, Query, rank
 from infill.context.caret import first_lines, imports, last_lines
 from infill.context.project_paths import ProjectPaths, stem
-from infill.context.similarity import iou, line_set, path_distance
+from infill.context.similarity import iou, line_set
 from infill.context.strategies import MAX_FILE_LINES, STRATEGIES
 from infill.errors import InputError
 from tests import golden
@@ -50,7 +50,9 @@ def test_path_distance_goes_breadth_first(project: dict[str, str]) -> None:
     items = rank(
         ProjectIndex.from_documents(project.items()), Query(path="lib/x.py", prefix="", suffix=""), "path_distance"
     )
-    assert [item.path for item in items] == sorted(project, key=lambda path: (path_distance("lib/x.py", path), path))
+    assert [item.path for item in items] == sorted(
+        project, key=lambda path: (brute.path_distance("lib/x.py", path), path)
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ FOLDERS = st.lists(st.sampled_from(["a", "b", "b.c", ""]), max_size=3).map(lambd
 
 @given(st.lists(FOLDERS, max_size=12), FOLDERS)
 def test_distances_are_those_of_pairs(paths: list[str], current: str) -> None:
-    expected = [path_distance(current, path) for path in paths]
+    expected = [brute.path_distance(current, path) for path in paths]
     assert ProjectPaths(paths).distances(current).tolist() == expected
 
 

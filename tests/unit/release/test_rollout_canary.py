@@ -1,4 +1,4 @@
-"""Tests of a canary on a cluster: the candidate beside the champion, and both ends."""
+"""Tests of a canary on a cluster: the candidate next to the champion, and both ends."""
 
 import time
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def arguments(namespace: Namespace) -> list[str]:
     return list(container["args"])
 
 
-def test_a_candidate_is_tried_beside_the_champion(namespace: Namespace, runs: tuple[Trained, Trained]) -> None:
+def test_a_candidate_is_tried_next_to_the_champion(namespace: Namespace, runs: tuple[Trained, Trained]) -> None:
     first, second = runs
     stable = namespace.route.active
     plan = second.plan()
@@ -161,7 +161,7 @@ def crashing(namespace: Namespace) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (without_champion, "points to no champion beside which a candidate could be tried: deploy it first"),
+        (without_champion, "points to no champion next to which a candidate could be tried: deploy it first"),
         (crashing, "a container exits repeatedly"),
     ],
     ids=["no champion", "crash"],

@@ -187,7 +187,7 @@ def test_a_model_on_trial_is_shown_as_one_and_what_happens_next(
     for canary in (False, True):
         html, summary = _write(tmp_path / str(canary), canary=canary)
         assert summary["gate"]["canary"] is canary
-        assert ("on trial beside the champion until infill canary decide" in html) == canary
+        assert ("on trial next to the champion until infill canary decide" in html) == canary
         text = io.StringIO()
         show(summary, tmp_path, Console(file=text, width=300))
         shown[canary] = text.getvalue()

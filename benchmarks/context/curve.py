@@ -47,7 +47,7 @@ def plot(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """Draw a line for each project, from price 0 on the right to an infinite price on the left, as SVG or PNG."""
     from matplotlib.figure import Figure  # takes a second to import
 
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    figure = Figure(figsize=(9.5, 5.5), layout="constrained")
     axes = figure.subplots()
     for number, (name, points) in enumerate(curves.items()):
         x, y = [each["new_tokens_mean"] for each in points], [each["coverage_loss"] for each in points]
@@ -58,6 +58,6 @@ def plot(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
     axes.set_xlabel("tokens computed again for three typed characters, on average")
     axes.set_ylabel("coverage lost to a fresh prompt (percentage points)")
     axes.set_title(f"Fresh context against the KV cache (+: the price of {RULES.prefill_price:g})")
-    axes.legend(fontsize="small", ncols=2)
+    figure.legend(fontsize="small", loc="outside right upper")
     axes.grid(alpha=0.3)
     figure.savefig(file)

@@ -14,7 +14,10 @@ from prometheus_client import Gauge
 from infill.context.packing import RULES, PackingRules
 
 SECOND: Final = 0.5
-"""Share of the candidates' score that a second of waiting is worth (docs/log.md, "The price of fresh context")."""
+"""Share of the candidates' score that a second of waiting is worth: our own choice."""
+LEAST_PRICE: Final = 0.2
+"""At a lower price more is computed again, and no better context comes of it (docs/log.md, "The price of fresh
+context")."""
 MANY: Final = 256
 """Computed tokens of an answer whose time to the first event is that of its prompt."""
 FEW: Final = 32
@@ -51,4 +54,4 @@ class PrefillSpeed:
         """Return the rules of packing prompts of at most `budget` tokens, with the price of what is known so far."""
         if self._seconds is None:
             return RULES
-        return PackingRules(prefill_price=SECOND * self._seconds * budget)
+        return PackingRules(prefill_price=max(SECOND * self._seconds * budget, LEAST_PRICE))

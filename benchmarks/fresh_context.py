@@ -23,14 +23,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from benchmarks import completions
-from benchmarks.context import coverage, projects
-from benchmarks.context.replay import CHARS, STEPS, request_after
+from benchmarks.context import projects
+from benchmarks.context.replay import request_after
 from infill import entry, metrics, storage
 from infill.cli_options import absolute_uri, input_folder, integer
 from infill.context import ProjectIndex
 from infill.context.packing import RULES, Packed, PackingRules, pack
 from infill.evaluate.generation import Generator
 from infill.evaluate.statistics import compare
+from infill.experiments import needed_names
+from infill.experiments.typed_sessions import CHARS, STEPS
 from infill.file_kinds import CODE, language_of
 
 PRICES: Final = (0.0, 0.2, RULES.prefill_price, 1e9)
@@ -80,13 +82,13 @@ def _sessions(folder: Path, generator: Generator, count: int) -> Iterator[tuple[
     project = dict(projects.files(folder))
     encode = generator.encoder.encode
     index = ProjectIndex.from_documents(sorted(project.items()), encode)
-    holes = [hole for hole in coverage.holes(project, 40 * count, folder.name) if len(hole.middle) >= STEPS * CHARS]
+    holes = [hole for hole in needed_names.holes(project, 40 * count, folder.name) if len(hole.middle) >= STEPS * CHARS]
     code = [hole for hole in holes if language_of(hole.query.path) in CODE]
     for hole in code[:count]:
         yield from zip(PRICES, _replay(index, hole, generator), strict=True)
 
 
-def _replay(index: ProjectIndex, hole: coverage.Hole, generator: Generator) -> list[Session]:
+def _replay(index: ProjectIndex, hole: needed_names.HiddenLines, generator: Generator) -> list[Session]:
     """Return the session with each price."""
     rules = [PackingRules(prefill_price=price) for price in PRICES]
     sessions = [Session([], []) for _ in rules]

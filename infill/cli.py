@@ -8,7 +8,8 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ from infill.experiments import experiment_command
 from infill.rating import rating_command
 
 if TYPE_CHECKING:
+    from infill.experiments.typists import TypistsConfig
     from infill.release.canary_decision import Apply
     from infill.release.registry import Version
 
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_stages(commands)
     benchmark_command.add(commands)
-    experiment_command.add(commands)
+    experiment_command.add(commands, _served)
     rating_command.add(commands)
     _add_tools(commands)
     _add_export(commands)
@@ -479,6 +481,16 @@ def _model(options: argparse.Namespace) -> str:
     from pipelines import local
 
     return str(options.model) if options.model else local.deployment_of(options.out)
+
+
+@contextmanager
+def _served(config: "TypistsConfig", model: str) -> Iterator[str]:
+    """Run transformer and predictor for the experiment on typists; yield their URL."""
+    from serving.local import servers
+
+    predictor = ("--engine", config.engine)
+    with servers(model, predictor=predictor, max_prompt_tokens=config.max_prompt_tokens) as children:
+        yield children[1].url
 
 
 def _serve(options: argparse.Namespace) -> None:

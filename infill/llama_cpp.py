@@ -29,6 +29,8 @@ FILE_VERSION: Final = 1
 """Part of a cached file's name; increased when `export` writes a different file for the same model."""
 BATCH_TOKENS: Final = 128
 """Prompt tokens per batch; the server checks for cancelled requests in between, and larger batches are no faster."""
+DRAFT_AFTER: Final = 3
+"""Tokens that must agree with earlier ones, for which a draft is what followed those."""
 LOCAL: Final = "127.0.0.1"
 SILENCE_S: Final = 600.0
 """Seconds without an event after which the server counts as broken; other long prompts may come first."""
@@ -123,11 +125,13 @@ def cache_bytes_per_token(config: Mapping[str, Any]) -> int:
 class LlamaCppServer:
     """A llama.cpp server of one GGUF file."""
 
-    def __init__(self, file: Path, *, context_length: int, slots: int, threads: int, cache_bytes: int = 0) -> None:
+    def __init__(
+        self, file: Path, *, context_length: int, slots: int, threads: int, cache_bytes: int = 0, draft_tokens: int = 0
+    ) -> None:
         """Load `file` for `slots` concurrent requests, each of up to `context_length` tokens.
 
-        KV caches of requests that lost their slot may use up to `cache_bytes`. Raises InputError when llama.cpp cannot
-        load the file.
+        KV caches of requests that lost their slot may use up to `cache_bytes`. Drafts of up to `draft_tokens` tokens
+        are copied from the request's own tokens; 0 makes none. Raises InputError when llama.cpp cannot load the file.
         """
         xllamacpp = _package()
         self._key = secrets.token_hex(16)
@@ -137,6 +141,10 @@ class LlamaCppServer:
         params.n_batch = params.n_ubatch = BATCH_TOKENS
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.cache_ram_mib = cache_bytes >> 20
+        if draft_tokens:
+            params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+            params.speculative.ngram_simple.size_n = DRAFT_AFTER
+            params.speculative.ngram_simple.size_m = draft_tokens
         params.fit_params = params.ui = params.endpoint_slots = params.warmup = False
         params.api_keys = [self._key]
         params.hostnames = [LOCAL]

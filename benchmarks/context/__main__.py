@@ -23,6 +23,7 @@ from benchmarks.context import coverage, curve, projects, replay, speed
 from infill import entry
 from infill.bases.pre_tokenizers import PATTERN
 from infill.cli_options import input_folder, integer, output_file
+from infill.experiments import needed_names
 from infill.prompt import Encode
 
 VOCABULARY: Final = 16_384
@@ -120,7 +121,7 @@ def _speed(root: Path, chunks: int, count: int) -> dict[str, Any]:
 def _quality(sources: dict[str, projects.Project], encode: Encode, holes: int, sessions: int) -> dict[str, Any]:
     covered, gains, steps, packs = {}, {}, list[replay.Step](), list[replay.Step]()
     for name, project in sources.items():
-        cut = coverage.holes(project, holes, name)
+        cut = needed_names.holes(project, holes, name)
         results = coverage.measure(project, cut, encode)
         covered[name] = {strategy: coverage.interval(values) for strategy, values in results.items()}
         gains[name] = {peer: coverage.interval(results["infill"] - results[peer]) for peer in ("bm25", "rag")}
@@ -157,7 +158,7 @@ def _curves(
         bodies["bm25s"] = speed.peers([*speed.window_texts(index).values()])["bm25s"]
         speed.milliseconds(bodies["infill"], asked)
         turns = speed.measure(bodies, asked)
-        points = curve.curve(project, coverage.holes(project, holes, name), sessions, KV_BUDGET, encode)
+        points = curve.curve(project, needed_names.holes(project, holes, name), sessions, KV_BUDGET, encode)
         curves[name] = {
             "files": len(project),
             "chunks": index.table.live_blocks,

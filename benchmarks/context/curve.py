@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.context.coverage import Hole
 from benchmarks.context.projects import Project
 from benchmarks.context.replay import Step, replay
 from infill.context.packing import RULES, PackingRules
+from infill.experiments.needed_names import HiddenLines
 from infill.prompt import Encode
 
 PRICES: Final = (0.0, 0.05, 0.1, 0.2, 0.4, RULES.prefill_price, 1.2, 2.4, math.inf)
@@ -22,7 +22,9 @@ HIGHEST: Final = 1e9
 """Stands for an infinite price, of which 0 times would not be a number."""
 
 
-def curve(project: Project, holes: Sequence[Hole], sessions: int, budget: int, encode: Encode) -> list[dict[str, Any]]:
+def curve(
+    project: Project, holes: Sequence[HiddenLines], sessions: int, budget: int, encode: Encode
+) -> list[dict[str, Any]]:
     """Return a point for each of PRICES: share of reused tokens, new tokens of a prompt, points of coverage lost."""
     rules = [PackingRules(prefill_price=min(price, HIGHEST)) for price in PRICES]
     turns = replay(project, holes, sessions, budget, encode, *rules)

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from benchmarks.context.coverage import Hole, coverage, names
 from benchmarks.context.projects import Project
 from infill.context import ProjectIndex, retrieve
 from infill.context.packing import RULES, Packed, PackingRules, pack
+from infill.experiments.needed_names import HiddenLines, coverage, names
+from infill.experiments.typed_sessions import CHARS, STEPS
 from infill.prompt import Encode, FimRequest, infill_format
-
-STEPS, CHARS = 40, 3
 
 
 class Step(NamedTuple):
@@ -28,7 +27,7 @@ class Step(NamedTuple):
 
 
 def replay(
-    project: Project, holes: Sequence[Hole], sessions: int, budget: int, encode: Encode, *rules: PackingRules
+    project: Project, holes: Sequence[HiddenLines], sessions: int, budget: int, encode: Encode, *rules: PackingRules
 ) -> list[list[Step]]:
     """Type the hidden lines of the first holes that are long enough; rank and pack after every third character.
 
@@ -41,7 +40,7 @@ def replay(
 
 
 def _session(
-    index: ProjectIndex, hole: Hole, budget: int, encode: Encode, rules: Sequence[PackingRules]
+    index: ProjectIndex, hole: HiddenLines, budget: int, encode: Encode, rules: Sequence[PackingRules]
 ) -> Iterator[list[Step]]:
     """Yield the steps with each of the rules, after each third character."""
     last: list[Packed] = []
@@ -69,7 +68,7 @@ def _step(last: Packed, packed: Packed, seconds: float, anew: Packed, wanted: fr
     return Step(shared, len(packed.prompt.ids), lost, seconds)
 
 
-def request_after(index: ProjectIndex, hole: Hole, typed: int) -> FimRequest:
+def request_after(index: ProjectIndex, hole: HiddenLines, typed: int) -> FimRequest:
     """Return the request after `typed` characters of the hidden lines, with its candidates."""
     path, prefix, suffix = hole.query.path, hole.query.prefix + hole.middle[:typed], hole.query.suffix
     request = FimRequest(path=path, prefix=prefix, suffix=suffix)

@@ -16,10 +16,11 @@ import rank_bm25
 import tantivy
 from numpy.typing import NDArray
 
-from benchmarks.context.coverage import PEER_QUERIES, names
+from benchmarks.context.coverage import PEER_QUERIES
 from infill.context import ProjectIndex, Query, exact, rank
 from infill.context.caret import first_lines, last_lines
 from infill.context.similarity import iou, token_set
+from infill.experiments.needed_names import names
 
 K: Final = 20
 ROUND_CARET: Final = 10

@@ -4,7 +4,7 @@
 
 The transformer has the project as a workspace, so that a request has only path, caret and one unsaved file. A stub
 engine (`stub_engine`) with given delays takes the predictor's place. Sessions are those of
-`benchmarks.context.replay`, with slips and corrections (`typed_sessions`).
+`benchmarks.context.replay`, with slips and corrections (`infill.experiments.typed_sessions`).
 
 Its parts, each of which `--only` measures alone:
 
@@ -17,6 +17,7 @@ Its parts, each of which `--only` measures alone:
 With a real model on the CPU, and only where `--only` names them:
 
 - `trigger`: what the rules of the language server spare and lose (`trigger_loss`).
+- `drafts`: the tokens per second of llama.cpp with drafts from the prompt and without (`draft_gain`).
 - `warm`: the time to the first event after another file was saved, with the prompt computed in advance and without
   (`warm_gain`).
 """
@@ -35,13 +36,13 @@ import httpx
 
 import infill
 from benchmarks.context import projects
-from benchmarks.keystrokes import layer, trigger_loss, typists, warm_gain
+from benchmarks.keystrokes import draft_gain, layer, trigger_loss, typists, warm_gain
 from benchmarks.keystrokes.layer import NAME
 from benchmarks.keystrokes.stub_engine import stub
-from benchmarks.keystrokes.typed_sessions import TypedSession, sessions
-from infill import entry
+from infill import entry, storage
 from infill.cli_options import absolute_uri, input_folder, integer
 from infill.errors import InputError
+from infill.experiments.typed_sessions import TypedSession, sessions
 from serving import local
 from serving.transformer.service import build_packer
 from serving.transformer.transformer_config import TransformerConfig, prepare
@@ -55,9 +56,11 @@ REAL_TOKENS: Final = 384
 THINKING_S: Final = 6.0
 """Seconds from a saved file to the next request."""
 WARMED: Final = 10
-"""Sessions whose prompts are warmed."""
+"""Sessions whose prompts are warmed, and to whose prompts drafts are made."""
+DRAFTS: Final = (4, 6)
+"""Tokens of a draft; llama.cpp makes none of fewer than three."""
 PARTS: Final = ("layer", "cache", "typists", "beyond", "abandoned")
-REAL_PARTS: Final = ("trigger", "warm")
+REAL_PARTS: Final = ("trigger", "drafts", "warm")
 NO_CACHE: Final = ("--completion_cache_bytes", "0")
 FEW: Final = ("--max_requests", str(SLOTS))
 
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     parts = options.only or PARTS
     if not options.model and set(parts) & set(REAL_PARTS):
-        parser.error(f"{' and '.join(REAL_PARTS)} need --model URI")
+        parser.error(f"{', '.join(REAL_PARTS)} need --model URI")
     project = dict(projects.files(options.repo))
     typed = sessions(project, 4 if options.quick else 20, options.repo.name)
     if len(typed) < 2:
@@ -130,6 +133,7 @@ def _measures(
         "beyond": lambda: at_stub(SLOW, in_parallel(2 * SLOTS, 0), *NO_CACHE, *FEW),
         "abandoned": lambda: at_stub(SLOW, abandoned, *NO_CACHE),
         "trigger": lambda: _trigger(options, typed),
+        "drafts": lambda: _drafts(options, project, typed),
         "warm": lambda: _warm(options, project, typed),
     }
 
@@ -137,6 +141,13 @@ def _measures(
 def _trigger(options: argparse.Namespace, typed: Sequence[TypedSession]) -> Any:
     with _real(options) as front:
         return trigger_loss.measured(front.url, typed)
+
+
+def _drafts(options: argparse.Namespace, project: projects.Project, typed: Sequence[TypedSession]) -> dict[str, Any]:
+    folder = storage.fetch(options.model)
+    config = TransformerConfig(model=str(folder), max_prompt_tokens=REAL_TOKENS, max_new_tokens=MAX_NEW)
+    packer = build_packer(config, prepare(config))
+    return draft_gain.measured(folder, packer, project, typed[:WARMED], DRAFTS)
 
 
 def _warm(options: argparse.Namespace, project: projects.Project, typed: Sequence[TypedSession]) -> dict[str, Any]:

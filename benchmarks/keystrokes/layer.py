@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from benchmarks.keystrokes.typed_sessions import TypedSession
+from infill.experiments.typed_sessions import TypedSession
 from infill.text import read_text
 from serving import local
 from serving.events import read_events

@@ -1,6 +1,6 @@
 """The loss of the editor's trigger: moments that its rules skip although the model's suggestion would have been right.
 
-Most moments are from whole lines that are typed, as in `typed_sessions`, the others from an edit inside a line whose
+Most moments are from whole lines that are typed (`typed_sessions`), the others from an edit inside a line whose
 end stays after the caret. A suggestion is right if all of its first line that is not blank is what is typed
 next. The model sees the file alone, since the question is where it is right and not how often.
 """
@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 
-from benchmarks.context.coverage import Hole
-from benchmarks.keystrokes.typed_sessions import TypedSession
 from infill.editor.documents import Caret, DocumentLocation
 from infill.editor.trigger import why_not
+from infill.experiments.needed_names import HiddenLines
+from infill.experiments.typed_sessions import TypedSession
 from infill.text import first_line, split_lines
 
 EVERY: Final = 7
@@ -41,11 +41,11 @@ def moments(sessions: Sequence[TypedSession]) -> Iterator[TypedMoment]:
                 yield TypedMoment(Caret(place, prefix + middle[:typed], suffix), middle[typed:])
 
 
-def _typed(hole: Hole) -> tuple[str, str, str]:
+def _typed(hole: HiddenLines) -> tuple[str, str, str]:
     return hole.query.prefix, hole.middle, hole.query.suffix
 
 
-def _edited(hole: Hole, chance: random.Random) -> tuple[str, str, str]:
+def _edited(hole: HiddenLines, chance: random.Random) -> tuple[str, str, str]:
     """Return an edit inside one of the hidden lines, of at most a third of CHARS characters."""
     lines = [line for line in split_lines(hole.middle, keepends=True) if len(line.strip()) > 12]
     line = chance.choice(lines) if lines else hole.middle

@@ -10,9 +10,12 @@ from typing import Any, Final
 import aiohttp
 
 from benchmarks.keystrokes.layer import NAME, TOKENS, percentiles, processor_s, resident
-from benchmarks.keystrokes.typed_sessions import TypedSession, suggestion
+from infill.experiments.typed_sessions import Moment, TypedSession
 from serving import local
 
+RIGHT_CHARS: Final = 10
+"""Mean number of characters for which the stub's suggestion is what is typed next."""
+WRONG_END: Final = "other_name(value)\n"
 TIMEOUT: Final = aiohttp.ClientTimeout(total=60)
 
 
@@ -145,3 +148,9 @@ async def _counts(client: aiohttp.ClientSession, predictor: str) -> dict[str, An
     async with client.get(f"{predictor}/counts") as response:
         counts: dict[str, Any] = await response.json()
         return counts
+
+
+def suggestion(moment: Moment, chance: random.Random) -> str:
+    """Return an answer for the stub: right for a number of characters, about RIGHT_CHARS, and wrong after that."""
+    right = moment.rest[: int(chance.expovariate(1 / RIGHT_CHARS))]
+    return right + WRONG_END

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from benchmarks.keystrokes.layer import NAME, percentiles
-from benchmarks.keystrokes.typed_sessions import TypedSession
+from infill.experiments.typed_sessions import TypedSession
 from infill.text import split_lines
 from serving.events import read_events
 

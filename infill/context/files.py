@@ -2,19 +2,22 @@
 
 Git's ignore rules apply; binary, generated, minified and vendored files are recognised; symbolic links are not
 followed, so loops of links do no harm. The walk is breadth first in alphabetical order: when a limit is reached, the
-deepest files are left out, the same ones each time.
+deepest files are left out, the same ones each time, or those that are farthest from the files that are open.
 """
 
 import os
 import re
 import stat
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from infill import gitignore
+from infill.context.project_paths import ProjectPaths
 from infill.errors import InputError
 from infill.file_kinds import is_secret_name, why_not_source
 from infill.foreign import UnreadableError, read_bytes
@@ -96,27 +99,45 @@ def refusal(data: bytes) -> str | None:
     return None
 
 
-def sources(root: Path, limits: IndexLimits, left_out: LeftOut) -> Iterator[ContextFile]:
+def sources(root: Path, limits: IndexLimits, left_out: LeftOut, near: Sequence[str] = ()) -> Iterator[ContextFile]:
     """Yield the files to read, each once, and add those that are refused without being opened to `left_out`.
 
-    Raises InputError when `root` is not a folder.
+    With `near`, paths of files that were recently opened, these come first and then the nearest to one of them, so that
+    a limit leaves out the farthest. Raises InputError when `root` is not a folder.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; name the root of a repository")
+    candidates = _candidates(root, limits, left_out)
     count = total = 0
+    for source in _by_distance(candidates, near) if near else candidates:
+        if count >= limits.files:
+            left_out.add(f"beyond {limits.files:,} files", source.path)
+        elif total + source.stamp.size > limits.total_bytes:
+            left_out.add(f"beyond {limits.total_bytes:,} bytes in total", source.path)
+        else:
+            count += 1
+            total += source.stamp.size
+            yield source
+
+
+def _candidates(root: Path, limits: IndexLimits, left_out: LeftOut) -> Iterator[ContextFile]:
+    """Yield the files that are not refused, whatever the limits of all files together."""
     for entry, path in _walk(root, left_out):
         status = _status(entry)
         reason = _refusal_unread(path, status, limits)
-        if reason is None and count >= limits.files:
-            reason = f"beyond {limits.files:,} files"
-        if reason is None and status is not None and total + status.st_size > limits.total_bytes:
-            reason = f"beyond {limits.total_bytes:,} bytes in total"
         if reason is not None or status is None:
             left_out.add(reason or "cannot be read", path)
-            continue
-        count += 1
-        total += status.st_size
-        yield ContextFile(path, _stamp(status))
+        else:
+            yield ContextFile(path, _stamp(status))
+
+
+def _by_distance(candidates: Iterable[ContextFile], near: Sequence[str]) -> list[ContextFile]:
+    """Return the files in `near` first, then the others by their hops to the nearest of these."""
+    files, opened = list(candidates), frozenset(near)
+    paths = ProjectPaths([source.path for source in files])
+    hops = np.min([paths.distances(path) for path in near], axis=0)
+    hops[[source.path in opened for source in files]] = -1
+    return [files[place] for place in np.argsort(hops, kind="stable").tolist()]
 
 
 def source_at(root: Path, path: str, limits: IndexLimits) -> ContextFile | str:

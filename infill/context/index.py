@@ -1,6 +1,6 @@
 """The inverted index of a project's files, kept up to date one file at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -69,13 +69,19 @@ class ProjectIndex:
         return index
 
     @classmethod
-    def from_repository(cls, root: str | Path, encode: Encode | None = None, limits: IndexLimits | None = None) -> Self:
+    def from_repository(
+        cls,
+        root: str | Path,
+        encode: Encode | None = None,
+        limits: IndexLimits | None = None,
+        near: Sequence[str] = (),
+    ) -> Self:
         """Return the index of the source files in a folder; its `left_out` names the other files.
 
-        Raises InputError when `root` is not a folder.
+        Under a limit, the files nearest to those in `near` stay. Raises InputError when `root` is not a folder.
         """
         index = cls(encode)
-        index.refresh(root, limits)
+        index.refresh(root, limits, near)
         index.table.squeeze()
         return index
 
@@ -88,21 +94,24 @@ class ProjectIndex:
         others = self.text_bytes + self._token_bytes + self._signatures.memory
         return self.table.memory + others + FILE_MEMORY * len(self.paths)
 
-    def refresh(self, root: str | Path, limits: IndexLimits | None = None) -> int:
+    def refresh(self, root: str | Path, limits: IndexLimits | None = None, near: Sequence[str] = ()) -> int:
         """Bring the index up to date with a folder; return the number of files that were read or removed.
 
         Only files whose size, time or inode has changed are read.
         """
-        return sum(1 for _ in self.refreshing(root, limits))
+        return sum(1 for _ in self.refreshing(root, limits, near))
 
-    def refreshing(self, root: str | Path, limits: IndexLimits | None = None) -> Iterator[str]:
+    def refreshing(
+        self, root: str | Path, limits: IndexLimits | None = None, near: Sequence[str] = ()
+    ) -> Iterator[str]:
         """Bring the index up to date as `refresh` does, and yield the path of each file that was read or removed.
 
-        Between two files the index may be queried and changed.
+        Between two files the index may be queried and changed. Files near those in `near`, paths that were recently
+        opened, come first; under a limit they stay.
         """
         root, limits, self.left_out = Path(root), limits or IndexLimits(), LeftOut()
         gone = set(self.files)
-        for source in sources(root, limits, self.left_out):
+        for source in sources(root, limits, self.left_out, near):
             if self.stamps.get(source.path) == source.stamp and source.path in self.files:
                 gone.discard(source.path)
                 continue
@@ -148,9 +157,21 @@ class ProjectIndex:
         if old is not None:
             self._drop(path, old)
         number = self._number(path) if old is None else old.number
-        self.files[path] = File(number, data, self.table.add(data, number, passing=passing))
-        self._signatures.put(number, path, len(data))
-        self.text_bytes += len(data) + len(path)
+        self._enter(path, File(number, data, self.table.add(data, number, passing=passing)))
+
+    def restore(self, files: Mapping[str, File]) -> None:
+        """Take the files whose blocks the table already has, in an empty index that is being loaded."""
+        self.paths = [""] * (1 + max((file.number for file in files.values()), default=-1))
+        for path, file in files.items():
+            self.paths[file.number] = path
+            self._enter(path, file)
+        self.last_paths = [*self.paths]
+        self.free_numbers = [number for number, path in enumerate(self.paths) if not path]
+
+    def _enter(self, path: str, file: File) -> None:
+        self.files[path] = file
+        self._signatures.put(file.number, path, len(file.data))
+        self.text_bytes += len(file.data) + len(path)
 
     def tokenize_with(self, encode: Encode | None) -> None:
         """Use another tokenizer for the strategy `rag` from now on."""

@@ -173,8 +173,9 @@ class Table:
     @property
     def memory(self) -> int:
         """The bytes of all arrays; rows that were never used count too, although they take no memory yet."""
-        passing = sum(len(text) + sum(each.nbytes for each in lexed) for text, lexed in self._passing.items())
-        return passing + sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
+        texts, arrays = list(self._passing.items()), list(vars(self).values())  # a query may change them meanwhile
+        passing = sum(len(text) + sum(each.nbytes for each in lexed) for text, lexed in texts)
+        return passing + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
     def saved(self) -> dict[str, Array]:
         """Return the arrays that `restored` needs, by name."""

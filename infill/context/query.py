@@ -69,7 +69,8 @@ def inspect(
     fmt = load_format(folder) if folder else infill_format()
     prefix, suffix = split_at(read_source(Path(repo) / path), line, column, unit)
     request = FimRequest(path=within(Path(repo), path), prefix=prefix, suffix=suffix)
-    index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None))
+    near = (request.path, *recent)
+    index, index_ms = _timed(lambda: ProjectIndex.from_repository(repo, encode if folder else None, near=near))
     with index.without(request.path, prefix + suffix):
         retrieve(index, request, strategy=strategy, k=1)  # loads the compiled loops, which must not count as ranking
         context, rank_ms = _timed(lambda: retrieve(index, request, strategy=strategy, recent=recent))

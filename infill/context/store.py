@@ -1,47 +1,53 @@
-"""An index on disk; one that is damaged or of another version is built again."""
+"""An index on disk; one that is damaged or of another version is built again.
+
+The file is a line with the version, a line with a header in JSON, the arrays that it names, the texts of all files, and
+the SHA-256 of all that. An index may have gigabytes, so nothing is copied but what the loaded index keeps.
+"""
 
 import hashlib
-import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infill import storage
 from infill.context.files import IndexLimits, Stamp
 from infill.context.index import File, ProjectIndex
 from infill.prompt import Encode
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Increased when the meaning of the arrays of `Table`, or of the kernels' results in them, changes."""
 _MAGIC: Final = f"infill index {VERSION}\n".encode()
 _DIGEST: Final = 32
-_TABLE: Final = "table."
 
 
 def save(index: ProjectIndex, uri: str) -> None:
-    """Write the index to one file: a line with the version, the SHA-256 of the rest, and the arrays as NumPy's npz."""
-    order = sorted(index.files)
-    files = [
-        {
-            "path": path,
-            "number": index.files[path].number,
-            "span": index.files[path].span,
-            "stamp": index.stamps.get(path),
-        }
-        for path in order
-    ]
-    data = [index.files[path].data for path in order]
-    arrays = {_TABLE + name: array for name, array in index.table.saved().items()} | {
-        "files": np.frombuffer(json.dumps(files).encode(), np.uint8),
-        "texts": np.frombuffer(b"".join(data), np.uint8),
-        "sizes": np.array([len(each) for each in data], np.int64),
+    """Write the index to one file."""
+    digest = hashlib.sha256()
+    with storage.open_write(uri) as file:
+        for part in _parts(index):
+            digest.update(part)
+            file.write(part)
+        file.write(digest.digest())
+
+
+def _parts(index: ProjectIndex) -> Iterator[bytes | memoryview]:
+    order, arrays = sorted(index.files), index.table.saved()
+    header = {
+        "arrays": [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()],
+        "files": [[path, index.files[path].number, *index.files[path].span] for path in order],
+        "stamps": [index.stamps.get(path) for path in order],
+        "sizes": [len(index.files[path].data) for path in order],
     }
-    body = io.BytesIO()
-    np.savez(body, allow_pickle=False, **arrays)
-    content = body.getvalue()
-    storage.write_bytes(uri, _MAGIC + hashlib.sha256(content).digest() + content)
+    yield _MAGIC
+    yield json.dumps(header).encode() + b"\n"
+    for array in arrays.values():
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    for path in order:
+        yield index.files[path].data
 
 
 def load(uri: str, encode: Encode | None = None) -> ProjectIndex | None:
@@ -49,12 +55,12 @@ def load(uri: str, encode: Encode | None = None) -> ProjectIndex | None:
     if not storage.exists(uri):
         return None
     content = storage.read_bytes(uri)
-    start = len(_MAGIC) + _DIGEST
-    if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+    if not content.startswith(_MAGIC):
         return None
-    with np.load(io.BytesIO(content[start:]), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    return _restored(arrays, encode)
+    body = memoryview(content)[:-_DIGEST]
+    if hashlib.sha256(body).digest() != content[-_DIGEST:]:
+        return None
+    return _restored(content, encode)
 
 
 def open_repository(
@@ -72,22 +78,23 @@ def open_repository(
     return index
 
 
-def _restored(arrays: dict[str, Any], encode: Encode | None) -> ProjectIndex:
+def _restored(content: bytes, encode: Encode | None) -> ProjectIndex:
     from infill.context.index_arrays import BlockSpan, Table
 
+    place = content.index(b"\n", len(_MAGIC)) + 1
+    header = json.loads(content[len(_MAGIC) : place])
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, kind, shape in header["arrays"]:
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(content, kind, count, place).reshape(shape)
+        place += count * np.dtype(kind).itemsize
     index = ProjectIndex(encode)
-    index.table = Table.restored({name.removeprefix(_TABLE): array for name, array in arrays.items()})
-    files = json.loads(arrays["files"].tobytes())
-    ends = np.cumsum(arrays["sizes"])
-    texts = arrays["texts"].tobytes()
-    index.paths = [""] * (1 + max((file["number"] for file in files), default=-1))
-    for file, size, end in zip(files, arrays["sizes"].tolist(), ends.tolist(), strict=True):
-        path, number = file["path"], file["number"]
-        index.files[path] = File(number, texts[end - size : end], BlockSpan(*file["span"]))
-        index.paths[number] = path
-        if file["stamp"]:
-            index.stamps[path] = Stamp(*file["stamp"])
-    index.text_bytes = len(texts) + sum(map(len, index.files))
-    index.last_paths = [*index.paths]
-    index.free_numbers = [number for number, path in enumerate(index.paths) if not path]
+    index.table = Table.restored(arrays)
+    files: dict[str, File] = {}
+    for (path, number, *span), stamp, size in zip(header["files"], header["stamps"], header["sizes"], strict=True):
+        files[path] = File(number, content[place : place + size], BlockSpan(*span))
+        place += size
+        if stamp:
+            index.stamps[path] = Stamp(*stamp)
+    index.restore(files)
     return index

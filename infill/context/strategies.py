@@ -62,7 +62,7 @@ def _path_distance(index: ProjectIndex, query: Query, k: int) -> list[ContextIte
 def _rag(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
     """Rank windows by IoU of BPE tokens if the index has a tokenizer, otherwise of identifiers."""
     recent = [path for path in query.recent if path in index.files and path != query.path]
-    wanted = index.token_set(_round_caret(query, CARET_LINES, CARET_LINES).encode(errors="replace"))
+    wanted = index.token_set(round_caret(query, CARET_LINES, CARET_LINES).encode(errors="replace"))
     hits = []
     for path in dict.fromkeys([*recent, *_nearest(index, query, NEAREST_FILES)]):
         for window, score in zip(index.windows(path), index.window_ious(path, wanted).tolist(), strict=True):
@@ -72,21 +72,21 @@ def _rag(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
 
 
 def _iou_exact(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
-    text = _round_caret(query, CARET_LINES, CARET_LINES)
+    text = round_caret(query, CARET_LINES, CARET_LINES)
     return _windows(index, exact.top_iou(index, text, 3 * k, without=query.path), k, "iou_exact")
 
 
 def _iou_lines(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
-    text = _round_caret(query, CARET_LINES, CARET_LINES)
+    text = round_caret(query, CARET_LINES, CARET_LINES)
     return _windows(index, exact.top_iou(index, text, 3 * k, kind="lines", without=query.path), k, "iou_lines")
 
 
 def _bm25(index: ProjectIndex, query: Query, k: int) -> list[ContextItem]:
-    text = _round_caret(query, *BM25_LINES)
+    text = round_caret(query, *BM25_LINES)
     return _windows(index, exact.top_bm25(index, text, 3 * k, without=query.path), k, "bm25")
 
 
-def _round_caret(query: Query, before: int, after: int) -> str:
+def round_caret(query: Query, before: int, after: int) -> str:
     """Return the lines around the caret, with a line feed in its place."""
     return f"{last_lines(query.prefix, before)}\n{first_lines(query.suffix, after)}"
 

@@ -104,7 +104,7 @@ class Project:
         index = self._index or ProjectIndex()
         self._index = index
         self.reconsider()
-        steps = index.refreshing(self.root, self._limits)
+        steps = index.refreshing(self.root, self._limits, near=tuple(self._recent)[::-1])
         count = 0
         while self._step(steps):
             count += 1

@@ -89,6 +89,40 @@ def paired_interval(a: ArrayLike, b: ArrayLike, *, resamples: int, seed: int) ->
     return float(difference.mean()), low, high
 
 
+def quantile_interval(
+    samples: Sequence[ArrayLike], share: float, *, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Return the quantile `share` of all samples together, with its interval: (value, low, high).
+
+    The bootstrap draws whole samples, since the values of one sample depend on each other. Its upper end is at most the
+    largest value, so far quantiles of few values have an interval that is too short.
+    """
+    low, high = np.quantile(_resampled_quantiles(samples, share, resamples, seed), [0.025, 0.975])
+    return float(np.quantile(np.concatenate([*map(np.atleast_1d, samples)]), share)), float(low), float(high)
+
+
+def paired_quantile(
+    a: Sequence[ArrayLike], b: Sequence[ArrayLike], share: float, *, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Return the quantile of `a` minus that of `b`, whose samples are pairs, with the paired bootstrap's interval.
+
+    Raises ValueError when the two have different numbers of samples.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"a paired comparison needs equal numbers of samples, got {len(a)} and {len(b)}")
+    difference = _resampled_quantiles(a, share, resamples, seed) - _resampled_quantiles(b, share, resamples, seed)
+    first, second = (np.quantile(np.concatenate([*map(np.atleast_1d, each)]), share) for each in (a, b))
+    low, high = np.quantile(difference, [0.025, 0.975])
+    return float(first - second), float(low), float(high)
+
+
+def _resampled_quantiles(samples: Sequence[ArrayLike], share: float, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the quantile of each resample; those of equal seeds and numbers of samples draw the same samples."""
+    rng, arrays = np.random.default_rng(seed), [np.atleast_1d(np.asarray(each, np.float64)) for each in samples]
+    drawn = rng.integers(0, len(arrays), (resamples, len(arrays)))
+    return np.array([np.quantile(np.concatenate([arrays[place] for place in row]), share) for row in drawn])
+
+
 def compare(metric: str, a: ArrayLike, b: ArrayLike, *, resamples: int, seed: int) -> Comparison:
     """Return the comparison of two models by `metric`, with the values `a` and `b` of the same holes in the same order.
 

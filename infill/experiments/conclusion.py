@@ -5,12 +5,13 @@ paired test rejects "no difference" after Holm's correction for the number of ce
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from infill.evaluate.statistics import Comparison, compare, holm, interval
+from infill.evaluate.statistics import Comparison, compare, holm, interval, paired_quantile, quantile_interval
 from infill.experiments.experiment import CELL, HOLE, Experiment, Measure, Row
 
 BETTER: Final = "better"
@@ -37,7 +38,7 @@ class Finding:
 
     measure: Measure
     means: Mapping[str, Mapping[str, float]]
-    """`value`, `low`, `high` and the 90 % quantile, `p90`, by cell."""
+    """`value`, `low`, `high` and, of a mean, the 90 % quantile, `p90`, by cell."""
     differences: Mapping[str, Difference]
     """By cell, without the baseline; empty for a measure that is not compared."""
 
@@ -53,24 +54,37 @@ def findings(experiment: Experiment, rows: Sequence[Row], *, seed: int = 0) -> l
     return [_finding(measure, by_cell, seed) for measure in experiment.measures]
 
 
+Samples = Sequence[NDArray[np.float64]]
+"""The values of a measure in a cell: an array for each hole."""
+
+
 def _finding(measure: Measure, by_cell: Mapping[str, Sequence[Row]], seed: int) -> Finding:
-    values = {cell: [float(row[measure.name]) for row in rows] for cell, rows in by_cell.items()}
-    means = {
-        cell: {
-            **interval(measure.name, each, resamples=RESAMPLES, seed=seed),
-            "p90": float(np.quantile(each, 0.9)),
-        }
-        for cell, each in values.items()
-    }
+    column = measure.column or measure.name
+    samples = {cell: [np.atleast_1d(np.float64(row[column])) for row in rows] for cell, rows in by_cell.items()}
+    means = {cell: _mean(measure, each, seed) for cell, each in samples.items()}
     compared = measure.higher_is_better is not None
-    return Finding(measure=measure, means=means, differences=_differences(measure, values, seed) if compared else {})
+    return Finding(measure=measure, means=means, differences=_differences(measure, samples, seed) if compared else {})
 
 
-def _differences(measure: Measure, values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Difference]:
-    baseline, *others = values
-    comparisons = {
-        cell: compare(measure.name, values[cell], values[baseline], resamples=RESAMPLES, seed=seed) for cell in others
+def _mean(measure: Measure, samples: Samples, seed: int) -> dict[str, float]:
+    """Return a cell's figure with its interval."""
+    if measure.quantile is not None:
+        figure = quantile_interval(samples, measure.quantile, resamples=RESAMPLES, seed=seed)
+        return dict(zip(("value", "low", "high"), figure, strict=True))
+    each = _by_hole(samples)
+    return {
+        **interval(measure.name, each, resamples=RESAMPLES, seed=seed),
+        "p90": float(np.quantile(each, 0.9)),
     }
+
+
+def _by_hole(samples: Samples) -> list[float]:
+    return [float(each.mean()) for each in samples]
+
+
+def _differences(measure: Measure, samples: Mapping[str, Samples], seed: int) -> dict[str, Difference]:
+    baseline, *others = samples
+    comparisons = {cell: _comparison(measure, samples[cell], samples[baseline], seed) for cell in others}
     corrected = holm([each.wilcoxon if each.mcnemar is None else each.mcnemar for each in comparisons.values()])
     return {
         cell: Difference(
@@ -78,6 +92,15 @@ def _differences(measure: Measure, values: Mapping[str, Sequence[float]], seed: 
         )
         for (cell, each), p in zip(comparisons.items(), corrected, strict=True)
     }
+
+
+def _comparison(measure: Measure, a: Samples, b: Samples, seed: int) -> Comparison:
+    """Return the comparison of two cells; the test of a quantile is that of the holes' means."""
+    comparison = compare(measure.name, _by_hole(a), _by_hole(b), resamples=RESAMPLES, seed=seed)
+    if measure.quantile is None:
+        return comparison
+    value, low, high = paired_quantile(a, b, measure.quantile, resamples=RESAMPLES, seed=seed)
+    return replace(comparison, value=value, low=low, high=high)
 
 
 def verdict(comparison: Comparison, p: float, *, higher_is_better: bool) -> str:
@@ -90,8 +113,12 @@ def verdict(comparison: Comparison, p: float, *, higher_is_better: bool) -> str:
 def conclusion(experiment: Experiment, results: Sequence[Finding]) -> str:
     """Return the paragraph that answers the question, from the verdicts alone."""
     holes = next(each.comparison.holes for finding in results for each in finding.differences.values())
-    head = f"On {holes} holes, compared with {experiment.baseline}: "
-    return head + " ".join(_sentence(finding) for finding in results if finding.differences) + _caution(results)
+    head = f"On {holes} {experiment.places}, compared with {experiment.baseline}: "
+    return (
+        head
+        + " ".join(_sentence(finding) for finding in results if finding.differences)
+        + _caution(experiment, results)
+    )
 
 
 def _sentence(finding: Finding) -> str:
@@ -111,9 +138,9 @@ def _parts(finding: Finding) -> Iterator[str]:
         yield f"shows no difference beyond chance with {' and '.join(undecided)}"
 
 
-def _caution(results: Sequence[Finding]) -> str:
+def _caution(experiment: Experiment, results: Sequence[Finding]) -> str:
     undecided = any(each.verdict == UNDECIDED for finding in results for each in finding.differences.values())
-    return " A difference that is not beyond chance on these holes may still exist." if undecided else ""
+    return f" A difference that is not beyond chance on these {experiment.places} may still exist." if undecided else ""
 
 
 def number_text(value: float, measure: Measure) -> str:

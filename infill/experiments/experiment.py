@@ -10,7 +10,7 @@ CELL: Final = "cell"
 """Column with the name of the cell, in the rows of all cells."""
 
 Row = Mapping[str, Any]
-"""The measurements at one hole: HOLE, and a number for each measure."""
+"""The measurements at one hole: HOLE, and for each measure a number, or a list of numbers for a quantile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,10 @@ class Measure:
     unit: str = ""
     higher_is_better: bool | None = True
     """None for a number that describes a cell and is neither good nor bad; it is not compared."""
+    column: str = ""
+    """Its column, if that is not its name."""
+    quantile: float | None = None
+    """The quantile that is a cell's figure; None for the mean. At a hole there may be several values, in a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Experiment:
     measures: Sequence[Measure]
     holes: Sequence[str]
     """Ids of the holes, the same for every cell."""
+    places: str = "holes"
+    """A word for the holes, if they are something else."""
     measure: Callable[[str, int], Mapping[str, Any]]
     """Measures one cell at the hole with this number; returns a number for each measure, and what else is kept."""
     setting: Sequence[str] = ()

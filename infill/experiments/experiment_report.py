@@ -29,7 +29,7 @@ def _lines(experiment: Experiment, results: Sequence[Finding]) -> Iterator[str]:
     yield from ("", f"![{experiment.name}]({FIGURE_FILES[0]})", "")
     yield from ("## Means with 95 % intervals", "", *_table(experiment, experiment.cells, results, _mean), "")
     compared = [finding for finding in results if finding.differences]
-    yield from (f"## Differences from {experiment.baseline}, on the same holes", "")
+    yield from (f"## Differences from {experiment.baseline}, on the same {experiment.places}", "")
     yield from _table(experiment, experiment.cells[1:], compared, _difference)
     yield from ("", "Bold: beyond chance, as the interval and the test say, whose p-value is corrected for the cells.")
 
@@ -52,7 +52,7 @@ def axis_text(measure: Measure) -> str:
 
 def _mean(finding: Finding, cell: str) -> str:
     mean = {name: number_text(value, finding.measure) for name, value in finding.means[cell].items()}
-    tail = f", p90 {mean['p90']}" if finding.measure.unit else ""
+    tail = f", p90 {mean['p90']}" if finding.measure.unit and "p90" in mean else ""
     return f"{mean['value']} [{mean['low']}, {mean['high']}]{tail}"
 
 

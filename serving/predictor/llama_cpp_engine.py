@@ -28,7 +28,13 @@ class LlamaCppEngine:
     name = "llama.cpp"
 
     def __init__(
-        self, folder: Path, *, threads: int = 0, cache_gib: float = 0.0, gguf_type: str = llama_cpp.GGUF_TYPE
+        self,
+        folder: Path,
+        *,
+        threads: int = 0,
+        cache_gib: float = 0.0,
+        gguf_type: str = llama_cpp.GGUF_TYPE,
+        draft_tokens: int = 0,
     ) -> None:
         """Load the model in `folder`. Raises InputError for one that llama.cpp cannot read faithfully."""
         file = llama_cpp.convert(folder, gguf_type)  # raises InputError first for a model that llama.cpp cannot read
@@ -47,6 +53,7 @@ class LlamaCppEngine:
             slots=self.slots,
             threads=threads or machine.useful_threads(count_parameters(folder)),
             cache_bytes=self.cache_bytes - self.slots * slot_bytes,
+            draft_tokens=draft_tokens,
         )
 
     def complete(

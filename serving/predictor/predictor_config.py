@@ -27,6 +27,9 @@ class PredictorConfig:
     """`llama.cpp` (CPU), `transformers`, or `auto`: llama.cpp on a CPU where it is installed and can read the model."""
     gguf_type: str = GGUF_TYPE
     """Type in which llama.cpp stores the matrices: `f16`, `f32`, `bf16` or `q8_0`."""
+    draft_tokens: int = 0
+    """llama.cpp: tokens that it copies at once from the prompt as a draft of what comes next and then checks, which
+    changes no answer; 0 makes no drafts. 4 are right in half of the cases, which gains little on one core."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     threads: int = 0
@@ -51,6 +54,8 @@ class PredictorConfig:
             raise ValueError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if self.gguf_type not in GGUF_TYPES:
             raise ValueError(f"unknown gguf_type {self.gguf_type!r}; choose one of {', '.join(GGUF_TYPES)}")
+        if self.draft_tokens < 0:
+            raise ValueError(f"draft_tokens must not be negative, got {self.draft_tokens}")
         if self.engine == "llama.cpp" and self.device == "cuda":
             raise ValueError("engine llama.cpp runs on a CPU; choose --device cpu or --engine transformers")
         if self.queue < 1 or self.timeout_s <= 0 or self.threads < 0 or self.cache_gib < 0:

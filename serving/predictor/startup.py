@@ -71,7 +71,13 @@ def _llama_cpp(config: PredictorConfig, folder: Path) -> CompletionEngine:
         raise InputError(f"{reason}; choose --engine transformers")
     from serving.predictor.llama_cpp_engine import LlamaCppEngine
 
-    return LlamaCppEngine(folder, threads=config.threads, cache_gib=config.cache_gib, gguf_type=config.gguf_type)
+    return LlamaCppEngine(
+        folder,
+        threads=config.threads,
+        cache_gib=config.cache_gib,
+        gguf_type=config.gguf_type,
+        draft_tokens=config.draft_tokens,
+    )
 
 
 def _has_gpu(device: str) -> bool:

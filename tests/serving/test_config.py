@@ -108,6 +108,7 @@ WRONG_OF_PREDICTOR: list[dict[str, Any]] = [
     {"engine": "vllm"},
     {"engine": "llama.cpp", "device": "cuda"},
     {"gguf_type": "q4_0"},
+    {"draft_tokens": -1},
 ]
 
 

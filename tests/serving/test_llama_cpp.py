@@ -46,10 +46,14 @@ def text(engine: TransformersEngine | LlamaCppEngine, prompt: list[int], samplin
 @pytest.fixture(scope="module")
 def sharp(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with larger weights: a trained one, too, has few tokens that are nearly as likely as the best."""
-    folder = tmp_path_factory.mktemp("sharp")
+    return enlarged(model, tmp_path_factory.mktemp("sharp"), 5)
+
+
+def enlarged(model: Path, folder: Path, factor: int) -> Path:
+    """The model with matrices that are `factor` times as large."""
     shutil.copytree(model, folder, dirs_exist_ok=True)
     weights = load_file(folder / "model.safetensors")
-    larger = {name: weight if weight.dim() == 1 else 5 * weight for name, weight in weights.items()}
+    larger = {name: weight if weight.dim() == 1 else factor * weight for name, weight in weights.items()}
     save_file(larger, folder / "model.safetensors", {"format": "pt"})
     return folder
 
@@ -71,6 +75,20 @@ def test_it_begins_with_the_text_that_it_must(sharp: Path, begins_with: str) -> 
     assert all(one.startswith(begins_with) and two.startswith(begins_with) for one, two in written)
     valid = [(one, two) for one, two in written if "\ufffd" not in one]  # llama.cpp's grammars allow nothing else
     assert sum(one != two for one, two in valid) <= 1
+
+
+def test_drafts_from_the_prompt_change_no_answer(model: Path, tmp_path: Path) -> None:
+    folder = enlarged(model, tmp_path, 8)  # its answers repeat parts of the prompt
+    plain, drafting = LlamaCppEngine(folder, threads=1), LlamaCppEngine(folder, threads=1, draft_tokens=4)
+    drafted = 0
+    for seed in range(6):
+        prompt, sampling = tokens(40, seed) * 5, replace(GREEDY, max_tokens=30, ignore_eos=True)
+        *_, last = drafting._server.stream({"prompt": prompt, **request_fields(sampling)})
+        drafted += last["timings"].get("draft_n", 0)
+        assert text(drafting, prompt, sampling) == text(plain, prompt, sampling)
+    plain.close()
+    drafting.close()
+    assert drafted > 0
 
 
 def test_as_many_sessions_as_slots_keep_their_kv_caches(llama: LlamaCppEngine) -> None:

@@ -460,6 +460,26 @@ def indexed(count: int, lines: int) -> Workspace:
     return workspace
 
 
+def test_the_memory_can_be_counted_while_another_thread_asks() -> None:
+    workspace, done = indexed(3, 5), threading.Event()
+
+    def ask_on() -> None:
+        number = 0
+        while not done.is_set():
+            with workspace.queried((("open.py", source(number, 2)),)):
+                number += 1
+
+    asking, former = threading.Thread(target=ask_on), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking.start()
+    try:
+        assert all(workspace.memory > 0 for _ in range(3_000))
+    finally:
+        done.set()
+        asking.join()
+        sys.setswitchinterval(former)
+
+
 @pytest.mark.parametrize(("count", "lines"), [(300, 1), (60, 40), (2, 2_000)])
 def test_the_counted_memory_is_what_is_allocated(count: int, lines: int) -> None:
     indexed(2, 2)  # what is imported and compiled at the first use stays, but does not belong to a workspace

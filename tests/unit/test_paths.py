@@ -33,6 +33,7 @@ NO_PATHS: Final = {
     "--after",
     "--before",
     "--budgets",
+    "--typists",
     "--champion",
     "--candidate_name",
     "--candidate_predictor",

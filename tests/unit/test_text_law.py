@@ -21,7 +21,7 @@ OURS = {
     "infill/llama_cpp.py": "errors of a server that we started",
     "infill/report/report_html.py": "base64",
     "infill/train/history.py": "metrics that we wrote",
-    "benchmarks/context/coverage.py": "identifiers, ASCII",
+    "infill/experiments/needed_names.py": "identifiers of texts that are read already",
     "benchmarks/context/projects.py": "what the index's reader gave, UTF-8 already",
     "pipelines/service.py": "pods' logs, shown to people",
     "serving/client.py": "what the index's reader gave, UTF-8 already",

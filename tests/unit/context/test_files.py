@@ -112,6 +112,26 @@ def test_limits_keep_what_is_nearest_to_the_root(tmp_path: Path) -> None:
     assert left_out.counts["beyond 45 bytes in total"] == 48
 
 
+def test_a_limit_keeps_the_files_nearest_to_those_that_are_open(tmp_path: Path) -> None:
+    """Wherever the open files are, even when one of them does not exist yet."""
+    paths = [f"{top}/{sub}/{name}.py" for top in "abc" for sub in "xyz" for name in "pq"]
+    write(tmp_path, dict.fromkeys([*paths, "top.py"], "x = 1\n"))
+    expected = {
+        ("c/z/new.py",): ["c/z/p.py", "c/z/q.py", "top.py"],
+        ("b/y/q.py",): ["b/y/q.py", "b/y/p.py", "top.py"],
+        ("c/x/q.py", "a/z/p.py"): ["a/z/p.py", "c/x/q.py", "a/z/q.py"],
+        ("top.py",): ["top.py", "a/x/p.py", "a/x/q.py"],
+        (): ["top.py", "a/x/p.py", "a/x/q.py"],
+    }
+    for near, kept in expected.items():
+        limits, left_out = IndexLimits(files=3), LeftOut()
+        assert [source.path for source in sources(tmp_path, limits, left_out, near)] == kept
+        assert left_out.counts["beyond 3 files"] == len(paths) + 1 - 3
+    index = ProjectIndex.from_repository(tmp_path, limits=IndexLimits(files=3), near=["a/x/p.py"])
+    index.refresh(tmp_path, IndexLimits(files=3), near=["c/z/q.py"])
+    assert sorted(index.files) == ["c/z/p.py", "c/z/q.py", "top.py"], "what is near now takes the place of the rest"
+
+
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     write(tmp_path, {"grows.py": "x\n", "goes.py": "x\n", "shrinks.py": "x = 1\n"})
     limits = IndexLimits(file_bytes=100)

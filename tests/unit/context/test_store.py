@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill.context import ProjectIndex, Query, rank, store
+from infill.context import ProjectIndex, Query, rank, retrieve, store
+from infill.prompt import FimRequest
 from tests.properties import examples
 from tests.unit.context import brute
 
@@ -29,6 +30,9 @@ def test_a_loaded_index_answers_and_continues_like_the_saved_one(
     assert rank(loaded, Query(path="q.py", prefix=text, suffix=""), "infill") == rank(
         index, Query(path="q.py", prefix=text, suffix=""), "infill"
     )
+    for each, whole in project.items():
+        request = FimRequest(path=each, prefix=whole, suffix="")
+        assert retrieve(loaded, request) == retrieve(index, request), "the current file is recognised"
     content = bytearray(file.read_bytes())
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= 1 << data.draw(st.integers(0, 7))

@@ -95,3 +95,23 @@ def test_cells_with_different_holes_are_not_compared() -> None:
     rows = rows_of({"0": {"kk": [0.0, 1.0]}, "1,024": {"kk": [1.0, 0.0]}})
     with pytest.raises(ValueError, match="different holes"):
         findings(experiment(QUALITY), [*rows[:2], *rows[:1:-1]])
+
+
+def test_a_quantile_is_that_of_all_values_together_with_an_interval_over_holes() -> None:
+    late = Measure(name="p90", label="p90", unit="ms", higher_is_better=False, column="ms", quantile=0.9)
+    draw = np.random.default_rng(0)
+    values = {"0": draw.uniform(0, 10, (30, 5)), "1,024": draw.uniform(50, 60, (30, 5))}
+    tried = experiment(late)
+    results = findings(tried, rows_of({cell: {"ms": [*map(list, each)]} for cell, each in values.items()}))
+    (finding,) = results
+    for cell, each in values.items():
+        mean = finding.means[cell]
+        assert mean["value"] == np.quantile(each, 0.9)
+        assert mean["low"] < mean["value"] < mean["high"] <= each.max()
+    difference = finding.differences["1,024"]
+    assert difference.comparison.value == pytest.approx(
+        np.quantile(values["1,024"], 0.9) - np.quantile(values["0"], 0.9)
+    )
+    assert difference.verdict == WORSE
+    assert "P90 is worse with 1,024 (+" in conclusion(tried, results)
+    assert ", p90 " not in page(tried, results)

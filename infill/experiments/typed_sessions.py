@@ -1,24 +1,21 @@
-"""Typing sessions: the hidden lines of `benchmarks.context`, typed with slips, as the requests of an editor.
+"""Typing sessions: hidden lines (`needed_names`), typed with slips, as the requests of an editor.
 
-The caret advances by three characters between two requests, as in `benchmarks.context.replay`. At one step in SLIPS the
+The caret advances by three characters between two requests. At one step in SLIPS the
 user types something else and deletes it again, at one in BACKS he deletes what he has typed last and types it again.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from benchmarks.context.coverage import Hole, holes
-from benchmarks.context.projects import Project
-from benchmarks.context.replay import CHARS, STEPS
+from infill.experiments.needed_names import HiddenLines, holes
 from infill.file_kinds import CODE, language_of
 
+STEPS, CHARS = 40, 3
+"""Steps of a session, and characters that each types."""
 SLIPS, BACKS = 16, 24
 WRONG: Final = ("tmp", "xs", "self.", "(a", "no_")
-RIGHT_CHARS: Final = 10
-"""Mean number of characters for which the stub's suggestion is what is typed next."""
-WRONG_END: Final = "other_name(value)\n"
 MAX_UNSAVED: Final = 20_000
 
 
@@ -34,7 +31,7 @@ class Moment(NamedTuple):
 class TypedSession(NamedTuple):
     """One user's typing in one file, with another file open that differs from the saved one."""
 
-    hole: Hole
+    hole: HiddenLines
     unsaved: tuple[str, str]
     moments: tuple[Moment, ...]
 
@@ -51,7 +48,7 @@ class TypedSession(NamedTuple):
         }
 
 
-def sessions(project: Project, count: int, seed: str) -> list[TypedSession]:
+def sessions(project: Mapping[str, str], count: int, seed: str) -> list[TypedSession]:
     """Return at most `count` sessions in source code, the same ones for the same seed."""
     cut = (hole for hole in holes(project, 40 * count, seed) if language_of(hole.query.path) in CODE)
     long = [hole for hole in cut if len(hole.middle) >= STEPS * CHARS]
@@ -63,7 +60,7 @@ def sessions(project: Project, count: int, seed: str) -> list[TypedSession]:
     ]
 
 
-def _open_line(hole: Hole) -> Hole:
+def _open_line(hole: HiddenLines) -> HiddenLines:
     """Return the hole with the end of its last line after the caret, as in an editor, where the next line is below."""
     query = replace(hole.query, suffix=f"\n{hole.query.suffix}")
     return hole._replace(middle=hole.middle.removesuffix("\n"), query=query)
@@ -83,9 +80,3 @@ def _moments(middle: str, chance: random.Random) -> Iterator[Moment]:
         else:
             place += CHARS
         yield Moment(middle[:place], middle[place:])
-
-
-def suggestion(moment: Moment, chance: random.Random) -> str:
-    """Return an answer for the stub: right for a number of characters, about RIGHT_CHARS, and wrong after that."""
-    right = moment.rest[: int(chance.expovariate(1 / RIGHT_CHARS))]
-    return right + WRONG_END

@@ -21,13 +21,14 @@ def register(
 ) -> bool:
     """Choose the winner, test it against the gate, register it; return whether it may be deployed at once."""
     from infill.artifacts.decision import is_deployed_at_once
+    from infill.cluster import job_settings
     from infill.stages.step import step
 
     models = {"model_base": model_base.path, "model_sft": model_sft.path, "model_dpo": model_dpo.path}
     records = {"evaluation_base": evaluation_base.path, "evaluation_sft": evaluation_sft.path}
     inputs = {"examples": examples.path, **models, **records, "evaluation_dpo": evaluation_dpo.path}
     manifest = step("register", preset=preset, settings=settings, store=store, inputs=inputs, output=decision.path)
-    return is_deployed_at_once(manifest.uri)
+    return is_deployed_at_once(manifest.uri, tried_at_once=job_settings.read() is not None)
 
 
 @dsl.component(base_image=image_of("deploy"), install_kfp_package=False)

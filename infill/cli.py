@@ -8,11 +8,9 @@ import argparse
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infill import __version__, config, entry, lsp_command
@@ -36,6 +34,7 @@ from infill.cli_options import (
     output_folder,
     output_uri,
     port,
+    promotion_needs,
     seed,
     settings_of,
     settings_options,
@@ -53,6 +52,8 @@ from infill.rating import rating_command
 
 if TYPE_CHECKING:
     from infill.experiments.typists import TypistsConfig
+    from infill.release.canary_decision import Apply
+    from infill.release.registry import Version
 
 OURS = ("infill", "components", "pipelines", "serving")
 
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_smoke(commands)
     _add_rollback(commands)
     _add_canary(commands)
+    _add_loop(commands)
     _add_gate(commands)
     _add_pipeline(commands)
     return parser
@@ -605,12 +607,12 @@ def _add_canary(commands: Commands) -> None:
         action="append",
         help="a transformer, such as http://localhost:8080; repeat it for each replica",
     )
-    for name, default, what in (("requests", 500, "answers"), ("suggestions", 200, "accepted or rejected suggestions")):
-        about = f"{what} of each model that a promotion needs; default: %(default)s"
-        decide.add_argument(f"--{name}", type=integer(name, 0), default=default, metavar="N", help=about)
+    promotion_needs(decide)
     timeout = number("timeout", positive=True)
     about = "how long to wait; the canary continues afterwards; default: %(default)s"
     decide.add_argument("--timeout", type=timeout, default=86_400.0, metavar="SECONDS", help=about)
+    about = "the release of charts/infill-serving that tries the candidate: promote or remove it there too (KUBECONFIG)"
+    decide.add_argument("--release", type=word, help=about)
     for each in (show, decide):
         about = "the folder of a run on this machine; else the registry at MLFLOW_TRACKING_URI"
         each.add_argument("--out", type=input_folder, metavar="DIR", help=about)
@@ -635,14 +637,32 @@ def _canary_show(options: argparse.Namespace) -> dict[str, Any]:
 
 def _canary_decide(options: argparse.Namespace) -> dict[str, Any]:
     from infill.release import canary_decision
+    from pipelines import local
 
     _use_registry_of(options)
-    served = _served_limits(options.out) if options.out else None
-    target = str(options.out / "store" / "deploy" / f"canary-{time.time_ns()}") if options.out else ""
+    served = local.served_limits(options.out) if options.out else None
+    target = local.new_deployment(options.out, "canary") if options.out else ""
     patience = canary_decision.CanaryPatience(
         requests=options.requests, suggestions=options.suggestions, seconds=options.timeout
     )
-    return canary_decision.decide(options.name, options.url, patience, served=served, output=target)
+    apply = _apply_on_cluster(options.release) if options.release else None
+    return canary_decision.decide(options.name, options.url, patience, served=served, output=target, apply=apply)
+
+
+def _apply_on_cluster(release: str) -> "Apply":
+    """Return a function that ends the canary of a release: it deploys a promoted version, or removes the candidate."""
+    from infill.cluster.api import connect
+    from infill.release import rollout
+
+    api = connect()
+
+    def apply(version: "Version", promoted: bool) -> None:
+        if promoted:
+            rollout.promote(api, release, version)
+        else:
+            rollout.end_canary(api, release, version)
+
+    return apply
 
 
 def _add_gate(commands: Commands) -> None:
@@ -708,19 +728,17 @@ def _rollback(options: argparse.Namespace) -> dict[str, Any]:
 
         return rollout.rollback(connect(), options.release, options.name)
     from infill.release import deploy
-
-    _use_registry_of(options)
-    target = options.out / "store" / "deploy" / f"rollback-{time.time_ns()}"
-    return deploy.rollback(_served_limits(options.out), options.name, output=str(target))
-
-
-def _served_limits(out: Path) -> config.DeployConfig:
-    """Return the limits of the deployed model of the run in the folder `out`."""
-    from infill import storage
     from pipelines import local
 
-    served = storage.read_json(local.deployment_of(out))
-    return config.DeployConfig(**{name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")})
+    _use_registry_of(options)
+    target = local.new_deployment(options.out, "rollback")
+    return deploy.rollback(local.served_limits(options.out), options.name, output=target)
+
+
+def _add_loop(commands: Commands) -> None:
+    from pipelines import loop_command
+
+    loop_command.add(commands)
 
 
 def _add_pipeline(commands: Commands) -> None:

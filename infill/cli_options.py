@@ -277,6 +277,13 @@ def budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=number("budget"), metavar="HOURS", help=about)
 
 
+def promotion_needs(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what a promotion needs."""
+    for name, default, what in (("requests", 500, "answers"), ("suggestions", 200, "accepted or rejected suggestions")):
+        about = f"{what} of each model that a promotion needs; default: %(default)s"
+        parser.add_argument(f"--{name}", type=integer(name, 0), default=default, metavar="N", help=about)
+
+
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings in the options of a command, with absolute paths, since steps run in other folders."""
     short: dict[str, Any] = {}

@@ -8,10 +8,11 @@ import contextlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -25,6 +26,9 @@ from infill.text import read_text
 from pipelines.console import Console
 from pipelines.full import compile_pipeline
 from pipelines.run_table import step_names
+
+ROUND: Final = "INFILL_ROUND"
+"""Environment variable that tells runs with equal settings apart in MLflow: `infill loop` sets it to what is new."""
 
 
 def run(preset: str, settings: Mapping[str, Any], out: Path, *, budget: float | None = None) -> dict[str, Any]:
@@ -63,7 +67,8 @@ def _environment(out: Path, preset: str, settings: Mapping[str, Any]) -> Iterato
     os.environ["MLFLOW_TRACKING_URI"] = tracking.tracking_uri() or tracking.local_store(str(out))
     resolved = configuration.resolve(preset, settings)
     # The key contains everything that is logged to the run, so that a changed preset or default starts another run.
-    key = json.dumps([str(out), preset, tracking.flatten(resolved)], sort_keys=True)
+    own = filter(None, [os.environ.get(ROUND)])
+    key = json.dumps([str(out), preset, tracking.flatten(resolved), *own], sort_keys=True)
     parent = tracking.parent_run(f"infill-{preset}", key, tags={"infill.preset": preset}, config=resolved)
     os.environ["INFILL_PARENT_RUN_ID"] = parent
     os.environ[RUN_PID] = str(os.getpid())
@@ -136,6 +141,17 @@ def _why_not_deployed(out: Path) -> str:
     if any((out / "store" / "register").glob(f"*/{manifest.FILE_NAME}")):
         return f"{out} has no deployment: no model passed the gate; see the report there"
     return f"{out} has no deployment: the run has not reached the gate; continue it with infill run --out {out}"
+
+
+def served_limits(out: Path) -> configuration.DeployConfig:
+    """Return the limits of the deployed model of the run in the folder `out`. Raises InputError if there is none."""
+    served = storage.read_json(deployment_of(out))
+    return configuration.DeployConfig(**{name: served[name] for name in ("max_prompt_tokens", "max_new_tokens")})
+
+
+def new_deployment(out: Path, why: str) -> str:
+    """Return a new folder for a deployment record of the run in the folder `out`; its name begins with `why`."""
+    return str(out / "store" / "deploy" / f"{why}-{time.time_ns()}")
 
 
 def examples_of(out: Path) -> str:

@@ -30,9 +30,22 @@ def show(summary: Mapping[str, Any], out: Path, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if gate["passed"]:
-        where = "# and complete in your browser at http://127.0.0.1:8080/"
-        console.print(f"serve:  infill serve --out {shlex.quote(str(out))}  {where}", highlight=False, soft_wrap=True)
+    for line in _next(summary, shlex.quote(str(out))):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _next(summary: Mapping[str, Any], out: str) -> list[str]:
+    """Return the commands to call next: serve the model, or try it next to the champion and decide."""
+    if not summary["gate"]["passed"]:
+        return []
+    if not summary["gate"]["canary"]:
+        return [f"serve:  infill serve --out {out}  # and complete in your browser at http://127.0.0.1:8080/"]
+    candidate = shlex.quote(summary["model"])
+    return [
+        "canary: the model is on trial: the champion stays in use until a canary is decided (infill canary show)",
+        f"serve:  infill serve --out {out} --candidate {candidate} --canary-weight 5 --telemetry metrics",
+        f"decide: infill canary decide --url http://localhost:8080 --out {out}  # promotes it, or rolls it back",
+    ]
 
 
 def _corpus(summary: Mapping[str, Any], out: Path) -> Table:

@@ -272,10 +272,10 @@ def serve(
     """
     if keys:
         key_file.load(Path(keys))  # what is wrong with it is said here, in one sentence
-    with _until_interrupted():
+    with until_interrupted():
         budget = max_prompt_tokens or cpu_budget(uri)
         if budget != max_prompt_tokens:
-            _say(f"infill: a prompt has at most {budget:,} tokens on a CPU; --max-prompt-tokens changes that")
+            say(f"infill: a prompt has at most {budget:,} tokens on a CPU; --max-prompt-tokens changes that")
         named = (
             ("--cors_origins", cors_origins),
             ("--keys", keys),
@@ -293,23 +293,24 @@ def serve(
             transformer=[part for option, value in named if value for part in (option, value)],
             max_prompt_tokens=budget,
             candidate=candidate,
-            echo=_say,
+            echo=say,
         ) as children:
             url = children[1].url
-            _say(f"infill: ready at {url}/v1/completions; try it in a browser at {url}/ (Ctrl-C ends it)")
+            say(f"infill: ready at {url}/v1/completions; try it in a browser at {url}/ (Ctrl-C ends it)")
             while True:
                 for child in children:
                     child.check()
                 time.sleep(POLL_S)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Write a line to stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 @contextlib.contextmanager
-def _until_interrupted() -> Iterator[None]:
+def until_interrupted() -> Iterator[None]:
     """Run the block until SIGTERM or SIGINT, which a shell's background job would otherwise ignore."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -319,7 +320,7 @@ def _until_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say("infill: stopped")
+        say("infill: stopped")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What drafts from the prompt gain: the same prompts answered with them and without, in turn, by llama.cpp on a CPU.
+"""The gain of drafts from the prompt: the same prompts answered with and without them, in turn, by llama.cpp on a CPU.
 
 Processor time is compared besides the time that passed, of which a busy machine adds to either.
 """

@@ -20,10 +20,18 @@ def read(folder: str) -> dict[str, Any]:
     return value
 
 
-def is_deployed_at_once(folder: str) -> bool:
-    """Return whether the model in the decision at `folder` passed the gate and needs no canary first."""
+def is_deployed_at_once(folder: str, *, tried_at_once: bool = False) -> bool:
+    """Return whether the model in the decision at `folder` passed the gate and needs no canary first.
+
+    With `tried_at_once`, as on a cluster, the deployment of a model that needs one is its canary.
+    """
     decision = read(folder)
-    return bool(decision["passed"] and not decision["canary"])
+    return bool(decision["passed"] and (tried_at_once or not on_trial(decision)))
+
+
+def on_trial(decision: Mapping[str, Any]) -> bool:
+    """Return whether the model of a decision passed the gate and must pass a canary before it is deployed."""
+    return bool(decision["passed"] and decision.get("canary"))
 
 
 def load(folder: str) -> dict[str, Any]:
@@ -58,8 +66,7 @@ def digest(folder: str) -> str:
 def explain(decision: Mapping[str, Any]) -> str:
     """Return the decision in words for readers who do not know the metrics, followed by the gate's own reason."""
     winner = decision["winner"]
-    verdict = "passed the gate, so it may be deployed" if decision["passed"] else "did not pass, so it is not deployed"
-    lines = [f"The best of the trained models is {winner}. It {verdict}."]
+    lines = [f"The best of the trained models is {winner}. It {_verdict(decision)}."]
     measured = decision["evaluation"].get(winner, {})
     facts = [words.format(100 * measured[name]["value"]) for name, words in _IN_WORDS.items() if name in measured]
     if facts:
@@ -69,7 +76,23 @@ def explain(decision: Mapping[str, Any]) -> str:
     lines += [_against(decision["comparison"])] if decision["comparison"] else []
     lines += [_lost(language, each) for language, each in decision.get("languages", {}).items() if each["worse"]]
     lines += [_speed(decision["latency"])] if decision.get("latency") else []
+    lines += [_trial(decision["name"])] if on_trial(decision) else []
     return "\n".join([*lines, f"In figures: {decision['reason']}"])
+
+
+def _verdict(decision: Mapping[str, Any]) -> str:
+    if not decision["passed"]:
+        return "did not pass, so it is not deployed"
+    return f"passed the gate, so {'some users may try it' if on_trial(decision) else 'it may be deployed'}"
+
+
+def _trial(name: str) -> str:
+    """Return where to look for a model on trial, and what happens next."""
+    return (
+        f"It does not replace the model in use yet: it is the candidate of the registered model {name} (see infill"
+        " canary show). Serve it to some of the users with infill serve --candidate; infill canary decide then makes it"
+        " the model in use, or rolls it back."
+    )
 
 
 def _against(comparison: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from infill import proxies
+from infill.api_key import KEY_VARIABLE, api_key, headers
 from infill.config import DeployConfig
 from infill.errors import InputError, ServiceError
 from infill.release import deploy, registry
@@ -30,7 +31,11 @@ ROLLED_BACK: Final = "rolled back"
 ANSWER_S: Final = 10.0
 """Seconds to wait for the metrics of a transformer."""
 
+REFUSALS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
 Say = Callable[[str], None]
+Apply = Callable[[Version, bool], None]
+"""A function of a version and whether it was promoted, which changes what serves."""
 
 
 def _stderr(line: str) -> None:
@@ -102,7 +107,7 @@ class CanaryFigures:
 def read(urls: Sequence[str]) -> CanaryFigures:
     """Return the sums of what the transformers at `urls` have seen since they started.
 
-    Raises AbsentError if one does not answer, InputError if one has no candidate.
+    Raises AbsentError if one does not answer, InputError if one has no candidate or refuses the key in INFILL_API_KEY.
     """
     samples = [sample for url in urls for sample in _samples(url)]
 
@@ -137,9 +142,13 @@ def _has(sample: "Sample", labels: Mapping[str, Iterable[str]]) -> bool:
 def _samples(url: str) -> list["Sample"]:
     from prometheus_client.parser import text_string_to_metric_families
 
+    key = api_key()
     try:
-        with proxies.client(url, timeout=ANSWER_S) as client:
-            answer = client.get("metrics").raise_for_status()
+        with proxies.client(url, timeout=ANSWER_S, headers=headers(key)) as client:
+            answer = client.get("metrics")
+        if answer.status_code in REFUSALS:
+            raise InputError(_refused(url, answer.status_code, key))
+        answer.raise_for_status()
         samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise AbsentError(
@@ -150,6 +159,18 @@ def _samples(url: str) -> list["Sample"]:
     return samples
 
 
+def _refused(url: str, status: int, key: str) -> str:
+    """Return why a server does not show its metrics, and what to do, as a sentence."""
+    if not key:
+        return f"the server at {url} asks for a key to show its metrics ({status}): put one into {KEY_VARIABLE}"
+    if status == httpx.codes.UNAUTHORIZED:
+        return f"the server at {url} refuses the key in {KEY_VARIABLE} ({status}): put a valid one there"
+    return (
+        f"the server at {url} does not show its metrics to the key in {KEY_VARIABLE} ({status}): allow it there, or use"
+        " another one"
+    )
+
+
 def decide(
     name: str,
     urls: Sequence[str],
@@ -158,10 +179,14 @@ def decide(
     served: DeployConfig | None = None,
     output: str = "",
     say: Say = _stderr,
+    sleep: Callable[[float], None] = time.sleep,
+    apply: Apply | None = None,
 ) -> dict[str, Any]:
     """Wait until the canary of the candidate of `name` is decided; promote the candidate or roll it back.
 
-    With `output` a promoted model's deployment record is written there, with the limits in `served`. Returns the
+    With `output` a promoted model's deployment record is written there, with the limits in `served`. `sleep` waits
+    between two looks; what it raises ends the wait and leaves the canary as it is. `apply` gets the version, and
+    whether it was promoted, before the candidacy ends; if it fails, a repeated call calls it again. Returns the
     `outcome`, the `version` and its `model_uri`, and the figures of both models. Raises InputError when there is no
     candidate or the transformers try another model, UndecidedError when the time is up, ServiceError when another model
     has become candidate or champion.
@@ -170,7 +195,7 @@ def decide(
     if version is None:
         raise InputError(f"the registered model {name!r} has no candidate: see register.canary")
     if not version.tags.get(registry.CANARY):
-        figures = _wait(version, urls, patience, say)
+        figures = _wait(version, urls, patience, say, sleep)
         _record(version, figures)
         version = _candidate_again(version)
     outcome = version.tags[registry.CANARY]
@@ -178,6 +203,8 @@ def decide(
         _promote(version, served, output)
     else:
         registry.withdraw(version)
+    if apply is not None:
+        apply(version, outcome == PROMOTED)
     registry.end_candidacy(version)
     say(f"version {version.version} of {name} is {outcome}")
     return {
@@ -188,7 +215,9 @@ def decide(
     }
 
 
-def _wait(version: Version, urls: Sequence[str], patience: CanaryPatience, say: Say) -> CanaryFigures:
+def _wait(
+    version: Version, urls: Sequence[str], patience: CanaryPatience, say: Say, sleep: Callable[[float], None]
+) -> CanaryFigures:
     """Return the figures once they suffice for a decision."""
     deadline, shown = time.monotonic() + patience.seconds, ""
     figures = read(urls)
@@ -205,7 +234,7 @@ def _wait(version: Version, urls: Sequence[str], patience: CanaryPatience, say: 
                 f"the canary of {version.name} version {version.version} is not decided after {patience.seconds:g} s"
                 f" ({lacking}); it continues: run the command again"
             )
-        time.sleep(patience.pause)
+        sleep(patience.pause)
         try:
             figures = read(urls)
         except AbsentError as error:  # a transformer that restarts counts from zero
@@ -234,6 +263,15 @@ def _record(version: Version, figures: CanaryFigures) -> None:
         {f"canary/{side}_{metric}": value for side, values in sides.items() for metric, value in values.items()},
     )
     outcome = f"{ROLLED_BACK}: {', '.join(figures.reasons)}" if figures.reasons else PROMOTED
+    _set_outcome(version, outcome, sides)
+
+
+def give_up(version: Version, reason: str) -> None:
+    """Record that a candidate was rolled back without a trial; `decide` completes that."""
+    _set_outcome(_candidate_again(version), f"{ROLLED_BACK}: {reason}", {})
+
+
+def _set_outcome(version: Version, outcome: str, sides: Mapping[str, Mapping[str, float]]) -> None:
     tags = {registry.CANARY_FIGURES: json.dumps(sides), registry.CANARY_AT: datetime.now(UTC).isoformat("T", "seconds")}
     registry.set_tags(version, {**tags, registry.CANARY: outcome})
 
@@ -272,5 +310,6 @@ def _shown(version: Version) -> dict[str, str]:
         "version": version.version,
         "model_uri": version.model_uri,
         "model_digest": version.model_digest,
+        "decision": version.tags.get(registry.DECISION_URI, ""),
         **({"canary": outcome} if outcome else {}),
     }

@@ -31,28 +31,28 @@ def body(call: Call[DeployConfig]) -> Mapping[str, float]:
     """Write deployment.json for the model that the decision released.
 
     Every file of the model is compared with its manifest, and the manifest with the evaluation. Raises InputError when
-    the gate refused, the model is not the evaluated one, or (on a cluster) another version is now the champion.
+    the gate refused, the model is not the evaluated one, or (on a cluster) it is neither the champion nor on trial.
     """
-    _check_champion(call)
+    _check_version(call)
     deployment.write(call.output, _record_of_decision(call))
     return {"deployed": 1.0}
 
 
 def apply(call: Call[DeployConfig]) -> Mapping[str, float]:
     """Update the cluster, if there is one, to serve the record. Raises the errors of `body` and `rollout.deploy`."""
-    version = _check_champion(call)
-    if version is None:
+    chosen = _check_version(call)
+    if chosen is None:
         return {}
     from infill.cluster.api import connect  # with the kubernetes client
     from infill.release import rollout
 
-    return rollout.deploy(connect(), release_of(call.settings), _target(call, version))
+    return rollout.deploy(connect(), release_of(call.settings), _target(call, *chosen))
 
 
 def plan(call: Call[DeployConfig]) -> str:
     """Return as text what the stage would do; change nothing. Raises the errors of the stage."""
-    version, record = _check_champion(call), _record_of_decision(call)
-    if version is None:
+    chosen, record = _check_version(call), _record_of_decision(call)
+    if chosen is None:
         return (
             f"{deployment.file(call.output)} would name {record['model_uri']} (digest {record['model_digest']});"
             " no cluster is configured"
@@ -60,7 +60,7 @@ def plan(call: Call[DeployConfig]) -> str:
     from infill.cluster.api import connect
     from infill.release import rollout
 
-    return rollout.plan(connect(), release_of(call.settings), _target(call, version))
+    return rollout.plan(connect(), release_of(call.settings), _target(call, *chosen))
 
 
 def decision_of_champion(name: str) -> str:
@@ -136,25 +136,30 @@ def _read(decision: str) -> dict[str, Any]:
     return value
 
 
-def _check_champion(call: Call[DeployConfig]) -> Version | None:
-    """Return the version to deploy to the cluster; None if there is no cluster.
+def _check_version(call: Call[DeployConfig]) -> tuple[Version, bool] | None:
+    """Return the version to deploy to the cluster, and whether as a canary; None if there is no cluster.
 
-    Raises InputError when the gate refused; on a cluster, also unless the decision is about the champion, and the
-    champion's evaluation of its model.
+    Raises InputError when the gate refused; on a cluster, also unless the decision is about the champion or about the
+    candidate that it nominated, and the version's evaluation about its model.
     """
     decision = _read(call.inputs["decision"])
     if not release_of(call.settings):
         return None
     name, digest = decision["name"], decision["model_digest"]
     champion = registry.champion(name)
-    if champion is None or champion.model_digest != digest:
+    candidate = registry.candidate(name) if decisions.on_trial(decision) else None
+    if champion is not None and champion.model_digest == digest:
+        chosen = champion
+    elif candidate is not None and candidate.model_digest == digest:
+        chosen = candidate
+    else:
         who = "has no champion" if champion is None else f"has version {champion.version} as its champion"
         raise InputError(
             f"the decision is about the model {digest[:12]} of {name}, which now {who}: deploy the champion, or run"
             " again"
         )
-    _check_evaluation(champion)
-    return champion
+    _check_evaluation(chosen)
+    return chosen, chosen is candidate
 
 
 def _check_evaluation(version: Version) -> None:
@@ -184,10 +189,10 @@ def _check_evaluation(version: Version) -> None:
         )
 
 
-def _target(call: Call[DeployConfig], version: Version) -> "rollout.RolloutTarget":
+def _target(call: Call[DeployConfig], version: Version, canary: bool) -> "rollout.RolloutTarget":
     from infill.release import rollout  # with the kubernetes client
 
-    return rollout.RolloutTarget(version=version, record=deployment.file(call.output))
+    return rollout.RolloutTarget(version=version, record=deployment.file(call.output), canary=canary)
 
 
 def _record_of_decision(call: Call[DeployConfig]) -> dict[str, Any]:

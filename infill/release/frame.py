@@ -7,7 +7,7 @@ places of a model's names, so that filling them in needs no Helm.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +43,8 @@ class Frame:
     """Maximum size of weights for the embedded predictor, if there is a choice."""
     engines: Mapping[str, Manifest]
     """The InferenceService with placeholders by engine: `embedded` and `vllm`, as far as the release has them."""
+    canary: Sequence[str]
+    """Further arguments of a transformer that tries the model `${model_uri}` of its own InferenceService `${name}`."""
 
     def address(self, name: str) -> str:
         """Return the base URL of the transformer of the InferenceService `name`."""
@@ -82,12 +84,15 @@ def weights(model_uri: str) -> int:
     return sum(int(entry["bytes"]) for name, entry in files.items() if name.endswith(".safetensors"))
 
 
-def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deployment: str) -> Manifest:
+def inference_service(
+    frame: Frame, *, model_uri: str, model_digest: str, deployment: str, stable: Manifest | None = None
+) -> Manifest:
     """Return the InferenceService of a model, named by the release and ten digits of a hash of everything else.
 
     So the same model in the same frame has the same name, and any change (of the model, an image, a limit) gives a
-    second InferenceService and does not change the one that serves. Raises InputError for weights that do not fit in
-    the predictor's memory.
+    second InferenceService and does not change the one that serves. With `stable`, the champion's InferenceService, its
+    transformer serves the champion, with the champion's predictor, and tries the model on some users. Raises InputError
+    for weights that do not fit in the predictor's memory.
     """
     size = weights(model_uri)
     engine = frame.engine(size)
@@ -98,10 +103,23 @@ def inference_service(frame: Frame, *, model_uri: str, model_digest: str, deploy
             f"the weights of {model_uri} take {size / GIB:.1f} GiB, but the predictor has {room / GIB:.1f}: raise"
             f" predictor.{engine}.resources of release {frame.release}"
         )
+    if stable is not None:
+        shape = _beside(frame, shape, stable)
     body = fill(shape, {"model_uri": model_uri, "model_digest": model_digest, "deployment": deployment})
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:10]
     result: Manifest = fill(body, {"name": f"{frame.release}-{digest}"})
     return result
+
+
+def _beside(frame: Frame, shape: Manifest, stable: Manifest) -> Manifest:
+    """Return `shape` with a transformer that serves the model of `stable` and tries its own InferenceService's."""
+    metadata, spec = stable["metadata"], shape["spec"]
+    notes = metadata["annotations"]
+    names = {"name": metadata["name"], "model_uri": notes[URI], "deployment": notes[DEPLOYMENT]}
+    transformer = fill(spec["transformer"], names)
+    (container,) = transformer["containers"]
+    container["args"] = [*container["args"], *frame.canary]
+    return {**shape, "spec": {**spec, "transformer": transformer}}
 
 
 def fill(value: Any, names: Mapping[str, str]) -> Any:

@@ -26,7 +26,7 @@ from infill.stages.contract import Call
 from infill.stages.table import MODELS
 from infill.train import card
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 
 def outside(config: RegisterConfig, digests: Mapping[str, str]) -> dict[str, str]:
@@ -60,6 +60,8 @@ def body(call: Call[RegisterConfig]) -> Mapping[str, float]:
         objections=(*objections, *more),
     )
     decision = _refuse_withdrawn(decision, _withdrawn(config, own).get(digests[decision.winner]))
+    if config.canary and champion is not None:
+        decision = _refuse_the_same(decision, _models(call.inputs)[decision.winner], champion)
     value = _describe(config, decision, _models(call.inputs), records, incumbent, champion, call.output)
     return _record(config, decision, value, call)
 
@@ -236,6 +238,24 @@ def _refuse_withdrawn(decision: GateDecision, withdrawn: Version | None) -> Gate
         " again."
     )
     return dataclasses.replace(decision, passed=False, reason=reason)
+
+
+def _refuse_the_same(decision: GateDecision, winner: str, champion: Version) -> GateDecision:
+    """Refuse a trial of the champion's own weights: a run that starts from the champion has them as its base."""
+    weights = _weights(winner)
+    if not decision.passed or not weights or weights != _weights(champion.model_uri):
+        return decision
+    reason = (
+        f"{decision.reason} But {decision.winner} has the weights of the champion, {champion.name} version"
+        f" {champion.version}, so users would see no difference."
+    )
+    return dataclasses.replace(decision, passed=False, reason=reason)
+
+
+def _weights(model: str) -> dict[str, Any]:
+    """Return the digests of a model's own weights, without those of an adapter, by file name."""
+    files = manifest.load(model).files
+    return {name: entry["sha256"] for name, entry in files.items() if "/" not in name and name.endswith(".safetensors")}
 
 
 def _describe(

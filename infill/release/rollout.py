@@ -50,6 +50,8 @@ class RolloutTarget:
     version: Version
     record: str
     """URI of the deployment record, which the servers read."""
+    canary: bool = False
+    """Whether the model is tried on some users, next to the one that serves."""
 
 
 def deploy(
@@ -62,11 +64,14 @@ def deploy(
     in time or fails its smoke test: it is removed, and nothing changes for clients. Raises InputError for a namespace
     without the chart, RefusedError for one without KServe or without permissions. `patience` limits the wait for an API
     server that restarts.
+
+    A canary's InferenceService has the candidate's predictor, and a transformer that serves the champion by the
+    predictor of the champion's own InferenceService. `end_canary` points the Service back to that.
     """
     patience = patience or readiness.RolloutPatience()
     api = _patient(api, patience)
     frame, seen, service = _look(api, release)
-    body = _body(frame, service, target)
+    body = _body(api, frame, seen, service, target)
     name = body["metadata"]["name"]
     try:
         wanted = _serve(api, frame, seen, body, target, patience, say)
@@ -82,16 +87,17 @@ def deploy(
 def rollback(api: Api, release: str, name: str, *, patience: RolloutPatience | None = None) -> dict[str, Any]:
     """Point the Service to the previous InferenceService, and make its model the champion of `name` again.
 
-    Returns `active` (the InferenceService), `model_uri`, `model_digest`, `left` and `version` (of `name` in MLflow,
-    empty if that model was never registered). The InferenceService that was `left` remains for inspection until the
-    next deployment. Raises InputError when there is no previous one, NotReadyError when it is not ready; then nothing
-    changes. The next call completes one that was killed between route and registry.
+    During a canary that is the champion's, which ends the canary. Returns `active` (the InferenceService), `model_uri`,
+    `model_digest`, `left` and `version` (of `name` in MLflow, empty if that model was never registered). The
+    InferenceService that was `left` remains for inspection until the next deployment. Raises InputError when there is
+    no previous one, NotReadyError when it is not ready; then nothing changes. The next call completes one that was
+    killed between route and registry.
     """
     patience = patience or readiness.RolloutPatience()
     api = _patient(api, patience)
     frame, seen, _ = _look(api, release)
-    wanted = Route(active=seen.previous, left=seen.active)
-    if not seen.previous:
+    wanted = _without_canary(seen) if seen.stable else Route(active=seen.previous, left=seen.active)
+    if not wanted.active:
         if not seen.left or not _unfinished(api, seen, name):
             raise InputError(f"Service {frame.service} has no previous InferenceService to return to")
         wanted = seen
@@ -117,6 +123,46 @@ def rollback(api: Api, release: str, name: str, *, patience: RolloutPatience | N
     }
 
 
+def promote(
+    api: Api, release: str, version: Version, *, patience: RolloutPatience | None = None, say: Say = _stderr
+) -> dict[str, float]:
+    """Serve the candidate that the release's canary has tried, which is the champion by now, to all clients.
+
+    Returns and raises as `deploy`. Raises InputError if the release tries another model.
+    """
+    _, seen, service = _look(_patient(api, patience or readiness.RolloutPatience()), release)
+    tried = api.get("inferenceservices", seen.active)
+    notes = {} if tried is None else tried["metadata"]["annotations"]
+    if notes.get(frames.DIGEST) != version.model_digest:
+        raise InputError(
+            f"Service {service['metadata']['name']} does not serve the model of {version.name} version"
+            f" {version.version}: deploy it with infill deploy --champion {version.name}"
+        )
+    target = RolloutTarget(version=version, record=notes[frames.DEPLOYMENT])
+    return deploy(api, release, target, patience=patience, say=say)
+
+
+def end_canary(api: Api, release: str, version: Version, *, patience: RolloutPatience | None = None) -> list[str]:
+    """Point the Service back to the champion, which is still running, and remove the InferenceServices of `version`.
+
+    Returns their names. Raises NotReadyError when the champion's is not ready; then nothing changes.
+    """
+    patience = patience or readiness.RolloutPatience()
+    api = _patient(api, patience)
+    frame, seen, _ = _look(api, release)
+    if seen.stable:
+        readiness.wait(api, seen.stable, seconds=ROLLBACK_S, patience=patience)
+        wanted = replace(_without_canary(seen), left="")
+        routes.shift(api, frame.service, seen, wanted)
+        seen = wanted
+    tried = [
+        str(each["metadata"]["name"])
+        for each in _ours(api, frame)
+        if each["metadata"]["annotations"].get(frames.DIGEST) == version.model_digest
+    ]
+    return [name for name in tried if name not in seen.kept and api.delete("inferenceservices", name)]
+
+
 def plan(api: Api, release: str, target: RolloutTarget) -> str:
     """Return what `deploy` would do, as text: the manifests, their differences from the live ones, and removals.
 
@@ -125,9 +171,9 @@ def plan(api: Api, release: str, target: RolloutTarget) -> str:
     import yaml
 
     frame, seen, service = _look(api, release)
-    body = _body(frame, service, target)
+    body = _body(api, frame, seen, service, target)
     name = body["metadata"]["name"]
-    wanted = seen if seen.active == name else Route(active=name, previous=seen.active)
+    wanted = seen if seen.active == name else _route(seen, name, target)
     before, after = _reconcile(api, body, dry_run=True)
     live = before or (seen.active and api.get("inferenceservices", seen.active)) or {}
     patch = routes.change(wanted)
@@ -184,7 +230,31 @@ def _look(api: Api, release: str) -> tuple[Frame, Route, Manifest]:
     return frame, *routes.read(api, frame.service)
 
 
-def _body(frame: Frame, service: Manifest, target: RolloutTarget) -> Manifest:
+def _route(seen: Route, name: str, target: RolloutTarget, smoke: Mapping[str, float] | None = None) -> Route:
+    """Return the route after the InferenceService `name` of a target has taken over from `seen`."""
+    if target.canary:
+        return Route(active=name, previous=seen.previous, stable=seen.champion, smoke=smoke or {})
+    previous = seen.previous if name in (seen.active, seen.stable) else seen.champion
+    return Route(active=name, previous=previous, smoke=smoke or {})
+
+
+def _without_canary(seen: Route) -> Route:
+    """Return the route after the canary in `seen`: the champion serves, and a rollback leads to where it did before."""
+    return Route(active=seen.stable, previous=seen.previous, left=seen.active)
+
+
+def _stable(api: Api, frame: Frame, seen: Route) -> Manifest:
+    """Return the champion's InferenceService. Raises InputError if none serves."""
+    stable = api.get("inferenceservices", seen.champion) if seen.champion else None
+    if stable is None:
+        raise InputError(
+            f"Service {frame.service} points to no champion next to which a candidate could be tried: deploy it first,"
+            " with infill deploy --champion"
+        )
+    return stable
+
+
+def _body(api: Api, frame: Frame, seen: Route, service: Manifest, target: RolloutTarget) -> Manifest:
     """Return the InferenceService of a target, owned by the release's Service: `helm uninstall` removes both."""
     version = target.version
     if storage.is_local(version.model_uri):
@@ -193,7 +263,11 @@ def _body(frame: Frame, service: Manifest, target: RolloutTarget) -> Manifest:
             " object store as store"
         )
     body = frames.inference_service(
-        frame, model_uri=version.model_uri, model_digest=version.model_digest, deployment=target.record
+        frame,
+        model_uri=version.model_uri,
+        model_digest=version.model_digest,
+        deployment=target.record,
+        stable=_stable(api, frame, seen) if target.canary else None,
     )
     owner = {"apiVersion": "v1", "kind": "Service", "name": frame.service, "uid": service["metadata"]["uid"]}
     body["metadata"]["ownerReferences"] = [owner]
@@ -216,12 +290,15 @@ def _serve(
     if serves and not differed:
         return seen
     say(f"InferenceService {name} is ready; {len(smoke.GOLDEN)} golden prompts at {frame.address(name)}")
-    figures = smoke.check(frame.address(name), target.version.model_uri, latency_ms=frame.smoke_latency_ms)
+    models = [target.version.model_uri]
+    if target.canary:  # the transformer serves the champion, and maybe us the candidate
+        models.insert(0, _stable(api, frame, seen)["metadata"]["annotations"][frames.URI])
+    figures = smoke.check(frame.address(name), *models, latency_ms=frame.smoke_latency_ms)
     if serves:
         return seen
-    wanted = Route(active=name, previous=seen.previous if seen.active == name else seen.active, smoke=figures)
+    wanted = _route(seen, name, target, figures)
     routes.shift(api, frame.service, seen, wanted)
-    say(f"Service {frame.service} points to {name}; before: {wanted.previous or 'nothing'}")
+    say(f"Service {frame.service} points to {name}; before: {seen.active or 'nothing'}")
     return wanted
 
 
@@ -262,7 +339,7 @@ def _undo(api: Api, frame: Frame, name: str) -> str:
     """Remove the InferenceService unless it is in the route; return a description of this and of what serves."""
     try:
         now, _ = routes.read(api, frame.service)
-        removed = name not in (now.active, now.previous) and api.delete("inferenceservices", name)
+        removed = name not in now.kept and api.delete("inferenceservices", name)
     except InfillError as error:
         return (
             f"{name} could not be removed ({error}) and may hold a GPU: once the API server answers, run"
@@ -274,9 +351,14 @@ def _undo(api: Api, frame: Frame, name: str) -> str:
 
 def _old(api: Api, frame: Frame, wanted: Route) -> list[str]:
     """Return our InferenceServices that neither serve nor stand by and are older than the active one."""
-    labels = f"{frames.RELEASE_LABEL}={frame.release},{frames.MANAGER_LABEL}={frames.MANAGER}"
-    items = [each["metadata"] for each in api.list("inferenceservices", labels=labels)["items"]]
+    items = [each["metadata"] for each in _ours(api, frame)]
     return older({str(each["name"]): str(each["creationTimestamp"]) for each in items}, wanted)
+
+
+def _ours(api: Api, frame: Frame) -> list[Manifest]:
+    """Return the InferenceServices that `deploy` has created for the release."""
+    labels = f"{frames.RELEASE_LABEL}={frame.release},{frames.MANAGER_LABEL}={frames.MANAGER}"
+    return list(api.list("inferenceservices", labels=labels)["items"])
 
 
 def older(created: Mapping[str, str], wanted: Route) -> list[str]:
@@ -285,8 +367,8 @@ def older(created: Mapping[str, str], wanted: Route) -> list[str]:
     The times are whole seconds. One of the same second as the active one may belong to a deployment that runs at the
     same time, so it stays until the next one.
     """
-    kept, until = (wanted.active, wanted.previous), created.get(wanted.active, "9")
-    return sorted(name for name, time in created.items() if name not in kept and time < until)
+    until = created.get(wanted.active, "9")
+    return sorted(name for name, time in created.items() if name not in wanted.kept and time < until)
 
 
 def _sweep(api: Api, frame: Frame, wanted: Route) -> list[str]:

@@ -17,6 +17,7 @@ ACTIVE: Final = "serving.kserve.io/inferenceservice"
 COMPONENT: Final = {"infill.dev/component": "transformer"}
 PREVIOUS: Final = "infill.dev/previous"
 LEFT: Final = "infill.dev/rolled-back-from"
+STABLE: Final = "infill.dev/canary-of"
 SMOKE: Final = "infill.dev/smoke"
 
 
@@ -28,8 +29,20 @@ class Route:
     """The InferenceService to which `infill rollback` returns; empty if there is none."""
     left: str = ""
     """The InferenceService that the last rollback left; empty after a deployment."""
+    stable: str = ""
+    """The champion's InferenceService while the active one tries a candidate next to it; empty without a canary."""
     smoke: Mapping[str, float] = field(default_factory=dict)
     """Figures of the smoke test of the active InferenceService."""
+
+    @property
+    def champion(self) -> str:
+        """The InferenceService of the champion: the active one, or during a canary the one next to it."""
+        return self.stable or self.active
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The InferenceServices that serve or stand by."""
+        return self.active, self.previous, self.stable
 
 
 def read(api: Api, service: str) -> tuple[Route, Manifest]:
@@ -45,13 +58,15 @@ def read(api: Api, service: str) -> tuple[Route, Manifest]:
         active=selector.get(ACTIVE, ""),
         previous=notes.get(PREVIOUS, ""),
         left=notes.get(LEFT, ""),
+        stable=notes.get(STABLE, ""),
         smoke=json.loads(notes.get(SMOKE, "{}")),
     ), current
 
 
 def change(route: Route) -> Manifest:
     """Return the merge patch that gives a Service this route."""
-    notes = {PREVIOUS: route.previous, LEFT: route.left, SMOKE: json.dumps(route.smoke, sort_keys=True)}
+    notes = {PREVIOUS: route.previous, LEFT: route.left, STABLE: route.stable}
+    notes |= {SMOKE: json.dumps(route.smoke, sort_keys=True)}
     return {
         "metadata": {"annotations": {name: value or None for name, value in notes.items()}},
         "spec": {"selector": {**COMPONENT, ACTIVE: route.active}},

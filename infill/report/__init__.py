@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from infill import manifest, storage, tracking
+from infill.artifacts import decision as decisions
 from infill.config import ReportConfig
 from infill.report.artifact_contents import ArtifactContents, Artifacts, read
 from infill.stages.contract import Call
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 REPORT_FILE: Final = "report.html"
 SUMMARY_FILE: Final = "summary.json"
@@ -61,7 +62,11 @@ def summary(contents: ArtifactContents, register: str, output: str, run_id: str)
     return {
         "winner": decision["winner"],
         "model": storage.relative(model, output) or model,
-        "gate": {"passed": decision["passed"], "reason": decision["reason"]},
+        "gate": {
+            "passed": decision["passed"],
+            "reason": decision["reason"],
+            "canary": decisions.on_trial(decision),
+        },
         "documents": {"kept": contents.corpus["documents_kept"], "removed": contents.corpus["documents_removed"]},
         "tokens": contents.tokenizer["tokens"],
         "bytes_per_token": contents.tokenizer["bytes_per_token"],

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from infill import html_page, storage, tracking
+from infill.artifacts import decision as decisions
 from infill.evaluate.statistics import Comparison, p_values
 from infill.metrics import METRICS
 from infill.report import charts, learning, side_by_side
@@ -73,6 +74,8 @@ def _head(title: str, contents: ArtifactContents) -> str:
     verdict = "passed the gate" if passed else "was refused by the gate"
     finished = contents.stages["register"].created
     where = f" It is registered in MLflow as a version of {decision['name']}." if passed else ""
+    if decisions.on_trial(decision):
+        where += " It is on trial next to the champion until infill canary decide promotes it or rolls it back."
     tiles = {
         f"{metric} of {decision['winner']}": f"{won['value']:.3f}",
         "documents kept": f"{contents.corpus['documents_kept']:,}",

@@ -107,7 +107,7 @@ def test_summary_has_everything(undisturbed: tuple[Path, dict[str, Any]]) -> Non
     assert set(summary) == keys | {"stages", "evaluation", "report", "mlflow_run_id"}
     assert summary["winner"] in {"base", "sft", "dpo"}
     assert Path(summary["model"]).is_dir()
-    assert set(summary["gate"]) == {"passed", "reason"}
+    assert set(summary["gate"]) == {"passed", "reason", "canary"}
     assert summary["documents"]["kept"] > 20
     assert summary["documents"]["removed"] >= 1
     assert set(summary["evaluation"]) == {"base", "sft", "dpo"}

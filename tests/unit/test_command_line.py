@@ -37,6 +37,7 @@ LEFT_OUT = {
 }
 REQUIRED = {
     "run": "--out out",
+    "loop": "--out out",
     "corpus build": "--output out",
     "corpus explain": "x.py --corpus a",
     "corpus diff": "a a",
@@ -199,7 +200,7 @@ NAMES = {
 WRITTEN = {"--out", "--to", "--output"}
 
 
-@pytest.mark.parametrize("command", [name for name in REQUIRED if name != "run"])
+@pytest.mark.parametrize("command", [name for name in REQUIRED if name not in ("run", "loop")])
 def test_a_path_that_cannot_be_read_is_one_sentence(
     command: str, places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,11 +135,7 @@ spec:
           {{- end }}
           - --canary_weight={{ .weight }}
           - --shadow_requests={{ int64 .shadowRequests }}
-          - --canary_requests={{ int64 .requests }}
-          - --canary_window_s={{ .windowSeconds }}
-          - --canary_errors={{ .errors }}
-          - --canary_latency={{ .latency }}
-          - --canary_acceptance={{ .acceptance }}
+          {{- include "infill.canaryRules" . | nindent 10 }}
           {{- else if or .weight .shadowRequests }}
           {{- fail "transformer.canary.predictor: name the predictor that runs the candidate" }}
           {{- end }}
@@ -169,6 +165,14 @@ spec:
       - name: keys
         secret: {secretName: {{ . }}}
       {{- end }}
+{{- end }}
+
+{{- define "infill.canaryRules" -}}
+- --canary_requests={{ int64 .requests }}
+- --canary_window_s={{ .windowSeconds }}
+- --canary_errors={{ .errors }}
+- --canary_latency={{ .latency }}
+- --canary_acceptance={{ .acceptance }}
 {{- end }}
 
 {{- define "infill.modelArgs" -}}

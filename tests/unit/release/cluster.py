@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from infill import manifest, prompt, storage
 from infill.cluster.api import Api
@@ -90,7 +91,7 @@ def namespace(api: Api, url: str) -> Iterator[Namespace]:
 class Trained:
     """Three models of a run in an object store, all with the files of `model`, evaluated and put before the gate."""
 
-    def __init__(self, folder: Path, model: Path, label: str, score: float = 0.5) -> None:
+    def __init__(self, folder: Path, model: Path, label: str, score: float = 0.5, *, canary: bool = False) -> None:
         store = f"memory://{folder.name}"
         self.models = {name: upload(model, f"{store}/{label}-{name}", folder) for name in MODELS}
         scores = dict(zip(MODELS, (0.1, score, 0.2), strict=True))
@@ -100,7 +101,7 @@ class Trained:
         }
         self.decision = str(folder / f"{label}-decision")
         examples = parts.model(folder / "examples")
-        config = RegisterConfig(bootstrap=50)
+        config = RegisterConfig(bootstrap=50, canary=canary)
         run_stage("register", config, examples, *self.models.values(), *self.evaluations.values(), output=self.decision)
         self.output = f"{store}/{label}-deploy"
         self.uri = self.models["sft"]
@@ -121,13 +122,15 @@ class Trained:
 
 
 def upload(model: Path, uri: str, scratch: Path) -> str:
-    """A copy of the model's files at `uri` under a manifest of its own; its digest differs by the URI."""
+    """A copy of the model at `uri` under a manifest of its own; the bytes of its weights differ by the URI."""
     copy = scratch / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     names = ("config.json", "model.safetensors", "tokenizer.json", prompt.FILE_NAME)
     copy.mkdir()
     for name in names:
         shutil.copy(model / name, copy)
+    weights = copy / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "uri": uri})
 
     def body() -> Mapping[str, float]:
         storage.upload(copy, uri)

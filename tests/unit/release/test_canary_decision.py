@@ -1,7 +1,10 @@
 """Tests of the decision after a canary on a real registry; the figures are given, `test_loop` reads real ones."""
 
+import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -56,13 +59,22 @@ def aliases() -> tuple[str, str, str]:
     return first, second, third
 
 
-def decide(**more: str) -> str:
-    return str(canary_decision.decide("infill", URLS, PATIENCE, served=DEPLOY, say=lambda _: None, **more)["outcome"])
+def decide(output: str = "") -> str:
+    result = canary_decision.decide("infill", URLS, PATIENCE, served=DEPLOY, output=output, say=lambda _: None)
+    return str(result["outcome"])
 
 
 def test_the_first_winner_needs_no_canary_and_the_second_waits_for_its_own(candidate: Version) -> None:
     assert aliases() == ("1", "", "2")
     assert candidate.tags[registry.REPLACED] == "1"
+    first = registry.champion("infill")
+    assert first is not None
+    explained = [decisions.explain(decisions.load(each.tags[registry.DECISION_URI])) for each in (first, candidate)]
+    assert "passed the gate, so it may be deployed" in explained[0]
+    assert "canary" not in explained[0]
+    assert "passed the gate, so some users may try it" in explained[1]
+    assert "the candidate of the registered model infill (see infill canary show)" in explained[1]
+    assert "infill canary decide then makes it the model in use, or rolls it back" in explained[1]
 
 
 def test_a_candidate_that_is_not_worse_is_promoted(
@@ -160,6 +172,40 @@ def test_another_model_on_trial_decides_nothing(candidate: Version, shows: Calla
     with pytest.raises(InputError, match="its weight is 0"):
         decide()
     assert aliases() == ("1", "", "2")
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "sentence"),
+    [
+        ("", 401, "asks for a key to show its metrics (401): put one into INFILL_API_KEY"),
+        ("", 403, "asks for a key to show its metrics (403): put one into INFILL_API_KEY"),
+        ("infill_wrong", 401, "refuses the key in INFILL_API_KEY (401)"),
+        ("infill_right", 403, "does not show its metrics to the key in INFILL_API_KEY (403)"),
+    ],
+)
+def test_a_server_that_asks_for_a_key_gets_it_or_is_explained(
+    monkeypatch: pytest.MonkeyPatch, key: str, status: int, sentence: str
+) -> None:
+    class Metrics(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            right = self.headers["authorization"] == "Bearer infill_right" and status == 401
+            self.send_response(200 if right else status)
+            self.end_headers()
+            self.wfile.write(b"infill_canary_weight 5.0\n" if right else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("INFILL_API_KEY", key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metrics) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(InputError, match=re.escape(f"{url} {sentence}")):
+            canary_decision.read([url])
+        if status == 401:
+            monkeypatch.setenv("INFILL_API_KEY", "infill_right")
+            assert canary_decision.read([url]).weight == 5.0
+        server.shutdown()
 
 
 def test_a_newer_candidate_or_champion_is_not_overrun(

@@ -25,7 +25,7 @@ class _Config:
     name: str
 
 
-def write(folder: Path, *, imported: bool = False, passed: bool = True) -> dict[str, str]:
+def write(folder: Path, *, imported: bool = False, passed: bool = True, canary: bool = False) -> dict[str, str]:
     """Stage -> URI of its artifact, in the order in which `report.run` takes them."""
     evaluations = {
         f"evaluate-{name}": {"record.json": _record(name), "results.parquet": _results(name)} for name in QUALITY
@@ -41,7 +41,7 @@ def write(folder: Path, *, imported: bool = False, passed: bool = True) -> dict[
         "preferences": _artifact(folder, "preferences", {"report.json": {"pairs": 12, "judge": "rules"}}),
         "dpo": _artifact(folder, "dpo", {"history.jsonl": _history(0.69, 0.52)}, {"loss_first": 0.69}),
         **{name: _artifact(folder, name, files) for name, files in evaluations.items()},
-        "register": _artifact(folder, "register", {"decision.json": _decision(passed)}),
+        "register": _artifact(folder, "register", {"decision.json": _decision(passed, canary)}),
     }
 
 
@@ -186,10 +186,11 @@ def _holes() -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _decision(passed: bool) -> dict[str, Any]:
+def _decision(passed: bool, canary: bool) -> dict[str, Any]:
     return {
         "winner": "sft",
         "passed": passed,
+        "canary": canary,
         "reason": "sft has the highest kk (base 0.1500, sft 0.3500, dpo 0.3000). No floors are set.",
         "metric": "kk",
         "comparison": None,

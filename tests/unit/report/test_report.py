@@ -1,5 +1,6 @@
 """Tests of the report and the summary."""
 
+import io
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from infill import html_page, storage, tracking
 from infill.config import ReportConfig
 from infill.report import artifact_contents, charts, learning, side_by_side
+from pipelines.summary import show
 from tests.builders import run_stage
 from tests.unit.report import pipeline
 
@@ -60,7 +63,7 @@ def test_summary_has_exactly_the_keys_that_programs_read(written: tuple[str, dic
     keys = {"winner", "model", "gate", "documents", "tokens", "bytes_per_token", "stages", "evaluation", "report"}
     assert set(summary) == keys | {"mlflow_run_id"}
     assert (summary["winner"], summary["model"]) == ("sft", "/store/sft")
-    assert set(summary["gate"]) == {"passed", "reason"}
+    assert set(summary["gate"]) == {"passed", "reason", "canary"}
     assert summary["documents"] == {"kept": 1_234, "removed": 321}
     assert (summary["tokens"], summary["bytes_per_token"]) == (14_200_000, 3.37)
     assert summary["stages"]["sft"].keys() == {"seconds", "loss_first", "loss_last"}
@@ -174,6 +177,23 @@ def test_refused_run_with_an_imported_base_has_a_report_too(tmp_path: Path, monk
     assert "sft was refused by the gate" in html
     assert "champion before" in html
     assert summary["stages"]["pretrain"].keys() == {"seconds"}
+
+
+def test_a_model_on_trial_is_shown_as_one_and_what_happens_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shown = {}
+    for canary in (False, True):
+        html, summary = _write(tmp_path / str(canary), canary=canary)
+        assert summary["gate"]["canary"] is canary
+        assert ("on trial next to the champion until infill canary decide" in html) == canary
+        text = io.StringIO()
+        show(summary, tmp_path, Console(file=text, width=300))
+        shown[canary] = text.getvalue()
+    assert f"infill serve --out {tmp_path} --candidate /store/sft --canary-weight 5" in shown[True]
+    assert f"infill canary decide --url http://localhost:8080 --out {tmp_path}" in shown[True]
+    assert f"infill serve --out {tmp_path}  #" in shown[False]
 
 
 def test_report_goes_to_the_pipelines_run(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

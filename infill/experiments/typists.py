@@ -52,7 +52,7 @@ TYPISTS_MEASURES: Final = (
     *_waits("whole", "whole answer"),
     Measure(name="per_s", label="answers per second"),
     Measure(name="cached", label="answers from the cache", higher_is_better=None),
-    Measure(name="known_tokens", label="prompt in the KV cache", higher_is_better=None),
+    Measure(name="known_tokens", label="prompt from the caches", higher_is_better=None),
     Measure(name="prompt_tokens", label="prompt", unit="tokens", higher_is_better=None),
     Measure(name="refused", label="refused", higher_is_better=None),
 )

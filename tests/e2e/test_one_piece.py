@@ -29,7 +29,7 @@ from infill.text import read_text
 from serving.local import free_port
 from tests.e2e.test_run import MIT
 
-OLD, WANTED, OTHER = "return left + right", "return check(left, right)", "return drop(right, left)"
+OLD, WANTED, OTHER = "return left + right", "return check(left, right)", "log.warning(left)"
 SETTINGS: Final[dict[str, Any]] = {
     "seed": 3,
     "pretrain.train.steps": 40,
@@ -39,6 +39,8 @@ SETTINGS: Final[dict[str, Any]] = {
     **{f"{stage}.train.launcher": "local" for stage in ("pretrain", "sft", "dpo")},
     **{f"{stage}.train.sample_every": 1_000 for stage in ("pretrain", "sft", "dpo")},
     "examples.holes": 256,
+    "examples.test_holes": 24,
+    "evaluate.holes": 24,
     "examples.split.start": [["line_start", 1.0]],
     "examples.split.end": [["line_start", 1.0]],
     "examples.split.before_indent": 0,

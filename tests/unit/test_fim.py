@@ -47,7 +47,9 @@ def line_after(text: str, offset: int) -> str:
 
 
 def is_of_kind(text: str, offset: int, kind: str, *, is_end: bool) -> bool:
-    """Whether a boundary is what its kind says; of "block" only that it is next to code."""
+    """Whether a boundary is what its kind says; of "block" only that it is next to code, of "random" nothing."""
+    if kind == fim.RANDOM:
+        return True
     before, after = line_before(text, offset), line_after(text, offset)
     if kind == fim.LINE_START:
         return not before.strip(" \t") or (is_end and not after.strip())

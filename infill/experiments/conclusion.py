@@ -114,11 +114,19 @@ def conclusion(experiment: Experiment, results: Sequence[Finding]) -> str:
     """Return the paragraph that answers the question, from the verdicts alone."""
     holes = next(each.comparison.holes for finding in results for each in finding.differences.values())
     head = f"On {holes} {experiment.places}, compared with {experiment.baseline}: "
-    return (
-        head
-        + " ".join(_sentence(finding) for finding in results if finding.differences)
-        + _caution(experiment, results)
-    )
+    compared = [finding for finding in results if finding.differences]
+    decided = [
+        finding for finding in compared if {each.verdict for each in finding.differences.values()} != {UNDECIDED}
+    ]
+    open_ones = [finding.measure.label for finding in compared if finding not in decided]
+    sentences = [_sentence(finding) for finding in decided]
+    if open_ones:
+        sentences.append(f"There is no difference beyond chance in {_listed(open_ones)}.")
+    return head + " ".join(sentences) + _caution(experiment, results)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _sentence(finding: Finding) -> str:
@@ -135,7 +143,7 @@ def _parts(finding: Finding) -> Iterator[str]:
             yield f"is {wanted} with {' and '.join(texts)}"
     undecided = [cell for cell, each in finding.differences.items() if each.verdict == UNDECIDED]
     if undecided:
-        yield f"shows no difference beyond chance with {' and '.join(undecided)}"
+        yield f"shows no difference beyond chance with {_listed(undecided)}"
 
 
 def _caution(experiment: Experiment, results: Sequence[Finding]) -> str:

@@ -75,13 +75,22 @@ def test_a_clear_gain_that_costs_time_is_said_with_its_figures() -> None:
     text = conclusion(tried, results)
     assert text.startswith("On 40 holes, compared with 0 tokens: KK is better with 1,024 (+0.19")
     assert "Time is worse with 1,024 (+800 [800, 800], p < 0.001)." in text
-    assert "Exact match shows no difference beyond chance with 1,024." in text
+    assert "There is no difference beyond chance in exact match." in text
     assert "Size" not in text
     report = page(tried, results)
     assert text in report
     assert report.count("**") == 4  # two differences
     assert "| 1,024 | 0.49" in report
     assert record(tried, results)["measures"]["ms"]["differences"]["1,024"]["verdict"] == WORSE
+
+
+def test_what_is_undecided_is_said_in_one_sentence() -> None:
+    equal = {"kk": np.zeros(9), "ms": np.ones(9), "exact_match": np.zeros(9)}
+    tried = experiment(QUALITY, TIME, RIGHT)
+    text = conclusion(tried, findings(tried, rows_of({"0": equal, "1,024": equal})))
+    assert text.startswith(
+        "On 9 holes, compared with 0 tokens: There is no difference beyond chance in KK, time and exact"
+    )
 
 
 def test_one_hole_decides_nothing() -> None:

@@ -167,7 +167,8 @@ def test_an_application_error_shows_the_last_fifty_lines(
     def end() -> None:
         kuberay.pod(job.name, "submitter", "submitter")
         for number in range(80):
-            server.say("submitter", f"line {number}", f"2026-11-22T20:00:{number % 60:02d}.000000000Z")
+            stamp = f"2026-11-22T20:{number // 60:02d}:{number % 60:02d}.000000000Z"
+            server.say("submitter", f"line {number}", stamp)
         server.hush("submitter")
         kuberay.status(job.name, "Failed", "FAILED", reason="AppFailed", message="exit code 1")
 

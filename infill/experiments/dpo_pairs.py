@@ -54,13 +54,13 @@ def run(config: DpoPairsConfig, finished: FinishedRun, *, output: str) -> Manife
 
     def experiment() -> Experiment:
         choices = _choices(config, _preferences(config, finished, uris))
-        places = {cell: chosen(place, choice, finished.store) for cell, (place, choice) in choices.items()}
+        places = {cell: chosen(place, choice, finished.cells) for cell, (place, choice) in choices.items()}
 
         def train(cell: str) -> str:
             if cell == BASELINE:
                 return uris["sft"]
             parts = {"preferences": places[cell], "model": uris["sft"]}
-            return execute("dpo", config.dpo, parts, finished.store, label=f"dpo-{cell}").uri
+            return execute("dpo", config.dpo, parts, finished.cells, label=f"dpo-{cell}").uri
 
         names = [BASELINE, *choices]
         cells = ModelCells(config.evaluate, trained(names, train), uris["examples"])
@@ -87,7 +87,7 @@ def _preferences(config: DpoPairsConfig, finished: FinishedRun, uris: dict[str, 
     if config.name == SOURCES and config.preferences.judge != RULES:
         settings.append(replace(config.preferences, judge=RULES, judge_model=""))
     parts = {"examples": uris["examples"], "model": uris["sft"]}
-    return [execute("preferences", each, parts, finished.store).uri for each in settings]
+    return [execute("preferences", each, parts, finished.cells).uri for each in settings]
 
 
 def _choices(config: DpoPairsConfig, places: Sequence[str]) -> dict[str, tuple[str, PairChoice]]:

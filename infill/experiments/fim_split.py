@@ -40,9 +40,9 @@ def run(config: FimSplitConfig, finished: FinishedRun, *, output: str) -> Manife
         split = replace(config.examples.split, random_share=RANDOM_SHARE[cell])
         sources = {name: uris[name] for name in ("corpus", "tokenizer")}
         settings = replace(config.examples, split=split)
-        examples = execute("examples", settings, sources, finished.store, label=f"examples-{cell}").uri
+        examples = execute("examples", settings, sources, finished.cells, label=f"examples-{cell}").uri
         parts = {"examples": examples, "model": uris["pretrain"]}
-        return execute("sft", config.sft, parts, finished.store, label=f"sft-{cell}").uri
+        return execute("sft", config.sft, parts, finished.cells, label=f"sft-{cell}").uri
 
     def experiment() -> Experiment:
         cells = ModelCells(config.evaluate, trained([*RANDOM_SHARE], train), uris["examples"])

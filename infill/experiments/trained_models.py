@@ -1,7 +1,8 @@
 """Experiments that train: the cells are models, each trained from the same one with one thing changed.
 
-The stages write to the store of a finished run, where each of their results has an address of its own. So a training
-that was killed continues, and one that an earlier experiment needed, too, is not repeated.
+The stages write to a store in the folder of a finished run, where each of their results has an address of its own. So
+a training that was killed continues, and one that an earlier experiment needed, too, is not repeated. It is not the
+run's own store, whose newest artifacts are the run's.
 """
 
 import logging
@@ -41,9 +42,9 @@ class FinishedRun:
     folder: Path
 
     @property
-    def store(self) -> str:
-        """The folder of its artifacts, by stage."""
-        return str(self.folder / "store")
+    def cells(self) -> str:
+        """The store of what experiments build and train."""
+        return str(self.folder / "experiments")
 
     def artifact(self, stage: str) -> str:
         """Return the newest artifact of a stage. Raises InputError if there is none."""

@@ -14,7 +14,7 @@ def add(inner: Commands) -> list[argparse.ArgumentParser]:
     """
     parsers = [_fim_split(inner), _dpo_languages(inner), _preference_sources(inner)]
     for parser in parsers:
-        about = "folder of a finished run, whose store keeps the new models; give --preset and --set as for that run"
+        about = "folder of a finished run, in which the new models are kept; give --preset and --set as for that run"
         parser.add_argument("--run", type=input_folder, required=True, metavar="DIR", help=about)
         settings_options(parser)
     return parsers

@@ -55,8 +55,8 @@ def command(name: str, run: Path, output: Path, capsys: pytest.CaptureFixture[st
 
 
 def results(run: Path, stage: str) -> list[str]:
-    """The folders of a stage's results in the store."""
-    return sorted(str(file.parent) for file in (run / "store" / stage).glob("*/manifest.json"))
+    """The folders of a stage's results in the store of the experiments."""
+    return sorted(str(file.parent) for file in Path(FinishedRun(run).cells, stage).glob("*/manifest.json"))
 
 
 def test_two_models_learn_from_holes_of_two_kinds(
@@ -74,9 +74,12 @@ def test_two_models_learn_from_holes_of_two_kinds(
     ]
     assert {"random"} in kinds
     trained = [manifest.load(folder).digest for folder in results(run, "sft")]
-    assert len(trained) == 3
-    command("fim-split", run, tmp_path / "y", capsys)
+    assert len(trained) == 2
+    again = command("fim-split", run, tmp_path / "y", capsys)
     assert [manifest.load(folder).digest for folder in results(run, "sft")] == trained
+    assert again["measures"] == result["measures"]
+    for stage in ("examples", "sft"):  # otherwise the next experiment would start from a cell of this one
+        assert Path(FinishedRun(run).artifact(stage)).name == "x"
 
 
 def test_each_source_gives_as_many_pairs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

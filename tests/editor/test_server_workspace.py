@@ -1,6 +1,7 @@
 """The language server with its projects' files on the server: the same completions, and nothing more is sent."""
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,7 @@ def test_the_return_of_a_server_is_noticed_and_it_is_sent_everything_while_nobod
         return [state.available for state in editor.states]
 
     states = asyncio.run(run())
-    assert sum(one and not two for one, two in zip(states, states[1:], strict=False)) == 1, "it is said once"
+    assert sum(one and not two for one, two in itertools.pairwise(states)) == 1, "it is said once"
 
 
 def test_without_workspaces_the_project_is_indexed_here(model: Path, project: Path) -> None:

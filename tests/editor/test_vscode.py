@@ -142,9 +142,7 @@ class Operator:
         self._running = contextlib.ExitStack()
 
     def start(self, **settings: str) -> None:
-        self._backend = self._running.enter_context(
-            serving_text(self._model, SUGGESTION, port=self._port, **settings)
-        )
+        self._backend = self._running.enter_context(serving_text(self._model, SUGGESTION, port=self._port, **settings))
 
     def stop(self) -> None:
         self._running.close()
@@ -193,7 +191,8 @@ def test_the_extension_keeps_a_project_on_the_server(
     watchdog = threading.Timer(400, process.kill)
     watchdog.start()
     with process, contextlib.closing(operator):
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         output = []
         for line in process.stdout:
             output.append(line)

@@ -13,7 +13,7 @@ import hashlib
 import re
 import sys
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,9 +39,9 @@ SLICE_S: Final = 0.005
 AHEAD_S: Final = 0.001
 """Seconds of tokenising ahead, after which it pauses for as long and whatever else there is has its turn."""
 AHEAD_CHARS: Final = 2_000_000
-"""Texts of a larger change are not tokenised ahead: their tokens would not be remembered."""
+"""More texts at once are not tokenised ahead: their tokens would not be remembered."""
 MAX_AHEAD: Final = 64
-"""Changes whose texts are tokenised ahead at once."""
+"""Changes whose texts wait to be tokenised ahead."""
 MAX_CHANGES: Final = 8
 """Changes of one tenant at once."""
 SHARE: Final = 0.5
@@ -163,6 +163,9 @@ class Workspace:
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
+        self._filled: dict[str, None] = {}
+        """Files whose texts came while others were missing."""
+        self._filled_chars = 0
 
     @contextmanager
     def queried(self, texts: tuple[tuple[str, str], ...]) -> Iterator[ProjectIndex]:
@@ -227,6 +230,23 @@ class Workspace:
             self._take(path, text, change.report)
             yield
         change.report.missing = [path for path in files if path in self.missing]
+
+    def to_tokenise(self, change: Change) -> list[str]:
+        """Return the files of a change whose tokens are worth computing in advance.
+
+        These are saved files, and the files of a small project when the last of their texts is there.
+        """
+        texts = change.texts
+        saved = [path for path in texts if path in change.files]
+        if saved and sum(len(texts[path]) for path in saved) <= AHEAD_CHARS:
+            return saved
+        self._filled_chars += sum(map(len, texts.values()))
+        self._filled |= dict.fromkeys(texts if self._filled_chars <= AHEAD_CHARS else ())
+        if self.missing:
+            return []
+        filled, small = [*self._filled], self._filled_chars <= AHEAD_CHARS
+        self._filled, self._filled_chars = {}, 0
+        return filled if small else []
 
     def tokenising(self, paths: Iterable[str]) -> Iterator[None]:
         """Tokenise files and their blocks, of which context items consist, so that packing finds their tokens."""
@@ -341,7 +361,9 @@ class Workspaces:
         self._total = 0
         self._changing: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, "workspaces")
-        self._ahead: set[asyncio.Task[None]] = set()
+        self._ahead: deque[tuple[Workspace, list[str]]] = deque(maxlen=MAX_AHEAD)
+        """Files to tokenise in spare time, the latest last."""
+        self._tokeniser: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -402,16 +424,21 @@ class Workspaces:
     def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
         """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
         workspace = self._open.get((tenant, name))
-        chars = sum(map(len, change.texts.values()))
-        if workspace is not None and 0 < chars <= AHEAD_CHARS and len(self._ahead) < MAX_AHEAD:
-            task = asyncio.create_task(self._tokenise(workspace, [*change.texts]))
-            self._ahead.add(task)
-            task.add_done_callback(self._ahead.discard)
+        if workspace is not None and (paths := workspace.to_tokenise(change)):
+            self._ahead.append((workspace, paths))
+            if self._tokeniser is None or self._tokeniser.done():
+                self._tokeniser = asyncio.create_task(self._tokenise())
 
-    async def _tokenise(self, workspace: Workspace, paths: list[str]) -> None:
-        steps, loop = workspace.tokenising(paths), asyncio.get_running_loop()
-        while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
-            await asyncio.sleep(AHEAD_S)
+    async def _tokenise(self) -> None:
+        """Tokenise all that waits, one file after the other, so that a change waits for one slice at most."""
+        loop = asyncio.get_running_loop()
+        while self._ahead:
+            workspace, paths = self._ahead.popleft()
+            steps = workspace.tokenising(paths)
+            while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
+                await asyncio.sleep(AHEAD_S)
+                while self._changing:
+                    await asyncio.sleep(AHEAD_S)
 
     def settle(self, workspace: Workspace) -> None:
         """Count the memory of a workspace again after it was used, and drop others until all are below the cap."""
@@ -442,8 +469,8 @@ class Workspaces:
 
     def shut_down(self) -> None:
         """End the thread and what it does in spare time."""
-        for task in self._ahead:
-            task.cancel()
+        if self._tokeniser is not None:
+            self._tokeniser.cancel()
         self._thread.shutdown(cancel_futures=True)
 
 

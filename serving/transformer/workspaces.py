@@ -13,7 +13,7 @@ import hashlib
 import re
 import sys
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,6 +48,8 @@ SHARE: Final = 0.5
 """Share of the memory that one workspace may take, so that the growth of its arrays stays below the cap."""
 TEXT_GROWTH: Final = 6
 """Bytes of memory that a byte of text may take in the index."""
+FILE_GROWTH: Final = 1_000
+"""Bytes of memory that an indexed file may take besides its text."""
 ENTRY_MEMORY: Final = 250
 """Bytes that a listed file takes besides its path."""
 EMPTY_MEMORY: Final = 8_192
@@ -163,9 +165,11 @@ class Workspace:
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
-        self._filled: dict[str, None] = {}
-        """Files whose texts came while others were missing."""
-        self._filled_chars = 0
+        self._room = 0
+        """Bytes of memory that may be used before it is measured again."""
+        self._fresh: list[str] = []
+        """Files to tokenise, up to AHEAD_CHARS, whose texts came while others were missing."""
+        self._fresh_chars = 0
 
     @contextmanager
     def queried(self, texts: tuple[tuple[str, str], ...]) -> Iterator[ProjectIndex]:
@@ -232,21 +236,17 @@ class Workspace:
         change.report.missing = [path for path in files if path in self.missing]
 
     def to_tokenise(self, change: Change) -> list[str]:
-        """Return the files of a change whose tokens are worth computing in advance.
-
-        These are saved files, and the files of a small project when the last of their texts is there.
+        """Return the files to tokenise in advance after a change: those of which it has the texts, as far as their
+        tokens will be remembered. While a client sends the texts of its list, they wait for the last one.
         """
-        texts = change.texts
-        saved = [path for path in texts if path in change.files]
-        if saved and sum(len(texts[path]) for path in saved) <= AHEAD_CHARS:
-            return saved
-        self._filled_chars += sum(map(len, texts.values()))
-        self._filled |= dict.fromkeys(texts if self._filled_chars <= AHEAD_CHARS else ())
-        if self.missing:
+        for path, text in change.texts.items():
+            self._fresh_chars += len(text)
+            if self._fresh_chars <= AHEAD_CHARS:
+                self._fresh.append(path)
+        if self.missing and not change.texts.keys() & change.files.keys():
             return []
-        filled, small = [*self._filled], self._filled_chars <= AHEAD_CHARS
-        self._filled, self._filled_chars = {}, 0
-        return filled if small else []
+        fresh, self._fresh, self._fresh_chars = self._fresh, [], 0
+        return fresh
 
     def tokenising(self, paths: Iterable[str]) -> Iterator[None]:
         """Tokenise files and their blocks, of which context items consist, so that packing finds their tokens."""
@@ -322,9 +322,18 @@ class Workspace:
             self.missing.discard(path)
             self._index_text(path, to_utf8(data), report)
 
+    def _has_room(self, size: int) -> bool:
+        """Return whether there is room for a text. The memory is measured again when half of the room may be used."""
+        self._room -= TEXT_GROWTH * size + FILE_GROWTH
+        if self._room >= 0:
+            return True
+        room = self._limit - self.memory - TEXT_GROWTH * size
+        self._room = room // 2
+        return room >= 0
+
     def _index_text(self, path: str, data: bytes, report: ChangeReport) -> None:
         why = f"larger than {LIMITS.file_bytes:,} bytes" if len(data) > LIMITS.file_bytes else refusal(data)
-        if self.memory + TEXT_GROWTH * len(data) > self._limit:
+        if not self._has_room(len(data)):
             why = self._no_room
         if why:
             report.left_out[path] = why
@@ -361,9 +370,9 @@ class Workspaces:
         self._total = 0
         self._changing: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, "workspaces")
-        self._ahead: deque[tuple[Workspace, list[str]]] = deque(maxlen=MAX_AHEAD)
-        """Files to tokenise in spare time, the latest last."""
-        self._tokeniser: asyncio.Task[None] | None = None
+        self._ahead: set[asyncio.Task[None]] = set()
+        self._spare = asyncio.Lock()
+        """Held by the one of them that uses the thread, so that a change waits for one slice of them at most."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -424,17 +433,15 @@ class Workspaces:
     def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
         """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
         workspace = self._open.get((tenant, name))
-        if workspace is not None and (paths := workspace.to_tokenise(change)):
-            self._ahead.append((workspace, paths))
-            if self._tokeniser is None or self._tokeniser.done():
-                self._tokeniser = asyncio.create_task(self._tokenise())
+        paths = workspace.to_tokenise(change) if workspace is not None else []
+        if workspace is not None and paths and len(self._ahead) < MAX_AHEAD:
+            task = asyncio.create_task(self._tokenise(workspace, paths))
+            self._ahead.add(task)
+            task.add_done_callback(self._ahead.discard)
 
-    async def _tokenise(self) -> None:
-        """Tokenise all that waits, one file after the other, so that a change waits for one slice at most."""
-        loop = asyncio.get_running_loop()
-        while self._ahead:
-            workspace, paths = self._ahead.popleft()
-            steps = workspace.tokenising(paths)
+    async def _tokenise(self, workspace: Workspace, paths: list[str]) -> None:
+        steps, loop = workspace.tokenising(paths), asyncio.get_running_loop()
+        async with self._spare:
             while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
                 await asyncio.sleep(AHEAD_S)
                 while self._changing:
@@ -469,8 +476,8 @@ class Workspaces:
 
     def shut_down(self) -> None:
         """End the thread and what it does in spare time."""
-        if self._tokeniser is not None:
-            self._tokeniser.cancel()
+        for task in self._ahead:
+            task.cancel()
         self._thread.shutdown(cancel_futures=True)
 
 

@@ -345,8 +345,7 @@ def test_texts_are_tokenised_before_they_are_asked_for() -> None:
         change = read_change({"files": listed(files), "texts": files}, whole=True)
         await store.change("", "w", change)
         store.tokenise_ahead("", "w", change)
-        assert store._tokeniser is not None
-        await store._tokeniser
+        await asyncio.gather(*store._ahead)
         store.shut_down()
         return store.find("", "w")._index
 
@@ -380,14 +379,13 @@ async def _tokenised(*changes: tuple[bool, dict[str, str], dict[str, str]]) -> l
         await store.change("", "w", change)
         seen.clear()
         store.tokenise_ahead("", "w", change)
-        if store._tokeniser is not None:
-            await store._tokeniser
+        await asyncio.gather(*store._ahead)
         result.append({name for name in "abc" if f"{name}(1)" in seen})
     store.shut_down()
     return result
 
 
-def test_a_project_is_tokenised_when_it_is_complete_if_its_tokens_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_is_tokenised_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, c = ({f"{name}.py": f"{name}(1)\n"} for name in "abc")
     large = {"b.py": "b(1)\n" + "x(1)\n" * 30}
     saved = {"a.py": "a(1)\nb(2)\n"}
@@ -398,7 +396,7 @@ def test_a_project_is_tokenised_when_it_is_complete_if_its_tokens_are_kept(monke
 
     monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
     assert filled(b) == [set(), set(), set(), {"a", "b", "c"}, {"a"}]
-    assert filled(large) == [set(), set(), set(), set(), {"a"}]
+    assert filled(large) == [set(), set(), set(), {"a"}, {"a"}], "as far as its tokens are kept"
     assert asyncio.run(_tokenised((True, a, a), (True, large, large))) == [{"a"}, set()]
     assert asyncio.run(_tokenised((True, a | b, a), (False, saved, saved))) == [{"a"}, {"a"}], "a saved file is"
 

@@ -307,9 +307,11 @@ class ProjectIndex:
 
     @property
     def project_paths(self) -> ProjectPaths:
-        """The paths by file number, also those of removed files; computed again after another file was added."""
+        """The paths by file number, also those of removed files; extended after another file was added."""
         if self._project_paths is None:
             self._project_paths = ProjectPaths(tuple(self.last_paths))
+        elif len(self._project_paths) < len(self.last_paths):
+            self._project_paths = self._project_paths.extended(tuple(self.last_paths))
         return self._project_paths
 
     def _number(self, path: str) -> int:
@@ -319,7 +321,7 @@ class ProjectIndex:
         else:
             number = len(self.paths)
             self.paths.append(path)
-            self.last_paths.append("")
+            self.last_paths.append(path)
         if self.last_paths[number] != path:
             self.last_paths[number] = path
             self._project_paths = None

@@ -28,22 +28,52 @@ class Folders(NamedTuple):
 
 
 class ProjectPaths:
-    """The paths of an index by file number; replaced when a file is added or removed."""
+    """The paths of an index by file number."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def extended(self, paths: Sequence[str]) -> "ProjectPaths":
+        """Return the same for `paths`, which begin with those that are here, with little work for a few more.
+
+        Nobody may use this object afterwards.
+        """
+        more, added = ProjectPaths(paths), range(len(self), len(paths))
+        known = vars(self)
+        if "_order" in known:
+            # Two sorted parts, which Python's sort merges.
+            order = [*self._order, *sorted(added, key=paths.__getitem__)]
+            vars(more)["_order"] = sorted(order, key=paths.__getitem__)
+        if "stems" in known:
+            for number in added:
+                self.stems[stem(paths[number])].append(number)
+            vars(more)["stems"] = self.stems
+        if "folders" in known:
+            numbers = [self.folders.numbers.get(_folder(paths[number])) for number in added]
+            if None not in numbers:
+                of_files = np.append(self.folders.of_files, np.array(numbers, np.int64))
+                vars(more)["folders"] = self.folders._replace(of_files=of_files)
+        return more
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The numbers of the files in alphabetical order of their paths."""
+        return sorted(range(len(self._paths)), key=self._paths.__getitem__)
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """The rank of each path in alphabetical order, which decides ties."""
         ranks = np.empty(len(self._paths), np.int64)
-        ranks[sorted(range(len(self._paths)), key=self._paths.__getitem__)] = np.arange(len(self._paths))
+        ranks[self._order] = np.arange(len(self._paths))
         return ranks
 
     @cached_property
-    def stems(self) -> dict[str, list[int]]:
+    def stems(self) -> defaultdict[str, list[int]]:
         """The numbers of the files with each stem (see `stem`)."""
-        files = defaultdict(list)
+        files = defaultdict[str, list[int]](list)
         for number, path in enumerate(self._paths):
             files[stem(path)].append(number)
         return files

@@ -12,8 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -376,42 +375,23 @@ class Mirror:
         self._take(answer, files, texts)
 
     def _fill(self, client: WorkspaceClient) -> None:
-        """Send the texts that the server lacks; files that change meanwhile go first.
-
-        While the server works on a batch, the next one is read.
-        """
-        with ThreadPoolExecutor(1, "mirror-reader") as reader:
-            files, texts = self._next_batch(())
-            while self._missing and not self._ended:
-                following = reader.submit(self._next_batch, {*files, *texts})
-                answer = self._answer(client, files, texts)
-                batch = following.result()
-                if isinstance(answer, TooLargeError):
-                    self._make_smaller(texts, answer)
-                elif answer is not None:
-                    self._take(answer, files, texts)
-                    self._progress(self.waiting)
-                if paths := self._urgent():
-                    self._send_difference(client, paths, self._read(paths))
-                    batch = self._next_batch(())
-                files, texts = batch
-
-    def _answer(
-        self, client: WorkspaceClient, files: Files, texts: dict[str, str]
-    ) -> WorkspaceAnswer | TooLargeError | None:
-        """Return the answer to a batch, or that it was too large; None for an empty one."""
-        if not files and not texts:
-            return None
-        try:
-            return client.patch(self._revision, files, texts)
-        except TooLargeError as error:
-            return error
-
-    def _make_smaller(self, texts: dict[str, str], error: TooLargeError) -> None:
-        if len(texts) == 1 and self._batch <= LEAST_BYTES:
-            self._leave_out(next(iter(texts)), str(error))
-        else:
-            self._batch = max(self._batch // 2, LEAST_BYTES)
+        """Send the texts that the server lacks; files that change meanwhile go first."""
+        while self._missing and not self._ended:
+            if paths := self._urgent():
+                self._send_difference(client, paths, self._read(paths))
+            files, texts = self._next_batch()
+            if not files and not texts:
+                continue
+            try:
+                answer = client.patch(self._revision, files, texts)
+            except TooLargeError as error:
+                if len(texts) == 1 and self._batch <= LEAST_BYTES:
+                    self._leave_out(next(iter(texts)), str(error))
+                else:
+                    self._batch = max(self._batch // 2, LEAST_BYTES)
+                continue
+            self._take(answer, files, texts)
+            self._progress(self.waiting)
 
     def _urgent(self) -> set[str]:
         """Return files that have changed since the work began, if nothing but files has."""
@@ -422,17 +402,12 @@ class Mirror:
             paths, todo.paths = todo.paths, set()
             return paths
 
-    def _next_batch(self, under_way: Container[str]) -> tuple[Files, dict[str, str]]:
-        """Return texts of missing files as they are now, and the digests of those that differ from the list.
-
-        Files that are `under_way` are left for later.
-        """
+    def _next_batch(self) -> tuple[Files, dict[str, str]]:
+        """Return texts of missing files as they are now, and the digests of those that differ from the list."""
         files: Files = {}
         texts: dict[str, str] = {}
         size = 0
         for path in [*self._missing]:
-            if path in under_way:
-                continue
             text = self._files.again(path)
             digest = self._files.digests.get(path)
             if digest != self._listed.get(path):

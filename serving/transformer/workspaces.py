@@ -48,8 +48,6 @@ SHARE: Final = 0.5
 """Share of the memory that one workspace may take, so that the growth of its arrays stays below the cap."""
 TEXT_GROWTH: Final = 6
 """Bytes of memory that a byte of text may take in the index."""
-FILE_GROWTH: Final = 1_000
-"""Bytes of memory that an indexed file may take besides its text."""
 ENTRY_MEMORY: Final = 250
 """Bytes that a listed file takes besides its path."""
 EMPTY_MEMORY: Final = 8_192
@@ -165,8 +163,6 @@ class Workspace:
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
-        self._room = 0
-        """Bytes of memory that may be used before it is measured again."""
         self._fresh: list[str] = []
         """Files to tokenise, up to AHEAD_CHARS, whose texts came while others were missing."""
         self._fresh_chars = 0
@@ -322,18 +318,9 @@ class Workspace:
             self.missing.discard(path)
             self._index_text(path, to_utf8(data), report)
 
-    def _has_room(self, size: int) -> bool:
-        """Return whether there is room for a text. The memory is measured again when half of the room may be used."""
-        self._room -= TEXT_GROWTH * size + FILE_GROWTH
-        if self._room >= 0:
-            return True
-        room = self._limit - self.memory - TEXT_GROWTH * size
-        self._room = room // 2
-        return room >= 0
-
     def _index_text(self, path: str, data: bytes, report: ChangeReport) -> None:
         why = f"larger than {LIMITS.file_bytes:,} bytes" if len(data) > LIMITS.file_bytes else refusal(data)
-        if not self._has_room(len(data)):
+        if self.memory + TEXT_GROWTH * len(data) > self._limit:
             why = self._no_room
         if why:
             report.left_out[path] = why

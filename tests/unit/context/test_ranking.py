@@ -72,6 +72,25 @@ def test_distances_are_those_of_pairs(paths: list[str], current: str) -> None:
     assert ProjectPaths(paths).distances(current).tolist() == expected
 
 
+@examples(100)
+@given(
+    paths=st.lists(st.text("ab/", max_size=5), unique=True, max_size=12),
+    first=st.integers(0, 12),
+    used=st.sets(st.sampled_from(["ranks", "stems", "folders"])),
+)
+def test_paths_that_are_extended_are_those_that_are_computed_at_once(
+    paths: list[str], first: int, used: set[str]
+) -> None:
+    whole, part = ProjectPaths(paths), ProjectPaths(paths[:first])
+    for name in used:
+        getattr(part, name)
+    extended = part.extended(paths).extended(paths)
+    assert extended.ranks.tolist() == whole.ranks.tolist()
+    assert extended.stems == whole.stems
+    for path in (*paths, "a/b/c"):
+        assert extended.distances(path).tolist() == whole.distances(path).tolist()
+
+
 def test_rag_compares_bpe_tokens_and_takes_recent_files() -> None:
     far = {f"near/{number:03}.py": "unrelated\n" for number in range(60)} | {"far/away/deep.py": "parcel_area = 1\n"}
     index = ProjectIndex.from_documents(far.items(), golden.ENCODER.encode)

@@ -413,7 +413,7 @@ def ray_vs_torchrun(rounds: int) -> float:
                     label="pretrain",
                     train=TWO,
                     output=output,
-                    settings=settings,
+                    settings=llama_settings,
                     model=llama,
                     tokenizer=tokenizer_folder,
                     work=fixed_work,

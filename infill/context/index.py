@@ -170,7 +170,7 @@ class ProjectIndex:
 
     def _enter(self, path: str, file: File) -> None:
         self.files[path] = file
-        self._signatures.put(file.number, path, len(file.data))
+        self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
 
     def tokenize_with(self, encode: Encode | None) -> None:
@@ -231,7 +231,7 @@ class ProjectIndex:
         """Return the paths of the current file and of files with its text."""
         named = current.named_in(self.paths[number] for number in self._signatures.named(normalised(current.path)))
         texts = [current, *(Current(path, self.text(path)) for path in named)]
-        likely = ((each, self.paths[number]) for each in texts for number in self._signatures.sized(each.sizes))
+        likely = ((each, self.paths[number]) for each in texts for number in self._signatures.alike(each.data, each.sizes))
         return named | {path for each, path in likely if each.has_text(self.files[path].data)}
 
     def text(self, path: str) -> str:

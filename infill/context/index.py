@@ -231,7 +231,8 @@ class ProjectIndex:
         """Return the paths of the current file and of files with its text."""
         named = current.named_in(self.paths[number] for number in self._signatures.named(normalised(current.path)))
         texts = [current, *(Current(path, self.text(path)) for path in named)]
-        likely = ((each, self.paths[number]) for each in texts for number in self._signatures.alike(each.data, each.sizes))
+        alike = ((each, self._signatures.alike(each.data, each.sizes)) for each in texts)
+        likely = ((each, self.paths[number]) for each, numbers in alike for number in numbers)
         return named | {path for each, path in likely if each.has_text(self.files[path].data)}
 
     def text(self, path: str) -> str:

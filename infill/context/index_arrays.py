@@ -38,7 +38,7 @@ _BY_BLOCK: Final = {
     "window_tokens": "i4",
     "window_lines": "i4",
 }
-_BLOCK_SCRATCH: Final = {"sums": "i4", "scores": "f8", "relevance": "i8"}
+_BLOCK_SCRATCH: Final = {"sums": "i4", "relevance": "i8"}
 _ENTRIES: Final = {"terms": "i4", "places": "i4"}
 _POSTINGS: Final = {"pool": "i4", "notes": "u1"}
 
@@ -59,7 +59,7 @@ class Table:
     identifiers; distinct identifiers and lines of the window that starts with it (0 if there is none).
     By entry: the term, and the place of the posting in its list.
     Scratch arrays of queries: `local` (by term, its number in a query), `sums` and `relevance` are zero between two
-    queries, `scores` is not.
+    queries.
     """
 
     hashes: Array
@@ -80,7 +80,6 @@ class Table:
     window_tokens: Array
     window_lines: Array
     sums: Array
-    scores: Array
     relevance: Array
     terms: Array
     places: Array

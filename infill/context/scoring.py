@@ -181,7 +181,7 @@ def _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values,
 
 @njit(cache=True)
 def _reached(bounds, highest, sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
-    """Return a positive score that at least `k` windows reach, if so many have one.
+    """Return a positive score that at least `k` windows reach, or as many as have one.
 
     It is the k-th highest of the stretches' highest scores, for the 8 * k stretches with the highest bounds.
     """

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from infill import storage
 from infill.context.files import IndexLimits, Stamp
 from infill.context.index import File, ProjectIndex
 from infill.prompt import Encode
+
+if TYPE_CHECKING:
+    from io import BufferedIOBase
 
 VERSION: Final = 3
 """Increased when the meaning of the arrays of `Table`, or of the kernels' results in them, changes."""
@@ -78,7 +81,7 @@ class _Reader:
     """A saved index that is being read, each part to the place where it stays."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
+        self._file = cast("BufferedIOBase", file)
         self._left = size
         self._digest = hashlib.sha256()
 

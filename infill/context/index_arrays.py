@@ -49,13 +49,15 @@ _POSTINGS: Final = {"pool": "i4", "notes": "u1"}
 _SCRATCH: Final = _TERM_SCRATCH | _BLOCK_SCRATCH
 _EXACT: Final = ("state", "slots", "free", "counts")
 """Saved arrays without rows to spare."""
+_PLACE_BYTES: Final = 4
+_POSTING_BYTES: Final = 5
 _ALL_BY_TERM: Final = _BY_TERM | _TERM_SCRATCH
 _ALL_BY_BLOCK: Final = _BY_BLOCK | _BLOCK_SCRATCH
 
 
 def _with_spare(size: int) -> int:
     """Return the rows of an array of which `size` are used."""
-    return size + size // 8 + 4096
+    return size + size // 8 + 512
 
 
 class BlockSpan(NamedTuple):
@@ -207,10 +209,11 @@ class Table:
 
     @property
     def memory(self) -> int:
-        """The bytes of all arrays; rows that were never used count too, although they take no memory yet."""
+        """The bytes of all arrays, also of those that `settle` will make; rows that were never used count too."""
         texts, arrays = list(self._passing.items()), list(vars(self).values())  # a query may change them meanwhile
         passing = sum(len(text) + sum(each.nbytes for each in lexed) for text, lexed in texts)
-        return passing + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        lists = 0 if self.settled else len(self.terms) * _PLACE_BYTES + _with_spare(self.entry_end) * _POSTING_BYTES
+        return passing + lists + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
     def saved(self) -> dict[str, Array]:
         """Return the arrays that `restored` needs, by name."""

@@ -6,10 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
-from infill.context import ProjectIndex, retrieve
+from infill.context import ProjectIndex, ranked
 from infill.context.identity import Current
+from infill.context.overlay import Overlay
 from infill.context.packing import RULES, Packed, PackingRules, pack
 from infill.prompt import ContextItem, Encoder, FimRequest, Prompt, PromptFormat, caret_of
 from infill.syntax import language_of
@@ -17,9 +19,7 @@ from infill.truncation import Truncation
 from serving.protocol import ApiError, Sampling, invalid
 from serving.transformer.client_tokenizer import Tokenizer
 from serving.transformer.request import CompletionRequest
-from serving.transformer.workspaces import Workspace
-
-Documents = tuple[tuple[str, str], ...]
+from serving.transformer.workspaces import Documents, Workspace
 
 TOKENIZER_CHANGED: Final = "tokenizer_changed"
 PROMPT_TOO_LONG: Final = "prompt_too_long"
@@ -34,9 +34,15 @@ class _Project:
     chars: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @cached_property
+    def overlay(self) -> Overlay:
+        """The index as queries see it."""
+        return Overlay(self.index)
+
     def update(self, documents: Documents) -> None:
         """Make the index hold exactly `documents`; only files whose content differs cost time."""
         texts = dict(documents)
+        self.overlay.lift()
         empty = not self.index.files
         for path in self.index.files.keys() - texts.keys():
             self.index.remove(path)
@@ -60,14 +66,18 @@ class ProjectCache:
         return len(self._projects)
 
     @contextmanager
-    def project(self, key: str, documents: Documents) -> Iterator[ProjectIndex]:
-        """Yield an index of exactly `documents`, locked for the caller, updated from the last index under `key`."""
+    def project(self, key: str, documents: Documents, current: Current | None = None) -> Iterator[Overlay]:
+        """Yield an index of exactly `documents`, locked for the caller, updated from the last index under `key`.
+
+        It lacks the `current` file.
+        """
         with self._lock:
             project = self._projects.pop(key, None) or _Project(index=self._new_index())
             self._projects[key] = project
         with project.lock:
             project.update(documents)
-            yield project.index
+            project.overlay.show({}, current)
+            yield project.overlay
         with self._lock:
             self._evict()
 
@@ -131,11 +141,11 @@ class Packer:
         if request.ids:
             return self._packed_by_client(request, budget)
         if request.documents or workspace:
-            with self._index(request, workspace) as index:
-                items = retrieve(
-                    *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
+            with self._shown(request, workspace) as shown:
+                items = ranked(
+                    *(shown.index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
-                packed = self._pack(request, items, index.holds, budget, rules)
+                packed = self._pack(request, items, shown.holds, budget, rules)
         else:
             packed = self._pack(request, (), lambda _: False, budget, rules)
         self.sessions.put(request.session, packed)
@@ -154,12 +164,13 @@ class Packer:
             around = caret
         return Truncation(*around, request.language or language_of(request.fim.path))
 
-    def _index(self, request: CompletionRequest, workspace: Workspace | None) -> AbstractContextManager[ProjectIndex]:
-        """Return the index of the request's files, or of its workspace with them in place of those there."""
-        others = _others(request)
+    def _shown(self, request: CompletionRequest, workspace: Workspace | None) -> AbstractContextManager[Overlay]:
+        """Return the request's files, or its workspace with them in place of those there, without the current file."""
+        current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
+        others = _others(request.documents, current)
         if workspace:
-            return workspace.queried(others)
-        return self.projects.project(request.project or _fingerprint(request.documents), others)
+            return workspace.queried(others, current)
+        return self.projects.project(request.project or _fingerprint(request.documents), others, current)
 
     def _packed_by_client(self, request: CompletionRequest, budget: int) -> Packed:
         """Return the client's own prompt. Raises ApiError for one that this model cannot accept."""
@@ -193,11 +204,10 @@ def warm_up(packer: Packer) -> None:
     packer.pack(CompletionRequest(fim=fim, documents=documents, session="", sampling=Sampling()))
 
 
-def _others(request: CompletionRequest) -> Documents:
+def _others(documents: Documents, current: Current) -> Documents:
     """Return the documents without the current file."""
-    current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
-    same = current.named_in(path for path, _ in request.documents)
-    return tuple((path, text) for path, text in request.documents if path not in same and not current.has_text(text))
+    same = current.named_in(path for path, _ in documents)
+    return tuple((path, text) for path, text in documents if path not in same and not current.has_text(text))
 
 
 def _fingerprint(documents: Documents) -> str:

@@ -25,7 +25,9 @@ from prometheus_client import Counter as Total
 
 from infill.context import ProjectIndex
 from infill.context.files import IndexLimits, refusal, why_name_left_out
+from infill.context.identity import Current
 from infill.context.memo import Memo
+from infill.context.overlay import Overlay
 from infill.context.turns import Turns
 from infill.text import clean, to_utf8
 from serving.protocol import ApiError, invalid, read_text
@@ -58,6 +60,9 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _REVISIONS: Final = 2**256
+
+Documents = tuple[tuple[str, str], ...]
+"""Path and text of files."""
 
 
 @dataclass(kw_only=True)
@@ -159,16 +164,33 @@ class Workspace:
         """The memory that the store has counted."""
         self.dropped = False
         self._index = index
+        self._overlay = Overlay(index)
+        self._indexed = 0
+        """Files in the index by itself, whoever asks meanwhile."""
         self._limit = limit
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
 
     @contextmanager
-    def queried(self, texts: tuple[tuple[str, str], ...]) -> Iterator[ProjectIndex]:
-        """Yield the index for one query, with other texts in the place of files, ahead of a change."""
-        with self._turns.query(), self._index.overlaid(texts):
-            yield self._index
+    def queried(self, texts: Documents, current: Current | None = None) -> Iterator[Overlay]:
+        """Yield the index for one query, with other texts in the place of files, and without the current file.
+
+        A query goes ahead of a change. Nobody else sees its texts.
+        """
+        with self._turns.query():
+            self._overlay.show(dict(texts), current)
+            yield self._overlay
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Hold the index, as it is by itself, for a change."""
+        with self._turns.update():
+            self._overlay.lift()
+            try:
+                yield
+            finally:
+                self._indexed = len(self._index)
 
     @property
     def memory(self) -> int:
@@ -192,14 +214,14 @@ class Workspace:
         """Return a name for the files besides `path`, and for how many of all are indexed."""
         digest = self.listed.get(path)
         others = self._sum if digest is None else (self._sum - _entry(path, digest)) % _REVISIONS
-        return f"{others:064x} {len(self._index)}"
+        return f"{others:064x} {self._indexed}"
 
     def state(self) -> dict[str, Any]:
         """Return the answer to a client that asks for the state."""
         return {
             "revision": self.revision,
             "files": len(self.listed),
-            "indexed": len(self._index),
+            "indexed": self._indexed,
             "bytes": self.memory,
             "missing": sorted(self.missing),
         }
@@ -233,7 +255,7 @@ class Workspace:
         if self._index.encode is None:
             return
         for path in paths:
-            with self._turns.update():
+            with self._changed():
                 texts = self._index.block_texts(path)
             memo = Memo(self._index.encode)
             for text in texts:
@@ -250,8 +272,9 @@ class Workspace:
 
     def _texts(self, paths: Iterator[str]) -> dict[bytes, bytes]:
         """Return the texts of files by their digests, since a file may have been renamed."""
-        held = self._index.files
-        return {self.listed[path]: held[path].data for path in paths if path in held}
+        with self._changed():
+            held = self._index.files
+            return {self.listed[path]: held[path].data for path in paths if path in held}
 
     def _list(self, path: str, digest: bytes, spare: Mapping[bytes, bytes], report: ChangeReport) -> None:
         """List a file; take its text from `spare` if it is there."""
@@ -268,7 +291,7 @@ class Workspace:
         self._sum = (self._sum + _entry(path, digest)) % _REVISIONS
         self._path_memory += 3 * sys.getsizeof(path)
         if digest in spare:
-            with self._turns.update():
+            with self._changed():
                 self._index.update(path, spare[digest])
         else:
             self.missing.add(path)
@@ -281,7 +304,7 @@ class Workspace:
         self._sum = (self._sum - _entry(path, digest)) % _REVISIONS
         self._path_memory -= 3 * sys.getsizeof(path)
         self.missing.discard(path)
-        with self._turns.update():
+        with self._changed():
             self._index.remove(path)
 
     def _take(self, path: str, text: str, report: ChangeReport) -> None:
@@ -304,12 +327,12 @@ class Workspace:
 
     def _index_text(self, path: str, data: bytes, report: ChangeReport) -> None:
         why = f"larger than {LIMITS.file_bytes:,} bytes" if len(data) > LIMITS.file_bytes else refusal(data)
-        if self.memory + TEXT_GROWTH * len(data) > self._limit:
-            why = self._no_room
-        if why:
-            report.left_out[path] = why
-            return
-        with self._turns.update():
+        with self._changed():
+            if self.memory + TEXT_GROWTH * len(data) > self._limit:
+                why = self._no_room
+            if why:
+                report.left_out[path] = why
+                return
             self._index.update(path, data)
 
 

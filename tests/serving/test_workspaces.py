@@ -1,7 +1,6 @@
 """Workspaces: what the server keeps is what the client listed, within the cap, for its tenant alone."""
 
 import asyncio
-import contextlib
 import gc
 import hashlib
 import json
@@ -312,24 +311,6 @@ def test_an_unsaved_text_counts_for_its_request_only(workspace: str) -> None:
     assert HTTP.get(workspace).json()["files"] == 2
 
 
-@examples(50)
-@given(
-    files=st.dictionaries(st.sampled_from("abcd"), st.text("xy\n", max_size=9), max_size=4),
-    unsaved=st.dictionaries(st.sampled_from("abcd"), st.text("xy\n", max_size=9), max_size=4),
-)
-def test_an_overlaid_index_is_what_it_was_afterwards(files: dict[str, str], unsaved: dict[str, str]) -> None:
-    index = ProjectIndex.from_documents(files.items())
-
-    def texts() -> dict[str, str]:
-        return {path: index.text(path) for path in index.files}
-
-    with contextlib.suppress(ZeroDivisionError), index.overlaid(unsaved.items()):
-        assert texts() == {**files, **unsaved}
-        raise ZeroDivisionError
-    assert texts() == files
-    assert index.text_bytes == sum(len(path) + len(text) for path, text in files.items())
-
-
 # Tokens before they are asked for
 
 
@@ -455,8 +436,9 @@ def indexed(count: int, lines: int) -> Workspace:
     files = {f"folder{number % 7}/file{number}.py": source(number, lines) for number in range(count)}
     for _ in workspace.steps(read_change({"files": listed(files), "texts": files}, whole=True)):
         pass
-    with workspace.queried(()) as index:
-        _ = (index.project_paths.ranks, index.project_paths.stems, index.project_paths.distances("x/y.py"))
+    with workspace.queried(()) as shown:
+        paths = shown.index.project_paths
+        _ = (paths.ranks, paths.stems, paths.distances("x/y.py"))
     return workspace
 
 
@@ -502,8 +484,8 @@ def test_a_workspace_without_room_leaves_files_out_and_answers(store: Callable[[
     assert reasons == {"the workspace has no room: the server gives it 1,000,000 bytes of memory"}
     assert answer["missing"] == []
     assert small.memory <= 2_000_000
-    with small.find("", "one").queried(()) as index:
-        assert len(index) == 60 - len(answer["left_out"])
+    with small.find("", "one").queried(()) as shown:
+        assert len(shown.index) == 60 - len(answer["left_out"])
 
 
 def test_a_server_without_workspaces_says_so(store: Callable[[int], Workspaces]) -> None:
@@ -574,8 +556,8 @@ def test_a_caret_during_a_synchronisation_uses_what_is_there(store: Callable[[in
         sizes = set()
         while not task.done():
             await asyncio.sleep(0)
-            with some.find("", "big").queried(()) as index:
-                sizes.add(len(index))
+            with some.find("", "big").queried(()) as shown:
+                sizes.add(len(shown.index))
         assert len(sizes) > 2
 
     asyncio.run(run())
@@ -665,7 +647,7 @@ def test_the_index_holds_only_texts_that_are_listed(lists: list[tuple[bool, dict
         for _ in workspace.steps(read_change({**body, "revision": workspace.revision}, whole=whole)):
             pass
         assert workspace.listed == {path: bytes.fromhex(digest(text)) for path, text in expected.items()}
-        with workspace.queried(()) as index:
-            held = {path: index.text(path) for path in index.files}
+        with workspace.queried(()) as shown:
+            held = {path: shown.index.text(path) for path in shown.index.files}
         assert {path: expected[path] for path in held} == held
         assert held.keys() | workspace.missing == expected.keys()

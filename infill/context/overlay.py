@@ -36,8 +36,8 @@ class Overlay:
             self._path, self._same = path, frozenset(self.index.same(Current(path)) if path is not None else ())
         same = set(self._same)
         if current is not None:
-            same |= self.index.copies(current)
-            same.update(each for each, data in self._hidden.items() if current.has_text(data))
+            hidden = self._hidden.keys() - same
+            same.update(self.index.copies(current), (each for each in hidden if current.has_text(self._hidden[each])))
         self._reveal(self._hidden.keys() - same)
         for each in same - self._hidden.keys():
             self._hidden[each] = self.index.files[each].data

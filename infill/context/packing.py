@@ -177,9 +177,10 @@ class _Packer:
         """Return whether the suffix may end where it did before."""
         if suffix == self.request.suffix:
             return self.size(suffix) <= (1 - self.rules.prefix_share) * self.room
-        share = self.rules.suffix_share * self.room
-        most = max(2 * share, self._suffix_room() + self.slack)
-        return self.request.suffix.startswith(suffix) and share / 2 <= self.size(suffix) <= most
+        share, size = self.rules.suffix_share * self.room, self.size(suffix)
+        if not self.request.suffix.startswith(suffix) or size < share / 2:
+            return False
+        return size <= 2 * share or size <= self._suffix_room() + self.slack
 
     def _suffix_room(self) -> int:
         """Return the tokens for a new suffix: its share, and what prefix and items cannot use."""

@@ -1,7 +1,9 @@
 """From a request to a prompt: update the project's index, rank, pack. Thread-safe."""
 
 import hashlib
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +25,9 @@ from serving.transformer.workspaces import Documents, Workspace
 
 TOKENIZER_CHANGED: Final = "tokenizer_changed"
 PROMPT_TOO_LONG: Final = "prompt_too_long"
+SHORT_CHARS: Final = 200_000
+SHORT_S: Final = 0.005
+"""Seconds that a thread of Python computes before another one may go on."""
 PACKED_BY_CLIENT: Final = "the prompt came as token ids: the client has chosen its context"
 
 
@@ -93,20 +98,26 @@ class Sessions:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._packed: OrderedDict[str, Packed] = OrderedDict()
+        self._packed: OrderedDict[str, tuple[Packed, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, session: str) -> Packed | None:
         """Return the last prompt of `session`; None for a new or nameless one."""
         with self._lock:
-            return self._packed.get(session)
+            return self._packed[session][0] if session in self._packed else None
 
-    def put(self, session: str, packed: Packed) -> None:
-        """Remember `packed`, unless the session is nameless."""
+    def seconds(self, session: str, path: str) -> float:
+        """Return the processor time of the last prompt of `session`; infinity unless it was in the file `path`."""
+        with self._lock:
+            packed, seconds = self._packed.get(session, (None, math.inf))
+            return seconds if packed and packed.path == path else math.inf
+
+    def put(self, session: str, packed: Packed, seconds: float) -> None:
+        """Remember `packed` and the processor time that it took, unless the session is nameless."""
         if not session:
             return
         with self._lock:
-            self._packed[session] = packed
+            self._packed[session] = packed, seconds
             self._packed.move_to_end(session)
             while len(self._packed) > self._size:
                 self._packed.popitem(last=False)
@@ -131,25 +142,34 @@ class Packer:
         budget: int | None = None,
         workspace: Workspace | None = None,
         rules: PackingRules = RULES,
+        *,
+        wait: bool = True,
     ) -> Packed:
         """Return a prompt for `request` within the budget, with no text that is not in the request or its workspace.
 
         `budget` replaces the packer's own where the predictor's context is smaller than the model's. Raises ApiError
-        for token ids that this model cannot accept.
+        for token ids that this model cannot accept, BlockingIOError for a workspace that is in use if it must not
+        `wait`.
         """
-        budget = budget or self.budget
+        budget, started = budget or self.budget, time.thread_time()
         if request.ids:
             return self._packed_by_client(request, budget)
         if request.documents or workspace:
-            with self._shown(request, workspace) as shown:
+            with self._shown(request, workspace, wait=wait) as shown:
                 items = ranked(
                     *(shown.index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
                 packed = self._pack(request, items, shown.holds, budget, rules)
         else:
             packed = self._pack(request, (), lambda _: False, budget, rules)
-        self.sessions.put(request.session, packed)
+        self.sessions.put(request.session, packed, time.thread_time() - started)
         return packed
+
+    def is_short(self, request: CompletionRequest) -> bool:
+        """Return whether packing is likely to take less than a thread's turn, as it did for the last keystroke."""
+        if request.ids:
+            return True
+        return request.chars <= SHORT_CHARS and self.sessions.seconds(request.session, request.fim.path) < SHORT_S
 
     def truncation(self, request: CompletionRequest) -> Truncation | None:
         """Return the filter that ends the answer to `request` where its syntax does; None if there is no caret in it.
@@ -164,12 +184,14 @@ class Packer:
             around = caret
         return Truncation(*around, request.language or language_of(request.fim.path))
 
-    def _shown(self, request: CompletionRequest, workspace: Workspace | None) -> AbstractContextManager[Overlay]:
+    def _shown(
+        self, request: CompletionRequest, workspace: Workspace | None, *, wait: bool
+    ) -> AbstractContextManager[Overlay]:
         """Return the request's files, or its workspace with them in place of those there, without the current file."""
         current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
         others = _others(request.documents, current)
         if workspace:
-            return workspace.queried(others, current)
+            return workspace.queried(others, current, wait=wait)
         return self.projects.project(request.project or _fingerprint(request.documents), others, current)
 
     def _packed_by_client(self, request: CompletionRequest, budget: int) -> Packed:

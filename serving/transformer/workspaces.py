@@ -173,12 +173,13 @@ class Workspace:
         self._path_memory = 0
 
     @contextmanager
-    def queried(self, texts: Documents, current: Current | None = None) -> Iterator[Overlay]:
+    def queried(self, texts: Documents, current: Current | None = None, *, wait: bool = True) -> Iterator[Overlay]:
         """Yield the index for one query, with other texts in the place of files, and without the current file.
 
-        A query goes ahead of a change. Nobody else sees its texts.
+        A query goes ahead of a change. Nobody else sees its texts. Raises BlockingIOError if the index is in use and
+        the query must not `wait`.
         """
-        with self._turns.query():
+        with self._turns.query(wait=wait):
             self._overlay.show(dict(texts), current)
             yield self._overlay
 
@@ -439,8 +440,8 @@ class Workspaces:
     def settle(self, workspace: Workspace) -> None:
         """Count the memory of a workspace again after it was used, and drop others until all are below the cap."""
         if not workspace.dropped:
-            self._total += workspace.memory - workspace.counted
-            workspace.counted = workspace.memory
+            former, workspace.counted = workspace.counted, workspace.memory
+            self._total += workspace.counted - former
         while self._total > self._max_bytes and self._open:
             self._drop(next(iter(self._open)))
             self._metrics.evictions.inc()

@@ -76,7 +76,7 @@ def test_sessions_are_forgotten_beyond_their_number_and_nameless_ones_at_once() 
     sessions = Sessions(2)
     packed = Packed(prompt=Prompt(ids=[], items=(), prefix_tokens=0, suffix_tokens=0), why_empty=None)
     for name in ("", "one", "two", "three"):
-        sessions.put(name, packed)
+        sessions.put(name, packed, 0.0)
     assert [sessions.get(name) is not None for name in ("", "one", "two", "three")] == [False, False, True, True]
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -41,7 +42,7 @@ SLICE_S: Final = 0.005
 AHEAD_S: Final = 0.001
 """Seconds of tokenising ahead, after which it pauses for as long and whatever else there is has its turn."""
 AHEAD_CHARS: Final = 2_000_000
-"""Texts of a larger change are not tokenised ahead: their tokens would not be remembered."""
+"""Texts of a change beyond this many characters are not tokenised ahead: their tokens would not be remembered."""
 MAX_AHEAD: Final = 64
 """Changes whose texts are tokenised ahead at once."""
 MAX_CHANGES: Final = 8
@@ -259,6 +260,7 @@ class Workspace:
             with self._changed():
                 texts = self._index.block_texts(path)
             memo = Memo(self._index.encode)
+            memo(f"{path}\n")  # as items begin
             for text in texts:
                 memo(text)
                 memo(text.removesuffix("\n"))  # as items end
@@ -426,9 +428,10 @@ class Workspaces:
     def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
         """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
         workspace = self._open.get((tenant, name))
-        chars = sum(map(len, change.texts.values()))
-        if workspace is not None and 0 < chars <= AHEAD_CHARS and len(self._ahead) < MAX_AHEAD:
-            task = asyncio.create_task(self._tokenise(workspace, [*change.texts]))
+        ends = accumulate(map(len, change.texts.values()))
+        paths = [path for path, end in zip(change.texts, ends, strict=True) if end <= AHEAD_CHARS]
+        if workspace is not None and paths and len(self._ahead) < MAX_AHEAD:
+            task = asyncio.create_task(self._tokenise(workspace, paths))
             self._ahead.add(task)
             task.add_done_callback(self._ahead.discard)
 

@@ -339,25 +339,31 @@ def test_texts_are_tokenised_before_they_are_asked_for() -> None:
     calls.clear()
     for text in (*texts, files["a.py"][:700]):
         for each in (text, text.removesuffix("\n")):
-            assert Memo(counted).chunk(each) == golden.ENCODER.encode(each)
+            assert Memo(counted)(each) == golden.ENCODER.encode(each)
     assert sum(map(len, calls)) < 100 < sum(map(len, texts)) / 5  # only where the caret cuts a line
 
 
-def test_large_changes_are_not_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_change_the_first_texts_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
+    calls: list[str] = []
 
-    async def sync(files: dict[str, str]) -> int:
-        store = Workspaces(lambda: ProjectIndex(golden.ENCODER.encode), CAP, CollectorRegistry())
+    def counted(text: str) -> list[int]:
+        calls.append(text)
+        return golden.ENCODER.encode(text)
+
+    async def sync(files: dict[str, str]) -> None:
+        store = Workspaces(lambda: ProjectIndex(counted), CAP, CollectorRegistry())
         change = read_change({"files": listed(files), "texts": files}, whole=True)
         await store.change("", "w", change)
         store.tokenise_ahead("", "w", change)
-        started = len(store._ahead)
         await asyncio.gather(*store._ahead)
         store.shut_down()
-        return started
 
-    assert asyncio.run(sync({"a.py": "x = 1\n"})) == 1
-    assert asyncio.run(sync({"a.py": source(1)})) == 0
+    asyncio.run(sync({"a.py": "x = 1\n", "b.py": "y = 2\n", "c.py": source(1), "d.py": "z = 3\n"}))
+    tokenised = "".join(calls)
+    assert "x = 1\n" in tokenised
+    assert "y = 2\n" in tokenised
+    assert "z = 3\n" not in tokenised
 
 
 # Memory

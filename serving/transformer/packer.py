@@ -27,7 +27,7 @@ TOKENIZER_CHANGED: Final = "tokenizer_changed"
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 SHORT_CHARS: Final = 200_000
 SHORT_S: Final = 0.005
-"""Seconds that a thread of Python computes before another one may go on."""
+"""Seconds for which a thread of Python computes before another one has its turn."""
 PACKED_BY_CLIENT: Final = "the prompt came as token ids: the client has chosen its context"
 
 

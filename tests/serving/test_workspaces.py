@@ -18,13 +18,15 @@ from prometheus_client import CollectorRegistry
 
 from infill.context import ProjectIndex
 from infill.context.memo import Memo
+from infill.context.packing import Packed
 from serving.protocol import ApiError
-from serving.transformer import keys, workspaces
+from serving.transformer import keys, packer, workspaces
+from serving.transformer.packer import Packer
 from serving.transformer.service import TransformerService
 from serving.transformer.workspaces import Workspace, Workspaces, read_change, why_bad_path
 from tests import golden
 from tests.properties import examples
-from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
+from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming, wait_until
 
 FILES = {"a.py": "def alpha(first):\n    return first\n", "lib/b.py": "def beta(other):\n    return other\n"}
 ASK = {"prompt": "x = alpha(1) + beta(", "suffix": ")\n", "path": "main.py", "max_tokens": 1}
@@ -309,6 +311,34 @@ def test_an_unsaved_text_counts_for_its_request_only(workspace: str) -> None:
     assert packed(workspace, session="s", context=unsaved) == {"a.py", "new.py"}
     assert packed(workspace, session="s") == {*FILES}
     assert HTTP.get(workspace).json()["files"] == 2
+
+
+# Where a prompt is packed
+
+
+def test_the_next_keystroke_is_packed_on_the_event_loop_unless_its_workspace_is_in_use(
+    stack: tuple[str, TransformerService], workspace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooled, pack = list[bool](), Packer.pack
+
+    def noted(*arguments: Any, **more: Any) -> Packed:
+        pooled.append(asyncio._get_running_loop() is None)
+        return pack(*arguments, **more)
+
+    monkeypatch.setattr(Packer, "pack", noted)
+    monkeypatch.setattr(packer, "SHORT_S", 60.0)
+    for prompt in ("x = alpha(", "x = alpha(1"):
+        ask(workspace, session="typing", prompt=prompt)
+    assert pooled == [True, False]
+    ask(workspace, session="typing", path="other.py")
+    assert pooled[2:] == [True], "nobody knows how long another file takes"
+    ask(workspace, session="typing", path="other.py", context=[{"path": "long.py", "text": "#" * packer.SHORT_CHARS}])
+    assert pooled[3:] == [True]
+    with stack[1].workspaces.find("", workspace.rpartition("/")[2])._turns.update():
+        asking = threading.Thread(target=ask, args=(workspace,), kwargs={"session": "typing", "path": "other.py"})
+        asking.start()
+        wait_until(lambda: pooled[4:] == [False, True])
+    asking.join()
 
 
 # Tokens before they are asked for

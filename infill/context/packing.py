@@ -242,7 +242,7 @@ class _Packer:
         if not self.candidates or left < 0:
             return ()
         best_first = self.candidates[::-1]
-        worths, least = _worths(best_first), [0] * len(best_first)  # tokens, at least
+        worths, least, exact = _worths(best_first), [0] * len(best_first), set[int]()
         shown = [_shown(old, item) for item in best_first]
         choices = []
         for count, taken in enumerate(accumulate(map(self.item_size, old), initial=0)):
@@ -258,9 +258,11 @@ class _Packer:
                 if shown[number][0] < count:
                     worth += value * shown[number][1]
                 elif least[number] <= room:
-                    least[number] = size = self.item_size(best_first[number], room)
-                    if size <= room:
-                        worth, room = worth + value, room - size
+                    if number not in exact:
+                        least[number] = self.item_size(best_first[number], room)
+                    if least[number] <= room:
+                        exact.add(number)
+                        worth, room = worth + value, room - least[number]
                         new.append(number)
             computed = frame + left - taken - self.slack - room
             choices.append((worth, computed, (*old[:count], *(best_first[number] for number in reversed(new)))))

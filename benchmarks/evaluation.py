@@ -4,18 +4,20 @@
 
 Both get the same prompts of the first holes, in the order of the examples, and complete them greedily until a stop
 token or the limit. The evaluation sorts them by length, and a completion that has ended leaves its batch;
-`transformers` pads each batch to its longest prompt and runs it until its last completion has ended. Both use the same
-weights, precision and number of threads. `equal` is the share of holes with the same tokens: equal probabilities are
-rounded differently in batches of different shapes. `processor_ratio` compares the time of the processors.
+`transformers` loads the model itself, pads each batch to its longest prompt and runs it until its last completion has
+ended. Both use the same weights, precision and number of threads. `equal` is the share of holes with the same tokens:
+equal probabilities are rounded differently in batches of different shapes. `processor_ratio` compares the time of the
+processors.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from infill import entry, manifest
 from infill.artifacts.examples import read_holes, request_of
@@ -41,12 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} holes")
     options = parser.parse_args(arguments)
     holes = read_holes(options.examples, "test", QUICK if options.quick else options.holes).to_pylist()
-    generator = Generator(manifest.fetch(options.model))
+    folder = manifest.fetch(options.model)
+    generator = Generator(folder)
     prompts = [generator.prompt(request_of(hole), options.max_prompt_tokens) for hole in holes]
     new = options.max_new_tokens
     _ours(generator, prompts[:1], 2)  # first use of the kernels
     ours, our_time = _timed(lambda: _ours(generator, prompts, new))
-    theirs, their_time = _timed(lambda: _transformers(generator, prompts, new, options.batch))
+    peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=generator.model.dtype, local_files_only=True)
+    peer.to(generator.device).eval()
+    theirs, their_time = _timed(lambda: _transformers(peer, generator, prompts, new, options.batch))
     result = {
         "holes": len(prompts),
         "prompt_tokens": sum(map(len, prompts)),
@@ -64,21 +69,23 @@ def _ours(generator: Generator, prompts: Sequence[Sequence[int]], new: int) -> l
     return [each.ids for each in generator.generate(prompts, max_new_tokens=new)]
 
 
-def _transformers(generator: Generator, prompts: Sequence[list[int]], new: int, batch: int) -> list[list[int]]:
+def _transformers(
+    peer: Any, generator: Generator, prompts: Sequence[list[int]], new: int, batch: int
+) -> list[list[int]]:
     before = torch.get_num_threads()
     torch.set_num_threads(generator.threads)
     outputs: list[list[int]] = []
     for start in range(0, len(prompts), batch):
-        outputs += _batch(generator, prompts[start : start + batch], new)
+        outputs += _batch(peer, generator, prompts[start : start + batch], new)
     torch.set_num_threads(before)
     return outputs
 
 
-def _batch(generator: Generator, prompts: Sequence[list[int]], new: int) -> list[list[int]]:
+def _batch(peer: Any, generator: Generator, prompts: Sequence[list[int]], new: int) -> list[list[int]]:
     width, pad = max(map(len, prompts)), generator.format.endoftext
     tokens = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=generator.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=tokens.device)
-    completed = generator.model.generate(
+    completed = peer.generate(
         input_ids=tokens,
         attention_mask=mask,
         max_new_tokens=new,

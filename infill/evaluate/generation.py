@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import DynamicCache
 
-from infill import inference, machine, model
+from infill import inference, kv_cache, machine, model
 from infill.context.packing import pack
 from infill.errors import InputError
 from infill.prompt import Encoder, FimRequest, PromptFormat, heal, load_encoder, load_format, stop_ids
@@ -37,6 +37,9 @@ prompts are new and decoded in batches; for an editor, whose prompts are mostly 
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144
+READ_TOKENS: Final = 1_024
+"""Positions of prompts that a CPU reads at once: the products are large enough, and what is between them stays in the
+processor's cache."""
 CACHE_SHARE: Final = 0.25
 """Share of the free memory for a batch's KV cache, which is copied as it grows."""
 
@@ -95,6 +98,8 @@ class Generator:
         self._tokens: TokenIndex | None = None
         self.context_length = model.context_length(decoder.config)
         self.batch_tokens: int = _batch_tokens(decoder, self.device)
+        at_once = self.device.type == "cpu" and kv_cache.is_plain(decoder.config)
+        self.read_tokens: int = READ_TOKENS if at_once else self.batch_tokens
 
     def prompt(self, request: FimRequest, budget: int) -> list[int]:
         """Return the token ids of `request` within `budget` tokens, in the layout of serving."""
@@ -233,19 +238,40 @@ class Generator:
     def _prefill(self, batch: Sequence[_Sequence]) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
         """Read the prompts, padded on the left; return logits (B, V), cache, mask (B, T) and last positions (B)."""
         distinct = list(dict.fromkeys(sequence.prompt for sequence in batch))
-        width = max(map(len, distinct))
-        padding = [width - len(prompt) for prompt in distinct]
-        rows = [[self.format.endoftext] * pad + list(prompt) for pad, prompt in zip(padding, distinct, strict=True)]
-        tokens = torch.tensor(rows, device=self.device)  # (P, T)
-        columns = torch.arange(width, device=self.device)
-        left = torch.tensor(padding, device=self.device)[:, None]
-        mask = (columns >= left).long()
-        cache = DynamicCache(config=self.model.config)
-        logits = self._forward(tokens, cache, mask, (columns - left).clamp(min=0))[:, -1]
+        parts = [self._read(prompts) for prompts in self._portions(distinct)]
+        config, (first, cache) = self.model.config, parts[0]
+        logits = first if len(parts) == 1 else torch.cat([part for part, _ in parts])
+        cache = cache if len(parts) == 1 else kv_cache.stacked(config, [part for _, part in parts])
         where = {prompt: row for row, prompt in enumerate(distinct)}
         expand = torch.tensor([where[sequence.prompt] for sequence in batch], device=self.device)
-        cache.batch_select_indices(expand)
-        return logits[expand], cache, mask[expand], (width - 1 - left[:, 0])[expand]
+        if len(distinct) < len(batch):
+            cache.batch_select_indices(expand)
+        mask, positions = self._padding([sequence.prompt for sequence in batch])
+        return logits[expand], cache, mask, positions[:, -1]
+
+    def _portions(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """Yield the prompts, longest first, in portions that are read at once."""
+        portion: list[tuple[int, ...]] = []
+        for prompt in prompts:
+            if portion and (len(portion) + 1) * len(portion[0]) > self.read_tokens:
+                yield portion
+                portion = []
+            portion.append(prompt)
+        yield portion
+
+    def _read(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, DynamicCache]:
+        """Return the logits (P, V) after the prompts, and their cache."""
+        mask, positions = self._padding(prompts)
+        pad, width = self.format.endoftext, mask.shape[1]
+        tokens = torch.tensor([[pad] * (width - len(each)) + [*each] for each in prompts], device=self.device)  # (P, T)
+        cache = kv_cache.new_cache(self.model.config)
+        return self._forward(tokens, cache, mask, positions)[:, -1], cache
+
+    def _padding(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """Return mask and positions, both (P, T), of prompts that are padded on the left."""
+        columns = torch.arange(max(map(len, prompts)), device=self.device)
+        left = torch.tensor([len(columns) - len(prompt) for prompt in prompts], device=self.device)[:, None]
+        return (columns >= left).long(), (columns - left).clamp(min=0)
 
     def _forward(self, tokens: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor, keep: int = 1) -> Tensor:
         """Return the logits (B, `keep`, V) after the last `keep` of `tokens` (B, T); the cache grows by T."""

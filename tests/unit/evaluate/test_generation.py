@@ -34,8 +34,12 @@ def _greedy_without_cache(generator: Generator, prompt: list[int], n: int) -> li
     return ids[len(prompt) :]
 
 
-def test_batched_greedy_is_the_greedy_of_each_prompt_alone(generator: Generator) -> None:
-    prompts = _prompts(9)
+@pytest.mark.parametrize("read_tokens", [1, 128, 1_024])
+def test_batched_greedy_is_the_greedy_of_each_prompt_alone(
+    generator: Generator, read_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "read_tokens", read_tokens)
+    prompts = [*_prompts(9), *_prompts(2)]  # two of them twice
     together = generator.generate(prompts, max_new_tokens=12)
     assert [result.ids for result in together] == [_greedy_without_cache(generator, p, 12) for p in prompts]
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -25,7 +26,9 @@ from prometheus_client import Counter as Total
 
 from infill.context import ProjectIndex
 from infill.context.files import IndexLimits, refusal, why_name_left_out
+from infill.context.identity import Current
 from infill.context.memo import Memo
+from infill.context.overlay import Overlay
 from infill.context.turns import Turns
 from infill.text import clean, to_utf8
 from serving.protocol import ApiError, invalid, read_text
@@ -39,7 +42,7 @@ SLICE_S: Final = 0.005
 AHEAD_S: Final = 0.001
 """Seconds of tokenising ahead, after which it pauses for as long and whatever else there is has its turn."""
 AHEAD_CHARS: Final = 2_000_000
-"""Texts of a larger change are not tokenised ahead: their tokens would not be remembered."""
+"""Texts of a change beyond this many characters are not tokenised ahead: their tokens would not be remembered."""
 MAX_AHEAD: Final = 64
 """Changes whose texts are tokenised ahead at once."""
 MAX_CHANGES: Final = 8
@@ -58,6 +61,9 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _REVISIONS: Final = 2**256
+
+Documents = tuple[tuple[str, str], ...]
+"""Path and text of files."""
 
 
 @dataclass(kw_only=True)
@@ -159,16 +165,34 @@ class Workspace:
         """The memory that the store has counted."""
         self.dropped = False
         self._index = index
+        self._overlay = Overlay(index)
+        self._indexed = 0
+        """Files in the index by itself, whoever asks meanwhile."""
         self._limit = limit
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
 
     @contextmanager
-    def queried(self, texts: tuple[tuple[str, str], ...]) -> Iterator[ProjectIndex]:
-        """Yield the index for one query, with other texts in the place of files, ahead of a change."""
-        with self._turns.query(), self._index.overlaid(texts):
-            yield self._index
+    def queried(self, texts: Documents, current: Current | None = None, *, wait: bool = True) -> Iterator[Overlay]:
+        """Yield the index for one query, with other texts in the place of files, and without the current file.
+
+        A query goes ahead of a change. Nobody else sees its texts. Raises BlockingIOError if the index is in use and
+        the query must not `wait`.
+        """
+        with self._turns.query(wait=wait):
+            self._overlay.show(dict(texts), current)
+            yield self._overlay
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Hold the index, as it is by itself, for a change."""
+        with self._turns.update():
+            self._overlay.lift()
+            try:
+                yield
+            finally:
+                self._indexed = len(self._index)
 
     @property
     def memory(self) -> int:
@@ -192,14 +216,14 @@ class Workspace:
         """Return a name for the files besides `path`, and for how many of all are indexed."""
         digest = self.listed.get(path)
         others = self._sum if digest is None else (self._sum - _entry(path, digest)) % _REVISIONS
-        return f"{others:064x} {len(self._index)}"
+        return f"{others:064x} {self._indexed}"
 
     def state(self) -> dict[str, Any]:
         """Return the answer to a client that asks for the state."""
         return {
             "revision": self.revision,
             "files": len(self.listed),
-            "indexed": len(self._index),
+            "indexed": self._indexed,
             "bytes": self.memory,
             "missing": sorted(self.missing),
         }
@@ -233,9 +257,10 @@ class Workspace:
         if self._index.encode is None:
             return
         for path in paths:
-            with self._turns.update():
+            with self._changed():
                 texts = self._index.block_texts(path)
             memo = Memo(self._index.encode)
+            memo(f"{path}\n")  # as items begin
             for text in texts:
                 memo(text)
                 memo(text.removesuffix("\n"))  # as items end
@@ -250,8 +275,9 @@ class Workspace:
 
     def _texts(self, paths: Iterator[str]) -> dict[bytes, bytes]:
         """Return the texts of files by their digests, since a file may have been renamed."""
-        held = self._index.files
-        return {self.listed[path]: held[path].data for path in paths if path in held}
+        with self._changed():
+            held = self._index.files
+            return {self.listed[path]: held[path].data for path in paths if path in held}
 
     def _list(self, path: str, digest: bytes, spare: Mapping[bytes, bytes], report: ChangeReport) -> None:
         """List a file; take its text from `spare` if it is there."""
@@ -268,7 +294,7 @@ class Workspace:
         self._sum = (self._sum + _entry(path, digest)) % _REVISIONS
         self._path_memory += 3 * sys.getsizeof(path)
         if digest in spare:
-            with self._turns.update():
+            with self._changed():
                 self._index.update(path, spare[digest])
         else:
             self.missing.add(path)
@@ -281,7 +307,7 @@ class Workspace:
         self._sum = (self._sum - _entry(path, digest)) % _REVISIONS
         self._path_memory -= 3 * sys.getsizeof(path)
         self.missing.discard(path)
-        with self._turns.update():
+        with self._changed():
             self._index.remove(path)
 
     def _take(self, path: str, text: str, report: ChangeReport) -> None:
@@ -304,12 +330,12 @@ class Workspace:
 
     def _index_text(self, path: str, data: bytes, report: ChangeReport) -> None:
         why = f"larger than {LIMITS.file_bytes:,} bytes" if len(data) > LIMITS.file_bytes else refusal(data)
-        if self.memory + TEXT_GROWTH * len(data) > self._limit:
-            why = self._no_room
-        if why:
-            report.left_out[path] = why
-            return
-        with self._turns.update():
+        with self._changed():
+            if self.memory + TEXT_GROWTH * len(data) > self._limit:
+                why = self._no_room
+            if why:
+                report.left_out[path] = why
+                return
             self._index.update(path, data)
 
 
@@ -402,9 +428,10 @@ class Workspaces:
     def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
         """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
         workspace = self._open.get((tenant, name))
-        chars = sum(map(len, change.texts.values()))
-        if workspace is not None and 0 < chars <= AHEAD_CHARS and len(self._ahead) < MAX_AHEAD:
-            task = asyncio.create_task(self._tokenise(workspace, [*change.texts]))
+        ends = accumulate(map(len, change.texts.values()))
+        paths = [path for path, end in zip(change.texts, ends, strict=True) if end <= AHEAD_CHARS]
+        if workspace is not None and paths and len(self._ahead) < MAX_AHEAD:
+            task = asyncio.create_task(self._tokenise(workspace, paths))
             self._ahead.add(task)
             task.add_done_callback(self._ahead.discard)
 
@@ -416,8 +443,8 @@ class Workspaces:
     def settle(self, workspace: Workspace) -> None:
         """Count the memory of a workspace again after it was used, and drop others until all are below the cap."""
         if not workspace.dropped:
-            self._total += workspace.memory - workspace.counted
-            workspace.counted = workspace.memory
+            former, workspace.counted = workspace.counted, workspace.memory
+            self._total += workspace.counted - former
         while self._total > self._max_bytes and self._open:
             self._drop(next(iter(self._open)))
             self._metrics.evictions.inc()

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, exact, rank
+from infill.context.identity import Current
 from infill.context.index import MAX_FILE_BYTES
 from infill.context.index_arrays import LONGEST, SHORTEST
+from infill.context.overlay import Overlay
 from tests.properties import examples
 from tests.unit.context import brute
 
@@ -103,8 +105,11 @@ def test_the_paths_are_computed_again_only_for_another_file() -> None:
         paths = index.project_paths
         assert set(index.files) == {"c.py"}
     assert index.project_paths is paths
-    with index.overlaid([("c.py", "c = 2\n")]):
+    overlay = Overlay(index)
+    for texts in ({"c.py": "c = 2\n"}, {}):
+        overlay.show(texts, Current("a.py", "a = 1\n"))
         assert index.project_paths is paths
+    overlay.lift()
     assert index.project_paths is paths
     index.update("d.py", "d = 1\n")
     assert index.project_paths is not paths

@@ -51,7 +51,7 @@ class Current:
     """The file with the caret. Another file is the same if its normalised path or its content is."""
 
     path: str
-    text: str
+    text: str = ""
     """The known text of the file; empty if only the path is known."""
 
     def named_in(self, paths: Iterable[str]) -> set[str]:
@@ -79,6 +79,12 @@ class Current:
     def sizes(self) -> range:
         """The sizes in bytes that a text may have for which `has_text` is true."""
         return self._bytes.sizes
+
+    @property
+    def data(self) -> bytes:
+        """The text as bytes, without the line ends and blanks that may differ."""
+        data: bytes = self._bytes.text
+        return data
 
     @cached_property
     def _string(self) -> "_Known":

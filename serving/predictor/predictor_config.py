@@ -28,8 +28,8 @@ class PredictorConfig:
     gguf_type: str = GGUF_TYPE
     """Type in which llama.cpp stores the matrices: `f16`, `f32`, `bf16` or `q8_0`."""
     draft_tokens: int = 0
-    """llama.cpp: tokens that it copies at once from the prompt as a draft of what comes next and then checks, which
-    changes no answer; 0 makes no drafts. 4 are right in half of the cases, which gains little on one core."""
+    """Tokens that are copied at once from the prompt as a draft of what comes next and then checked, which changes no
+    answer; 0 makes no drafts. On one core, 8 save transformers 40 % of an answer's time, llama.cpp almost nothing."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     threads: int = 0

@@ -63,7 +63,13 @@ def load_engine(config: PredictorConfig, folder: Path) -> CompletionEngine:
     from serving.predictor.transformers_engine import TransformersEngine
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return TransformersEngine(folder, device=config.device, threads=config.threads, cache_gib=config.cache_gib)
+    return TransformersEngine(
+        folder,
+        device=config.device,
+        threads=config.threads,
+        cache_gib=config.cache_gib,
+        draft_tokens=config.draft_tokens,
+    )
 
 
 def _llama_cpp(config: PredictorConfig, folder: Path) -> CompletionEngine:

@@ -1,11 +1,13 @@
 """transformers as the predictor's engine: prefill from the longest known prefix, then one token at a time.
 
-One request at a time; T = tokens of the prompt, V = vocabulary.
+With drafts, some tokens that the prompt suggests are computed with it; those that the model would have chosen are kept.
+One request at a time; T = tokens of the prompt, D = tokens of a draft, V = vocabulary.
 """
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from serving.predictor.cache import CachedPrompt, Ids, PrefixCache
 from serving.predictor.completion import Piece
 from serving.predictor.detokeniser import Detokeniser
 from serving.predictor.folder import CPU_CACHE_BYTES, read_stop_ids
+from serving.predictor.prompt_lookup import PromptLookup
 from serving.protocol import Sampling
 
 PREFILL_TOKENS: Final = 512
@@ -43,6 +46,12 @@ class Session:
     whole: bool = True
     """False while a forward pass runs: after an error there the layers may differ in length."""
 
+    def forget(self, count: int) -> None:
+        """Remove the last tokens from the cache: those of a draft that are not in the answer."""
+        if count:
+            self.cache.crop(-count)
+            del self.fed[-count:]
+
 
 class TransformersEngine:
     """A model in transformers with its KV caches. Used by one thread."""
@@ -50,7 +59,15 @@ class TransformersEngine:
     name = "transformers"
     slots = 1
 
-    def __init__(self, folder: Path, *, device: str = "auto", threads: int = 0, cache_gib: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        cache_gib: float = 0.0,
+        draft_tokens: int = 0,
+    ) -> None:
         self.device = inference.choose_device(device)
         config = _load_config(folder)
         encoder = load_encoder(folder)
@@ -62,6 +79,7 @@ class TransformersEngine:
         self.stop_ids = read_stop_ids(folder, encoder)
         room = int(cache_gib * 2**30) or _cache_room(self.device)
         self.cache = PrefixCache(room)
+        self.draft_tokens = draft_tokens
         self._prefill_tokens = PREFILL_TOKENS * (8 if self.device.type == "cuda" else 1)
 
     @property
@@ -110,26 +128,29 @@ class TransformersEngine:
 
         Their text begins with `sampling.begins_with`.
         """
-        due = sampling.begins_with.encode()
-        generator = torch.Generator()
-        if sampling.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(sampling.seed % 2**64)
+        due, draft, left = sampling.begins_with.encode(), list[int](), sampling.max_tokens
+        generator, lookup = _seeded(sampling.seed), PromptLookup(session.prompt.tolist() if self.draft_tokens else ())
         rest = session.prompt[session.cached_tokens :].tolist()
         chunks = [rest[start : start + self._prefill_tokens] for start in range(0, len(rest), self._prefill_tokens)]
         for chunk in chunks:
             check()
-            logits = self._forward(session, chunk)
+            rows = self._forward(session, chunk)
         while True:
-            uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
-            if due:
-                logits = inference.only(logits, self.tokens.agreeing(due))
-            [token] = inference.choose(logits[None], [sampling.temperature], [uniform], sampling.top_p)
-            due = self.tokens.rest(due, token)
-            yield token
+            for logits, drafted in zip_longest(rows, draft):
+                uniform = torch.rand((), dtype=torch.float64, generator=generator).item()
+                allowed = inference.only(logits, self.tokens.agreeing(due)) if due else logits
+                [token] = inference.choose(allowed[None], [sampling.temperature], [uniform], sampling.top_p)
+                due = self.tokens.rest(due, token)
+                yield token
+                lookup.add(token)
+                left -= 1
+                if token != drafted:
+                    break
+                draft = draft[1:]
             check()
-            logits = self._forward(session, [token])
+            session.forget(len(draft))
+            draft = lookup.draft(min(self.draft_tokens, left - 1))
+            rows = self._forward(session, [token, *draft], keep=1 + len(draft))
 
     def probe(self) -> None:
         """Compute one token without any cache. Raises whatever is wrong with the model or its device.
@@ -144,21 +165,30 @@ class TransformersEngine:
         self.cache.clear()
 
     @torch.inference_mode()
-    def _forward(self, session: Session, ids: list[int]) -> torch.Tensor:
-        """Return the logits [V] after `ids`, in fp32 on the CPU."""
+    def _forward(self, session: Session, ids: list[int], keep: int = 1) -> torch.Tensor:
+        """Return the logits [`keep`, V] after the last `keep` of `ids`, in fp32 on the CPU."""
         session.whole = False
         output = self.model(
             input_ids=torch.tensor([ids], device=self.device),
             past_key_values=session.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
-        logits: torch.Tensor = output.logits[0, -1].float().cpu()
+        logits: torch.Tensor = output.logits[0, -keep:].float().cpu()
         if not logits.isfinite().any():
             raise ArithmeticError("the model computed no finite logits")
         session.fed.extend(ids)
         session.whole = True
         return logits
+
+
+def _seeded(seed: int | None) -> torch.Generator:
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed % 2**64)
+    return generator
 
 
 def _load_config(folder: Path) -> Any:

@@ -15,9 +15,11 @@ from transformers import DynamicCache, Mamba2Config, Starcoder2Config, Starcoder
 
 from infill.errors import InputError
 from serving.predictor.cache import CachedPrompt, PrefixCache, common_prefix
+from serving.predictor.prompt_lookup import PromptLookup
 from serving.predictor.transformers_engine import TransformersEngine
 from serving.protocol import Sampling
 from tests.builders import tiny_tokenizer
+from tests.properties import examples
 
 GREEDY = Sampling(temperature=0)
 NEW = 12
@@ -70,6 +72,56 @@ def test_a_warm_start_prefills_only_new_tokens_and_writes_the_same(
     assert cached == 0
     assert counted == [512, 95] + [1] * (NEW - 1)
     assert warm == cold
+
+
+def drafting(engine: TransformersEngine, drafts: int, prompt: list[int], sampling: Sampling) -> list[int]:
+    """What the engine writes with drafts of this length."""
+    engine.draft_tokens = drafts
+    try:
+        return generate(engine, prompt, sampling)[0]
+    finally:
+        engine.draft_tokens = 0
+
+
+@examples(40)
+@given(
+    part=st.lists(st.integers(32, 511), min_size=1, max_size=6),
+    times=st.integers(1, 6),
+    drafts=st.integers(1, 9),
+    sampling=st.sampled_from([GREEDY, Sampling(temperature=0.9, seed=3), replace(GREEDY, begins_with="re")]),
+)
+def test_drafts_from_the_prompt_change_no_answer_and_no_later_one(
+    engine: TransformersEngine, part: list[int], times: int, drafts: int, sampling: Sampling
+) -> None:
+    prompt, sampling = part * times, replace(sampling, max_tokens=NEW)
+    engine.cache.clear()
+    plain, _ = generate(engine, prompt, sampling)
+    following, _ = generate(engine, [*prompt, *plain[:5], 77], sampling)
+    engine.cache.clear()
+    assert drafting(engine, drafts, prompt, sampling) == plain
+    assert generate(engine, [*prompt, *plain[:5], 77], sampling)[0] == following, "from the cache"
+
+
+def test_drafts_save_forward_passes(engine: TransformersEngine, counted: list[int]) -> None:
+    prompt = tokens(3, 5) * 20
+    answer = drafting(engine, 4, prompt, replace(GREEDY, max_tokens=NEW))
+    engine.cache.clear()
+    assert answer == generate(engine, prompt)[0]
+    counted.clear()
+    drafting(engine, 4, [*prompt, *answer, *answer], replace(GREEDY, max_tokens=NEW))
+    assert max(counted[1:]) > 1
+    assert len(counted) < NEW
+
+
+def test_a_draft_is_what_followed_the_last_tokens_before() -> None:
+    lookup = PromptLookup([1, 2, 3, 4, 5, 1, 2, 3])
+    assert (lookup.draft(2), lookup.draft(9), lookup.draft(0)) == ([4, 5], [4, 5, 1, 2, 3], [])
+    lookup.add(6)
+    assert lookup.draft(3) == []
+    for token in (1, 2, 3):
+        lookup.add(token)
+    assert lookup.draft(1) == [6], "the last time"
+    assert PromptLookup([7, 7]).draft(3) == []
 
 
 def test_the_same_prompt_again_computes_one_token_of_it(engine: TransformersEngine, counted: list[int]) -> None:

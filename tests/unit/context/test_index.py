@@ -8,19 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, exact, rank
+from infill.context.identity import Current
 from infill.context.index import MAX_FILE_BYTES
 from infill.context.index_arrays import LONGEST, SHORTEST
+from infill.context.overlay import Overlay
 from tests.properties import examples
 from tests.unit.context import brute
 
 edits = st.lists(st.tuples(brute.paths, st.one_of(st.none(), brute.texts)), max_size=25)
 
 
-@given(edits, brute.texts)
+@given(edits, brute.texts, st.integers(0, 25))
 @examples(100)
-def test_any_edits_give_the_index_built_from_scratch(history: list[tuple[str, str | None]], text: str) -> None:
+def test_any_edits_give_the_index_built_from_scratch(
+    history: list[tuple[str, str | None]], text: str, first_query: int
+) -> None:
     index, files = ProjectIndex(), dict[str, str]()
-    for path, content in history:
+    for number, (path, content) in enumerate(history):
+        if number == first_query:  # from now on files are linked one by one
+            rank(index, Query(path="b.py", prefix=text, suffix=""), "infill")
         if content is None:
             index.remove(path)
             files.pop(path, None)
@@ -38,9 +44,11 @@ def test_any_edits_give_the_index_built_from_scratch(history: list[tuple[str, st
 
 def test_many_edits_leave_no_garbage() -> None:
     versions = ["\n".join(f"name_{number} = {word}_{number}" for number in range(300)) for word in ("alpha", "beta")]
-    index = ProjectIndex.from_documents([("a.py", versions[0])])
+    index = ProjectIndex()
     for number in range(200):
         index.update("a.py", versions[number % 2])
+        if number == 100:
+            rank(index, Query(path="b.py", prefix=versions[0], suffix=""), "infill")
     assert len(index.table.pool) < 50_000
     assert len(index.table.terms) < 50_000
     assert index.table.block_end < 200
@@ -97,8 +105,11 @@ def test_the_paths_are_computed_again_only_for_another_file() -> None:
         paths = index.project_paths
         assert set(index.files) == {"c.py"}
     assert index.project_paths is paths
-    with index.overlaid([("c.py", "c = 2\n")]):
+    overlay = Overlay(index)
+    for texts in ({"c.py": "c = 2\n"}, {}):
+        overlay.show(texts, Current("a.py", "a = 1\n"))
         assert index.project_paths is paths
+    overlay.lift()
     assert index.project_paths is paths
     index.update("d.py", "d = 1\n")
     assert index.project_paths is not paths

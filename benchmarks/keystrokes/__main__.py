@@ -17,7 +17,8 @@ Its parts, each of which `--only` measures alone:
 With a real model on the CPU, and only where `--only` names them:
 
 - `trigger`: what the rules of the language server spare and lose (`trigger_loss`).
-- `drafts`: the tokens per second of llama.cpp with drafts from the prompt and without (`draft_gain`).
+- `drafts`: the tokens per second of llama.cpp, or `--engine transformers`, with drafts from the prompt and without
+  (`draft_gain`).
 - `warm`: the time to the first event after another file was saved, with the prompt computed in advance and without
   (`warm_gain`).
 """
@@ -57,7 +58,7 @@ THINKING_S: Final = 6.0
 """Seconds from a saved file to the next request."""
 WARMED: Final = 10
 """Sessions whose prompts are warmed, and to whose prompts drafts are made."""
-DRAFTS: Final = (4, 6)
+DRAFTS: Final = (4, 6, 8)
 """Tokens of a draft; llama.cpp makes none of fewer than three."""
 PARTS: Final = ("layer", "cache", "typists", "beyond", "abandoned")
 REAL_PARTS: Final = ("trigger", "drafts", "warm")
@@ -147,7 +148,7 @@ def _drafts(options: argparse.Namespace, project: projects.Project, typed: Seque
     folder = storage.fetch(options.model)
     config = TransformerConfig(model=str(folder), max_prompt_tokens=REAL_TOKENS, max_new_tokens=MAX_NEW)
     packer = build_packer(config, prepare(config))
-    return draft_gain.measured(folder, packer, project, typed[:WARMED], DRAFTS)
+    return draft_gain.measured(folder, packer, project, typed[:WARMED], DRAFTS, options.engine)
 
 
 def _warm(options: argparse.Namespace, project: projects.Project, typed: Sequence[TypedSession]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The gain of drafts from the prompt: the same prompts answered with and without them, in turn, by llama.cpp on a CPU.
+"""The gain of drafts from the prompt: the same prompts answered with and without them, in turn, on a CPU.
 
 Processor time is compared besides the time that passed, of which a busy machine adds to either.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -13,6 +14,7 @@ from benchmarks.context.projects import Project
 from infill import llama_cpp, machine
 from infill.experiments.typed_sessions import TypedSession
 from serving.predictor.folder import count_parameters
+from serving.protocol import Sampling
 from serving.transformer.packer import Packer
 from serving.transformer.request import read_request
 
@@ -22,21 +24,60 @@ MOMENTS: Final = (4, 9)
 """Moments of each session at which it asks."""
 
 
+Answer = Callable[[int, list[int]], dict[str, Any]]
+"""Answer a prompt with drafts of a length: its tokens and times."""
+
+
 def measured(
-    folder: Path, packer: Packer, project: Project, sessions: Sequence[TypedSession], draft_tokens: Sequence[int]
+    folder: Path,
+    packer: Packer,
+    project: Project,
+    sessions: Sequence[TypedSession],
+    draft_tokens: Sequence[int],
+    engine: str,
 ) -> dict[str, Any]:
-    """Return the tokens per second of the answers by the length of drafts, and how many drafted tokens were right."""
-    file, rows = llama_cpp.convert(folder), list[dict[int, dict[str, Any]]]()
-    lengths = (0, *draft_tokens)
-    servers = {length: _server(folder, file, packer.budget + NEW, length) for length in lengths}
-    try:
+    """Return the tokens per second of the answers by the length of drafts; of llama.cpp, the engine unless it is
+    `transformers`, also how many drafted tokens were right."""
+    lengths, rows = (0, *draft_tokens), list[dict[int, dict[str, Any]]]()
+    with _torch(folder) if engine == "transformers" else _llama(folder, packer.budget + NEW, lengths) as answer:
         for number, prompt in enumerate(_prompts(packer, project, sessions)):
             order = lengths if number % 2 else lengths[::-1]
-            rows.append({length: _answer(servers[length], prompt) for length in order})
+            rows.append({length: answer(length, prompt) for length in order})
+    return {"prompts": len(rows), **{f"drafts_of_{length}": _figures(rows, length) for length in lengths}}
+
+
+@contextmanager
+def _llama(folder: Path, context: int, lengths: Sequence[int]) -> Iterator[Answer]:
+    file = llama_cpp.convert(folder)
+    servers = {length: _server(folder, file, context, length) for length in lengths}
+    try:
+        yield lambda length, prompt: _answer(servers[length], prompt)
     finally:
         for server in servers.values():
             server.close()
-    return {"prompts": len(rows), **{f"drafts_of_{length}": _figures(rows, length) for length in lengths}}
+
+
+@contextmanager
+def _torch(folder: Path) -> Iterator[Answer]:
+    from serving.predictor.transformers_engine import TransformersEngine
+
+    engine = TransformersEngine(folder, device="cpu")
+
+    def answer(length: int, prompt: list[int]) -> dict[str, Any]:
+        engine.draft_tokens, ids = length, list[int]()
+        engine.cache.clear()
+        with engine.session(prompt) as session:
+            for token in engine.generate(session, Sampling(temperature=0.0, max_tokens=NEW), lambda: None):
+                if not ids:
+                    began, busy = time.perf_counter(), time.process_time()
+                ids.append(token)
+                if token in engine.stop_ids or len(ids) == NEW:
+                    break
+        passed, busy = time.perf_counter() - began, time.process_time() - busy
+        return {"ids": ids, "predicted_n": len(ids), "predicted_ms": 1_000 * passed, "processor_ms": 1_000 * busy}
+
+    yield answer
+    engine.close()
 
 
 def _server(folder: Path, file: Path, context: int, draft_tokens: int) -> llama_cpp.LlamaCppServer:

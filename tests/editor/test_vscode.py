@@ -156,9 +156,13 @@ class Operator:
         return key
 
     def _files(self) -> dict[str, str]:
+        """The saved texts on the server, without those that a completion has put in their place."""
         assert self._backend
-        workspaces = self._backend.service.workspaces._open.values()
-        return {path: file.data.decode() for each in workspaces for path, file in each._index.files.items()}
+        texts: dict[str, str] = {}
+        for workspace in self._backend.service.workspaces._open.values():
+            with workspace._changed():
+                texts |= {path: file.data.decode() for path, file in workspace._index.files.items()}
+        return texts
 
     def answer(self, what: str) -> object:
         """Do what the script in the browser asks for."""

@@ -183,7 +183,9 @@ def test_a_cache_without_room_is_one_sentence(model: Path) -> None:
 
 @pytest.mark.usefixtures("blocked")
 def test_auto_takes_transformers_where_no_file_can_be_written(model: Path) -> None:
-    assert load_engine(PredictorConfig(model="m", device="cpu"), model).name == "transformers"
+    engine = load_engine(PredictorConfig(model="m", device="cpu", draft_tokens=3), model)
+    assert isinstance(engine, TransformersEngine)
+    assert engine.draft_tokens == 3
     with pytest.raises(StorageError, match="set XDG_CACHE_HOME"):
         load_engine(PredictorConfig(model="m", engine="llama.cpp"), model)
 

@@ -153,8 +153,8 @@ class _Packer:
         heading, text = item_texts(self.fmt, item)
         if len(text) > self.room * CHARS_PER_TOKEN:
             return self.room + 1
-        size = 1 + self.memo.count(heading, room, again=True)
-        return size + self.memo.count(text, room - size, again=True)
+        size = 1 + self.memo.count(text, room - 1, again=True)
+        return size if size > room else size + self.memo.count(heading, room - size, again=True)
 
     def layout(self, previous: Packed | None) -> Layout:
         """Return the layout: as before if that is possible and still good."""

@@ -72,7 +72,7 @@ def build(files: Iterable[tuple[str, str]], chunks: int) -> tuple[ProjectIndex, 
         index.update(path, text)
         seconds += time.process_time() - started
         size += len(text.encode(errors="replace"))
-        if index.table.live_blocks >= chunks:
+        if index.blocks >= chunks:
             break
     started = time.process_time()
     index.table.squeeze()

@@ -38,7 +38,7 @@ def top_iou(index: ProjectIndex, text: str, k: int, *, kind: Kind = "tokens", wi
     scoring.add_up(known, np.ones(len(known), np.int32), table.starts, table.lengths, table.pool, table.sums)
     table.sums[1:][_blocks(index, without)] = 0
     sizes = table.window_tokens if kind == "tokens" else table.window_lines
-    scores, tops = table.scores[: table.block_end], np.zeros(table.block_end // scoring.STRETCH + 1)
+    scores, tops = np.empty(table.block_end), np.zeros(table.block_end // scoring.STRETCH + 1)
     scoring.ious(table.sums, sizes, len(np.unique(values)), scores, tops)
     return _best(index, scores, tops, k)
 

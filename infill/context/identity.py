@@ -80,6 +80,12 @@ class Current:
         """The sizes in bytes that a text may have for which `has_text` is true."""
         return self._bytes.sizes
 
+    @property
+    def data(self) -> bytes:
+        """The text as bytes, without the line ends and blanks that may differ."""
+        data: bytes = self._bytes.text
+        return data
+
     @cached_property
     def _string(self) -> "_Known":
         return _Known(_canonical(self.text))

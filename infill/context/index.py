@@ -16,7 +16,7 @@ from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
 if TYPE_CHECKING:
-    from infill.context.index_arrays import Array, BlockSpan
+    from infill.context.index_arrays import Array, BlockSpan, Table
 
 MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
@@ -41,7 +41,7 @@ class ProjectIndex:
 
         self.encode = encode
         """The tokenizer of the strategy `rag`; without one, `rag` compares identifiers."""
-        self.table = Table()
+        self._table = Table()
         self.files: dict[str, File] = {}
         self.paths: list[str] = []
         """Path by file number; empty for a free number."""
@@ -89,10 +89,21 @@ class ProjectIndex:
         return len(self.files)
 
     @property
+    def table(self) -> "Table":
+        """The arrays, ready for a query."""
+        self._table.settle()
+        return self._table
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks of all files."""
+        return self._table.live_blocks
+
+    @property
     def memory(self) -> int:
         """The bytes of memory that the index takes, an upper bound within a few per cent."""
         others = self.text_bytes + self._token_bytes + self._signatures.memory
-        return self.table.memory + others + FILE_MEMORY * len(self.paths)
+        return self._table.memory + others + FILE_MEMORY * len(self.paths)
 
     def refresh(self, root: str | Path, limits: IndexLimits | None = None, near: Sequence[str] = ()) -> int:
         """Bring the index up to date with a folder; return the number of files that were read or removed.
@@ -157,10 +168,11 @@ class ProjectIndex:
         if old is not None:
             self._drop(path, old)
         number = self._number(path) if old is None else old.number
-        self._enter(path, File(number, data, self.table.add(data, number, passing=passing)))
+        self._enter(path, File(number, data, self._table.add(data, number, passing=passing)))
 
-    def restore(self, files: Mapping[str, File]) -> None:
-        """Take the files whose blocks the table already has, in an empty index that is being loaded."""
+    def restore(self, table: "Table", files: Mapping[str, File]) -> None:
+        """Take a table and the files whose blocks it has, in an empty index that is being loaded."""
+        self._table = table
         self.paths = [""] * (1 + max((file.number for file in files.values()), default=-1))
         for path, file in files.items():
             self.paths[file.number] = path
@@ -170,7 +182,7 @@ class ProjectIndex:
 
     def _enter(self, path: str, file: File) -> None:
         self.files[path] = file
-        self._signatures.put(file.number, path, len(file.data))
+        self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
 
     def tokenize_with(self, encode: Encode | None) -> None:
@@ -191,7 +203,7 @@ class ProjectIndex:
             self.free_numbers.append(file.number)
 
     def _drop(self, path: str, file: File) -> None:
-        self.table.drop(file.span)
+        self._table.drop(file.span)
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -219,7 +231,7 @@ class ProjectIndex:
 
     def copies(self, current: Current) -> set[str]:
         """Return the paths of files with the text of the current one."""
-        likely = (self.paths[number] for number in self._signatures.sized(current.sizes))
+        likely = (self.paths[number] for number in self._signatures.alike(current.data, current.sizes))
         return {path for path in likely if current.has_text(self.files[path].data)}
 
     def text(self, path: str) -> str:
@@ -266,7 +278,7 @@ class ProjectIndex:
             return np.unique(np.array(self.encode(data.decode(errors="replace")), np.int32))
         from infill.context import kernels
 
-        return np.unique(kernels.occurrences(*self.table.lexer(data))[1])
+        return np.unique(kernels.occurrences(*self._table.lexer(data))[1])
 
     def window_ious(self, path: str, wanted: "Array") -> "Array":
         """Return the IoU of the `token_set` of each window of a file with the set `wanted`."""

@@ -24,8 +24,11 @@ _PASSING: Final = 8
 _PASSING_BYTES: Final = 200_000
 """Size above which a text is not remembered."""
 
+_LARGE: Final = 1 << 20
+"""Rows above which an array grows by less, since it grows in its place."""
+
 _BY_TERM: Final = {"hashes": "u8", "starts": "i8", "lengths": "i4", "rooms": "i4"}
-_TERM_SCRATCH: Final = {"seen": "i8", "place": "i4", "local": "i4"}
+_TERM_SCRATCH: Final = {"local": "i4"}
 _BY_BLOCK: Final = {
     "file": "i4",
     "line": "i4",
@@ -38,9 +41,23 @@ _BY_BLOCK: Final = {
     "window_tokens": "i4",
     "window_lines": "i4",
 }
-_BLOCK_SCRATCH: Final = {"sums": "i4", "scores": "f8", "relevance": "i8"}
+_BLOCK_SCRATCH: Final = {"sums": "i4", "relevance": "i8"}
 _ENTRIES: Final = {"terms": "i4", "places": "i4"}
+_UNLINKED: Final = {"terms": "i4", "entry_notes": "u1"}
+"""The arrays by entry before `settle`."""
 _POSTINGS: Final = {"pool": "i4", "notes": "u1"}
+_SCRATCH: Final = _TERM_SCRATCH | _BLOCK_SCRATCH
+_EXACT: Final = ("state", "slots", "free", "counts")
+"""Saved arrays without rows to spare."""
+_PLACE_BYTES: Final = 4
+_POSTING_BYTES: Final = 5
+_ALL_BY_TERM: Final = _BY_TERM | _TERM_SCRATCH
+_ALL_BY_BLOCK: Final = _BY_BLOCK | _BLOCK_SCRATCH
+
+
+def _with_spare(size: int) -> int:
+    """Return the rows of an array of which `size` are used."""
+    return size + size // 8 + 512
 
 
 class BlockSpan(NamedTuple):
@@ -57,17 +74,16 @@ class Table:
     By block: number of its file (-1 for a free block), its first line (from 0), first byte and number of bytes; the
     start of its entries, their number, and how many of them, the first ones, are identifiers; occurrences of
     identifiers; distinct identifiers and lines of the window that starts with it (0 if there is none).
-    By entry: the term, and the place of the posting in its list.
+    By entry: the term, and the place of the posting in its list. Before the first query there are no postings, only
+    the note of each entry: `settle` makes all lists at once, in a tenth of the time.
     Scratch arrays of queries: `local` (by term, its number in a query), `sums` and `relevance` are zero between two
-    queries, `scores` is not.
+    queries.
     """
 
     hashes: Array
     starts: Array
     lengths: Array
     rooms: Array
-    seen: Array
-    place: Array
     local: Array
     file: Array
     line: Array
@@ -80,23 +96,24 @@ class Table:
     window_tokens: Array
     window_lines: Array
     sums: Array
-    scores: Array
     relevance: Array
     terms: Array
+    entry_notes: Array
     places: Array
     pool: Array
     notes: Array
 
     def __init__(self) -> None:
         self.classes = kernels.byte_classes()
-        self.state = np.array([0, 1, 0, 0], np.int64)
-        """Number of terms, number of the last block that was read, end of the pool, unused places in the pool."""
+        self.state = np.array([0, 0, 0], np.int64)
+        """Number of terms, end of the pool, unused places in the pool."""
+        self.settled = False
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
         self.free: list[BlockSpan] = []
         self._passing: dict[bytes, tuple[Array, Array, Array, Array, Array]] = {}
         """Terms of the texts that were added for one query each, by text; the latest last."""
         self.slots = np.full(1, -1, np.int32)
-        for name, kind in (_BY_TERM | _TERM_SCRATCH | _BY_BLOCK | _BLOCK_SCRATCH | _ENTRIES | _POSTINGS).items():
+        for name, kind in (_BY_TERM | _TERM_SCRATCH | _ALL_BY_BLOCK | _UNLINKED | _ENTRIES | _POSTINGS).items():
             setattr(self, name, np.zeros(1, kind))
         self._grow_terms(1024)
         for word in DEFINING:
@@ -122,8 +139,9 @@ class Table:
         span = self._take(len(blocks))
         rows, ends = slice(span.first, span.first + span.blocks), blocks[:, 0]
         self.file[rows] = file
-        self.line[rows], self.byte[rows], self.size[rows] = lines[:-1], bounds[:-1], np.diff(bounds)
-        self.term_counts[rows] = np.diff(ends, prepend=0)
+        self.line[rows], self.byte[rows], self.size[rows] = lines[:-1], bounds[:-1], bounds[1:] - bounds[:-1]
+        self.term_counts[rows] = ends
+        self.term_counts[span.first + 1 : span.first + span.blocks] -= ends[:-1]
         self.term_starts[rows] = self.entry_end + ends - self.term_counts[rows]
         for column, values in zip(
             (self.tokens, self.occurrences, self.window_tokens, self.window_lines), blocks.T[1:], strict=True
@@ -138,7 +156,7 @@ class Table:
         lines, bounds = kernels.cut(text, self.classes, kernels.count_lines(text), SHORTEST, LONGEST)
         self._grow_terms(int(self.state[0]) + len(text) // 2 + len(lines) * LONGEST)
         terms, notes, blocks = kernels.lex(
-            text, self.classes, bounds, len(DEFINING), self.hashes, self.slots, self.state, self.seen, self.place
+            text, self.classes, bounds, len(DEFINING), self.hashes, self.slots, self.state
         )
         return lines, bounds, terms, notes, blocks
 
@@ -148,83 +166,132 @@ class Table:
             return
         last = span.first + span.blocks - 1
         begin, end = int(self.term_starts[span.first]), int(self.term_starts[last] + self.term_counts[last])
-        kernels.unlink(
-            *(begin, end, self.terms, self.places, self.term_starts, self.term_counts),
-            *(self.starts, self.lengths, self.pool, self.notes),
-        )
+        if self.settled:
+            kernels.unlink(
+                *(begin, end, self.terms, self.places, self.term_starts, self.term_counts),
+                *(self.starts, self.lengths, self.pool, self.notes),
+            )
         for name in _BY_BLOCK:
             getattr(self, name)[span.first : last + 1] = -1 if name == "file" else 0
         self.live_blocks -= span.blocks
         self.entry_waste += end - begin
         self.free.append(span)
 
+    def settle(self) -> None:
+        """Make the lists of all terms, if there are none yet; from now on each file is linked when it is added."""
+        if self.settled:
+            return
+        self.settled = True
+        count, size = int(self.state[0]), _with_spare(self.entry_end - self.entry_waste)
+        self.places = np.empty(len(self.terms), np.int32)
+        self.pool, self.notes = np.empty(size, np.int32), np.empty(size, np.uint8)
+        self.state[1] = kernels.link_all(
+            *(self.block_end, self.term_starts, self.term_counts, self.terms, self.entry_notes, self.places),
+            *(self.starts[:count], self.lengths[:count], self.rooms[:count], self.pool, self.notes),
+        )
+        self.entry_notes = np.zeros(1, np.uint8)
+
     def squeeze(self) -> None:
         """Rewrite lists and entries without gaps, with an eighth of each list to spare."""
+        self.settle()
         count = int(self.state[0])
-        size = int(self.lengths[:count].sum()) * 3 // 2 + 8192
-        pool, notes = np.empty(size, np.int32), np.empty(size, np.uint8)
-        self.state[2] = kernels.squeeze(
-            self.starts, self.lengths, self.rooms, count, self.pool, self.notes, pool, notes
-        )
-        self.state[3] = 0
-        self.pool, self.notes = pool, notes
+        lengths = self.lengths[:count]
+        if self.state[1] > int((lengths + lengths // 8).sum()):
+            size = _with_spare(int(lengths.sum()))
+            pool, notes = np.empty(size, np.int32), np.empty(size, np.uint8)
+            self.state[1] = kernels.squeeze(
+                self.starts, self.lengths, self.rooms, count, self.pool, self.notes, pool, notes
+            )
+            self.state[2] = 0
+            self.pool, self.notes = pool, notes
         self._squeeze_entries()
+        self._trim()
 
     @property
     def memory(self) -> int:
-        """The bytes of all arrays; rows that were never used count too, although they take no memory yet."""
+        """The bytes of all arrays, also of those that `settle` will make; rows that were never used count too."""
         texts, arrays = list(self._passing.items()), list(vars(self).values())  # a query may change them meanwhile
         passing = sum(len(text) + sum(each.nbytes for each in lexed) for text, lexed in texts)
-        return passing + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        lists = 0 if self.settled else len(self.terms) * _PLACE_BYTES + _with_spare(self.entry_end) * _POSTING_BYTES
+        return passing + lists + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
     def saved(self) -> dict[str, Array]:
         """Return the arrays that `restored` needs, by name."""
+        self.settle()
         used = dict.fromkeys(_BY_TERM, int(self.state[0])) | dict.fromkeys(_BY_BLOCK, self.block_end)
-        used |= dict.fromkeys(_ENTRIES, self.entry_end) | dict.fromkeys(_POSTINGS, int(self.state[2]))
+        used |= dict.fromkeys(_ENTRIES, self.entry_end) | dict.fromkeys(_POSTINGS, int(self.state[1]))
         arrays = {name: getattr(self, name)[:size] for name, size in used.items()}
-        counts = np.array([self.entry_waste, self.live_blocks], np.int64)
-        return arrays | {"state": self.state, "counts": counts, "free": np.array(self.free, np.int64).reshape(-1, 2)}
+        counts = np.array([self.entry_waste, self.live_blocks, self.block_end, self.entry_end], np.int64)
+        free = np.array(self.free, np.int64).reshape(-1)
+        return arrays | dict(zip(_EXACT, (self.state, self.slots, free, counts), strict=True))
+
+    @staticmethod
+    def room(name: str, size: int) -> int:
+        """Return the rows that an array of `saved` should have, when it is restored, to grow without a copy."""
+        return size if name in _EXACT else _with_spare(size)
 
     @classmethod
     def restored(cls, arrays: dict[str, Array]) -> "Table":
-        """Return the table whose method `saved` gave `arrays`."""
+        """Return the table whose method `saved` gave `arrays`, which may be longer (see `room`) and are its own now."""
         table = cls()
-        for name in (*_BY_TERM, *_BY_BLOCK, *_ENTRIES, *_POSTINGS, "state"):
-            setattr(table, name, arrays[name].copy())
-        table.entry_waste, table.live_blocks = map(int, arrays["counts"])
-        table.free = [BlockSpan(*map(int, row)) for row in arrays["free"]]
-        table.block_end, table.entry_end = len(table.file), len(table.terms)
-        table.slots = np.full(1, -1, np.int32)
-        table._grow_terms(len(table.hashes) + 1024)
-        table._grow(_BLOCK_SCRATCH, table.block_end + 1)
+        table.settled = True
+        for name in (*_BY_TERM, *_BY_BLOCK, *_ENTRIES, *_POSTINGS, "state", "slots"):
+            setattr(table, name, arrays[name])
+        table.entry_waste, table.live_blocks, table.block_end, table.entry_end = map(int, arrays["counts"])
+        table.free = [BlockSpan(*map(int, row)) for row in arrays["free"].reshape(-1, 2)]
+        table._grow(_TERM_SCRATCH, len(table.hashes))
+        table._grow(_BLOCK_SCRATCH, len(table.file))
         return table
 
     def _squeeze_entries(self) -> None:
-        counts = self.term_counts[: self.block_end]
+        if not self.entry_waste:
+            return
+        counts, starts = self.term_counts[: self.block_end], self.term_starts[: self.block_end]
         size = int(counts.sum())
-        starts = np.cumsum(counts) - counts
-        wanted = np.repeat(self.term_starts[: self.block_end] - starts, counts) + np.arange(size)
-        for name in _ENTRIES:
+        for name in _ENTRIES if self.settled else _UNLINKED:
             old = getattr(self, name)
-            new = np.empty(size * 3 // 2 + 4096, old.dtype)
-            new[:size] = old[wanted]
+            new = np.empty(_with_spare(size), old.dtype)
+            kernels.squeeze_entries(self.block_end, starts, counts, old, new)
             setattr(self, name, new)
-        self.term_starts[: self.block_end] = starts
+        starts[:] = np.cumsum(counts) - counts
         self.entry_end, self.entry_waste = size, 0
 
+    def _trim(self) -> None:
+        """Take back most rows that no block, entry, term or posting uses."""
+        used = ((_ALL_BY_TERM, int(self.state[0])), (_ALL_BY_BLOCK, self.block_end), (_ENTRIES, self.entry_end))
+        for names, size in used:
+            if _with_spare(size) < len(getattr(self, next(iter(names)))):
+                for name, kind in names.items():
+                    self._move(name, kind, _with_spare(size))
+
     def _grow(self, names: dict[str, str], size: int) -> None:
-        """Give each of these arrays at least `size` rows; new rows are zero and take no memory until they are used."""
-        for name in names:
-            old = getattr(self, name)
-            if size > len(old):
-                new = np.zeros(max(size, len(old) * 3 // 2), old.dtype)
-                new[: len(old)] = old
-                setattr(self, name, new)
+        """Give each of these arrays, which have equal lengths, at least `size` rows; new rows are zero.
+
+        An array grows in its place where it can, so that its rows are in memory once.
+        """
+        rows = len(getattr(self, next(iter(names))))
+        if size <= rows:
+            return
+        self._resize(names, max(size, rows + (rows // 2 if rows < _LARGE else rows // 8)))
+
+    def _resize(self, names: dict[str, str], size: int) -> None:
+        for name, kind in names.items():
+            try:
+                getattr(self, name).resize(size)
+            except ValueError:  # someone else reads the array
+                self._move(name, kind, size)
+
+    def _move(self, name: str, kind: str, size: int) -> None:
+        """Copy an array to another place, where it can have large pages of memory, which are read faster."""
+        new, old = np.zeros(size, kind), getattr(self, name)[:size]
+        if name not in _SCRATCH:
+            new[: len(old)] = old
+        setattr(self, name, new)
 
     def _grow_terms(self, size: int) -> None:
-        self._grow(_BY_TERM | _TERM_SCRATCH, size)
-        if 2 * size > len(self.slots):
-            self.slots = np.full(1 << (3 * size).bit_length(), -1, np.int32)
+        self._grow(_ALL_BY_TERM, size)
+        if 3 * size > 2 * len(self.slots):
+            self.slots = np.full(1 << (2 * size).bit_length(), -1, np.int32)
             kernels.rehash(self.hashes, int(self.state[0]), self.slots)
 
     def _take(self, count: int) -> BlockSpan:
@@ -236,14 +303,24 @@ class Table:
                 self.free[number : number + 1] = [rest] if rest.blocks else []
                 return BlockSpan(span.first, count)
         first, self.block_end = self.block_end, self.block_end + count
-        self._grow(_BY_BLOCK | _BLOCK_SCRATCH, self.block_end + 1)
+        self._grow(_ALL_BY_BLOCK, self.block_end + 1)
         return BlockSpan(first, count)
 
     def _link(self, first: int, ends: Array, terms: Array, notes: Array) -> None:
-        self._grow(_ENTRIES, self.entry_end + len(terms))
+        self._grow(_ENTRIES if self.settled else _UNLINKED, self.entry_end + len(terms))
         rows = slice(self.entry_end, self.entry_end + len(terms))
         self.terms[rows] = terms
         self.entry_end += len(terms)
+        if self.settled:
+            self._append(first, rows, ends, terms, notes)
+        else:
+            self.entry_notes[rows] = notes
+        if self.entry_waste > _GARBAGE * self.entry_end + 4096:
+            self._squeeze_entries()
+        if self.state[2] > _GARBAGE * self.state[1] + 8192:
+            self.squeeze()
+
+    def _append(self, first: int, rows: slice, ends: Array, terms: Array, notes: Array) -> None:
         done = 0
         while True:
             done = kernels.link(
@@ -251,9 +328,5 @@ class Table:
                 *(self.starts, self.lengths, self.rooms, self.pool, self.notes, self.state),
             )
             if done == len(terms):
-                break
+                return
             self._grow(_POSTINGS, len(self.pool) + 8192)
-        if self.entry_waste > _GARBAGE * self.entry_end + 4096:
-            self._squeeze_entries()
-        if self.state[3] > _GARBAGE * self.state[2] + 8192:
-            self.squeeze()

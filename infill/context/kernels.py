@@ -132,12 +132,19 @@ def _worded(kind):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
-    """Return term (-1 if it is not in the index), hash, and line (from 0) of each identifier in `data`."""
-    room = len(data) // 2 + 1
-    terms, values, lines = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.int64)
-    count, line, position = 0, 0, 0
-    while position < len(data):
+def _terms(values, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the term of each hash, -1 for one that is not in the index."""
+    terms = np.empty(len(values), np.int64)
+    for number in range(len(values)):
+        terms[number] = max(_find(hashes, slots, values[number]), -1)
+    return terms
+
+
+@njit(cache=True)
+def _words(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
+    """Append hash and line (from 0) of each identifier in a part of `data`; return the new count."""
+    line, position = 0, begin
+    while position < end:
         kind = classes[data[position]]
         if kind == _NEWLINE:
             line += 1
@@ -145,27 +152,23 @@ def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
             position += 1
             continue
         stop = position + 1
-        while stop < len(data) and _worded(classes[data[stop]]):
+        while stop < end and _worded(classes[data[stop]]):
             stop += 1
         if kind == _LETTER:
-            values[count] = _hash(data, position, stop, _TOKEN_SEED)
-            terms[count] = max(_find(hashes, slots, values[count]), -1)
-            lines[count] = line
+            values[count], lines[count] = _hash(data, position, stop, _TOKEN_SEED), line
             count += 1
         position = stop
-    return terms[:count], values[:count], lines[:count]
+    return count
 
 
 @njit(cache=True)
-def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
-    """Return term (-1 if unknown), hash, and number of each line with a letter or digit, stripped of blanks."""
-    room = len(data) // 2 + 1
-    terms, values, lines = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.int64)
-    count, line, begin = 0, 0, 0
-    while begin < len(data):
+def _stripped(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
+    """Append hash and number (from 0) of each line with a letter or digit, stripped of blanks; return the new count."""
+    line = 0
+    while begin < end:
         stop = begin
         first, last, worded = -1, -1, False
-        while stop < len(data) and data[stop] != 10:
+        while stop < end and data[stop] != 10:
             kind = classes[data[stop]]
             if kind != _BLANK:
                 first = stop if first < 0 else first
@@ -173,13 +176,29 @@ def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
                 worded = worded or _worded(kind)
             stop += 1
         if worded:
-            values[count] = _hash(data, first, last + 1, _LINE_SEED)
-            terms[count] = max(_find(hashes, slots, values[count]), -1)
-            lines[count] = line
+            values[count], lines[count] = _hash(data, first, last + 1, _LINE_SEED), line
             count += 1
         line += 1
         begin = stop + 1
-    return terms[:count], values[:count], lines[:count]
+    return count
+
+
+@njit(cache=True)
+def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return term (-1 if it is not in the index), hash, and line (from 0) of each identifier in `data`."""
+    room = len(data) // 2 + 1
+    values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
+    count = _words(data, 0, len(data), classes, values, lines, 0)
+    return _terms(values[:count], hashes, slots), values[:count], lines[:count]
+
+
+@njit(cache=True)
+def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return term (-1 if unknown), hash, and number of each line with a letter or digit, stripped of blanks."""
+    room = len(data) // 2 + 1
+    values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
+    count = _stripped(data, 0, len(data), classes, values, lines, 0)
+    return _terms(values[:count], hashes, slots), values[:count], lines[:count]
 
 
 @njit(cache=True)
@@ -195,64 +214,96 @@ def _enter(value, hashes, slots, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _collect(values, number, keywords, hashes, slots, state, seen, place, terms, notes, count):  # type: ignore[no-untyped-def]
-    """Append the distinct terms of block `number` after the first `count` terms.
+def _own(values, slots, distinct):  # type: ignore[no-untyped-def]
+    """Write the distinct `values` of a file to `distinct`, and their numbers there in their places; return the count.
+
+    `slots` is an empty table for them (see `rehash`). Most identifiers of a file occur in it again, so the table of the
+    index, which no processor's cache holds, is asked once for each.
+    """
+    count = 0
+    for place in range(len(values)):
+        number = _find(distinct, slots, values[place])
+        if number < 0:
+            slots[-1 - number] = count
+            distinct[count] = values[place]
+            number = count
+            count += 1
+        values[place] = np.uint64(number)
+    return count
+
+
+@njit(cache=True)
+def _collect(numbers, block, keywords, own, seen, place, terms, notes, count):  # type: ignore[no-untyped-def]
+    """Append the distinct terms of a block (from 1) after the first `count` terms; `own` has the terms by number.
 
     A term that follows one of the first `keywords` terms is defined here. Returns the new count, and how many of the
     terms are also in the previous block.
     """
     shared, previous = 0, keywords
-    for value in values:
-        term = _enter(value, hashes, slots, state)
+    for each in numbers:
+        number = np.int64(each)
+        term = own[number]
         defined = DEFINED if previous < keywords else 0
         previous = term
-        if seen[term] == number:
-            here = place[term]
+        if seen[number] == block:
+            here = place[number]
             notes[here] = (notes[here] if notes[here] & TIMES == TIMES else notes[here] + ONCE) | defined
             continue
-        in_previous = seen[term] == number - 1
+        in_previous = block > 1 and seen[number] == block - 1
         shared += in_previous
-        seen[term] = number
-        place[term] = count
+        seen[number], place[number] = block, count
         terms[count] = term
-        notes[count] = ONCE | defined | (0 if in_previous else FIRST)
+        notes[count] = ONCE | defined | (0 if in_previous or block == 1 else FIRST)
         count += 1
     return count, shared
 
 
 @njit(cache=True)
-def lex(data, classes, bounds, keywords, hashes, slots, state, seen, place):  # type: ignore[no-untyped-def]
+def lex(data, classes, bounds, keywords, hashes, slots, state):  # type: ignore[no-untyped-def]
     """Return the distinct terms of each block of a file: (terms, notes, blocks).
 
     `blocks` has one row per block: end of its terms; number of identifiers among them; occurrences of identifiers;
-    distinct identifiers and distinct lines of the window that starts with the block (0 if there is none). state[1]
-    numbers the blocks over all calls, with a gap between two files.
+    distinct identifiers and distinct lines of the window that starts with the block (0 if there is none).
     """
-    room = len(data) + 2
-    terms, notes = np.empty(room, np.int32), np.empty(room, np.uint8)
-    size = len(bounds) - 1
-    blocks = np.zeros((size, 5), np.int32)
-    count = 0
-    state[1] += 1
+    room, size = len(data) + len(bounds) + 1, len(bounds) - 1
+    values, lines = np.empty(room, np.uint64), np.empty(room, np.int32)
+    ends, end = np.empty((size, 2), np.int64), 0
     for block in range(size):
-        state[1] += 1
-        text = data[bounds[block] : bounds[block + 1]]
-        _, values, _ = occurrences(text, classes, hashes, slots)
-        _, lines, _ = whole_lines(text, classes, hashes, slots)
+        ends[block, 0] = _words(data, bounds[block], bounds[block + 1], classes, values, lines, end)
+        end = ends[block, 1] = _stripped(data, bounds[block], bounds[block + 1], classes, values, lines, ends[block, 0])
+    width = 1
+    while width < 2 * end:
+        width *= 2
+    distinct = np.empty(end, np.uint64)
+    count = _own(values[:end], np.full(width, -1, np.int32), distinct)
+    own = np.empty(count, np.int32)
+    for number in range(count):
+        own[number] = _enter(distinct[number], hashes, slots, state)
+    return _by_block(values, ends, keywords, own)
+
+
+@njit(cache=True)
+def _by_block(numbers, ends, keywords, own):  # type: ignore[no-untyped-def]
+    """Return what `lex` returns, from the numbers of identifiers and lines, whose `ends` are given for each block."""
+    size = len(ends)
+    room = ends[-1, 1] if size else 0
+    terms, notes, blocks = np.empty(room, np.int32), np.empty(room, np.uint8), np.zeros((size, 5), np.int32)
+    seen, place = np.zeros(len(own), np.int32), np.empty(len(own), np.int32)
+    begin = start = count = 0
+    for block in range(size):
+        middle, end = ends[block]
         begin = count
         count, shared_tokens = _collect(
-            values, state[1], keywords, hashes, slots, state, seen, place, terms, notes, count
+            numbers[start:middle], block + 1, keywords, own, seen, place, terms, notes, count
         )
         tokens = count - begin
-        count, shared_lines = _collect(lines, state[1], 0, hashes, slots, state, seen, place, terms, notes, count)
-        blocks[block, 0], blocks[block, 1], blocks[block, 2] = count, tokens, len(values)
+        count, shared_lines = _collect(numbers[middle:end], block + 1, 0, own, seen, place, terms, notes, count)
+        blocks[block, 0], blocks[block, 1], blocks[block, 2] = count, tokens, middle - start
         blocks[block, 3], blocks[block, 4] = tokens, count - begin - tokens
         if block:
             blocks[block - 1, 3] += tokens - shared_tokens
             blocks[block - 1, 4] += count - begin - tokens - shared_lines
-        else:
-            for number in range(count):  # the first block has no predecessor
-                notes[number] &= ~FIRST
+        start = end
     if size > 1:
         blocks[size - 1, 3:] = 0
     return terms[:count].copy(), notes[:count].copy(), blocks
@@ -262,19 +313,19 @@ def lex(data, classes, bounds, keywords, hashes, slots, state, seen, place):  # 
 def _append(term, posting, note, starts, lengths, rooms, pool, pool_notes, state):  # type: ignore[no-untyped-def]
     """Append a posting to the list of `term`; return its place there, or -1 if the list is full and cannot move.
 
-    state[2] is the end of the used part of the pool; state[3] counts the places that moved lists have left unused.
+    state[1] is the end of the used part of the pool; state[2] counts the places that moved lists have left unused.
     """
     length = lengths[term]
     if length == rooms[term]:
         room = length + length // 2 + 2
-        old, new = starts[term], state[2]
+        old, new = starts[term], state[1]
         if new + room > len(pool):
             return -1
         pool[new : new + length] = pool[old : old + length]
         pool_notes[new : new + length] = pool_notes[old : old + length]
-        state[3] += rooms[term]
+        state[2] += rooms[term]
         starts[term], rooms[term] = new, room
-        state[2] += room
+        state[1] += room
     pool[starts[term] + length] = posting
     pool_notes[starts[term] + length] = note
     lengths[term] = length + 1
@@ -316,6 +367,42 @@ def unlink(begin, end, terms, places, term_starts, term_counts, starts, lengths,
             if terms[entry] == term:
                 places[entry] = places[number]
                 break
+
+
+@njit(cache=True)
+def link_all(blocks, term_starts, term_counts, terms, notes, places, starts, lengths, rooms, pool, pool_notes):  # type: ignore[no-untyped-def]
+    """Write the lists of all terms, each with an eighth to spare, and the `places` of the postings in them.
+
+    The terms of the first `blocks` blocks are counted, and then each block's postings are put in order into lists that
+    never have to move. The entries' `notes` are those of `link`. `lengths` is zero before. Returns the end of the pool.
+    """
+    for block in range(blocks):
+        for term in terms[term_starts[block] : term_starts[block] + term_counts[block]]:
+            lengths[term] += 1
+    end = 0
+    for term in range(len(lengths)):
+        starts[term], rooms[term] = end, lengths[term] + lengths[term] // 8
+        end += rooms[term]
+        lengths[term] = 0
+    for block in range(blocks):
+        for entry in range(term_starts[block], term_starts[block] + term_counts[block]):
+            term = terms[entry]
+            place = lengths[term]
+            pool[starts[term] + place] = block << 1 | (notes[entry] & FIRST)
+            pool_notes[starts[term] + place] = notes[entry]
+            places[entry] = place
+            lengths[term] = place + 1
+    return end
+
+
+@njit(cache=True)
+def squeeze_entries(blocks, term_starts, term_counts, entries, squeezed):  # type: ignore[no-untyped-def]
+    """Copy the entries of the first `blocks` blocks to another array, without gaps."""
+    end = 0
+    for block in range(blocks):
+        start, count = term_starts[block], term_counts[block]
+        squeezed[end : end + count] = entries[start : start + count]
+        end += count
 
 
 @njit(cache=True)

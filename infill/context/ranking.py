@@ -163,9 +163,9 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
     terms, asking = _ask(index, query, seen, imported, weights)
     scoring.add_up(terms, asking, table.starts, table.lengths, table.pool, table.sums)
     prior = _prior(index, query, imported, weights)
-    scores, tops = table.scores[:end], np.zeros(end // scoring.STRETCH + 1)
-    scoring.weighted(table.sums, table.window_tokens, _by_size(weights.size_power), table.file, prior, scores, tops)
-    best = scoring.best(scores, tops, weights.windows)
+    best, scores = scoring.weighted(
+        *(table.sums[: end + 1], table.window_tokens, _by_size(weights.size_power), table.file, prior, weights.windows)
+    )
     near = _near(seen, weights.definition_lines, weights.definition_lines // 2 + 1)
     defining = scoring.add_definitions(
         *(seen.terms[near], _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),

@@ -70,11 +70,10 @@ def add_up(terms, weights, starts, lengths, pool, sums):  # type: ignore[no-unty
     """Add the weight of each of the distinct `terms` to the windows that contain it: window w is sums[w + 1]."""
     for number in range(len(terms)):
         term, weight = terms[number], weights[number]
-        for place in range(starts[term], starts[term] + lengths[term]):
-            posting = pool[place]
-            block = posting >> 1
-            sums[block + 1] += weight
-            sums[block] += weight * (posting & 1)
+        for posting in pool[starts[term] : starts[term] + lengths[term]]:
+            block = np.uint64(posting >> 1)  # unsigned: no test for an index from the end
+            sums[block + np.uint64(1)] += weight
+            sums[block] += weight * np.int32(posting & 1)
 
 
 @njit(cache=True)
@@ -90,25 +89,6 @@ def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
             shared = sums[window + 1]
             sums[window + 1] = 0
             score = shared / (asked + sizes[window] - shared) if shared and sizes[window] else 0.0
-            scores[window] = score
-            top = max(top, score)
-        tops[stretch] = top
-
-
-@njit(cache=True)
-def weighted(sums, sizes, by_size, file, prior, scores, tops):  # type: ignore[no-untyped-def]
-    """Write the score of each window: sum of weights x factor by the window's size x prior of its file.
-
-    `sums` is zero afterwards. The highest score of each stretch is written to `tops`.
-    """
-    sums[0] = 0
-    for stretch in range(len(tops)):
-        top = 0.0
-        for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(scores))):
-            total = sums[window + 1]
-            sums[window + 1] = 0
-            # No branch for zero, which processors cannot predict.
-            score = total * by_size[min(sizes[window], len(by_size) - 1)] * prior[file[window]]
             scores[window] = score
             top = max(top, score)
         tops[stretch] = top
@@ -155,14 +135,93 @@ def best(scores, tops, k):  # type: ignore[no-untyped-def]
                 if scores[number] >= least:
                     numbers[count], values[count] = number, scores[number]
                     count += 1
-    if count <= k:
-        return numbers[:count]
-    least, kept = _kth_highest(values[:count], k, least, highest), 0
-    for place in range(count):
+    return _first(numbers[:count], values[:count], k, least, highest)[0]
+
+
+@njit(cache=True)
+def _first(numbers, values, k, low, high):  # type: ignore[no-untyped-def]
+    """Return the `k` numbers with the highest of the values, between `low` and `high`, and all that equal the last."""
+    least, kept = _kth_highest(values, k, low, high) if len(values) > k else low, 0
+    for place in range(len(values)):
         if values[place] >= least:
-            numbers[kept] = numbers[place]
+            numbers[kept], values[kept] = numbers[place], values[place]
             kept += 1
-    return numbers[:kept]
+    return numbers[:kept], values[:kept]
+
+
+@njit(cache=True)
+def _bound(sums, sizes, by_size):  # type: ignore[no-untyped-def]
+    """Return at least the highest sum of weights x factor by size of windows next to each other.
+
+    Written so that processors compare several windows at once: one loop, one type, no branches.
+    """
+    highest, smallest, none = np.int32(0), np.int32(len(by_size) - 1), np.int32(1 << 30)
+    for window in range(len(sizes)):
+        total, size = sums[window], sizes[window]
+        size = size if size > 0 else none  # no window starts there
+        highest = total if total > highest else highest
+        smallest = size if size < smallest else smallest
+    return highest * by_size[smallest]
+
+
+@njit(cache=True)
+def _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, count):  # type: ignore[no-untyped-def]
+    """Append the windows of a stretch whose score is at least `least`; return the new count, and the highest score."""
+    top = 0.0
+    first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+    totals, sizes, file = sums[first + 1 : end + 1], sizes[first:end], file[first:end]
+    for place in range(len(totals)):
+        score = totals[place] * by_size[min(sizes[place], len(by_size) - 1)] * prior[file[place]]
+        top = max(top, score)
+        if score >= least:
+            numbers[count], values[count] = first + place, score
+            count += 1
+    return count, top
+
+
+@njit(cache=True)
+def _reached(bounds, highest, sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
+    """Return a positive score that at least `k` windows reach, or as many as have one.
+
+    It is the k-th highest of the stretches' highest scores, for the 8 * k stretches with the highest bounds.
+    """
+    if len(bounds) <= 8 * k:
+        return 1e-300
+    likely = max(_kth_highest(bounds, 8 * k, 0.0, highest), 1e-300)
+    numbers, values = np.empty(0, np.int64), np.empty(0)
+    tops, count, top = np.empty((bounds >= likely).sum()), 0, 0.0
+    for stretch in range(len(bounds)):
+        if bounds[stretch] >= likely:
+            _, tops[count] = _collect(stretch, sums, sizes, by_size, file, prior, np.inf, numbers, values, 0)
+            top = max(top, tops[count])
+            count += 1
+    return max(_kth_highest(tops, k, 0.0, top), 1e-300) if count > k else 1e-300
+
+
+@njit(cache=True)
+def weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
+    """Return the `k` windows with the highest positive scores, and all that equal the last, with their scores.
+
+    A window's score is sums[window + 1] x by_size[its size], which falls with the size, x prior of its file. Stretches
+    that cannot have a high score, as their highest sum and their smallest window show, are skipped. `sums` is zero
+    afterwards.
+    """
+    sums[0] = 0
+    count = (len(sums) - 2) // STRETCH + 1
+    bounds, highest = np.empty(count), 0.0
+    prior_most = prior.max() if len(prior) else 0.0
+    for stretch in range(count):
+        begin, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        bounds[stretch] = _bound(sums[begin + 1 : end + 1], sizes[begin:end], by_size) * prior_most
+        highest = max(highest, bounds[stretch])
+    least = _reached(bounds, highest, sums, sizes, by_size, file, prior, k)
+    room = STRETCH * (bounds >= least).sum()
+    numbers, values, kept = np.empty(room, np.int64), np.empty(room), 0
+    for stretch in range(count):
+        if bounds[stretch] >= least:
+            kept, _ = _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, kept)
+    sums[:] = 0
+    return _first(numbers[:kept], values[:kept], k, least, highest)
 
 
 @njit(cache=True)
@@ -219,15 +278,16 @@ def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, 
 
 @njit(cache=True)
 def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
-    """Add (score / best score)**sharpness of each window to the relevance of its two blocks.
+    """Add (score / best score)**sharpness of each of the windows to the relevance of its two blocks.
 
     Returns the blocks that had no relevance before.
     """
     blocks, count, top = np.empty(2 * len(windows), np.int64), 0, 0.0
-    for window in windows:
-        top = max(top, scores[window])
-    for window in windows:
-        share = int((scores[window] / top) ** sharpness * RELEVANCE_UNIT)
+    for score in scores:
+        top = max(top, score)
+    for number in range(len(windows)):
+        window = windows[number]
+        share = int((scores[number] / top) ** sharpness * RELEVANCE_UNIT)
         for block in (window, window + 1):
             if block < end and file[block] == file[window]:
                 if not relevance[block] and share:

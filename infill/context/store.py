@@ -1,14 +1,15 @@
 """An index on disk; one that is damaged or of another version is built again.
 
-The file is a line with the version, a line with a header in JSON, the arrays that it names, the texts of all files, and
-the SHA-256 of all that. An index may have gigabytes, so nothing is copied but what the loaded index keeps.
+The file is a line with the version, the SHA-256 of the next line, a line with a header in JSON, the arrays that it
+names, the texts of all files, and the SHA-256 of all that. An index may have gigabytes, so each array is read to the
+place where the loaded index keeps it.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,10 @@ from infill.context.files import IndexLimits, Stamp
 from infill.context.index import File, ProjectIndex
 from infill.prompt import Encode
 
-VERSION: Final = 2
+if TYPE_CHECKING:
+    from io import BufferedIOBase
+
+VERSION: Final = 3
 """Increased when the meaning of the arrays of `Table`, or of the kernels' results in them, changes."""
 _MAGIC: Final = f"infill index {VERSION}\n".encode()
 _DIGEST: Final = 32
@@ -37,15 +41,15 @@ def save(index: ProjectIndex, uri: str) -> None:
 def _parts(index: ProjectIndex) -> Iterator[bytes | memoryview]:
     order, arrays = sorted(index.files), index.table.saved()
     header = {
-        "arrays": [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()],
+        "arrays": [[name, array.dtype.str, len(array)] for name, array in arrays.items()],
         "files": [[path, index.files[path].number, *index.files[path].span] for path in order],
         "stamps": [index.stamps.get(path) for path in order],
         "sizes": [len(index.files[path].data) for path in order],
     }
-    yield _MAGIC
-    yield json.dumps(header).encode() + b"\n"
+    line = json.dumps(header).encode() + b"\n"
+    yield from (_MAGIC, hashlib.sha256(line).digest(), line)
     for array in arrays.values():
-        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        yield np.ascontiguousarray(array).view(np.uint8).data
     for path in order:
         yield index.files[path].data
 
@@ -54,13 +58,8 @@ def load(uri: str, encode: Encode | None = None) -> ProjectIndex | None:
     """Return the index saved at `uri`; None if there is none, or it is damaged or of another version."""
     if not storage.exists(uri):
         return None
-    content = storage.read_bytes(uri)
-    if not content.startswith(_MAGIC):
-        return None
-    body = memoryview(content)[:-_DIGEST]
-    if hashlib.sha256(body).digest() != content[-_DIGEST:]:
-        return None
-    return _restored(content, encode)
+    with storage.open_read(uri) as file:
+        return _Reader(file, storage.size(uri)).index(encode)
 
 
 def open_repository(
@@ -78,23 +77,57 @@ def open_repository(
     return index
 
 
-def _restored(content: bytes, encode: Encode | None) -> ProjectIndex:
-    from infill.context.index_arrays import BlockSpan, Table
+class _Reader:
+    """A saved index that is being read, each part to the place where it stays."""
 
-    place = content.index(b"\n", len(_MAGIC)) + 1
-    header = json.loads(content[len(_MAGIC) : place])
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, kind, shape in header["arrays"]:
-        count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(content, kind, count, place).reshape(shape)
-        place += count * np.dtype(kind).itemsize
-    index = ProjectIndex(encode)
-    index.table = Table.restored(arrays)
-    files: dict[str, File] = {}
-    for (path, number, *span), stamp, size in zip(header["files"], header["stamps"], header["sizes"], strict=True):
-        files[path] = File(number, content[place : place + size], BlockSpan(*span))
-        place += size
-        if stamp:
-            index.stamps[path] = Stamp(*stamp)
-    index.restore(files)
-    return index
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = cast("BufferedIOBase", file)
+        self._left = size
+        self._digest = hashlib.sha256()
+
+    def index(self, encode: Encode | None) -> ProjectIndex | None:
+        """Return the index; None if the file is damaged or of another version."""
+        if self._bytes(len(_MAGIC)) != _MAGIC:
+            return None
+        digest, line = self._bytes(_DIGEST), self._line()
+        if digest != hashlib.sha256(line).digest():
+            return None
+        header = json.loads(line)
+        sizes = [rows * np.dtype(kind).itemsize for _, kind, rows in header["arrays"]] + header["sizes"]
+        if sum(sizes) + _DIGEST != self._left:
+            return None
+        index = self._read(header, encode)
+        return index if self._file.read(_DIGEST) == self._digest.digest() else None
+
+    def _bytes(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._left -= size
+        self._digest.update(data)
+        return data
+
+    def _line(self) -> bytes:
+        line = self._file.readline()
+        self._left -= len(line)
+        self._digest.update(line)
+        return line
+
+    def _array(self, name: str, kind: str, rows: int) -> NDArray[Any]:
+        from infill.context.index_arrays import Table
+
+        array: NDArray[Any] = np.zeros(Table.room(name, rows), kind)
+        part = array[:rows].view(np.uint8).data
+        self._file.readinto(part)
+        self._digest.update(part)
+        return array
+
+    def _read(self, header: dict[str, Any], encode: Encode | None) -> ProjectIndex:
+        from infill.context.index_arrays import BlockSpan, Table
+
+        table = Table.restored({name: self._array(name, kind, rows) for name, kind, rows in header["arrays"]})
+        index, files = ProjectIndex(encode), dict[str, File]()
+        for (path, number, *span), stamp, size in zip(header["files"], header["stamps"], header["sizes"], strict=True):
+            files[path] = File(number, self._bytes(size), BlockSpan(*span))
+            if stamp:
+                index.stamps[path] = Stamp(*stamp)
+        index.restore(table, files)
+        return index

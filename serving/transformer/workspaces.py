@@ -13,12 +13,11 @@ import hashlib
 import re
 import sys
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -42,9 +41,9 @@ SLICE_S: Final = 0.005
 AHEAD_S: Final = 0.001
 """Seconds of tokenising ahead, after which it pauses for as long and whatever else there is has its turn."""
 AHEAD_CHARS: Final = 2_000_000
-"""Texts of a change beyond this many characters are not tokenised ahead: their tokens would not be remembered."""
+"""Texts beyond this many characters are not tokenised ahead: their tokens would not be remembered."""
 MAX_AHEAD: Final = 64
-"""Changes whose texts are tokenised ahead at once."""
+"""Changes whose texts wait to be tokenised ahead."""
 MAX_CHANGES: Final = 8
 """Changes of one tenant at once."""
 SHARE: Final = 0.5
@@ -172,6 +171,9 @@ class Workspace:
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
+        self._filled: dict[str, None] = {}
+        """Files whose texts came while others were missing."""
+        self._filled_chars = 0
 
     @contextmanager
     def queried(self, texts: Documents, current: Current | None = None, *, wait: bool = True) -> Iterator[Overlay]:
@@ -251,6 +253,25 @@ class Workspace:
             self._take(path, text, change.report)
             yield
         change.report.missing = [path for path in files if path in self.missing]
+
+    def to_tokenise(self, change: Change) -> list[str]:
+        """Return the files of a change whose tokens are worth computing in advance.
+
+        These are saved files, and a project's first files when the last of their texts is there.
+        """
+        texts = change.texts
+        saved = [path for path in texts if path in change.files]
+        if saved and sum(len(texts[path]) for path in saved) <= AHEAD_CHARS:
+            return saved
+        for path, text in texts.items():
+            self._filled_chars += len(text)
+            if self._filled_chars <= AHEAD_CHARS:
+                self._filled[path] = None
+        if self.missing:
+            return []
+        filled = [*self._filled]
+        self._filled, self._filled_chars = {}, 0
+        return filled
 
     def tokenising(self, paths: Iterable[str]) -> Iterator[None]:
         """Tokenise files and their blocks, of which context items consist, so that packing finds their tokens."""
@@ -367,7 +388,9 @@ class Workspaces:
         self._total = 0
         self._changing: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, "workspaces")
-        self._ahead: set[asyncio.Task[None]] = set()
+        self._ahead: deque[tuple[Workspace, list[str]]] = deque(maxlen=MAX_AHEAD)
+        """Files to tokenise in spare time, the latest last."""
+        self._tokeniser: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -428,17 +451,21 @@ class Workspaces:
     def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
         """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
         workspace = self._open.get((tenant, name))
-        ends = accumulate(map(len, change.texts.values()))
-        paths = [path for path, end in zip(change.texts, ends, strict=True) if end <= AHEAD_CHARS]
-        if workspace is not None and paths and len(self._ahead) < MAX_AHEAD:
-            task = asyncio.create_task(self._tokenise(workspace, paths))
-            self._ahead.add(task)
-            task.add_done_callback(self._ahead.discard)
+        if workspace is not None and (paths := workspace.to_tokenise(change)):
+            self._ahead.append((workspace, paths))
+            if self._tokeniser is None or self._tokeniser.done():
+                self._tokeniser = asyncio.create_task(self._tokenise())
 
-    async def _tokenise(self, workspace: Workspace, paths: list[str]) -> None:
-        steps, loop = workspace.tokenising(paths), asyncio.get_running_loop()
-        while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
-            await asyncio.sleep(AHEAD_S)
+    async def _tokenise(self) -> None:
+        """Tokenise all that waits, one file after the other, so that a change waits for one slice at most."""
+        loop = asyncio.get_running_loop()
+        while self._ahead:
+            workspace, paths = self._ahead.popleft()
+            steps = workspace.tokenising(paths)
+            while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
+                await asyncio.sleep(AHEAD_S)
+                while self._changing:
+                    await asyncio.sleep(AHEAD_S)
 
     def settle(self, workspace: Workspace) -> None:
         """Count the memory of a workspace again after it was used, and drop others until all are below the cap."""
@@ -469,8 +496,8 @@ class Workspaces:
 
     def shut_down(self) -> None:
         """End the thread and what it does in spare time."""
-        for task in self._ahead:
-            task.cancel()
+        if self._tokeniser is not None:
+            self._tokeniser.cancel()
         self._thread.shutdown(cancel_futures=True)
 
 

@@ -367,7 +367,8 @@ def test_texts_are_tokenised_before_they_are_asked_for() -> None:
         change = read_change({"files": listed(files), "texts": files}, whole=True)
         await store.change("", "w", change)
         store.tokenise_ahead("", "w", change)
-        await asyncio.gather(*store._ahead)
+        assert store._tokeniser is not None
+        await store._tokeniser
         store.shut_down()
         return store.find("", "w")._index
 
@@ -384,27 +385,46 @@ def test_texts_are_tokenised_before_they_are_asked_for() -> None:
     assert sum(map(len, calls)) < 100 < sum(map(len, texts)) / 5  # only where the caret cuts a line
 
 
-def test_of_a_large_change_the_first_texts_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
-    calls: list[str] = []
+async def _tokenised(*changes: tuple[bool, dict[str, str], dict[str, str]]) -> list[set[str]]:
+    """The files that are tokenised in advance after each change (whole or not, listed files, texts)."""
+    seen: set[str] = set()
 
-    def counted(text: str) -> list[int]:
-        calls.append(text)
+    def encode(text: str) -> list[int]:
+        seen.add(text.splitlines()[0] if text else "")
         return golden.ENCODER.encode(text)
 
-    async def sync(files: dict[str, str]) -> None:
-        store = Workspaces(lambda: ProjectIndex(counted), CAP, CollectorRegistry())
-        change = read_change({"files": listed(files), "texts": files}, whole=True)
+    store = Workspaces(lambda: ProjectIndex(encode), CAP, CollectorRegistry())
+    result = []
+    for whole, files, texts in changes:
+        revision = "" if whole else store.find("", "w").revision
+        body = {"files": listed(files), "texts": texts, "revision": revision}
+        change = read_change(body, whole=whole)
         await store.change("", "w", change)
+        seen.clear()
         store.tokenise_ahead("", "w", change)
-        await asyncio.gather(*store._ahead)
-        store.shut_down()
+        if store._tokeniser is not None:
+            await store._tokeniser
+        result.append({name for name in "abc" if f"{name}(1)" in seen})
+    store.shut_down()
+    return result
 
-    asyncio.run(sync({"a.py": "x = 1\n", "b.py": "y = 2\n", "c.py": source(1), "d.py": "z = 3\n"}))
-    tokenised = "".join(calls)
-    assert "x = 1\n" in tokenised
-    assert "y = 2\n" in tokenised
-    assert "z = 3\n" not in tokenised
+
+def test_a_project_is_tokenised_when_it_is_complete_as_far_as_its_tokens_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a, b, c = ({f"{name}.py": f"{name}(1)\n"} for name in "abc")
+    large = {"b.py": "b(1)\n" + "x(1)\n" * 30}
+    saved = {"a.py": "a(1)\nb(2)\n"}
+
+    def filled(b: dict[str, str]) -> list[set[str]]:
+        steps = [(True, a | b | c, {}), (False, {}, a), (False, {}, b), (False, {}, c), (False, saved, saved)]
+        return asyncio.run(_tokenised(*steps))
+
+    monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
+    assert filled(b) == [set(), set(), set(), {"a", "b", "c"}, {"a"}]
+    assert filled(large) == [set(), set(), set(), {"a"}, {"a"}]
+    assert asyncio.run(_tokenised((True, a, a), (True, large, large))) == [{"a"}, set()]
+    assert asyncio.run(_tokenised((True, a | b, a), (False, saved, saved))) == [{"a"}, {"a"}], "a saved file is"
 
 
 # Memory

@@ -18,11 +18,15 @@ from tests.unit.context import brute
 edits = st.lists(st.tuples(brute.paths, st.one_of(st.none(), brute.texts)), max_size=25)
 
 
-@given(edits, brute.texts)
+@given(edits, brute.texts, st.integers(0, 25))
 @examples(100)
-def test_any_edits_give_the_index_built_from_scratch(history: list[tuple[str, str | None]], text: str) -> None:
+def test_any_edits_give_the_index_built_from_scratch(
+    history: list[tuple[str, str | None]], text: str, first_query: int
+) -> None:
     index, files = ProjectIndex(), dict[str, str]()
-    for path, content in history:
+    for number, (path, content) in enumerate(history):
+        if number == first_query:  # from now on files are linked one by one
+            rank(index, Query(path="b.py", prefix=text, suffix=""), "infill")
         if content is None:
             index.remove(path)
             files.pop(path, None)
@@ -40,9 +44,11 @@ def test_any_edits_give_the_index_built_from_scratch(history: list[tuple[str, st
 
 def test_many_edits_leave_no_garbage() -> None:
     versions = ["\n".join(f"name_{number} = {word}_{number}" for number in range(300)) for word in ("alpha", "beta")]
-    index = ProjectIndex.from_documents([("a.py", versions[0])])
+    index = ProjectIndex()
     for number in range(200):
         index.update("a.py", versions[number % 2])
+        if number == 100:
+            rank(index, Query(path="b.py", prefix=versions[0], suffix=""), "infill")
     assert len(index.table.pool) < 50_000
     assert len(index.table.terms) < 50_000
     assert index.table.block_end < 200

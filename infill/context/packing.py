@@ -198,7 +198,7 @@ class _Packer:
         text = self.request.suffix[: allowed * CHARS_PER_TOKEN]
         ends = [match.end() for match in _LINE_END.finditer(text)]
         for places in ([*ends, len(text)], range(1, ends[0] if ends else len(text))):
-            fitting = _fitting(places, allowed, lambda end: self.size(text[:end]))
+            fitting = _fitting(places, allowed, lambda end: self.memo.count(text[:end], allowed))
             if fitting:
                 return text[: places[fitting - 1]]
         return ""

@@ -122,7 +122,7 @@ def test_what_changes_on_disk_changes_on_the_server(backend: Backend, project: P
     asyncio.run(run())
 
 
-def test_an_unsaved_text_counts_without_being_kept(backend: Backend, project: Path) -> None:
+def test_an_unsaved_text_counts_for_whoever_has_it(backend: Backend, project: Path) -> None:
     unsaved = FILES["shapes/circle.py"] + "    def best_unsaved_circle(self): return largest_circle\n"
 
     async def run() -> None:
@@ -133,13 +133,14 @@ def test_an_unsaved_text_counts_without_being_kept(backend: Backend, project: Pa
             await editor.text(main, LINE, COLUMN)
             assert "best_unsaved_circle" in backend.prompt
             workspace = next(iter(backend.service.workspaces._open.values()))
-            assert b"unsaved" not in workspace._index.files["shapes/circle.py"].data
-            write(project, {"shapes/circle.py": unsaved})
-            editor.client.text_document_did_save(types.DidSaveTextDocumentParams(types.TextDocumentIdentifier(circle)))
 
             async def arrived() -> bool:
-                return b"unsaved" in workspace._index.files["shapes/circle.py"].data
+                with workspace.queried(()) as shown:  # what everybody else sees
+                    return "unsaved" in shown.index.text("shapes/circle.py")
 
+            assert not await arrived()
+            write(project, {"shapes/circle.py": unsaved})
+            editor.client.text_document_did_save(types.DidSaveTextDocumentParams(types.TextDocumentIdentifier(circle)))
             await editor.until(arrived)
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ import pytest
 from lsprotocol import types
 
 from serving.local import free_port
-from tests.editor.conftest import INLINE, Backend, Editor, editing, serving_text, write
+from tests.editor.conftest import INLINE, Backend, Editor, editing, saved_texts, serving_text, write
 from tests.editor.test_server import COLUMN, CURRENT, FILES, LINE
 from tests.serving.conftest import HTTP
 
@@ -135,8 +135,7 @@ def test_an_unsaved_text_counts_for_whoever_has_it(backend: Backend, project: Pa
             workspace = next(iter(backend.service.workspaces._open.values()))
 
             async def arrived() -> bool:
-                with workspace.queried(()) as shown:  # what everybody else sees
-                    return "unsaved" in shown.index.text("shapes/circle.py")
+                return "unsaved" in saved_texts(workspace)["shapes/circle.py"]
 
             assert not await arrived()
             write(project, {"shapes/circle.py": unsaved})

@@ -18,7 +18,7 @@ from infill.editor import user_settings
 from infill.editor.user_settings import UserSettings
 from serving.local import free_port
 from serving.transformer import keys
-from tests.editor.conftest import ROOT, Backend, serving_text, write
+from tests.editor.conftest import ROOT, Backend, saved_texts, serving_text, write
 
 EXTENSION = ROOT / "editors/vscode"
 SUGGESTION = "net_price(order, rate)"
@@ -158,7 +158,7 @@ class Operator:
     def _files(self) -> dict[str, str]:
         assert self._backend
         workspaces = self._backend.service.workspaces._open.values()
-        return {path: file.data.decode() for each in workspaces for path, file in each._index.files.items()}
+        return {path: text for each in workspaces for path, text in saved_texts(each).items()}
 
     def answer(self, what: str) -> object:
         """Do what the script in the browser asks for."""

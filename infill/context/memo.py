@@ -3,9 +3,10 @@
 import re
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from infill.prompt import Encode
 
@@ -25,6 +26,15 @@ _TEXTS: Final = 1_024
 """Number of texts that are cached for a tokenizer that cannot work on pieces."""
 _CUT: Final = 4_096
 """Number of most recently used texts whose pieces are remembered: about 10 MB."""
+
+
+@dataclass(slots=True)
+class CutText:
+    """The pieces of a text."""
+
+    pieces: tuple[str, ...]
+    size: int | None = None
+    """Number of their tokens; None if it was never counted."""
 
 
 class Memo:
@@ -54,14 +64,18 @@ class Memo:
 
         Pieces are counted from the end, as many as decide it. Those of a text that comes `again` are remembered.
         """
-        ids, count = self._texts.get(text), 0
+        ids = self._texts.get(text)
         if ids is not None:
             return len(ids)
-        for each in reversed(_cut_again(self._cut, text) if again else [*self._cut(text)]):
-            count += len(self._piece(each))
-            if count > most:
-                break
-        return count
+        cut = _cut_again(self._cut, text, self._piece) if again else CutText(tuple(self._cut(text)))
+        if cut.size is None:
+            count = 0
+            for each in reversed(cut.pieces):
+                count += len(self._piece(each))
+                if count > most:
+                    return count
+            cut.size = count
+        return cut.size
 
 
 @lru_cache(maxsize=4)
@@ -72,9 +86,9 @@ def _remembering(encode: Encode) -> "tuple[Cut, Callable[[str], array[int]]]":
 
 
 @lru_cache(maxsize=_CUT)
-def _cut_again(cut: Cut, text: str) -> tuple[str, ...]:
-    """Return the pieces of a text, remembered."""
-    return tuple(cut(text))
+def _cut_again(cut: Cut, text: str, piece: Callable[[str], Any]) -> CutText:  # noqa: ARG001 (another tokenizer's sizes differ)
+    """Return the pieces of a text, remembered with their number of tokens."""
+    return CutText(tuple(cut(text)))
 
 
 def _whole(text: str) -> Iterator[str]:

@@ -153,8 +153,8 @@ class _Packer:
         heading, text = item_texts(self.fmt, item)
         if len(text) > self.room * CHARS_PER_TOKEN:
             return self.room + 1
-        size = 1 + self.memo.count(heading, room, again=True)
-        return size + self.memo.count(text, room - size, again=True)
+        size = 1 + self.memo.count(text, room - 1, again=True)
+        return size if size > room else size + self.memo.count(heading, room - size, again=True)
 
     def layout(self, previous: Packed | None) -> Layout:
         """Return the layout: as before if that is possible and still good."""
@@ -198,7 +198,7 @@ class _Packer:
         text = self.request.suffix[: allowed * CHARS_PER_TOKEN]
         ends = [match.end() for match in _LINE_END.finditer(text)]
         for places in ([*ends, len(text)], range(1, ends[0] if ends else len(text))):
-            fitting = _fitting(places, allowed, lambda end: self.size(text[:end]))
+            fitting = _fitting(places, allowed, lambda end: self.memo.count(text[:end], allowed))
             if fitting:
                 return text[: places[fitting - 1]]
         return ""

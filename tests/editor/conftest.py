@@ -16,6 +16,7 @@ from pygls.lsp.client import LanguageClient
 
 from infill.prompt import Encoder, load_encoder
 from serving.transformer.service import TransformerService
+from serving.transformer.workspaces import Workspace
 from tests.builders import tiny_model
 from tests.serving.conftest import Strangers, chunk, say, strange_predictor, transforming
 
@@ -227,3 +228,9 @@ def write(root: Path, files: dict[str, str]) -> None:
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(text.encode())
+
+
+def saved_texts(workspace: Workspace) -> dict[str, str]:
+    """The texts of a workspace for a client that has no other ones."""
+    with workspace.queried(()) as shown:
+        return {path: shown.index.text(path) for path in shown.index.files}

@@ -21,7 +21,7 @@ from infill.editor.mirror import Mirror
 from infill.editor.workspace_client import WorkspaceClient, WorkspaceTarget
 from infill.editor.workspace_name import number_file, workspace_name
 from serving.local import free_port
-from tests.editor.conftest import Backend, serving_text, write
+from tests.editor.conftest import Backend, saved_texts, serving_text, write
 from tests.properties import examples
 from tests.serving.conftest import say, strange_predictor, wait_until
 
@@ -49,7 +49,7 @@ def mirroring(root: Path, url: str, **options: Any) -> Iterator[Mirror]:
 def held(backend: Backend, mirror: Mirror) -> dict[str, str]:
     """The texts that the server has of a workspace."""
     workspace = backend.service.workspaces._open.get(("", mirror.name))
-    return {} if workspace is None else {path: file.data.decode() for path, file in workspace._index.files.items()}
+    return {} if workspace is None else saved_texts(workspace)
 
 
 def wait_for(backend: Backend, mirror: Mirror, files: dict[str, str]) -> None:

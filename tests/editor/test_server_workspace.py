@@ -10,7 +10,7 @@ import pytest
 from lsprotocol import types
 
 from serving.local import free_port
-from tests.editor.conftest import INLINE, Backend, Editor, editing, serving_text, write
+from tests.editor.conftest import INLINE, Backend, Editor, editing, saved_texts, serving_text, write
 from tests.editor.test_server import COLUMN, CURRENT, FILES, LINE
 from tests.serving.conftest import HTTP
 
@@ -122,7 +122,7 @@ def test_what_changes_on_disk_changes_on_the_server(backend: Backend, project: P
     asyncio.run(run())
 
 
-def test_an_unsaved_text_counts_without_being_kept(backend: Backend, project: Path) -> None:
+def test_an_unsaved_text_counts_for_whoever_has_it(backend: Backend, project: Path) -> None:
     unsaved = FILES["shapes/circle.py"] + "    def best_unsaved_circle(self): return largest_circle\n"
 
     async def run() -> None:
@@ -135,8 +135,7 @@ def test_an_unsaved_text_counts_without_being_kept(backend: Backend, project: Pa
             workspace = next(iter(backend.service.workspaces._open.values()))
 
             async def arrived() -> bool:
-                with workspace._changed():  # without the texts of the last completion
-                    return b"unsaved" in workspace._index.files["shapes/circle.py"].data
+                return "unsaved" in saved_texts(workspace)["shapes/circle.py"]
 
             assert not await arrived()
             write(project, {"shapes/circle.py": unsaved})

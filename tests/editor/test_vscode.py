@@ -18,7 +18,7 @@ from infill.editor import user_settings
 from infill.editor.user_settings import UserSettings
 from serving.local import free_port
 from serving.transformer import keys
-from tests.editor.conftest import ROOT, Backend, serving_text, write
+from tests.editor.conftest import ROOT, Backend, saved_texts, serving_text, write
 
 EXTENSION = ROOT / "editors/vscode"
 SUGGESTION = "net_price(order, rate)"
@@ -156,13 +156,9 @@ class Operator:
         return key
 
     def _files(self) -> dict[str, str]:
-        """The saved texts on the server, without those that a completion has put in their place."""
         assert self._backend
-        texts: dict[str, str] = {}
-        for workspace in self._backend.service.workspaces._open.values():
-            with workspace._changed():
-                texts |= {path: file.data.decode() for path, file in workspace._index.files.items()}
-        return texts
+        workspaces = self._backend.service.workspaces._open.values()
+        return {path: text for each in workspaces for path, text in saved_texts(each).items()}
 
     def answer(self, what: str) -> object:
         """Do what the script in the browser asks for."""

@@ -309,8 +309,19 @@ def test_the_workspace_of_another_tenant_is_as_unknown_as_one_that_never_was(mod
 def test_an_unsaved_text_counts_for_its_request_only(workspace: str) -> None:
     unsaved = [{"path": "lib/b.py", "text": "gamma = 1\n"}, {"path": "new.py", "text": "def beta(unsaved):\n"}]
     assert packed(workspace, session="s", context=unsaved) == {"a.py", "new.py"}
+    state = HTTP.get(workspace).json()
+    assert (state["files"], state["indexed"]) == (2, 2)
     assert packed(workspace, session="s") == {*FILES}
-    assert HTTP.get(workspace).json()["files"] == 2
+
+
+def test_a_file_that_is_renamed_keeps_its_saved_text_while_an_unsaved_one_is_shown(workspace: str) -> None:
+    unsaved = {"path": "lib/b.py", "text": f"{FILES['lib/b.py']}    unsaved = 1\n"}
+    before = packed(workspace, session="s", context=[unsaved])
+    assert before == {*FILES}
+    renamed = {"files": {"lib/b.py": None, "c.py": digest(FILES["lib/b.py"])}}
+    patch(workspace, {"revision": HTTP.get(workspace).json()["revision"], **renamed})
+    context = ask(workspace, session="s")["infill"]["context"]
+    assert {item["path"]: item["last_line"] for item in context} == {"a.py": 2, "c.py": 2}
 
 
 # Where a prompt is packed

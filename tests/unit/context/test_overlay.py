@@ -75,3 +75,11 @@ def test_the_next_keystroke_changes_nothing_in_the_index() -> None:
     assert files.keys() == {"b.py", "c.py"}
     overlay.show({"b.py": "def unsaved():\n"}, Current("a.py", "def alpha():\nxy"))
     assert all(index.files[path] is file for path, file in files.items())
+
+
+def test_a_copy_of_the_current_file_is_hidden_as_long_as_it_is_one() -> None:
+    index = ProjectIndex.from_documents([("a.py", "def alpha():\n"), ("b.py", "def beta():\n")])
+    overlay = Overlay(index)
+    for text, others in (("def beta():\n", set()), ("def beta():\nx", {"b.py"}), ("def beta():\n", set())):
+        overlay.show({}, Current("a.py", text))
+        assert index.files.keys() == others

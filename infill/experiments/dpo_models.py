@@ -102,7 +102,7 @@ def _preferences(config: DpoModelsConfig, finished: FinishedRun, uris: dict[str,
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """What a model is trained on, and how."""
+    """The pairs and the settings of one model."""
 
     preferences: str
     pairs: PairChoice

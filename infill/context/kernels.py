@@ -353,10 +353,15 @@ def link(first, done, ends, terms, notes, places, starts, lengths, rooms, pool, 
 
 @njit(cache=True)
 def unlink(begin, end, terms, places, term_starts, term_counts, starts, lengths, pool, pool_notes):  # type: ignore[no-untyped-def]
-    """Remove the postings of entries `begin` to `end` of `terms` from their lists; the last posting fills the gap."""
+    """Remove the postings of entries `begin` to `end` of `terms` from their lists; return their notes.
+
+    The last posting of a list fills the gap.
+    """
+    notes = np.empty(end - begin, np.uint8)
     for number in range(begin, end):
         term = terms[number]
         gap = starts[term] + places[number]
+        notes[number - begin] = pool_notes[gap]
         last = starts[term] + lengths[term] - 1
         lengths[term] -= 1
         if gap == last:
@@ -367,6 +372,7 @@ def unlink(begin, end, terms, places, term_starts, term_counts, starts, lengths,
             if terms[entry] == term:
                 places[entry] = places[number]
                 break
+    return notes
 
 
 @njit(cache=True)

@@ -226,10 +226,7 @@ class Table:
             return
         self.settled = True
         count, size = int(self.state[0]), _with_spare(self.entry_end - self.entry_waste)
-        for name, kind in _ALL_BY_TERM.items():
-            self._move(name, kind, _with_spare(count))
-        for name, kind in _BLOCK_SCRATCH.items():
-            self._move(name, kind, len(self.file))
+        self._trim()
         self.places = np.empty(len(self.terms), np.int32)
         self.pool, self.notes = np.empty(size, np.int32), np.empty(size, np.uint8)
         self.state[1] = kernels.link_all(
@@ -252,7 +249,6 @@ class Table:
             self.state[2] = 0
             self.pool, self.notes = pool, notes
         self._squeeze_entries()
-        self._trim()
 
     @property
     def memory(self) -> int:
@@ -286,8 +282,9 @@ class Table:
             setattr(table, name, arrays[name])
         table.entry_waste, table.live_blocks, table.block_end, table.entry_end = map(int, arrays["counts"])
         table.free = [BlockSpan(*map(int, row)) for row in arrays["free"].reshape(-1, 2)]
-        table._grow(_TERM_SCRATCH, len(table.hashes))
-        table._grow(_BLOCK_SCRATCH, len(table.file))
+        for scratch, size in ((_TERM_SCRATCH, len(table.hashes)), (_BLOCK_SCRATCH, len(table.file))):
+            for name, kind in scratch.items():
+                table._move(name, kind, size)
         return table
 
     def _squeeze_entries(self) -> None:
@@ -304,12 +301,14 @@ class Table:
         self.entry_end, self.entry_waste = size, 0
 
     def _trim(self) -> None:
-        """Take back most rows that no block, entry, term or posting uses."""
-        used = ((_ALL_BY_TERM, int(self.state[0])), (_ALL_BY_BLOCK, self.block_end), (_ENTRIES, self.entry_end))
+        """Copy the arrays that have grown in their place to others of the right length.
+
+        There they can have large pages of memory, in which a processor finds a place faster.
+        """
+        used = ((_ALL_BY_TERM, int(self.state[0])), (_ALL_BY_BLOCK, self.block_end), ({"terms": "i4"}, self.entry_end))
         for names, size in used:
-            if _with_spare(size) < len(getattr(self, next(iter(names)))):
-                for name, kind in names.items():
-                    self._move(name, kind, _with_spare(size))
+            for name, kind in names.items():
+                self._move(name, kind, _with_spare(size))
 
     def _grow(self, names: dict[str, str], size: int) -> None:
         """Give each of these arrays, which have equal lengths, at least `size` rows; new rows are zero.
@@ -329,10 +328,13 @@ class Table:
                 self._move(name, kind, size)
 
     def _move(self, name: str, kind: str, size: int) -> None:
-        """Copy an array to another place, where it can have large pages of memory, which are read faster."""
-        new, old = np.zeros(size, kind), getattr(self, name)[:size]
-        if name not in _SCRATCH:
-            new[: len(old)] = old
+        """Copy an array, or make one that is zero between two queries again, and write to all of its rows.
+
+        Otherwise the first queries would wait for its memory.
+        """
+        new, old = np.empty(size, kind), getattr(self, name)[: 0 if name in _SCRATCH else size]
+        new[: len(old)] = old
+        new[len(old) :] = 0
         setattr(self, name, new)
 
     def _grow_terms(self, size: int) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infill import model
+from infill import machine, model
 from infill.errors import InputError
-from infill.text import read_text, split_lines
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -30,9 +29,7 @@ def device_name(device: torch.device) -> str:
     """Return the name that its maker gives the device."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = split_lines(read_text(info, "replace")) if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return machine.cpu_info("model name") or "CPU"
 
 
 def precision(device: torch.device) -> torch.dtype:

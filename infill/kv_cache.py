@@ -4,7 +4,7 @@
 sequences of 1,000 positions (docs/log.md). Legend: B = sequences, T = positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from torch import Tensor
@@ -47,6 +47,15 @@ def new_cache(config: Any) -> DynamicCache:
     """Return an empty cache for a model of this configuration; its layers of plain attention grow in place."""
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def new_plain_cache(pairs: Iterable[tuple[Tensor, Tensor]] = ()) -> DynamicCache:
+    """Return a cache that begins with copies of these keys and values, and whose layers all grow in place."""
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = RoomyLayer
+    for number, (keys, values) in enumerate(pairs):
+        cache.update(keys, values, number)
     return cache
 
 

@@ -17,9 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from infill import prompt, storage
+from infill import machine, prompt, storage
 from infill.errors import InputError, ServiceError, StorageError
-from infill.text import read_text, split_lines
 
 GGUF_TYPES: Final = ("f32", "f16", "bf16", "q8_0")
 """Types in which a GGUF file can store matrices."""
@@ -46,7 +45,7 @@ def obstacle() -> str:
     """Return why llama.cpp cannot be used on this machine; empty when it can."""
     if any(importlib.util.find_spec(name) is None for name in ("xllamacpp", "gguf")):
         return "llama.cpp is not installed (pip install xllamacpp gguf)"
-    if missing := _missing_instructions(Path("/proc/cpuinfo")):
+    if missing := _missing_instructions():
         return f"this processor lacks {', '.join(missing)}, for which llama.cpp is compiled"
     try:
         _package()
@@ -70,15 +69,10 @@ def _package() -> Any:
         return importlib.import_module("xllamacpp")
 
 
-def _missing_instructions(cpuinfo: Path) -> list[str]:
-    """Return the INSTRUCTIONS that the processor described in `cpuinfo` lacks; none except on Linux with x86-64."""
-    if not cpuinfo.exists():
-        return []
-    for line in split_lines(read_text(cpuinfo, "replace")):
-        name, _, flags = line.partition(":")
-        if name.strip() == "flags":
-            return sorted(INSTRUCTIONS - set(flags.split()))
-    return []
+def _missing_instructions() -> list[str]:
+    """Return the INSTRUCTIONS that the processor lacks; none except on Linux with x86-64."""
+    flags = machine.cpu_info("flags").split()
+    return sorted(INSTRUCTIONS.difference(flags)) if flags else []
 
 
 def convert(folder: Path, kind: str = GGUF_TYPE) -> Path:

@@ -4,12 +4,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Final
 
-from infill.text import split_lines
+from infill.text import read_text, split_lines
 
 SMALL_PARAMETERS: Final = 20_000_000
 MAX_THREADS: Final = 8
+CPU_INFO: Final = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
@@ -18,6 +20,12 @@ def cores() -> int:
     OMP_NUM_THREADS has no influence: Ray sets it to 1 for its workers.
     """
     return len(os.sched_getaffinity(0))
+
+
+def cpu_info(name: str) -> str:
+    """Return what Linux says of the processor under `name`, such as "vendor_id"; "" if it says nothing."""
+    lines = split_lines(read_text(CPU_INFO, "replace")) if CPU_INFO.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def useful_threads(parameters: int) -> int:

@@ -6,15 +6,12 @@ PyTorch carries for other types, uses it on each: on an AMD EPYC it makes 2.3 ti
 """
 
 from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from infill.text import read_text
-
-CPU_INFO: Final = Path("/proc/cpuinfo")
+from infill import machine
 
 
 class OnednnLinear(nn.Linear):
@@ -56,9 +53,8 @@ def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 @cache
 def is_faster() -> bool:
     """Return whether oneDNN multiplies fp32 matrices faster than MKL here: on an x86 processor that is not Intel's."""
-    lines = read_text(CPU_INFO, "replace").splitlines() if CPU_INFO.exists() else []
-    makers = {line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")}
-    return torch.backends.mkldnn.is_available() and bool(makers) and "GenuineIntel" not in makers  # type: ignore[no-untyped-call]
+    maker = machine.cpu_info("vendor_id")  # only of an x86 processor
+    return bool(maker) and maker != "GenuineIntel" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def use(model: nn.Module) -> None:

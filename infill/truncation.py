@@ -40,6 +40,7 @@ _PAIRS: Final = {"(": ")", "[": "]", "{": "}"}
 _CLOSING: Final = frozenset(_PAIRS.values())
 _BRACKET: Final = re.compile(r"[$#]?[(\[{]|[)\]}]")
 """Brackets in all grammars, with the opening ones of interpolations."""
+_NOT_BLANK: Final = re.compile(r"^.*\S.*$", re.MULTILINE)
 _NAMELESS: Final = re.compile("lambda|closure|arrow|anonymous|literal|expression")
 """Kinds of functions that are parts of a statement, which continues after them."""
 
@@ -299,5 +300,5 @@ def _is_distinct(line: str) -> bool:
 
 def _first_two(text: str) -> tuple[str, str]:
     """Return the first two lines that are not blank, without white space at their ends; empty where there is none."""
-    first, second, *_ = [*(line.rstrip() for line in text.split("\n") if line.strip()), "", ""]
-    return first, second
+    lines = (match[0].rstrip() for match in _NOT_BLANK.finditer(text))
+    return next(lines, ""), next(lines, "")

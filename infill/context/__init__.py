@@ -13,7 +13,7 @@ from infill.prompt import ContextItem, FimRequest
 CANDIDATES: Final = 64
 """Items of about ten lines each that packing may choose from: more than 8,192 tokens can hold with the current file."""
 
-__all__ = ["CANDIDATES", "ContextItem", "ProjectIndex", "Query", "rank", "retrieve"]
+__all__ = ["CANDIDATES", "ContextItem", "ProjectIndex", "Query", "rank", "ranked", "retrieve"]
 
 
 def retrieve(
@@ -29,6 +29,13 @@ def retrieve(
     `recent` names the files that were recently opened or edited, the latest first. Raises InputError for an unknown
     `strategy`.
     """
-    query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix, recent=recent)
     with index.without(request.path, request.prefix + request.suffix):
-        return tuple(reversed(rank(index, query, strategy, k)))
+        return ranked(index, request, strategy=strategy, k=k, recent=recent)
+
+
+def ranked(
+    index: ProjectIndex, request: FimRequest, *, strategy: str, k: int, recent: tuple[str, ...]
+) -> tuple[ContextItem, ...]:
+    """Return what `retrieve` does, from an index that lacks the current file."""
+    query = Query(path=request.path, prefix=request.prefix, suffix=request.suffix, recent=recent)
+    return tuple(reversed(rank(index, query, strategy, k)))

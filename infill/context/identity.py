@@ -52,7 +52,7 @@ class Current:
     """The file with the caret. Another file is the same if its normalised path or its content is."""
 
     path: str
-    text: str
+    text: str = ""
     """The known text of the file; empty if only the path is known."""
 
     def named_in(self, paths: Iterable[str]) -> set[str]:

@@ -211,29 +211,13 @@ class ProjectIndex:
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
     @contextmanager
-    def overlaid(self, documents: Iterable[tuple[str, str]]) -> Iterator[None]:
-        """Put other texts in the place of files, or add them, for the length of the block."""
-        texts = dict(documents)
-        former = {path: self.files.get(path) for path in texts}
-        try:
-            for path, text in texts.items():
-                self.update(path, text, passing=True)
-            yield
-        finally:
-            for path, file in former.items():
-                if file is None:
-                    self.remove(path)
-                else:
-                    self.update(path, file.data, passing=True)
-
-    @contextmanager
     def without(self, path: str, text: str = "") -> Iterator[None]:
         """Remove the current file `path` and its copies from the index for the length of the block.
 
         Otherwise frequencies would include the text in the hole, which is unknown when the model is served. `text` is
         the file's text, if the index may have it under another name.
         """
-        hidden = [(each, self.files[each], self._hide(each)) for each in self._same(Current(path, text))]
+        hidden = [(each, self.files[each], self._hide(each)) for each in self.same(Current(path, text))]
         try:
             yield
         finally:
@@ -255,13 +239,16 @@ class ProjectIndex:
         self._enter(path, file)
         self._table.show(hidden)
 
-    def _same(self, current: Current) -> set[str]:
-        """Return the paths of the current file and of files with its text."""
+    def same(self, current: Current) -> set[str]:
+        """Return the paths of the current file and of files with its text, or with that of a file of its name."""
         named = current.named_in(self.paths[number] for number in self._signatures.named(normalised(current.path)))
-        texts = [current, *(Current(path, self.text(path)) for path in named)]
-        alike = ((each, self._signatures.alike(each.data, each.sizes)) for each in texts)
-        likely = ((each, self.paths[number]) for each, numbers in alike for number in numbers)
-        return named | {path for each, path in likely if each.has_text(self.files[path].data)}
+        copies = (self.copies(Current(path, self.text(path))) for path in named)
+        return named.union(self.copies(current), *copies)
+
+    def copies(self, current: Current) -> set[str]:
+        """Return the paths of files with the text of the current one."""
+        likely = (self.paths[number] for number in self._signatures.alike(current.data, current.sizes))
+        return {path for path in likely if current.has_text(self.files[path].data)}
 
     def text(self, path: str) -> str:
         """Return the text of a file."""

@@ -17,13 +17,14 @@ _PROBE: Final = (
     "The end \n\n  of it; don't \r\n  stop  now\r\n"
 )
 
+Cut = Callable[[str], Iterator[str]]
 
 _REMEMBERED: Final = 32_768
 """Number of most recently used pieces that are cached per tokenizer: about 20 MB, the code of 2 MB of files."""
 _TEXTS: Final = 1_024
 """Number of texts that are cached for a tokenizer that cannot work on pieces."""
-_CHUNKS: Final = 4_096
-"""Number of most recently used chunks that are cached per tokenizer: about 10 MB."""
+_CUT: Final = 4_096
+"""Number of most recently used texts whose pieces are remembered: about 10 MB."""
 
 
 class Memo:
@@ -36,35 +37,44 @@ class Memo:
     """
 
     def __init__(self, encode: Encode) -> None:
-        self._pieces, self._chunk = _remembering(encode)
+        self._cut, self._piece = _remembering(encode)
         self._texts: dict[str, list[int]] = {}
 
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of `text`, as `encode(text)` gives them."""
         ids = self._texts.get(text)
         if ids is None:
-            self._texts[text] = ids = self._pieces(text)
+            self._texts[text] = ids = []
+            for each in self._cut(text):
+                ids.extend(self._piece(each))
         return ids
 
-    def chunk(self, text: str) -> list[int]:
-        """Return the token ids of a text that will be repeated as a whole or not at all."""
-        self._texts[text] = ids = self._chunk(text)
-        return ids
+    def count(self, text: str, most: float, *, again: bool = False) -> int:
+        """Return the number of tokens of `text`; if that is above `most`, then any number above it.
+
+        Pieces are counted from the end, as many as decide it. Those of a text that comes `again` are remembered.
+        """
+        ids, count = self._texts.get(text), 0
+        if ids is not None:
+            return len(ids)
+        for each in reversed(_cut_again(self._cut, text) if again else [*self._cut(text)]):
+            count += len(self._piece(each))
+            if count > most:
+                break
+        return count
 
 
 @lru_cache(maxsize=4)
-def _remembering(encode: Encode) -> tuple[Encode, Encode]:
-    """Return two functions that encode like `encode`: one remembers the pieces of a text, the other also all of it."""
+def _remembering(encode: Encode) -> "tuple[Cut, Callable[[str], array[int]]]":
+    """Return a function that cuts a text into pieces, and one that encodes pieces and remembers them."""
     cut, most = (_pieces, _REMEMBERED) if _can_be_cut(encode) else (_whole, _TEXTS)
-    piece: Callable[[str], array[int]] = lru_cache(maxsize=most)(lambda text: array("i", encode(text)))
+    return cut, lru_cache(maxsize=most)(lambda text: array("i", encode(text)))
 
-    def pieces(text: str) -> list[int]:
-        ids: list[int] = []
-        for each in cut(text):
-            ids.extend(piece(each))
-        return ids
 
-    return pieces, lru_cache(maxsize=_CHUNKS)(pieces)
+@lru_cache(maxsize=_CUT)
+def _cut_again(cut: Cut, text: str) -> tuple[str, ...]:
+    """Return the pieces of a text, remembered."""
+    return tuple(cut(text))
 
 
 def _whole(text: str) -> Iterator[str]:

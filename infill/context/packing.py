@@ -147,12 +147,14 @@ class _Packer:
         """Return the number of tokens of a text."""
         return len(self.memo(text))
 
-    def item_size(self, item: ContextItem) -> int:
-        """Return the number of tokens of a context item in `render`; more than the room if its text is far too long."""
+    def item_size(self, item: ContextItem, room: int | None = None) -> int:
+        """Return the number of tokens of a context item in `render`; any number above `room` if it does not fit."""
+        room = self.room if room is None else room
         heading, text = item_texts(self.fmt, item)
         if len(text) > self.room * CHARS_PER_TOKEN:
             return self.room + 1
-        return 1 + len(self.memo.chunk(heading)) + len(self.memo.chunk(text))
+        size = 1 + self.memo.count(heading, room, again=True)
+        return size + self.memo.count(text, room - size, again=True)
 
     def layout(self, previous: Packed | None) -> Layout:
         """Return the layout: as before if that is possible and still good."""
@@ -177,16 +179,17 @@ class _Packer:
         """Return whether the suffix may end where it did before."""
         if suffix == self.request.suffix:
             return self.size(suffix) <= (1 - self.rules.prefix_share) * self.room
-        share = self.rules.suffix_share * self.room
-        most = max(2 * share, self._suffix_room() + self.slack)
-        return self.request.suffix.startswith(suffix) and share / 2 <= self.size(suffix) <= most
+        share, size = self.rules.suffix_share * self.room, self.size(suffix)
+        if not self.request.suffix.startswith(suffix) or size < share / 2:
+            return False
+        return size <= 2 * share or size <= self._suffix_room() + self.slack
 
     def _suffix_room(self) -> int:
         """Return the tokens for a new suffix: its share, and what prefix and items cannot use."""
         share = self.rules.suffix_share * self.room
         items = self.room - share - self.rules.prefix_share * self.room if self.candidates else 0
-        prefix = self.request.prefix
-        needed = self.size(prefix) if len(prefix) <= self.room * CHARS_PER_TOKEN else self.room
+        prefix, most = self.request.prefix, self.room - share - items
+        needed = self.memo.count(prefix, most) if len(prefix) <= self.room * CHARS_PER_TOKEN else self.room
         return int(max(share, self.room - needed - items))
 
     def _suffix_cut(self) -> str:
@@ -239,7 +242,7 @@ class _Packer:
         if not self.candidates or left < 0:
             return ()
         best_first = self.candidates[::-1]
-        worths, sizes = _worths(best_first), [self.item_size(item) for item in best_first]
+        worths, least, exact = _worths(best_first), [0] * len(best_first), set[int]()
         shown = [_shown(old, item) for item in best_first]
         choices = []
         for count, taken in enumerate(accumulate(map(self.item_size, old), initial=0)):
@@ -254,10 +257,14 @@ class _Packer:
             for number, value in enumerate(worths):
                 if shown[number][0] < count:
                     worth += value * shown[number][1]
-                elif sizes[number] <= room:
-                    worth, room = worth + value, room - sizes[number]
-                    new.append(number)
-            computed = frame + sum(sizes[number] for number in new)
+                elif least[number] <= room:
+                    if number not in exact:
+                        least[number] = self.item_size(best_first[number], room)
+                    if least[number] <= room:
+                        exact.add(number)
+                        worth, room = worth + value, room - least[number]
+                        new.append(number)
+            computed = frame + left - taken - self.slack - room
             choices.append((worth, computed, (*old[:count], *(best_first[number] for number in reversed(new)))))
         most = max(worth for worth, _, _ in choices) or 1.0
         price = self.rules.prefill_price / self.budget if old else 0.0

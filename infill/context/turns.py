@@ -14,9 +14,11 @@ class Turns:
         self._waiting = 0
 
     @contextmanager
-    def query(self) -> Iterator[None]:
-        """Hold the lock, ahead of all waiting updates."""
+    def query(self, *, wait: bool = True) -> Iterator[None]:
+        """Hold the lock, ahead of all waiting updates. Raises BlockingIOError if it is held and must not `wait`."""
         with self._changed:
+            if self._held and not wait:
+                raise BlockingIOError("the index is in use")
             self._waiting += 1
             try:
                 self._changed.wait_for(lambda: not self._held)

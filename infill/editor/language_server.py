@@ -24,7 +24,7 @@ from infill.editor.documents import Caret, EditorDocuments, caret_at, offset_at,
 from infill.editor.file_watch import Watcher
 from infill.editor.mirror import Mirror
 from infill.editor.project import Indexer, Project
-from infill.editor.remote import KeyRefusedError, PausedError, Remote
+from infill.editor.remote import AwayError, KeyRefusedError, PausedError, Remote
 from infill.editor.telemetry import EditorTelemetry, Outbox
 from infill.editor.trigger import why_not
 from infill.editor.user_settings import Consent, UserSettings
@@ -46,6 +46,9 @@ TRIGGERS: Final = (".", "(", "[", "{", "=", ":", ",")
 """Characters after which an editor without inline completion requests a completion."""
 EVERYTHING: Final = types.FileSystemWatcher(glob_pattern="**/*")
 MAX_LABEL: Final = 60
+FIRST_PROBE_S: Final = 1.0
+LONGEST_PROBE_S: Final = 30.0
+"""Longest pause between two attempts to reach a server that is away while nobody types."""
 
 
 class Editor:
@@ -76,6 +79,8 @@ class Editor:
         self.background: set[asyncio.Task[None]] = set()
         self.reported = False
         """Whether the user was notified that there are no completions."""
+        self.missed: Remote | None = None
+        """The server that is away, for whose return the background waits."""
         self.without_workspaces: WorkspaceTarget | None = None
         """The server that keeps no workspaces, so that the projects are indexed here."""
         self.shown = self.accepted = self.rejected = 0
@@ -421,6 +426,8 @@ class Editor:
     def _no_completions(self, error: InfillError) -> None:
         """Report why there are no completions, once until there are completions again."""
         log.warning("%s", error)
+        if isinstance(error, AwayError):
+            self._await_return()
         if self.reported:
             return
         self.reported = True
@@ -428,6 +435,26 @@ class Editor:
             self._send_state(error)
         else:
             self.warn(str(error))
+
+    def _await_return(self) -> None:
+        """Wait in the background for a server that is away."""
+        if self.completer is not None and self.missed is not self.completer.remote:
+            self.missed = self.completer.remote
+            self._in_background(self._returned(self.missed))
+
+    async def _returned(self, remote: Remote) -> None:
+        """Probe a server until it answers or completions come from it again; then show that, and bring its copies of
+        the projects up to date, since it may have lost them."""
+        pause = FIRST_PROBE_S
+        while self.missed is remote and self.completer is not None and self.completer.remote is remote:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PROBE_S)
+            if not self.reported or await _is_back(remote):
+                self.missed, self.reported = None, False
+                await self._ask_for_model(remote)
+                for project in self.projects.values():
+                    if project.mirror is not None:
+                        project.mirror.doubt()
 
     def _show_workspace(self) -> None:
         """Send the state of the server's copies, if it has changed and completions work."""
@@ -486,6 +513,17 @@ class InfillLanguageServer(LanguageServer):
         """Log an error by its type only, since its message may contain text of a document."""
         what = type(error).__name__
         log.error("cannot handle a message of the editor (%s): %s", source.__name__, what, exc_info=_debug() and error)
+
+
+async def _is_back(remote: Remote) -> bool:
+    """Return whether a server that was away answers, perhaps with an error of its own."""
+    try:
+        await remote.probe()
+    except AwayError:
+        return False
+    except InfillError as error:
+        log.info("%s answers again: %s", remote.url, error)
+    return True
 
 
 def _debug() -> bool:

@@ -63,10 +63,12 @@ class MirrorTodo:
     """Whether the server must be given the whole list."""
     rest: bool = False
     """Whether something of earlier work is left."""
+    doubt: bool = False
+    """Whether the server may have lost the list."""
     paths: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return self.scan or self.again or self.rest or bool(self.paths)
+        return self.scan or self.again or self.rest or self.doubt or bool(self.paths)
 
 
 class Mirror:
@@ -147,6 +149,12 @@ class Mirror:
             if self.listed and self.times == times:
                 self._lose()
                 self._turn.notify_all()
+
+    def doubt(self) -> None:
+        """Ask the server at once whether it still has the list, since it was away."""
+        with self._turn:
+            self._todo.doubt, self._until = True, 0.0
+            self._turn.notify_all()
 
     @property
     def revision(self) -> str:
@@ -276,6 +284,7 @@ class Mirror:
         """Put work back that is not done."""
         self._todo.scan |= todo.scan
         self._todo.again |= todo.again
+        self._todo.doubt |= todo.doubt
         self._todo.paths |= todo.paths
         self._todo.rest = True
 
@@ -296,11 +305,14 @@ class Mirror:
         texts = {} if scan else self._read(todo.paths)
         if todo.again:
             client.reconnect()
-        if todo.again or not self.listed:
+        whole = todo.again or not self.listed
+        if todo.doubt and not whole and client.revision() != self._revision:
+            raise LostError("the server has another list of files")
+        if whole:
             self._list(client)
         else:
             self._send_difference(client, None if scan or todo.rest else todo.paths, texts)
-        todo.again, todo.paths = False, set()
+        todo.again, todo.doubt, todo.paths = False, False, set()
         self._fill(client)
 
     def _read(self, paths: set[str]) -> dict[str, str]:

@@ -27,6 +27,8 @@ LONGEST_PAUSE_S: Final = 60.0
 BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 STALE: Final = frozenset({"tokenizer_changed", "prompt_too_long"})
 """Codes of errors after which the model must be fetched again."""
+GATEWAY: Final = frozenset({502, 503, 504})
+"""Statuses with which a gateway answers for a server that is away."""
 OVERLOADED: Final = "overloaded"
 """Code of the error of a server that takes no more requests for a moment, of which no user needs to know."""
 MAX_MESSAGE: Final = 300
@@ -42,6 +44,10 @@ class KeyRefusedError(ServiceError):
 
 class WorkspaceLostError(ServiceError):
     """The error when the server does not know the workspace of a request."""
+
+
+class AwayError(ServiceError):
+    """The error when no server answers at the URL."""
 
 
 class PausedError(ServiceError):
@@ -134,6 +140,20 @@ class Remote:
             name=name, tokenizer=digest, fmt=fmt, encoder=encoder, strategy=strategy, telemetry=telemetry, **numbers
         )
 
+    async def probe(self) -> None:
+        """Ask whether the server is there again, even during the pause, which ends if it is.
+
+        Raises AwayError, which does not lengthen the pause, or another ServiceError if the server answers with one.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._send("GET", "/v1/models", None, self._timeout_s)
+        except (TimeoutError, httpx.HTTPError) as error:
+            raise AwayError(f"no server answers at {self.url}") from error
+        if response.status_code != httpx.codes.OK:
+            raise self._refused(response)
+        self._pause, self._until = 0.0, -math.inf
+
     async def report(self, report: dict[str, Any]) -> bool:
         """Report what became of a suggestion; return whether the server took it.
 
@@ -212,7 +232,7 @@ class Remote:
         except httpx.HTTPError as error:
             self._wait()
             why = str(error) or type(error).__name__
-            raise ServiceError(f"no server answers at {self.url} ({why}): start it, or change the url") from error
+            raise AwayError(f"no server answers at {self.url} ({why}): start it, or change the url") from error
         except (ValueError, RecursionError) as error:
             self._wait()
             raise ServiceError(f"{self.url} does not answer like an Infill server: it sent no JSON") from error
@@ -248,6 +268,8 @@ class Remote:
         if code == UNKNOWN:
             return WorkspaceLostError(message)
         self._wait(_seconds(response.headers.get("retry-after", "")))
+        if not code and response.status_code in GATEWAY:
+            return AwayError(f"no server answers at {self.url} ({response.status_code} {message})")
         if code == OVERLOADED:
             return PausedError(f"{self.url} takes no more requests for a moment")
         if response.status_code in (401, 403):

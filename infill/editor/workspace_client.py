@@ -91,6 +91,14 @@ class WorkspaceClient:
         """Change files of a revision, or send texts."""
         return self._change("PATCH", {"revision": revision, "files": _digests(files), "texts": texts})
 
+    def revision(self) -> str:
+        """Return the revision of the server's list. Raises LostError if the server does not know the workspace."""
+        response = self._sent("GET", None)
+        try:
+            return str(response.json()["revision"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ServiceError(f"{self._url} does not answer like an Infill server: {error!r:.100}") from error
+
     def delete(self) -> None:
         """Forget the workspace."""
         self._sent("DELETE", None)

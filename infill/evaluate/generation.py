@@ -32,8 +32,8 @@ from infill.prompt import Encoder, FimRequest, PromptFormat, heal, load_encoder,
 from infill.token_bytes import TokenIndex, token_bytes
 
 ENGINE: Final = "transformers"
-"""Name of the engine in records. On a CPU, llama.cpp reads prompts at half the speed (docs/log.md), and here all
-prompts are new and decoded in batches; for an editor, whose prompts are mostly in the KV cache, llama.cpp is faster."""
+"""Name of the engine in records. On a CPU, llama.cpp reads prompts more slowly (docs/log.md), and here all prompts are
+new and decoded in batches; for an editor, whose prompts are mostly in the KV cache, llama.cpp is faster."""
 BATCH_TOKENS: Final = 12_288
 """Positions (prompt and new tokens) of a batch on a CPU; the KV cache of larger ones leaves the processor's cache."""
 BATCH_TOKENS_CUDA: Final = 262_144

@@ -12,7 +12,7 @@ def add(inner: Commands) -> list[argparse.ArgumentParser]:
 
     They lack the options of all experiments; their calls return the experiment's manifest.
     """
-    parsers = [_fim_split(inner), _dpo_languages(inner), _preference_sources(inner)]
+    parsers = [_fim_split(inner), _dpo_languages(inner), _preference_sources(inner), _dpo_objectives(inner)]
     for parser in parsers:
         about = "folder of a finished run, in which the new models are kept; give --preset and --set as for that run"
         parser.add_argument("--run", type=input_folder, required=True, metavar="DIR", help=about)
@@ -44,6 +44,12 @@ def _preference_sources(inner: Commands) -> argparse.ArgumentParser:
     return command(inner, "preference-sources", _run_preference_sources, about, example)
 
 
+def _dpo_objectives(inner: Commands) -> argparse.ArgumentParser:
+    about = "train DPO on the same pairs with each variant of its loss, and compare the models"
+    example = "infill experiment dpo-objectives --run out/demo --preset finetune --output out/dpo-objectives"
+    return command(inner, "dpo-objectives", _run_dpo_objectives, about, example)
+
+
 def _run_fim_split(options: argparse.Namespace) -> Any:
     from infill.experiments import fim_split
     from infill.experiments.trained_models import FinishedRun
@@ -55,24 +61,30 @@ def _run_fim_split(options: argparse.Namespace) -> Any:
 
 
 def _run_dpo_languages(options: argparse.Namespace) -> Any:
-    from infill.experiments import dpo_pairs
+    from infill.experiments import dpo_models
 
-    return _run_dpo_pairs(options, dpo_pairs.LANGUAGES, options.language)
+    return _run_dpo(options, dpo_models.LANGUAGES, options.language)
 
 
 def _run_preference_sources(options: argparse.Namespace) -> Any:
-    from infill.experiments import dpo_pairs
+    from infill.experiments import dpo_models
 
-    return _run_dpo_pairs(options, dpo_pairs.SOURCES, "")
+    return _run_dpo(options, dpo_models.SOURCES, "")
 
 
-def _run_dpo_pairs(options: argparse.Namespace, name: Any, language: str) -> Any:
-    from infill.experiments import dpo_pairs
+def _run_dpo_objectives(options: argparse.Namespace) -> Any:
+    from infill.experiments import dpo_models
+
+    return _run_dpo(options, dpo_models.OBJECTIVES, "")
+
+
+def _run_dpo(options: argparse.Namespace, name: Any, language: str) -> Any:
+    from infill.experiments import dpo_models
     from infill.experiments.trained_models import FinishedRun
 
     preset = config.resolve(options.preset, settings_of(options))
-    settings = dpo_pairs.DpoPairsConfig(
+    settings = dpo_models.DpoModelsConfig(
         name=name, language=language, preferences=preset.preferences, dpo=preset.dpo, evaluate=preset.evaluate
     )
     show_progress()
-    return dpo_pairs.run(settings, FinishedRun(options.run), output=options.output)
+    return dpo_models.run(settings, FinishedRun(options.run), output=options.output)

@@ -20,15 +20,12 @@ def digest(folder: str) -> str:
 
 
 def read(folder: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a dataset in the order of their files.
+    """Yield the rows of a dataset in the order of their files; none before users have given any feedback.
 
-    A row that cannot be read costs itself and is logged. Raises InputError when there is no file, or when one was
-    written in a later version of the format.
+    A row that cannot be read costs itself and is logged. Raises InputError when a file was written in a later version
+    of the format.
     """
-    files = storage.list_files(folder, ENDING)
-    if not files:
-        raise InputError(f"{folder} holds no feedback: it has no file that ends in {ENDING}")
-    for file in files:
+    for file in storage.list_files(folder, ENDING):
         data = storage.read_bytes(file)
         for number, text in enumerate(data.split(b"\n"), 1):
             if text:

@@ -1,5 +1,6 @@
 """Pairs and holes from the feedback dataset: what users kept is better than what they were shown."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from infill.feedback import dataset
 from infill.feedback.feedback_row import ACCEPTED, ITEM
 from infill.metrics import edit_similarity
 from infill.preferences.pairs import Pair
+
+log = logging.getLogger(__name__)
 
 JUDGE: Final = "user"
 REPO: Final = "feedback"
@@ -32,7 +35,7 @@ def learn(rows: Iterable[Row]) -> FeedbackPairs:
     A suggestion that was edited or replaced gives a pair with what stood there in the end; one that stayed as it was is
     a hole with a true middle, and is better than each that was rejected at the same caret.
     """
-    result = FeedbackPairs()
+    result = FeedbackPairs(counts=Counter(rows=0))
     stayed: dict[tuple[str, ...], Row] = {}
     passed: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -92,8 +95,15 @@ def _hole(row: Row) -> dict[str, Any]:
 
 
 def read(folder: str) -> FeedbackPairs:
-    """Return what the dataset in `folder` gives; nothing for an empty name. Raises InputError for a missing dataset."""
-    return learn(dataset.read(folder)) if folder else FeedbackPairs()
+    """Return what the dataset in `folder` gives; nothing for an empty name, or before users have given any feedback."""
+    if not folder:
+        return FeedbackPairs()
+    result = learn(dataset.read(folder))
+    if not result.counts["rows"]:
+        log.warning("there is no feedback in %s yet: all pairs come from elsewhere", folder)
+    elif not result.pairs and not result.holes:
+        log.warning("the feedback in %s gives no pairs yet: no user has kept anything of it", folder)
+    return result
 
 
 def digests(folder: str) -> dict[str, str]:

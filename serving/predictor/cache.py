@@ -13,6 +13,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from infill import kv_cache
+
 Ids = npt.NDArray[np.int64]
 
 SUPERSEDED_SHARE: Final = 0.9
@@ -76,7 +78,7 @@ class PrefixCache:
         best = max(shared, key=lambda number: shared[number], default=-1)
         length = min(shared.get(best, 0), len(prompt) - 1)
         if length == 0:
-            return DynamicCache(), 0
+            return kv_cache.new_plain_cache(), 0
         entry = self._entries[best]
         if shared[best] >= SUPERSEDED_SHARE * entry.prompt_tokens:
             self._drop(best)
@@ -84,7 +86,7 @@ class PrefixCache:
             return entry.cache, length
         self._entries.move_to_end(best)
         layers = [(keys[..., :length, :], values[..., :length, :]) for keys, values in _layers(entry.cache)]
-        return DynamicCache(layers), length
+        return kv_cache.new_plain_cache(layers), length
 
     def put(self, entry: CachedPrompt) -> None:
         """Keep `entry` unless it is empty or alone exceeds `max_bytes`."""

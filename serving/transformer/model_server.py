@@ -1,5 +1,6 @@
 """The transformer as a KServe model server: health, readiness and metrics are KServe's, the completions are ours."""
 
+import gc
 import logging
 import sys
 from typing import Any, Final
@@ -92,4 +93,6 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
         log.warning("whoever reaches %s:%d may complete: name a file of keys or an issuer", config.host, config.port)
     log.info("prompt format %s", prepared.why_format)
     log.info("prompts of at most %d tokens to %s", service.packer.budget, config.predictor)
+    gc.collect()
+    gc.freeze()  # else what lives as long as the server is searched for garbage again and again, for 0.1 s each time
     TransformerServer(config.host, config.port).start([CompletionModel(config.name)])

@@ -1,15 +1,19 @@
 """From a request to a prompt: update the project's index, rank, pack. Thread-safe."""
 
 import hashlib
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
-from infill.context import ProjectIndex, retrieve
+from infill.context import ProjectIndex, ranked
 from infill.context.identity import Current
+from infill.context.overlay import Overlay
 from infill.context.packing import RULES, Packed, PackingRules, pack
 from infill.prompt import ContextItem, Encoder, FimRequest, Prompt, PromptFormat, caret_of
 from infill.syntax import language_of
@@ -17,12 +21,13 @@ from infill.truncation import Truncation
 from serving.protocol import ApiError, Sampling, invalid
 from serving.transformer.client_tokenizer import Tokenizer
 from serving.transformer.request import CompletionRequest
-from serving.transformer.workspaces import Workspace
-
-Documents = tuple[tuple[str, str], ...]
+from serving.transformer.workspaces import Documents, Workspace
 
 TOKENIZER_CHANGED: Final = "tokenizer_changed"
 PROMPT_TOO_LONG: Final = "prompt_too_long"
+SHORT_CHARS: Final = 200_000
+SHORT_S: Final = 0.005
+"""Seconds for which a thread of Python computes before another one has its turn."""
 PACKED_BY_CLIENT: Final = "the prompt came as token ids: the client has chosen its context"
 
 
@@ -34,9 +39,15 @@ class _Project:
     chars: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @cached_property
+    def overlay(self) -> Overlay:
+        """The index as queries see it."""
+        return Overlay(self.index)
+
     def update(self, documents: Documents) -> None:
         """Make the index hold exactly `documents`; only files whose content differs cost time."""
         texts = dict(documents)
+        self.overlay.lift()
         empty = not self.index.files
         for path in self.index.files.keys() - texts.keys():
             self.index.remove(path)
@@ -60,14 +71,18 @@ class ProjectCache:
         return len(self._projects)
 
     @contextmanager
-    def project(self, key: str, documents: Documents) -> Iterator[ProjectIndex]:
-        """Yield an index of exactly `documents`, locked for the caller, updated from the last index under `key`."""
+    def project(self, key: str, documents: Documents, current: Current | None = None) -> Iterator[Overlay]:
+        """Yield an index of exactly `documents`, locked for the caller, updated from the last index under `key`.
+
+        It lacks the `current` file.
+        """
         with self._lock:
             project = self._projects.pop(key, None) or _Project(index=self._new_index())
             self._projects[key] = project
         with project.lock:
             project.update(documents)
-            yield project.index
+            project.overlay.show({}, current)
+            yield project.overlay
         with self._lock:
             self._evict()
 
@@ -83,20 +98,26 @@ class Sessions:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._packed: OrderedDict[str, Packed] = OrderedDict()
+        self._packed: OrderedDict[str, tuple[Packed, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, session: str) -> Packed | None:
         """Return the last prompt of `session`; None for a new or nameless one."""
         with self._lock:
-            return self._packed.get(session)
+            return self._packed[session][0] if session in self._packed else None
 
-    def put(self, session: str, packed: Packed) -> None:
-        """Remember `packed`, unless the session is nameless."""
+    def seconds(self, session: str, path: str) -> float:
+        """Return the processor time of the last prompt of `session`; infinity unless it was in the file `path`."""
+        with self._lock:
+            packed, seconds = self._packed.get(session, (None, math.inf))
+            return seconds if packed and packed.path == path else math.inf
+
+    def put(self, session: str, packed: Packed, seconds: float) -> None:
+        """Remember `packed` and the processor time that it took, unless the session is nameless."""
         if not session:
             return
         with self._lock:
-            self._packed[session] = packed
+            self._packed[session] = packed, seconds
             self._packed.move_to_end(session)
             while len(self._packed) > self._size:
                 self._packed.popitem(last=False)
@@ -121,25 +142,34 @@ class Packer:
         budget: int | None = None,
         workspace: Workspace | None = None,
         rules: PackingRules = RULES,
+        *,
+        wait: bool = True,
     ) -> Packed:
         """Return a prompt for `request` within the budget, with no text that is not in the request or its workspace.
 
         `budget` replaces the packer's own where the predictor's context is smaller than the model's. Raises ApiError
-        for token ids that this model cannot accept.
+        for token ids that this model cannot accept, BlockingIOError for a workspace that is in use if it must not
+        `wait`.
         """
-        budget = budget or self.budget
+        budget, started = budget or self.budget, time.thread_time()
         if request.ids:
             return self._packed_by_client(request, budget)
         if request.documents or workspace:
-            with self._index(request, workspace) as index:
-                items = retrieve(
-                    *(index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
+            with self._shown(request, workspace, wait=wait) as shown:
+                items = ranked(
+                    *(shown.index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
-                packed = self._pack(request, items, index.holds, budget, rules)
+                packed = self._pack(request, items, shown.holds, budget, rules)
         else:
             packed = self._pack(request, (), lambda _: False, budget, rules)
-        self.sessions.put(request.session, packed)
+        self.sessions.put(request.session, packed, time.thread_time() - started)
         return packed
+
+    def is_short(self, request: CompletionRequest) -> bool:
+        """Return whether packing is likely to take less than a thread's turn, as it did for the last keystroke."""
+        if request.ids:
+            return True
+        return request.chars <= SHORT_CHARS and self.sessions.seconds(request.session, request.fim.path) < SHORT_S
 
     def truncation(self, request: CompletionRequest) -> Truncation | None:
         """Return the filter that ends the answer to `request` where its syntax does; None if there is no caret in it.
@@ -154,12 +184,15 @@ class Packer:
             around = caret
         return Truncation(*around, request.language or language_of(request.fim.path))
 
-    def _index(self, request: CompletionRequest, workspace: Workspace | None) -> AbstractContextManager[ProjectIndex]:
-        """Return the index of the request's files, or of its workspace with them in place of those there."""
-        others = _others(request)
+    def _shown(
+        self, request: CompletionRequest, workspace: Workspace | None, *, wait: bool
+    ) -> AbstractContextManager[Overlay]:
+        """Return the request's files, or its workspace with them in place of those there, without the current file."""
+        current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
+        others = _others(request.documents, current)
         if workspace:
-            return workspace.queried(others)
-        return self.projects.project(request.project or _fingerprint(request.documents), others)
+            return workspace.queried(others, current, wait=wait)
+        return self.projects.project(request.project or _fingerprint(request.documents), others, current)
 
     def _packed_by_client(self, request: CompletionRequest, budget: int) -> Packed:
         """Return the client's own prompt. Raises ApiError for one that this model cannot accept."""
@@ -193,11 +226,10 @@ def warm_up(packer: Packer) -> None:
     packer.pack(CompletionRequest(fim=fim, documents=documents, session="", sampling=Sampling()))
 
 
-def _others(request: CompletionRequest) -> Documents:
+def _others(documents: Documents, current: Current) -> Documents:
     """Return the documents without the current file."""
-    current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
-    same = current.named_in(path for path, _ in request.documents)
-    return tuple((path, text) for path, text in request.documents if path not in same and not current.has_text(text))
+    same = current.named_in(path for path, _ in documents)
+    return tuple((path, text) for path, text in documents if path not in same and not current.has_text(text))
 
 
 def _fingerprint(documents: Documents) -> str:

@@ -102,6 +102,11 @@ class CompletionRequest:
     warnings: tuple[str, ...] = ()
     """Warnings about the request, for the client."""
 
+    @property
+    def chars(self) -> int:
+        """The number of characters of all texts."""
+        return len(self.fim.prefix) + len(self.fim.suffix) + sum(len(text) for _, text in self.documents)
+
 
 def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
     """Return the request in a JSON object of OpenAI's protocol. Raises ApiError 400, which names the invalid field."""

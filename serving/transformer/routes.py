@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -241,14 +241,20 @@ async def _packed(
     service: TransformerService, completion: CompletionRequest, limits: TokenLimits, principal: Principal
 ) -> Packed:
     """Pack the request, with the files of its workspace if it names one. Raises ApiError 404 for an unknown one."""
-    rules = service.prefill.rules(limits.prompt)
-    if not completion.workspace:
-        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt, None, rules)
-    workspace = service.workspaces.find(principal.tenant, completion.workspace)
+    find = functools.partial(service.workspaces.find, principal.tenant, completion.workspace)
+    workspace = find() if completion.workspace else None
+    pack = functools.partial(
+        service.packer.pack, completion, limits.prompt, workspace, service.prefill.rules(limits.prompt)
+    )
     try:
-        return await asyncio.to_thread(service.packer.pack, completion, limits.prompt, workspace, rules)
+        if (workspace or completion.ids) and service.packer.is_short(completion):
+            # Here, since other requests would wait for a thread as long, and this one for the change to it and back.
+            with suppress(BlockingIOError):
+                return pack(wait=False)
+        return await asyncio.to_thread(pack)
     finally:
-        service.workspaces.settle(workspace)
+        if workspace:
+            service.workspaces.settle(workspace)
 
 
 def _deltas(

@@ -201,7 +201,7 @@ class Upstream:
                             self._ignores = True
                             raise _nonsense(f"it begins with {delta.text[:40]!r}, not with {due!r}")
                         due = due[length:]
-                        yield replace(delta, text=delta.text[length:])
+                        yield replace(delta, text=delta.text[length:]) if length else delta
             if not finished:
                 raise gone("it broke off in the middle of an answer")
         except ApiError as error:

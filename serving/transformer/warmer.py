@@ -70,10 +70,8 @@ class Warmer:
         self._forget(completion.session)
         for task in self._computing:
             task.cancel()
-        chars = (
-            len(completion.fim.prefix) + len(completion.fim.suffix) + sum(len(text) for _, text in completion.documents)
-        )
-        if not (completion.workspace and completion.session and completion.sampling.max_tokens) or chars > MAX_CHARS:
+        warms = completion.workspace and completion.session and completion.sampling.max_tokens
+        if not warms or completion.chars > MAX_CHARS:
             return
         workspace = tenant, completion.workspace
         self._sessions[completion.session] = WarmSession(workspace=workspace, warm=warm, asked=time.monotonic())

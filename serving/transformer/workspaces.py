@@ -13,7 +13,7 @@ import hashlib
 import re
 import sys
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +25,9 @@ from prometheus_client import Counter as Total
 
 from infill.context import ProjectIndex
 from infill.context.files import IndexLimits, refusal, why_name_left_out
+from infill.context.identity import Current
 from infill.context.memo import Memo
+from infill.context.overlay import Overlay
 from infill.context.turns import Turns
 from infill.text import clean, to_utf8
 from serving.protocol import ApiError, invalid, read_text
@@ -39,9 +41,9 @@ SLICE_S: Final = 0.005
 AHEAD_S: Final = 0.001
 """Seconds of tokenising ahead, after which it pauses for as long and whatever else there is has its turn."""
 AHEAD_CHARS: Final = 2_000_000
-"""Texts of a larger change are not tokenised ahead: their tokens would not be remembered."""
+"""Texts beyond this many characters are not tokenised ahead: their tokens would not be remembered."""
 MAX_AHEAD: Final = 64
-"""Changes whose texts are tokenised ahead at once."""
+"""Changes whose texts wait to be tokenised ahead."""
 MAX_CHANGES: Final = 8
 """Changes of one tenant at once."""
 SHARE: Final = 0.5
@@ -58,6 +60,9 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _REVISIONS: Final = 2**256
+
+Documents = tuple[tuple[str, str], ...]
+"""Path and text of files."""
 
 
 @dataclass(kw_only=True)
@@ -159,16 +164,37 @@ class Workspace:
         """The memory that the store has counted."""
         self.dropped = False
         self._index = index
+        self._overlay = Overlay(index)
+        self._indexed = 0
+        """Files in the index by itself, whoever asks meanwhile."""
         self._limit = limit
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
+        self._filled: dict[str, None] = {}
+        """Files whose texts came while others were missing."""
+        self._filled_chars = 0
 
     @contextmanager
-    def queried(self, texts: tuple[tuple[str, str], ...]) -> Iterator[ProjectIndex]:
-        """Yield the index for one query, with other texts in the place of files, ahead of a change."""
-        with self._turns.query(), self._index.overlaid(texts):
-            yield self._index
+    def queried(self, texts: Documents, current: Current | None = None, *, wait: bool = True) -> Iterator[Overlay]:
+        """Yield the index for one query, with other texts in the place of files, and without the current file.
+
+        A query goes ahead of a change. Nobody else sees its texts. Raises BlockingIOError if the index is in use and
+        the query must not `wait`.
+        """
+        with self._turns.query(wait=wait):
+            self._overlay.show(dict(texts), current)
+            yield self._overlay
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Hold the index, as it is by itself, for a change."""
+        with self._turns.update():
+            self._overlay.lift()
+            try:
+                yield
+            finally:
+                self._indexed = len(self._index)
 
     @property
     def memory(self) -> int:
@@ -192,14 +218,14 @@ class Workspace:
         """Return a name for the files besides `path`, and for how many of all are indexed."""
         digest = self.listed.get(path)
         others = self._sum if digest is None else (self._sum - _entry(path, digest)) % _REVISIONS
-        return f"{others:064x} {len(self._index)}"
+        return f"{others:064x} {self._indexed}"
 
     def state(self) -> dict[str, Any]:
         """Return the answer to a client that asks for the state."""
         return {
             "revision": self.revision,
             "files": len(self.listed),
-            "indexed": len(self._index),
+            "indexed": self._indexed,
             "bytes": self.memory,
             "missing": sorted(self.missing),
         }
@@ -228,14 +254,34 @@ class Workspace:
             yield
         change.report.missing = [path for path in files if path in self.missing]
 
+    def to_tokenise(self, change: Change) -> list[str]:
+        """Return the files of a change whose tokens are worth computing in advance.
+
+        These are saved files, and a project's first files when the last of their texts is there.
+        """
+        texts = change.texts
+        saved = [path for path in texts if path in change.files]
+        if saved and sum(len(texts[path]) for path in saved) <= AHEAD_CHARS:
+            return saved
+        for path, text in texts.items():
+            self._filled_chars += len(text)
+            if self._filled_chars <= AHEAD_CHARS:
+                self._filled[path] = None
+        if self.missing:
+            return []
+        filled = [*self._filled]
+        self._filled, self._filled_chars = {}, 0
+        return filled
+
     def tokenising(self, paths: Iterable[str]) -> Iterator[None]:
         """Tokenise files and their blocks, of which context items consist, so that packing finds their tokens."""
         if self._index.encode is None:
             return
         for path in paths:
-            with self._turns.update():
+            with self._changed():
                 texts = self._index.block_texts(path)
             memo = Memo(self._index.encode)
+            memo(f"{path}\n")  # as items begin
             for text in texts:
                 memo(text)
                 memo(text.removesuffix("\n"))  # as items end
@@ -250,8 +296,9 @@ class Workspace:
 
     def _texts(self, paths: Iterator[str]) -> dict[bytes, bytes]:
         """Return the texts of files by their digests, since a file may have been renamed."""
-        held = self._index.files
-        return {self.listed[path]: held[path].data for path in paths if path in held}
+        with self._changed():
+            held = self._index.files
+            return {self.listed[path]: held[path].data for path in paths if path in held}
 
     def _list(self, path: str, digest: bytes, spare: Mapping[bytes, bytes], report: ChangeReport) -> None:
         """List a file; take its text from `spare` if it is there."""
@@ -268,7 +315,7 @@ class Workspace:
         self._sum = (self._sum + _entry(path, digest)) % _REVISIONS
         self._path_memory += 3 * sys.getsizeof(path)
         if digest in spare:
-            with self._turns.update():
+            with self._changed():
                 self._index.update(path, spare[digest])
         else:
             self.missing.add(path)
@@ -281,7 +328,7 @@ class Workspace:
         self._sum = (self._sum - _entry(path, digest)) % _REVISIONS
         self._path_memory -= 3 * sys.getsizeof(path)
         self.missing.discard(path)
-        with self._turns.update():
+        with self._changed():
             self._index.remove(path)
 
     def _take(self, path: str, text: str, report: ChangeReport) -> None:
@@ -304,12 +351,12 @@ class Workspace:
 
     def _index_text(self, path: str, data: bytes, report: ChangeReport) -> None:
         why = f"larger than {LIMITS.file_bytes:,} bytes" if len(data) > LIMITS.file_bytes else refusal(data)
-        if self.memory + TEXT_GROWTH * len(data) > self._limit:
-            why = self._no_room
-        if why:
-            report.left_out[path] = why
-            return
-        with self._turns.update():
+        with self._changed():
+            if self.memory + TEXT_GROWTH * len(data) > self._limit:
+                why = self._no_room
+            if why:
+                report.left_out[path] = why
+                return
             self._index.update(path, data)
 
 
@@ -341,7 +388,9 @@ class Workspaces:
         self._total = 0
         self._changing: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, "workspaces")
-        self._ahead: set[asyncio.Task[None]] = set()
+        self._ahead: deque[tuple[Workspace, list[str]]] = deque(maxlen=MAX_AHEAD)
+        """Files to tokenise in spare time, the latest last."""
+        self._tokeniser: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -402,22 +451,27 @@ class Workspaces:
     def tokenise_ahead(self, tenant: str, name: str, change: Change) -> None:
         """Tokenise the texts of a change in spare time, so that the first prompt that shows them need not wait."""
         workspace = self._open.get((tenant, name))
-        chars = sum(map(len, change.texts.values()))
-        if workspace is not None and 0 < chars <= AHEAD_CHARS and len(self._ahead) < MAX_AHEAD:
-            task = asyncio.create_task(self._tokenise(workspace, [*change.texts]))
-            self._ahead.add(task)
-            task.add_done_callback(self._ahead.discard)
+        if workspace is not None and (paths := workspace.to_tokenise(change)):
+            self._ahead.append((workspace, paths))
+            if self._tokeniser is None or self._tokeniser.done():
+                self._tokeniser = asyncio.create_task(self._tokenise())
 
-    async def _tokenise(self, workspace: Workspace, paths: list[str]) -> None:
-        steps, loop = workspace.tokenising(paths), asyncio.get_running_loop()
-        while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
-            await asyncio.sleep(AHEAD_S)
+    async def _tokenise(self) -> None:
+        """Tokenise all that waits, one file after the other, so that a change waits for one slice at most."""
+        loop = asyncio.get_running_loop()
+        while self._ahead:
+            workspace, paths = self._ahead.popleft()
+            steps = workspace.tokenising(paths)
+            while not workspace.dropped and await loop.run_in_executor(self._thread, _advance, steps, AHEAD_S):
+                await asyncio.sleep(AHEAD_S)
+                while self._changing:
+                    await asyncio.sleep(AHEAD_S)
 
     def settle(self, workspace: Workspace) -> None:
         """Count the memory of a workspace again after it was used, and drop others until all are below the cap."""
         if not workspace.dropped:
-            self._total += workspace.memory - workspace.counted
-            workspace.counted = workspace.memory
+            former, workspace.counted = workspace.counted, workspace.memory
+            self._total += workspace.counted - former
         while self._total > self._max_bytes and self._open:
             self._drop(next(iter(self._open)))
             self._metrics.evictions.inc()
@@ -442,8 +496,8 @@ class Workspaces:
 
     def shut_down(self) -> None:
         """End the thread and what it does in spare time."""
-        for task in self._ahead:
-            task.cancel()
+        if self._tokeniser is not None:
+            self._tokeniser.cancel()
         self._thread.shutdown(cancel_futures=True)
 
 

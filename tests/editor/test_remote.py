@@ -12,7 +12,7 @@ import pytest
 from infill.editor.completer import Completer, Completion
 from infill.editor.documents import Caret, DocumentLocation
 from infill.editor.project import Project
-from infill.editor.remote import PausedError, Remote
+from infill.editor.remote import AwayError, PausedError, Remote
 from infill.errors import ServiceError
 from infill.prompt import load_format, read_tokenizer
 from serving.local import free_port
@@ -142,7 +142,7 @@ def test_a_server_that_is_down_is_not_asked_at_each_keystroke() -> None:
         await remote.close()
         return hit
 
-    assert asyncio.run(run()) == [ServiceError, PausedError, PausedError]
+    assert asyncio.run(run()) == [AwayError, PausedError, PausedError]
 
 
 def test_a_blank_completion_is_none(stranger: tuple[str, Strangers]) -> None:

@@ -1,6 +1,7 @@
 """The language server with its projects' files on the server: the same completions, and nothing more is sent."""
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,32 @@ def test_a_server_that_restarts_is_sent_everything_again(model: Path, project: P
             await context.__aexit__(None, None, None)
 
     asyncio.run(run())
+
+
+def test_the_return_of_a_server_is_noticed_and_it_is_sent_everything_while_nobody_types(
+    model: Path, project: Path
+) -> None:
+    port = free_port()
+    capabilities = types.ClientCapabilities(text_document=INLINE, experimental={"infillState": True})
+
+    async def run() -> list[bool]:
+        with serving_text(model, port=port) as first:
+            context = editing(first.url, project, arguments=SERVER, capabilities=capabilities)
+            editor = await context.__aenter__()
+        main = (project / "main.py").as_uri()
+        editor.open(main, CURRENT)
+        assert await editor.text(main, LINE, COLUMN) is None
+        with serving_text(model, port=port) as second:
+
+            async def back() -> bool:
+                return bool(editor.states[-1].available) and listed(second) == [{*FILES, "main.py"}]
+
+            await editor.until(back)
+            await context.__aexit__(None, None, None)
+        return [state.available for state in editor.states]
+
+    states = asyncio.run(run())
+    assert sum(one and not two for one, two in itertools.pairwise(states)) == 1, "it is said once"
 
 
 def test_without_workspaces_the_project_is_indexed_here(model: Path, project: Path) -> None:

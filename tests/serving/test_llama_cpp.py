@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infill import cli, llama_cpp
+from infill import cli, llama_cpp, machine
 from infill.errors import InputError, ServiceError, StorageError
 from infill.train import gguf
 from serving.predictor.completion import Piece
@@ -258,9 +258,8 @@ def test_auto_takes_transformers_on_a_processor_that_llama_cpp_is_not_compiled_f
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx f16c\n")
-    missing = llama_cpp._missing_instructions(tmp_path / "cpuinfo")
-    assert missing == ["avx2", "bmi2", "fma"]
-    monkeypatch.setattr(llama_cpp, "_missing_instructions", lambda _: missing)
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    assert llama_cpp._missing_instructions() == ["avx2", "bmi2", "fma"]
     assert load_engine(PredictorConfig(model="m", device="cpu"), model).name == "transformers"
 
 

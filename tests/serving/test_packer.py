@@ -28,9 +28,9 @@ FILES: Files = (("a.py", "def alpha():\n    return beta()\n"), ("b.py", "def bet
 
 def indexed(cache: ProjectCache, key: str, files: Files) -> dict[str, Any]:
     """The entries of the index of `key` when it is brought up to `files`; one that was kept is the same object."""
-    with cache.project(key, files) as index:
-        assert {path: index.text(path) for path in index.files} == dict(files)
-        return dict(index.files)
+    with cache.project(key, files) as shown:
+        assert {path: shown.index.text(path) for path in shown.index.files} == dict(files)
+        return dict(shown.index.files)
 
 
 def kept(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -68,15 +68,15 @@ def test_a_project_beyond_the_limit_is_answered_but_not_kept() -> None:
 def test_an_index_that_is_kept_equals_a_new_one(versions: list[dict[str, str]]) -> None:
     cache = ProjectCache(ProjectIndex, 10_000)
     for files in versions:
-        with cache.project("editor", tuple(files.items())) as index:
-            assert {path: index.text(path) for path in index.files} == files
+        with cache.project("editor", tuple(files.items())) as shown:
+            assert {path: shown.index.text(path) for path in shown.index.files} == files
 
 
 def test_sessions_are_forgotten_beyond_their_number_and_nameless_ones_at_once() -> None:
     sessions = Sessions(2)
     packed = Packed(prompt=Prompt(ids=[], items=(), prefix_tokens=0, suffix_tokens=0), why_empty=None)
     for name in ("", "one", "two", "three"):
-        sessions.put(name, packed)
+        sessions.put(name, packed, 0.0)
     assert [sessions.get(name) is not None for name in ("", "one", "two", "three")] == [False, False, True, True]
 
 

@@ -1,7 +1,6 @@
 """Workspaces: what the server keeps is what the client listed, within the cap, for its tenant alone."""
 
 import asyncio
-import contextlib
 import gc
 import hashlib
 import json
@@ -19,13 +18,15 @@ from prometheus_client import CollectorRegistry
 
 from infill.context import ProjectIndex
 from infill.context.memo import Memo
+from infill.context.packing import Packed
 from serving.protocol import ApiError
-from serving.transformer import keys, workspaces
+from serving.transformer import keys, packer, workspaces
+from serving.transformer.packer import Packer
 from serving.transformer.service import TransformerService
 from serving.transformer.workspaces import Workspace, Workspaces, read_change, why_bad_path
 from tests import golden
 from tests.properties import examples
-from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming
+from tests.serving.conftest import HTTP, chunk, say, strange_predictor, transforming, wait_until
 
 FILES = {"a.py": "def alpha(first):\n    return first\n", "lib/b.py": "def beta(other):\n    return other\n"}
 ASK = {"prompt": "x = alpha(1) + beta(", "suffix": ")\n", "path": "main.py", "max_tokens": 1}
@@ -312,22 +313,32 @@ def test_an_unsaved_text_counts_for_its_request_only(workspace: str) -> None:
     assert HTTP.get(workspace).json()["files"] == 2
 
 
-@examples(50)
-@given(
-    files=st.dictionaries(st.sampled_from("abcd"), st.text("xy\n", max_size=9), max_size=4),
-    unsaved=st.dictionaries(st.sampled_from("abcd"), st.text("xy\n", max_size=9), max_size=4),
-)
-def test_an_overlaid_index_is_what_it_was_afterwards(files: dict[str, str], unsaved: dict[str, str]) -> None:
-    index = ProjectIndex.from_documents(files.items())
+# Where a prompt is packed
 
-    def texts() -> dict[str, str]:
-        return {path: index.text(path) for path in index.files}
 
-    with contextlib.suppress(ZeroDivisionError), index.overlaid(unsaved.items()):
-        assert texts() == {**files, **unsaved}
-        raise ZeroDivisionError
-    assert texts() == files
-    assert index.text_bytes == sum(len(path) + len(text) for path, text in files.items())
+def test_the_next_keystroke_is_packed_on_the_event_loop_unless_its_workspace_is_in_use(
+    stack: tuple[str, TransformerService], workspace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooled, pack = list[bool](), Packer.pack
+
+    def noted(*arguments: Any, **more: Any) -> Packed:
+        pooled.append(asyncio._get_running_loop() is None)
+        return pack(*arguments, **more)
+
+    monkeypatch.setattr(Packer, "pack", noted)
+    monkeypatch.setattr(packer, "SHORT_S", 60.0)
+    for prompt in ("x = alpha(", "x = alpha(1"):
+        ask(workspace, session="typing", prompt=prompt)
+    assert pooled == [True, False]
+    ask(workspace, session="typing", path="other.py")
+    assert pooled[2:] == [True], "nobody knows how long another file takes"
+    ask(workspace, session="typing", path="other.py", context=[{"path": "long.py", "text": "#" * packer.SHORT_CHARS}])
+    assert pooled[3:] == [True]
+    with stack[1].workspaces.find("", workspace.rpartition("/")[2])._turns.update():
+        asking = threading.Thread(target=ask, args=(workspace,), kwargs={"session": "typing", "path": "other.py"})
+        asking.start()
+        wait_until(lambda: pooled[4:] == [False, True])
+    asking.join()
 
 
 # Tokens before they are asked for
@@ -345,7 +356,8 @@ def test_texts_are_tokenised_before_they_are_asked_for() -> None:
         change = read_change({"files": listed(files), "texts": files}, whole=True)
         await store.change("", "w", change)
         store.tokenise_ahead("", "w", change)
-        await asyncio.gather(*store._ahead)
+        assert store._tokeniser is not None
+        await store._tokeniser
         store.shut_down()
         return store.find("", "w")._index
 
@@ -358,25 +370,50 @@ def test_texts_are_tokenised_before_they_are_asked_for() -> None:
     calls.clear()
     for text in (*texts, files["a.py"][:700]):
         for each in (text, text.removesuffix("\n")):
-            assert Memo(counted).chunk(each) == golden.ENCODER.encode(each)
+            assert Memo(counted)(each) == golden.ENCODER.encode(each)
     assert sum(map(len, calls)) < 100 < sum(map(len, texts)) / 5  # only where the caret cuts a line
 
 
-def test_large_changes_are_not_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
+async def _tokenised(*changes: tuple[bool, dict[str, str], dict[str, str]]) -> list[set[str]]:
+    """The files that are tokenised in advance after each change (whole or not, listed files, texts)."""
+    seen: set[str] = set()
 
-    async def sync(files: dict[str, str]) -> int:
-        store = Workspaces(lambda: ProjectIndex(golden.ENCODER.encode), CAP, CollectorRegistry())
-        change = read_change({"files": listed(files), "texts": files}, whole=True)
+    def encode(text: str) -> list[int]:
+        seen.add(text.splitlines()[0] if text else "")
+        return golden.ENCODER.encode(text)
+
+    store = Workspaces(lambda: ProjectIndex(encode), CAP, CollectorRegistry())
+    result = []
+    for whole, files, texts in changes:
+        revision = "" if whole else store.find("", "w").revision
+        body = {"files": listed(files), "texts": texts, "revision": revision}
+        change = read_change(body, whole=whole)
         await store.change("", "w", change)
+        seen.clear()
         store.tokenise_ahead("", "w", change)
-        started = len(store._ahead)
-        await asyncio.gather(*store._ahead)
-        store.shut_down()
-        return started
+        if store._tokeniser is not None:
+            await store._tokeniser
+        result.append({name for name in "abc" if f"{name}(1)" in seen})
+    store.shut_down()
+    return result
 
-    assert asyncio.run(sync({"a.py": "x = 1\n"})) == 1
-    assert asyncio.run(sync({"a.py": source(1)})) == 0
+
+def test_a_project_is_tokenised_when_it_is_complete_as_far_as_its_tokens_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a, b, c = ({f"{name}.py": f"{name}(1)\n"} for name in "abc")
+    large = {"b.py": "b(1)\n" + "x(1)\n" * 30}
+    saved = {"a.py": "a(1)\nb(2)\n"}
+
+    def filled(b: dict[str, str]) -> list[set[str]]:
+        steps = [(True, a | b | c, {}), (False, {}, a), (False, {}, b), (False, {}, c), (False, saved, saved)]
+        return asyncio.run(_tokenised(*steps))
+
+    monkeypatch.setattr(workspaces, "AHEAD_CHARS", 100)
+    assert filled(b) == [set(), set(), set(), {"a", "b", "c"}, {"a"}]
+    assert filled(large) == [set(), set(), set(), {"a"}, {"a"}]
+    assert asyncio.run(_tokenised((True, a, a), (True, large, large))) == [{"a"}, set()]
+    assert asyncio.run(_tokenised((True, a | b, a), (False, saved, saved))) == [{"a"}, {"a"}], "a saved file is"
 
 
 # Memory
@@ -455,8 +492,9 @@ def indexed(count: int, lines: int) -> Workspace:
     files = {f"folder{number % 7}/file{number}.py": source(number, lines) for number in range(count)}
     for _ in workspace.steps(read_change({"files": listed(files), "texts": files}, whole=True)):
         pass
-    with workspace.queried(()) as index:
-        _ = (index.project_paths.ranks, index.project_paths.stems, index.project_paths.distances("x/y.py"))
+    with workspace.queried(()) as shown:
+        paths = shown.index.project_paths
+        _ = (paths.ranks, paths.stems, paths.distances("x/y.py"))
     return workspace
 
 
@@ -502,8 +540,8 @@ def test_a_workspace_without_room_leaves_files_out_and_answers(store: Callable[[
     assert reasons == {"the workspace has no room: the server gives it 1,000,000 bytes of memory"}
     assert answer["missing"] == []
     assert small.memory <= 2_000_000
-    with small.find("", "one").queried(()) as index:
-        assert len(index) == 60 - len(answer["left_out"])
+    with small.find("", "one").queried(()) as shown:
+        assert len(shown.index) == 60 - len(answer["left_out"])
 
 
 def test_a_server_without_workspaces_says_so(store: Callable[[int], Workspaces]) -> None:
@@ -574,8 +612,8 @@ def test_a_caret_during_a_synchronisation_uses_what_is_there(store: Callable[[in
         sizes = set()
         while not task.done():
             await asyncio.sleep(0)
-            with some.find("", "big").queried(()) as index:
-                sizes.add(len(index))
+            with some.find("", "big").queried(()) as shown:
+                sizes.add(len(shown.index))
         assert len(sizes) > 2
 
     asyncio.run(run())
@@ -665,7 +703,7 @@ def test_the_index_holds_only_texts_that_are_listed(lists: list[tuple[bool, dict
         for _ in workspace.steps(read_change({**body, "revision": workspace.revision}, whole=whole)):
             pass
         assert workspace.listed == {path: bytes.fromhex(digest(text)) for path, text in expected.items()}
-        with workspace.queried(()) as index:
-            held = {path: index.text(path) for path in index.files}
+        with workspace.queried(()) as shown:
+            held = {path: shown.index.text(path) for path in shown.index.files}
         assert {path: expected[path] for path in held} == held
         assert held.keys() | workspace.missing == expected.keys()

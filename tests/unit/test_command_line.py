@@ -63,6 +63,7 @@ REQUIRED = {
     "experiment monorepo": "--repo . --model a --output out",
     "experiment typists": "--repo . --model a --output out",
     "experiment fim-split": "--run . --output out",
+    "experiment dpo-objectives": "--run . --output out",
     "experiment dpo-languages": "--run . --language go --output out",
     "experiment preference-sources": "--run . --output out",
     "rate build": "--preferences a --output out",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from infill import model, onednn
+from infill import machine, model, onednn
 from infill.onednn import OnednnLinear
 from tests import builders
 
@@ -53,7 +53,7 @@ def test_models_use_it_where_mkl_is_slow(
 ) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n" if maker else "Features\t: asimd\n")
-    monkeypatch.setattr(onednn, "CPU_INFO", info)
+    monkeypatch.setattr(machine, "CPU_INFO", info)
     monkeypatch.setattr(onednn, "is_faster", onednn.is_faster.__wrapped__)
     builders.tiny_model(tmp_path / "model")
     decoder = model.load(tmp_path / "model")

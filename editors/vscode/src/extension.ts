@@ -49,7 +49,8 @@ function listener(status: Status, offers: Offers, onNews: () => void): Listener 
   return {
     onStarting: () => status.set("starting"),
     onState: (state) => {
-      status.set(state.available ? "ready" : "no server", state.problem ?? `${state.model} at ${state.url}\n${state.workspace}`);
+      const shown = state.available ? "ready" : state.keyRefused ? "no key" : "no server";
+      status.set(shown, state.problem ?? `${state.model} at ${state.url}\n${state.workspace}`);
       if (!state.available) void tellNoCompletions(state);
     },
     onStopped: (error) => {

@@ -3,12 +3,13 @@
 import { type Disposable, StatusBarAlignment, type TextDocument, ThemeColor, window } from "vscode";
 import { completes } from "./settings.js";
 
-export type State = "starting" | "ready" | "no server" | "stopped";
+export type State = "starting" | "ready" | "no server" | "no key" | "stopped";
 
 const SHOWN: Record<State, { icon: string; text: string; tooltip: string }> = {
   starting: { icon: "loading~spin", text: "", tooltip: "starting" },
   ready: { icon: "sparkle", text: "", tooltip: "ready" },
   "no server": { icon: "warning", text: " no server", tooltip: "no completions" },
+  "no key": { icon: "key", text: " sign in", tooltip: "no completions" },
   stopped: { icon: "error", text: " stopped", tooltip: "the language server does not run" },
 };
 
@@ -61,7 +62,7 @@ export class Status implements Disposable {
     this.item.text = `$(${icon}) Infill${text}`;
     this.item.tooltip = `Infill: ${doing}${this.detail && !off ? `\n${this.detail}` : ""}\nClick for the menu`;
     this.item.accessibilityInformation = { label: `Infill: ${doing}${text.trim() && !off ? `, ${text.trim()}` : ""}` };
-    const alarming = !off && (this.state === "no server" || this.state === "stopped");
+    const alarming = !off && this.state !== "ready" && this.state !== "starting";
     this.item.backgroundColor = alarming ? new ThemeColor("statusBarItem.warningBackground") : undefined;
   }
 

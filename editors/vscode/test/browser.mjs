@@ -5,12 +5,12 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { open, until } from "./code-server.mjs";
+import { open, run, until } from "./code-server.mjs";
 
 const [vsix, program, url, suggestion, project, scratch] = process.argv.slice(2);
 const settings = { "infill.path": program, "infill.url": url };
 const server = await open({ vsix, project, scratch, settings });
-const { page } = server;
+const { page, ghost, status, suggests } = server;
 
 const lastLine = () => readFileSync(join(project, "main.py"), "utf8").split("\n").at(-1);
 const before = lastLine();
@@ -22,15 +22,6 @@ async function saved(line) {
   await until(() => lastLine() === line, 10_000);
   assert.equal(lastLine(), line);
 }
-
-/** Wait until the ghost text is `text`. */
-async function suggests(text) {
-  await ghost.first().waitFor();
-  await until(async () => (await server.ghostText()) === text, 10_000);
-  assert.equal(await server.ghostText(), text);
-}
-const ghost = page.locator(".ghost-text-decoration, .ghost-text-decoration-preview, .suggest-preview-text");
-const status = page.locator("[id='infill.infill.infill']");
 
 const tests = {
   async "shows that it is ready"() {
@@ -121,17 +112,4 @@ const tests = {
   },
 };
 
-let failed = 0;
-for (const [name, run] of Object.entries(tests)) {
-  try {
-    await run();
-    console.log(`ok    ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAILED ${name}\n${error.stack}`);
-    await page.screenshot({ path: join(scratch, `failed-${failed}.png`) });
-    break;
-  }
-}
-await server.close();
-process.exitCode = failed;
+await run(server, tests, scratch);

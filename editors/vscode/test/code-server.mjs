@@ -1,5 +1,6 @@
 // code-server with the extension, and Chromium on it.
 
+import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -55,9 +56,25 @@ export async function open({ vsix, project, scratch, settings = {}, size = { wid
   await page.goto(address);
   await page.locator(".monaco-workbench").waitFor();
 
+  const ghost = page.locator(".ghost-text-decoration, .ghost-text-decoration-preview, .suggest-preview-text");
+  /** Return the ghost text of the editor, its rows joined. */
+  const ghostText = async () => {
+    const parts = await page.locator(".monaco-editor [class*='ghost-text-decoration']").allInnerTexts();
+    return parts.join("").replace(/\u00a0|·/g, " ");
+  };
+
   return {
     page,
     set,
+    ghost,
+    ghostText,
+    status: page.locator("[id='infill.infill.infill']"),
+    /** Wait until the ghost text is `text`. */
+    async suggests(text) {
+      await ghost.first().waitFor();
+      await until(async () => (await ghostText()) === text, 10_000);
+      assert.equal(await ghostText(), text);
+    },
     async command(name) {
       await page.keyboard.press("F1");
       const input = page.locator(".quick-input-widget input.input");
@@ -71,11 +88,6 @@ export async function open({ vsix, project, scratch, settings = {}, size = { wid
       await page.locator(`.monaco-editor[data-uri$="/${name}"] .view-lines`).first().click();
     },
     save: () => page.keyboard.press("Control+s"),
-    /** The ghost text of the editor, its rows joined. */
-    ghostText: async () => {
-      const parts = await page.locator(".monaco-editor [class*='ghost-text-decoration']").allInnerTexts();
-      return parts.join("").replace(/\u00a0|·/g, " ");
-    },
     /** The report on what was packed, as far as it is on the screen. */
     async report() {
       const lines = page.locator(".monaco-editor[data-uri^='infill-packed:'] .view-line");
@@ -90,6 +102,22 @@ export async function open({ vsix, project, scratch, settings = {}, size = { wid
       process.kill(-child.pid, "SIGTERM");
     },
   };
+}
+
+/** Run the tests by name, one after the other, until one fails; then close the server. */
+export async function run(server, tests, scratch) {
+  for (const [name, test] of Object.entries(tests)) {
+    try {
+      await test();
+      console.log(`ok    ${name}`);
+    } catch (error) {
+      console.log(`FAILED ${name}\n${error.stack}`);
+      await server.page.screenshot({ path: join(scratch, "failed.png") });
+      process.exitCode = 1;
+      break;
+    }
+  }
+  await server.close();
 }
 
 /** Wait until `condition` holds. */

@@ -276,6 +276,16 @@ def test_an_adapter_is_part_of_the_content(check: Check, tmp_path: Path, setting
     assert check(**given) != first
 
 
+def test_the_first_feedback_changes_the_content(check: Check, tmp_path: Path) -> None:
+    feedback = {"preferences.feedback": str(tmp_path / "feedback of tomorrow")}
+    before = check(**feedback)
+    assert check(**feedback) == before
+    (tmp_path / "feedback of tomorrow/team-a").mkdir(parents=True)
+    assert check(**feedback) == before
+    (tmp_path / "feedback of tomorrow/team-a/1.jsonl").write_text("{}")
+    assert check(**feedback) != before
+
+
 def test_a_base_that_pip_would_fetch_is_not_a_base_for_a_pod(
     check: Check, on_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

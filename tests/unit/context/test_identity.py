@@ -60,7 +60,8 @@ def test_a_file_is_known_by_its_path_however_it_is_written(path: str) -> None:
     assert {item.path for item in packed.prompt.items} == set(PROJECT) - {HERE}
     body: dict[str, Any] = {"path": path, "prompt": PREFIX, "suffix": SUFFIX}
     body["context"] = [{"path": each, "text": text} for each, text in PROJECT.items()]
-    assert {each for each, _ in _others(read_request(body, 16))} == set(PROJECT) - {HERE}
+    documents = read_request(body, 16).documents
+    assert {each for each, _ in _others(documents, Current(path, PREFIX + SUFFIX))} == set(PROJECT) - {HERE}
 
 
 OTHERS = ["size.py", "src/size.py.bak", "x/src/sizes.py", "../lib/größe.py", "/home/me/xsrc/other2.py", "SRC/größe.py"]

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infill.context import ProjectIndex, Query, exact, rank
+from infill.context.identity import Current
 from infill.context.index import MAX_FILE_BYTES
 from infill.context.index_arrays import LONGEST, SHORTEST
+from infill.context.overlay import Overlay
 from tests.properties import examples
 from tests.unit.context import brute
 
@@ -109,8 +111,14 @@ def test_what_was_without_a_file_has_it_again(files: dict[str, str], path: str, 
         query = Query(path=path, prefix=text, suffix=text[:20])
         for strategy in ("infill", "iou_exact", "iou_lines", "bm25", "rag"):
             assert rank(index, query, strategy) == rank(lacking, query, strategy)
-        with index.overlaid([(other, text), ("new.py", text)]):
-            assert index.text(other) == text
+        index.update(other, text)
+        index.update("new.py", text)
+        assert index.text(other) == text
+        index.remove("new.py")
+        if other in lacking.files:
+            index.update(other, files[other])
+        elif other not in files:
+            index.remove(other)
     assert brute.contents(index) == whole
     assert {each: index.text(each) for each in index.files} == files
 
@@ -121,8 +129,11 @@ def test_the_paths_are_computed_again_only_for_another_file() -> None:
         paths = index.project_paths
         assert set(index.files) == {"c.py"}
     assert index.project_paths is paths
-    with index.overlaid([("c.py", "c = 2\n")]):
+    overlay = Overlay(index)
+    for texts in ({"c.py": "c = 2\n"}, {}):
+        overlay.show(texts, Current("a.py", "a = 1\n"))
         assert index.project_paths is paths
+    overlay.lift()
     assert index.project_paths is paths
     index.update("d.py", "d = 1\n")
     assert index.project_paths is not paths

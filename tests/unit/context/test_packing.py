@@ -220,13 +220,18 @@ def test_rules_are_checked(change: dict[str, float]) -> None:
     st.lists(
         st.sampled_from([" ", "\n", "\t", "\r\n", "a", "Z", "return", "é", "_", "9", "'s", "(", ");", "😀"]),
         max_size=80,
-    )
+    ),
+    st.integers(-1, 90),
+    st.booleans(),
 )
 @examples(300)
-def test_a_memo_gives_what_encode_gives(parts: list[str]) -> None:
+def test_a_memo_gives_what_encode_gives(parts: list[str], most: int, again: bool) -> None:
     text = "".join(parts)
-    memo = Memo(ENCODE)
-    assert memo(text) == memo.chunk(text) == ENCODE(text)
+    memo, size = Memo(ENCODE), len(ENCODE(text))
+    count = memo.count(text, most, again=again)
+    assert count == size if size <= most else most < count <= size or not size
+    assert memo(text) == ENCODE(text)
+    assert memo.count(text, most) == size
     assert memo(text + " a\n") == ENCODE(text + " a\n")
 
 
@@ -239,11 +244,11 @@ def test_a_memo_encodes_only_what_changed() -> None:
 
     memo = Memo(counted)
     memo(CODE * 20)
-    memo.chunk(CODE)
+    memo(CODE)
     calls.clear()
     memo = Memo(counted)
     assert memo(CODE * 20 + "x") == ENCODE(CODE * 20 + "x")
-    assert memo.chunk(CODE) == ENCODE(CODE)
+    assert memo(CODE) == ENCODE(CODE)
     assert sum(map(len, calls)) < len(CODE)
 
 

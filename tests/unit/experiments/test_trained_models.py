@@ -13,8 +13,8 @@ from infill.artifacts import experiment as artifact
 from infill.artifacts.examples import read_holes
 from infill.artifacts.preferences import SCHEMA, read_pairs, write_pairs
 from infill.errors import InputError
-from infill.experiments import dpo_pairs, pair_choice
-from infill.experiments.dpo_pairs import DpoPairsConfig
+from infill.experiments import dpo_models, pair_choice
+from infill.experiments.dpo_models import DpoModelsConfig
 from infill.experiments.experiment import CELL
 from infill.experiments.pair_choice import PairChoice
 from infill.experiments.trained_models import FinishedRun
@@ -90,12 +90,23 @@ def test_each_source_gives_as_many_pairs(run: Path, tmp_path: Path, capsys: pyte
     assert [len({pair_choice.source_of(pair) for pair in each}) for each in pairs] == [1, 1]
 
 
+def test_variants_of_the_objective_make_different_models_of_the_same_pairs(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results(run, "dpo"), results(run, pair_choice.FOLDER)
+    result = command("dpo-objectives", run, tmp_path / "x", capsys)
+    assert result["cells"] == ["SFT", "DPO", "DPO and likelihood", "DPO per token"]
+    models = [manifest.load(folder).digest for folder in set(results(run, "dpo")) - {*before[0]}]
+    assert len(set(models)) == 3
+    assert len(set(results(run, pair_choice.FOLDER)) - {*before[1]}) == 1
+
+
 def test_one_language_alone_is_refused_in_a_sentence(run: Path, tmp_path: Path) -> None:
     preset = config.resolve("debug", SETTINGS)
     parts = {"preferences": preset.preferences, "dpo": preset.dpo, "evaluate": preset.evaluate}
-    settings = DpoPairsConfig(name="dpo-languages", **parts)  # type: ignore[arg-type]
+    settings = DpoModelsConfig(name="dpo-languages", **parts)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"pairs in python and in others, they have: python \d+"):
-        dpo_pairs.run(settings, FinishedRun(run), output=str(tmp_path / "x"))
+        dpo_models.run(settings, FinishedRun(run), output=str(tmp_path / "x"))
 
 
 def test_a_folder_that_is_not_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:

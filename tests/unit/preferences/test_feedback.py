@@ -66,6 +66,27 @@ def test_what_users_kept_is_better_than_what_they_were_shown(case: str) -> None:
     assert learnt.counts["rows"] == len(rows)
 
 
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "an empty file", "an object store", "only escapes"])
+def test_a_run_before_the_first_feedback_says_so_in_one_sentence(
+    there: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = "memory://feedback-of-tomorrow" if there == "an object store" else str(tmp_path / "feedback")
+    if there in ("an empty folder", "an empty file", "only escapes"):
+        (tmp_path / "feedback/team-a").mkdir(parents=True)
+    if there == "an empty file":
+        (tmp_path / "feedback/team-a/1.jsonl").touch()
+    if there == "only escapes":
+        row = feedback_row.line({**ROW, "outcome": "rejected", "accepted_chars": 0, "final": None})
+        (tmp_path / "feedback/team-a/1.jsonl").write_bytes(row)
+    before = digests(folder)
+    learnt = read(folder)
+    assert (learnt.pairs, learnt.holes, learnt.counts["rows"]) == ([], [], there == "only escapes")
+    assert "rows" in learnt.counts
+    (sentence,) = [record.message for record in caplog.records]
+    assert sentence.startswith("the feedback in" if there == "only escapes" else "there is no feedback in")
+    assert digests(folder) == before
+
+
 def test_pairs_have_the_columns_of_the_stage(tmp_path: Path) -> None:
     folder = tmp_path / "feed back" / "team-a"
     folder.mkdir(parents=True)

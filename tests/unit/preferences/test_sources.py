@@ -80,6 +80,19 @@ def test_what_a_developer_wrote_is_better_than_what_the_model_writes(
     assert "in the judge's own words" not in report["reasons"]
 
 
+def test_sources_that_are_still_empty_change_nothing(inputs: tuple[str, str], tmp_path: Path) -> None:
+    """A schedule is set up before users have given feedback, and a rating set is built before anybody rates."""
+    run_stage("preferences", CONFIG, *inputs, output=str(tmp_path / "first"))
+    ratings = str(tmp_path / "set")
+    of_pairs(RatingConfig(items=3), str(tmp_path / "first"), ratings)
+    config = replace(CONFIG, feedback=str(tmp_path / "feedback of tomorrow"), ratings=ratings)
+    run_stage("preferences", config, *inputs, output=str(tmp_path / "second"))
+    assert _rows(tmp_path / "second") == _rows(tmp_path / "first")
+    report = storage.read_json(str(tmp_path / "second" / "report.json"))
+    assert report["feedback"] == {"rows": 0}
+    assert report["ratings"] == {"not rated": 3}
+
+
 def test_holes_of_held_out_repositories_are_never_learned_from(
     inputs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

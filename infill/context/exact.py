@@ -83,7 +83,8 @@ def _best(index: ProjectIndex, scores: "Array", tops: "Array", k: int) -> list[H
 def _bm25_norms(index: ProjectIndex) -> "Array":
     table = index.table
     lengths = table.occurrences[: table.block_end].astype(np.float64)
-    paired = np.flatnonzero(table.file[1 : table.block_end] == table.file[: table.block_end - 1])
+    file = table.file[: table.block_end]
+    paired = np.flatnonzero(file[1:] == file[:-1])
     windows = lengths.copy()
     windows[paired] += lengths[paired + 1]
     whole = windows[table.window_tokens[: table.block_end] > 0]

@@ -16,7 +16,7 @@ from infill.file_kinds import why_not_source
 from infill.prompt import ContextItem, Encode
 
 if TYPE_CHECKING:
-    from infill.context.index_arrays import Array, BlockSpan, Table
+    from infill.context.index_arrays import Array, BlockSpan, Hidden, Table
 
 MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
@@ -204,6 +204,9 @@ class ProjectIndex:
 
     def _drop(self, path: str, file: File) -> None:
         self._table.drop(file.span)
+        self._forget(path, file)
+
+    def _forget(self, path: str, file: File) -> None:
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -214,14 +217,27 @@ class ProjectIndex:
         Otherwise frequencies would include the text in the hole, which is unknown when the model is served. `text` is
         the file's text, if the index may have it under another name.
         """
-        removed = {each: self.files[each] for each in self.same(Current(path, text))}
-        for each in removed:
-            self.remove(each)
+        hidden = [(each, self.files[each], self._hide(each)) for each in self.same(Current(path, text))]
         try:
             yield
         finally:
-            for each, file in reversed(removed.items()):
-                self.update(each, file.data, passing=True)
+            for each, file, blocks in reversed(hidden):
+                self._show(each, file, blocks)
+
+    def _hide(self, path: str) -> "Hidden":
+        """Remove a file until `_show`; its number is not free meanwhile."""
+        file = self.files.pop(path)
+        self._forget(path, file)
+        self.paths[file.number] = ""
+        self._signatures.drop(file.number)
+        return self._table.hide(file.span)
+
+    def _show(self, path: str, file: File, hidden: "Hidden") -> None:
+        if path in self.files:
+            self.remove(path)
+        self.paths[file.number] = path
+        self._enter(path, file)
+        self._table.show(hidden)
 
     def same(self, current: Current) -> set[str]:
         """Return the paths of the current file and of files with its text, or with that of a file of its name."""

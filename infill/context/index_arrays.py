@@ -47,6 +47,8 @@ _UNLINKED: Final = {"terms": "i4", "entry_notes": "u1"}
 """The arrays by entry before `settle`."""
 _POSTINGS: Final = {"pool": "i4", "notes": "u1"}
 _SCRATCH: Final = _TERM_SCRATCH | _BLOCK_SCRATCH
+_OF_QUERIES: Final = ("file", "occurrences", "window_tokens", "window_lines")
+"""The arrays by block that a query reads also where no term leads to."""
 _EXACT: Final = ("state", "slots", "free", "counts")
 """Saved arrays without rows to spare."""
 _PLACE_BYTES: Final = 4
@@ -65,6 +67,14 @@ class BlockSpan(NamedTuple):
 
     first: int
     blocks: int
+
+
+class Hidden(NamedTuple):
+    """Blocks that no query sees, with what the lists and the arrays had of them."""
+
+    span: BlockSpan
+    rows: list[Array]
+    notes: Array
 
 
 class Table:
@@ -108,6 +118,8 @@ class Table:
         self.state = np.array([0, 0, 0], np.int64)
         """Number of terms, end of the pool, unused places in the pool."""
         self.settled = False
+        self._hidden = 0
+        """Files that are hidden now."""
         self.block_end = self.entry_end = self.entry_waste = self.live_blocks = 0
         self.free: list[BlockSpan] = []
         self._passing: dict[bytes, tuple[Array, Array, Array, Array, Array]] = {}
@@ -164,18 +176,49 @@ class Table:
         """Remove the blocks of a file from all lists."""
         if not span.blocks:
             return
-        last = span.first + span.blocks - 1
-        begin, end = int(self.term_starts[span.first]), int(self.term_starts[last] + self.term_counts[last])
+        entries = self._entries(span)
         if self.settled:
             kernels.unlink(
-                *(begin, end, self.terms, self.places, self.term_starts, self.term_counts),
+                *(entries.start, entries.stop, self.terms, self.places, self.term_starts, self.term_counts),
                 *(self.starts, self.lengths, self.pool, self.notes),
             )
         for name in _BY_BLOCK:
-            getattr(self, name)[span.first : last + 1] = -1 if name == "file" else 0
+            getattr(self, name)[span.first : span.first + span.blocks] = -1 if name == "file" else 0
         self.live_blocks -= span.blocks
-        self.entry_waste += end - begin
+        self.entry_waste += entries.stop - entries.start
         self.free.append(span)
+
+    def hide(self, span: BlockSpan) -> Hidden:
+        """Remove the blocks of a file from all lists until `show`, which needs neither its text nor new entries."""
+        self.settle()
+        blocks, entries = slice(span.first, span.first + span.blocks), self._entries(span)
+        notes = kernels.unlink(
+            *(entries.start, entries.stop, self.terms, self.places, self.term_starts, self.term_counts),
+            *(self.starts, self.lengths, self.pool, self.notes),
+        )
+        rows = [getattr(self, name)[blocks].copy() for name in _OF_QUERIES]
+        for name in _OF_QUERIES:
+            getattr(self, name)[blocks] = -1 if name == "file" else 0
+        self.live_blocks -= span.blocks
+        self._hidden += 1
+        return Hidden(span, rows, notes)
+
+    def show(self, hidden: Hidden) -> None:
+        """Put the blocks back that `hide` has removed."""
+        span, rows, notes = hidden
+        blocks, entries = slice(span.first, span.first + span.blocks), self._entries(span)
+        for name, row in zip(_OF_QUERIES, rows, strict=True):
+            getattr(self, name)[blocks] = row
+        self.live_blocks += span.blocks
+        self._append(span.first, entries, self.term_counts[blocks].cumsum(dtype=np.int32), self.terms[entries], notes)
+        self._hidden -= 1
+
+    def _entries(self, span: BlockSpan) -> slice:
+        """Return the entries of the blocks of a file."""
+        if not span.blocks:
+            return slice(0, 0)
+        last = span.first + span.blocks - 1
+        return slice(int(self.term_starts[span.first]), int(self.term_starts[last] + self.term_counts[last]))
 
     def settle(self) -> None:
         """Make the lists of all terms, if there are none yet; from now on each file is linked when it is added."""
@@ -183,6 +226,7 @@ class Table:
             return
         self.settled = True
         count, size = int(self.state[0]), _with_spare(self.entry_end - self.entry_waste)
+        self._trim()
         self.places = np.empty(len(self.terms), np.int32)
         self.pool, self.notes = np.empty(size, np.int32), np.empty(size, np.uint8)
         self.state[1] = kernels.link_all(
@@ -205,7 +249,6 @@ class Table:
             self.state[2] = 0
             self.pool, self.notes = pool, notes
         self._squeeze_entries()
-        self._trim()
 
     @property
     def memory(self) -> int:
@@ -239,12 +282,13 @@ class Table:
             setattr(table, name, arrays[name])
         table.entry_waste, table.live_blocks, table.block_end, table.entry_end = map(int, arrays["counts"])
         table.free = [BlockSpan(*map(int, row)) for row in arrays["free"].reshape(-1, 2)]
-        table._grow(_TERM_SCRATCH, len(table.hashes))
-        table._grow(_BLOCK_SCRATCH, len(table.file))
+        for scratch, size in ((_TERM_SCRATCH, len(table.hashes)), (_BLOCK_SCRATCH, len(table.file))):
+            for name, kind in scratch.items():
+                table._move(name, kind, size)
         return table
 
     def _squeeze_entries(self) -> None:
-        if not self.entry_waste:
+        if not self.entry_waste or self._hidden:  # hidden entries stay where they are
             return
         counts, starts = self.term_counts[: self.block_end], self.term_starts[: self.block_end]
         size = int(counts.sum())
@@ -257,12 +301,14 @@ class Table:
         self.entry_end, self.entry_waste = size, 0
 
     def _trim(self) -> None:
-        """Take back most rows that no block, entry, term or posting uses."""
-        used = ((_ALL_BY_TERM, int(self.state[0])), (_ALL_BY_BLOCK, self.block_end), (_ENTRIES, self.entry_end))
+        """Copy the arrays that have grown in their place to others of the right length.
+
+        There they can have large pages of memory, in which a processor finds a place faster.
+        """
+        used = ((_ALL_BY_TERM, int(self.state[0])), (_ALL_BY_BLOCK, self.block_end), ({"terms": "i4"}, self.entry_end))
         for names, size in used:
-            if _with_spare(size) < len(getattr(self, next(iter(names)))):
-                for name, kind in names.items():
-                    self._move(name, kind, _with_spare(size))
+            for name, kind in names.items():
+                self._move(name, kind, _with_spare(size))
 
     def _grow(self, names: dict[str, str], size: int) -> None:
         """Give each of these arrays, which have equal lengths, at least `size` rows; new rows are zero.
@@ -282,10 +328,13 @@ class Table:
                 self._move(name, kind, size)
 
     def _move(self, name: str, kind: str, size: int) -> None:
-        """Copy an array to another place, where it can have large pages of memory, which are read faster."""
-        new, old = np.zeros(size, kind), getattr(self, name)[:size]
-        if name not in _SCRATCH:
-            new[: len(old)] = old
+        """Copy an array, or make one that is zero between two queries again, and write to all of its rows.
+
+        Otherwise the first queries would wait for its memory.
+        """
+        new, old = np.empty(size, kind), getattr(self, name)[: 0 if name in _SCRATCH else size]
+        new[: len(old)] = old
+        new[len(old) :] = 0
         setattr(self, name, new)
 
     def _grow_terms(self, size: int) -> None:

@@ -183,7 +183,7 @@ def _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values,
 def _reached(bounds, highest, sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
     """Return a positive score that at least `k` windows reach, or as many as have one.
 
-    It is the k-th highest of the stretches' highest scores, for the 8 * k stretches with the highest bounds.
+    It is the k-th highest score in the 8 * k stretches with the highest bounds.
     """
     if len(bounds) <= 8 * k:
         return 1e-300
@@ -195,7 +195,12 @@ def _reached(bounds, highest, sums, sizes, by_size, file, prior, k):  # type: ig
             _, tops[count] = _collect(stretch, sums, sizes, by_size, file, prior, np.inf, numbers, values, 0)
             top = max(top, tops[count])
             count += 1
-    return max(_kth_highest(tops, k, 0.0, top), 1e-300) if count > k else 1e-300
+    least = max(_kth_highest(tops, k, 0.0, top), 1e-300) if count > k else 1e-300
+    numbers, values, count = np.empty(STRETCH * count, np.int64), np.empty(STRETCH * count), 0
+    for stretch in range(len(bounds)):
+        if bounds[stretch] >= max(likely, least):
+            count, _ = _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, count)
+    return _kth_highest(values[:count], k, least, top) if count > k else least
 
 
 @njit(cache=True)

@@ -99,6 +99,30 @@ def test_importing_the_package_does_not_import_numba() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@given(brute.projects, brute.paths, brute.paths, brute.texts)
+@examples(60)
+def test_what_was_without_a_file_has_it_again(files: dict[str, str], path: str, other: str, text: str) -> None:
+    """Whatever is queried, added and changed meanwhile, in the file's place too."""
+    index = ProjectIndex.from_documents(files.items())
+    whole = brute.contents(index)
+    with index.without(path):
+        lacking = ProjectIndex.from_documents((each, data) for each, data in files.items() if each in index.files)
+        assert brute.contents(index) == brute.contents(lacking)
+        query = Query(path=path, prefix=text, suffix=text[:20])
+        for strategy in ("infill", "iou_exact", "iou_lines", "bm25", "rag"):
+            assert rank(index, query, strategy) == rank(lacking, query, strategy)
+        index.update(other, text)
+        index.update("new.py", text)
+        assert index.text(other) == text
+        index.remove("new.py")
+        if other in lacking.files:
+            index.update(other, files[other])
+        elif other not in files:
+            index.remove(other)
+    assert brute.contents(index) == whole
+    assert {each: index.text(each) for each in index.files} == files
+
+
 def test_the_paths_are_computed_again_only_for_another_file() -> None:
     index = ProjectIndex.from_documents([("a.py", "a = 1\n"), ("b.py", "a = 1\n"), ("c.py", "c = 1\n")])
     with index.without("a.py", "a = 1\n"):  # b.py is a copy

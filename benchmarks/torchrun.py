@@ -9,7 +9,7 @@ import deepspeed
 import torch
 import torch.distributed
 
-from benchmarks.training import ROWS, TWO, llama_settings, plain, sequences
+from benchmarks.training import ROWS, TWO, llama, sequences
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not compiled for our side either
     torch.distributed.init_process_group("gloo")
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    weights = plain(llama_settings())
+    weights = llama()
     engine, *_ = deepspeed.initialize(
         model=weights,
         optimizer=torch.optim.AdamW(weights.parameters(), lr=1e-4),

@@ -107,20 +107,12 @@ def ratio(ours: Turn, theirs: Turn, rounds: int) -> float:
     return round(statistics.median(mine / other for mine, other in pairs), 3)
 
 
-def llama_settings() -> Any:
+def settings() -> Any:
     return model.llama_config(SHAPE, VOCABULARY)
 
 
 def llama() -> Any:
-    return model.build(llama_settings(), seed=0)
-
-
-def plain(config: Any) -> Any:
-    """Return a peer's model: as transformers makes it, with the matrix products that PyTorch chooses."""
-    from transformers import LlamaForCausalLM
-
-    torch.manual_seed(0)
-    return LlamaForCausalLM(config)
+    return model.build(settings(), seed=0)
 
 
 def tokens(length: int, *key: object) -> list[int]:
@@ -162,7 +154,7 @@ def timed(step: Callable[[], None], count: float, steps: int = STEPS) -> Turn:
 def step_vs_torch(rounds: int) -> float:
     items = [plain_item(ids, group="any") for ids in sequences()]
     ours = our_steps(pack(items, 2_048), objectives.language_model, 2_048)
-    theirs = plain(llama_settings())
+    theirs = llama()
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4)
     ids = torch.tensor(sequences())
 
@@ -224,7 +216,7 @@ def step_vs_trainer(rounds: int) -> float:
 
     items = [plain_item(ids, group="any") for ids in sequences()]
     data: Any = [{"input_ids": ids, "labels": ids} for ids in sequences() * (STEPS + 1)]
-    theirs = plain(llama_settings())
+    theirs = llama()
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(**arguments(folder), per_device_train_batch_size=ROWS)
 
@@ -256,7 +248,7 @@ class Holes(Listed):
 
 def sft_vs_trl(rounds: int) -> float:
     batch = ItemLane(Holes(), 2_048, seed=0, lane=0, lanes=1)()
-    with trl_sft(plain(llama_settings()), None, STEPS) as theirs:
+    with trl_sft(llama(), None, STEPS) as theirs:
         return ratio(our_steps(batch, objectives.language_model, batch.used), theirs, rounds)
 
 
@@ -273,16 +265,12 @@ def lora_vs_trl(rounds: int) -> float:
     config = LoraConfig(
         r=LORA.lora_rank, lora_alpha=LORA.lora_rank, target_modules=list(LORA.lora_modules), task_type="CAUSAL_LM"
     )
-    with trl_sft(plain(smollm2_settings()), config, LORA_STEPS) as theirs:
+    with trl_sft(smollm2(), config, LORA_STEPS) as theirs:
         return ratio(our_lora(batch), theirs, rounds)
 
 
-def smollm2_settings() -> Any:
-    return model.llama_config(SMOLLM2, SMOLLM2_VOCABULARY)
-
-
 def smollm2() -> Any:
-    return model.build(smollm2_settings(), seed=0)
+    return model.build(model.llama_config(SMOLLM2, SMOLLM2_VOCABULARY), seed=0)
 
 
 def our_lora(batch: Batch) -> Turn:
@@ -352,7 +340,7 @@ def dpo_vs_trl(rounds: int) -> float:
         {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in pairs
     ]
     text = [{name.removesuffix("_ids"): words(ids) for name, ids in row.items()} for row in rows]
-    theirs = plain(llama_settings())
+    theirs = llama()
     with tempfile.TemporaryDirectory() as folder:
         settings = DPOConfig(
             **arguments(folder), per_device_train_batch_size=1, precompute_ref_log_probs=True, max_length=1_200
@@ -413,7 +401,7 @@ def ray_vs_torchrun(rounds: int) -> float:
                     label="pretrain",
                     train=TWO,
                     output=output,
-                    settings=llama_settings,
+                    settings=settings,
                     model=llama,
                     tokenizer=tokenizer_folder,
                     work=fixed_work,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infill import machine, model
+from infill import machine, model, onednn
 from infill.errors import InputError
 
 
@@ -33,13 +33,16 @@ def device_name(device: torch.device) -> str:
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """Return the type of weights for `device`: bf16 on a GPU, fp32 on a CPU (which emulates bf16)."""
+    """Return the type of weights for `device`: bf16 on a GPU, fp32 on a CPU, many of which emulate bf16."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def load(folder: Path, device: torch.device) -> Any:
     """Return the causal language model in `folder`, ready to run on `device`. Raises InputError as `model.load_any`."""
-    return model.load_any(folder, precision(device)).to(device).eval()
+    decoder = model.load_any(folder, precision(device)).to(device).eval()
+    if device.type == "cpu":
+        onednn.use(decoder)
+    return decoder
 
 
 def choose(logits: Tensor, temperatures: Sequence[float], uniform: Sequence[float], top_p: float = 1.0) -> list[int]:

@@ -30,6 +30,11 @@ class RoomyLayer(DynamicLayer):
         self.values, self._rooms[1] = _appended(self.values, value_states, self._rooms[1])
         return self.keys, self.values
 
+    def reset(self) -> None:
+        """Drop keys and values, and the room for more."""
+        super().reset()
+        self._rooms = [None, None]
+
 
 def _appended(kept: Tensor | None, new: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return `kept` with `new` after it, and the room that holds both: `room` if `kept` begins it and both fit."""

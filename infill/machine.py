@@ -25,7 +25,8 @@ def cores() -> int:
 def cpu_info(name: str) -> str:
     """Return what Linux says of the processor under `name`, such as "vendor_id"; "" if it says nothing."""
     lines = split_lines(read_text(CPU_INFO, "replace")) if CPU_INFO.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+    facts = (line.partition(":") for line in lines)
+    return next((value.strip() for each, _, value in facts if each.strip() == name), "")
 
 
 def useful_threads(parameters: int) -> int:

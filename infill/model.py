@@ -57,13 +57,9 @@ def build(config: "LlamaConfig", *, seed: int = 0, device: str = "cpu") -> "Llam
     import torch
     from transformers import LlamaForCausalLM
 
-    from infill import onednn
-
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
-        decoder = LlamaForCausalLM(config)
-    onednn.use(decoder)
-    return decoder
+        return LlamaForCausalLM(config)
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
@@ -100,20 +96,16 @@ def load_any(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from infill import onednn
-
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} is not a model folder: it has no config.json")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        decoder = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype or torch.float32, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # transformers, safetensors and json each raise their own errors
         first = str(error).strip().partition("\n")[0]
         raise InputError(f"the model in {folder} cannot be loaded ({first}); fetch or train it again") from error
-    onednn.use(decoder)
-    return decoder
 
 
 def context_length(config: "PretrainedConfig | Mapping[str, Any]") -> int:

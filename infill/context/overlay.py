@@ -19,7 +19,7 @@ class Overlay:
         self._texts: dict[str, str] = {}
         """The unsaved texts."""
         self._own: dict[str, bytes | None] = {}
-        """What the index itself has in the place of each unsaved text; None if it has nothing."""
+        """The saved text of each file with an unsaved one; None if the index has no such file."""
         self._hidden: dict[str, bytes] = {}
         """The current file and its copies."""
         self._path: str | None = None

@@ -116,6 +116,8 @@ def _trainings(config: DpoModelsConfig, places: Sequence[str]) -> dict[str, _Tra
     """
     if config.name == OBJECTIVES:
         count = count_by(places[0], "source").total()
+        if not count:
+            raise InputError(f"the preferences in {places[0]} have no pairs; raise preferences.holes")
         pairs = PairChoice(count=count, seed=config.preferences.seed)
         plain = replace(config.dpo, sft_weight=0.0, length_normalised=False)
         return {

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from infill import onednn
 from infill.model import LOGITS
 from infill.train import attention
 from infill.train.attention import AttentionSpan
@@ -32,6 +33,8 @@ class Scorer(nn.Module):
             model.activation_checkpointing_enable({"use_reentrant": False})
         model.config._attn_implementation = attention.NAME
         on_gpu = model.device.type == "cuda"
+        if model.device.type == "cpu":
+            onednn.use(model)
         self.decoder: Any = torch.compile(model.model) if on_gpu else model.model
         # One kernel for softmax and loss, for any number of targets.
         self.log_probs: Any = torch.compile(self._log_probs, dynamic=True) if on_gpu else self._log_probs_in_place

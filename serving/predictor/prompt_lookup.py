@@ -1,10 +1,8 @@
 """Drafts of an answer from its own prompt, which answers often repeat (prompt lookup decoding)."""
 
 from collections.abc import Iterable
-from typing import Final
 
-DRAFT_AFTER: Final = 3
-"""Tokens that must agree with earlier ones, for which a draft is what followed those."""
+from infill.llama_cpp import DRAFT_AFTER  # the same drafts as llama.cpp's
 
 
 class PromptLookup:

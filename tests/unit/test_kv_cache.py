@@ -55,6 +55,7 @@ def test_stacked_caches_are_one_with_zeros_on_the_left() -> None:
     for layer in whole.layers:
         assert layer.values[:, 0, :, 0].tolist() == [[1, 1, 1, 1], [0, 2, 2, 2], [0, 2, 2, 2]]
     assert [part.get_seq_length() for part in parts] == [0, 0]
+    assert not any(room is not None for part in parts for layer in part.layers for room in layer._rooms)
 
 
 def _filled(rows: int, length: int) -> Any:

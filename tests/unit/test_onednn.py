@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from infill import machine, model, onednn
+from infill import inference, machine, model, onednn
 from infill.onednn import OnednnLinear
+from infill.train.scorer import Scorer
 from tests import builders
 
 SHAPES = ((64,), (1, 64), (5, 64), (2, 7, 64), (0, 64), (2, 0, 64))
@@ -56,6 +57,8 @@ def test_models_use_it_where_mkl_is_slow(
     monkeypatch.setattr(machine, "CPU_INFO", info)
     monkeypatch.setattr(onednn, "is_faster", onednn.is_faster.__wrapped__)
     builders.tiny_model(tmp_path / "model")
-    decoder = model.load(tmp_path / "model")
-    layers = {type(layer) for layer in decoder.modules() if isinstance(layer, nn.Linear)}
-    assert (OnednnLinear in layers) == faster
+    served = inference.load(tmp_path / "model", torch.device("cpu"))
+    trained = Scorer(model.load(tmp_path / "model")).model
+    for decoder in (served, trained):
+        layers = {type(layer) for layer in decoder.modules() if isinstance(layer, nn.Linear)}
+        assert layers == {OnednnLinear if faster else nn.Linear}

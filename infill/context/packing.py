@@ -12,9 +12,9 @@ the order of the parts and every token.
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
+from itertools import accumulate, chain, takewhile
 from typing import Final, NamedTuple
 
 from infill.context.identity import Current
@@ -129,6 +129,8 @@ class _Packer:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
         self.current = Current(request.path, request.prefix + request.suffix)
         self.candidates = self.others(request.context)
+        self.prefix_size = self.memo.ends(request.prefix)
+        """The number of tokens of the prefix from a start on."""
         self.path_tokens = max(int(budget * MAX_PATH_SHARE), 1)
         path = min(self.size(f"{request.path}\n"), self.path_tokens)
         self.room = budget - path - CONTROL_TOKENS
@@ -169,7 +171,7 @@ class _Packer:
             prefix_room = max(prefix_room, rest - taken)
         stays = same_file and suffix is old.suffix and self._starts_well(old.start, rest - taken)
         start = old.start if stays else self._prefix_start(prefix_room - self.slack)
-        frame = self.room - rest + self.size(self.request.prefix[start:])
+        frame = self.room - rest + self.prefix_size(start)
         items = self._items(items, self.room - frame, frame if stays else 0)
         if not stays:
             start = min(start, self._prefix_start(rest - sum(map(self.item_size, items)) - self.slack))
@@ -196,11 +198,12 @@ class _Packer:
         """Return the start of the suffix that fits in its room, in whole lines if possible."""
         allowed = self._suffix_room()
         text = self.request.suffix[: allowed * CHARS_PER_TOKEN]
-        ends = [match.end() for match in _LINE_END.finditer(text)]
-        for places in ([*ends, len(text)], range(1, ends[0] if ends else len(text))):
-            fitting = _fitting(places, allowed, lambda end: self.memo.count(text[:end], allowed))
-            if fitting:
-                return text[: places[fitting - 1]]
+        size, ends = self.memo.beginnings(text), (match.end() for match in _LINE_END.finditer(text))
+        first_line = range(1, text.find("\n") + 1 or len(text))
+        for places in (chain(ends, (len(text),)), first_line):
+            end = _last_fitting(places, allowed, size)
+            if end is not None:
+                return text[:end]
         return ""
 
     def _starts_well(self, start: int, available: int) -> bool:
@@ -210,18 +213,18 @@ class _Packer:
             return False
         if len(prefix) - start > self.room * CHARS_PER_TOKEN:
             return False
-        size = self.size(prefix[start:])
+        size = self.prefix_size(start)
         return size <= available and (not start or size >= self.rules.prefix_share * self.room / 2)
 
     def _prefix_start(self, allowed: int) -> int:
         """Return the start of a prefix of at most `allowed` tokens: an aligned line if one is near."""
         prefix = self.request.prefix
         step, least = min(self.rules.align_lines, max(allowed // 32, 1)), len(prefix) - allowed * CHARS_PER_TOKEN
-        aligned = [*takewhile(lambda start: start >= least, self._aligned_lines(step))]
+        aligned = takewhile(lambda start: start >= least, self._aligned_lines(step))
         for places in (aligned, range(len(prefix) - 1, max(least, -1), -1)):
-            fitting = _fitting(places, allowed, lambda start: self.size(prefix[start:]))
-            if fitting:
-                return places[fitting - 1]
+            start = _last_fitting(places, allowed, self.prefix_size)
+            if start is not None:
+                return start
         return len(prefix)
 
     def _aligned_lines(self, step: int) -> Iterator[int]:
@@ -271,15 +274,20 @@ class _Packer:
         return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
 
 
-def _fitting(places: Sequence[int], allowed: int, size: Callable[[int], int]) -> int:
-    """Return the number of places with at most the allowed size; sizes grow from place to place.
+def _last_fitting(places: Iterable[int], allowed: int, size: Callable[[int], int]) -> int | None:
+    """Return the last place with at most the allowed size, where sizes grow from place to place; None without one.
 
     The search doubles the end until it is too far, so most of the text is never encoded.
     """
-    end = 1
-    while end <= len(places) and size(places[end - 1]) <= allowed:
-        end *= 2
-    return bisect_right(places, allowed, lo=end // 2, hi=min(end, len(places)), key=size)
+    looked_at, end = list[int](), 1
+    for place in places:
+        looked_at.append(place)
+        if len(looked_at) == end:
+            if size(place) > allowed:
+                break
+            end *= 2
+    fitting = bisect_right(looked_at, allowed, lo=end // 2, hi=min(end, len(looked_at)), key=size)
+    return looked_at[fitting - 1] if fitting else None
 
 
 def _worths(best_first: Sequence[ContextItem]) -> list[float]:

@@ -1,10 +1,10 @@
 """The inverted index of a project's files, kept up to date one file at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,11 @@ MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
 FILE_MEMORY: Final = 600
 """Bytes that a file takes besides its text, its path and its rows in the table, with all caches of its path."""
+ITEM_MEMORY: Final = 300
+"""Bytes that the remembered text of an item takes besides its characters."""
+_CUT_BYTES: Final = 1_000_000
+"""Size above which the texts of items are forgotten."""
+T = TypeVar("T")
 
 
 class File(NamedTuple):
@@ -58,6 +63,11 @@ class ProjectIndex:
         self.last_paths: list[str] = []
         """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
         self._project_paths: ProjectPaths | None = None
+        self._last: dict[str, tuple[Hashable, Any]] = {}
+        """The last result of each kind of computation, and what it was computed from."""
+        self._item_texts: dict[tuple[int, int], tuple[str, str, int, int]] = {}
+        """Path, text, first and last line of items, by first block and number of blocks."""
+        self._item_bytes = 0
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -102,7 +112,7 @@ class ProjectIndex:
     @property
     def memory(self) -> int:
         """The bytes of memory that the index takes, an upper bound within a few per cent."""
-        others = self.text_bytes + self._token_bytes + self._signatures.memory
+        others = self.text_bytes + self._token_bytes + self._signatures.memory + self._item_bytes
         return self._table.memory + others + FILE_MEMORY * len(self.paths)
 
     def refresh(self, root: str | Path, limits: IndexLimits | None = None, near: Sequence[str] = ()) -> int:
@@ -181,6 +191,7 @@ class ProjectIndex:
         self.free_numbers = [number for number, path in enumerate(self.paths) if not path]
 
     def _enter(self, path: str, file: File) -> None:
+        self._changed()
         self.files[path] = file
         self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
@@ -207,6 +218,7 @@ class ProjectIndex:
         self._forget(path, file)
 
     def _forget(self, path: str, file: File) -> None:
+        self._changed()
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -263,16 +275,38 @@ class ProjectIndex:
         texts = (file.data[begin : begin + size] for begin, size in bounds)
         return [text.decode(errors="replace") for text in (file.data, *texts)]
 
+    def remembered(self, kind: str, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns, from the last time if the `key` was the same and no file has changed since."""
+        known = self._last.get(kind)
+        if known is None or known[0] != key:
+            self._last[kind] = known = key, compute()
+        result: T = known[1]
+        return result
+
+    def _changed(self) -> None:
+        """Forget what no longer holds when a file comes or goes."""
+        self._last.clear()
+        self._item_texts.clear()
+        self._item_bytes = 0
+
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
+        known = self._item_texts.get((first, count))
+        if known is None:
+            known = self._item_text(first, count)
+            self._item_bytes += len(known[1]) + ITEM_MEMORY
+            if self._item_bytes > _CUT_BYTES:
+                self._changed()
+            self._item_texts[first, count] = known
+        path, text, line, last_line = known
+        return ContextItem(path=path, text=text, first_line=line, last_line=last_line, score=score, strategy=strategy)
+
+    def _item_text(self, first: int, count: int) -> tuple[str, str, int, int]:
         table, path = self.table, self.paths[self.table.file.item(first)]
         begin, last = table.byte.item(first), first + count - 1
         text = self.files[path].data[begin : table.byte.item(last) + table.size.item(last)].decode(errors="replace")
         line = table.line.item(first) + 1
-        lines = text.count("\n") + (not text.endswith("\n"))
-        return ContextItem(
-            path=path, text=text, first_line=line, last_line=line + lines - 1, score=score, strategy=strategy
-        )
+        return path, text, line, line + text.count("\n") - text.endswith("\n")
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file still contains its text."""

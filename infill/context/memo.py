@@ -51,6 +51,7 @@ class Memo:
     """
 
     def __init__(self, encode: Encode) -> None:
+        self.encode = encode
         self._cut, self._piece = _remembering(encode)
         self._texts: dict[str, list[int]] = {}
 
@@ -102,14 +103,16 @@ class _EndSizes:
 
     def size(self, start: int) -> int:
         while self._line > start:
-            self._search()
+            self._search(start)
         number = bisect_right(self._cuts, -start) - 1
         return self._sizes[number] + len(self._piece(self._text[start : -self._cuts[number]]))
 
-    def _search(self) -> None:
+    def _search(self, start: int) -> None:
+        """Cut the line before the first that was searched, but not before `start`, where the text may be huge."""
         end, self._line = self._line, self._text.rfind("\n", 0, self._line - 1) + 1
-        is_last = len(self._cuts) == 1
-        joint = _JOINT.search(self._text, self._line, end) if is_last or (end - self._line) % _EVERY == 0 else None
+        if len(self._cuts) > 1 and (end - self._line) % _EVERY:
+            return
+        joint = _JOINT.search(self._text, max(self._line, start), end)
         if joint is not None:
             size = self._sizes[-1] + len(self._piece(self._text[joint.end() : -self._cuts[-1]]))
             self._cuts.append(-joint.end())

@@ -93,7 +93,7 @@ class Seen(NamedTuple):
     """The identifiers of the current file, in order, and the caret's line."""
 
     terms: "Array"
-    """Terms of the identifiers that are in the index."""
+    """Terms of the identifiers that other files have."""
     lines: "Array"
     """Line of each identifier."""
     caret: int
@@ -101,12 +101,32 @@ class Seen(NamedTuple):
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:
-    """Return at most `k` items, best first; a score is the worth of the identifiers that earlier items do not have."""
+    """Return at most `k` items, best first; a score is the worth of the identifiers that earlier items do not have.
+
+    A keystroke in a word that no file has changes nothing of what the ranking depends on; then it is the last one.
+    """
+    seen, imported = _seen(index, query), imports(query.prefix)
+    asked = _ask(index, query, seen, imported, weights)
+    near = seen.terms[_near(seen, weights.definition_lines, weights.definition_lines // 2 + 1)]
+    terms = (array.tobytes() for array in (*asked, near, seen.terms))
+    key = (query.path, query.recent, imported, k, weights, *terms)
+    return [*index.remembered("ranking", key, lambda: _ranked(index, query, k, weights, seen, imported, asked, near))]
+
+
+def _ranked(
+    index: ProjectIndex,
+    query: Query,
+    k: int,
+    weights: Weights,
+    seen: Seen,
+    imported: str,
+    asked: tuple["Array", "Array"],
+    near: "Array",
+) -> list[ContextItem]:
     from infill.context import scoring
 
     table = index.table
-    seen, imported = _seen(index, query), imports(query.prefix)
-    blocks = _relevant(index, query, seen, imported, weights)
+    blocks = _relevant(index, query, imported, weights, asked, near)
     merits = table.relevance[blocks] ** weights.relevance_power
     expected = scoring.expect(
         *(blocks, table.relevance, weights.half * scoring.RELEVANCE_UNIT, _most(index, weights.common)),
@@ -125,7 +145,7 @@ def _seen(index: ProjectIndex, query: Query) -> Seen:
     before, after = query.prefix[-_SEEN_CHARS:], query.suffix[:_SEEN_CHARS]
     # A line feed at the caret keeps the halves of a split name separate.
     terms, _, lines = kernels.occurrences(*index.table.lexer(f"{before}\n{after}".encode(errors="replace")))
-    known = terms >= 0
+    known = (terms >= 0) & (index.table.lengths[terms] > 0)
     return Seen(terms[known], lines[known], before.count("\n"))
 
 
@@ -152,7 +172,14 @@ def _near(seen: Seen, before: int, after: int) -> slice:
     return slice(*np.searchsorted(seen.lines, (seen.caret - before, seen.caret + after + 1)))
 
 
-def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> "Array":
+def _relevant(
+    index: ProjectIndex,
+    query: Query,
+    imported: str,
+    weights: Weights,
+    asked: tuple["Array", "Array"],
+    near: "Array",
+) -> "Array":
     """Return the blocks that are relevant to the text around the caret, by path and line.
 
     Their relevance, in scoring.RELEVANCE_UNIT, is in `table.relevance`.
@@ -160,15 +187,14 @@ def _relevant(index: ProjectIndex, query: Query, seen: Seen, imported: str, weig
     from infill.context import scoring
 
     table, end = index.table, index.table.block_end
-    terms, asking = _ask(index, query, seen, imported, weights)
-    scoring.add_up(terms, asking, table.starts, table.lengths, table.pool, table.sums)
-    prior = _prior(index, query, imported, weights)
+    scoring.add_up(*asked, table.starts, table.lengths, table.pool, table.sums)
+    key = (query.path, query.recent, imported, weights)
+    prior = index.remembered("prior", key, lambda: _prior(index, query, imported, weights))
     best, scores = scoring.weighted(
         *(table.sums[: end + 1], table.window_tokens, _by_size(weights.size_power), table.file, prior, weights.windows)
     )
-    near = _near(seen, weights.definition_lines, weights.definition_lines // 2 + 1)
     defining = scoring.add_definitions(
-        *(seen.terms[near], _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),
+        *(near, _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),
         *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance, table.local),
     )
     spread = scoring.spread(best, scores, weights.sharpness, table.file, end, table.relevance)

@@ -184,7 +184,7 @@ class _Packer:
             prefix_room = max(prefix_room, rest - taken)
         stays = same_file and suffix is old.suffix and self._starts_well(old.start, rest - taken)
         start = old.start if stays else self._prefix_start(prefix_room - self.slack)
-        frame = self.room - rest + self.prefix_size(start)
+        frame = self.room - rest + (self.size(self.request.prefix[start:]) if stays else self.prefix_size(start))
         items = self._items(items, self.room - frame, frame if stays else 0)
         if not stays:
             start = min(start, self._prefix_start(rest - sum(map(self.item_size, items)) - self.slack))
@@ -226,7 +226,7 @@ class _Packer:
             return False
         if len(prefix) - start > self.room * CHARS_PER_TOKEN:
             return False
-        size = self.prefix_size(start)
+        size = self.size(prefix[start:])
         return size <= available and (not start or size >= self.rules.prefix_share * self.room / 2)
 
     def _prefix_start(self, allowed: int) -> int:

@@ -39,8 +39,8 @@ RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-# The root file system is read-only, so every library's cache is in an emptyDir. KubeRay asks a head for its jobs without
-# a token, unless `authOptions` says otherwise, while Ray asks for one as soon as its home holds one: hence the explicit mode.
+# The root file system is read-only, so every library's cache is in an emptyDir. Ray asks for a token if its home
+# holds one, but KubeRay sends none unless the job has `authOptions`.
 CACHES: Final[Mapping[str, str]] = {
     "HOME": CACHE,
     "HF_HOME": f"{CACHE}/huggingface",

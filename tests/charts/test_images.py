@@ -60,7 +60,9 @@ def test_the_image_of_the_stages_has_rays_job_api(lock: str) -> None:
     (ray,) = (Requirement(each) for each in extras if each.startswith("ray["))
     assert "default" in ray.extras
     wanted = [Requirement(each) for each in metadata.requires("ray") or ()]
-    names = {canonicalize_name(each.name) for each in wanted if each.marker and each.marker.evaluate({"extra": "default"})}
+    names = {
+        canonicalize_name(each.name) for each in wanted if each.marker and each.marker.evaluate({"extra": "default"})
+    }
     pinned = {line.partition("==")[0] for line in (ROOT / f"requirements/{lock}.txt").read_text().splitlines()}
     assert {"aiohttp-cors", "opencensus"} <= names <= pinned
 

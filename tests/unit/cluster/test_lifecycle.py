@@ -152,7 +152,9 @@ def run_to_failure(api: Api, kuberay: KubeRay, job: StageJob, end: Callable[[], 
 )
 def test_each_reason_has_its_exit_code(api: Api, kuberay: KubeRay, job: StageJob, reason: str, kind: str) -> None:
     status = {"reason": reason, "message": f"it was {reason}"}
-    deployment = reason if reason == "ValidationFailed" else "Failed"  # KubeRay never gives a rejected job the other one
+    deployment = (
+        reason if reason == "ValidationFailed" else "Failed"
+    )  # KubeRay never gives a rejected job the other one
     error = run_to_failure(api, kuberay, job, lambda: kuberay.status(job.name, deployment, "", **status))
     assert error.failure.kind == kind
     assert error.exit_code == KINDS[kind].exit_code

@@ -26,7 +26,7 @@ PASSING: Final = (429, 500, 502, 503, 504)
 """HTTP statuses of a server that is temporarily overloaded or away."""
 PAGE: Final = 100
 LOG_ERROR: Final = '{"error_message":'
-"""What KFP writes instead of a log that it cannot read, with the status of a success."""
+"""The beginning of KFP's answer in place of a log that it cannot read; its status is 200."""
 
 Thing = dict[str, Any]
 

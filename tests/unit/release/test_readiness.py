@@ -109,7 +109,7 @@ Thing = dict[str, Any]
 def test_ready_is_what_kserve_says_of_predictor_and_transformer(
     true: tuple[str, ...], transformer: bool, expected: bool
 ) -> None:
-    spec = {"predictor": {}, **({"transformer": {}} if transformer else {})}
+    spec: dict[str, Any] = {"predictor": {}, **({"transformer": {}} if transformer else {})}
     status = {"conditions": kserve.conditions(*true), "observedGeneration": 1}
     assert readiness.ready({"metadata": {"generation": 3}, "spec": spec, "status": status}) is expected
 

@@ -1,10 +1,12 @@
 """The transformer as a KServe model server: health, readiness and metrics are KServe's, the completions are ours."""
 
+import asyncio
 import gc
 import logging
 import sys
 from typing import Any, Final
 
+import uvloop
 from fastapi import FastAPI
 from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
@@ -45,6 +47,13 @@ class TransformerServer(ModelServer):  # type: ignore[misc]
     def __init__(self, host: str, port: int) -> None:
         super().__init__(http_port=port, workers=1, enable_grpc=False, grace_period=GRACE_S)
         self._host = host
+
+    def setup_event_loop(self) -> None:
+        """Use uvloop unless --event_loop says asyncio; KServe starts asyncio's own loop whatever it says."""
+        if self.event_loop != "asyncio":
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+            asyncio.set_event_loop(asyncio.new_event_loop())
+        super().setup_event_loop()
 
     async def _serve(self) -> None:
         self._rest_server.config.host = self._host

@@ -1,5 +1,6 @@
 """Which models and settings a transformer accepts, and how KServe's controller sets them."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import uvloop
 
 from infill import storage
 from infill.errors import InputError
@@ -153,3 +155,18 @@ def test_a_switch_is_switched_off_by_false() -> None:
     assert read_config(vars(_parser().parse_args(["--model", "m", "--healing", "True"]))).healing
     with pytest.raises(SystemExit):
         _parser().parse_args(["--healing", "no"])
+
+
+@pytest.mark.parametrize(("option", "kind"), [("auto", uvloop.Loop), ("asyncio", asyncio.SelectorEventLoop)])
+def test_the_server_has_the_event_loop_of_its_option(option: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["transformer"])  # KServe reads it when it is imported
+    from serving.transformer.model_server import TransformerServer
+
+    server = TransformerServer("127.0.0.1", 0)
+    server.event_loop = option
+    try:
+        server.setup_event_loop()
+        assert isinstance(asyncio.get_event_loop_policy().get_event_loop(), kind)
+    finally:
+        asyncio.get_event_loop_policy().get_event_loop().close()
+        asyncio.set_event_loop_policy(None)

@@ -156,13 +156,13 @@ class _Packer:
 
     def item_size(self, item: ContextItem, room: int | None = None) -> int:
         """Return the number of tokens of a context item in `render`; any number above `room` if it does not fit."""
-        size = self.item_sizes.get((item.path, item.text))
-        if size is None:
-            room = self.room if room is None else room
+        room = self.room if room is None else room
+        key = item.path, item.text
+        known = self.item_sizes.get(key)
+        if known is None or (not known.exact and known.tokens <= room):
             size = self._count_item(item, room)
-            if size <= room:
-                self.item_sizes[item.path, item.text] = size
-        return size
+            self.item_sizes[key] = known = _ItemSize(size, size <= room)
+        return known.tokens
 
     def _count_item(self, item: ContextItem, room: int) -> int:
         heading, text = item_texts(self.fmt, item)
@@ -287,10 +287,16 @@ class _Packer:
         return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
 
 
-class _ItemSizes(dict[tuple[str, str], int]):
-    """The numbers of tokens of context items by path and text; emptied when there are too many."""
+class _ItemSize(NamedTuple):
+    tokens: int
+    exact: bool
+    """Whether the item has not more tokens than these."""
 
-    def __setitem__(self, item: tuple[str, str], size: int) -> None:
+
+class _ItemSizes(dict[tuple[str, str], _ItemSize]):
+    """The sizes of context items by path and text; emptied when there are too many."""
+
+    def __setitem__(self, item: tuple[str, str], size: _ItemSize) -> None:
         if len(self) >= _SIZES:
             self.clear()
         super().__setitem__(item, size)

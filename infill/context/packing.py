@@ -186,8 +186,9 @@ class _Packer:
         start = old.start if stays else self._prefix_start(prefix_room - self.slack)
         frame = self.room - rest + (self.size(self.request.prefix[start:]) if stays else self.prefix_size(start))
         items = self._items(items, self.room - frame, frame if stays else 0)
-        if not stays:
-            start = min(start, self._prefix_start(rest - sum(map(self.item_size, items)) - self.slack))
+        left = rest - sum(map(self.item_size, items)) - self.slack
+        if not stays and self.prefix_size(start) <= left:
+            start = min(start, self._prefix_start(left))
         return Layout(start, suffix, items)
 
     def _ends_well(self, suffix: str) -> bool:

@@ -265,14 +265,16 @@ class ProjectIndex:
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
-        table, path = self.table, self.paths[self.table.file.item(first)]
-        begin, last = table.byte.item(first), first + count - 1
-        text = self.files[path].data[begin : table.byte.item(last) + table.size.item(last)].decode(errors="replace")
-        line = table.line.item(first) + 1
-        lines = text.count("\n") + (not text.endswith("\n"))
-        return ContextItem(
-            path=path, text=text, first_line=line, last_line=line + lines - 1, score=score, strategy=strategy
-        )
+        table, last = self.table, first + count - 1
+        end = table.byte.item(last) + table.size.item(last)
+        return self.part(table.file.item(first), table.byte.item(first), end, table.line.item(first), score, strategy)
+
+    def part(self, file: int, begin: int, end: int, line: int, score: float, strategy: str) -> ContextItem:
+        """Return the bytes `begin` to `end` of a file, from line `line` (from 0) on, as a context item."""
+        path = self.paths[file]
+        text = self.files[path].data[begin:end].decode(errors="replace")
+        last = line + text.count("\n") + (not text.endswith("\n"))
+        return ContextItem(path=path, text=text, first_line=line + 1, last_line=last, score=score, strategy=strategy)
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file still contains its text."""

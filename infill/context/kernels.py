@@ -34,6 +34,14 @@ _AHEAD = 128
 # Classes of bytes.
 _BLANK, _MARK, _DIGIT, _LETTER, _NEWLINE, _CLOSER = 0, 1, 2, 3, 4, 5
 
+_SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET = (ord(char) for char in " \t\n\"'(")
+_STARTS = [b"import ", b"from ", b"use ", b"pub use ", b"using ", b"package ", b"#include", b"# include", b"require"]
+"""How a line begins that imports something, after its indentation."""
+_START_BYTES = np.frombuffer(b"".join(_STARTS), np.uint8)
+_START_ENDS = np.cumsum([len(start) for start in _STARTS])
+_FROM, _REQUIRE = np.frombuffer(b" from ", np.uint8), np.frombuffer(b"require", np.uint8)
+"""What imports something anywhere in a line, before a quote and before a bracket."""
+
 
 def byte_classes() -> Array:
     """Return the class of each of 256 bytes: blank, mark, digit, letter (with `_` and non-ASCII), line feed, closer."""
@@ -48,13 +56,24 @@ def byte_classes() -> Array:
 
 
 @njit(cache=True)
+def _and(value, byte):  # type: ignore[no-untyped-def]
+    """Return the unfinished hash of some bytes and one more."""
+    value = (value ^ np.uint64(byte)) * _PRIME
+    return value ^ (value >> np.uint64(29))
+
+
+@njit(cache=True)
+def _finished(value):  # type: ignore[no-untyped-def]
+    value = (value ^ (value >> np.uint64(32))) * _MIX
+    return value ^ (value >> np.uint64(29))
+
+
+@njit(cache=True)
 def _hash(data, start, stop, seed):  # type: ignore[no-untyped-def]
     value = seed
     for position in range(start, stop):
-        value = (value ^ np.uint64(data[position])) * _PRIME
-        value ^= value >> np.uint64(29)
-    value = (value ^ (value >> np.uint64(32))) * _MIX
-    return value ^ (value >> np.uint64(29))
+        value = _and(value, data[position])
+    return _finished(value)
 
 
 @njit(cache=True)
@@ -202,6 +221,193 @@ def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
     count = _stripped(data, 0, len(data), classes, values, lines, 0)
     return _terms(values[:count], hashes, slots), values[:count], lines[:count]
+
+
+@njit(cache=True)
+def _ends_with(data, stop, word):  # type: ignore[no-untyped-def]
+    """Return whether `word` is what `data` has before `stop`."""
+    if stop < len(word):
+        return False
+    for back in range(1, len(word) + 1):
+        if data[stop - back] != word[len(word) - back]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _follows_import(data, position):  # type: ignore[no-untyped-def]
+    """Return whether this is the quote or bracket after a word that imports what comes next."""
+    byte = data[position]
+    if byte == _BRACKET:
+        return _ends_with(data, position, _REQUIRE)
+    return (byte == _DOUBLE or byte == _SINGLE) and _ends_with(data, position, _FROM)  # noqa: PLR1714
+
+
+@njit(cache=True)
+def _starts_import(data, begin, end):  # type: ignore[no-untyped-def]
+    """Return whether a line begins as one that imports something."""
+    while begin < end and (data[begin] == _SPACE or data[begin] == _TAB):  # noqa: PLR1714
+        begin += 1
+    letter = 0
+    for stop in _START_ENDS:
+        place = begin
+        while letter < stop and place < end and data[place] == _START_BYTES[letter]:
+            letter += 1
+            place += 1
+        if letter == stop:
+            return True
+        letter = stop
+    return False
+
+
+@njit(cache=True)
+def _word(data, begin, end, classes, line):  # type: ignore[no-untyped-def]
+    """Return the end of an identifier or number, its hash, and the unfinished hash of its `line` up to there.
+
+    Two chains of multiplications that do not wait for each other take hardly longer than one.
+    """
+    own, position = _TOKEN_SEED, begin
+    while position < end and _worded(classes[data[position]]):
+        own, line = _and(own, data[position]), _and(line, data[position])
+        position += 1
+    return position, _finished(own), line
+
+
+@njit(cache=True)
+def _read_line(data, begin, end, head, classes, values, count):  # type: ignore[no-untyped-def]
+    """Write the hashes of a line's identifiers to `values` after the first `count` ones.
+
+    Returns the end of the line, the new count, the hash of the line without the blanks around it (0 if it has no letter
+    or digit), and whether it imports something before byte `head`.
+    """
+    imports, worded, position = begin < head and _starts_import(data, begin, head), False, begin
+    while position < end and classes[data[position]] == _BLANK:
+        position += 1
+    line = last = _LINE_SEED
+    while position < end:
+        kind = classes[data[position]]
+        if kind == _NEWLINE:
+            break
+        if _worded(kind):
+            position, values[count], line = _word(data, position, end, classes, line)
+            count += kind == _LETTER
+            last, worded = line, True
+            continue
+        imports = imports or (position < head and _follows_import(data, position))
+        line = _and(line, data[position])
+        last = last if kind == _BLANK else line
+        position += 1
+    return position, count, _finished(last) if worded else np.uint64(0), imports
+
+
+@njit(cache=True)
+def _read_lines(data, begin, end, head, classes, values, lines, whole, whole_lines, rows, counts):  # type: ignore[no-untyped-def]
+    """Write what a part of `data` has: its identifiers to `values`, its lines to `whole`, its imports to `rows`.
+
+    `lines` and `whole_lines` number the lines from 0. `counts` is what each has so far. A row has the first and the
+    last byte of an import, as far as it lies before byte `head`, and its first and last identifier.
+    """
+    line = 0
+    while begin < end:
+        first = counts[0]
+        stop, counts[0], whole[counts[1]], imports = _read_line(data, begin, end, head, classes, values, first)
+        whole_lines[counts[1]] = line
+        counts[1] += whole[counts[1]] != 0
+        for word in range(first, counts[0]):
+            lines[word] = line
+        if imports:
+            row = rows[counts[2]]
+            row[0], row[1], row[2], row[3] = begin, min(stop, head), first, counts[0]
+            counts[2] += 1
+        line += 1
+        begin = stop + 1
+
+
+@njit(cache=True)
+def _skip_lines(data, position, count):  # type: ignore[no-untyped-def]
+    """Return the end of the line at `position`, or of the one that many lines below."""
+    while position < len(data) and (data[position] != _LINE_FEED or count):
+        count -= data[position] == _LINE_FEED
+        position += 1
+    return min(position + 1, len(data))
+
+
+@njit(cache=True)
+def _back_lines(data, position, count):  # type: ignore[no-untyped-def]
+    """Return the begin of the line that ends at `position`, or of the one that many lines above, and their distance."""
+    left = count
+    while position > 0 and (data[position - 1] != _LINE_FEED or left):
+        left -= data[position - 1] == _LINE_FEED
+        position -= 1
+    return position, count - left
+
+
+@njit(cache=True)
+def _known(values, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of the hashes that are in the index."""
+    terms, count = np.empty(len(values), np.int64), 0
+    for value in values:
+        term = _find(hashes, slots, value)
+        if term >= 0:
+            terms[count] = term
+            count += 1
+    return terms[:count]
+
+
+@njit(cache=True)
+def _known_lines(values, lines, caret, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of the hashes that are in the index, and how many lines they are before line `caret`."""
+    terms, away, count = np.empty(len(values), np.int64), np.empty(len(values), np.int64), 0
+    for number in range(len(values)):
+        term = _find(hashes, slots, values[number])
+        if term >= 0:
+            terms[count], away[count] = term, caret - lines[number]
+            count += 1
+    return terms[:count], away[:count]
+
+
+@njit(cache=True)
+def _imported(values, rows, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of all imports."""
+    count = 0
+    for row in rows:
+        count += row[3] - row[2]
+    names, count = np.empty(count, np.uint64), 0
+    for row in rows:
+        names[count : count + row[3] - row[2]] = values[row[2] : row[3]]
+        count += row[3] - row[2]
+    return _known(names, hashes, slots)
+
+
+@njit(cache=True)
+def surroundings(data, caret, head, before, after, classes, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of the file with the caret: (near, away, whole, whole_away, names, far, imports).
+
+    `data` is the file with one line feed more, at the `caret`. The identifiers `near` and the `whole` lines are at most
+    `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts as one more;
+    `away` is their distance before the caret, negative after it. `names` are the identifiers of the imports in the first
+    `head` bytes, whose bounds are the first two columns of `imports`. `far` are all other identifiers.
+    """
+    begin, above = _back_lines(data, caret, before)
+    end = _skip_lines(data, caret + 1, after)
+    split = min(_skip_lines(data, head - 1, 0) if head else 0, begin)
+    room, lines_room = len(data) // 2 + 2, (split + end - begin) // 2 + 2
+    values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
+    whole, whole_lines = np.empty(lines_room, np.uint64), np.empty(lines_room, np.int64)
+    rows, counts = np.empty((head // 4 + 2, 4), np.int64), np.zeros(3, np.int64)
+    _read_lines(data, 0, split, head, classes, values, lines, whole, whole_lines, rows, counts)
+    counts[1] = 0
+    counts[0] = first = _words(data, split, begin, classes, values, lines, counts[0])
+    _read_lines(data, begin, end, head, classes, values, lines, whole, whole_lines, rows, counts)
+    last = counts[0]
+    count = _words(data, end, len(data), classes, values, lines, last)
+    near, away = _known_lines(values[first:last], lines[first:last], above, hashes, slots)
+    written = slice(0, counts[1])
+    whole_terms, whole_away = _known_lines(whole[written], whole_lines[written], above, hashes, slots)
+    imports = rows[: counts[2]]
+    names = _imported(values, imports, hashes, slots)
+    values[first : first + count - last] = values[last:count]
+    return near, away, whole_terms, whole_away, names, _known(values[: first + count - last], hashes, slots), imports
 
 
 @njit(cache=True)

@@ -17,6 +17,15 @@ RELEVANCE_UNIT = 1 << 20
 STRETCH = 64
 """Number of windows with a common highest score, so that they can be skipped together."""
 _BINS = 2_048
+BYTES_PER_TOKEN = 3.6
+SIZES = 4_096
+"""Windows of more identifiers, and blocks of more tokens, count as having this many."""
+FEW = 10
+"""A term in at most this many blocks is never common."""
+_DEFINERS = 2
+"""Maximum number of blocks that define a name; more definitions say little."""
+_COMMON_DEFINED = 200
+"""Definitions of names in more blocks than this are not searched for."""
 
 
 @njit(cache=True)
@@ -303,12 +312,12 @@ def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no
 
 
 @njit(cache=True)
-def expect(blocks, relevance, half, common, seen, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
+def expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`; so the next steps read about a thousand
     adjacent entries instead of all the project's identifiers. Worth is sum / (sum + half), where sum is the relevance
-    of the blocks with the identifier; it is multiplied by `known` for the `seen` terms, and 0 for identifiers in more
+    of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`, and 0 for those in more
     than `common` blocks of the project. `local` is scratch, zero before and after; `relevance` is zero afterwards.
     """
     ends = np.zeros(len(blocks) + 1, np.int64)
@@ -334,10 +343,11 @@ def expect(blocks, relevance, half, common, seen, known, term_starts, tokens, te
     worth = np.empty(count)
     for number in range(count):
         worth[number] = sums[number] / (sums[number] + half) if lengths[distinct[number]] <= common else 0.0
-    for term in seen:
-        if local[term]:
-            worth[local[term] - 1] *= known
-            local[term] = 0  # once is enough
+    for seen in (near, far):
+        for term in seen:
+            if local[term]:
+                worth[local[term] - 1] *= known
+                local[term] = 0  # once is enough
     for term in distinct[:count]:
         local[term] = 0
     return ends, names, worth
@@ -423,3 +433,126 @@ def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, na
         ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
         fresh[first] = count
     return chosen[:count], gains[chosen[:count]]
+
+
+@njit(cache=True)
+def _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current):  # type: ignore[no-untyped-def]
+    """Return the factor of each file: by_hops[its distance from the caret's], plus `lifts`; 0 for the current one.
+
+    The folder of the caret has `depth` folders `around` it, as far as the index has them, the outermost first.
+    """
+    common = np.zeros(len(depths), np.int64)
+    for size in range(len(around)):
+        common[around[size] : ends[around[size]]] = size + 1
+    priors = np.empty(len(of_files))
+    for file in range(len(of_files)):
+        folder = of_files[file]
+        priors[file] = by_hops[min(depth + depths[folder] - 2 * common[folder], len(by_hops) - 1)]
+    for number in range(len(lifted)):
+        priors[lifted[number]] += lifts[number]
+    if current >= 0:
+        priors[current] = 0
+    return priors
+
+
+@njit(cache=True)
+def _nearest(terms, away, before, after):  # type: ignore[no-untyped-def]
+    """Return the terms that are at most so many lines before or after the caret."""
+    first = last = 0
+    while first < len(terms) and away[first] > before:
+        first += 1
+    last = first
+    while last < len(terms) and away[last] >= -after:
+        last += 1
+    return terms[first:last]
+
+
+@njit(cache=True)
+def _in_order(some, others, relevance, current, file, ranks):  # type: ignore[no-untyped-def]
+    """Return the blocks of both arrays that have relevance and are not in the `current` file, by path and line."""
+    keys, count, sorted_already = np.empty(len(some) + len(others), np.int64), 0, True
+    for number in range(len(keys)):
+        block = some[number] if number < len(some) else others[number - len(some)]
+        if file[block] == current:
+            relevance[block] = 0
+        elif relevance[block]:
+            keys[count] = ranks[file[block]] << 32 | block  # lines of a file are in the order of its blocks
+            sorted_already = sorted_already and (count == 0 or keys[count - 1] < keys[count])
+            count += 1
+    if not sorted_already:
+        keys[:count].sort()
+    return keys[:count] & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def _joined(blocks, chosen, gains, file, byte, size, line):  # type: ignore[no-untyped-def]
+    """Return file, first byte, last byte, and line of each item, and its score: chosen neighbours are one item.
+
+    It is in the place of the first one that was chosen, and has the gains of all.
+    """
+    gain, items, scores, count = np.full(len(blocks), -1.0), np.empty((len(chosen), 4), np.int64), np.empty(len(chosen)), 0
+    for number in range(len(chosen)):
+        gain[chosen[number]] = gains[number]
+    for place in chosen:
+        if gain[place] < 0:
+            continue
+        first = last = place
+        while first > 0 and gain[first - 1] >= 0 and _side_by_side(blocks[first - 1], blocks[first], file):
+            first -= 1
+        while last + 1 < len(blocks) and gain[last + 1] >= 0 and _side_by_side(blocks[last], blocks[last + 1], file):
+            last += 1
+        block, end = blocks[first], blocks[last]
+        item = items[count]
+        item[0], item[1], item[2], item[3] = file[block], byte[block], byte[end] + size[end], line[block]
+        scores[count] = 0
+        for each in range(first, last + 1):
+            scores[count] += gain[each]
+            gain[each] = -1
+        count += 1
+    return items[:count], scores[:count]
+
+
+@njit(cache=True)
+def _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums):  # type: ignore[no-untyped-def]
+    """Add up the weights of the terms around the caret in `sums`."""
+    scale = np.array([1.0, weights.whole_line, weights.imported_name])
+    most = max(FEW, int(weights.asking * live))
+    terms, asking = ask(
+        *(near, away, whole, whole_away, names, scale, weights.after, weights.decay_lines, weights.idf_power),
+        *(weights.least, most, live, lengths, local),
+    )
+    add_up(terms, asking, starts, lengths, pool, sums)
+
+
+@njit(cache=True)
+def rank(  # type: ignore[no-untyped-def]
+    settings, by_size, by_cost, by_hops, k, near, away, whole, whole_away, names, far,
+    depths, ends, of_files, ranks, around, depth, lifted, lifts, current,
+    live, end, starts, lengths, pool, notes, terms, local,
+    file, line, byte, size, term_starts, tokens, window_tokens, sums, relevance,
+):  # fmt: skip
+    """Return file, first byte, last byte and line of at most `k` items, the best first, and their scores.
+
+    One function for a whole query (see `ranking`), since a call from Python costs as much as a step.
+    """
+    weights = settings[0]
+    _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
+    prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
+    windows, scores = weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)
+    defining = add_definitions(
+        _nearest(near, away, weights.definition_lines, weights.definition_lines // 2 + 1),
+        *(_COMMON_DEFINED, _DEFINERS, starts, lengths, pool, notes, int(weights.definition * RELEVANCE_UNIT)),
+        *(relevance, local),
+    )
+    similar = spread(windows, scores, weights.sharpness, file, end, relevance)
+    blocks = _in_order(similar, defining, relevance, current, file, ranks)
+    merits = relevance[blocks] ** weights.relevance_power
+    most = max(FEW, int(weights.common * live))
+    bounds, known, worth = expect(
+        *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, near, far, weights.known),
+        *(term_starts, tokens, terms, lengths, local),
+    )
+    chosen, gains = choose(
+        *(blocks, file, merits, size, BYTES_PER_TOKEN, weights.heading_tokens, by_cost, k, bounds, known, worth)
+    )
+    return _joined(blocks, chosen, gains, file, byte, size, line)

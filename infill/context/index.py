@@ -274,7 +274,10 @@ class ProjectIndex:
         path = self.paths[file]
         text = self.files[path].data[begin:end].decode(errors="replace")
         last = line + text.count("\n") + (not text.endswith("\n"))
-        return ContextItem(path=path, text=text, first_line=line + 1, last_line=last, score=score, strategy=strategy)
+        item = object.__new__(ContextItem)  # its `__init__` takes 2 us, a tenth of a query for 20 items
+        fields = {"path": path, "text": text, "first_line": line + 1, "last_line": last}
+        vars(item).update({**fields, "score": score, "strategy": strategy})
+        return item
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file still contains its text."""

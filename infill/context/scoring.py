@@ -17,6 +17,10 @@ RELEVANCE_UNIT = 1 << 20
 STRETCH = 64
 """Number of windows with a common highest score, so that they can be skipped together."""
 _BINS = 2_048
+_GROUP = 16
+"""Number of candidates with a common highest ratio."""
+_LIKELY = 32
+"""Stretches that are searched first."""
 BYTES_PER_TOKEN = 3.6
 SIZES = 4_096
 """Windows of more identifiers, and blocks of more tokens, count as having this many."""
@@ -174,68 +178,48 @@ def _bound(sums, sizes, by_size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, count):  # type: ignore[no-untyped-def]
-    """Append the windows of a stretch whose score is at least `least`; return the new count, and the highest score."""
-    top = 0.0
-    first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
-    totals, sizes, file = sums[first + 1 : end + 1], sizes[first:end], file[first:end]
-    for place in range(len(totals)):
-        score = totals[place] * by_size[min(sizes[place], len(by_size) - 1)] * prior[file[place]]
-        top = max(top, score)
-        if score >= least:
-            numbers[count], values[count] = first + place, score
-            count += 1
-    return count, top
+def _collect(bounds, lowest, least, sums, sizes, by_size, file, prior):  # type: ignore[no-untyped-def]
+    """Return the windows whose score is at least `least` in stretches whose bound is at least `lowest`, and the scores.
 
-
-@njit(cache=True)
-def _reached(bounds, highest, sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
-    """Return a positive score that at least `k` windows reach, or as many as have one.
-
-    It is the k-th highest score in the 8 * k stretches with the highest bounds.
+    Each is written, and the next one in its place unless its score suffices: no branch, no wrong guess of it.
     """
-    if len(bounds) <= 8 * k:
-        return 1e-300
-    likely = max(_kth_highest(bounds, 8 * k, 0.0, highest), 1e-300)
-    numbers, values = np.empty(0, np.int64), np.empty(0)
-    tops, count, top = np.empty((bounds >= likely).sum()), 0, 0.0
+    room = STRETCH * (bounds >= lowest).sum() + 1
+    numbers, values, count, most = np.empty(room, np.int64), np.empty(room), 0, np.int32(len(by_size) - 1)
     for stretch in range(len(bounds)):
-        if bounds[stretch] >= likely:
-            _, tops[count] = _collect(stretch, sums, sizes, by_size, file, prior, np.inf, numbers, values, 0)
-            top = max(top, tops[count])
-            count += 1
-    least = max(_kth_highest(tops, k, 0.0, top), 1e-300) if count > k else 1e-300
-    numbers, values, count = np.empty(STRETCH * count, np.int64), np.empty(STRETCH * count), 0
-    for stretch in range(len(bounds)):
-        if bounds[stretch] >= max(likely, least):
-            count, _ = _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, count)
-    return _kth_highest(values[:count], k, least, top) if count > k else least
+        if bounds[stretch] < lowest:
+            continue
+        for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)):
+            score = sums[window + 1] * by_size[min(sizes[window], most)] * prior[file[window]]
+            numbers[count], values[count] = window, score
+            count += score >= least
+    return numbers[:count], values[:count]
 
 
 @njit(cache=True)
 def weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
     """Return the `k` windows with the highest positive scores, and all that equal the last, with their scores.
 
-    A window's score is sums[window + 1] x by_size[its size], which falls with the size, x prior of its file. Stretches
-    that cannot have a high score, as their highest sum and their smallest window show, are skipped. `sums` is zero
-    afterwards.
+    A window's score is sums[window + 1] x by_size[its size], which falls with the size, x prior of its file. The k-th
+    highest score in the stretches that promise most is one that at least `k` windows reach, so stretches that cannot,
+    as their highest sum and their smallest window show, are skipped. `sums` is zero afterwards.
     """
     sums[0] = 0
     count = (len(sums) - 2) // STRETCH + 1
-    bounds, highest = np.empty(count), 0.0
+    bounds, highest, likely, tiny = np.empty(count), 0.0, _LIKELY + count // _LIKELY, 1e-300
     prior_most = prior.max() if len(prior) else 0.0
     for stretch in range(count):
         begin, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
         bounds[stretch] = _bound(sums[begin + 1 : end + 1], sizes[begin:end], by_size) * prior_most
         highest = max(highest, bounds[stretch])
-    least = _reached(bounds, highest, sums, sizes, by_size, file, prior, k)
-    room = STRETCH * (bounds >= least).sum()
-    numbers, values, kept = np.empty(room, np.int64), np.empty(room), 0
-    for stretch in range(count):
-        if bounds[stretch] >= least:
-            kept, _ = _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, kept)
+    lowest = max(_kth_highest(bounds, likely, 0.0, highest), tiny) if count > likely else tiny
+    numbers, values = _collect(bounds, lowest, tiny, sums, sizes, by_size, file, prior)
+    numbers, values = _first(numbers, values, k, tiny, highest)
+    if lowest > tiny:
+        least = values.min() if len(values) >= k else tiny
+        numbers, values = _collect(bounds, least, least, sums, sizes, by_size, file, prior)
+        numbers, values = _first(numbers, values, k, least, highest)
     sums[:] = 0
-    return _first(numbers[:kept], values[:kept], k, least, highest)
+    return numbers, values
 
 
 @njit(cache=True)
@@ -312,45 +296,60 @@ def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no
 
 
 @njit(cache=True)
+def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ignore[no-untyped-def]
+    """Return the identifiers of `blocks`: (ends, names, distinct, sums).
+
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `distinct`, from 1, and in `sums`, the relevance of all blocks
+    with the identifier; so the next steps read about a thousand adjacent entries instead of all the project's
+    identifiers. `local` is the index of each term afterwards; `relevance` is zero.
+    """
+    room = 1
+    for block in blocks:
+        room += tokens[block]
+    ends, names = np.zeros(len(blocks) + 1, np.int64), np.empty(room, np.int32)
+    distinct, sums = np.empty(room + 1, np.int32), np.zeros(room + 1, np.int64)
+    count, end = np.int32(0), np.uint64(0)  # unsigned: no test for an index from the end
+    for number in range(len(blocks)):
+        block = blocks[number]
+        amount, begin, relevance[block] = relevance[block], term_starts[block], 0
+        for term in terms[begin : begin + tokens[block]]:
+            own = local[np.uint32(term)]
+            distinct[np.uint32(count + 1)] = term
+            count += np.int32(own == 0)
+            own = count if own == 0 else own  # a choice and no branch, of which one in five would be guessed wrong
+            local[np.uint32(term)] = own
+            sums[np.uint32(own)] += amount
+            names[end] = own
+            end += np.uint64(1)
+        ends[number + 1] = end
+    return ends, names, distinct[: count + 1], sums
+
+
+@njit(cache=True)
 def expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
-    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`; so the next steps read about a thousand
-    adjacent entries instead of all the project's identifiers. Worth is sum / (sum + half), where sum is the relevance
-    of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`, and 0 for those in more
-    than `common` blocks of the project. `local` is scratch, zero before and after; `relevance` is zero afterwards.
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is the
+    relevance of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`. Identifiers
+    in more than `common` blocks of the project are left out. `local` is scratch, zero before and after; `relevance` is
+    zero afterwards.
     """
-    ends = np.zeros(len(blocks) + 1, np.int64)
-    for number in range(len(blocks)):
-        ends[number + 1] = ends[number] + tokens[blocks[number]]
-    names, count = np.empty(ends[-1], np.int32), 0
-    distinct, sums = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int64)
-    for number in range(len(blocks)):
-        block = blocks[number]
-        entry = term_starts[block]
-        for place in range(ends[number], ends[number + 1]):
-            term = terms[entry]
-            entry += 1
-            own = local[term]
-            if own == 0:
-                distinct[count], sums[count] = term, 0
-                count += 1
-                own = count
-                local[term] = own
-            sums[own - 1] += relevance[block]
-            names[place] = own - 1
-        relevance[block] = 0
-    worth = np.empty(count)
-    for number in range(count):
-        worth[number] = sums[number] / (sums[number] + half) if lengths[distinct[number]] <= common else 0.0
+    ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
+    factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
     for seen in (near, far):
         for term in seen:
-            if local[term]:
-                worth[local[term] - 1] *= known
-                local[term] = 0  # once is enough
-    for term in distinct[:count]:
+            factor[local[term]] = known  # the first one is that of all other terms
+    for own in range(1, len(distinct)):
+        term = distinct[own]
         local[term] = 0
-    return ends, names, worth
+        worth[own] = sums[own] / (sums[own] + half) * factor[own] if lengths[term] <= common else 0.0
+    begin = end = 0
+    for number in range(len(blocks)):
+        for place in range(begin, ends[number + 1]):
+            names[end] = names[place]
+            end += worth[names[place]] > 0
+        begin, ends[number + 1] = ends[number + 1], end
+    return ends, names[:end], worth
 
 
 @njit(cache=True)
@@ -375,29 +374,48 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _take(first, blocks, file, ratios, ends, names, worth):  # type: ignore[no-untyped-def]
+def _mark(place, ratios, tops):  # type: ignore[no-untyped-def]
+    """Note the highest ratio of a group, of which the one in this place has changed."""
+    group = place // _GROUP
+    top = np.int64(0)
+    for value in ratios[group * _GROUP : (group + 1) * _GROUP].view(np.int64):
+        top = max(top, value)
+    tops[group] = top
+
+
+@njit(cache=True)
+def _place(values, value):  # type: ignore[no-untyped-def]
+    """Return the first place of a value, one more than all if there is none; without a branch."""
+    place = len(values)
+    for number in range(len(values)):
+        place = min(place, number if values[number] == value else place)
+    return place
+
+
+@njit(cache=True)
+def _highest(ratios, tops):  # type: ignore[no-untyped-def]
+    """Return the position of the first maximum of non-negative ratios.
+
+    Their bits, read as integers, have the same order and are faster to compare.
+    """
+    top = np.int64(0)
+    for value in tops:
+        top = max(top, value)
+    group = _place(tops, top)
+    return group * _GROUP + _place(ratios[group * _GROUP : (group + 1) * _GROUP].view(np.int64), top)
+
+
+@njit(cache=True)
+def _take(first, blocks, file, ratios, tops, ends, names, worth):  # type: ignore[no-untyped-def]
     """Set the worth of a chosen block's identifiers to 0, and mark its neighbours, which are cheaper now."""
     for name in names[ends[first] : ends[first + 1]]:
         worth[name] = 0
     ratios[first] = 0
+    _mark(first, ratios, tops)
     for near in (first - 1, first + 1):
         if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(blocks[first], blocks[near], file):
             ratios[near] = np.inf
-
-
-@njit(cache=True)
-def _highest(values):  # type: ignore[no-untyped-def]
-    """Return the position of the first maximum of non-negative values.
-
-    Their bits, read as integers, have the same order and are faster to compare.
-    """
-    bits, highest = values.view(np.int64), np.int64(0)
-    for value in bits:
-        highest = max(highest, value)
-    for number in range(len(bits)):
-        if bits[number] == highest:
-            return number
-    return 0
+            _mark(near, ratios, tops)
 
 
 @njit(cache=True)
@@ -411,27 +429,31 @@ def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, na
     or when nothing gains.
     """
     size = len(blocks)
-    ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
+    ratios, tops = np.zeros((size // _GROUP + 1) * _GROUP), np.empty(size // _GROUP + 1, np.int64)
+    gains, fresh, taken = np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
     for number in range(size):
         gains[number] = _gain(number, ends, names, worth)
         cost = min(1 + int(sizes[blocks[number]] / per_token) + heading, len(by_cost) - 1)
         ratios[number] = merits[number] * gains[number] * by_cost[cost]
+    for group in range(len(tops)):
+        _mark(group * _GROUP, ratios, tops)
     chosen = np.empty(min(k, size), np.int64)
     count = 0
     while count < len(chosen):
-        first = _highest(ratios)
+        first = _highest(ratios, tops)
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:
             taken[first] = True
             chosen[count] = first
             count += 1
-            _take(first, blocks, file, ratios, ends, names, worth)
+            _take(first, blocks, file, ratios, tops, ends, names, worth)
             continue
         cost = 1 + int(sizes[blocks[first]] / per_token) + (0 if _beside_taken(first, blocks, file, taken) else heading)
         gains[first] = _gain(first, ends, names, worth)
         ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
         fresh[first] = count
+        _mark(first, ratios, tops)
     return chosen[:count], gains[chosen[:count]]
 
 

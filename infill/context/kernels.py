@@ -34,7 +34,10 @@ _AHEAD = 128
 # Classes of bytes.
 _BLANK, _MARK, _DIGIT, _LETTER, _NEWLINE, _CLOSER = 0, 1, 2, 3, 4, 5
 
-_SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET = (ord(char) for char in " \t\n\"'(")
+_ONE = np.uint64(1)
+"""A position without a sign needs no test for one from the end."""
+
+_SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET, _E, _M = (ord(char) for char in " \t\n\"'(em")
 _STARTS = [b"import ", b"from ", b"use ", b"pub use ", b"using ", b"package ", b"#include", b"# include", b"require"]
 """How a line begins that imports something, after its indentation."""
 _START_BYTES = np.frombuffer(b"".join(_STARTS), np.uint8)
@@ -163,45 +166,50 @@ def _terms(values, hashes, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _word(data, position, end, classes):  # type: ignore[no-untyped-def]
+    """Return the end of the word at `position`, and its hash."""
+    value = _TOKEN_SEED
+    while position < end and _worded(classes[data[position]]):
+        value = _and(value, data[position])
+        position += _ONE
+    return position, _finished(value)
+
+
+@njit(cache=True)
 def _words(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
     """Append hash and line (from 0) of each identifier in a part of `data`; return the new count."""
-    line, position = 0, begin
+    line, position, end = 0, np.uint64(begin), np.uint64(end)
     while position < end:
         kind = classes[data[position]]
-        if kind == _NEWLINE:
-            line += 1
+        line += kind == _NEWLINE
         if not _worded(kind):
-            position += 1
+            position += _ONE
             continue
-        stop = position + 1
-        while stop < end and _worded(classes[data[stop]]):
-            stop += 1
-        if kind == _LETTER:
-            values[count], lines[count] = _hash(data, position, stop, _TOKEN_SEED), line
-            count += 1
-        position = stop
+        lines[count] = line
+        position, values[count] = _word(data, position, end, classes)
+        count += kind == _LETTER
     return count
 
 
 @njit(cache=True)
 def _stripped(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
     """Append hash and number (from 0) of each line with a letter or digit, stripped of blanks; return the new count."""
-    line = 0
-    while begin < end:
-        stop = begin
-        first, last, worded = -1, -1, False
-        while stop < end and data[stop] != 10:
-            kind = classes[data[stop]]
-            if kind != _BLANK:
-                first = stop if first < 0 else first
-                last = stop
-                worded = worded or _worded(kind)
-            stop += 1
-        if worded:
-            values[count], lines[count] = _hash(data, first, last + 1, _LINE_SEED), line
-            count += 1
+    line, position, end = 0, np.uint64(begin), np.uint64(end)
+    while position < end:
+        while position < end and classes[data[position]] == _BLANK:
+            position += _ONE
+        value = last = _LINE_SEED
+        worded = False
+        while position < end and data[position] != _LINE_FEED:
+            kind = classes[data[position]]
+            value = _and(value, data[position])
+            last = last if kind == _BLANK else value
+            worded |= (kind == _LETTER) | (kind == _DIGIT)  # no branch
+            position += _ONE
+        values[count], lines[count] = _finished(last), line
+        count += worded
         line += 1
-        begin = stop + 1
+        position += _ONE
     return count
 
 
@@ -235,12 +243,11 @@ def _ends_with(data, stop, word):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _follows_import(data, position):  # type: ignore[no-untyped-def]
-    """Return whether this is the quote or bracket after a word that imports what comes next."""
-    byte = data[position]
-    if byte == _BRACKET:
+def _imports_next(data, position):  # type: ignore[no-untyped-def]
+    """Return whether what ends here is `require` before a bracket, or `from` before a string."""
+    if data[position] == _BRACKET:
         return _ends_with(data, position, _REQUIRE)
-    return (byte == _DOUBLE or byte == _SINGLE) and _ends_with(data, position, _FROM)  # noqa: PLR1714
+    return _ends_with(data, position + 1, _FROM) and (data[position + 1] == _DOUBLE or data[position + 1] == _SINGLE)  # noqa: PLR1714
 
 
 @njit(cache=True)
@@ -261,85 +268,29 @@ def _starts_import(data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _word(data, begin, end, classes, line):  # type: ignore[no-untyped-def]
-    """Return the end of an identifier or number, its hash, and the unfinished hash of its `line` up to there.
+def _read(data, head, classes, values, lines, starts, imports):  # type: ignore[no-untyped-def]
+    """Write the hash and line of each identifier, and the first byte of each line; return their numbers.
 
-    Two chains of multiplications that do not wait for each other take hardly longer than one.
+    `imports` becomes true for lines that import something in the first `head` bytes, but not at their start.
     """
-    own, position = _TOKEN_SEED, begin
-    while position < end and _worded(classes[data[position]]):
-        own, line = _and(own, data[position]), _and(line, data[position])
-        position += 1
-    return position, _finished(own), line
-
-
-@njit(cache=True)
-def _read_line(data, begin, end, head, classes, values, count):  # type: ignore[no-untyped-def]
-    """Write the hashes of a line's identifiers to `values` after the first `count` ones.
-
-    Returns the end of the line, the new count, the hash of the line without the blanks around it (0 if it has no letter
-    or digit), and whether it imports something before byte `head`.
-    """
-    imports, worded, position = begin < head and _starts_import(data, begin, head), False, begin
-    while position < end and classes[data[position]] == _BLANK:
-        position += 1
-    line = last = _LINE_SEED
+    count, line, position, end = 0, 0, np.uint64(0), np.uint64(len(data))
+    starts[0] = 0
     while position < end:
         kind = classes[data[position]]
-        if kind == _NEWLINE:
-            break
-        if _worded(kind):
-            position, values[count], line = _word(data, position, end, classes, line)
-            count += kind == _LETTER
-            last, worded = line, True
+        if not _worded(kind):
+            position += _ONE
+            line += kind == _NEWLINE
+            starts[line] = position if kind == _NEWLINE else starts[line]
             continue
-        imports = imports or (position < head and _follows_import(data, position))
-        line = _and(line, data[position])
-        last = last if kind == _BLANK else line
-        position += 1
-    return position, count, _finished(last) if worded else np.uint64(0), imports
-
-
-@njit(cache=True)
-def _read_lines(data, begin, end, head, classes, values, lines, whole, whole_lines, rows, counts):  # type: ignore[no-untyped-def]
-    """Write what a part of `data` has: its identifiers to `values`, its lines to `whole`, its imports to `rows`.
-
-    `lines` and `whole_lines` number the lines from 0. `counts` is what each has so far. A row has the first and the
-    last byte of an import, as far as it lies before byte `head`, and its first and last identifier.
-    """
-    line = 0
-    while begin < end:
-        first = counts[0]
-        stop, counts[0], whole[counts[1]], imports = _read_line(data, begin, end, head, classes, values, first)
-        whole_lines[counts[1]] = line
-        counts[1] += whole[counts[1]] != 0
-        for word in range(first, counts[0]):
-            lines[word] = line
-        if imports:
-            row = rows[counts[2]]
-            row[0], row[1], row[2], row[3] = begin, min(stop, head), first, counts[0]
-            counts[2] += 1
-        line += 1
-        begin = stop + 1
-
-
-@njit(cache=True)
-def _skip_lines(data, position, count):  # type: ignore[no-untyped-def]
-    """Return the end of the line at `position`, or of the one that many lines below."""
-    while position < len(data) and (data[position] != _LINE_FEED or count):
-        count -= data[position] == _LINE_FEED
-        position += 1
-    return min(position + 1, len(data))
-
-
-@njit(cache=True)
-def _back_lines(data, position, count):  # type: ignore[no-untyped-def]
-    """Return the begin of the line that ends at `position`, or of the one that many lines above, and their distance."""
-    left = count
-    while position > 0 and (data[position - 1] != _LINE_FEED or left):
-        left -= data[position - 1] == _LINE_FEED
-        position -= 1
-    return position, count - left
+        lines[count] = line
+        position, values[count] = _word(data, position, end, classes)
+        count += kind == _LETTER
+        if position < np.uint64(head):
+            last, byte = data[position - _ONE], data[position]
+            # The last letters of `require(` and of `from '`, together, so that there is one branch, hardly ever taken.
+            if ((last == _E) & (byte == _BRACKET)) | ((last == _M) & (byte == _SPACE)):
+                imports[line] |= _imports_next(data, np.int64(position))
+    return count, line + 1
 
 
 @njit(cache=True)
@@ -367,16 +318,35 @@ def _known_lines(values, lines, caret, hashes, slots):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def _imported(values, rows, hashes, slots):  # type: ignore[no-untyped-def]
-    """Return the terms of all imports."""
-    count = 0
-    for row in rows:
-        count += row[3] - row[2]
-    names, count = np.empty(count, np.uint64), 0
-    for row in rows:
-        names[count : count + row[3] - row[2]] = values[row[2] : row[3]]
-        count += row[3] - row[2]
-    return _known(names, hashes, slots)
+def _of_lines(values, lines, some):  # type: ignore[no-untyped-def]
+    """Return the values that are in one of some lines, which are in order, as are `lines`."""
+    kept, count = np.empty(len(values), values.dtype), 0
+    for line in some:
+        for place in range(np.searchsorted(lines, line), np.searchsorted(lines, line, "right")):
+            kept[count] = values[place]
+            count += 1
+    return kept[:count]
+
+
+@njit(cache=True)
+def _import_lines(data, head, starts, imports):  # type: ignore[no-untyped-def]
+    """Return the lines that import something in the first `head` bytes."""
+    kept, count = np.empty(len(starts), np.int64), 0
+    for line in range(np.searchsorted(starts, head)):
+        kept[count] = line
+        count += imports[line] or _starts_import(data, starts[line], head)
+    return kept[:count]
+
+
+@njit(cache=True)
+def _bounds(data, head, starts, imports):  # type: ignore[no-untyped-def]
+    """Return the first and the last byte of each of some lines, as far as they are in the first `head` bytes."""
+    bounds = np.empty((len(imports), 2), np.int64)
+    for row in range(len(imports)):
+        line = imports[row]
+        end = starts[line + 1] - 1 if line + 1 < len(starts) else len(data)
+        bounds[row, 0], bounds[row, 1] = starts[line], min(end, head)
+    return bounds
 
 
 @njit(cache=True)
@@ -386,28 +356,25 @@ def surroundings(data, caret, head, before, after, classes, hashes, slots):  # t
     `data` is the file with one line feed more, at the `caret`. The identifiers `near` and the `whole` lines are at most
     `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts as one more;
     `away` is their distance before the caret, negative after it. `names` are the identifiers of the imports in the first
-    `head` bytes, whose bounds are the first two columns of `imports`. `far` are all other identifiers.
+    `head` bytes, whose bounds are in `imports`. `far` are all other identifiers.
     """
-    begin, above = _back_lines(data, caret, before)
-    end = _skip_lines(data, caret + 1, after)
-    split = min(_skip_lines(data, head - 1, 0) if head else 0, begin)
-    room, lines_room = len(data) // 2 + 2, (split + end - begin) // 2 + 2
+    room = len(data) // 2 + 2
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
-    whole, whole_lines = np.empty(lines_room, np.uint64), np.empty(lines_room, np.int64)
-    rows, counts = np.empty((head // 4 + 2, 4), np.int64), np.zeros(3, np.int64)
-    _read_lines(data, 0, split, head, classes, values, lines, whole, whole_lines, rows, counts)
-    counts[1] = 0
-    counts[0] = first = _words(data, split, begin, classes, values, lines, counts[0])
-    _read_lines(data, begin, end, head, classes, values, lines, whole, whole_lines, rows, counts)
-    last = counts[0]
-    count = _words(data, end, len(data), classes, values, lines, last)
-    near, away = _known_lines(values[first:last], lines[first:last], above, hashes, slots)
-    written = slice(0, counts[1])
-    whole_terms, whole_away = _known_lines(whole[written], whole_lines[written], above, hashes, slots)
-    imports = rows[: counts[2]]
-    names = _imported(values, imports, hashes, slots)
-    values[first : first + count - last] = values[last:count]
-    return near, away, whole_terms, whole_away, names, _known(values[: first + count - last], hashes, slots), imports
+    starts, imports = np.empty(len(data) + 1, np.int64), np.zeros(head + 1, np.bool_)
+    count, line_count = _read(data, head, classes, values, lines, starts, imports)
+    values, lines, starts = values[:count], lines[:count], starts[:line_count]
+    line = np.searchsorted(starts, caret, "right") - 1
+    top, bottom = max(line - before, 0), line + after + 2
+    first, last = np.searchsorted(lines, top), np.searchsorted(lines, bottom)
+    near, away = _known_lines(values[first:last], lines[first:last], line, hashes, slots)
+    end = starts[bottom] if bottom < line_count else len(data)
+    whole, whole_lines = np.empty(bottom - top, np.uint64), np.empty(bottom - top, np.int64)
+    count = _stripped(data, starts[top], end, classes, whole, whole_lines, 0)
+    whole, whole_away = _known_lines(whole[:count], whole_lines[:count], line - top, hashes, slots)
+    imported = _import_lines(data, head, starts, imports)
+    names = _known(_of_lines(values, lines, imported), hashes, slots)
+    far = _known(np.concatenate((values[:first], values[last:])), hashes, slots)
+    return near, away, whole, whole_away, names, far, _bounds(data, head, starts, imported)
 
 
 @njit(cache=True)

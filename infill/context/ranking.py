@@ -114,7 +114,7 @@ def _seen(index: ProjectIndex, query: Query, weights: Weights) -> "tuple[Array, 
     *terms, bounds = kernels.surroundings(
         np.frombuffer(data, np.uint8), len(above), head, weights.lines_before, weights.lines_after, *table.lexer_arrays
     )
-    imports = b"\n".join([data[begin:end] for begin, end, _, _ in bounds.tolist()])
+    imports = b"\n".join([data[begin:end] for begin, end in bounds.tolist()])
     return (*terms, imports.decode(errors="replace"))
 
 

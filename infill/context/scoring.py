@@ -16,11 +16,13 @@ RELEVANCE_UNIT = 1 << 20
 """Weights and relevances are integer multiples of 1 / unit."""
 STRETCH = 64
 """Number of windows with a common highest score, so that they can be skipped together."""
-_BINS = 2_048
+_BINS = 512
 _GROUP = 16
 """Number of candidates with a common highest ratio."""
-_LIKELY = 32
-"""Stretches that are searched first."""
+_LIKELY = 16
+"""Stretches that are searched first, at least."""
+_TINY = 1e-300
+"""No positive score is lower."""
 BYTES_PER_TOKEN = 3.6
 SIZES = 4_096
 """Windows of more identifiers, and blocks of more tokens, count as having this many."""
@@ -33,6 +35,20 @@ _COMMON_DEFINED = 200
 
 
 @njit(cache=True)
+def _decays(away, others, decay):  # type: ignore[no-untyped-def]
+    """Return e**(-distance / decay) by distance in lines, for all distances in the two arrays."""
+    most = 0
+    for lines in away:
+        most = max(most, lines, -1 - lines)
+    for lines in others:
+        most = max(most, lines, -1 - lines)
+    decays = np.empty(most + 1)
+    for distance in range(most + 1):
+        decays[distance] = math.exp(-distance / decay)
+    return decays
+
+
+@njit(cache=True)
 def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
     """Return distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
 
@@ -42,7 +58,7 @@ def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least
     terms, terms in none or in more than `most` of the `blocks`, and terms with less than the share `least` of the
     highest weight. `local` is scratch, zero before and after.
     """
-    room = len(terms) + len(whole) + len(names)
+    room, decays = len(terms) + len(whole) + len(names), _decays(away, whole_away, decay)
     distinct, weights, count = np.empty(room, np.int64), np.empty(room), 0
     for number in range(room):
         if number < len(terms):
@@ -53,7 +69,7 @@ def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least
             term, lines, value = names[number - len(terms) - len(whole)], 0, scale[2]
         if term < 0 or not 0 < lengths[term] <= most:
             continue
-        value *= math.exp(-max(lines, -1 - lines) / decay)
+        value *= decays[max(lines, -1 - lines)]
         if lines < 0:
             value *= after
         own = local[term]
@@ -108,22 +124,28 @@ def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _bin(value, low, scale):  # type: ignore[no-untyped-def]
+    """Return the bin of a value; without a sign it needs no test for a place from the end."""
+    return np.uint32(np.int64((value - low) * scale))
+
+
+@njit(cache=True)
 def _kth_highest(values, k, low, high):  # type: ignore[no-untyped-def]
     """Return the k-th highest of at least k `values` between `low` and `high`: by a histogram, then within its bin."""
     if low >= high:
         return low
     counts, scale = np.zeros(_BINS + 1, np.int64), _BINS / (high - low)
     for value in values:
-        counts[int((value - low) * scale)] += 1
+        counts[_bin(value, low, scale)] += 1
     place, above = _BINS, 0
     while above + counts[place] < k:
         above += counts[place]
         place -= 1
-    inside, count = np.empty(counts[place]), 0
-    for value in values:
-        if int((value - low) * scale) == place:
-            inside[count] = value
-            count += 1
+    inside, count = np.empty(counts[place] + 1), 0
+    for value in values:  # each is written, and the next one in its place unless it belongs there
+        inside[count] = value
+        count += _bin(value, low, scale) == place
+    inside = inside[:count]
     inside.sort()
     return inside[count - (k - above)]
 
@@ -156,9 +178,9 @@ def _first(numbers, values, k, low, high):  # type: ignore[no-untyped-def]
     """Return the `k` numbers with the highest of the values, between `low` and `high`, and all that equal the last."""
     least, kept = _kth_highest(values, k, low, high) if len(values) > k else low, 0
     for place in range(len(values)):
-        if values[place] >= least:
-            numbers[kept], values[kept] = numbers[place], values[place]
-            kept += 1
+        value = values[place]
+        numbers[kept], values[kept] = numbers[place], value
+        kept += value >= least
     return numbers[:kept], values[:kept]
 
 
@@ -178,19 +200,31 @@ def _bound(sums, sizes, by_size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _bounds(sums, sizes, by_size, prior):  # type: ignore[no-untyped-def]
+    """Return at least the highest score of each stretch."""
+    bounds, most = np.empty((len(sums) - 2) // STRETCH + 1), prior.max() if len(prior) else 0.0
+    for stretch in range(len(bounds)):
+        first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        bounds[stretch] = _bound(sums[first + 1 : end + 1], sizes[first:end], by_size) * most
+    return bounds
+
+
+@njit(cache=True)
 def _collect(bounds, lowest, least, sums, sizes, by_size, file, prior):  # type: ignore[no-untyped-def]
     """Return the windows whose score is at least `least` in stretches whose bound is at least `lowest`, and the scores.
 
-    Each is written, and the next one in its place unless its score suffices: no branch, no wrong guess of it.
+    Each is written, and the next one in its place unless its score suffices: no branch that is guessed wrong.
     """
     room = STRETCH * (bounds >= lowest).sum() + 1
-    numbers, values, count, most = np.empty(room, np.int64), np.empty(room), 0, np.int32(len(by_size) - 1)
+    numbers, values, count, most = np.empty(room, np.int64), np.empty(room), 0, np.uint32(len(by_size) - 1)
     for stretch in range(len(bounds)):
         if bounds[stretch] < lowest:
             continue
-        for window in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)):
-            score = sums[window + 1] * by_size[min(sizes[window], most)] * prior[file[window]]
-            numbers[count], values[count] = window, score
+        first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        totals, own_sizes, files = sums[first + 1 : end + 1], sizes[first:end], file[first:end]
+        for place in range(len(totals)):
+            score = totals[place] * by_size[min(np.uint32(own_sizes[place]), most)] * prior[files[place]]
+            numbers[count], values[count] = first + place, score
             count += score >= least
     return numbers[:count], values[:count]
 
@@ -204,18 +238,14 @@ def weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-d
     as their highest sum and their smallest window show, are skipped. `sums` is zero afterwards.
     """
     sums[0] = 0
-    count = (len(sums) - 2) // STRETCH + 1
-    bounds, highest, likely, tiny = np.empty(count), 0.0, _LIKELY + count // _LIKELY, 1e-300
-    prior_most = prior.max() if len(prior) else 0.0
-    for stretch in range(count):
-        begin, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
-        bounds[stretch] = _bound(sums[begin + 1 : end + 1], sizes[begin:end], by_size) * prior_most
-        highest = max(highest, bounds[stretch])
-    lowest = max(_kth_highest(bounds, likely, 0.0, highest), tiny) if count > likely else tiny
-    numbers, values = _collect(bounds, lowest, tiny, sums, sizes, by_size, file, prior)
-    numbers, values = _first(numbers, values, k, tiny, highest)
-    if lowest > tiny:
-        least = values.min() if len(values) >= k else tiny
+    bounds = _bounds(sums, sizes, by_size, prior)
+    highest, likely, lowest = bounds.max() if len(bounds) else 0.0, _LIKELY + len(bounds) // 32, _TINY
+    if len(bounds) > likely:
+        lowest = max(_kth_highest(bounds, likely, 0.0, highest), _TINY)
+    numbers, values = _collect(bounds, lowest, _TINY, sums, sizes, by_size, file, prior)
+    numbers, values = _first(numbers, values, k, _TINY, highest)
+    if lowest > _TINY:
+        least = values.min() if len(values) >= k else _TINY
         numbers, values = _collect(bounds, least, least, sums, sizes, by_size, file, prior)
         numbers, values = _first(numbers, values, k, least, highest)
     sums[:] = 0
@@ -326,6 +356,19 @@ def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ig
 
 
 @njit(cache=True)
+def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
+    """Leave out the names that are worth nothing; return the number of the others."""
+    begin = end = 0
+    for number in range(1, len(ends)):
+        for place in range(begin, ends[number]):
+            name = names[place]
+            names[end] = name
+            end += worth[np.uint32(name)] > 0
+        begin, ends[number] = ends[number], end
+    return end
+
+
+@njit(cache=True)
 def expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
@@ -338,25 +381,21 @@ def expect(blocks, relevance, half, common, near, far, known, term_starts, token
     factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
     for seen in (near, far):
         for term in seen:
-            factor[local[term]] = known  # the first one is that of all other terms
+            factor[np.uint32(local[term])] = known  # the first one is that of all other terms
     for own in range(1, len(distinct)):
-        term = distinct[own]
+        term = np.uint32(distinct[own])
         local[term] = 0
-        worth[own] = sums[own] / (sums[own] + half) * factor[own] if lengths[term] <= common else 0.0
-    begin = end = 0
-    for number in range(len(blocks)):
-        for place in range(begin, ends[number + 1]):
-            names[end] = names[place]
-            end += worth[names[place]] > 0
-        begin, ends[number + 1] = ends[number + 1], end
+        value = sums[own] / (sums[own] + half) * factor[own]
+        worth[own] = value if lengths[term] <= common else 0.0
+    end = _keep(ends, names, worth)
     return ends, names[:end], worth
 
 
 @njit(cache=True)
 def _gain(number, ends, names, worth):  # type: ignore[no-untyped-def]
     gain = 0.0
-    for name in names[ends[number] : ends[number + 1]]:
-        gain += worth[name]
+    for place in range(ends[number], ends[number + 1]):
+        gain += worth[np.uint32(names[place])]
     return gain
 
 
@@ -374,35 +413,35 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mark(place, ratios, tops):  # type: ignore[no-untyped-def]
-    """Note the highest ratio of a group, of which the one in this place has changed."""
-    group = place // _GROUP
+def _mark(place, bits, tops):  # type: ignore[no-untyped-def]
+    """Note the highest of the group in which the value at this place has changed."""
+    group = np.uint64(place // _GROUP)
     top = np.int64(0)
-    for value in ratios[group * _GROUP : (group + 1) * _GROUP].view(np.int64):
-        top = max(top, value)
+    for number in range(group * np.uint64(_GROUP), (group + np.uint64(1)) * np.uint64(_GROUP)):
+        top = max(top, bits[number])
     tops[group] = top
 
 
 @njit(cache=True)
-def _place(values, value):  # type: ignore[no-untyped-def]
-    """Return the first place of a value, one more than all if there is none; without a branch."""
-    place = len(values)
-    for number in range(len(values)):
-        place = min(place, number if values[number] == value else place)
+def _place(values, begin, end):  # type: ignore[no-untyped-def]
+    """Return the first place of the highest value, without a branch."""
+    top, place = np.int64(-1), begin
+    for number in range(begin, end):
+        higher = values[np.uint64(number)] > top
+        top = values[np.uint64(number)] if higher else top
+        place = number if higher else place
     return place
 
 
 @njit(cache=True)
-def _highest(ratios, tops):  # type: ignore[no-untyped-def]
-    """Return the position of the first maximum of non-negative ratios.
+def _highest(bits, tops):  # type: ignore[no-untyped-def]
+    """Return the first place of the highest value, from the highest of each group.
 
-    Their bits, read as integers, have the same order and are faster to compare.
+    The values are ratios, not negative, as the integers with the same bits: these have the same order and are faster to
+    compare.
     """
-    top = np.int64(0)
-    for value in tops:
-        top = max(top, value)
-    group = _place(tops, top)
-    return group * _GROUP + _place(ratios[group * _GROUP : (group + 1) * _GROUP].view(np.int64), top)
+    group = _place(tops, 0, len(tops))
+    return _place(bits, group * _GROUP, (group + 1) * _GROUP)
 
 
 @njit(cache=True)
@@ -411,11 +450,10 @@ def _take(first, blocks, file, ratios, tops, ends, names, worth):  # type: ignor
     for name in names[ends[first] : ends[first + 1]]:
         worth[name] = 0
     ratios[first] = 0
-    _mark(first, ratios, tops)
     for near in (first - 1, first + 1):
         if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(blocks[first], blocks[near], file):
             ratios[near] = np.inf
-            _mark(near, ratios, tops)
+            _mark(near, ratios.view(np.int64), tops)
 
 
 @njit(cache=True)
@@ -430,30 +468,27 @@ def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, na
     """
     size = len(blocks)
     ratios, tops = np.zeros((size // _GROUP + 1) * _GROUP), np.empty(size // _GROUP + 1, np.int64)
-    gains, fresh, taken = np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
+    bits, taken, chosen, count = ratios.view(np.int64), np.zeros(size, np.bool_), np.empty(min(k, size), np.int64), 0
+    costs, gains, fresh = np.empty(size, np.int64), np.empty(size), np.zeros(size, np.int64)
     for number in range(size):
+        costs[number] = 1 + int(sizes[blocks[number]] / per_token)
         gains[number] = _gain(number, ends, names, worth)
-        cost = min(1 + int(sizes[blocks[number]] / per_token) + heading, len(by_cost) - 1)
-        ratios[number] = merits[number] * gains[number] * by_cost[cost]
+        ratios[number] = merits[number] * gains[number] * by_cost[min(costs[number] + heading, len(by_cost) - 1)]
     for group in range(len(tops)):
-        _mark(group * _GROUP, ratios, tops)
-    chosen = np.empty(min(k, size), np.int64)
-    count = 0
+        _mark(group * _GROUP, bits, tops)
     while count < len(chosen):
-        first = _highest(ratios, tops)
+        first = _highest(bits, tops)
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:
-            taken[first] = True
-            chosen[count] = first
+            taken[first], chosen[count] = True, first
             count += 1
             _take(first, blocks, file, ratios, tops, ends, names, worth)
-            continue
-        cost = 1 + int(sizes[blocks[first]] / per_token) + (0 if _beside_taken(first, blocks, file, taken) else heading)
-        gains[first] = _gain(first, ends, names, worth)
-        ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
-        fresh[first] = count
-        _mark(first, ratios, tops)
+        else:
+            cost = costs[first] + (0 if _beside_taken(first, blocks, file, taken) else heading)
+            gains[first], fresh[first] = _gain(first, ends, names, worth), count
+            ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
+        _mark(first, bits, tops)
     return chosen[:count], gains[chosen[:count]]
 
 

@@ -267,18 +267,22 @@ class ProjectIndex:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
         table, last = self.table, first + count - 1
         end = table.byte.item(last) + table.size.item(last)
-        return self.part(table.file.item(first), table.byte.item(first), end, table.line.item(first), score, strategy)
+        rows = [[table.file.item(first), table.byte.item(first), end, table.line.item(first)]]
+        return self.parts(rows, [score], strategy)[0]
 
-    def part(self, file: int, begin: int, end: int, line: int, score: float, strategy: str) -> ContextItem:
-        """Return the bytes `begin` to `end` of a file, from line `line` (from 0) on, as a context item."""
-        path = self.paths[file]
-        text = self.files[path].data[begin:end].decode(errors="replace")
-        last = line + text.count("\n") + (not text.endswith("\n"))
-        item = object.__new__(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes 2 to 4 us
-        fields = item.__dict__
-        fields["path"], fields["text"], fields["first_line"], fields["last_line"] = path, text, line + 1, last
-        fields["score"], fields["strategy"] = score, strategy
-        return item
+    def parts(self, rows: Sequence[Sequence[int]], scores: Sequence[float], strategy: str) -> list[ContextItem]:
+        """Return parts of files as context items; a row has number of the file, first byte, end, and line (from 0)."""
+        items = []
+        for (file, begin, end, line), score in zip(rows, scores, strict=True):
+            path = self.paths[file]
+            text = self.files[path].data[begin:end].decode(errors="replace")
+            item = object.__new__(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes 2 to 4 us
+            fields = item.__dict__
+            fields["path"], fields["text"], fields["first_line"] = path, text, line + 1
+            fields["last_line"] = line + text.count("\n") + (text[-1:] != "\n")
+            fields["score"], fields["strategy"] = score, strategy
+            items.append(item)
+        return items
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file still contains its text."""

@@ -8,8 +8,8 @@
 """
 
 import re
-from dataclasses import astuple, dataclass, fields
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -73,6 +73,22 @@ class Weights:
     heading_tokens: int = 12
     """Tokens that a block costs besides its text, unless it continues a chosen one."""
 
+    @cached_property
+    def arrays(self) -> "tuple[Array, Array, Array, Array]":
+        """The weights as `scoring.rank` takes them.
+
+        The others are the factor of a window by its number of identifiers, of a block by its tokens, and of a file by its
+        distance from the caret's.
+        """
+        from infill.context import scoring
+
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        settings = np.array([tuple(values.values())], [(name, type(value)) for name, value in values.items()])
+        sizes = np.maximum(np.arange(scoring.SIZES), 1.0)
+        by_size, by_cost = sizes**-self.size_power, sizes**-self.cost_power
+        by_size[0] = by_cost[0] = 0  # no window with identifiers starts there
+        return settings, by_size, by_cost, 1 + self.near * np.exp(-np.arange(_HOPS) / 2)
+
 
 WEIGHTS: Final = Weights()
 _SEEN_CHARS: Final = 200_000
@@ -91,14 +107,14 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
     folders, (around, depth) = paths.folders, paths.around(query.path)
     current = index.files.get(query.path)
     rows, scores = scoring.rank(
-        *(*_settings(weights), k, *seen),
+        *(*weights.arrays, k, *seen),
         *(folders.depths, folders.ends, folders.of_files, paths.ranks, around, depth),
         *(*_lifts(index, query, imports, weights), -1 if current is None else current.number),
         *(table.live_blocks, table.block_end, table.starts, table.lengths, table.pool, table.notes, table.terms),
         *(table.local, table.file, table.line, table.byte, table.size, table.term_starts, table.tokens),
         *(table.window_tokens, table.sums, table.relevance),
     )
-    return [index.part(*row, score, "infill") for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+    return index.parts(rows.tolist(), scores.tolist(), "infill")
 
 
 def _seen(index: ProjectIndex, query: Query, weights: Weights) -> "tuple[Array, Array, Array, Array, Array, Array, str]":
@@ -118,28 +134,12 @@ def _seen(index: ProjectIndex, query: Query, weights: Weights) -> "tuple[Array, 
     return (*terms, imports.decode(errors="replace"))
 
 
-@cache
-def _settings(weights: Weights) -> "tuple[Array, Array, Array, Array]":
-    """Return the weights as `scoring.rank` takes them.
-
-    The others are the factor of a window by its number of identifiers, of a block by its tokens, and of a file by its distance
-    from the caret's.
-    """
-    from infill.context import scoring
-
-    kinds = [(each.name, type(getattr(weights, each.name))) for each in fields(weights)]
-    sizes = np.maximum(np.arange(scoring.SIZES), 1.0)
-    by_size, by_cost = sizes**-weights.size_power, sizes**-weights.cost_power
-    by_size[0] = by_cost[0] = 0  # no window with identifiers starts there
-    by_hops = 1 + weights.near * np.exp(-np.arange(_HOPS) / 2)
-    return np.array([astuple(weights)], kinds), by_size, by_cost, by_hops
-
-
 def _lifts(index: ProjectIndex, query: Query, imports: str, weights: Weights) -> "tuple[Array, Array]":
     """Return numbers of files, and what is added to the factor of each, because it is imported or was recently opened."""
     lifted, lifts = list[int](), list[float]()
-    for name in set(_WORD.findall(imports)):
-        files = [number for number in index.project_paths.stems.get(name, ()) if index.paths[number]]
+    stems = index.project_paths.stems
+    for name in stems.keys() & _WORD.findall(imports):
+        files = [number for number in stems[name] if index.paths[number]]
         lifted += files
         lifts += [weights.imported / max(len(files), 1) ** 0.5] * len(files)
     for place, path in enumerate(query.recent):

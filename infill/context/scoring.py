@@ -415,21 +415,20 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _mark(place, bits, tops):  # type: ignore[no-untyped-def]
     """Note the highest of the group in which the value at this place has changed."""
-    group = np.uint64(place // _GROUP)
-    top = np.int64(0)
-    for number in range(group * np.uint64(_GROUP), (group + np.uint64(1)) * np.uint64(_GROUP)):
-        top = max(top, bits[number])
+    group, top = place // _GROUP, np.int64(0)
+    for number in range(_GROUP):
+        top = max(top, bits[np.uint64(group * _GROUP + number)])
     tops[group] = top
 
 
 @njit(cache=True)
-def _place(values, begin, end):  # type: ignore[no-untyped-def]
-    """Return the first place of the highest value, without a branch."""
-    top, place = np.int64(-1), begin
-    for number in range(begin, end):
-        higher = values[np.uint64(number)] > top
-        top = values[np.uint64(number)] if higher else top
-        place = number if higher else place
+def _place(values, first, count):  # type: ignore[no-untyped-def]
+    """Return the first place of the highest of `count` values, without a branch."""
+    top, place = np.int64(-1), first
+    for number in range(first, first + count):
+        value = values[np.uint64(number)]
+        higher = value > top
+        top, place = value if higher else top, number if higher else place
     return place
 
 
@@ -440,8 +439,7 @@ def _highest(bits, tops):  # type: ignore[no-untyped-def]
     The values are ratios, not negative, as the integers with the same bits: these have the same order and are faster to
     compare.
     """
-    group = _place(tops, 0, len(tops))
-    return _place(bits, group * _GROUP, (group + 1) * _GROUP)
+    return _place(bits, _place(tops, 0, len(tops)) * _GROUP, _GROUP)
 
 
 @njit(cache=True)

@@ -279,17 +279,16 @@ def _read(data, head, classes, values, lines, starts, imports):  # type: ignore[
         kind = classes[data[position]]
         if not _worded(kind):
             position += _ONE
+            starts[line + 1] = position  # again and again, until the line ends there
             line += kind == _NEWLINE
-            starts[line] = position if kind == _NEWLINE else starts[line]
             continue
         lines[count] = line
         position, values[count] = _word(data, position, end, classes)
         count += kind == _LETTER
-        if position < np.uint64(head):
-            last, byte = data[position - _ONE], data[position]
-            # The last letters of `require(` and of `from '`, together, so that there is one branch, hardly ever taken.
-            if ((last == _E) & (byte == _BRACKET)) | ((last == _M) & (byte == _SPACE)):
-                imports[line] |= _imports_next(data, np.int64(position))
+        last, byte = data[position - _ONE], data[position] if position < end else np.uint8(0)
+        # The last letters of `require(` and of `from '`, together, so that there is one branch, hardly ever taken.
+        if (position < np.uint64(head)) & (((last == _E) & (byte == _BRACKET)) | ((last == _M) & (byte == _SPACE))):
+            imports[line] |= _imports_next(data, np.int64(position))
     return count, line + 1
 
 
@@ -360,7 +359,7 @@ def surroundings(data, caret, head, before, after, classes, hashes, slots):  # t
     """
     room = len(data) // 2 + 2
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
-    starts, imports = np.empty(len(data) + 1, np.int64), np.zeros(head + 1, np.bool_)
+    starts, imports = np.empty(len(data) + 2, np.int64), np.zeros(head + 1, np.bool_)
     count, line_count = _read(data, head, classes, values, lines, starts, imports)
     values, lines, starts = values[:count], lines[:count], starts[:line_count]
     line = np.searchsorted(starts, caret, "right") - 1

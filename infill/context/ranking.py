@@ -39,7 +39,7 @@ class Weights:
     """Minimum weight of names in the imports."""
     asking: float = 0.1
     """Identifiers and lines in more than this share of the blocks (and more than 10) are not searched for."""
-    idf_power: float = 2.0
+    idf_power: int = 2
     """Power of the idf in a term's weight."""
     least: float = 0.04
     """Terms with less than this share of the highest weight are skipped: it saves time and hardly affects coverage."""
@@ -58,7 +58,7 @@ class Weights:
     """Lines before the caret, and half as many after it, whose names' definitions count."""
     windows: int = 200
     """Number of best windows that determine the expected identifiers."""
-    sharpness: float = 5.0
+    sharpness: int = 5
     """A window's relevance is the ratio of its score to the best one's, to this power."""
     half: float = 1.4
     """Sum of relevance at which an identifier's worth is one half."""

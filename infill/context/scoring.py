@@ -240,7 +240,7 @@ def weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-d
     sums[0] = 0
     bounds = _bounds(sums, sizes, by_size, prior)
     highest, likely, lowest = bounds.max() if len(bounds) else 0.0, _LIKELY + len(bounds) // 32, _TINY
-    if len(bounds) > likely:
+    if len(bounds) > 4 * likely:
         lowest = max(_kth_highest(bounds, likely, 0.0, highest), _TINY)
     numbers, values = _collect(bounds, lowest, _TINY, sums, sizes, by_size, file, prior)
     numbers, values = _first(numbers, values, k, _TINY, highest)
@@ -358,12 +358,12 @@ def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ig
 @njit(cache=True)
 def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
     """Leave out the names that are worth nothing; return the number of the others."""
-    begin = end = 0
+    begin, end = 0, np.uint64(0)
     for number in range(1, len(ends)):
         for place in range(begin, ends[number]):
-            name = names[place]
+            name = names[np.uint64(place)]
             names[end] = name
-            end += worth[np.uint32(name)] > 0
+            end += np.uint64(worth[np.uint32(name)] > 0)
         begin, ends[number] = ends[number], end
     return end
 
@@ -395,7 +395,7 @@ def expect(blocks, relevance, half, common, near, far, known, term_starts, token
 def _gain(number, ends, names, worth):  # type: ignore[no-untyped-def]
     gain = 0.0
     for place in range(ends[number], ends[number + 1]):
-        gain += worth[np.uint32(names[place])]
+        gain += worth[np.uint32(names[np.uint64(place)])]
     return gain
 
 

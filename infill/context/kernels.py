@@ -39,11 +39,11 @@ _ONE = np.uint64(1)
 
 _SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET, _E, _M = (ord(char) for char in " \t\n\"'(em")
 _STARTS = [b"import ", b"from ", b"use ", b"pub use ", b"using ", b"package ", b"#include", b"# include", b"require"]
-"""How a line begins that imports something, after its indentation."""
+"""Beginnings of lines that import something, after the indentation; as in `caret.imports`."""
 _START_BYTES = np.frombuffer(b"".join(_STARTS), np.uint8)
 _START_ENDS = np.cumsum([len(start) for start in _STARTS])
 _FROM, _REQUIRE = np.frombuffer(b" from ", np.uint8), np.frombuffer(b"require", np.uint8)
-"""What imports something anywhere in a line, before a quote and before a bracket."""
+"""Texts before a quote, and before a bracket, that make any line an import."""
 
 
 def byte_classes() -> Array:
@@ -234,12 +234,10 @@ def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _ends_with(data, stop, word):  # type: ignore[no-untyped-def]
     """Return whether `word` is what `data` has before `stop`."""
-    if stop < len(word):
-        return False
+    same = stop >= len(word)
     for back in range(1, len(word) + 1):
-        if data[stop - back] != word[len(word) - back]:
-            return False
-    return True
+        same = same and data[stop - back] == word[len(word) - back]
+    return same
 
 
 @njit(cache=True)
@@ -247,13 +245,13 @@ def _imports_next(data, position):  # type: ignore[no-untyped-def]
     """Return whether what ends here is `require` before a bracket, or `from` before a string."""
     if data[position] == _BRACKET:
         return _ends_with(data, position, _REQUIRE)
-    return _ends_with(data, position + 1, _FROM) and (data[position + 1] == _DOUBLE or data[position + 1] == _SINGLE)  # noqa: PLR1714
+    return _ends_with(data, position + 1, _FROM) and (data[position + 1] == _DOUBLE or data[position + 1] == _SINGLE)
 
 
 @njit(cache=True)
 def _starts_import(data, begin, end):  # type: ignore[no-untyped-def]
     """Return whether a line begins as one that imports something."""
-    while begin < end and (data[begin] == _SPACE or data[begin] == _TAB):  # noqa: PLR1714
+    while begin < end and (data[begin] == _SPACE or data[begin] == _TAB):
         begin += 1
     letter = 0
     for stop in _START_ENDS:
@@ -354,8 +352,8 @@ def surroundings(data, caret, head, before, after, classes, hashes, slots):  # t
 
     `data` is the file with one line feed more, at the `caret`. The identifiers `near` and the `whole` lines are at most
     `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts as one more;
-    `away` is their distance before the caret, negative after it. `names` are the identifiers of the imports in the first
-    `head` bytes, whose bounds are in `imports`. `far` are all other identifiers.
+    `away` is their distance before the caret, negative after it. `far` are all other identifiers. `names` are those of
+    the imports in the first `head` bytes, whose bounds are in `imports`.
     """
     room = len(data) // 2 + 2
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)

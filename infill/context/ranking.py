@@ -77,8 +77,8 @@ class Weights:
     def arrays(self) -> "tuple[Array, Array, Array, Array]":
         """The weights as `scoring.rank` takes them.
 
-        The others are the factor of a window by its number of identifiers, of a block by its tokens, and of a file by its
-        distance from the caret's.
+        After the weights come the factors of a window by its number of identifiers, of a block by its tokens, and of a
+        file by its distance from the caret's.
         """
         from infill.context import scoring
 
@@ -117,7 +117,9 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
     return index.parts(rows.tolist(), scores.tolist(), "infill")
 
 
-def _seen(index: ProjectIndex, query: Query, weights: Weights) -> "tuple[Array, Array, Array, Array, Array, Array, str]":
+def _seen(
+    index: ProjectIndex, query: Query, weights: Weights
+) -> "tuple[Array, Array, Array, Array, Array, Array, str]":
     """Return the terms of the file with the caret, as `kernels.surroundings` does, and its imports."""
     from infill.context import kernels
 
@@ -135,7 +137,7 @@ def _seen(index: ProjectIndex, query: Query, weights: Weights) -> "tuple[Array, 
 
 
 def _lifts(index: ProjectIndex, query: Query, imports: str, weights: Weights) -> "tuple[Array, Array]":
-    """Return numbers of files, and what is added to the factor of each, because it is imported or was recently opened."""
+    """Return the numbers of files that are imported or were recently opened, and what this adds to their factors."""
     lifted, lifts = list[int](), list[float]()
     stems = index.project_paths.stems
     for name in stems.keys() & _WORD.findall(imports):

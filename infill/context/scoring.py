@@ -329,9 +329,9 @@ def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no
 def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks`: (ends, names, distinct, sums).
 
-    Block i has names[ends[i] : ends[i + 1]], which are indices in `distinct`, from 1, and in `sums`, the relevance of all blocks
-    with the identifier; so the next steps read about a thousand adjacent entries instead of all the project's
-    identifiers. `local` is the index of each term afterwards; `relevance` is zero.
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `distinct`, from 1, and in `sums`, the relevance of
+    all blocks with the identifier; so the next steps read about a thousand adjacent entries instead of all the
+    project's identifiers. `local` is the index of each term afterwards; `relevance` is zero.
     """
     room = 1
     for block in blocks:
@@ -372,10 +372,10 @@ def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
 def expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
-    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is the
-    relevance of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`. Identifiers
-    in more than `common` blocks of the project are left out. `local` is scratch, zero before and after; `relevance` is
-    zero afterwards.
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
+    the relevance of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`.
+    Identifiers in more than `common` blocks of the project are left out. `local` is scratch, zero before and after;
+    `relevance` is zero afterwards.
     """
     ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
     factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
@@ -545,7 +545,12 @@ def _joined(blocks, chosen, gains, file, byte, size, line):  # type: ignore[no-u
 
     It is in the place of the first one that was chosen, and has the gains of all.
     """
-    gain, items, scores, count = np.full(len(blocks), -1.0), np.empty((len(chosen), 4), np.int64), np.empty(len(chosen)), 0
+    gain, items, scores, count = (
+        np.full(len(blocks), -1.0),
+        np.empty((len(chosen), 4), np.int64),
+        np.empty(len(chosen)),
+        0,
+    )
     for number in range(len(chosen)):
         gain[chosen[number]] = gains[number]
     for place in chosen:

@@ -95,7 +95,7 @@ _SEEN_CHARS: Final = 200_000
 """Number of characters of the current file that are read on each side of the caret, besides its imports."""
 _WORD: Final = re.compile(r"\w+")
 _HOPS: Final = 128
-"""Distances between folders that are told apart."""
+"""Distances between folders, in hops; longer ones count as this one."""
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:

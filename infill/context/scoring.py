@@ -49,7 +49,7 @@ def _decays(away, others, decay):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
+def _ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
     """Return distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
 
     The terms are identifiers (`terms`; `away` is their distance before the caret in lines, negative after it), lines
@@ -230,7 +230,7 @@ def _collect(bounds, lowest, least, sums, sizes, by_size, file, prior):  # type:
 
 
 @njit(cache=True)
-def weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
+def _weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
     """Return the `k` windows with the highest positive scores, and all that equal the last, with their scores.
 
     A window's score is sums[window + 1] x by_size[its size], which falls with the size, x prior of its file. The k-th
@@ -276,7 +276,7 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 
 
 @njit(cache=True)
-def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance, local):  # type: ignore[no-untyped-def]
+def _add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance, local):  # type: ignore[no-untyped-def]
     """Divide `amount` among the blocks that define a name, for each distinct one of the `names`.
 
     Names that more than `most` blocks define, or that are in more than `longest` blocks, are skipped. Returns the
@@ -305,7 +305,7 @@ def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, 
 
 
 @njit(cache=True)
-def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
+def _spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
     """Add (score / best score)**sharpness of each of the windows to the relevance of its two blocks.
 
     Returns the blocks that had no relevance before.
@@ -369,7 +369,7 @@ def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
+def _expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
@@ -455,13 +455,13 @@ def _take(first, blocks, file, ratios, tops, ends, names, worth):  # type: ignor
 
 
 @njit(cache=True)
-def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, names, worth):  # type: ignore[no-untyped-def]
+def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, names, worth):  # type: ignore[no-untyped-def]
     """Choose blocks greedily by merit x gain x by_cost[cost]; return their positions in `blocks`, and their gains.
 
     A block's gain is the worth of its identifiers that no chosen block has. Its cost is its tokens, of `per_token`
     bytes each, plus `heading` unless it continues a chosen block. Gains only fall, so an old value is an upper bound,
     which is computed again when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of
-    `expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
+    `_expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
     or when nothing gains.
     """
     size = len(blocks)
@@ -512,7 +512,7 @@ def _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, curre
 
 @njit(cache=True)
 def _nearest(terms, away, before, after):  # type: ignore[no-untyped-def]
-    """Return the terms that are at most so many lines before or after the caret."""
+    """Return the terms that are at most `before` lines before the caret, or `after` lines after it."""
     first = last = 0
     while first < len(terms) and away[first] > before:
         first += 1
@@ -577,7 +577,7 @@ def _similar(weights, near, away, whole, whole_away, names, live, starts, length
     """Add up the weights of the terms around the caret in `sums`."""
     scale = np.array([1.0, weights.whole_line, weights.imported_name])
     most = max(FEW, int(weights.asking * live))
-    terms, asking = ask(
+    terms, asking = _ask(
         *(near, away, whole, whole_away, names, scale, weights.after, weights.decay_lines, weights.idf_power),
         *(weights.least, most, live, lengths, local),
     )
@@ -598,21 +598,21 @@ def rank(  # type: ignore[no-untyped-def]
     weights = settings[0]
     _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
     prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
-    windows, scores = weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)
-    defining = add_definitions(
+    windows, scores = _weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)
+    defining = _add_definitions(
         _nearest(near, away, weights.definition_lines, weights.definition_lines // 2 + 1),
         *(_COMMON_DEFINED, _DEFINERS, starts, lengths, pool, notes, int(weights.definition * RELEVANCE_UNIT)),
         *(relevance, local),
     )
-    similar = spread(windows, scores, weights.sharpness, file, end, relevance)
+    similar = _spread(windows, scores, weights.sharpness, file, end, relevance)
     blocks = _in_order(similar, defining, relevance, current, file, ranks)
     merits = relevance[blocks] ** weights.relevance_power
     most = max(FEW, int(weights.common * live))
-    bounds, known, worth = expect(
+    bounds, known, worth = _expect(
         *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, near, far, weights.known),
         *(term_starts, tokens, terms, lengths, local),
     )
-    chosen, gains = choose(
+    chosen, gains = _choose(
         *(blocks, file, merits, size, BYTES_PER_TOKEN, weights.heading_tokens, by_cost, k, bounds, known, worth)
     )
     return _joined(blocks, chosen, gains, file, byte, size, line)

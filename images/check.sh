@@ -33,7 +33,7 @@ done
 holds() { # image, modules
     "$docker" run --rm --network none "${hardened[@]}" --entrypoint python "$(image "$1")" -c "import $2"
 }
-holds train 'boto3, deepspeed, ray, s3fs, torch, transformers'
+holds train 'boto3, deepspeed, ray, ray.dashboard.optional_deps, s3fs, torch, transformers'
 holds pipeline 'boto3, kfp, kubernetes, mlflow, psycopg2, s3fs, infill.stages.rayjob'
 # The work that a step does itself on a cluster must need neither torch nor Ray.
 "$docker" run --rm --network none "${hardened[@]}" "$(image pipeline)" python -c '

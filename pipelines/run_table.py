@@ -14,6 +14,7 @@ from infill import tracking
 from infill.errors import InputError, ServiceError
 from infill.stages import STAGES
 from pipelines.full import infill
+from pipelines.pod_names import pods
 from pipelines.service import PASSING, KfpClient, KfpRefusedError, KfpUnreachableError, Thing
 
 ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -24,8 +25,6 @@ COLOURS: Final[Mapping[str, str]] = {
     "FAILED": "red",
     "CANCELED": "red",
 }
-DRIVER: Final = "-driver"
-"""The end of KFP's names of pods that prepare a step."""
 
 
 class RunFailedError(ServiceError):
@@ -227,33 +226,36 @@ def _reason(run: Thing) -> str:
     return str((run.get("error") or {}).get("message") or "KFP gives no reason")
 
 
-def logs(service: KfpClient, identity: str, step: str, *, follow: bool) -> Iterator[str]:
-    """Yield the lines of a step's pods. Raises InputError for an unknown step or one without a pod."""
+def logs(service: KfpClient, identity: str, step: str, *, follow: bool, pause: float = 5.0) -> Iterator[str]:
+    """Yield the lines of a step's pods; with `follow` also those that come until the step or the run has ended.
+
+    KFP itself follows no log, so each is read again every `pause` seconds. Raises InputError for an unknown step, and
+    for one without a log.
+    """
     names = step_names()
     keys = {key for key, name in names.items() if name == step}
     if not keys:
         raise InputError(f"unknown step {step!r}; choose one of {', '.join(names.values())}")
-    pods = list(_pods(_details(service.run(identity)), keys))
-    if not pods:
-        raise InputError(f"step {step} of run {identity} has no pod: it has not begun, or its result was cached")
-    for pod in pods:
-        yield from service.log(identity, pod, follow=follow)
+    shown: dict[str, int] = {}
+    while True:
+        run = service.run(identity)
+        yield from _new_lines(service, run, keys, shown)
+        states = {run.get("state"), *(each.state for each in steps(run, names) if each.name == step)}
+        if not follow or states & set(ENDED):
+            break
+        time.sleep(pause)
+    if not shown:
+        raise InputError(f"step {step} of run {identity} has no log: it has not begun, or its result was cached")
 
 
-def _pods(details: list[Thing], keys: set[str]) -> Iterator[str]:
-    """Yield the pods of the tasks with the names `keys` and of all tasks below them, without KFP's own drivers."""
-    below: dict[str, list[Thing]] = {}
-    for task in details:
-        below.setdefault(str(task.get("parent_task_id") or ""), []).append(task)
-    waiting = [task for task in details if task.get("display_name") in keys]
-    seen: set[str] = set()
-    while waiting:
-        task = waiting.pop(0)
-        waiting += below.get(str(task.get("task_id") or "-"), [])
-        names = [task.get("pod_name"), *(child.get("pod_name") for child in task.get("child_tasks") or ())]
-        if str(task.get("display_name")).endswith(DRIVER):
-            continue
-        for name in names:
-            if name and name not in seen and DRIVER not in name:
-                seen.add(name)
-                yield name
+def _new_lines(service: KfpClient, run: Thing, keys: set[str], shown: dict[str, int]) -> Iterator[str]:
+    """Yield the lines after those `shown` of each pod, and count them there. A pod without a log is left out."""
+    for pod in pods(_details(run), keys):
+        try:
+            for number, line in enumerate(service.log(str(run["run_id"]), pod)):
+                if number >= shown.get(pod, 0):
+                    shown[pod] = number + 1
+                    yield line
+        except KfpRefusedError as error:
+            if error.status != 404:
+                raise

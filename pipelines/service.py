@@ -25,6 +25,8 @@ TOKEN: Final = "KFP_TOKEN"
 PASSING: Final = (429, 500, 502, 503, 504)
 """HTTP statuses of a server that is temporarily overloaded or away."""
 PAGE: Final = 100
+LOG_ERROR: Final = '{"error_message":'
+"""The beginning of KFP's answer in place of a log that it cannot read; its status is 200."""
 
 Thing = dict[str, Any]
 
@@ -91,17 +93,18 @@ class KfpClient:
         """Ask KFP to stop the run."""
         self._call("POST", f"/runs/{identity}:terminate")
 
-    def log(self, run: str, pod: str, *, follow: bool) -> Iterator[str]:
-        """Yield the lines of the log of one of the run's pods."""
-        path = f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log"  # this path has no v2 yet
-        query = [("follow", "true")] if follow else []
-        limits = (self.timeout, 3_600.0 if follow else self.timeout)
+    def log(self, run: str, pod: str) -> Iterator[str]:
+        """Yield the lines of the log of one of the run's pods. Raises RefusedError if KFP has none."""
+        path = f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log"  # this path has no v2 yet, and follows no log
         with _sentences(self.host):
             response = self.client.call_api(
-                path, "GET", query_params=query, _preload_content=False, _request_timeout=limits, **_AUTH
+                path, "GET", _preload_content=False, _request_timeout=(self.timeout, self.timeout), **_AUTH
             )
             for line in response:
-                yield line.decode("utf-8", "replace").rstrip("\n")
+                text = line.decode("utf-8", "replace").rstrip("\n")
+                if text.startswith(LOG_ERROR):
+                    raise KfpRefusedError(404, f"Kubeflow Pipelines at {self.host} has no log of pod {pod}")
+                yield text
 
     def recurring(self, experiment: str, name: str = "") -> list[Thing]:
         """Return the recurring runs of an experiment, or those with this display name: KFP allows several."""

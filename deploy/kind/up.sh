@@ -30,13 +30,14 @@ run "$helm" upgrade --install kserve-crd "$KSERVE_CHARTS/kserve-crd" --version "
     --namespace kserve --create-namespace --wait
 run "$helm" upgrade --install kserve "$KSERVE_CHARTS/kserve-resources" --version "v$KSERVE_VERSION" \
     --namespace kserve --set kserve.controller.deploymentMode=Standard \
-    --set kserve.controller.gateway.disableIngressCreation=true --wait
+    --set kserve.controller.gateway.disableIngressCreation=true \
+    --set kserve.controller.gateway.disableIstioVirtualHost=true --wait
 run "$helm" upgrade --install kuberay-operator kuberay-operator --repo "$KUBERAY_CHARTS" \
     --version "$KUBERAY_VERSION" --namespace kuberay-operator --create-namespace --wait
 run kubectl apply -k "$KFP_MANIFESTS/cluster-scoped-resources?ref=$KFP_VERSION"
 run kubectl wait --for condition=established --timeout=120s crd/applications.app.k8s.io
 run kubectl apply -k "$KFP_MANIFESTS/env/platform-agnostic?ref=$KFP_VERSION"
-run kubectl wait pods --all --namespace kubeflow --for condition=Ready --timeout=15m
+run kubectl wait deployments --all --namespace kubeflow --for condition=Available --timeout=15m
 
 # KFP's own object store serves as ours; its credentials stay in the cluster.
 run "$here/object-store-secret.sh"

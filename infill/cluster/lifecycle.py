@@ -32,6 +32,9 @@ from infill.errors import InputError, ServiceError
 
 ASKED_PODS: Final = 4
 """Pods whose events are read at a time: what prevents one of a group from starting usually prevents the others."""
+FAILED: Final = ("Failed", "ValidationFailed")
+"""Deployment statuses that KubeRay never leaves, of a job that has not succeeded. It enforces no deadline on a job that
+it rejects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ def _create_or_attach(api: Api, job: StageJob, waits: LauncherPatience, out: Tex
         _check_same(existing, job)
         if existing["metadata"].get("deletionTimestamp"):
             time.sleep(min(1.0, waits.tick))
-        elif _state(existing) == "Failed":
+        elif _state(existing) in FAILED:
             out.write(f"[infill] replacing RayJob {job.name}, which failed in an earlier attempt\n")
             api.delete("rayjobs", job.name)
         else:
@@ -213,7 +216,7 @@ def _await_end(api: Api, name: str, tail: LogTail, waits: LauncherPatience) -> F
         if last == "Complete" and status.get("jobStatus") in ("SUCCEEDED", None, ""):
             tail.finish(waits.drain)
             return None
-        if last in ("Complete", "Failed"):
+        if last == "Complete" or last in FAILED:
             return _explain(api, job, tail, waits)
         if status.get("jobStatus") in ("RUNNING", "SUCCEEDED") or job.get("spec", {}).get("suspend"):
             blocked_since = 0.0

@@ -39,7 +39,8 @@ RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-# The root file system is read-only, so every library's cache is in an emptyDir.
+# The root file system is read-only, so every library's cache is in an emptyDir. Ray asks for a token if its home
+# holds one, but KubeRay sends none unless the job has `authOptions`.
 CACHES: Final[Mapping[str, str]] = {
     "HOME": CACHE,
     "HF_HOME": f"{CACHE}/huggingface",
@@ -48,6 +49,7 @@ CACHES: Final[Mapping[str, str]] = {
     "TORCH_EXTENSIONS_DIR": f"{CACHE}/torch_extensions",
     "TRITON_CACHE_DIR": f"{CACHE}/triton",
     "XDG_CACHE_HOME": CACHE,
+    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

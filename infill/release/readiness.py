@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from infill.cluster import failure
 from infill.cluster.api import Api
@@ -21,6 +22,8 @@ Manifest = Mapping[str, Any]
 POD_LABEL: Final = "serving.kserve.io/inferenceservice"
 STORAGE: Final = "storage-initializer"
 """Name of KServe's init container, which fetches `storageUri`."""
+PREDICTOR: Final = "--predictor_host"
+"""The transformer's argument with its predictor's host and port."""
 ASKED_PODS: Final = 4
 """Maximum number of pods whose events are read at each check."""
 
@@ -31,12 +34,15 @@ SENTENCES: Final[Mapping[str, str]] = {
     "storage": "the model cannot be fetched ({detail}): check its URI, the object store's Secret and the network"
     " policies",
     "memory": "a container is out of memory ({detail}): raise the resources of the predictor or the transformer in the"
-    " release's values",
+    " release's values, or those of the storage-initializer in KServe's ConfigMap inferenceservice-config",
     "missing": "its pods need something that does not exist ({detail}): create it, or correct its name in the values of"
     " charts/infill-serving",
     "refused": "the cluster does not admit its pods ({detail}): change the policy, limit range or webhook",
     "crash": "a container exits repeatedly ({detail}): see its last lines",
     "invalid": "KServe refuses it ({detail}): check the version of KServe, and upgrade charts/infill-serving",
+    "port": "its transformer cannot reach the predictor ({detail}): set kserve.port of charts/infill-serving to that"
+    " port, and deploy again",
+    "reconcile": "KServe cannot create its objects ({detail}): correct that, or see the log of KServe's controller",
     "gone": "it was deleted by someone else",
     "unschedulable": "no node accepts it ({detail}): check free nodes, GPUs, node selector and tolerations",
     "deadline": "it is not ready after {seconds} s ({detail}): raise deploy.readySeconds, or see `kubectl describe`",
@@ -76,13 +82,14 @@ class NotReadyError(ServiceError):
 
 
 def ready(service: Manifest) -> bool:
-    """Return whether KServe reports the InferenceService, in its current generation, as ready."""
-    status = service.get("status") or {}
-    seen = status.get("observedGeneration", 0)
-    current = not seen or seen >= service["metadata"].get("generation", 0)
-    return current and any(
-        each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or ()
-    )
+    """Return whether KServe reports the InferenceService and its transformer, if it has one, as ready.
+
+    KServe derives `Ready` from the predictor and the Ingress alone. Its `observedGeneration` is that of the Deployment
+    which it has reconciled last, so it cannot be compared with the InferenceService's generation.
+    """
+    conditions = (service.get("status") or {}).get("conditions") or ()
+    true = {each.get("type") for each in conditions if each.get("status") == "True"}
+    return "Ready" in true and ("TransformerReady" in true or "transformer" not in service.get("spec", {}))
 
 
 def wait(
@@ -103,6 +110,8 @@ def wait(
     for service in follow(api, "inferenceservices", name, tick=waits.tick, outage=waits.outage):
         if service is None:
             raise _error(api, name, Obstacle(kind="gone"), seconds)
+        if wrong := _wrong_port(service):
+            raise _error(api, name, wrong, seconds)
         if ready(service):
             return
         pods = _pods(api, name)
@@ -124,6 +133,10 @@ def obstacle(service: Manifest, pods: Iterable[Manifest], events: Iterable[Manif
     if model.get("transitionStatus") == "InvalidSpec":
         failed = model.get("lastFailureInfo") or {}
         return Obstacle(kind="invalid", detail=short(f"{failed.get('reason', '')} {failed.get('message', '')}"))
+    reconciled = next((each for each in _untrue(service) if each.get("reason") == "ReconcileFailed"), None)
+    if reconciled is not None:
+        what = str(reconciled.get("message", ""))
+        return Obstacle(kind=failure.cause(what) or "reconcile", detail=short(what))
     blocked = failure.obstacle(service, pods, events)
     if blocked is not None:
         kind = "storage" if blocked.container == STORAGE and blocked.kind == "crash" else blocked.kind
@@ -132,15 +145,36 @@ def obstacle(service: Manifest, pods: Iterable[Manifest], events: Iterable[Manif
     return None if message is None else Obstacle(kind="unschedulable", detail=short(message))
 
 
+def _wrong_port(service: Manifest) -> Obstacle | None:
+    """Return an obstacle if the transformer calls its predictor on a port that KServe's Services do not have.
+
+    KServe reports the port in `status.address`: none, that is 80, or the containers' port for headless Services.
+    """
+    address = ((service.get("status") or {}).get("address") or {}).get("url")
+    containers = (service.get("spec", {}).get("transformer") or {}).get("containers") or ()
+    arguments = [str(each).partition("=") for container in containers for each in container.get("args") or ()]
+    host = next((value for name, _, value in arguments if name == PREDICTOR), "")
+    if not address or not host:
+        return None
+    called, port = urlsplit(f"//{host}").port or 80, urlsplit(address).port or 80
+    return (
+        Obstacle(kind="port", detail=f"it calls {host}, KServe's Services have port {port}") if called != port else None
+    )
+
+
 def _conditions(service: Manifest) -> str:
     """Return the conditions that KServe reports as not yet true."""
-    conditions = (service.get("status") or {}).get("conditions") or ()
     waiting = [
         f"{each.get('type')}: {each.get('message') or each.get('reason') or each.get('status')}"
-        for each in conditions
-        if each.get("status") != "True"
+        for each in _untrue(service)
     ]
     return short("; ".join(waiting)) or "KServe reports nothing: check that its controller is running"
+
+
+def _untrue(service: Manifest) -> list[Manifest]:
+    """Return the conditions that are not true, without `Stopped`, which is false while the InferenceService runs."""
+    conditions = (service.get("status") or {}).get("conditions") or ()
+    return [each for each in conditions if each.get("status") != "True" and each.get("type") != "Stopped"]
 
 
 def _pods(api: Api, name: str) -> list[Manifest]:

@@ -10,7 +10,7 @@ from serving.transformer.transformer_config import TransformerConfig
 from tests.charts.bundle import helm
 
 CANDIDATE = (
-    "transformer.canary.predictor=http://infill-candidate-predictor.infill:8080",
+    "transformer.canary.predictor=http://infill-candidate-predictor.infill",
     "transformer.canary.release=infill-candidate",
     "transformer.canary.weight=5",
     "transformer.canary.shadowRequests=2",
@@ -28,7 +28,7 @@ def arguments(*settings: str) -> list[str]:
 def test_the_transformer_gets_the_candidate_of_the_values() -> None:
     assert arguments() == []
     wanted = [
-        "--candidate_predictor=http://infill-candidate-predictor.infill:8080",
+        "--candidate_predictor=http://infill-candidate-predictor.infill",
         "--canary_weight=5",
         "--shadow_requests=2",
         *("--canary_requests=100", "--canary_window_s=600", "--canary_errors=0.02"),

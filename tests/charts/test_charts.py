@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -47,6 +48,14 @@ def test_every_object_passes_its_schema(chart: str, values: str) -> None:
 @pytest.mark.parametrize(("chart", "values"), CASES, ids=IDS)
 def test_every_rule_holds(chart: str, values: str, rule: Rule) -> None:
     assert list(rule(render(chart, values))) == []
+
+
+def test_keda_must_find_the_pods_by_their_names() -> None:
+    """Kubernetes cuts the names of pods after 58 characters and adds five of its own."""
+    command = [str(HELM), "template", "x" * 37, str(CHARTS / "infill-serving"), "-f"]
+    command.append(str(CHARTS / "infill-serving/ci/vllm-values.yaml"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "at most 36 characters" in done.stderr
 
 
 @pytest.mark.parametrize("chart", sorted({chart for chart, _ in CASES}))
@@ -162,6 +171,23 @@ def test_deploy_fills_in_what_helm_would_have_rendered() -> None:
     assert helms["metadata"]["labels"].pop("app.kubernetes.io/managed-by") == "Helm"
     assert ours == helms
     assert "${" not in json.dumps(ours)
+
+
+def test_the_servers_call_services_by_the_port_that_kserve_gives_them() -> None:
+    """KServe's Services have port 80 before the containers' 8080 unless its configuration makes them headless."""
+    (frame,) = filter(None, map(frame_of, helm("infill-serving", "default-values")))
+    arguments = frame.engines["embedded"]["spec"]["transformer"]["containers"][0]["args"]
+    urls = [frame.url, *(each.partition("=")[2] for each in [*arguments, *frame.canary] if "_predictor=http" in each)]
+    urls += [f"http://{each.partition('=')[2]}" for each in arguments if each.startswith("--predictor_host=")]
+    assert len(urls) == 3
+    assert {urlsplit(url).port for url in urls} == {80}
+
+
+def test_keda_gets_a_trigger_for_each_component() -> None:
+    (frame,) = filter(None, map(frame_of, helm("infill-serving", "auto-values")))
+    spec = frame.engines["vllm"]["spec"]
+    kinds = {name: [each["type"] for each in spec[name]["autoScaling"]["metrics"]] for name in spec}
+    assert kinds == {"predictor": ["External"], "transformer": ["Resource"]}
 
 
 def test_each_workspace_can_be_sent_to_one_replica() -> None:

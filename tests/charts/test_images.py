@@ -6,10 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from components.images import NAMES
 from tests.charts.bundle import CHARTS, HELM, ROOT
@@ -47,6 +51,20 @@ def checkout(tmp_path: Path) -> Path:
     for arguments in (["init", "-q"], ["add", "pyproject.toml"], [*author, "commit", "-q", "-m", "a"]):
         subprocess.run(["git", *arguments], cwd=folder, check=True)
     return folder
+
+
+@pytest.mark.parametrize("lock", ["cpu", "cuda"])
+def test_the_image_of_the_stages_has_rays_job_api(lock: str) -> None:
+    """KubeRay submits a job to Ray's dashboard and asks its agent for the node's health; plain Ray starts neither."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+    (ray,) = (Requirement(each) for each in extras if each.startswith("ray["))
+    assert "default" in ray.extras
+    wanted = [Requirement(each) for each in metadata.requires("ray") or ()]
+    names = {
+        canonicalize_name(each.name) for each in wanted if each.marker and each.marker.evaluate({"extra": "default"})
+    }
+    pinned = {line.partition("==")[0] for line in (ROOT / f"requirements/{lock}.txt").read_text().splitlines()}
+    assert {"aiohttp-cors", "opencensus"} <= names <= pinned
 
 
 def build(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,13 +10,14 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from pipelines.pod_names import fnv
 from tests.kube.apiserver import Fault
 from tests.kube.store import Thing, now
 
@@ -65,6 +66,19 @@ class Kfp:
     def set(self, run: str, state: str, **tasks: str) -> None:
         """The run's state and those of its tasks; KFP's own name of a task, with _ for -."""
         details = [_task(name.replace("_", "-"), task) for name, task in tasks.items()]
+        self.runs[run] |= {"state": state, "run_details": {"task_details": details}}
+
+    def nodes(self, run: str, state: str, children: Mapping[str, Sequence[str]]) -> None:
+        """The run's tasks as nodes of its workflow: each path with the paths that follow.
+
+        Like KFP's own, a task has the last part of its path, but neither its id nor its pod; its children are ids.
+        """
+        details = []
+        for path, below in children.items():
+            task = _task(path.rpartition(".")[2], state)
+            details.append(
+                {**task, "child_tasks": [{"pod_name": f"{path.partition('.')[0]}-{fnv(each)}"} for each in below]}
+            )
         self.runs[run] |= {"state": state, "run_details": {"task_details": details}}
 
     def fault(self, method: str, path: str) -> Fault | None:
@@ -205,8 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault and fault.status:
                 raise Refused(fault.status, "made up by the test")
             if pod := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", url.path):
-                if pod[1] not in self.kfp.logs:
-                    raise Refused(404, f"pods {pod[1]} not found")
+                if pod[1] not in self.kfp.logs:  # KFP has sent the status when it looks for the log
+                    error = {"error_message": f"pods {pod[1]} not found", "error_details": "BadRequestError"}
+                    return self._send(200, json.dumps(error, separators=(",", ":")).encode(), "text/plain")
                 return self._send(200, self.kfp.logs[pod[1]].encode(), "text/plain")
             answer = self.kfp.answer(self.command, url.path, dict(parse_qsl(url.query)), self._body(data))
             return self._send(200, json.dumps(answer).encode())

@@ -16,7 +16,7 @@ from rich.console import Console
 from components.images import NAMES
 from infill import cli, tracking
 from infill.errors import InputError, ServiceError
-from pipelines import run_table, service, submit
+from pipelines import pod_names, run_table, service, submit
 from tests.kube.apiserver import Fault
 from tests.kube.kfp import Kfp
 from tests.mlflow_store import Server as Mlflow
@@ -302,21 +302,61 @@ def test_cancel_stops_the_run(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out) == {"run": name, "state": "CANCELING"}
 
 
+EVALUATE = "w.root.for-loop-1.evaluate-2"
+NODES = {
+    "w": ["w.root-driver"],
+    "w.root-driver": ["w.root"],
+    "w.root": ["w.root.corpus-driver"],
+    "w.root.corpus-driver": ["w.root.corpus"],
+    "w.root.corpus": ["w.root.corpus.executor"],
+    "w.root.corpus.executor": ["w.root.for-loop-1"],
+    "w.root.for-loop-1": [f"{EVALUATE}-driver"],
+    f"{EVALUATE}-driver": [EVALUATE],
+    EVALUATE: [f"{EVALUATE}.executor"],
+    f"{EVALUATE}.executor": [f"{EVALUATE}.executor(0)", f"{EVALUATE}.executor(10)", f"{EVALUATE}.executor(2)"],
+    f"{EVALUATE}.executor(0)": [],
+    f"{EVALUATE}.executor(10)": [],
+    f"{EVALUATE}.executor(2)": [],
+}
+"""A workflow: `corpus` may not be retried, and the evaluation has begun thrice."""
+ATTEMPTS = [f"w-retry-system-container-impl-{pod_names.fnv(f'{EVALUATE}.executor({number})')}" for number in (0, 2, 10)]
+
+
+def test_a_workflows_ids_are_hashes() -> None:
+    assert [pod_names.fnv(text) for text in ("", "a", "foobar")] == [0x811C9DC5, 0xE40C292C, 0xBF9CF968]
+
+
 def test_logs_are_those_of_the_steps_own_pods(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> None:
     name = start(kfp)
-    kfp.set(name, "RUNNING", evaluate_2="RUNNING", evaluate_2_driver="SUCCEEDED", executor="RUNNING", corpus="RUNNING")
-    details = {task["display_name"]: task for task in kfp.runs[name]["run_details"]["task_details"]}
-    details["evaluate-2"]["child_tasks"] = [{"pod_name": "w-system-container-driver-1"}, {"task_id": "task-executor"}]
-    details["evaluate-2-driver"] |= {"pod_name": "w-driver-2", "parent_task_id": "task-evaluate-2"}
-    details["executor"] |= {"pod_name": "w-impl-3", "parent_task_id": "task-evaluate-2"}
-    kfp.logs = {"w-impl-3": "first\nlast\n", "w-driver-2": "driver"}
+    kfp.nodes(name, "SUCCEEDED", NODES)
+    kfp.logs = {ATTEMPTS[1]: "broke\n", ATTEMPTS[2]: "first\nlast\n"}  # that of the first attempt is gone
+    kfp.logs[f"w-system-container-impl-{pod_names.fnv('w.root.corpus.executor')}"] = "documents\n"
     capsys.readouterr()
-    assert run("logs", name, "evaluate-sft", "--follow") == 0
-    assert capsys.readouterr().out == "first\nlast\n"
+    assert run("logs", name, "evaluate-sft") == 0
+    assert capsys.readouterr().out == "broke\nfirst\nlast\n"
+    assert run("logs", name, "corpus", "--follow") == 0
+    assert capsys.readouterr().out == "documents\n"
     assert run("logs", name, "dpo") == 2
-    assert "has no pod" in capsys.readouterr().err
+    assert "has no log" in capsys.readouterr().err
     assert run("logs", name, "colour") == 2
     assert "unknown step 'colour'" in capsys.readouterr().err
+
+
+def test_a_log_is_followed_to_the_steps_end(
+    kfp: Kfp, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = start(kfp)
+    kfp.nodes(name, "RUNNING", NODES)
+    capsys.readouterr()
+    later = iter([{ATTEMPTS[2]: "first\n"}, {ATTEMPTS[2]: "first\nsecond\n"}, {ATTEMPTS[2]: "first\nsecond\nlast\n"}])
+
+    def sleep(_seconds: float) -> None:
+        kfp.logs = next(later)
+        kfp.nodes(name, "SUCCEEDED" if "last" in kfp.logs[ATTEMPTS[2]] else "RUNNING", NODES)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert run("logs", name, "evaluate-sft", "--follow") == 0
+    assert capsys.readouterr().out == "first\nsecond\nlast\n"
 
 
 def test_mlflow_is_linked(kfp: Kfp, mlflow_server: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,9 @@ maxReplicas: {{ max .component.minReplicas .component.maxReplicas }}
 {{- if and (eq .Values.autoscaling.kind "keda") (not (and .Values.monitoring.enabled .Values.monitoring.predictor)) }}
 {{- fail "autoscaling.kind keda reads the predictor's metrics from Prometheus: set monitoring.enabled and monitoring.predictor" }}
 {{- end }}
+{{- if and (eq .Values.autoscaling.kind "keda") (gt (len .Release.Name) 36) }}
+{{- fail "autoscaling.kind keda finds the predictor's pods by their names, which Kubernetes cuts: the release's name must have at most 36 characters" }}
+{{- end }}
 {{- if and .Values.model.uri (eq .Values.predictor.engine "auto") }}
 {{- fail "predictor.engine auto works only with `infill deploy`: with model.uri set it to embedded or vllm" }}
 {{- end }}

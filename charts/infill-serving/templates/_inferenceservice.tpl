@@ -81,6 +81,12 @@ spec:
     {{- if eq $values.autoscaling.kind "hpa" }}
     scaleMetric: cpu
     scaleTarget: {{ $values.autoscaling.target }}
+    {{- else if eq $values.autoscaling.kind "keda" }}
+    # KServe creates a ScaledObject for each component, and KEDA refuses one without a trigger.
+    autoScaling:
+      metrics:
+        - type: Resource
+          resource: {name: cpu, target: {type: Utilization, averageUtilization: 70}}
     {{- end }}
     labels:
       app.kubernetes.io/instance: {{ $release }}

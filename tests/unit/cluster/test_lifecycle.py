@@ -91,9 +91,12 @@ def test_two_launchers_at_once_share_one_job(api: Api, kuberay: KubeRay, job: St
     assert sorted("created" in out.getvalue() for out in outs) == [False, True]
 
 
-def test_a_failed_job_is_replaced_by_the_next_attempt(api: Api, kuberay: KubeRay, job: StageJob) -> None:
+@pytest.mark.parametrize(("deployment", "reason"), [("Failed", "AppFailed"), ("ValidationFailed", "ValidationFailed")])
+def test_a_failed_job_is_replaced_by_the_next_attempt(
+    api: Api, kuberay: KubeRay, job: StageJob, deployment: str, reason: str
+) -> None:
     first = api.create("rayjobs", build(job))
-    kuberay.status(job.name, "Failed", "FAILED", reason="AppFailed")
+    kuberay.status(job.name, deployment, "", reason=reason)
 
     def operator() -> None:
         while started(api, job)["metadata"]["uid"] == first["metadata"]["uid"]:
@@ -149,7 +152,10 @@ def run_to_failure(api: Api, kuberay: KubeRay, job: StageJob, end: Callable[[], 
 )
 def test_each_reason_has_its_exit_code(api: Api, kuberay: KubeRay, job: StageJob, reason: str, kind: str) -> None:
     status = {"reason": reason, "message": f"it was {reason}"}
-    error = run_to_failure(api, kuberay, job, lambda: kuberay.status(job.name, "Failed", "", **status))
+    deployment = (
+        reason if reason == "ValidationFailed" else "Failed"
+    )  # KubeRay never gives a rejected job the other one
+    error = run_to_failure(api, kuberay, job, lambda: kuberay.status(job.name, deployment, "", **status))
     assert error.failure.kind == kind
     assert error.exit_code == KINDS[kind].exit_code
     assert f"it was {reason}" in str(error)

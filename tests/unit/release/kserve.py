@@ -78,8 +78,39 @@ class KServe:
         KubeRay(self.api).event(f"{name}-predictor-5f", "ReplicaSet", "FailedCreate", message)
 
 
+READY: Final = ("PredictorReady", "TransformerReady", "IngressReady", "Ready")
+
+
+def conditions(*true: str) -> list[dict[str, str]]:
+    """KServe's conditions with those that are true; it always adds that the service is not stopped."""
+    types = [{"type": kind, "status": "True" if kind in true else "False"} for kind in READY]
+    return [*types, {"type": "Stopped", "status": "False"}]
+
+
 def becomes_ready(kserve: KServe, name: str) -> None:
-    kserve.status(name, conditions=[{"type": "Ready", "status": "True"}])
+    """Like KServe's own, the generation is that of a Deployment, and does not count changes of the InferenceService."""
+    kserve.status(name, conditions=conditions(*READY), address=address(kserve, name), observedGeneration=1)
+
+
+def address(kserve: KServe, name: str, port: str = "") -> dict[str, str]:
+    """The address in the status: with a port only if KServe's Services are headless."""
+    return {"url": f"http://{name}-transformer.{kserve.api.namespace}.svc.cluster.local{port}"}
+
+
+def has_headless_services(kserve: KServe, name: str) -> None:
+    ready = conditions("PredictorReady", "IngressReady", "Ready")
+    kserve.status(name, conditions=ready, address=address(kserve, name, ":8080"))
+
+
+def leaves_the_transformer_out(kserve: KServe, name: str) -> None:
+    """`Ready` is true although the transformer is not: KServe derives it from predictor and Ingress."""
+    kserve.status(name, conditions=conditions("PredictorReady", "IngressReady", "Ready"))
+
+
+def cannot_name_it(kserve: KServe, name: str) -> None:
+    message = f'failed creating host name: invalid domain name "{name}-predictor-a-long-namespace.example.com"'
+    failed = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFailed", "message": message}
+    kserve.status(name, conditions=[failed])
 
 
 def says_nothing(_kserve: KServe, _name: str) -> None:

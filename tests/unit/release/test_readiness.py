@@ -23,8 +23,10 @@ NAME = "completions-0123456789"
 def name(api: Api) -> str:
     """An InferenceService that nobody has looked at yet."""
     predictor = {"model": {"modelFormat": {"name": "infill"}}}
+    container = {"name": "kserve-container", "args": ["--model=m", f"--predictor_host={NAME}-predictor.infill:80"]}
     body = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": NAME}}
-    api.create("inferenceservices", {**body, "spec": {"predictor": predictor}})
+    spec = {"predictor": predictor, "transformer": {"containers": [container]}}
+    api.create("inferenceservices", {**body, "spec": spec})
     return NAME
 
 
@@ -38,7 +40,14 @@ REASONS: list[tuple[Behaviour, str, str]] = [
     (kserve.finds_no_node, "unschedulable", r"no node accepts it .*3 Insufficient nvidia.com/gpu"),
     (kserve.exceeds_quota, "quota", r"the namespace's quota is full .*exceeded quota: infill"),
     (kserve.is_refused, "invalid", r"KServe refuses it \(RuntimeNotRecognized no ServingRuntime"),
+    (
+        kserve.has_headless_services,
+        "port",
+        r"calls .*-predictor.infill:80, KServe's Services have port 8080\): set kserve.port .* to that port",
+    ),
+    (kserve.cannot_name_it, "reconcile", r"cannot create its objects \(failed creating host name: invalid domain name"),
     (kserve.is_deleted, "gone", "deleted by someone else"),
+    (kserve.leaves_the_transformer_out, "deadline", r"not ready after 0 s \(TransformerReady: False\)"),
     (kserve.goes_on_loading, "deadline", r"not ready after 0 s \(PredictorReady: Deployment is not available\)"),
     (kserve.says_nothing, "deadline", "check that its controller is running"),
 ]
@@ -85,21 +94,24 @@ def test_an_obstacle_that_goes_away_in_time_does_not_end_the_wait(api: Api, name
 
 
 Thing = dict[str, Any]
-READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
 @pytest.mark.parametrize(
-    ("status", "generation", "expected"),
+    ("true", "transformer", "expected"),
     [
-        ({}, 1, False),
-        (READY, 1, True),
-        ({**READY, "observedGeneration": 1}, 2, False),
-        ({**READY, "observedGeneration": 2}, 2, True),
-        ({"conditions": [{"type": "Ready", "status": "Unknown"}]}, 1, False),
+        ((), False, False),
+        (("Ready", "PredictorReady"), False, True),
+        (("Ready", "PredictorReady"), True, False),
+        (("TransformerReady", "PredictorReady"), True, False),
+        (kserve.READY, True, True),
     ],
 )
-def test_ready_is_what_kserve_says_of_the_object_as_it_is_now(status: Thing, generation: int, expected: bool) -> None:
-    assert readiness.ready({"metadata": {"generation": generation}, "status": status}) is expected
+def test_ready_is_what_kserve_says_of_predictor_and_transformer(
+    true: tuple[str, ...], transformer: bool, expected: bool
+) -> None:
+    spec: dict[str, Any] = {"predictor": {}, **({"transformer": {}} if transformer else {})}
+    status = {"conditions": kserve.conditions(*true), "observedGeneration": 1}
+    assert readiness.ready({"metadata": {"generation": 3}, "spec": spec, "status": status}) is expected
 
 
 @pytest.mark.parametrize(

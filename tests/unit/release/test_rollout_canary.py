@@ -65,8 +65,8 @@ def test_a_candidate_is_tried_next_to_the_champion(namespace: Namespace, runs: t
     given, _ = _parser().parse_known_args(arguments(namespace))
     config = read_config(vars(given))
     assert (config.model, config.candidate_model, config.canary_weight) == (first.uri, second.uri, 5.0)
-    assert config.candidate_predictor == f"http://{trial}-predictor.{where}:8080"
-    assert f"--predictor_host={stable}-predictor.{where}:8080" in arguments(namespace)
+    assert config.candidate_predictor == f"http://{trial}-predictor.{where}:80"
+    assert f"--predictor_host={stable}-predictor.{where}:80" in arguments(namespace)
     assert f"--model={second.uri}" in namespace.active["spec"]["predictor"]["model"]["args"]
     second.deploy()
     assert (namespace.route, set(namespace.services)) == (route, {stable, trial}), "a repeated step changes nothing"
@@ -147,7 +147,7 @@ def test_the_next_candidate_is_compared_with_the_champion_and_not_with_the_last_
     third.deploy()
     assert (namespace.route.stable, namespace.services[namespace.route.active]) == (stable, third.uri)
     assert trial not in namespace.services
-    assert f"--predictor_host={stable}-predictor.{namespace.api.namespace}:8080" in arguments(namespace)
+    assert f"--predictor_host={stable}-predictor.{namespace.api.namespace}:80" in arguments(namespace)
 
 
 def without_champion(namespace: Namespace) -> None:

@@ -16,7 +16,7 @@ from infill.experiments.conclusion import findings
 from infill.experiments.experiment import CELL, HOLE, Experiment, Row
 from infill.manifest import Manifest
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Increased when a measure or the statistics change."""
 BLOCK: Final = 4
 """Holes that are measured in all cells before they are kept."""

@@ -82,11 +82,11 @@ def type_at(holes: Sequence[Mapping[str, Any]], model: str, folder: Path, max_pr
         return outcomes
     words = ("--telemetry", "feedback", "--feedback", str(folder), "--telemetry_events", "1000000")
     with (
-        local.running(model, transformer=words) as url,
-        httpx.Client(base_url=url, timeout=300, trust_env=False) as one,
+        local.servers(model, transformer=words, max_prompt_tokens=max_prompt_tokens) as children,
+        httpx.Client(base_url=children[1].url, timeout=300, trust_env=False) as client,
     ):
         for hole in holes:
-            outcomes[_type(one, hole)] += 1
+            outcomes[_type(client, hole)] += 1
     return outcomes
 
 

@@ -145,18 +145,20 @@ class Generator:
         temperature: float | Sequence[float] = 0.0,
         seed: int = 0,
         references: Sequence[str] | None = None,
+        ends: bool = True,
     ) -> list[Completion]:
         """Return one completion per prompt, in order, with half-typed words healed as in serving.
 
         All that completes code calls this; see `generate` for the arguments. `references` are texts after the prompts,
-        which end with a stop token; they are cut to the room in the model's context.
+        cut to the room in the model's context; with `ends`, a stop token follows them.
         """
         shorter, words = zip(*map(self.healed, prompts), strict=True) if prompts else ((), ())
         expected = None
         if references is not None:
             room = self.context_length - max(map(len, shorter), default=0) - 1
             texts = [word + reference for word, reference in zip(words, references, strict=True)]
-            expected = [[*self.encoder.encode(text)[:room], self.format.endoftext] for text in texts]
+            end = [self.format.endoftext] if ends else []
+            expected = [[*self.encoder.encode(text)[:room], *end] for text in texts]
         generations = self.generate(
             shorter,
             max_new_tokens=max_new_tokens,

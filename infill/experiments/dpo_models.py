@@ -18,6 +18,7 @@ from infill.experiments.pair_choice import PairChoice, chosen, count_by
 from infill.experiments.pair_sources import PairSource, about, collect
 from infill.experiments.trained_models import QUALITY, FinishedRun, ModelCells, amount, trained
 from infill.manifest import Manifest
+from infill.preferences import preferences_stage
 from infill.stages import execute
 
 LANGUAGES: Final = "dpo-languages"
@@ -57,6 +58,7 @@ def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manif
     """
     uris = {stage: finished.artifact(stage) for stage in ("examples", "sft")}
     inputs = {name: experiment_run.digest(uri) for name, uri in uris.items()}
+    inputs |= preferences_stage.outside(config.preferences, inputs)
 
     def experiment() -> Experiment:
         parts = {"examples": uris["examples"], "model": uris["sft"]}
@@ -71,8 +73,8 @@ def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manif
         def train(cell: str) -> str:
             if cell == BASELINE:
                 return uris["sft"]
-            inputs = {"preferences": chosen_pairs[cell], "model": uris["sft"]}
-            return execute("dpo", trainings[cell].dpo, inputs, finished.cells, label=f"dpo-{cell}").uri
+            mine = {"preferences": chosen_pairs[cell], "model": uris["sft"]}
+            return execute("dpo", trainings[cell].dpo, mine, finished.cells, label=f"dpo-{cell}").uri
 
         names = [BASELINE, *trainings]
         cells = ModelCells(config.evaluate, trained(names, train), uris["examples"])
@@ -84,6 +86,7 @@ def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manif
             factor=FACTORS[config.name],
             cells=names,
             baseline=f"the {BASELINE} model",
+            second="rules" if sources else "",
             measures=QUALITY,
             holes=[hole["id"] for hole in cells.holes],
             measure=cells.measure,

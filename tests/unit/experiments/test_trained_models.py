@@ -123,12 +123,13 @@ def test_each_source_that_the_settings_name_gives_as_many_pairs_of_its_own(
     with server.serve(server.completion(json.dumps({"verdicts": verdicts}))) as judge:
         more = {
             "preferences.samples": 1,
+            "preferences.hard_negatives": 0,
             "preferences.judge": judge.url,
             "preferences.feedback": feedback(tmp_path / "feedback", 5),
             "preferences.ratings": ratings(tmp_path, 4),
         }
         result = command("preference-sources", run, tmp_path / "x", capsys, more, "--least-pairs", "2")
-    assert result["cells"] == ["SFT", "raters", "feedback", "rules", "hard negatives", "judge"]
+    assert result["cells"] == ["SFT", "raters", "feedback", "rules", "judge"]
     pairs = [read_pairs(folder).to_pylist() for folder in set(results(run, pair_choice.FOLDER)) - {*before}]
     assert len({len(each) for each in pairs}) == 1
     sources = [{pair_choice.source_of(pair) for pair in each} for each in pairs]

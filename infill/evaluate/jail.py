@@ -22,9 +22,11 @@ import resource
 import secrets
 import select
 import signal
+import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +45,8 @@ UNAVAILABLE: Final = 90
 GRACE: Final = 10
 """Seconds after the time limit at which the starter ends by itself, if whoever started it did not end it."""
 LONGEST_MESSAGE: Final = 16 << 20
+SHOWN_BYTES: Final = 2_000
+"""Of what a command writes to standard error."""
 DESCRIPTORS: Final = 1 << 20
 """Above every number that an open file may have."""
 
@@ -63,6 +67,12 @@ ALLOWED: Final = """
     write writev
 """
 """System calls of a Python program in one process, with threads, files and pipes. Others do not exist for it."""
+OF_TOOLS: Final = "execve fork vfork kill mlock munlock sched_setaffinity setrlimit tgkill tkill"
+"""Those that compilers and virtual machines need besides: other processes, in the same namespaces."""
+NEW_NAMESPACES: Final = 0x7E02_0080
+"""The flags of `clone` that make namespaces."""
+DEEP_STACK: Final = 256 << 20
+"""Bytes of stack of a compiled program: recursion is usual in contests."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 SCMP_ACT_ALLOW, SCMP_ACT_ERRNO, ENOSYS = 0x7FFF_0000, 0x0005_0000, 38
@@ -84,8 +94,8 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -
     _call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
 
 
-def isolate(root: str) -> None:
-    """Enter new namespaces without a network, and a root directory with only Python and an empty `/tmp`."""
+def isolate(root: str, folders: Sequence[str] = ()) -> None:
+    """Enter new namespaces without a network, and a root directory with Python, `folders` and an empty `/tmp`."""
     user, group = os.getuid(), os.getgid()
     spaces = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     _call("unshare", spaces if user == 0 else spaces | CLONE_NEWUSER)
@@ -95,7 +105,7 @@ def isolate(root: str) -> None:
         Path("/proc/self/gid_map").write_text(f"{NOBODY} {group} 1", encoding="ascii")
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=32m,nr_inodes=4096,mode=755")
-    for folder in {"/usr", "/lib", "/lib64", sys.base_prefix}:
+    for folder in {"/usr", "/lib", "/lib64", sys.base_prefix, *folders}:
         if os.path.isdir(folder):
             _show(folder, root + folder)
     os.mkdir(root + "/tmp")
@@ -138,11 +148,12 @@ def drop_rights(user: int, *, isolated: bool) -> None:
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def limit(seconds: int, memory: int) -> None:
-    """Limit processor time in seconds, memory in bytes, files, threads and processes."""
+def limit(seconds: int, memory: int, reserved: int) -> None:
+    """Limit processor time in seconds, memory and address space in bytes, files, threads and processes."""
     for name, value in {
         resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_AS: max(memory, reserved),
         resource.RLIMIT_FSIZE: 16 << 20,
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_NPROC: 64,
@@ -189,15 +200,21 @@ class SystemCalls:
             raise UnavailableError(f"the kernel takes no filter of system calls ({os.strerror(-code)})")
 
 
-def filter_system_calls() -> None:
-    """Allow this process only ALLOWED, threads, and signals to itself. Raises UnavailableError if it cannot be."""
+def filter_system_calls(*, tools: bool = False) -> None:
+    """Allow this process only ALLOWED, threads, and signals to itself; with `tools`, other processes and theirs too.
+
+    Raises UnavailableError if it cannot be.
+    """
     calls, own = SystemCalls(), os.getpid()
-    for name in ALLOWED.split():
+    for name in f"{ALLOWED} {OF_TOOLS if tools else ''}".split():
         calls.allow(name)
-    calls.allow("clone", _Comparison(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD))
+    if tools:
+        calls.allow("clone", _Comparison(0, SCMP_CMP_MASKED_EQ, NEW_NAMESPACES, 0))
+    else:
+        calls.allow("clone", _Comparison(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD))
+        for name in ("kill", "tgkill"):
+            calls.allow(name, _Comparison(0, SCMP_CMP_EQ, own, 0))
     calls.allow("socketpair", _Comparison(0, SCMP_CMP_EQ, 1, 0))  # AF_UNIX: the self-pipe of asyncio
-    for name in ("kill", "tgkill"):
-        calls.allow(name, _Comparison(0, SCMP_CMP_EQ, own, 0))
     for option in (PR_SET_NAME, PR_GET_NAME):
         calls.allow("prctl", _Comparison(0, SCMP_CMP_EQ, option, 0))
     calls.enforce()
@@ -323,15 +340,45 @@ def run(program: str, channel: Channel) -> None:
     """Run the program in this process, then answer calls of its functions until the supervisor ends it."""
     own, names = os.getpid(), dict[str, Any](__name__="__main__")
     exec(compile(program, "program.py", "exec"), names)
-    if os.getpid() != own:
-        return  # a child of the program
+    if os.getpid() == own:  # and not in a child of the program
+        _serve(names, channel)
+
+
+def _serve(names: Mapping[str, Callable[..., Any]], channel: Channel) -> None:
+    """Say that the program has ended, and answer the check's calls until the supervisor ends this process."""
     with contextlib.suppress(EOFError):
         channel.send({"ended": channel.receive()["question"]})
         while True:
             channel.send(_answer(names, channel.receive()))
 
 
-def _answer(names: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
+def run_tools(program: str, tools: Mapping[str, Any], channel: Channel) -> None:
+    """Build `program`, then answer calls of `output`: what it writes if a text is its standard input.
+
+    Raises RuntimeError when it cannot be built.
+    """
+    Path(tools["file"]).write_text(program, encoding="utf-8")
+    variables = {**os.environ, **tools["environment"]}
+    _output(tools["build"], "", variables)
+    resource.setrlimit(resource.RLIMIT_STACK, (DEEP_STACK, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    _serve({"output": lambda text: _output(tools["start"], text, variables)}, channel)
+
+
+def _output(command: Sequence[str], text: str, variables: Mapping[str, str]) -> str:
+    """Return what a command writes; a file takes it, since files have a limit of size. Raises RuntimeError."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as written, tempfile.TemporaryFile() as errors:
+        given.write(text.encode())
+        given.seek(0)
+        done = subprocess.run(command, stdin=given, stdout=written, stderr=errors, env=variables, check=False)
+        written.seek(0)
+        errors.seek(0)
+        if done.returncode != 0:
+            words = errors.read(SHOWN_BYTES) or written.read(SHOWN_BYTES)
+            raise RuntimeError(f"exit status {done.returncode}: {words.decode(errors='replace')}")
+        return written.read(LONGEST_MESSAGE // 8).decode(errors="replace")
+
+
+def _answer(names: Mapping[str, Callable[..., Any]], call: dict[str, Any]) -> dict[str, Any]:
     try:
         result = names[call["name"]](*unpack(call["arguments"]), **unpack(call["named"]))
         return {"value": pack(result)}
@@ -358,11 +405,12 @@ def supervise(request: dict[str, Any], trusted_part: Channel, verdict: int, star
     Check and nonce are read only when the runner is another process, so they are nowhere in its memory. The first line
     of the verdict names the layers of isolation that this machine does not offer, with the reason.
     """
-    limit(request["seconds"], request["memory"])
+    tools = request["tools"]
+    limit(request["seconds"], tools["memory"] if tools else request["memory"], tools["reserved"] if tools else 0)
     drop_rights(request["user"], isolated=request["isolated"])
     if select.select([starter], [], [], 0)[0]:
         return 1  # the starter died before the kernel knew that this process must die with it
-    channel = _start_runner(request["program"])
+    channel = _start_runner(request["program"], tools)
     trusted = trusted_part.receive()
     try:
         os.write(verdict, json.dumps(channel.receive()).encode() + b"\n")
@@ -384,13 +432,13 @@ def _explain(error: BaseException) -> None:
     traceback.print_exception(error.with_traceback(frames))
 
 
-def _start_runner(program: str) -> Channel:
+def _start_runner(program: str, tools: Mapping[str, Any] | None) -> Channel:
     """Run `program` in a child of this process; return the channel to it."""
     (asked, ask), (answers, answer) = os.pipe(), os.pipe()
     if os.fork() == 0:
         try:
             _keep_only(asked, answer)
-            _be_runner(program, Channel(3, 4))
+            _be_runner(program, tools, Channel(3, 4))
         except BaseException as error:
             _explain(error)
         finally:
@@ -408,16 +456,19 @@ def _keep_only(reading: int, writing: int) -> None:
     os.closerange(5, DESCRIPTORS)
 
 
-def _be_runner(program: str, channel: Channel) -> None:
+def _be_runner(program: str, tools: Mapping[str, Any] | None, channel: Channel) -> None:
     """Give up system calls, say which layers are missing, and run `program`; die with the supervisor."""
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     missing = {}
     try:
-        filter_system_calls()
+        filter_system_calls(tools=tools is not None)
     except UnavailableError as error:
         missing["seccomp"] = str(error)
     channel.send(missing)
-    run(program, channel)
+    if tools is None:
+        run(program, channel)
+    else:
+        run_tools(program, tools, channel)
 
 
 def main(request_file: int, verdict_file: int) -> int:
@@ -426,7 +477,7 @@ def main(request_file: int, verdict_file: int) -> int:
     request = {**asked.receive(), "user": spare_user()}
     try:
         if request["isolated"]:
-            isolate(request["root"])
+            isolate(request["root"], (request["tools"] or {}).get("folders", ()))
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         return UNAVAILABLE

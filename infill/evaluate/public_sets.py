@@ -3,7 +3,7 @@
 | name | file | tests |
 | --- | --- | --- |
 | `humaneval-infilling` | JSON lines of any of the four sets (Bavarian et al. 2022, arXiv 2207.14255) | Python |
-| `safim` | JSON lines or Parquet of `block`, `control` or `api` (Gong et al. 2024, arXiv 2403.04814) | Python |
+| `safim` | JSON lines or Parquet of any of the three (Gong et al. 2024, arXiv 2403.04814) | Python, C++, Java |
 | `santacoder-fim` | JSON lines or Parquet (Allal et al. 2023, arXiv 2301.03988) | Python |
 | `repobench` | Parquet or JSON lines of version 1.1 (Liu et al. 2023, arXiv 2306.03091) | none |
 | `crosscodeeval` | JSON lines, with or without retrieved context (Ding et al. 2023, arXiv 2310.11248) | none |
@@ -22,13 +22,13 @@ from typing import Any, Final
 
 from infill import storage, syntax
 from infill.errors import InputError
-from infill.evaluate import humaneval, sandbox
+from infill.evaluate import humaneval, sandbox, toolchains
 from infill.prompt import ContextItem, FimRequest
 
 Row = Mapping[str, Any]
 
 PLACEHOLDER: Final = "{{completion}}"
-"""The place of the hole in the programs of SAFIM."""
+"""The place of the hole in the programs of SAFIM that are executed; in its prompts it is a comment."""
 ENDINGS: Final = {"py": ".py", "python": ".py", "js": ".js", "java": ".java", "cpp": ".cpp", "csharp": ".cs"}
 """Ending of a file by the name of its language in SAFIM and SantaCoder's set."""
 
@@ -40,12 +40,12 @@ class Test:
     before: str
     after: str
     check: str
-    wrap: Callable[[str], str] = str
-    """Makes the sandbox's program of the completed text."""
+    language: str = ""
+    """One of `toolchains.languages` for a program that the check starts; "" for Python that it imports."""
 
     def program(self, middle: str) -> str:
         """Return the sandbox's program for the completion `middle`."""
-        return self.wrap(self.before + middle + self.after)
+        return self.before + middle + self.after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,12 @@ def run(tasks: Sequence[PublicTask], middles: Sequence[str], *, seconds: float =
     Raises InputError when this machine offers no isolation.
     """
     tested = [(task.test, middle) for task, middle in zip(tasks, middles, strict=True) if task.test is not None]
+    programs = [test.program(middle) for test, middle in tested]
     outcomes = iter(
         sandbox.run_all(
-            [test.program(middle) for test, middle in tested],
+            programs,
             checks=[test.check for test, _ in tested],
+            tools=[toolchains.commands(test.language, text) for (test, _), text in zip(tested, programs, strict=True)],
             seconds=seconds,
         )
         if tested
@@ -129,44 +131,50 @@ def _humaneval(row: Row) -> PublicTask:
 
 
 def _safim(row: Row) -> PublicTask:
-    """Return a task of SAFIM: a program that reads standard input, or (in `api`) one without tests."""
-    prefix, _, suffix = _parted(row["prompt"])
-    before, _, after = _parted(row["eval_prompt"])
+    """Return a task of SAFIM: a program that reads standard input, or (in `api`) a piece of one without tests."""
+    language = row["lang"]
+    prefix, suffix = _parted(
+        row["prompt"], "# TODO: Your code here" if language == "python" else "/* TODO: Your code here */"
+    )
+    before, after = _parted(row["eval_prompt"], PLACEHOLDER)
     tests = row.get("unit_tests") or []
     cases = json.loads(tests) if isinstance(tests, str) else tests
-    runs = row["lang"] == "python" and cases
-    test = Test(before=before, after=after, check=_of_streams(cases), wrap=_with_streams) if runs else None
-    path = "solution" + ENDINGS[row["lang"]]
+    test = None
+    if cases and language in toolchains.languages():
+        test = Test(before=before, after=after, check=_of_streams(cases), language=language)
+    path = "solution" + ENDINGS[language]
     return _task(str(row["task_id"]), path, prefix, row["ground_truth"], suffix, test=test)
 
 
-def _parted(text: str) -> tuple[str, str, str]:
-    if text.count(PLACEHOLDER) != 1:
-        raise ValueError(f"a prompt must have {PLACEHOLDER} once")
-    return text.partition(PLACEHOLDER)
+def _parted(text: str, mark: str) -> tuple[str, str]:
+    if text.count(mark) != 1:
+        raise ValueError(f"a text must have {mark!r} once, not {text.count(mark)} times")
+    before, _, after = text.partition(mark)
+    return before, after
 
 
-def _with_streams(source: str) -> str:
-    """Return a program whose function `output` runs `source` on a text as standard input."""
-    return f"""
-import contextlib, io, sys
-SOURCE = {source!r}
-def output(text):
-    sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
-    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), write_through=True)) as written:
-        with contextlib.suppress(SystemExit):
-            exec(compile(SOURCE, "solution.py", "exec"), {{"__name__": "__main__"}})
-    return written.buffer.getvalue().decode()
+ANSWERS: Final = """
+import decimal
+def same(word, wanted):
+    if word == wanted or (word.lower() == wanted.lower() and wanted.lower() in ("yes", "no", "true", "false")):
+        return True
+    try:
+        return abs(decimal.Decimal(word) - decimal.Decimal(wanted)) <= decimal.Decimal("1e-12")
+    except decimal.InvalidOperation:
+        return False
+def right(written, wanted):
+    return len(written) == len(wanted) and all(map(same, written, wanted))
 """
+"""When two outputs are the same, as in the execution engine of SAFIM's authors: by words, numbers by their value."""
 
 
 def _of_streams(cases: Sequence[Row]) -> str:
-    """Return the check that each input gives one of its outputs; white space between words does not matter."""
+    """Return the check that each input gives one of its outputs."""
     pairs = [(case["input"], [case["output"]] if isinstance(case["output"], str) else case["output"]) for case in cases]
     return (
-        f"for given, wanted in {pairs!r}:\n"
-        "    written = remote('output')(given).split()\n"
-        "    assert any(written == text.split() for text in wanted), (given, written, wanted)\n"
+        f"{ANSWERS}for given, wanted in {pairs!r}:\n"
+        "    written = remote('output')(given)\n"
+        "    assert any(right(written.split(), text.split()) for text in wanted), (given, written, wanted)\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""A sandbox that runs generated Python in isolation and reports whether it ran to its end.
+"""A sandbox that runs generated programs in isolation and reports whether they ran to their end.
 
 The program runs as a user without rights, in its own namespaces without a network, in a root directory with only
 Python's files (read-only) and an empty `/tmp`, in one process with a list of allowed system calls, with limits of time,
@@ -9,6 +9,9 @@ deceive can. What must not be forged belongs into the `check`, which is trusted:
 program reaches neither its code nor the nonce that makes a pass, and calls the program's functions by
 `remote("name")`, with copies of plain values (numbers, texts, collections) as arguments and results. So a program
 passes only by answering right.
+
+A program of another language (`toolchains`) is compiled and started in the same way, once for each question of the
+check. It and its compiler may start processes, in the same namespaces and with the same limits.
 """
 
 import json
@@ -27,6 +30,7 @@ from typing import Final, Literal
 
 from infill.errors import InputError
 from infill.evaluate import jail
+from infill.evaluate.toolchains import Commands
 
 WEAK: Final = "INFILL_SANDBOX"
 """Environment variable: `limits` allows running without namespaces, in a container that is itself a sandbox."""
@@ -49,26 +53,34 @@ class Outcome:
         return self.status == "passed"
 
 
-def run(program: str, *, check: str = "", seconds: float = 10.0, memory: int = 1 << 30) -> Outcome:
+def run(
+    program: str, *, check: str = "", seconds: float = 10.0, memory: int = 1 << 30, tools: Commands | None = None
+) -> Outcome:
     """Run `program` and then `check` with at most `seconds` of wall-clock time; return the outcome.
 
-    Each may take `memory` bytes of address space. Raises InputError when this machine offers no isolation, unless
-    INFILL_SANDBOX waives it.
+    Each may take `memory` bytes. With `tools` the program is another language's: it is built, and the check calls it
+    as `remote("output")(text)`, which starts it with a text as its standard input and returns its standard output.
+    Raises InputError when this machine offers no isolation, unless INFILL_SANDBOX waives it.
     """
-    return _start(program, seconds, memory, check=check, isolated=isolation() == "namespaces")
+    return _start(program, seconds, memory, check=check, isolated=isolation() == "namespaces", tools=tools)
 
 
 def run_all(
-    programs: Sequence[str], *, checks: Sequence[str] | None = None, seconds: float = 10.0, workers: int = 0
+    programs: Sequence[str],
+    *,
+    checks: Sequence[str] | None = None,
+    tools: Sequence[Commands | None] | None = None,
+    seconds: float = 10.0,
+    workers: int = 0,
 ) -> list[Outcome]:
     """Return the outcomes of several programs in order, run `workers` at a time (0: one per processor).
 
-    `checks` has one check per program.
+    `checks` has one check per program, `tools` its commands or None.
     """
     isolation()
-    pairs = list(zip(programs, [""] * len(programs) if checks is None else checks, strict=True))
+    each = zip(programs, checks or [""] * len(programs), tools or [None] * len(programs), strict=True)
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda pair: run(pair[0], check=pair[1], seconds=seconds), pairs))
+        return list(pool.map(lambda one: run(one[0], check=one[1], tools=one[2], seconds=seconds), each))
 
 
 def layers() -> dict[str, str]:
@@ -104,7 +116,9 @@ def isolation() -> Literal["namespaces", "limits"]:
     return "limits" if weak else "namespaces"
 
 
-def _start(program: str, seconds: float, memory: int, *, isolated: bool, check: str = "") -> Outcome:
+def _start(
+    program: str, seconds: float, memory: int, *, isolated: bool, check: str = "", tools: Commands | None = None
+) -> Outcome:
     nonce = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="infill-sandbox-") as root, tempfile.TemporaryFile() as errors:
         os.chmod(root, 0o777)  # without namespaces, the user nobody works in it
@@ -114,6 +128,7 @@ def _start(program: str, seconds: float, memory: int, *, isolated: bool, check: 
             "memory": memory,
             "isolated": isolated,
             "root": root,
+            "tools": tools and tools.request(),
         }
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as verdict, tempfile.TemporaryFile() as file:

@@ -1,4 +1,4 @@
-"""Readers of public benchmarks, on rows made by hand in the formats in which they are published."""
+"""Readers of public benchmarks, on rows made by hand after those that are published."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from infill import storage
 from infill.errors import InputError
-from infill.evaluate import public_sets
+from infill.evaluate import public_sets, toolchains
 from tests.unit.evaluate.test_humaneval import TASKS
 from tests.unit.evaluate.test_sandbox import isolated
 
@@ -23,12 +23,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "safim": {
         "task_id": "block_completion_1",
         "lang": "python",
-        "prompt": f'"""\nSum n numbers.\n"""\n\n{PROGRAM}',
+        "prompt": "Complete the code in python:\n\nDescription: Sum n numbers.\n\nCode:\n\n"
+        + PROGRAM.replace("{{completion}}", "# TODO: Your code here"),
         "eval_prompt": PROGRAM,
         "ground_truth": "total += int(word)",
-        "unit_tests": json.dumps(
-            [{"input": "2\n1 2\n", "output": ["3\n"]}, {"input": "1\n-4\n", "output": ["0", "-4"]}]
-        ),
+        "unit_tests": [{"input": "2\n1 2", "output": ["3"]}, {"input": "1\n-4\n", "output": ["0", "-4"]}],
     },
     "santacoder-fim": {
         "name": "HumanEval_0_double",
@@ -127,9 +126,27 @@ def test_canonical_solutions_pass_and_empty_and_forged_ones_do_not(tmp_path: Pat
 def test_a_task_without_tests_is_not_executed(tmp_path: Path) -> None:
     task = _read(tmp_path, "repobench")
     assert public_sets.run([task], [task.middle]) == [None]
-    java = ROWS["safim"] | {"lang": "java"}
+    csharp = CPP | {"lang": "csharp"}  # no compiler of it runs in the sandbox
     api = {key: value for key, value in ROWS["safim"].items() if key != "unit_tests"}
-    assert [each.test for each in public_sets.read("safim", _write(tmp_path, "safim", java, api))] == [None, None]
+    assert [each.test for each in public_sets.read("safim", _write(tmp_path, "safim", csharp, api))] == [None, None]
+
+
+CPP = {
+    **ROWS["safim"],
+    "lang": "cpp",
+    "prompt": "Complete the code in cpp:\n\nint main() { /* TODO: Your code here */ }",
+    "eval_prompt": "#include <iostream>\nint main() { {{completion}} }",
+    "ground_truth": 'std::cout << "yes 2 0.50";',
+    "unit_tests": json.dumps([{"input": "", "output": ["YES 2.0\n.5"]}]),  # as text in the Parquet file
+}
+
+
+@pytest.mark.skipif(not isolated() or "cpp" not in toolchains.languages(), reason="needs namespaces and g++")
+def test_compiled_programs_are_executed_and_their_words_compared_by_value(tmp_path: Path) -> None:
+    (task,) = public_sets.read("safim", _write(tmp_path, "safim", CPP))
+    middles = [task.middle, "", 'std::cout << "yes 2 0.51";', 'std::cout << "yes 2";', 'std::cout << "Yess 2 .5";']
+    outcomes = public_sets.run([task] * len(middles), middles, seconds=30)
+    assert [each and each.status for each in outcomes] == ["passed"] + ["failed"] * 4
 
 
 def test_files_may_be_compressed_or_parquet(tmp_path: Path) -> None:
@@ -155,7 +172,7 @@ def test_an_error_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     ):
         public_sets.read("repobench", _write(tmp_path, "repobench", ROWS["repobench"], ROWS["safim"]))
     two = ROWS["safim"] | {"prompt": "no hole"}
-    with pytest.raises(InputError, match=r"a prompt must have \{\{completion\}\} once"):
+    with pytest.raises(InputError, match=r"a text must have '# TODO: Your code here' once, not 0 times"):
         public_sets.read("safim", _write(tmp_path, "safim", two))
     (tmp_path / "cut.jsonl").write_text('{"prompt": ')
     with pytest.raises(InputError, match="is damaged"):

@@ -29,7 +29,7 @@ from starlette.testclient import TestClient
 
 from infill import entry, storage
 from infill.artifacts.examples import read_holes
-from infill.artifacts.rating import EQUAL, read_items, read_ratings
+from infill.artifacts.rating import EQUAL, SKIP, read_items, read_ratings
 from infill.cli_options import absolute_uri, integer, output_folder
 from infill.metrics import edit_similarity
 from infill.preferences import feedback
@@ -136,14 +136,17 @@ Rater = Callable[[Mapping[str, Any], str], str]
 
 
 def rate(folder: Path, middles: Mapping[str, str]) -> None:
-    """Let each rater choose at all items of the set in `folder`; `middles` are the authors' texts by hole."""
+    """Let each rater choose at all items of the set in `folder`; `middles` are the authors' texts by hole.
+
+    Items of other holes are skipped.
+    """
     items = read_items(str(folder))
-    truths = [middles[item["id"].rpartition("-")[0]] for item in items]
+    truths = [middles.get(item["id"].rpartition("-")[0]) for item in items]
     for name, rater in RATERS.items():
         page = TestClient(application(RatingSession(folder, name)), base_url="http://127.0.0.1")
         for number, truth in enumerate(truths):
             shown = page.get(f"/items/{number}").raise_for_status().json()
-            choice = {"choice": rater(shown, truth), "seconds": 1.0}
+            choice = {"choice": SKIP if truth is None else rater(shown, truth), "seconds": 1.0}
             page.post(f"/items/{number}", json=choice).raise_for_status()
 
 

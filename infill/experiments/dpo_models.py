@@ -15,7 +15,7 @@ from infill.errors import InputError
 from infill.experiments import experiment_run
 from infill.experiments.experiment import Experiment
 from infill.experiments.pair_choice import PairChoice, chosen, count_by
-from infill.experiments.pair_sources import PairSource, about, collect
+from infill.experiments.pair_sources import LEAST, PairSource, about, collect
 from infill.experiments.trained_models import QUALITY, FinishedRun, ModelCells, amount, trained
 from infill.manifest import Manifest
 from infill.preferences import preferences_stage
@@ -47,8 +47,8 @@ class DpoModelsConfig:
     evaluate: EvaluateConfig
     language: str = ""
     """The one language of `dpo-languages`; empty: that with the most pairs."""
-    least_pairs: int = 8
-    """A source with fewer pairs is refused."""
+    pairs: int = 0
+    """Number of pairs of each source in `preference-sources`; 0: as many as the poorest has."""
 
 
 def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manifest:
@@ -66,7 +66,7 @@ def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manif
         def build(settings: PreferencesConfig) -> str:
             return execute("preferences", settings, parts, finished.cells).uri
 
-        sources = collect(config.preferences, build, config.least_pairs) if config.name == SOURCES else []
+        sources = collect(config.preferences, build, config.pairs or LEAST) if config.name == SOURCES else []
         trainings = _of_sources(config, sources) if sources else _trainings(config, build(config.preferences))
         chosen_pairs = {cell: chosen(each.preferences, each.pairs, finished.cells) for cell, each in trainings.items()}
 
@@ -124,8 +124,8 @@ def _trainings(config: DpoModelsConfig, place: str) -> dict[str, _Training]:
 
 
 def _of_sources(config: DpoModelsConfig, sources: Sequence[PairSource]) -> dict[str, _Training]:
-    """Return a training for each source, on as many pairs as the poorest has."""
-    count, seed = min(source.pairs for source in sources), config.preferences.seed
+    """Return a training for each source, all on as many pairs."""
+    count, seed = config.pairs or min(source.pairs for source in sources), config.preferences.seed
     return {
         source.name: _Training(
             preferences=source.preferences,

@@ -19,6 +19,8 @@ from infill.preferences.judges import RULES
 from infill.rating.rater_agreement import summary
 
 HARD: Final = "hard negatives"
+LEAST: Final = 8
+"""Pairs that a source must have where nothing else is said."""
 Figure = Mapping[str, float | None]
 
 
@@ -77,7 +79,7 @@ def collect(config: PreferencesConfig, build: Callable[[PreferencesConfig], str]
         if count < least:
             raise InputError(
                 f"the source {name} gives {count} pairs, but {least} are needed; give it more ({NAMED_BY[name]}), "
-                "lower --least-pairs, or leave it out"
+                "lower --pairs, or leave it out"
             )
         sources.append(PairSource(name=name, preferences=place, pairs=count))
     return sources

@@ -42,9 +42,8 @@ def _preference_sources(inner: Commands) -> argparse.ArgumentParser:
         "--output out/preference-sources"
     )
     parser = command(inner, "preference-sources", _run_preference_sources, about, example)
-    about = "refuse a source with fewer pairs, before anything is trained; default: %(default)s"
-    least = integer("the number of pairs", 1)
-    parser.add_argument("--least-pairs", type=least, default=8, metavar="N", help=about)
+    about = "pairs of each source; one with fewer is refused before anything is trained; default: those of the poorest"
+    parser.add_argument("--pairs", type=integer("the number of pairs", 1), default=0, metavar="N", help=about)
     return parser
 
 
@@ -73,7 +72,7 @@ def _run_dpo_languages(options: argparse.Namespace) -> Any:
 def _run_preference_sources(options: argparse.Namespace) -> Any:
     from infill.experiments import dpo_models
 
-    return _run_dpo(options, dpo_models.SOURCES, least_pairs=options.least_pairs)
+    return _run_dpo(options, dpo_models.SOURCES, pairs=options.pairs)
 
 
 def _run_dpo_objectives(options: argparse.Namespace) -> Any:

@@ -128,10 +128,10 @@ def test_each_source_that_the_settings_name_gives_as_many_pairs_of_its_own(
             "preferences.feedback": feedback(tmp_path / "feedback", 5),
             "preferences.ratings": ratings(tmp_path, 4),
         }
-        result = command("preference-sources", run, tmp_path / "x", capsys, more, "--least-pairs", "2")
+        result = command("preference-sources", run, tmp_path / "x", capsys, more, "--pairs", "2")
     assert result["cells"] == ["SFT", "raters", "feedback", "rules", "judge"]
     pairs = [read_pairs(folder).to_pylist() for folder in set(results(run, pair_choice.FOLDER)) - {*before}]
-    assert len({len(each) for each in pairs}) == 1
+    assert [len(each) for each in pairs] == [2] * 4
     sources = [{pair_choice.source_of(pair) for pair in each} for each in pairs]
     assert Counter(name for each in sources for name in each) == Counter(result["cells"][1:])
     assert result["second"]["against"] == "rules"

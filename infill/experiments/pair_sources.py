@@ -79,7 +79,7 @@ def collect(config: PreferencesConfig, build: Callable[[PreferencesConfig], str]
         if count < least:
             raise InputError(
                 f"the source {name} gives {count} pairs, but {least} are needed; give it more ({NAMED_BY[name]}), "
-                "lower --pairs, or leave it out"
+                "name a smaller number with --pairs, or leave it out"
             )
         sources.append(PairSource(name=name, preferences=place, pairs=count))
     return sources

@@ -56,7 +56,7 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What continues a prompt, as serving answers it."""
+    """The continuation of a prompt, as serving answers it."""
 
     text: str
     """The new text, without the half-typed word before the caret."""

@@ -26,7 +26,7 @@ Figure = Mapping[str, float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class PairSource:
-    """Preferences that have the pairs of a source, perhaps beside those of others."""
+    """Preferences that have the pairs of a source, perhaps with those of others."""
 
     name: str
     """The source, as `pair_choice.source_of` names it."""

@@ -91,7 +91,8 @@ class TransformerConfig:
     candidate_predictor: str = ""
     """Base URL of a second predictor, which runs the candidate; empty has none."""
     candidate_model: str = field(default="", metadata=storage.LOCATION)
-    """URI of the candidate's model folder, if its tokenizer, prompt format or context differ from the model's."""
+    """URI of the candidate's model folder, if its tokenizer, prompt format or context differ from the model's. The
+    limits of prompts and answers are the model's, as far as they fit."""
     candidate_name: str = "candidate"
     """Name of the candidate in its answers and metrics."""
     canary_weight: float = 0.0
@@ -187,8 +188,10 @@ class Prepared:
     """The same of the candidate, if there is one."""
 
 
-def prepare(config: TransformerConfig) -> Prepared:
-    """Read the tokenizer, the prompt format and the limits.
+def prepare(config: TransformerConfig, stable: Prepared | None = None) -> Prepared:
+    """Read the tokenizer, the prompt format and the limits; a candidate gets those of `stable`, as far as they fit.
+
+    With other limits, users would compare lengths of prompts and not models.
 
     Raises InputError when the format's version is unknown to this code, the format differs from the deployment's, the
     limits are unknown or exceed the context, or the context strategy does not exist: such a transformer must not become
@@ -208,22 +211,28 @@ def prepare(config: TransformerConfig) -> Prepared:
         raise InputError(
             f"the prompt format in {uri} has hash {fmt.hash}, the deployment expects {expected}; deploy the model again"
         )
-    usual = min(MAX_NEW_TOKENS, context // 4) if context else MAX_NEW_TOKENS
-    max_new = config.max_new_tokens or int(record.get("max_new_tokens", usual))
-    budget = config.max_prompt_tokens or int(record.get("max_prompt_tokens", context - max_new))
+    usual_prompt, usual_new = _usual_limits(context, stable)
+    max_new = config.max_new_tokens or int(record.get("max_new_tokens", usual_new))
+    budget = config.max_prompt_tokens or int(record.get("max_prompt_tokens", usual_prompt or context - max_new))
     if budget <= 0 or (context and budget + max_new > context):
         raise InputError(
             f"{budget} prompt tokens and {max_new} new tokens do not fit the context of {context} tokens of {uri}; "
             "set max_prompt_tokens and max_new_tokens"
         )
-    return Prepared(
-        fmt=fmt,
-        why_format=why,
-        encoder=encoder,
-        max_prompt_tokens=budget,
-        max_new_tokens=max_new,
-        candidate=prepare(config.candidate()) if config.candidate_predictor else None,
-    )
+    prepared = Prepared(fmt=fmt, why_format=why, encoder=encoder, max_prompt_tokens=budget, max_new_tokens=max_new)
+    if not config.candidate_predictor:
+        return prepared
+    return replace(prepared, candidate=prepare(config.candidate(), prepared))
+
+
+def _usual_limits(context: int, stable: Prepared | None) -> tuple[int, int]:
+    """Return the tokens of prompt (0: what remains) and answer without settings; a context of 0 is unknown."""
+    if stable is None:
+        return 0, min(MAX_NEW_TOKENS, context // 4) if context else MAX_NEW_TOKENS
+    if not context:
+        return stable.max_prompt_tokens, stable.max_new_tokens
+    new = min(stable.max_new_tokens, context // 2)
+    return min(stable.max_prompt_tokens, context - new), new
 
 
 def _context_length(folder: Path) -> int:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ def test_a_deployment_sets_model_and_limits(model: Path, tmp_path: Path) -> None
     assert (prepared.max_prompt_tokens, prepared.max_new_tokens) == (300, 30)
     given = TransformerConfig(deployment=str(tmp_path / "deployment.json"), max_prompt_tokens=200)
     assert prepare(given).max_prompt_tokens == 200
+
+
+def test_a_candidate_has_the_limits_of_the_model_it_competes_with(model: Path, tmp_path: Path) -> None:
+    def limits(context: int) -> tuple[int, int]:
+        other = shutil.copytree(model, tmp_path / f"candidate {context}")
+        settings = storage.read_json(str(other / "config.json"))
+        storage.write_json(str(other / "config.json"), settings | {"max_position_embeddings": context})
+        config = replace(stable, candidate_predictor="http://127.0.0.1:1", candidate_model=str(other))
+        candidate = prepare(config).candidate
+        assert candidate is not None
+        return candidate.max_prompt_tokens, candidate.max_new_tokens
+
+    stable = TransformerConfig(model=str(model), max_prompt_tokens=0, deployment=str(tmp_path / "deployment.json"))
+    storage.write_json(stable.deployment, {"max_prompt_tokens": 300, "max_new_tokens": 30})
+    assert limits(8192) == (300, 30)
+    assert limits(200) == (170, 30)
+    assert limits(40) == (20, 20)
 
 
 def test_another_prompt_format_than_the_deployments_is_refused(model: Path, tmp_path: Path) -> None:

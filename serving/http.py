@@ -61,7 +61,7 @@ async def read_body(request: Request, *, limit: int, timeout_s: float) -> bytes:
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
     """Return the result of `work`; when the client disconnects first, cancel `work` and raise ClientDisconnect.
 
-    The request's body must have been read.
+    The request's body must have been read. Raises ApiError 503 if the server ends, which cancels what it still answers.
     """
     task, gone = asyncio.current_task(), False
     assert task is not None
@@ -76,11 +76,15 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
     try:
         return await work
     except asyncio.CancelledError:
-        if gone and task.uncancel() == 0:  # else the server cancels too
-            raise ClientDisconnect from None
+        if task.uncancel() == 0:
+            raise (ClientDisconnect() if gone else _stopping()) from None
         raise
     finally:
         watcher.cancel()
+
+
+def _stopping() -> ApiError:
+    return ApiError(503, "the server is shutting down; send the request again", code="shutting_down", retry_after=1)
 
 
 async def _disconnected(request: Request) -> None:

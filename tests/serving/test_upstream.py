@@ -63,6 +63,20 @@ def test_a_predictor_that_is_slow_is_504(model: Path, behaviour: Any) -> None:
         assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_server_still_answers_when_it_ends_is_503(model: Path, stream: bool) -> None:
+    answers = list[httpx.Response]()
+    with strange_predictor(_hang) as (predictor, strangers):
+        with transforming(model, predictor) as (url, _):
+            one = threading.Thread(target=lambda: answers.append(ask(url, stream=stream)))
+            one.start()
+            wait_until(lambda: len(strangers.requests) == 1)
+        one.join()
+    (answer,) = answers
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+    assert answer.headers["retry-after"] == "1"
+
+
 def test_more_requests_than_allowed_are_429(model: Path) -> None:
     settings = {"max_requests": 1, "first_token_s": 1.0}
     with strange_predictor(_hang) as (predictor, strangers), transforming(model, predictor, **settings) as (url, _):

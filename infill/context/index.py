@@ -265,14 +265,24 @@ class ProjectIndex:
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
-        table, path = self.table, self.paths[self.table.file.item(first)]
-        begin, last = table.byte.item(first), first + count - 1
-        text = self.files[path].data[begin : table.byte.item(last) + table.size.item(last)].decode(errors="replace")
-        line = table.line.item(first) + 1
-        lines = text.count("\n") + (not text.endswith("\n"))
-        return ContextItem(
-            path=path, text=text, first_line=line, last_line=line + lines - 1, score=score, strategy=strategy
-        )
+        table, last = self.table, first + count - 1
+        end = table.byte.item(last) + table.size.item(last)
+        rows = [[table.file.item(first), table.byte.item(first), end, table.line.item(first)]]
+        return self.parts(rows, [score], strategy)[0]
+
+    def parts(self, rows: Sequence[Sequence[int]], scores: Sequence[float], strategy: str) -> list[ContextItem]:
+        """Return parts of files as context items; a row has number of the file, first byte, end, and line (from 0)."""
+        items = []
+        for (file, begin, end, line), score in zip(rows, scores, strict=True):
+            path = self.paths[file]
+            text = self.files[path].data[begin:end].decode(errors="replace")
+            item = object.__new__(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes 2 to 4 us
+            fields = item.__dict__
+            fields["path"], fields["text"], fields["first_line"] = path, text, line + 1
+            fields["last_line"] = line + text.count("\n") + (text[-1:] != "\n")
+            fields["score"], fields["strategy"] = score, strategy
+            items.append(item)
+        return items
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file still contains its text."""

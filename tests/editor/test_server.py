@@ -383,7 +383,7 @@ def test_an_accepted_suggestion_is_reported_by_its_number(backend: Backend) -> N
     async def run() -> tuple[Any, list[Any]]:
         async with editing(backend.url, options={"telemetry": "metrics"}) as editor:
             editor.open("untitled:a", "x = ")
-            (item,) = await editor.inline("untitled:a", 0, 4)
+            (item,) = (await editor.inline("untitled:a", 0, 4)).items
             await editor.accept(item)
             return await editor.status(), item.command.arguments
 

@@ -22,10 +22,6 @@ MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
 FILE_MEMORY: Final = 600
 """Bytes that a file takes besides its text, its path and its rows in the table, with all caches of its path."""
-ITEM_MEMORY: Final = 300
-"""Bytes that the remembered text of an item takes besides its characters."""
-_CUT_BYTES: Final = 1_000_000
-"""Size above which the texts of items are forgotten."""
 T = TypeVar("T")
 
 
@@ -63,11 +59,8 @@ class ProjectIndex:
         self.last_paths: list[str] = []
         """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
         self._project_paths: ProjectPaths | None = None
-        self._last: dict[str, tuple[Hashable, Any]] = {}
-        """The last result of each kind of computation, and what it was computed from."""
-        self._item_texts: dict[tuple[int, int], tuple[str, str, int, int]] = {}
-        """Path, text, first and last line of items, by first block and number of blocks."""
-        self._item_bytes = 0
+        self._last: tuple[Hashable, Any] | None = None
+        """What a result was last computed from, and the result."""
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -112,7 +105,7 @@ class ProjectIndex:
     @property
     def memory(self) -> int:
         """The bytes of memory that the index takes, an upper bound within a few per cent."""
-        others = self.text_bytes + self._token_bytes + self._signatures.memory + self._item_bytes
+        others = self.text_bytes + self._token_bytes + self._signatures.memory
         return self._table.memory + others + FILE_MEMORY * len(self.paths)
 
     def refresh(self, root: str | Path, limits: IndexLimits | None = None, near: Sequence[str] = ()) -> int:
@@ -191,7 +184,7 @@ class ProjectIndex:
         self.free_numbers = [number for number, path in enumerate(self.paths) if not path]
 
     def _enter(self, path: str, file: File) -> None:
-        self._changed()
+        self._last = None
         self.files[path] = file
         self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
@@ -218,7 +211,7 @@ class ProjectIndex:
         self._forget(path, file)
 
     def _forget(self, path: str, file: File) -> None:
-        self._changed()
+        self._last = None
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -275,38 +268,33 @@ class ProjectIndex:
         texts = (file.data[begin : begin + size] for begin, size in bounds)
         return [text.decode(errors="replace") for text in (file.data, *texts)]
 
-    def remembered(self, kind: str, key: Hashable, compute: Callable[[], T]) -> T:
+    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what `compute` returns, from the last time if the `key` was the same and no file has changed since."""
-        known = self._last.get(kind)
-        if known is None or known[0] != key:
-            self._last[kind] = known = key, compute()
-        result: T = known[1]
+        if self._last is None or self._last[0] != key:
+            self._last = key, compute()
+        result: T = self._last[1]
         return result
-
-    def _changed(self) -> None:
-        """Forget what no longer holds when a file comes or goes."""
-        self._last.clear()
-        self._item_texts.clear()
-        self._item_bytes = 0
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
-        known = self._item_texts.get((first, count))
-        if known is None:
-            known = self._item_text(first, count)
-            self._item_bytes += len(known[1]) + ITEM_MEMORY
-            if self._item_bytes > _CUT_BYTES:
-                self._changed()
-            self._item_texts[first, count] = known
-        path, text, line, last_line = known
-        return ContextItem(path=path, text=text, first_line=line, last_line=last_line, score=score, strategy=strategy)
+        table, last = self.table, first + count - 1
+        end = table.byte.item(last) + table.size.item(last)
+        rows = [[table.file.item(first), table.byte.item(first), end, table.line.item(first)]]
+        return self.parts(rows, [score], strategy)[0]
 
-    def _item_text(self, first: int, count: int) -> tuple[str, str, int, int]:
-        table, path = self.table, self.paths[self.table.file.item(first)]
-        begin, last = table.byte.item(first), first + count - 1
-        text = self.files[path].data[begin : table.byte.item(last) + table.size.item(last)].decode(errors="replace")
-        line = table.line.item(first) + 1
-        return path, text, line, line + text.count("\n") - text.endswith("\n")
+    def parts(self, rows: Sequence[Sequence[int]], scores: Sequence[float], strategy: str) -> list[ContextItem]:
+        """Return parts of files as context items; a row has number of the file, first byte, end, and line (from 0)."""
+        items = []
+        for (file, begin, end, line), score in zip(rows, scores, strict=True):
+            path = self.paths[file]
+            text = self.files[path].data[begin:end].decode(errors="replace")
+            item = object.__new__(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes 2 to 4 us
+            fields = item.__dict__
+            fields["path"], fields["text"], fields["first_line"] = path, text, line + 1
+            fields["last_line"] = line + text.count("\n") + (text[-1:] != "\n")
+            fields["score"], fields["strategy"] = score, strategy
+            items.append(item)
+        return items
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file still contains its text."""

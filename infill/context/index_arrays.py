@@ -135,7 +135,12 @@ class Table:
 
     def lexer(self, data: bytes) -> tuple[Array, Array, Array, Array]:
         """Return the arguments of `kernels.occurrences` and `kernels.whole_lines` for a text."""
-        return np.frombuffer(data, np.uint8), self.classes, self.hashes, self.slots
+        return np.frombuffer(data, np.uint8), *self.lexer_arrays
+
+    @property
+    def lexer_arrays(self) -> tuple[Array, Array, Array]:
+        """The classes of bytes, the hashes of terms, and the table in which a hash is looked up."""
+        return self.classes, self.hashes, self.slots
 
     def add(self, data: bytes, file: int, *, passing: bool = False) -> BlockSpan:
         """Cut the text `data` (UTF-8) into blocks of file number `file`, add them, and return their numbers.

@@ -34,6 +34,17 @@ _AHEAD = 128
 # Classes of bytes.
 _BLANK, _MARK, _DIGIT, _LETTER, _NEWLINE, _CLOSER = 0, 1, 2, 3, 4, 5
 
+_ONE = np.uint64(1)
+"""A position without a sign needs no test for one from the end."""
+
+_SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET, _E, _M = (ord(char) for char in " \t\n\"'(em")
+_STARTS = [b"import ", b"from ", b"use ", b"pub use ", b"using ", b"package ", b"#include", b"# include", b"require"]
+"""Beginnings of lines that import something, after the indentation; as in `caret.imports`."""
+_START_BYTES = np.frombuffer(b"".join(_STARTS), np.uint8)
+_START_ENDS = np.cumsum([len(start) for start in _STARTS])
+_FROM, _REQUIRE = np.frombuffer(b" from ", np.uint8), np.frombuffer(b"require", np.uint8)
+"""Texts before a quote, and before a bracket, that make any line an import."""
+
 
 def byte_classes() -> Array:
     """Return the class of each of 256 bytes: blank, mark, digit, letter (with `_` and non-ASCII), line feed, closer."""
@@ -48,13 +59,24 @@ def byte_classes() -> Array:
 
 
 @njit(cache=True)
+def _and(value, byte):  # type: ignore[no-untyped-def]
+    """Return the unfinished hash of some bytes and one more."""
+    value = (value ^ np.uint64(byte)) * _PRIME
+    return value ^ (value >> np.uint64(29))
+
+
+@njit(cache=True)
+def _finished(value):  # type: ignore[no-untyped-def]
+    value = (value ^ (value >> np.uint64(32))) * _MIX
+    return value ^ (value >> np.uint64(29))
+
+
+@njit(cache=True)
 def _hash(data, start, stop, seed):  # type: ignore[no-untyped-def]
     value = seed
     for position in range(start, stop):
-        value = (value ^ np.uint64(data[position])) * _PRIME
-        value ^= value >> np.uint64(29)
-    value = (value ^ (value >> np.uint64(32))) * _MIX
-    return value ^ (value >> np.uint64(29))
+        value = _and(value, data[position])
+    return _finished(value)
 
 
 @njit(cache=True)
@@ -144,45 +166,50 @@ def _terms(values, hashes, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _word(data, position, end, classes):  # type: ignore[no-untyped-def]
+    """Return the end of the word at `position`, and its hash."""
+    value = _TOKEN_SEED
+    while position < end and _worded(classes[data[position]]):
+        value = _and(value, data[position])
+        position += _ONE
+    return position, _finished(value)
+
+
+@njit(cache=True)
 def _words(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
     """Append hash and line (from 0) of each identifier in a part of `data`; return the new count."""
-    line, position = 0, begin
+    line, position, end = 0, np.uint64(begin), np.uint64(end)
     while position < end:
         kind = classes[data[position]]
-        if kind == _NEWLINE:
-            line += 1
+        line += kind == _NEWLINE
         if not _worded(kind):
-            position += 1
+            position += _ONE
             continue
-        stop = position + 1
-        while stop < end and _worded(classes[data[stop]]):
-            stop += 1
-        if kind == _LETTER:
-            values[count], lines[count] = _hash(data, position, stop, _TOKEN_SEED), line
-            count += 1
-        position = stop
+        lines[count] = line
+        position, values[count] = _word(data, position, end, classes)
+        count += kind == _LETTER
     return count
 
 
 @njit(cache=True)
 def _stripped(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
     """Append hash and number (from 0) of each line with a letter or digit, stripped of blanks; return the new count."""
-    line = 0
-    while begin < end:
-        stop = begin
-        first, last, worded = -1, -1, False
-        while stop < end and data[stop] != 10:
-            kind = classes[data[stop]]
-            if kind != _BLANK:
-                first = stop if first < 0 else first
-                last = stop
-                worded = worded or _worded(kind)
-            stop += 1
-        if worded:
-            values[count], lines[count] = _hash(data, first, last + 1, _LINE_SEED), line
-            count += 1
+    line, position, end = 0, np.uint64(begin), np.uint64(end)
+    while position < end:
+        while position < end and classes[data[position]] == _BLANK:
+            position += _ONE
+        value = last = _LINE_SEED
+        worded = False
+        while position < end and data[position] != _LINE_FEED:
+            kind = classes[data[position]]
+            value = _and(value, data[position])
+            last = last if kind == _BLANK else value
+            worded |= (kind == _LETTER) | (kind == _DIGIT)  # no branch
+            position += _ONE
+        values[count], lines[count] = _finished(last), line
+        count += worded
         line += 1
-        begin = stop + 1
+        position += _ONE
     return count
 
 
@@ -202,6 +229,149 @@ def whole_lines(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
     count = _stripped(data, 0, len(data), classes, values, lines, 0)
     return _terms(values[:count], hashes, slots), values[:count], lines[:count]
+
+
+@njit(cache=True)
+def _ends_with(data, stop, word):  # type: ignore[no-untyped-def]
+    """Return whether `word` is what `data` has before `stop`."""
+    same = stop >= len(word)
+    for back in range(1, len(word) + 1):
+        same = same and data[stop - back] == word[len(word) - back]
+    return same
+
+
+@njit(cache=True)
+def _imports_next(data, position):  # type: ignore[no-untyped-def]
+    """Return whether what ends here is `require` before a bracket, or `from` before a string."""
+    if data[position] == _BRACKET:
+        return _ends_with(data, position, _REQUIRE)
+    return _ends_with(data, position + 1, _FROM) and (data[position + 1] == _DOUBLE or data[position + 1] == _SINGLE)
+
+
+@njit(cache=True)
+def _starts_import(data, begin, end):  # type: ignore[no-untyped-def]
+    """Return whether a line begins as one that imports something."""
+    while begin < end and (data[begin] == _SPACE or data[begin] == _TAB):
+        begin += 1
+    letter = 0
+    for stop in _START_ENDS:
+        place = begin
+        while letter < stop and place < end and data[place] == _START_BYTES[letter]:
+            letter += 1
+            place += 1
+        if letter == stop:
+            return True
+        letter = stop
+    return False
+
+
+@njit(cache=True)
+def _read(data, head, classes, values, lines, starts, imports):  # type: ignore[no-untyped-def]
+    """Write the hash and line of each identifier, and the first byte of each line; return their numbers.
+
+    `imports` becomes true for lines that import something in the first `head` bytes, but not at their start.
+    """
+    count, line, position, end = 0, 0, np.uint64(0), np.uint64(len(data))
+    starts[0] = 0
+    while position < end:
+        kind = classes[data[position]]
+        if not _worded(kind):
+            position += _ONE
+            starts[line + 1] = position  # again and again, until the line ends there
+            line += kind == _NEWLINE
+            continue
+        lines[count] = line
+        position, values[count] = _word(data, position, end, classes)
+        count += kind == _LETTER
+        last, byte = data[position - _ONE], data[position] if position < end else np.uint8(0)
+        # The last letters of `require(` and of `from '`, together, so that there is one branch, hardly ever taken.
+        if (position < np.uint64(head)) & (((last == _E) & (byte == _BRACKET)) | ((last == _M) & (byte == _SPACE))):
+            imports[line] |= _imports_next(data, np.int64(position))
+    return count, line + 1
+
+
+@njit(cache=True)
+def _known(values, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of the hashes that are in the index."""
+    terms, count = np.empty(len(values), np.int64), 0
+    for value in values:
+        term = _find(hashes, slots, value)
+        if term >= 0:
+            terms[count] = term
+            count += 1
+    return terms[:count]
+
+
+@njit(cache=True)
+def _known_lines(values, lines, caret, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of the hashes that are in the index, and how many lines they are before line `caret`."""
+    terms, away, count = np.empty(len(values), np.int64), np.empty(len(values), np.int64), 0
+    for number in range(len(values)):
+        term = _find(hashes, slots, values[number])
+        if term >= 0:
+            terms[count], away[count] = term, caret - lines[number]
+            count += 1
+    return terms[:count], away[:count]
+
+
+@njit(cache=True)
+def _of_lines(values, lines, some):  # type: ignore[no-untyped-def]
+    """Return the values that are in one of some lines, which are in order, as are `lines`."""
+    kept, count = np.empty(len(values), values.dtype), 0
+    for line in some:
+        for place in range(np.searchsorted(lines, line), np.searchsorted(lines, line, "right")):
+            kept[count] = values[place]
+            count += 1
+    return kept[:count]
+
+
+@njit(cache=True)
+def _import_lines(data, head, starts, imports):  # type: ignore[no-untyped-def]
+    """Return the lines that import something in the first `head` bytes."""
+    kept, count = np.empty(len(starts), np.int64), 0
+    for line in range(np.searchsorted(starts, head)):
+        kept[count] = line
+        count += imports[line] or _starts_import(data, starts[line], head)
+    return kept[:count]
+
+
+@njit(cache=True)
+def _bounds(data, head, starts, imports):  # type: ignore[no-untyped-def]
+    """Return the first and the last byte of each of some lines, as far as they are in the first `head` bytes."""
+    bounds = np.empty((len(imports), 2), np.int64)
+    for row in range(len(imports)):
+        line = imports[row]
+        end = starts[line + 1] - 1 if line + 1 < len(starts) else len(data)
+        bounds[row, 0], bounds[row, 1] = starts[line], min(end, head)
+    return bounds
+
+
+@njit(cache=True)
+def surroundings(data, caret, head, before, after, classes, hashes, slots):  # type: ignore[no-untyped-def]
+    """Return the terms of the file with the caret: (near, away, whole, whole_away, names, far, imports).
+
+    `data` is the file with one line feed more, at the `caret`. The identifiers `near` and the `whole` lines are at most
+    `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts as one more;
+    `away` is their distance before the caret, negative after it. `far` are all other identifiers. `names` are those of
+    the imports in the first `head` bytes, whose bounds are in `imports`.
+    """
+    room = len(data) // 2 + 2
+    values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
+    starts, imports = np.empty(len(data) + 2, np.int64), np.zeros(head + 1, np.bool_)
+    count, line_count = _read(data, head, classes, values, lines, starts, imports)
+    values, lines, starts = values[:count], lines[:count], starts[:line_count]
+    line = np.searchsorted(starts, caret, "right") - 1
+    top, bottom = max(line - before, 0), line + after + 2
+    first, last = np.searchsorted(lines, top), np.searchsorted(lines, bottom)
+    near, away = _known_lines(values[first:last], lines[first:last], line, hashes, slots)
+    end = starts[bottom] if bottom < line_count else len(data)
+    whole, whole_lines = np.empty(bottom - top, np.uint64), np.empty(bottom - top, np.int64)
+    count = _stripped(data, starts[top], end, classes, whole, whole_lines, 0)
+    whole, whole_away = _known_lines(whole[:count], whole_lines[:count], line - top, hashes, slots)
+    imported = _import_lines(data, head, starts, imports)
+    names = _known(_of_lines(values, lines, imported), hashes, slots)
+    far = _known(np.concatenate((values[:first], values[last:])), hashes, slots)
+    return near, away, whole, whole_away, names, far, _bounds(data, head, starts, imported)
 
 
 @njit(cache=True)

@@ -93,14 +93,24 @@ class ProjectPaths:
 
     def folder_distances(self, path: str) -> NDArray[np.int64]:
         """Return the directory hops from the file `path`, which may be new, to the files of each folder."""
-        folders, own = self.folders, _folder(path)
+        folders, (around, depth) = self.folders, self.around(path)
         common = np.zeros(len(folders.depths), np.int64)
+        for size, number in enumerate(around.tolist(), 1):
+            common[number : folders.ends[number]] = size
+        return depth + folders.depths - 2 * common
+
+    def around(self, path: str) -> tuple[NDArray[np.int64], int]:
+        """Return the folders that contain the file `path`, the outermost first without the root, and their number.
+
+        Of a file that is new, only the first folders may be here.
+        """
+        own, numbers = _folder(path), list[int]()
         for size in range(1, len(own) + 1):
-            number = folders.numbers.get(own[:size])
+            number = self.folders.numbers.get(own[:size])
             if number is None:
                 break
-            common[number : folders.ends[number]] = size
-        return len(own) + folders.depths - 2 * common
+            numbers.append(number)
+        return np.array(numbers, np.int64), len(own)
 
     def distances(self, path: str) -> NDArray[np.int64]:
         """Return the directory hops from the file `path` to each file."""

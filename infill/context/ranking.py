@@ -8,13 +8,14 @@
 """
 
 import re
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from infill.context.caret import Query, first_lines, imports, last_lines
+from infill.context.caret import HEAD_CHARS, Query
 from infill.context.index import ProjectIndex
 from infill.prompt import ContextItem
 
@@ -39,7 +40,7 @@ class Weights:
     """Minimum weight of names in the imports."""
     asking: float = 0.1
     """Identifiers and lines in more than this share of the blocks (and more than 10) are not searched for."""
-    idf_power: float = 2.0
+    idf_power: int = 2
     """Power of the idf in a term's weight."""
     least: float = 0.04
     """Terms with less than this share of the highest weight are skipped: it saves time and hardly affects coverage."""
@@ -58,7 +59,7 @@ class Weights:
     """Lines before the caret, and half as many after it, whose names' definitions count."""
     windows: int = 200
     """Number of best windows that determine the expected identifiers."""
-    sharpness: float = 5.0
+    sharpness: int = 5
     """A window's relevance is the ratio of its score to the best one's, to this power."""
     half: float = 1.4
     """Sum of relevance at which an identifier's worth is one half."""
@@ -73,31 +74,29 @@ class Weights:
     heading_tokens: int = 12
     """Tokens that a block costs besides its text, unless it continues a chosen one."""
 
+    @cached_property
+    def arrays(self) -> "tuple[Array, Array, Array, Array]":
+        """The weights as `scoring.rank` takes them.
+
+        After the weights come the factors of a window by its number of identifiers, of a block by its tokens, and of a
+        file by its distance from the caret's.
+        """
+        from infill.context import scoring
+
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        settings = np.array([tuple(values.values())], [(name, type(value)) for name, value in values.items()])
+        sizes = np.maximum(np.arange(scoring.SIZES), 1.0)
+        by_size, by_cost = sizes**-self.size_power, sizes**-self.cost_power
+        by_size[0] = by_cost[0] = 0  # no window with identifiers starts there
+        return settings, by_size, by_cost, 1 + self.near * np.exp(-np.arange(_HOPS) / 2)
+
 
 WEIGHTS: Final = Weights()
-BYTES_PER_TOKEN: Final = 3.6
-_FEW: Final = 10
-"""A term in at most this many blocks is never common."""
-_SIZES: Final = 4_096
-"""Windows of more identifiers, and blocks of more tokens, count as having this many."""
-_DEFINERS: Final = 2
-"""Maximum number of blocks that define a name; more definitions say little."""
-_COMMON_DEFINED: Final = 200
-"""Definitions of names in more blocks than this are not searched for."""
 _SEEN_CHARS: Final = 200_000
-"""Number of characters of the current file that are read on each side of the caret."""
+"""Number of characters of the current file that are read on each side of the caret, besides its imports."""
 _WORD: Final = re.compile(r"\w+")
-
-
-class Seen(NamedTuple):
-    """The identifiers of the current file, in order, and the caret's line."""
-
-    terms: "Array"
-    """Terms of the identifiers that other files have."""
-    lines: "Array"
-    """Line of each identifier."""
-    caret: int
-    """Line of the caret; the rest of the line after the caret counts as one more line."""
+_HOPS: Final = 128
+"""Distances between folders, in hops; longer ones count as this one."""
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:
@@ -105,151 +104,59 @@ def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WE
 
     A keystroke in a word that no file has changes nothing of what the ranking depends on; then it is the last one.
     """
-    seen, imported = _seen(index, query), imports(query.prefix)
-    asked = _ask(index, query, seen, imported, weights)
-    near = seen.terms[_near(seen, weights.definition_lines, weights.definition_lines // 2 + 1)]
-    terms = (array.tobytes() for array in (*asked, near, seen.terms))
-    key = (query.path, query.recent, imported, k, weights, *terms)
-    return [*index.remembered("ranking", key, lambda: _ranked(index, query, k, weights, seen, imported, asked, near))]
+    *seen, imports = _seen(index, query, weights)
+    key = (query.path, query.recent, imports, k, weights, *(array.tobytes() for array in seen))
+    return [*index.remembered(key, lambda: _ranked(index, query, k, weights, seen, imports))]
 
 
 def _ranked(
-    index: ProjectIndex,
-    query: Query,
-    k: int,
-    weights: Weights,
-    seen: Seen,
-    imported: str,
-    asked: tuple["Array", "Array"],
-    near: "Array",
+    index: ProjectIndex, query: Query, k: int, weights: Weights, seen: "Sequence[Array]", imports: str
 ) -> list[ContextItem]:
     from infill.context import scoring
 
-    table = index.table
-    blocks = _relevant(index, query, imported, weights, asked, near)
-    merits = table.relevance[blocks] ** weights.relevance_power
-    expected = scoring.expect(
-        *(blocks, table.relevance, weights.half * scoring.RELEVANCE_UNIT, _most(index, weights.common)),
-        *(seen.terms, weights.known, table.term_starts, table.tokens, table.terms, table.lengths, table.local),
+    table, paths = index.table, index.project_paths
+    folders, (around, depth) = paths.folders, paths.around(query.path)
+    current = index.files.get(query.path)
+    rows, scores = scoring.rank(
+        *(*weights.arrays, k, *seen),
+        *(folders.depths, folders.ends, folders.of_files, paths.ranks, around, depth),
+        *(*_lifts(index, query, imports, weights), -1 if current is None else current.number),
+        *(table.live_blocks, table.block_end, table.starts, table.lengths, table.pool, table.notes, table.terms),
+        *(table.local, table.file, table.line, table.byte, table.size, table.term_starts, table.tokens),
+        *(table.window_tokens, table.sums, table.relevance),
     )
-    chosen, gains = scoring.choose(
-        *(blocks, table.file, merits, table.size, BYTES_PER_TOKEN, weights.heading_tokens),
-        *(_by_size(weights.cost_power), k, *expected),
-    )
-    return _items(index, blocks[chosen], gains)
+    return index.parts(rows.tolist(), scores.tolist(), "infill")
 
 
-def _seen(index: ProjectIndex, query: Query) -> Seen:
+def _seen(
+    index: ProjectIndex, query: Query, weights: Weights
+) -> "tuple[Array, Array, Array, Array, Array, Array, str]":
+    """Return the terms of the file with the caret, as `kernels.surroundings` does, and its imports."""
     from infill.context import kernels
 
-    before, after = query.prefix[-_SEEN_CHARS:], query.suffix[:_SEEN_CHARS]
-    # A line feed at the caret keeps the halves of a split name separate.
-    terms, _, lines = kernels.occurrences(*index.table.lexer(f"{before}\n{after}".encode(errors="replace")))
-    known = (terms >= 0) & (index.table.lengths[terms] > 0)
-    return Seen(terms[known], lines[known], before.count("\n"))
-
-
-def _ask(index: ProjectIndex, query: Query, seen: Seen, imported: str, weights: Weights) -> tuple["Array", "Array"]:
-    """Return the distinct terms around the caret, and the weight of each, in scoring.WEIGHT_UNIT."""
-    from infill.context import kernels, scoring
-
-    table = index.table
-    before, after = last_lines(query.prefix, weights.lines_before), first_lines(query.suffix, weights.lines_after)
-    whole, _, lines = kernels.whole_lines(*table.lexer(f"{before}\n{after}".encode(errors="replace")))
-    names, _, _ = kernels.occurrences(*table.lexer(imported.encode(errors="replace")))
-    near = _near(seen, weights.lines_before, weights.lines_after + 1)
-    asked: tuple[Array, Array] = scoring.ask(
-        *(seen.terms[near], seen.caret - seen.lines[near], whole, before.count("\n") - lines, names),
-        *(np.array([1.0, weights.whole_line, weights.imported_name]), weights.after, weights.decay_lines),
-        *(weights.idf_power, weights.least, _most(index, weights.asking)),
-        *(table.live_blocks, table.lengths, table.local),
+    before, table = query.prefix, index.table
+    head = len(before[:HEAD_CHARS].encode(errors="replace"))
+    if len(before) > _SEEN_CHARS:
+        before = f"{before[:HEAD_CHARS]}\n{before[-_SEEN_CHARS:]}"
+    above, below = before.encode(errors="replace"), query.suffix[:_SEEN_CHARS].encode(errors="replace")
+    data = b"%b\n%b" % (above, below)  # a line feed at the caret keeps the halves of a split name separate
+    *terms, bounds = kernels.surroundings(
+        np.frombuffer(data, np.uint8), len(above), head, weights.lines_before, weights.lines_after, *table.lexer_arrays
     )
-    return asked
+    imports = b"\n".join([data[begin:end] for begin, end in bounds.tolist()])
+    return (*terms, imports.decode(errors="replace"))
 
 
-def _near(seen: Seen, before: int, after: int) -> slice:
-    """Return the range of the identifiers from `before` lines before the caret's line to `after` lines after it."""
-    return slice(*np.searchsorted(seen.lines, (seen.caret - before, seen.caret + after + 1)))
-
-
-def _relevant(
-    index: ProjectIndex,
-    query: Query,
-    imported: str,
-    weights: Weights,
-    asked: tuple["Array", "Array"],
-    near: "Array",
-) -> "Array":
-    """Return the blocks that are relevant to the text around the caret, by path and line.
-
-    Their relevance, in scoring.RELEVANCE_UNIT, is in `table.relevance`.
-    """
-    from infill.context import scoring
-
-    table, end = index.table, index.table.block_end
-    scoring.add_up(*asked, table.starts, table.lengths, table.pool, table.sums)
-    key = (query.path, query.recent, imported, weights)
-    prior = index.remembered("prior", key, lambda: _prior(index, query, imported, weights))
-    best, scores = scoring.weighted(
-        *(table.sums[: end + 1], table.window_tokens, _by_size(weights.size_power), table.file, prior, weights.windows)
-    )
-    defining = scoring.add_definitions(
-        *(near, _COMMON_DEFINED, _DEFINERS, table.starts, table.lengths),
-        *(table.pool, table.notes, int(weights.definition * scoring.RELEVANCE_UNIT), table.relevance, table.local),
-    )
-    spread = scoring.spread(best, scores, weights.sharpness, table.file, end, table.relevance)
-    current = index.files.get(query.path)
-    if current is not None:
-        table.relevance[current.span.first : current.span.first + current.span.blocks] = 0
-    blocks = np.concatenate([spread, defining])
-    blocks = blocks[table.relevance[blocks] > 0]
-    by_place: Array = blocks[np.argsort((index.project_paths.ranks[table.file[blocks]] << 32) + table.line[blocks])]
-    return by_place
-
-
-def _most(index: ProjectIndex, share: float) -> int:
-    """Return the maximum number of blocks of a term that is not common, from the share of all blocks."""
-    return max(_FEW, int(share * index.table.live_blocks))
-
-
-@cache
-def _by_size(power: float) -> "Array":
-    """Return size**-power, the factor of a window by its number of identifiers, or of a block by its tokens."""
-    factors: Array = np.maximum(np.arange(_SIZES), 1.0) ** -power
-    factors[0] = 0  # no window with identifiers starts there
-    return factors
-
-
-def _prior(index: ProjectIndex, query: Query, imported: str, weights: Weights) -> "Array":
-    """Return a factor by file number: at least 1, with bonuses for its location; 0 for the current file."""
-    paths = index.project_paths
-    prior = (1 + weights.near * np.exp(-paths.folder_distances(query.path) / 2))[paths.folders.of_files]
-    for name in set(_WORD.findall(imported)):
-        files = [number for number in paths.stems.get(name, ()) if index.paths[number]]
-        for number in files:
-            prior[number] += weights.imported / len(files) ** 0.5
+def _lifts(index: ProjectIndex, query: Query, imports: str, weights: Weights) -> "tuple[Array, Array]":
+    """Return the numbers of files that are imported or were recently opened, and what this adds to their factors."""
+    lifted, lifts = list[int](), list[float]()
+    stems = index.project_paths.stems
+    for name in stems.keys() & _WORD.findall(imports):
+        files = [number for number in stems[name] if index.paths[number]]
+        lifted += files
+        lifts += [weights.imported / max(len(files), 1) ** 0.5] * len(files)
     for place, path in enumerate(query.recent):
         if path in index.files:
-            prior[index.files[path].number] += weights.recent / 2**place
-    if query.path in index.files:
-        prior[index.files[query.path].number] = 0
-    return prior
-
-
-def _items(index: ProjectIndex, blocks: "Array", gains: "Array") -> list[ContextItem]:
-    """Return the chosen blocks as items; neighbours become one item, at the first one's place, with all their gains."""
-    numbers = blocks.tolist()
-    gain = dict(zip(numbers, gains.tolist(), strict=True))
-    file = dict(zip(numbers, index.table.file[blocks].tolist(), strict=True))
-    items = []
-    for block in numbers:
-        if block not in gain:
-            continue
-        first = last = block
-        while file.get(first - 1) == file[block]:
-            first -= 1
-        while file.get(last + 1) == file[block]:
-            last += 1
-        score = sum(gain.pop(each) for each in range(first, last + 1))
-        items.append(index.item(first, last - first + 1, score=score, strategy="infill"))
-    return items
+            lifted.append(index.files[path].number)
+            lifts.append(weights.recent / 2**place)
+    return np.array(lifted, np.int64), np.array(lifts, np.float64)

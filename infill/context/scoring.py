@@ -16,11 +16,40 @@ RELEVANCE_UNIT = 1 << 20
 """Weights and relevances are integer multiples of 1 / unit."""
 STRETCH = 64
 """Number of windows with a common highest score, so that they can be skipped together."""
-_BINS = 2_048
+_BINS = 512
+_GROUP = 16
+"""Number of candidates with a common highest ratio."""
+_LIKELY = 16
+"""Stretches that are searched first, at least."""
+_TINY = 1e-300
+"""No positive score is lower."""
+BYTES_PER_TOKEN = 3.6
+SIZES = 4_096
+"""Windows of more identifiers, and blocks of more tokens, count as having this many."""
+FEW = 10
+"""A term in at most this many blocks is never common."""
+_DEFINERS = 2
+"""Maximum number of blocks that define a name; more definitions say little."""
+_COMMON_DEFINED = 200
+"""Definitions of names in more blocks than this are not searched for."""
 
 
 @njit(cache=True)
-def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
+def _decays(away, others, decay):  # type: ignore[no-untyped-def]
+    """Return e**(-distance / decay) by distance in lines, for all distances in the two arrays."""
+    most = 0
+    for lines in away:
+        most = max(most, lines, -1 - lines)
+    for lines in others:
+        most = max(most, lines, -1 - lines)
+    decays = np.empty(most + 1)
+    for distance in range(most + 1):
+        decays[distance] = math.exp(-distance / decay)
+    return decays
+
+
+@njit(cache=True)
+def _ask(terms, away, whole, whole_away, names, scale, after, decay, power, least, most, blocks, lengths, local):  # type: ignore[no-untyped-def]
     """Return distinct terms, and idf**power of each times the highest weight of its occurrences, in WEIGHT_UNIT.
 
     The terms are identifiers (`terms`; `away` is their distance before the caret in lines, negative after it), lines
@@ -29,7 +58,7 @@ def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least
     terms, terms in none or in more than `most` of the `blocks`, and terms with less than the share `least` of the
     highest weight. `local` is scratch, zero before and after.
     """
-    room = len(terms) + len(whole) + len(names)
+    room, decays = len(terms) + len(whole) + len(names), _decays(away, whole_away, decay)
     distinct, weights, count = np.empty(room, np.int64), np.empty(room), 0
     for number in range(room):
         if number < len(terms):
@@ -40,7 +69,7 @@ def ask(terms, away, whole, whole_away, names, scale, after, decay, power, least
             term, lines, value = names[number - len(terms) - len(whole)], 0, scale[2]
         if term < 0 or not 0 < lengths[term] <= most:
             continue
-        value *= math.exp(-max(lines, -1 - lines) / decay)
+        value *= decays[max(lines, -1 - lines)]
         if lines < 0:
             value *= after
         own = local[term]
@@ -95,22 +124,28 @@ def ious(sums, sizes, asked, scores, tops):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _bin(value, low, scale):  # type: ignore[no-untyped-def]
+    """Return the bin of a value; without a sign it needs no test for a place from the end."""
+    return np.uint32(np.int64((value - low) * scale))
+
+
+@njit(cache=True)
 def _kth_highest(values, k, low, high):  # type: ignore[no-untyped-def]
     """Return the k-th highest of at least k `values` between `low` and `high`: by a histogram, then within its bin."""
     if low >= high:
         return low
     counts, scale = np.zeros(_BINS + 1, np.int64), _BINS / (high - low)
     for value in values:
-        counts[int((value - low) * scale)] += 1
+        counts[_bin(value, low, scale)] += 1
     place, above = _BINS, 0
     while above + counts[place] < k:
         above += counts[place]
         place -= 1
-    inside, count = np.empty(counts[place]), 0
-    for value in values:
-        if int((value - low) * scale) == place:
-            inside[count] = value
-            count += 1
+    inside, count = np.empty(counts[place] + 1), 0
+    for value in values:  # each is written, and the next one in its place unless it belongs there
+        inside[count] = value
+        count += _bin(value, low, scale) == place
+    inside = inside[:count]
     inside.sort()
     return inside[count - (k - above)]
 
@@ -143,9 +178,9 @@ def _first(numbers, values, k, low, high):  # type: ignore[no-untyped-def]
     """Return the `k` numbers with the highest of the values, between `low` and `high`, and all that equal the last."""
     least, kept = _kth_highest(values, k, low, high) if len(values) > k else low, 0
     for place in range(len(values)):
-        if values[place] >= least:
-            numbers[kept], values[kept] = numbers[place], values[place]
-            kept += 1
+        value = values[place]
+        numbers[kept], values[kept] = numbers[place], value
+        kept += value >= least
     return numbers[:kept], values[:kept]
 
 
@@ -165,68 +200,56 @@ def _bound(sums, sizes, by_size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, count):  # type: ignore[no-untyped-def]
-    """Append the windows of a stretch whose score is at least `least`; return the new count, and the highest score."""
-    top = 0.0
-    first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
-    totals, sizes, file = sums[first + 1 : end + 1], sizes[first:end], file[first:end]
-    for place in range(len(totals)):
-        score = totals[place] * by_size[min(sizes[place], len(by_size) - 1)] * prior[file[place]]
-        top = max(top, score)
-        if score >= least:
-            numbers[count], values[count] = first + place, score
-            count += 1
-    return count, top
+def _bounds(sums, sizes, by_size, prior):  # type: ignore[no-untyped-def]
+    """Return at least the highest score of each stretch."""
+    bounds, most = np.empty((len(sums) - 2) // STRETCH + 1), prior.max() if len(prior) else 0.0
+    for stretch in range(len(bounds)):
+        first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        bounds[stretch] = _bound(sums[first + 1 : end + 1], sizes[first:end], by_size) * most
+    return bounds
 
 
 @njit(cache=True)
-def _reached(bounds, highest, sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
-    """Return a positive score that at least `k` windows reach, or as many as have one.
+def _collect(bounds, lowest, least, sums, sizes, by_size, file, prior):  # type: ignore[no-untyped-def]
+    """Return the windows whose score is at least `least` in stretches whose bound is at least `lowest`, and the scores.
 
-    It is the k-th highest score in the 8 * k stretches with the highest bounds.
+    Each is written, and the next one in its place unless its score suffices: no branch that is guessed wrong.
     """
-    if len(bounds) <= 8 * k:
-        return 1e-300
-    likely = max(_kth_highest(bounds, 8 * k, 0.0, highest), 1e-300)
-    numbers, values = np.empty(0, np.int64), np.empty(0)
-    tops, count, top = np.empty((bounds >= likely).sum()), 0, 0.0
+    room = STRETCH * (bounds >= lowest).sum() + 1
+    numbers, values, count, most = np.empty(room, np.int64), np.empty(room), 0, np.uint32(len(by_size) - 1)
     for stretch in range(len(bounds)):
-        if bounds[stretch] >= likely:
-            _, tops[count] = _collect(stretch, sums, sizes, by_size, file, prior, np.inf, numbers, values, 0)
-            top = max(top, tops[count])
-            count += 1
-    least = max(_kth_highest(tops, k, 0.0, top), 1e-300) if count > k else 1e-300
-    numbers, values, count = np.empty(STRETCH * count, np.int64), np.empty(STRETCH * count), 0
-    for stretch in range(len(bounds)):
-        if bounds[stretch] >= max(likely, least):
-            count, _ = _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, count)
-    return _kth_highest(values[:count], k, least, top) if count > k else least
+        if bounds[stretch] < lowest:
+            continue
+        first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        totals, own_sizes, files = sums[first + 1 : end + 1], sizes[first:end], file[first:end]
+        for place in range(len(totals)):
+            score = totals[place] * by_size[min(np.uint32(own_sizes[place]), most)] * prior[files[place]]
+            numbers[count], values[count] = first + place, score
+            count += score >= least
+    return numbers[:count], values[:count]
 
 
 @njit(cache=True)
-def weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
+def _weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
     """Return the `k` windows with the highest positive scores, and all that equal the last, with their scores.
 
-    A window's score is sums[window + 1] x by_size[its size], which falls with the size, x prior of its file. Stretches
-    that cannot have a high score, as their highest sum and their smallest window show, are skipped. `sums` is zero
-    afterwards.
+    A window's score is sums[window + 1] x by_size[its size], which falls with the size, x prior of its file. The k-th
+    highest score in the stretches that promise most is one that at least `k` windows reach, so stretches that cannot,
+    as their highest sum and their smallest window show, are skipped. `sums` is zero afterwards.
     """
     sums[0] = 0
-    count = (len(sums) - 2) // STRETCH + 1
-    bounds, highest = np.empty(count), 0.0
-    prior_most = prior.max() if len(prior) else 0.0
-    for stretch in range(count):
-        begin, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
-        bounds[stretch] = _bound(sums[begin + 1 : end + 1], sizes[begin:end], by_size) * prior_most
-        highest = max(highest, bounds[stretch])
-    least = _reached(bounds, highest, sums, sizes, by_size, file, prior, k)
-    room = STRETCH * (bounds >= least).sum()
-    numbers, values, kept = np.empty(room, np.int64), np.empty(room), 0
-    for stretch in range(count):
-        if bounds[stretch] >= least:
-            kept, _ = _collect(stretch, sums, sizes, by_size, file, prior, least, numbers, values, kept)
+    bounds = _bounds(sums, sizes, by_size, prior)
+    highest, likely, lowest = bounds.max() if len(bounds) else 0.0, _LIKELY + len(bounds) // 32, _TINY
+    if len(bounds) > 4 * likely:
+        lowest = max(_kth_highest(bounds, likely, 0.0, highest), _TINY)
+    numbers, values = _collect(bounds, lowest, _TINY, sums, sizes, by_size, file, prior)
+    numbers, values = _first(numbers, values, k, _TINY, highest)
+    if lowest > _TINY:
+        least = values.min() if len(values) >= k else _TINY
+        numbers, values = _collect(bounds, least, least, sums, sizes, by_size, file, prior)
+        numbers, values = _first(numbers, values, k, least, highest)
     sums[:] = 0
-    return _first(numbers[:kept], values[:kept], k, least, highest)
+    return numbers, values
 
 
 @njit(cache=True)
@@ -253,7 +276,7 @@ def add_bm25(terms, idf, norms, k1, file, starts, lengths, pool, notes, times, s
 
 
 @njit(cache=True)
-def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance, local):  # type: ignore[no-untyped-def]
+def _add_definitions(names, longest, most, starts, lengths, pool, notes, amount, relevance, local):  # type: ignore[no-untyped-def]
     """Divide `amount` among the blocks that define a name, for each distinct one of the `names`.
 
     Names that more than `most` blocks define, or that are in more than `longest` blocks, are skipped. Returns the
@@ -282,7 +305,7 @@ def add_definitions(names, longest, most, starts, lengths, pool, notes, amount, 
 
 
 @njit(cache=True)
-def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
+def _spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no-untyped-def]
     """Add (score / best score)**sharpness of each of the windows to the relevance of its two blocks.
 
     Returns the blocks that had no relevance before.
@@ -303,51 +326,76 @@ def spread(windows, scores, sharpness, file, end, relevance):  # type: ignore[no
 
 
 @njit(cache=True)
-def expect(blocks, relevance, half, common, seen, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
-    """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
+def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ignore[no-untyped-def]
+    """Return the identifiers of `blocks`: (ends, names, distinct, sums).
 
-    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`; so the next steps read about a thousand
-    adjacent entries instead of all the project's identifiers. Worth is sum / (sum + half), where sum is the relevance
-    of the blocks with the identifier; it is multiplied by `known` for the `seen` terms, and 0 for identifiers in more
-    than `common` blocks of the project. `local` is scratch, zero before and after; `relevance` is zero afterwards.
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `distinct`, from 1, and in `sums`, the relevance of
+    all blocks with the identifier; so the next steps read about a thousand adjacent entries instead of all the
+    project's identifiers. `local` is the index of each term afterwards; `relevance` is zero.
     """
-    ends = np.zeros(len(blocks) + 1, np.int64)
-    for number in range(len(blocks)):
-        ends[number + 1] = ends[number] + tokens[blocks[number]]
-    names, count = np.empty(ends[-1], np.int32), 0
-    distinct, sums = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int64)
+    room = 1
+    for block in blocks:
+        room += tokens[block]
+    ends, names = np.zeros(len(blocks) + 1, np.int64), np.empty(room, np.int32)
+    distinct, sums = np.empty(room + 1, np.int32), np.zeros(room + 1, np.int64)
+    count, end = np.int32(0), np.uint64(0)  # unsigned: no test for an index from the end
     for number in range(len(blocks)):
         block = blocks[number]
-        entry = term_starts[block]
-        for place in range(ends[number], ends[number + 1]):
-            term = terms[entry]
-            entry += 1
-            own = local[term]
-            if own == 0:
-                distinct[count], sums[count] = term, 0
-                count += 1
-                own = count
-                local[term] = own
-            sums[own - 1] += relevance[block]
-            names[place] = own - 1
-        relevance[block] = 0
-    worth = np.empty(count)
-    for number in range(count):
-        worth[number] = sums[number] / (sums[number] + half) if lengths[distinct[number]] <= common else 0.0
-    for term in seen:
-        if local[term]:
-            worth[local[term] - 1] *= known
-            local[term] = 0  # once is enough
-    for term in distinct[:count]:
+        amount, begin, relevance[block] = relevance[block], term_starts[block], 0
+        for term in terms[begin : begin + tokens[block]]:
+            own = local[np.uint32(term)]
+            distinct[np.uint32(count + 1)] = term
+            count += np.int32(own == 0)
+            own = count if own == 0 else own  # a choice and no branch, of which one in five would be guessed wrong
+            local[np.uint32(term)] = own
+            sums[np.uint32(own)] += amount
+            names[end] = own
+            end += np.uint64(1)
+        ends[number + 1] = end
+    return ends, names, distinct[: count + 1], sums
+
+
+@njit(cache=True)
+def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
+    """Leave out the names that are worth nothing; return the number of the others."""
+    begin, end = 0, np.uint64(0)
+    for number in range(1, len(ends)):
+        for place in range(begin, ends[number]):
+            name = names[np.uint64(place)]
+            names[end] = name
+            end += np.uint64(worth[np.uint32(name)] > 0)
+        begin, ends[number] = ends[number], end
+    return end
+
+
+@njit(cache=True)
+def _expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
+    """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
+
+    Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
+    the relevance of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`.
+    Identifiers in more than `common` blocks of the project are left out. `local` is scratch, zero before and after;
+    `relevance` is zero afterwards.
+    """
+    ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
+    factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
+    for seen in (near, far):
+        for term in seen:
+            factor[np.uint32(local[term])] = known  # the first one is that of all other terms
+    for own in range(1, len(distinct)):
+        term = np.uint32(distinct[own])
         local[term] = 0
-    return ends, names, worth
+        value = sums[own] / (sums[own] + half) * factor[own]
+        worth[own] = value if lengths[term] <= common else 0.0
+    end = _keep(ends, names, worth)
+    return ends, names[:end], worth
 
 
 @njit(cache=True)
 def _gain(number, ends, names, worth):  # type: ignore[no-untyped-def]
     gain = 0.0
-    for name in names[ends[number] : ends[number + 1]]:
-        gain += worth[name]
+    for place in range(ends[number], ends[number + 1]):
+        gain += worth[np.uint32(names[np.uint64(place)])]
     return gain
 
 
@@ -365,7 +413,37 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _take(first, blocks, file, ratios, ends, names, worth):  # type: ignore[no-untyped-def]
+def _mark(place, bits, tops):  # type: ignore[no-untyped-def]
+    """Note the highest of the group in which the value at this place has changed."""
+    group, top = place // _GROUP, np.int64(0)
+    for number in range(_GROUP):
+        top = max(top, bits[np.uint64(group * _GROUP + number)])
+    tops[group] = top
+
+
+@njit(cache=True)
+def _place(values, first, count):  # type: ignore[no-untyped-def]
+    """Return the first place of the highest of `count` values, without a branch."""
+    top, place = np.int64(-1), first
+    for number in range(first, first + count):
+        value = values[np.uint64(number)]
+        higher = value > top
+        top, place = value if higher else top, number if higher else place
+    return place
+
+
+@njit(cache=True)
+def _highest(bits, tops):  # type: ignore[no-untyped-def]
+    """Return the first place of the highest value, from the highest of each group.
+
+    The values are ratios, not negative, as the integers with the same bits: these have the same order and are faster to
+    compare.
+    """
+    return _place(bits, _place(tops, 0, len(tops)) * _GROUP, _GROUP)
+
+
+@njit(cache=True)
+def _take(first, blocks, file, ratios, tops, ends, names, worth):  # type: ignore[no-untyped-def]
     """Set the worth of a chosen block's identifiers to 0, and mark its neighbours, which are cheaper now."""
     for name in names[ends[first] : ends[first + 1]]:
         worth[name] = 0
@@ -373,53 +451,168 @@ def _take(first, blocks, file, ratios, ends, names, worth):  # type: ignore[no-u
     for near in (first - 1, first + 1):
         if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(blocks[first], blocks[near], file):
             ratios[near] = np.inf
+            _mark(near, ratios.view(np.int64), tops)
 
 
 @njit(cache=True)
-def _highest(values):  # type: ignore[no-untyped-def]
-    """Return the position of the first maximum of non-negative values.
-
-    Their bits, read as integers, have the same order and are faster to compare.
-    """
-    bits, highest = values.view(np.int64), np.int64(0)
-    for value in bits:
-        highest = max(highest, value)
-    for number in range(len(bits)):
-        if bits[number] == highest:
-            return number
-    return 0
-
-
-@njit(cache=True)
-def choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, names, worth):  # type: ignore[no-untyped-def]
+def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, names, worth):  # type: ignore[no-untyped-def]
     """Choose blocks greedily by merit x gain x by_cost[cost]; return their positions in `blocks`, and their gains.
 
     A block's gain is the worth of its identifiers that no chosen block has. Its cost is its tokens, of `per_token`
     bytes each, plus `heading` unless it continues a chosen block. Gains only fall, so an old value is an upper bound,
     which is computed again when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of
-    `expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
+    `_expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
     or when nothing gains.
     """
     size = len(blocks)
-    ratios, gains, fresh, taken = np.empty(size), np.empty(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
+    ratios, tops = np.zeros((size // _GROUP + 1) * _GROUP), np.empty(size // _GROUP + 1, np.int64)
+    bits, taken, chosen, count = ratios.view(np.int64), np.zeros(size, np.bool_), np.empty(min(k, size), np.int64), 0
+    costs, gains, fresh = np.empty(size, np.int64), np.empty(size), np.zeros(size, np.int64)
     for number in range(size):
+        costs[number] = 1 + int(sizes[blocks[number]] / per_token)
         gains[number] = _gain(number, ends, names, worth)
-        cost = min(1 + int(sizes[blocks[number]] / per_token) + heading, len(by_cost) - 1)
-        ratios[number] = merits[number] * gains[number] * by_cost[cost]
-    chosen = np.empty(min(k, size), np.int64)
-    count = 0
+        ratios[number] = merits[number] * gains[number] * by_cost[min(costs[number] + heading, len(by_cost) - 1)]
+    for group in range(len(tops)):
+        _mark(group * _GROUP, bits, tops)
     while count < len(chosen):
-        first = _highest(ratios)
+        first = _highest(bits, tops)
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:
-            taken[first] = True
-            chosen[count] = first
+            taken[first], chosen[count] = True, first
             count += 1
-            _take(first, blocks, file, ratios, ends, names, worth)
-            continue
-        cost = 1 + int(sizes[blocks[first]] / per_token) + (0 if _beside_taken(first, blocks, file, taken) else heading)
-        gains[first] = _gain(first, ends, names, worth)
-        ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
-        fresh[first] = count
+            _take(first, blocks, file, ratios, tops, ends, names, worth)
+        else:
+            cost = costs[first] + (0 if _beside_taken(first, blocks, file, taken) else heading)
+            gains[first], fresh[first] = _gain(first, ends, names, worth), count
+            ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
+        _mark(first, bits, tops)
     return chosen[:count], gains[chosen[:count]]
+
+
+@njit(cache=True)
+def _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current):  # type: ignore[no-untyped-def]
+    """Return the factor of each file: by_hops[its distance from the caret's], plus `lifts`; 0 for the current one.
+
+    The folder of the caret has `depth` folders `around` it, as far as the index has them, the outermost first.
+    """
+    common = np.zeros(len(depths), np.int64)
+    for size in range(len(around)):
+        common[around[size] : ends[around[size]]] = size + 1
+    priors = np.empty(len(of_files))
+    for file in range(len(of_files)):
+        folder = of_files[file]
+        priors[file] = by_hops[min(depth + depths[folder] - 2 * common[folder], len(by_hops) - 1)]
+    for number in range(len(lifted)):
+        priors[lifted[number]] += lifts[number]
+    if current >= 0:
+        priors[current] = 0
+    return priors
+
+
+@njit(cache=True)
+def _nearest(terms, away, before, after):  # type: ignore[no-untyped-def]
+    """Return the terms that are at most `before` lines before the caret, or `after` lines after it."""
+    first = last = 0
+    while first < len(terms) and away[first] > before:
+        first += 1
+    last = first
+    while last < len(terms) and away[last] >= -after:
+        last += 1
+    return terms[first:last]
+
+
+@njit(cache=True)
+def _in_order(some, others, relevance, current, file, ranks):  # type: ignore[no-untyped-def]
+    """Return the blocks of both arrays that have relevance and are not in the `current` file, by path and line."""
+    keys, count, sorted_already = np.empty(len(some) + len(others), np.int64), 0, True
+    for number in range(len(keys)):
+        block = some[number] if number < len(some) else others[number - len(some)]
+        if file[block] == current:
+            relevance[block] = 0
+        elif relevance[block]:
+            keys[count] = ranks[file[block]] << 32 | block  # lines of a file are in the order of its blocks
+            sorted_already = sorted_already and (count == 0 or keys[count - 1] < keys[count])
+            count += 1
+    if not sorted_already:
+        keys[:count].sort()
+    return keys[:count] & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def _joined(blocks, chosen, gains, file, byte, size, line):  # type: ignore[no-untyped-def]
+    """Return file, first byte, last byte, and line of each item, and its score: chosen neighbours are one item.
+
+    It is in the place of the first one that was chosen, and has the gains of all.
+    """
+    gain, items, scores, count = (
+        np.full(len(blocks), -1.0),
+        np.empty((len(chosen), 4), np.int64),
+        np.empty(len(chosen)),
+        0,
+    )
+    for number in range(len(chosen)):
+        gain[chosen[number]] = gains[number]
+    for place in chosen:
+        if gain[place] < 0:
+            continue
+        first = last = place
+        while first > 0 and gain[first - 1] >= 0 and _side_by_side(blocks[first - 1], blocks[first], file):
+            first -= 1
+        while last + 1 < len(blocks) and gain[last + 1] >= 0 and _side_by_side(blocks[last], blocks[last + 1], file):
+            last += 1
+        block, end = blocks[first], blocks[last]
+        item = items[count]
+        item[0], item[1], item[2], item[3] = file[block], byte[block], byte[end] + size[end], line[block]
+        scores[count] = 0
+        for each in range(first, last + 1):
+            scores[count] += gain[each]
+            gain[each] = -1
+        count += 1
+    return items[:count], scores[:count]
+
+
+@njit(cache=True)
+def _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums):  # type: ignore[no-untyped-def]
+    """Add up the weights of the terms around the caret in `sums`."""
+    scale = np.array([1.0, weights.whole_line, weights.imported_name])
+    most = max(FEW, int(weights.asking * live))
+    terms, asking = _ask(
+        *(near, away, whole, whole_away, names, scale, weights.after, weights.decay_lines, weights.idf_power),
+        *(weights.least, most, live, lengths, local),
+    )
+    add_up(terms, asking, starts, lengths, pool, sums)
+
+
+@njit(cache=True)
+def rank(  # type: ignore[no-untyped-def]
+    settings, by_size, by_cost, by_hops, k, near, away, whole, whole_away, names, far,
+    depths, ends, of_files, ranks, around, depth, lifted, lifts, current,
+    live, end, starts, lengths, pool, notes, terms, local,
+    file, line, byte, size, term_starts, tokens, window_tokens, sums, relevance,
+):  # fmt: skip
+    """Return file, first byte, last byte and line of at most `k` items, the best first, and their scores.
+
+    One function for a whole query (see `ranking`), since a call from Python costs as much as a step.
+    """
+    weights = settings[0]
+    _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
+    prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
+    windows, scores = _weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)
+    defining = _add_definitions(
+        _nearest(near, away, weights.definition_lines, weights.definition_lines // 2 + 1),
+        *(_COMMON_DEFINED, _DEFINERS, starts, lengths, pool, notes, int(weights.definition * RELEVANCE_UNIT)),
+        *(relevance, local),
+    )
+    similar = _spread(windows, scores, weights.sharpness, file, end, relevance)
+    blocks = _in_order(similar, defining, relevance, current, file, ranks)
+    merits = relevance[blocks] ** weights.relevance_power
+    most = max(FEW, int(weights.common * live))
+    bounds, known, worth = _expect(
+        *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, near, far, weights.known),
+        *(term_starts, tokens, terms, lengths, local),
+    )
+    chosen, gains = _choose(
+        *(blocks, file, merits, size, BYTES_PER_TOKEN, weights.heading_tokens, by_cost, k, bounds, known, worth)
+    )
+    return _joined(blocks, chosen, gains, file, byte, size, line)

@@ -65,7 +65,7 @@ def test_loops_of_other_source_are_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_every_loop_is_called_by_the_exercise() -> None:
     tool.exercise()
     by_name = {name for name, _, _ in tool.called([kernels, scoring, shingles])}
-    assert {"kernels.lex", "kernels.link", "scoring.choose", "scoring.best", "shingles.elect"} <= by_name
+    assert {"kernels.lex", "kernels.link", "scoring.rank", "scoring.best", "shingles.elect"} <= by_name
 
 
 def test_a_loop_that_nothing_calls_is_named() -> None:

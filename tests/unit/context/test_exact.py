@@ -71,7 +71,7 @@ def test_the_best_of_weighted_sums_are_those_of_sorting(count: int, k: int, weig
     scores = sums[1:] * by_size[np.minimum(sizes, 19)] * prior[file]
     positive = np.flatnonzero(scores)
     least = np.sort(scores[positive])[::-1][k - 1] if len(positive) >= k else 0.0
-    windows, values = scoring.weighted(sums, sizes, by_size, file, prior, k)
+    windows, values = scoring._weighted(sums, sizes, by_size, file, prior, k)
     assert windows.tolist() == positive[scores[positive] >= least].tolist()
     assert values.tolist() == scores[windows].tolist()
     assert not sums.any()

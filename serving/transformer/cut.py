@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -53,16 +53,23 @@ def _indented(text: str, least: int) -> str:
 
 
 async def truncated(
-    deltas: AsyncGenerator[Delta, None], ending: Truncation, counter: Counter
+    deltas: AsyncGenerator[Delta, None], begin: Callable[[], Truncation | None], counter: Counter
 ) -> AsyncGenerator[Delta, None]:
-    """Yield `deltas` in whole lines, up to the end that `ending` finds. `deltas` is closed at the end.
+    """Yield `deltas` in whole lines, up to the end that the filter finds. `deltas` is closed at the end.
+
+    `begin` returns the filter, None if all passes; it is called after the first event, when the predictor computes.
 
     An answer that is cut is counted by its rule; it reports the events that came for it as tokens, since the
     predictor's own count no longer comes.
     """
-    pieces = 0
+    begun, ending, pieces = False, None, 0
     async with aclosing(deltas):
         async for delta in deltas:
+            if not begun:
+                begun, ending = True, begin()
+            if ending is None:
+                yield delta
+                continue
             pieces += bool(delta.text)
             last = bool(delta.finish_reason)
             if ending.chars > INLINE_CHARS and (last or "\n" in delta.text):

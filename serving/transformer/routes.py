@@ -279,8 +279,9 @@ def _deltas(
         deltas = before(deltas, sampling.stop)
     if completion.max_ms or completion.min_indent:
         deltas = cut(deltas, completion.max_ms, completion.min_indent)
-    if completion.stop_at_unit and not sampling.ignore_eos and (ending := service.packer.truncation(completion)):
-        return truncated(deltas, ending, service.metrics.truncated)
+    if completion.stop_at_unit and not sampling.ignore_eos:
+        begin = functools.partial(service.packer.truncation, completion)
+        return truncated(deltas, begin, service.metrics.truncated)
     return deltas
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from infill import manifest, storage
 from infill.cli_options import output_file
-from infill.evaluate.generation import SampledCompletion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from infill.text import decode, split_lines
 
 VERSION: Final = 2

@@ -28,7 +28,7 @@ from infill.artifacts.examples import read_holes, request_of
 from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
-from infill.evaluate.generation import SampledCompletion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from infill.evaluate.results import column
 from infill.evaluate.statistics import compare, interval
 from infill.model import context_length

@@ -14,7 +14,7 @@ from typing import Any, Final
 from infill import storage
 from infill.errors import InputError
 from infill.evaluate import sandbox
-from infill.evaluate.generation import SampledCompletion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from infill.evaluate.statistics import wilson
 from infill.prompt import FimRequest
 from infill.text import split_lines

@@ -7,7 +7,7 @@ import pytest
 
 from infill.errors import InputError
 from infill.evaluate import humaneval, sandbox
-from infill.evaluate.generation import SampledCompletion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from tests import benchmark_data, builders
 
 TASKS: list[dict[str, Any]] = [

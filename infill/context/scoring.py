@@ -369,19 +369,18 @@ def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
+def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
-    the relevance of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`.
+    the relevance of the blocks with the identifier; it is multiplied by `known` for the `seen` terms.
     Identifiers in more than `common` blocks of the project are left out. `local` is scratch, zero before and after;
     `relevance` is zero afterwards.
     """
     ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
     factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
-    for seen in (near, far):
-        for term in seen:
-            factor[np.uint32(local[term])] = known  # the first one is that of all other terms
+    for term in seen:
+        factor[np.uint32(local[term])] = known  # the first one is that of all other terms
     for own in range(1, len(distinct)):
         term = np.uint32(distinct[own])
         local[term] = 0
@@ -591,7 +590,7 @@ def _similar(weights, near, away, whole, whole_away, names, live, starts, length
 
 @njit(cache=True)
 def rank(  # type: ignore[no-untyped-def]
-    settings, by_size, by_cost, by_hops, k, near, away, whole, whole_away, names, far,
+    settings, by_size, by_cost, by_hops, k, seen, away, whole, whole_away, names,
     depths, ends, of_files, ranks, around, depth, lifted, lifts, current,
     live, end, starts, lengths, pool, notes, terms, local,
     file, line, byte, size, term_starts, tokens, window_tokens, sums, relevance,
@@ -600,7 +599,7 @@ def rank(  # type: ignore[no-untyped-def]
 
     One function for a whole query (see `ranking`), since a call from Python costs as much as a step.
     """
-    weights = settings[0]
+    weights, near = settings[0], seen[: len(away)]
     _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
     prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
     windows, scores = _weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)
@@ -614,7 +613,7 @@ def rank(  # type: ignore[no-untyped-def]
     merits = relevance[blocks] ** weights.relevance_power
     most = max(FEW, int(weights.common * live))
     bounds, known, worth = _expect(
-        *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, near, far, weights.known),
+        *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, seen, weights.known),
         *(term_starts, tokens, terms, lengths, local),
     )
     chosen, gains = _choose(

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from infill import manifest, storage
 from infill.cli_options import output_file
-from infill.evaluate.generation import Generation, Generator
+from infill.evaluate.generation import Completion, Generator
 from infill.text import decode, split_lines
 
+VERSION: Final = 2
+"""Increased when other completions are made of the same prompts."""
 CHUNK: Final = 48
 """Prompts between two saves, from the last of which a killed run resumes."""
 log: Final = logging.getLogger(__name__)
@@ -39,28 +41,30 @@ def complete(
     *,
     model: str,
     max_new_tokens: int,
-    references: Sequence[Sequence[int]] | None = None,
+    references: Sequence[str] | None = None,
+    ends: bool = True,
     keep: Path | None = None,
-) -> list[Generation]:
+) -> list[Completion]:
     """Return the greedy completion of each prompt, in order; reuse those in the file `keep` and add the others to it.
 
     `model` is the `model_key` of the generator's model, since the file may hold completions of several models and
     settings.
     """
-    expected = references or [()] * len(prompts)
+    expected = references or [""] * len(prompts)
     pairs = zip(prompts, expected, strict=True)
-    keys = [_key(model, max_new_tokens, prompt, reference) for prompt, reference in pairs]
+    keys = [_key(f"{model} {ends}", max_new_tokens, prompt, reference) for prompt, reference in pairs]
     kept = _load(keep) if keep else {}
     missing = sorted((i for i, key in enumerate(keys) if key not in kept), key=lambda i: len(prompts[i]))
     log.info("%d of %d prompts are completed", len(keys) - len(missing), len(keys))
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
-        fresh = generator.generate(
+        fresh = generator.complete(
             [prompts[i] for i in chunk],
             max_new_tokens=max_new_tokens,
             references=[expected[i] for i in chunk] if references else None,
+            ends=ends,
         )
-        rows = {keys[i]: generation for i, generation in zip(chunk, fresh, strict=True)}
+        rows = {keys[i]: completion for i, completion in zip(chunk, fresh, strict=True)}
         if keep:
             _append(keep, rows)
         kept |= rows
@@ -68,14 +72,15 @@ def complete(
     return [kept[key] for key in keys]
 
 
-def _key(model: str, max_new_tokens: int, prompt: Sequence[int], reference: Sequence[int]) -> str:
-    ids = struct.pack(f"<qq{len(prompt) + len(reference)}q", max_new_tokens, len(prompt), *prompt, *reference)
-    return hashlib.sha256(model.encode() + b"\0" + ids).hexdigest()[:32]
+def _key(model: str, max_new_tokens: int, prompt: Sequence[int], reference: str) -> str:
+    ids = struct.pack(f"<qq{len(prompt)}q", max_new_tokens, len(prompt), *prompt)
+    texts = f"{VERSION}/{model}\0{reference}\0".encode(errors="surrogatepass")
+    return hashlib.sha256(texts + ids).hexdigest()[:32]
 
 
-def _load(file: Path) -> dict[str, Generation]:
+def _load(file: Path) -> dict[str, Completion]:
     """Return the completions in `file` by key, without a line that was cut off."""
-    kept: dict[str, Generation] = {}
+    kept: dict[str, Completion] = {}
     if file.exists():
         for line in split_lines(decode(file.read_bytes())):
             try:
@@ -83,11 +88,11 @@ def _load(file: Path) -> dict[str, Generation]:
             except ValueError:
                 continue
             key = row.pop("key")
-            kept[key] = Generation(**row)
+            kept[key] = Completion(**row)
     return kept
 
 
-def _append(file: Path, rows: dict[str, Generation]) -> None:
+def _append(file: Path, rows: dict[str, Completion]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:
         if lines.tell():

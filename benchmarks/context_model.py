@@ -28,7 +28,7 @@ from infill.artifacts.examples import read_holes, request_of
 from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
-from infill.evaluate.generation import Generation, Generator
+from infill.evaluate.generation import Completion, Generator
 from infill.evaluate.results import column
 from infill.evaluate.statistics import compare, interval
 from infill.model import context_length
@@ -153,32 +153,30 @@ def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path |
     """Return each metric's values in the order of the holes, which is the same for every strategy."""
     generator = Generator(storage.fetch(model))
     rows = holes.to_pylist()
-    encode, room = generator.encoder.encode, generator.context_length - settings.max_prompt_tokens - 1
     prompts = [generator.prompt(request_of(hole), settings.max_prompt_tokens) for hole in rows]
-    generations = completions.complete(
+    completed = completions.complete(
         generator,
         prompts,
         model=completions.model_key(model),
         max_new_tokens=settings.max_new_tokens,
-        references=[[*encode(hole["middle"])[:room], generator.format.endoftext] for hole in rows],
+        references=[hole["middle"] for hole in rows],
         keep=keep,
     )
     values: dict[str, list[float]] = defaultdict(list)
-    for hole, prompt, generation in zip(rows, prompts, generations, strict=True):
-        for name, value in _values(hole, generator.encoder.decode(generation.ids), generation).items():
+    for hole, prompt, completion in zip(rows, prompts, completed, strict=True):
+        for name, value in _values(hole, completion).items():
             values[name].append(value)
         values["prompt_tokens"].append(float(len(prompt)))
     return dict(values)
 
 
-def _values(hole: Mapping[str, Any], output: str, generation: Generation) -> dict[str, float]:
+def _values(hole: Mapping[str, Any], completion: Completion) -> dict[str, float]:
     """Return the metrics of a completion; `bits_per_byte` is of the true middle with its end, given the prompt."""
-    assert generation.reference_bits is not None
     surroundings = {name: hole[name] for name in ("prefix", "suffix", "language")}
     return {
-        **metrics.score(output, hole["middle"], **surroundings, finished=generation.finished),
-        "identifier_recall": _recall(output, hole["middle"]),
-        "bits_per_byte": generation.reference_bits / max(len(hole["middle"].encode()), 1),
+        **metrics.score(completion.text, hole["middle"], **surroundings, finished=completion.finished),
+        "identifier_recall": _recall(completion.text, hole["middle"]),
+        "bits_per_byte": completion.bits_per_byte(hole["middle"]),
     }
 
 

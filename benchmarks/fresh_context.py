@@ -138,22 +138,22 @@ def _results(generator: Generator, sessions: dict[float, list[Session]], options
 
 def _measure(generator: Generator, sessions: Sequence[Session], options: argparse.Namespace) -> dict[str, list[float]]:
     moments = [moment for session in sessions for moment in session.moments]
-    generations = completions.complete(
+    completed = completions.complete(
         generator,
         [moment.ids for moment in moments],
         model=completions.model_key(options.model),
         max_new_tokens=NEW_TOKENS,
-        references=[generator.encoder.encode(moment.rest) for moment in moments],
+        references=[moment.rest for moment in moments],
+        ends=False,
         keep=options.keep,
     )
     values: dict[str, list[float]] = {"exact_match": [], "edit_similarity": [], "bits_per_byte": []}
-    for moment, generation in zip(moments, generations, strict=True):
-        line = generator.encoder.decode(generation.ids).partition("\n")[0].rstrip()
+    for moment, completion in zip(moments, completed, strict=True):
+        line = completion.text.partition("\n")[0].rstrip()
         wanted = moment.rest.rstrip()
         values["exact_match"].append(float(line == wanted))
         values["edit_similarity"].append(metrics.edit_similarity(line, wanted))
-        assert generation.reference_bits is not None
-        values["bits_per_byte"].append(generation.reference_bits / len(moment.rest.encode()))
+        values["bits_per_byte"].append(completion.bits_per_byte(moment.rest))
     return values
 
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_new_tokens=options.max_new_tokens,
         keep=options.keep,
     )
-    result = humaneval.judge(tasks, completed, generator.encoder.decode, options.set)
+    result = humaneval.judge(tasks, completed, options.set)
     rows = result.pop("tasks")
     for row in rows:
         print(f"{row['outcome']:8} {row['outcome_truncated']:8} {row['task_id']}")

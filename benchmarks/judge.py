@@ -76,14 +76,13 @@ def complete(generator: Generator, tasks: Sequence[humaneval.HumanEvalTask]) -> 
     prompts = humaneval.prompts(generator, tasks, max_new_tokens=NEW_TOKENS)
     heats = [heat for _ in prompts for heat in TEMPERATURES]
     repeated = [prompt for prompt in prompts for _ in TEMPERATURES]
-    generations = generator.generate(repeated, max_new_tokens=NEW_TOKENS, temperature=heats)
+    answers = generator.complete(repeated, max_new_tokens=NEW_TOKENS, temperature=heats)
     completed = []
     for number, task in enumerate(tasks):
         distinct: dict[str, Candidate] = {}
         for place, heat in enumerate(TEMPERATURES):
-            generation = generations[number * len(TEMPERATURES) + place]
-            text = generator.encoder.decode(generation.ids)
-            distinct.setdefault(text, Candidate(text=text, finished=generation.finished, temperature=heat))
+            each = answers[number * len(TEMPERATURES) + place]
+            distinct.setdefault(each.text, Candidate(text=each.text, finished=each.finished, temperature=heat))
         hole = {"prefix": task.prompt, "middle": task.canonical_solution, "suffix": task.suffix, "language": "python"}
         completed.append(JudgedTask(hole, list(distinct.values()), _passed(task, list(distinct)), None))
     return completed

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_new_tokens=options.max_new_tokens,
         keep=options.keep,
     )
-    outputs = [generator.encoder.decode(each.ids) for each in completed]
+    outputs = [each.text for each in completed]
     finished = [each.finished for each in completed]
     print(json.dumps({"set": options.set, "tasks": len(tasks), **_figures(tasks, outputs, finished, options.seconds)}))
 

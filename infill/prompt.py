@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -366,7 +367,7 @@ def render(fmt: PromptFormat, encode: Encode, request: FimRequest, *, path_token
     """
     path = encode(f"{request.path}\n")
     path = path[max(0, len(path) - path_tokens) :] if path_tokens is not None else path
-    context = [token for item in request.context for token in _item(fmt, encode, item)]
+    context = [*chain.from_iterable(_item(fmt, encode, item) for item in request.context)]
     prefix, suffix = encode(request.prefix), encode(request.suffix)
     return Prompt(
         ids=[*context, *_hole(fmt, path, prefix, suffix)],

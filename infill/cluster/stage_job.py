@@ -123,7 +123,7 @@ class StageJob:
     pre_running_deadline: int = 1_800
     """Seconds until the cluster must run; without a limit a job that never fits waits forever (kuberay#1991)."""
     active_deadline: int = 604_800
-    """Seconds for the whole job, including retries."""
+    """Seconds for each attempt, from the time at which its cluster is requested; after this KubeRay does not retry."""
     retries: int = 2
     """Number of retries, each with a new RayCluster; the stage finds its last checkpoint in the store."""
     ttl: int = 120

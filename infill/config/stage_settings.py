@@ -397,7 +397,7 @@ class SftConfig:
 @dataclass(frozen=True, kw_only=True)
 class PreferencesConfig:
     holes: int = 2_000
-    """Train holes for which completions are sampled."""
+    """Train holes for which completions are sampled; 0: learn from feedback and ratings alone."""
     temperatures: tuple[float, ...] = (0.2, 0.6, 1.0)
     """Sampling temperatures."""
     samples: int = 2
@@ -434,7 +434,12 @@ class PreferencesConfig:
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
-        _check(self.holes > 0 and self.samples > 0, "preferences.holes and preferences.samples must be positive")
+        _check(self.samples > 0, "preferences.samples must be positive")
+        _check(
+            self.holes > 0 or bool(self.feedback or self.ratings),
+            "preferences.holes must be positive, or 0 with preferences.feedback or preferences.ratings",
+        )
+        _check(self.holes >= 0, f"preferences.holes must not be negative, got {self.holes}")
         _check(min(self.temperatures, default=-1) >= 0, "preferences.temperatures needs at least one, none negative")
         _check(self.max_new_tokens > 0, "preferences.max_new_tokens must be positive")
         _check(0 <= self.hard_negatives <= 4, f"preferences.hard_negatives must be 0 to 4, got {self.hard_negatives}")

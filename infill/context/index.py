@@ -1,10 +1,10 @@
 """The inverted index of a project's files, kept up to date one file at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ MAX_FILE_BYTES: Final = 2_000_000
 """A larger text is left out."""
 FILE_MEMORY: Final = 600
 """Bytes that a file takes besides its text, its path and its rows in the table, with all caches of its path."""
+T = TypeVar("T")
 
 
 class File(NamedTuple):
@@ -58,6 +59,8 @@ class ProjectIndex:
         self.last_paths: list[str] = []
         """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
         self._project_paths: ProjectPaths | None = None
+        self._last: tuple[Hashable, Any] | None = None
+        """What a result was last computed from, and the result."""
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -181,6 +184,7 @@ class ProjectIndex:
         self.free_numbers = [number for number, path in enumerate(self.paths) if not path]
 
     def _enter(self, path: str, file: File) -> None:
+        self._last = None
         self.files[path] = file
         self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
@@ -207,6 +211,7 @@ class ProjectIndex:
         self._forget(path, file)
 
     def _forget(self, path: str, file: File) -> None:
+        self._last = None
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -262,6 +267,13 @@ class ProjectIndex:
         bounds = zip(self.table.byte[rows].tolist(), self.table.size[rows].tolist(), strict=True)
         texts = (file.data[begin : begin + size] for begin, size in bounds)
         return [text.decode(errors="replace") for text in (file.data, *texts)]
+
+    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns, from the last time if the `key` was the same and no file has changed since."""
+        if self._last is None or self._last[0] != key:
+            self._last = key, compute()
+        result: T = self._last[1]
+        return result
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""

@@ -12,9 +12,11 @@ the order of the parts and every token.
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
+from functools import lru_cache
+from itertools import accumulate, chain, takewhile
 from typing import Final, NamedTuple
 
 from infill.context.identity import Current
@@ -29,6 +31,8 @@ MAX_PATH_SHARE: Final = 0.25
 """Maximum share of the budget for the path; of a longer path, the end is kept."""
 CONTROL_TOKENS: Final = 4
 """Number of control tokens: the current file's and the three of the hole."""
+_SIZES: Final = 4_096
+"""Number of context items whose sizes are remembered."""
 _LINE_END: Final = re.compile(r"\n")
 
 
@@ -129,6 +133,8 @@ class _Packer:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
         self.current = Current(request.path, request.prefix + request.suffix)
         self.candidates = self.others(request.context)
+        self.prefix_size = self.memo.ends(request.prefix)
+        """The number of tokens of the prefix from a start on."""
         self.path_tokens = max(int(budget * MAX_PATH_SHARE), 1)
         path = min(self.size(f"{request.path}\n"), self.path_tokens)
         self.room = budget - path - CONTROL_TOKENS
@@ -137,6 +143,7 @@ class _Packer:
                 f"a budget of {budget} tokens is too small for a prompt; allow at least {CONTROL_TOKENS + path}"
             )
         self.slack = int(rules.slack * self.room)
+        self.item_sizes = _item_sizes(memo.encode, fmt.item_end)
 
     def others(self, items: tuple[ContextItem, ...]) -> tuple[ContextItem, ...]:
         """Return the items that are not from the current file."""
@@ -149,7 +156,15 @@ class _Packer:
 
     def item_size(self, item: ContextItem, room: int | None = None) -> int:
         """Return the number of tokens of a context item in `render`; any number above `room` if it does not fit."""
-        room = self.room if room is None else room
+        size = self.item_sizes.get((item.path, item.text))
+        if size is None:
+            room = self.room if room is None else room
+            size = self._count_item(item, room)
+            if size <= room:
+                self.item_sizes[item.path, item.text] = size
+        return size
+
+    def _count_item(self, item: ContextItem, room: int) -> int:
         heading, text = item_texts(self.fmt, item)
         if len(text) > self.room * CHARS_PER_TOKEN:
             return self.room + 1
@@ -169,7 +184,7 @@ class _Packer:
             prefix_room = max(prefix_room, rest - taken)
         stays = same_file and suffix is old.suffix and self._starts_well(old.start, rest - taken)
         start = old.start if stays else self._prefix_start(prefix_room - self.slack)
-        frame = self.room - rest + self.size(self.request.prefix[start:])
+        frame = self.room - rest + (self.size(self.request.prefix[start:]) if stays else self.prefix_size(start))
         items = self._items(items, self.room - frame, frame if stays else 0)
         if not stays:
             start = min(start, self._prefix_start(rest - sum(map(self.item_size, items)) - self.slack))
@@ -196,11 +211,12 @@ class _Packer:
         """Return the start of the suffix that fits in its room, in whole lines if possible."""
         allowed = self._suffix_room()
         text = self.request.suffix[: allowed * CHARS_PER_TOKEN]
-        ends = [match.end() for match in _LINE_END.finditer(text)]
-        for places in ([*ends, len(text)], range(1, ends[0] if ends else len(text))):
-            fitting = _fitting(places, allowed, lambda end: self.memo.count(text[:end], allowed))
-            if fitting:
-                return text[: places[fitting - 1]]
+        size, ends = self.memo.beginnings(text), (match.end() for match in _LINE_END.finditer(text))
+        first_line = range(1, text.find("\n") + 1 or len(text))
+        for places in (chain(ends, (len(text),)), first_line):
+            end = _last_fitting(places, allowed, size)
+            if end is not None:
+                return text[:end]
         return ""
 
     def _starts_well(self, start: int, available: int) -> bool:
@@ -217,11 +233,11 @@ class _Packer:
         """Return the start of a prefix of at most `allowed` tokens: an aligned line if one is near."""
         prefix = self.request.prefix
         step, least = min(self.rules.align_lines, max(allowed // 32, 1)), len(prefix) - allowed * CHARS_PER_TOKEN
-        aligned = [*takewhile(lambda start: start >= least, self._aligned_lines(step))]
+        aligned = takewhile(lambda start: start >= least, self._aligned_lines(step))
         for places in (aligned, range(len(prefix) - 1, max(least, -1), -1)):
-            fitting = _fitting(places, allowed, lambda start: self.size(prefix[start:]))
-            if fitting:
-                return places[fitting - 1]
+            start = _last_fitting(places, allowed, self.prefix_size)
+            if start is not None:
+                return start
         return len(prefix)
 
     def _aligned_lines(self, step: int) -> Iterator[int]:
@@ -243,7 +259,7 @@ class _Packer:
             return ()
         best_first = self.candidates[::-1]
         worths, least, exact = _worths(best_first), [0] * len(best_first), set[int]()
-        shown = [_shown(old, item) for item in best_first]
+        shown = _shown(old, best_first)
         choices = []
         for count, taken in enumerate(accumulate(map(self.item_size, old), initial=0)):
             if taken > left:
@@ -271,15 +287,34 @@ class _Packer:
         return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
 
 
-def _fitting(places: Sequence[int], allowed: int, size: Callable[[int], int]) -> int:
-    """Return the number of places with at most the allowed size; sizes grow from place to place.
+class _ItemSizes(dict[tuple[str, str], int]):
+    """The numbers of tokens of context items by path and text; emptied when there are too many."""
+
+    def __setitem__(self, item: tuple[str, str], size: int) -> None:
+        if len(self) >= _SIZES:
+            self.clear()
+        super().__setitem__(item, size)
+
+
+@lru_cache(maxsize=8)
+def _item_sizes(encode: Encode, item_end: str) -> _ItemSizes:  # noqa: ARG001 (their sizes differ)
+    return _ItemSizes()
+
+
+def _last_fitting(places: Iterable[int], allowed: int, size: Callable[[int], int]) -> int | None:
+    """Return the last place with at most the allowed size, where sizes grow from place to place; None without one.
 
     The search doubles the end until it is too far, so most of the text is never encoded.
     """
-    end = 1
-    while end <= len(places) and size(places[end - 1]) <= allowed:
-        end *= 2
-    return bisect_right(places, allowed, lo=end // 2, hi=min(end, len(places)), key=size)
+    looked_at, end = list[int](), 1
+    for place in places:
+        looked_at.append(place)
+        if len(looked_at) == end:
+            if size(place) > allowed:
+                break
+            end *= 2
+    fitting = bisect_right(looked_at, allowed, lo=end // 2, hi=min(end, len(looked_at)), key=size)
+    return looked_at[fitting - 1] if fitting else None
 
 
 def _worths(best_first: Sequence[ContextItem]) -> list[float]:
@@ -288,15 +323,25 @@ def _worths(best_first: Sequence[ContextItem]) -> list[float]:
     return scores if all(score > 0 for score in scores) else [1 / (place + 1) for place in range(len(scores))]
 
 
-def _shown(items: Sequence[ContextItem], other: ContextItem) -> tuple[int, float]:
-    """Return the number of the first item with at least half of the other's lines, and its share of them.
+def _shown(items: Sequence[ContextItem], others: Iterable[ContextItem]) -> list[tuple[int, float]]:
+    """Return for each other item the number of the first item with at least half of its lines, and its share of them.
 
-    If there is none, return the number of items and 0.
+    Where there is none, return the number of items and 0.
     """
+    by_path = defaultdict[str, list[int]](list)
     for number, item in enumerate(items):
-        if item.path == other.path:
-            lines = set(split_lines(other.text))
-            share = len(lines & set(split_lines(item.text))) / max(len(lines), 1)
-            if share >= 0.5:
-                return number, share
-    return len(items), 0.0
+        by_path[item.path].append(number)
+    nowhere = len(items), 0.0
+    return [
+        next(_sharing(items, by_path[other.path], other.text), nowhere) if other.path in by_path else nowhere
+        for other in others
+    ]
+
+
+def _sharing(items: Sequence[ContextItem], numbers: Iterable[int], text: str) -> Iterator[tuple[int, float]]:
+    """Yield the number of each item with at least half of the lines of `text`, and its share of them."""
+    lines = set(split_lines(text))
+    for number in numbers:
+        share = len(lines & set(split_lines(items[number].text))) / max(len(lines), 1)
+        if share >= 0.5:
+            yield number, share

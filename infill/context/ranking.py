@@ -8,6 +8,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -99,11 +100,21 @@ _HOPS: Final = 128
 
 
 def rank_infill(index: ProjectIndex, query: Query, k: int, weights: Weights = WEIGHTS) -> list[ContextItem]:
-    """Return at most `k` items, best first; a score is the worth of the identifiers that earlier items do not have."""
+    """Return at most `k` items, best first; a score is the worth of the identifiers that earlier items do not have.
+
+    A keystroke in a word that no file has changes nothing of what the ranking depends on; then it is the last one.
+    """
+    *seen, imports = _seen(index, query, weights)
+    key = (query.path, query.recent, imports, k, weights, *(array.tobytes() for array in seen))
+    return [*index.remembered(key, lambda: _ranked(index, query, k, weights, seen, imports))]
+
+
+def _ranked(
+    index: ProjectIndex, query: Query, k: int, weights: Weights, seen: "Sequence[Array]", imports: str
+) -> list[ContextItem]:
     from infill.context import scoring
 
     table, paths = index.table, index.project_paths
-    *seen, imports = _seen(index, query, weights)
     folders, (around, depth) = paths.folders, paths.around(query.path)
     current = index.files.get(query.path)
     rows, scores = scoring.rank(

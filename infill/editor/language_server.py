@@ -579,9 +579,9 @@ def create(given: UserSettings, key: str) -> InfillLanguageServer:
         return editor.status()
 
     @server.command(ACCEPTED)
-    def accepted(identifier: str | None = None) -> None:
+    def accepted(identifier: str = "") -> None:
         editor.accepted += 1
-        editor.telemetry.accepted(identifier or "")
+        editor.telemetry.accepted(identifier)
 
     @server.feature(REJECTED)
     def rejected(_: Any) -> None:

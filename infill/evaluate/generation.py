@@ -55,6 +55,27 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Completion:
+    """The continuation of a prompt, as serving answers it."""
+
+    text: str
+    """The new text, without the half-typed word before the caret."""
+    finished: bool
+    """Whether it ended with a stop token rather than at the limit of new tokens."""
+    tokens: int
+    """The number of new tokens, with those of the half-typed word."""
+    word: str = ""
+    """The half-typed word, which the model wrote again."""
+    reference_bits: float | None = None
+    """-log2 of the probability of the word with the reference; None without a reference."""
+
+    def bits_per_byte(self, reference: str) -> float:
+        """Return the bits of the word with its reference for each of their bytes."""
+        assert self.reference_bits is not None
+        return self.reference_bits / max(1, len((self.word + reference).encode()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Sequence:
     """One requested sample."""
 
@@ -116,6 +137,47 @@ class Generator:
             return [*prompt], ""
         return heal(self.format, self.encoder, prompt)
 
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int = 0,
+        references: Sequence[str] | None = None,
+        ends: bool = True,
+    ) -> list[Completion]:
+        """Return one completion per prompt, in order, with half-typed words healed as in serving.
+
+        All that completes code calls this; see `generate` for the arguments. `references` are texts after the prompts,
+        cut to the room in the model's context; with `ends`, a stop token follows them.
+        """
+        shorter, words = zip(*map(self.healed, prompts), strict=True) if prompts else ((), ())
+        expected = None
+        if references is not None:
+            room = self.context_length - max(map(len, shorter), default=0) - 1
+            texts = [word + reference for word, reference in zip(words, references, strict=True)]
+            end = [self.format.endoftext] if ends else []
+            expected = [[*self.encoder.encode(text)[:room], *end] for text in texts]
+        generations = self.generate(
+            shorter,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            references=expected,
+            beginnings=words,
+        )
+        return [
+            Completion(
+                text=self.encoder.decode(each.ids)[len(word) :],
+                finished=each.finished,
+                tokens=len(each.ids),
+                word=word,
+                reference_bits=each.reference_bits,
+            )
+            for word, each in zip(words, generations, strict=True)
+        ]
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -127,7 +189,7 @@ class Generator:
         references: Sequence[Sequence[int]] | None = None,
         beginnings: Sequence[str] | None = None,
     ) -> list[Generation]:
-        """Return one completion per prompt, in order: greedy at temperature 0, otherwise sampled.
+        """Return new tokens after each prompt as it is, in order: greedy at temperature 0, otherwise sampled.
 
         `temperature` is one value for all prompts or one per prompt. Equal prompts are read by the model once and, at a
         temperature above 0, give different samples. `references`, one per prompt, are token ids whose probability after

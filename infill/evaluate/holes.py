@@ -148,14 +148,20 @@ def _latency(config: EvaluateConfig, generator: Generator, holes: pa.Table) -> d
     return result
 
 
-def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the completion of each hole with its metrics: the rows of `results.parquet`."""
+def complete(
+    config: EvaluateConfig, generator: Generator, holes: Sequence[Mapping[str, Any]], *, bits: bool = False
+) -> list[dict[str, Any]]:
+    """Return the completion of each hole with its metrics: the rows of `results.parquet`.
+
+    With `bits`, rows have `bits_per_byte`: the bits of the true middle with its end, and of the half-typed word before.
+    """
     prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
-    shorter, words = zip(*map(generator.healed, prompts), strict=True) if prompts else ((), ())
-    generations = generator.generate(shorter, max_new_tokens=config.max_new_tokens, seed=config.seed, beginnings=words)
+    references = [hole["middle"] for hole in holes] if bits else None
+    completions = generator.complete(
+        prompts, max_new_tokens=config.max_new_tokens, seed=config.seed, references=references
+    )
     results = []
-    for hole, prompt, word, generation in zip(holes, prompts, words, generations, strict=True):
-        output = generator.encoder.decode(generation.ids)[len(word) :]
+    for hole, prompt, completion in zip(holes, prompts, completions, strict=True):
         surroundings = {name: hole[name] for name in ("prefix", "suffix", "language")}
         results.append(
             {
@@ -163,11 +169,12 @@ def complete(config: EvaluateConfig, generator: Generator, holes: Sequence[Mappi
                 "kind": f"{hole['kind_start']} to {hole['kind_end']}",
                 "unit": hole["unit"],
                 "language": hole["language"],
-                "output": output,
+                "output": completion.text,
                 "middle": hole["middle"],
                 "prompt_tokens": len(prompt),
-                "output_tokens": len(generation.ids),
-                **metrics.score(output, hole["middle"], **surroundings, finished=generation.finished),
+                "output_tokens": completion.tokens,
+                **metrics.score(completion.text, hole["middle"], **surroundings, finished=completion.finished),
+                **({"bits_per_byte": completion.bits_per_byte(hole["middle"])} if bits else {}),
             }
         )
     return results

@@ -7,14 +7,14 @@ until it is edited, and counts that as passed; ours runs every program in `sandb
 import gzip
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from infill import storage
 from infill.errors import InputError
 from infill.evaluate import sandbox
-from infill.evaluate.generation import Generation, Generator
+from infill.evaluate.generation import Completion, Generator
 from infill.evaluate.statistics import wilson
 from infill.prompt import FimRequest
 from infill.text import split_lines
@@ -110,8 +110,7 @@ def prompts(
 
 def judge(
     tasks: Sequence[HumanEvalTask],
-    generations: Sequence[Generation],
-    decode: Callable[[list[int]], str],
+    completions: Sequence[Completion],
     name: str,
     seconds: float = 5.0,
 ) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def judge(
     Returns pass@1 of both with Wilson intervals (`pass_at_1` and `pass_at_1_truncated`: value, low, high) and `tasks`:
     id, output and the two outcomes of each. Raises InputError when this machine offers no isolation.
     """
-    outputs = [decode(generation.ids) for generation in generations]
+    outputs = [completion.text for completion in completions]
     cut = [
         truncate(output, task.suffix, single_line=name == "single-line")
         for task, output in zip(tasks, outputs, strict=True)
@@ -135,17 +134,17 @@ def judge(
         {
             "task_id": task.task_id,
             "output": output,
-            "finished": generation.finished,
+            "finished": completion.finished,
             "outcome": outcomes[task.solution(output), task.check].status,
             "outcome_truncated": outcomes[task.solution(short), task.check].status,
         }
-        for task, generation, output, short in zip(tasks, generations, outputs, cut, strict=True)
+        for task, completion, output, short in zip(tasks, completions, outputs, cut, strict=True)
     ]
     return {
         "set": name,
         "pass_at_1": _share(rows, "outcome"),
         "pass_at_1_truncated": _share(rows, "outcome_truncated"),
-        "finished": sum(generation.finished for generation in generations) / max(1, len(tasks)),
+        "finished": sum(completion.finished for completion in completions) / max(1, len(tasks)),
         "isolation": sandbox.isolation(),
         "isolation_missing": sandbox.layers(),
         "tasks": rows,

@@ -19,7 +19,7 @@ def measure(generator: Generator, prompts: Sequence[Sequence[int]], *, max_new_t
     times = []
     for prompt in [*prompts[:1], *prompts]:
         start = time.perf_counter()
-        generator.generate([prompt], max_new_tokens=max_new_tokens)
+        generator.complete([prompt], max_new_tokens=max_new_tokens)
         times.append(1_000 * (time.perf_counter() - start))
     p50, p90 = np.quantile(times[1:], [0.5, 0.9])
     return {

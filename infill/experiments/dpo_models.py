@@ -6,8 +6,6 @@ from each source: samples that the rules or a judge compared, feedback, raters, 
 `dpo-objectives` trains on the same pairs with each variant of the loss.
 """
 
-import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -17,8 +15,10 @@ from infill.errors import InputError
 from infill.experiments import experiment_run
 from infill.experiments.experiment import Experiment
 from infill.experiments.pair_choice import PairChoice, chosen, count_by
+from infill.experiments.pair_sources import LEAST, PairSource, about, collect
 from infill.experiments.trained_models import QUALITY, FinishedRun, ModelCells, amount, trained
 from infill.manifest import Manifest
+from infill.preferences import preferences_stage
 from infill.stages import execute
 
 LANGUAGES: Final = "dpo-languages"
@@ -37,8 +37,6 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DPO per token": {"length_normalised": True, "beta": 5.0},
 }
 """Objectives by name, with the settings of the papers that `DpoConfig` names; others stay those of plain DPO."""
-RULES: Final = "rules"
-log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +47,8 @@ class DpoModelsConfig:
     evaluate: EvaluateConfig
     language: str = ""
     """The one language of `dpo-languages`; empty: that with the most pairs."""
-    least_pairs: int = 8
-    """A source with fewer pairs is left out."""
+    pairs: int = 0
+    """Number of pairs of each source in `preference-sources`; 0: as many as the poorest has."""
 
 
 def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manifest:
@@ -60,17 +58,23 @@ def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manif
     """
     uris = {stage: finished.artifact(stage) for stage in ("examples", "sft")}
     inputs = {name: experiment_run.digest(uri) for name, uri in uris.items()}
+    inputs |= preferences_stage.outside(config.preferences, inputs)
 
     def experiment() -> Experiment:
-        trainings = _trainings(config, _preferences(config, finished, uris))
+        parts = {"examples": uris["examples"], "model": uris["sft"]}
+
+        def build(settings: PreferencesConfig) -> str:
+            return execute("preferences", settings, parts, finished.cells).uri
+
+        sources = collect(config.preferences, build, config.pairs or LEAST) if config.name == SOURCES else []
+        trainings = _of_sources(config, sources) if sources else _trainings(config, build(config.preferences))
+        chosen_pairs = {cell: chosen(each.preferences, each.pairs, finished.cells) for cell, each in trainings.items()}
 
         def train(cell: str) -> str:
             if cell == BASELINE:
                 return uris["sft"]
-            training = trainings[cell]
-            pairs = chosen(training.preferences, training.pairs, finished.cells)
-            parts = {"preferences": pairs, "model": uris["sft"]}
-            return execute("dpo", training.dpo, parts, finished.cells, label=f"dpo-{cell}").uri
+            mine = {"preferences": chosen_pairs[cell], "model": uris["sft"]}
+            return execute("dpo", trainings[cell].dpo, mine, finished.cells, label=f"dpo-{cell}").uri
 
         names = [BASELINE, *trainings]
         cells = ModelCells(config.evaluate, trained(names, train), uris["examples"])
@@ -82,22 +86,14 @@ def run(config: DpoModelsConfig, finished: FinishedRun, *, output: str) -> Manif
             factor=FACTORS[config.name],
             cells=names,
             baseline=f"the {BASELINE} model",
+            second="rules" if sources else "",
             measures=QUALITY,
             holes=[hole["id"] for hole in cells.holes],
             measure=cells.measure,
-            setting=cells.setting(BASELINE, how),
+            setting=[*cells.setting(BASELINE, how), *about(sources, chosen_pairs, config.preferences)],
         )
 
     return experiment_run.run(experiment, config=config, inputs=inputs, output=output)
-
-
-def _preferences(config: DpoModelsConfig, finished: FinishedRun, uris: dict[str, str]) -> list[str]:
-    """Return the folders of the preferences: those of the settings, and for sources also those that the rules judge."""
-    settings = [config.preferences]
-    if config.name == SOURCES and config.preferences.judge != RULES:
-        settings.append(replace(config.preferences, judge=RULES, judge_model=""))
-    parts = {"examples": uris["examples"], "model": uris["sft"]}
-    return [execute("preferences", each, parts, finished.cells).uri for each in settings]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,55 +105,45 @@ class _Training:
     dpo: DpoConfig
 
 
-def _trainings(config: DpoModelsConfig, places: Sequence[str]) -> dict[str, _Training]:
-    """Return the training of each cell but the first, all on as many pairs, from the preferences at `places`.
+def _trainings(config: DpoModelsConfig, place: str) -> dict[str, _Training]:
+    """Return the training of each cell but the first, all on as many pairs, from the preferences at `place`.
 
     Raises InputError when there are too few pairs to compare.
     """
-    if config.name == OBJECTIVES:
-        count = count_by(places[0], "source").total()
-        if not count:
-            raise InputError(f"the preferences in {places[0]} have no pairs; raise preferences.holes")
-        pairs = PairChoice(count=count, seed=config.preferences.seed)
-        plain = replace(config.dpo, sft_weight=0.0, length_normalised=False)
-        return {
-            name: _Training(preferences=places[0], pairs=pairs, dpo=replace(plain, **settings))
-            for name, settings in VARIANTS.items()
-        }
-    choices = _by_language(config, places[0]) if config.name == LANGUAGES else _by_source(config, places)
-    return {name: _Training(preferences=place, pairs=pairs, dpo=config.dpo) for name, (place, pairs) in choices.items()}
+    if config.name == LANGUAGES:
+        return _by_language(config, place)
+    count = count_by(place, "source").total()
+    if not count:
+        raise InputError(f"the preferences in {place} have no pairs; raise preferences.holes")
+    pairs = PairChoice(count=count, seed=config.preferences.seed)
+    plain = replace(config.dpo, sft_weight=0.0, length_normalised=False)
+    return {
+        name: _Training(preferences=place, pairs=pairs, dpo=replace(plain, **settings))
+        for name, settings in VARIANTS.items()
+    }
 
 
-def _by_language(config: DpoModelsConfig, place: str) -> dict[str, tuple[str, PairChoice]]:
-    """Return the pairs of all languages and of one. Raises InputError when there is only one, or none."""
+def _of_sources(config: DpoModelsConfig, sources: Sequence[PairSource]) -> dict[str, _Training]:
+    """Return a training for each source, all on as many pairs."""
+    count, seed = config.pairs or min(source.pairs for source in sources), config.preferences.seed
+    return {
+        source.name: _Training(
+            preferences=source.preferences,
+            pairs=PairChoice(count=count, source=source.name, seed=seed),
+            dpo=config.dpo,
+        )
+        for source in sources
+    }
+
+
+def _by_language(config: DpoModelsConfig, place: str) -> dict[str, _Training]:
+    """Return the trainings on pairs of all languages and of one. Raises InputError when there is only one, or none."""
     counts, seed = count_by(place, "language"), config.preferences.seed
     language = config.language or max(counts, key=lambda name: counts[name], default="")
     count = counts[language]
     if not count or count == counts.total():
         known = ", ".join(f"{name} {number}" for name, number in counts.most_common()) or "none"
         raise InputError(f"the preferences need pairs in {language or 'a language'} and in others, they have: {known}")
-    one = PairChoice(count=count, language=language, seed=seed)
-    return {"all languages": (place, PairChoice(count=count, seed=seed)), language: (place, one)}
-
-
-def _by_source(config: DpoModelsConfig, places: Sequence[str]) -> dict[str, tuple[str, PairChoice]]:
-    """Return the pairs of each source. Raises InputError when fewer than two have enough."""
-    of_source: dict[str, tuple[str, int]] = {}
-    for place in places:
-        for source, count in count_by(place, "source").items():
-            if count >= config.least_pairs and source not in of_source:
-                of_source[source] = place, count
-    if len(of_source) < 2:
-        raise InputError(_too_few(config, Counter({source: count for source, (_, count) in of_source.items()})))
-    least, seed = min(count for _, count in of_source.values()), config.preferences.seed
-    return {
-        source: (place, PairChoice(count=least, source=source, seed=seed)) for source, (place, _) in of_source.items()
-    }
-
-
-def _too_few(config: DpoModelsConfig, counts: Counter[str]) -> str:
-    known = ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"
-    return (
-        f"the preferences need at least two sources with {config.least_pairs} pairs each, they have: {known}; set "
-        "preferences.judge, preferences.feedback, preferences.history or preferences.hard_negatives"
-    )
+    choices = {"all languages": PairChoice(count=count, seed=seed)}
+    choices[language] = PairChoice(count=count, language=language, seed=seed)
+    return {name: _Training(preferences=place, pairs=pairs, dpo=config.dpo) for name, pairs in choices.items()}

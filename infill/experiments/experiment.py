@@ -1,7 +1,7 @@
 """An experiment: a question, the cells that are compared on the same holes, and what is measured at each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 HOLE: Final = "hole"
@@ -42,6 +42,8 @@ class Experiment:
     """Names of the cells; the others are compared with the first."""
     baseline: str
     """The first cell in a sentence, after "compared with"."""
+    second: str = ""
+    """Another cell with which those after the first are compared, too."""
     measures: Sequence[Measure]
     holes: Sequence[str]
     """Ids of the holes, the same for every cell."""
@@ -51,3 +53,9 @@ class Experiment:
     """Measures one cell at the hole with this number; returns a number for each measure, and what else is kept."""
     setting: Sequence[str] = ()
     """Sentences of the report on what was measured, where, and what the figures do not say."""
+
+    @property
+    def against_second(self) -> "Experiment":
+        """The same without the first cell, where the others are compared with `second`."""
+        others = [cell for cell in self.cells[1:] if cell != self.second]
+        return replace(self, cells=[self.second, *others], baseline=self.second, second="")

@@ -18,20 +18,28 @@ _COLUMNS: Final = 3
 _COLOUR: Final = charts.COLOURS["sft"]
 
 
-def page(experiment: Experiment, results: Sequence[Finding]) -> str:
-    """Return the report in Markdown."""
-    return "\n".join(_lines(experiment, results)) + "\n"
+def page(experiment: Experiment, results: Sequence[Finding], others: Sequence[Finding] = ()) -> str:
+    """Return the report in Markdown; `others` are the findings against the experiment's second cell."""
+    return "\n".join(_lines(experiment, results, others)) + "\n"
 
 
-def _lines(experiment: Experiment, results: Sequence[Finding]) -> Iterator[str]:
+def _lines(experiment: Experiment, results: Sequence[Finding], others: Sequence[Finding]) -> Iterator[str]:
     yield from (f"# {experiment.name}", "", experiment.question, "", conclusion(experiment, results), "")
+    if others:
+        yield from (conclusion(experiment.against_second, others), "")
     yield from experiment.setting
     yield from ("", f"![{experiment.name}]({FIGURE_FILES[0]})", "")
     yield from ("## Means with 95 % intervals", "", *_table(experiment, experiment.cells, results, _mean), "")
+    yield from _differences(experiment, results)
+    if others:
+        yield from _differences(experiment.against_second, others)
+    yield from ("Bold: beyond chance, as the interval and the test say, whose p-value is corrected for the cells.")
+
+
+def _differences(experiment: Experiment, results: Sequence[Finding]) -> Iterator[str]:
     compared = [finding for finding in results if finding.differences]
     yield from (f"## Differences from {experiment.baseline}, on the same {experiment.places}", "")
-    yield from _table(experiment, experiment.cells[1:], compared, _difference)
-    yield from ("", "Bold: beyond chance, as the interval and the test say, whose p-value is corrected for the cells.")
+    yield from (*_table(experiment, experiment.cells[1:], compared, _difference), "")
 
 
 def _table(experiment: Experiment, cells: Sequence[str], results: Sequence[Finding], text: Any) -> Iterator[str]:
@@ -62,13 +70,22 @@ def _difference(finding: Finding, cell: str) -> str:
     return text if difference.verdict == UNDECIDED else f"**{text}**"
 
 
-def record(experiment: Experiment, results: Sequence[Finding]) -> dict[str, Any]:
+def record(experiment: Experiment, results: Sequence[Finding], others: Sequence[Finding] = ()) -> dict[str, Any]:
     """Return the content of the artifact's report.json."""
+    second = {"against": experiment.second, **_content(experiment.against_second, others)} if others else None
     return {
         "experiment": experiment.name,
         "question": experiment.question,
         "baseline": experiment.cells[0],
         "cells": list(experiment.cells),
+        "setting": [line for line in experiment.setting if line],
+        **_content(experiment, results),
+        **({"second": second} if second else {}),
+    }
+
+
+def _content(experiment: Experiment, results: Sequence[Finding]) -> dict[str, Any]:
+    return {
         "conclusion": conclusion(experiment, results),
         "measures": {finding.measure.name: _values(finding) for finding in results},
     }

@@ -16,7 +16,7 @@ from infill.experiments.conclusion import findings
 from infill.experiments.experiment import CELL, HOLE, Experiment, Row
 from infill.manifest import Manifest
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Increased when a measure or the statistics change."""
 BLOCK: Final = 4
 """Holes that are measured in all cells before they are kept."""
@@ -47,11 +47,12 @@ def _write(experiment: Experiment, output: str, key: str) -> Mapping[str, float]
         for row in _block(experiment, start, artifact.block_file(output, key, start))
     ]
     results = findings(experiment, rows)
+    others = findings(experiment.against_second, rows) if experiment.second else []
     artifact.write(
         output,
-        page=experiment_report.page(experiment, results),
+        page=experiment_report.page(experiment, results, others),
         figures=experiment_report.figures(experiment, results),
-        record=experiment_report.record(experiment, results),
+        record=experiment_report.record(experiment, results, others),
         rows=rows,
     )
     return {"cells": float(len(experiment.cells)), "holes": float(len({row[HOLE] for row in rows}))}

@@ -11,11 +11,11 @@ import pyarrow as pa
 from infill import manifest, storage
 from infill.artifacts.preferences import read_pairs, write_pairs
 from infill.errors import InputError
-from infill.preferences.feedback import REASONS
+from infill.preferences.feedback import REASONS, REPO
 from infill.preferences.hard_negatives import KINDS as HARD
 from infill.preferences.rated import KIND as RATED
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Increased when other pairs are chosen."""
 STAGE: Final = "preferences"
 FOLDER: Final = "chosen-pairs"
@@ -42,9 +42,12 @@ class PairChoice:
 
 
 def source_of(pair: Mapping[str, Any]) -> str:
-    """Return where a pair comes from: the judge of its samples, or feedback, raters, history or hard negatives."""
+    """Return the source of a pair: the judge of its samples, or feedback, raters, history or hard negatives.
+
+    At a place where a user kept a suggestion, samples against it are feedback, too.
+    """
     kind = pair["kind"]
-    if kind in REASONS:
+    if kind in REASONS or (pair["repo"] == REPO and kind not in HARD):
         return "feedback"
     if kind in HARD:
         return "hard negatives"
@@ -53,7 +56,7 @@ def source_of(pair: Mapping[str, Any]) -> str:
 
 def count_by(preferences: str, name: str) -> Counter[str]:
     """Return the number of pairs by `source` or `language`."""
-    rows = read_pairs(preferences).select(["kind", "judge", "language"]).to_pylist()
+    rows = read_pairs(preferences).select(["kind", "judge", "language", "repo"]).to_pylist()
     return Counter(source_of(row) if name == "source" else str(row["language"]) for row in rows)
 
 

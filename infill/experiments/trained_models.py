@@ -26,6 +26,7 @@ QUALITY: Final = (
     Measure(name="chrf", label="chrF"),
     Measure(name="kk", label="KK"),
     Measure(name="exact_match", label="exact match"),
+    Measure(name="bits_per_byte", label="bits per byte of the true middle", higher_is_better=False),
     Measure(name="length_error", label="error of the length", unit="characters", higher_is_better=False),
     Measure(name="over_generation", label="too long", higher_is_better=False),
     Measure(name="under_generation", label="too short", higher_is_better=False),
@@ -68,7 +69,7 @@ class ModelCells:
     def measure(self, cell: str, place: int) -> dict[str, Any]:
         """Return the completion of a hole, its scores and its length, and how far that is from the truth."""
         hole = self.holes[place]
-        (result,) = complete(self._config, self.generator(cell), [hole])
+        (result,) = complete(self._config, self.generator(cell), [hole], bits=True)
         length = len(result["output"])
         scores = {each.name: result[each.name] for each in QUALITY if each.name in result}
         error = float(abs(length - len(hole["middle"])))

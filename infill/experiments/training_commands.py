@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from infill import config
-from infill.cli_options import Commands, command, input_folder, settings_of, settings_options, show_progress
+from infill.cli_options import Commands, command, input_folder, integer, settings_of, settings_options, show_progress
 
 
 def add(inner: Commands) -> list[argparse.ArgumentParser]:
@@ -41,7 +41,10 @@ def _preference_sources(inner: Commands) -> argparse.ArgumentParser:
         "infill experiment preference-sources --run out/demo --preset finetune --set preferences.feedback=feedback "
         "--output out/preference-sources"
     )
-    return command(inner, "preference-sources", _run_preference_sources, about, example)
+    parser = command(inner, "preference-sources", _run_preference_sources, about, example)
+    about = "pairs of each source; one with fewer is refused before anything is trained; default: those of the poorest"
+    parser.add_argument("--pairs", type=integer("the number of pairs", 1), default=0, metavar="N", help=about)
+    return parser
 
 
 def _dpo_objectives(inner: Commands) -> argparse.ArgumentParser:
@@ -63,28 +66,28 @@ def _run_fim_split(options: argparse.Namespace) -> Any:
 def _run_dpo_languages(options: argparse.Namespace) -> Any:
     from infill.experiments import dpo_models
 
-    return _run_dpo(options, dpo_models.LANGUAGES, options.language)
+    return _run_dpo(options, dpo_models.LANGUAGES, language=options.language)
 
 
 def _run_preference_sources(options: argparse.Namespace) -> Any:
     from infill.experiments import dpo_models
 
-    return _run_dpo(options, dpo_models.SOURCES, "")
+    return _run_dpo(options, dpo_models.SOURCES, pairs=options.pairs)
 
 
 def _run_dpo_objectives(options: argparse.Namespace) -> Any:
     from infill.experiments import dpo_models
 
-    return _run_dpo(options, dpo_models.OBJECTIVES, "")
+    return _run_dpo(options, dpo_models.OBJECTIVES)
 
 
-def _run_dpo(options: argparse.Namespace, name: Any, language: str) -> Any:
+def _run_dpo(options: argparse.Namespace, name: Any, **more: Any) -> Any:
     from infill.experiments import dpo_models
     from infill.experiments.trained_models import FinishedRun
 
     preset = config.resolve(options.preset, settings_of(options))
     settings = dpo_models.DpoModelsConfig(
-        name=name, language=language, preferences=preset.preferences, dpo=preset.dpo, evaluate=preset.evaluate
+        name=name, preferences=preset.preferences, dpo=preset.dpo, evaluate=preset.evaluate, **more
     )
     show_progress()
     return dpo_models.run(settings, FinishedRun(options.run), output=options.output)

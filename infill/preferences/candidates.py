@@ -27,7 +27,7 @@ def sample(
     """
     temperatures = [heat for heat in sorted(config.temperatures) for _ in range(config.samples)]
     prompts = [generator.prompt(request_of(hole), config.max_prompt_tokens) for hole in holes]
-    generations = generator.generate(
+    completions = generator.complete(
         [prompt for prompt in prompts for _ in temperatures],
         max_new_tokens=config.max_new_tokens,
         temperature=temperatures * len(prompts),
@@ -36,9 +36,8 @@ def sample(
     candidates = []
     for number in range(len(prompts)):
         distinct: dict[str, Candidate] = {}
-        mine = generations[number * len(temperatures) : (number + 1) * len(temperatures)]
-        for heat, generation in zip(temperatures, mine, strict=True):
-            text = generator.encoder.decode(generation.ids)
-            distinct.setdefault(text, Candidate(text=text, finished=generation.finished, temperature=heat))
+        mine = completions[number * len(temperatures) : (number + 1) * len(temperatures)]
+        for heat, each in zip(temperatures, mine, strict=True):
+            distinct.setdefault(each.text, Candidate(text=each.text, finished=each.finished, temperature=heat))
         candidates.append(list(distinct.values()))
     return candidates

@@ -21,7 +21,8 @@ from infill.preferences.judges import GOOD, Verdict, rules
 KEY: Final = "INFILL_JUDGE_API_KEY"
 """Environment variable with the server's key."""
 ATTEMPTS: Final = 5
-TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
+TIMEOUT: Final = httpx.Timeout(600.0, connect=10.0)
+"""In a small server on a busy processor, concurrent requests wait long for each other; giving up loses their work."""
 LONGEST_WAIT: Final = 30.0
 """Maximum seconds between two attempts."""
 RUBRIC: Final = 2

@@ -33,7 +33,7 @@ from infill.stages.contract import Call
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 CHUNK_HOLES: Final = 32
 """Holes per chunk; a killed run continues with the next chunk."""
@@ -77,7 +77,7 @@ def body(call: Call[PreferencesConfig]) -> Mapping[str, float]:
     """
     config, examples = call.settings, call.inputs["examples"]
     holes = read_holes(examples, "train", config.holes).to_pylist()
-    if not holes:
+    if config.holes and not holes:
         raise InputError(f"{examples} has no train holes to sample for; run the examples stage on a larger corpus")
     feedback, people = users.read(config.feedback), rated.read(config.ratings)
     counts: Counter[str] = Counter()
@@ -86,6 +86,8 @@ def body(call: Call[PreferencesConfig]) -> Mapping[str, float]:
         _of_history(config, examples, storage.join(call.scratch, "history"), counts),
     ]
     answers = AnswerStore(storage.join(storage.parent(call.output), FOLDER), call.key)
+    if not (config.holes or feedback.pairs or feedback.holes or people.pairs):
+        raise InputError("neither feedback nor ratings give a pair yet; collect more, or set preferences.holes")
     if any(source.missing for source in sources):
         generator = Generator(storage.fetch(call.inputs["model"]))
         with open_judge(config, answers) as judge:

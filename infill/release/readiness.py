@@ -34,7 +34,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "storage": "the model cannot be fetched ({detail}): check its URI, the object store's Secret and the network"
     " policies",
     "memory": "a container is out of memory ({detail}): raise the resources of the predictor or the transformer in the"
-    " release's values, or those of the storage-initializer in KServe's ConfigMap inferenceservice-config",
+    " release's values, or those of the storage-initializer in KServe's ClusterStorageContainer",
     "missing": "its pods need something that does not exist ({detail}): create it, or correct its name in the values of"
     " charts/infill-serving",
     "refused": "the cluster does not admit its pods ({detail}): change the policy, limit range or webhook",

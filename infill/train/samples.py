@@ -69,7 +69,7 @@ def _complete(engine: Engine, holes: list[SampleHole], folder: Path) -> list[Row
     new = min(NEW_TOKENS, context // 4)
     budget = min(PROMPT_TOKENS, context - new)
     prompts = [generator.prompt(hole.request, budget) for hole in holes]
-    generations = generator.generate(prompts, max_new_tokens=new)
+    completed = generator.complete(prompts, max_new_tokens=new)
     return [
         {
             "hole": number,
@@ -77,11 +77,11 @@ def _complete(engine: Engine, holes: list[SampleHole], folder: Path) -> list[Row
             "path": hole.request.path,
             "before": _end(hole.request.prefix),
             "expected": hole.middle,
-            "completion": generator.encoder.decode(generation.ids),
-            "finished": generation.finished,
+            "completion": completion.text,
+            "finished": completion.finished,
             "after": _start(hole.request.suffix),
         }
-        for number, (hole, generation) in enumerate(zip(holes, generations, strict=True), 1)
+        for number, (hole, completion) in enumerate(zip(holes, completed, strict=True), 1)
     ]
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import aiohttp
 import httpx
+import orjson
 
 from infill.proxies import proxy_of
 from serving.events import read_events_async
@@ -264,7 +265,7 @@ class Upstream:
 
     async def _send(self, payload: dict[str, Any], headers: Headers, deadline: float) -> aiohttp.ClientResponse:
         """Return the predictor's response with its body unread; retry once, as a pooled connection may be stale."""
-        data = json.dumps(payload, separators=(",", ":")).encode()
+        data = orjson.dumps(payload)
         texts = _texts(headers) | JSON
         for last in (False, True):
             try:

@@ -94,6 +94,10 @@ def test_vllm_needs_its_image(engine: str) -> None:
     assert "images.vllm" in refused("infill-serving", f"predictor.engine={engine}")
 
 
+def test_kserve_takes_no_target_above_a_hundred_per_cent() -> None:
+    assert "at most 100" in refused("infill-serving", "autoscaling.kind=hpa", "autoscaling.target=101")
+
+
 def test_the_engine_of_a_model_that_helm_deploys_must_be_said() -> None:
     image = f"images.vllm=vllm@sha256:{'1' * 64}"
     assert "to embedded or vllm" in refused("infill-serving", "predictor.engine=auto", "model.uri=s3://a/b", image)

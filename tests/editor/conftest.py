@@ -137,6 +137,11 @@ class Editor:
         params = types.CompletionParams(text_document=document, position=position)
         return await asyncio.wait_for(self.client.text_document_completion_async(params), 60)
 
+    async def accept(self, item: Any) -> None:
+        """Run the suggestion's own command, as an editor does when it is accepted."""
+        params = types.ExecuteCommandParams(command=item.command.command, arguments=item.command.arguments)
+        await self.client.workspace_execute_command_async(params)
+
     async def status(self) -> Any:
         params = types.ExecuteCommandParams(command="infill.status")
         return await self.client.workspace_execute_command_async(params)

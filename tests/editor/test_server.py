@@ -377,6 +377,21 @@ def test_the_key_goes_only_to_the_server_that_was_named_at_the_start(backend: Ba
     assert ["s3cret" in head for head in heads] == [True, False]
 
 
+def test_an_accepted_suggestion_is_reported_by_its_number(backend: Backend) -> None:
+    backend.answer("area(radius)\n")
+
+    async def run() -> tuple[Any, list[Any]]:
+        async with editing(backend.url, options={"telemetry": "metrics"}) as editor:
+            editor.open("untitled:a", "x = ")
+            (item,) = (await editor.inline("untitled:a", 0, 4)).items
+            await editor.accept(item)
+            return await editor.status(), item.command.arguments
+
+    status, (identifier,) = asyncio.run(run())
+    assert (status["shown"], status["accepted"]) == (1, 1)
+    assert identifier.startswith("cmpl-")
+
+
 def test_an_editor_without_inline_completion_gets_a_list(backend: Backend) -> None:
     backend.answer("ea(radius)\n")
 
@@ -384,7 +399,7 @@ def test_an_editor_without_inline_completion_gets_a_list(backend: Backend) -> No
         async with editing(backend.url, capabilities=types.ClientCapabilities()) as editor:
             editor.open("untitled:a", "é🌍 = circle.ar")
             listed = await editor.listed("untitled:a", 0, 15)
-            await editor.client.workspace_execute_command_async(types.ExecuteCommandParams(command="infill.accepted"))
+            await editor.accept(listed.items[0])
             status = await editor.status()
         async with editing(backend.url) as editor:
             editor.open("untitled:a", "x = ")

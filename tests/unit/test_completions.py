@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import completions
-from infill.evaluate.generation import Generation
+from infill.evaluate.generation import Completion
 
 PROMPTS = [[1, 2], [3], [4, 5, 6], [1, 2]]
 
@@ -18,11 +18,11 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
 
-    def generate(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[Generation]:
+    def complete(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[Completion]:
         self.asked += [list(prompt) for prompt in prompts]
-        references = settings["references"] or [()] * len(prompts)
+        references = settings["references"] or [""] * len(prompts)
         return [
-            Generation(ids=[sum(prompt)], finished=True, reference_bits=float(len(reference)))
+            Completion(text="x", tokens=sum(prompt), finished=True, reference_bits=float(len(reference)))
             for prompt, reference in zip(prompts, references, strict=True)
         ]
 
@@ -30,7 +30,7 @@ class Counting:
 def _complete(keep: Path | None, generator: Counting, **settings: Any) -> list[int]:
     asked = {"model": "digest", "max_new_tokens": 4} | settings
     answers = completions.complete(generator, PROMPTS, keep=keep, **asked)  # type: ignore[arg-type]
-    return [answer.ids[0] for answer in answers]
+    return [answer.tokens for answer in answers]
 
 
 def test_what_is_kept_is_not_asked_again_even_after_a_line_that_was_cut_off(
@@ -50,7 +50,9 @@ def test_what_is_kept_is_not_asked_again_even_after_a_line_that_was_cut_off(
 
 
 @pytest.mark.parametrize(
-    "other", [{"model": "another"}, {"max_new_tokens": 5}, {"references": [[7], [8], [9], [7]]}], ids=str
+    "other",
+    [{"model": "another"}, {"max_new_tokens": 5}, {"references": ["7", "8", "9", "7"]}, {"ends": False}],
+    ids=str,
 )
 def test_what_was_asked_otherwise_is_asked_again(tmp_path: Path, other: dict[str, Any]) -> None:
     _complete(tmp_path / "kept", Counting())

@@ -83,6 +83,9 @@ maxReplicas: {{ max .component.minReplicas .component.maxReplicas }}
 {{- if and (eq .Values.autoscaling.kind "keda") (gt (len .Release.Name) 36) }}
 {{- fail "autoscaling.kind keda finds the predictor's pods by their names, which Kubernetes cuts: the release's name must have at most 36 characters" }}
 {{- end }}
+{{- if and (eq .Values.autoscaling.kind "hpa") (gt (int .Values.autoscaling.target) 100) }}
+{{- fail "autoscaling.target is per cent of the CPU request with kind hpa: KServe takes at most 100" }}
+{{- end }}
 {{- if and .Values.model.uri (eq .Values.predictor.engine "auto") }}
 {{- fail "predictor.engine auto works only with `infill deploy`: with model.uri set it to embedded or vllm" }}
 {{- end }}

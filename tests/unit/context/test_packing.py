@@ -257,3 +257,15 @@ def test_a_tokenizer_that_merges_across_words_is_not_cut() -> None:
         return [hash(text[start : start + 2]) % 1_000 for start in range(0, len(text), 2)]
 
     assert Memo(by_pairs)(CODE) == by_pairs(CODE)
+
+
+@given(
+    st.lists(st.sampled_from([*CODE, "\n", "if x", " ", "\n    return value\n", "é", "it's"]), max_size=60), st.data()
+)
+@examples(200)
+def test_sizes_of_ends_and_beginnings_are_those_of_their_tokens(parts: list[str], data: st.DataObject) -> None:
+    text = "".join(parts)
+    ends, beginnings = Memo(ENCODE).ends(text), Memo(ENCODE).beginnings(text)
+    for place in data.draw(st.lists(st.integers(0, len(text)), max_size=6)):
+        assert ends(place) == len(ENCODE(text[place:]))
+        assert beginnings(place) == len(ENCODE(text[:place]))

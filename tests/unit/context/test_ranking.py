@@ -184,3 +184,34 @@ def test_imports_are_seen(line: str) -> None:
 @pytest.mark.parametrize(("path", "name"), [("a/store.test.ts", "store"), ("a/b/__init__.py", "b"), ("index.js", "")])
 def test_stem(path: str, name: str) -> None:
     assert stem(path) == name
+
+
+STEPS = st.one_of(st.sampled_from([*brute.WORDS, "unheard", " ", "\n", "al"]), st.tuples(brute.paths, brute.texts))
+
+
+@given(brute.projects, brute.texts, brute.texts, st.lists(STEPS, max_size=8), st.sampled_from([(), ("a.py",)]))
+@examples(100)
+def test_a_remembered_ranking_is_that_of_a_new_index(
+    project: dict[str, str], prefix: str, suffix: str, steps: list[str | tuple[str, str]], recent: tuple[str, ...]
+) -> None:
+    index, files = ProjectIndex.from_documents(project.items()), dict(project)
+    for step in steps:
+        if isinstance(step, str):
+            prefix += step
+        else:
+            index.update(*step)
+            files |= [step]
+        for asked in ((), recent):
+            query = Query(path="lib/x.py", prefix=prefix, suffix=suffix, recent=asked)
+            assert rank(index, query, "infill", 4) == rank(
+                ProjectIndex.from_documents(files.items()), query, "infill", 4
+            )
+
+
+def test_an_unknown_word_changes_nothing_of_the_ranking() -> None:
+    index = ProjectIndex.from_documents([("a.py", "def alpha(beta):\n    return beta\n"), ("b.py", "gamma = 1\n")])
+    first, second = (
+        rank(index, Query(path="c.py", prefix=f"alpha({word}", suffix=")\n"), "infill") for word in "xyz"[:2]
+    )
+    assert first
+    assert all(one is other for one, other in zip(first, second, strict=True))

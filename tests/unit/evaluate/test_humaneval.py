@@ -7,7 +7,7 @@ import pytest
 
 from infill.errors import InputError
 from infill.evaluate import humaneval, sandbox
-from infill.evaluate.generation import Generation, Generator
+from infill.evaluate.generation import Completion, Generator
 from tests import benchmark_data, builders
 
 TASKS: list[dict[str, Any]] = [
@@ -32,8 +32,8 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _judge(outputs: list[str], name: str = "multi-line", seconds: float = 20.0) -> dict[str, Any]:
     tasks = [humaneval.HumanEvalTask(**task) for task in TASKS[: len(outputs)]]
-    generations = [Generation(ids=[number], finished=True) for number in range(len(outputs))]
-    return humaneval.judge(tasks, generations, lambda ids: outputs[ids[0]], name, seconds)
+    completions = [Completion(text=output, finished=True, tokens=1) for output in outputs]
+    return humaneval.judge(tasks, completions, name, seconds)
 
 
 def test_canonical_solutions_pass_and_wrong_ones_fail() -> None:
@@ -78,8 +78,8 @@ def test_a_limit_is_spread_over_the_file() -> None:
 def test_a_model_is_evaluated_from_prompt_to_verdict(tmp_path: Path) -> None:
     builders.tiny_model(tmp_path / "model")
     generator, tasks = Generator(tmp_path / "model"), humaneval.load("single-line", 2)
-    generations = generator.generate(humaneval.prompts(generator, tasks, max_new_tokens=4), max_new_tokens=4)
-    result = humaneval.judge(tasks, generations, generator.encoder.decode, "single-line")
+    completed = generator.complete(humaneval.prompts(generator, tasks, max_new_tokens=4), max_new_tokens=4)
+    result = humaneval.judge(tasks, completed, "single-line")
     assert [row["task_id"] for row in result["tasks"]] == [TASKS[0]["task_id"], TASKS[3]["task_id"]]
     assert result["pass_at_1"]["n"] == 2
 

@@ -19,6 +19,7 @@ from infill.rating.rating_items import RatingConfig, of_pairs
 from tests import builders
 from tests.builders import run_stage
 from tests.unit.edits import histories
+from tests.unit.rating import rating_sets
 
 CONFIG = PreferencesConfig(
     holes=6, temperatures=(0.5,), samples=1, max_new_tokens=8, min_margin=0.01, max_prompt_tokens=160
@@ -195,3 +196,17 @@ def test_a_reversed_pair_chooses_the_second_text() -> None:
     assert not result.allow({**hole, "chosen": "pass", "rejected": "return 1"})
     assert result.allow({**hole, "chosen": "return 1", "rejected": "pass"})
     assert json.loads(json.dumps(result.counts)) == {"reversed": 1}
+
+
+def test_people_alone_give_pairs_without_a_sample(inputs: tuple[str, str], tmp_path: Path) -> None:
+    ratings = rating_sets.build(tmp_path)
+    alone = replace(CONFIG, holes=0, ratings=str(ratings))
+    with pytest.raises(InputError, match="neither feedback nor ratings give a pair yet"):
+        run_stage("preferences", alone, *inputs, output=str(tmp_path / "none"))
+    item = rating.read_items(str(ratings))[0]
+    rating.RatingsFile(ratings, "ada").add({"item": item["id"], "left": "first", "choice": "second"})
+    metrics = run_stage("preferences", alone, *inputs, output=str(tmp_path / "one"))
+    assert (metrics["pairs"], metrics["samples"]) == (1, 0)
+    assert [(row["kind"], row["chosen"]) for row in _rows(tmp_path / "one")] == [("rated", item["second"])]
+    with pytest.raises(ValueError, match="holes must be positive"):
+        replace(CONFIG, holes=0)

@@ -290,7 +290,7 @@ class ProjectIndex:
         items, paths, files, new = [], self.paths, self.files, object.__new__
         for (file, begin, end, line, end_line), score in zip(rows, scores, strict=True):
             path = paths[file]
-            text = files[path].data[begin:end].decode("utf-8", "replace")
+            text = files[path].data[begin:end].decode(errors="replace")
             last = end_line if end_line >= 0 else line + text.count("\n") + (text[-1:] != "\n")
             item = new(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes five times as long
             fields = item.__dict__

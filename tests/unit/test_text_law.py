@@ -15,6 +15,7 @@ OURS = {
     "infill/context/files.py": "names of files, shown to people",
     "infill/context/identity.py": "texts of the index, UTF-8 already",
     "infill/context/index.py": "texts of the index, UTF-8 already",
+    "infill/context/ranking.py": "lines of a text that is encoded just before",
     "infill/corpus/sources/listing.py": "names of files, shown to people",
     "infill/evaluate/sandbox.py": "output of programs that we started",
     "infill/editor/local_files.py": "what the index's reader gave, UTF-8 already",

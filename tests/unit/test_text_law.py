@@ -25,6 +25,7 @@ OURS = {
     "infill/experiments/needed_names.py": "identifiers of texts that are read already",
     "benchmarks/context/projects.py": "what the index's reader gave, UTF-8 already",
     "pipelines/service.py": "pods' logs, shown to people",
+    "infill/evaluate/jail.py": "outputs of generated programs, in a process without our packages",
     "serving/client.py": "what the index's reader gave, UTF-8 already",
     "serving/http.py": "HTTP headers",
     "serving/transformer/upstream.py": "events of our predictor",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from infill import manifest, storage
 from infill.cli_options import output_file
-from infill.evaluate.generation import Completion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from infill.text import decode, split_lines
 
 VERSION: Final = 2
@@ -44,7 +44,7 @@ def complete(
     references: Sequence[str] | None = None,
     ends: bool = True,
     keep: Path | None = None,
-) -> list[Completion]:
+) -> list[SampledCompletion]:
     """Return the greedy completion of each prompt, in order; reuse those in the file `keep` and add the others to it.
 
     `model` is the `model_key` of the generator's model, since the file may hold completions of several models and
@@ -78,9 +78,9 @@ def _key(model: str, max_new_tokens: int, prompt: Sequence[int], reference: str)
     return hashlib.sha256(texts + ids).hexdigest()[:32]
 
 
-def _load(file: Path) -> dict[str, Completion]:
+def _load(file: Path) -> dict[str, SampledCompletion]:
     """Return the completions in `file` by key, without a line that was cut off."""
-    kept: dict[str, Completion] = {}
+    kept: dict[str, SampledCompletion] = {}
     if file.exists():
         for line in split_lines(decode(file.read_bytes())):
             try:
@@ -88,11 +88,11 @@ def _load(file: Path) -> dict[str, Completion]:
             except ValueError:
                 continue
             key = row.pop("key")
-            kept[key] = Completion(**row)
+            kept[key] = SampledCompletion(**row)
     return kept
 
 
-def _append(file: Path, rows: dict[str, Completion]) -> None:
+def _append(file: Path, rows: dict[str, SampledCompletion]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:
         if lines.tell():

@@ -28,7 +28,7 @@ from infill.artifacts.examples import read_holes, request_of
 from infill.cli_options import input_folder, integer
 from infill.config import EvaluateConfig, ExamplesConfig
 from infill.errors import InputError
-from infill.evaluate.generation import Completion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from infill.evaluate.results import column
 from infill.evaluate.statistics import compare, interval
 from infill.model import context_length
@@ -170,7 +170,7 @@ def _measure(holes: pa.Table, settings: EvaluateConfig, model: str, keep: Path |
     return dict(values)
 
 
-def _values(hole: Mapping[str, Any], completion: Completion) -> dict[str, float]:
+def _values(hole: Mapping[str, Any], completion: SampledCompletion) -> dict[str, float]:
     """Return the metrics of a completion; `bits_per_byte` is of the true middle with its end, given the prompt."""
     surroundings = {name: hole[name] for name in ("prefix", "suffix", "language")}
     return {

@@ -154,8 +154,8 @@ def _curves(
     for name, project in sources.items():
         index, _, _ = speed.build(sorted(project.items()), chunks)
         asked = speed.queries(index, queries)
-        bodies = {"infill": speed.ours(index)["default"]}
-        bodies["bm25s"] = speed.peers([*speed.window_texts(index).values()])["bm25s"]
+        peers = speed.peers([*speed.window_texts(index).values()])
+        bodies = {"infill": speed.ours(index)["default"]} | {peer: peers[peer] for peer in ("bm25s", "bm25s_numba")}
         speed.milliseconds(bodies["infill"], asked)
         turns = speed.measure(bodies, asked)
         points = curve.curve(project, needed_names.holes(project, holes, name), sessions, KV_BUDGET, encode)
@@ -164,6 +164,7 @@ def _curves(
             "chunks": index.table.live_blocks,
             "query_ms": {each: speed.percentiles(np.concatenate(turn)) for each, turn in turns.items()},
             "over_bm25s": speed.ratio(turns["infill"], turns["bm25s"]),
+            "over_bm25s_numba": speed.ratio(turns["infill"], turns["bm25s_numba"]),
             "points": points,
         }
         print(f"{name}: {len(project)} files, over bm25s {curves[name]['over_bm25s']}", file=sys.stderr)

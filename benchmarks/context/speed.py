@@ -161,12 +161,14 @@ def is_exact(index: ProjectIndex, texts: dict[int, str], asked: Sequence[Asked])
 def peers(texts: Sequence[str]) -> dict[str, Body]:
     """Return a function per program that answers one query, starting from its text, over the same windows.
 
-    The queries are the lines for which BM25 finds most; bm25s also answers the shorter text of exact search.
+    The queries are the lines for which BM25 finds most; bm25s also answers the shorter text of exact search, and is
+    asked in its faster form, which needs numba. All return numbers of windows, and no texts.
     """
     held = [names(text) for text in texts]
-    search, searcher = _bm25s(held), _tantivy(held)
+    search, compiled, searcher = _bm25s(held), _bm25s(held, "numba"), _tantivy(held)
     return {
         "bm25s": lambda each: search(each.longer),
+        "bm25s_numba": lambda each: compiled(each.longer),
         "bm25s_short": lambda each: search(each.text),
         "tantivy": lambda each: searcher(each.longer),
     }
@@ -182,8 +184,8 @@ def _distinct(text: str) -> list[str]:
     return list(dict.fromkeys(names(text)))
 
 
-def _bm25s(held: list[list[str]]) -> Callable[[str], object]:
-    search = bm25s.BM25()
+def _bm25s(held: list[list[str]], backend: str = "numpy") -> Callable[[str], object]:
+    search = bm25s.BM25(backend=backend)
     search.index(held, show_progress=False)
 
     def query(text: str) -> object:

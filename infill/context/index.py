@@ -279,19 +279,23 @@ class ProjectIndex:
         """Return `count` neighbouring blocks of a file, from block `first` on, as one context item."""
         table, last = self.table, first + count - 1
         end = table.byte.item(last) + table.size.item(last)
-        rows = [[table.file.item(first), table.byte.item(first), end, table.line.item(first)]]
+        rows = [[table.file.item(first), table.byte.item(first), end, table.line.item(first), -1]]
         return self.parts(rows, [score], strategy)[0]
 
     def parts(self, rows: Sequence[Sequence[int]], scores: Sequence[float], strategy: str) -> list[ContextItem]:
-        """Return parts of files as context items; a row has number of the file, first byte, end, and line (from 0)."""
-        items = []
-        for (file, begin, end, line), score in zip(rows, scores, strict=True):
-            path = self.paths[file]
-            text = self.files[path].data[begin:end].decode(errors="replace")
-            item = object.__new__(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes 2 to 4 us
+        """Return parts of files as context items.
+
+        A row has number of the file, first byte, end, line and end line (from 0; if it is -1, the lines are counted).
+        """
+        items, paths, files, new = [], self.paths, self.files, object.__new__
+        for (file, begin, end, line, end_line), score in zip(rows, scores, strict=True):
+            path = paths[file]
+            text = files[path].data[begin:end].decode(errors="replace")
+            last = end_line if end_line >= 0 else line + text.count("\n") + (text[-1:] != "\n")
+            item = new(ContextItem)  # a query makes dozens, and `__init__` of a frozen class takes five times as long
             fields = item.__dict__
-            fields["path"], fields["text"], fields["first_line"] = path, text, line + 1
-            fields["last_line"] = line + text.count("\n") + (text[-1:] != "\n")
+            fields["path"], fields["text"] = path, text
+            fields["first_line"], fields["last_line"] = line + 1, last
             fields["score"], fields["strategy"] = score, strategy
             items.append(item)
         return items

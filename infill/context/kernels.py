@@ -348,12 +348,12 @@ def _bounds(data, head, starts, imports):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def surroundings(data, caret, head, before, after, classes, hashes, slots):  # type: ignore[no-untyped-def]
-    """Return the terms of the file with the caret: (near, away, whole, whole_away, names, far, imports).
+    """Return the terms of the file with the caret: (terms, away, whole, whole_away, names, imports).
 
-    `data` is the file with one line feed more, at the `caret`. The identifiers `near` and the `whole` lines are at most
-    `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts as one more;
-    `away` is their distance before the caret, negative after it. `far` are all other identifiers. `names` are those of
-    the imports in the first `head` bytes, whose bounds are in `imports`.
+    `data` is the file with one line feed more, at the `caret`. The first identifiers of `terms` and the `whole` lines
+    are at most `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts
+    as one more; `away` is their distance before the caret, negative after it. All other identifiers follow in `terms`.
+    `names` are those of the imports in the first `head` bytes, whose bounds are in `imports`.
     """
     room = len(data) // 2 + 2
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
@@ -371,7 +371,8 @@ def surroundings(data, caret, head, before, after, classes, hashes, slots):  # t
     imported = _import_lines(data, head, starts, imports)
     names = _known(_of_lines(values, lines, imported), hashes, slots)
     far = _known(np.concatenate((values[:first], values[last:])), hashes, slots)
-    return near, away, whole, whole_away, names, far, _bounds(data, head, starts, imported)
+    bounds = _bounds(data, head, starts, imported)
+    return np.concatenate((near, far)), away, whole, whole_away, names, bounds
 
 
 @njit(cache=True)

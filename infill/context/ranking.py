@@ -128,18 +128,16 @@ def _ranked(
     return index.parts(rows.tolist(), scores.tolist(), "infill")
 
 
-def _seen(
-    index: ProjectIndex, query: Query, weights: Weights
-) -> "tuple[Array, Array, Array, Array, Array, Array, str]":
+def _seen(index: ProjectIndex, query: Query, weights: Weights) -> "tuple[Array, Array, Array, Array, Array, str]":
     """Return the terms of the file with the caret, as `kernels.surroundings` does, and its imports."""
     from infill.context import kernels
 
     before, table = query.prefix, index.table
-    head = len(before[:HEAD_CHARS].encode(errors="replace"))
+    head = min(len(before), HEAD_CHARS) if before.isascii() else len(before[:HEAD_CHARS].encode(errors="replace"))
     if len(before) > _SEEN_CHARS:
         before = f"{before[:HEAD_CHARS]}\n{before[-_SEEN_CHARS:]}"
     above, below = before.encode(errors="replace"), query.suffix[:_SEEN_CHARS].encode(errors="replace")
-    data = b"%b\n%b" % (above, below)  # a line feed at the caret keeps the halves of a split name separate
+    data = b"\n".join((above, below))  # a line feed at the caret keeps the halves of a split name separate
     *terms, bounds = kernels.surroundings(
         np.frombuffer(data, np.uint8), len(above), head, weights.lines_before, weights.lines_after, *table.lexer_arrays
     )

@@ -17,8 +17,8 @@ RELEVANCE_UNIT = 1 << 20
 STRETCH = 64
 """Number of windows with a common highest score, so that they can be skipped together."""
 _BINS = 512
-_GROUP = 16
-"""Number of candidates with a common highest ratio."""
+_GROUP = 8
+"""Number of candidates with a common highest ratio, and of groups of candidates."""
 _LIKELY = 16
 """Stretches that are searched first, at least."""
 _TINY = 1e-300
@@ -369,19 +369,18 @@ def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _expect(blocks, relevance, half, common, near, far, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
+def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, terms, lengths, local):  # type: ignore[no-untyped-def]
     """Return the identifiers of `blocks` and how much each is expected at the caret: (ends, names, worth).
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
-    the relevance of the blocks with the identifier; it is multiplied by `known` for the terms `near` and `far`.
+    the relevance of the blocks with the identifier; it is multiplied by `known` for the `seen` terms.
     Identifiers in more than `common` blocks of the project are left out. `local` is scratch, zero before and after;
     `relevance` is zero afterwards.
     """
     ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
     factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
-    for seen in (near, far):
-        for term in seen:
-            factor[np.uint32(local[term])] = known  # the first one is that of all other terms
+    for term in seen:
+        factor[np.uint32(local[term])] = known  # the first one is that of all other terms
     for own in range(1, len(distinct)):
         term = np.uint32(distinct[own])
         local[term] = 0
@@ -413,12 +412,19 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mark(place, bits, tops):  # type: ignore[no-untyped-def]
-    """Note the highest of the group in which the value at this place has changed."""
-    group, top = place // _GROUP, np.int64(0)
+def _top(values, group):  # type: ignore[no-untyped-def]
+    top = np.int64(0)
     for number in range(_GROUP):
-        top = max(top, bits[np.uint64(group * _GROUP + number)])
-    tops[group] = top
+        top = max(top, values[np.uint64(group * _GROUP + number)])
+    return top
+
+
+@njit(cache=True)
+def _mark(place, bits, tops, highest):  # type: ignore[no-untyped-def]
+    """Note the highest value of the group of the changed one at this place, and of its group of groups."""
+    group = place // _GROUP
+    tops[group] = _top(bits, group)
+    highest[group // _GROUP] = _top(tops, group // _GROUP)
 
 
 @njit(cache=True)
@@ -433,17 +439,18 @@ def _place(values, first, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _highest(bits, tops):  # type: ignore[no-untyped-def]
-    """Return the first place of the highest value, from the highest of each group.
+def _first_highest(bits, tops, highest):  # type: ignore[no-untyped-def]
+    """Return the first place of the highest value, from those of groups and of groups of groups.
 
     The values are ratios, not negative, as the integers with the same bits: these have the same order and are faster to
     compare.
     """
-    return _place(bits, _place(tops, 0, len(tops)) * _GROUP, _GROUP)
+    group = _place(tops, _place(highest, 0, len(highest)) * _GROUP, _GROUP)
+    return _place(bits, group * _GROUP, _GROUP)
 
 
 @njit(cache=True)
-def _take(first, blocks, file, ratios, tops, ends, names, worth):  # type: ignore[no-untyped-def]
+def _take(first, blocks, file, ratios, tops, highest, ends, names, worth):  # type: ignore[no-untyped-def]
     """Set the worth of a chosen block's identifiers to 0, and mark its neighbours, which are cheaper now."""
     for name in names[ends[first] : ends[first + 1]]:
         worth[name] = 0
@@ -451,7 +458,7 @@ def _take(first, blocks, file, ratios, tops, ends, names, worth):  # type: ignor
     for near in (first - 1, first + 1):
         if 0 <= near < len(blocks) and ratios[near] > 0 and _side_by_side(blocks[first], blocks[near], file):
             ratios[near] = np.inf
-            _mark(near, ratios.view(np.int64), tops)
+            _mark(near, ratios.view(np.int64), tops, highest)
 
 
 @njit(cache=True)
@@ -465,7 +472,8 @@ def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, n
     or when nothing gains.
     """
     size = len(blocks)
-    ratios, tops = np.zeros((size // _GROUP + 1) * _GROUP), np.empty(size // _GROUP + 1, np.int64)
+    highest = np.zeros(size // _GROUP**2 + 1, np.int64)
+    ratios, tops = np.zeros(len(highest) * _GROUP**2), np.zeros(len(highest) * _GROUP, np.int64)
     bits, taken, chosen, count = ratios.view(np.int64), np.zeros(size, np.bool_), np.empty(min(k, size), np.int64), 0
     costs, gains, fresh = np.empty(size, np.int64), np.empty(size), np.zeros(size, np.int64)
     for number in range(size):
@@ -473,20 +481,20 @@ def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, n
         gains[number] = _gain(number, ends, names, worth)
         ratios[number] = merits[number] * gains[number] * by_cost[min(costs[number] + heading, len(by_cost) - 1)]
     for group in range(len(tops)):
-        _mark(group * _GROUP, bits, tops)
+        _mark(group * _GROUP, bits, tops, highest)
     while count < len(chosen):
-        first = _highest(bits, tops)
+        first = _first_highest(bits, tops, highest)
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:
             taken[first], chosen[count] = True, first
             count += 1
-            _take(first, blocks, file, ratios, tops, ends, names, worth)
+            _take(first, blocks, file, ratios, tops, highest, ends, names, worth)
         else:
             cost = costs[first] + (0 if _beside_taken(first, blocks, file, taken) else heading)
             gains[first], fresh[first] = _gain(first, ends, names, worth), count
             ratios[first] = merits[first] * gains[first] * by_cost[min(cost, len(by_cost) - 1)]
-        _mark(first, bits, tops)
+        _mark(first, bits, tops, highest)
     return chosen[:count], gains[chosen[:count]]
 
 
@@ -540,17 +548,13 @@ def _in_order(some, others, relevance, current, file, ranks):  # type: ignore[no
 
 
 @njit(cache=True)
-def _joined(blocks, chosen, gains, file, byte, size, line):  # type: ignore[no-untyped-def]
-    """Return file, first byte, last byte, and line of each item, and its score: chosen neighbours are one item.
+def _joined(blocks, chosen, gains, file, byte, size, line, end):  # type: ignore[no-untyped-def]
+    """Return file, first byte, end, line, and end line of each item, and its score: chosen neighbours are one item.
 
-    It is in the place of the first one that was chosen, and has the gains of all.
+    It is in the place of the first one that was chosen, and has the gains of all. Its lines are numbered from 0; the
+    end line is -1 at the end of a file. There are `end` blocks.
     """
-    gain, items, scores, count = (
-        np.full(len(blocks), -1.0),
-        np.empty((len(chosen), 4), np.int64),
-        np.empty(len(chosen)),
-        0,
-    )
+    gain, items, scores, count = np.full(len(blocks), -1.0), np.empty((len(chosen), 5), np.int64), gains.copy(), 0
     for number in range(len(chosen)):
         gain[chosen[number]] = gains[number]
     for place in chosen:
@@ -561,9 +565,9 @@ def _joined(blocks, chosen, gains, file, byte, size, line):  # type: ignore[no-u
             first -= 1
         while last + 1 < len(blocks) and gain[last + 1] >= 0 and _side_by_side(blocks[last], blocks[last + 1], file):
             last += 1
-        block, end = blocks[first], blocks[last]
-        item = items[count]
-        item[0], item[1], item[2], item[3] = file[block], byte[block], byte[end] + size[end], line[block]
+        block, final, item = blocks[first], blocks[last], items[count]
+        item[0], item[1], item[2], item[3] = file[block], byte[block], byte[final] + size[final], line[block]
+        item[4] = line[final + 1] if final + 1 < end and file[final + 1] == file[final] else -1
         scores[count] = 0
         for each in range(first, last + 1):
             scores[count] += gain[each]
@@ -586,16 +590,16 @@ def _similar(weights, near, away, whole, whole_away, names, live, starts, length
 
 @njit(cache=True)
 def rank(  # type: ignore[no-untyped-def]
-    settings, by_size, by_cost, by_hops, k, near, away, whole, whole_away, names, far,
+    settings, by_size, by_cost, by_hops, k, seen, away, whole, whole_away, names,
     depths, ends, of_files, ranks, around, depth, lifted, lifts, current,
     live, end, starts, lengths, pool, notes, terms, local,
     file, line, byte, size, term_starts, tokens, window_tokens, sums, relevance,
 ):  # fmt: skip
-    """Return file, first byte, last byte and line of at most `k` items, the best first, and their scores.
+    """Return file, first byte, end, line and end line of at most `k` items, the best first, and their scores.
 
     One function for a whole query (see `ranking`), since a call from Python costs as much as a step.
     """
-    weights = settings[0]
+    weights, near = settings[0], seen[: len(away)]
     _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
     prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
     windows, scores = _weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)
@@ -609,10 +613,10 @@ def rank(  # type: ignore[no-untyped-def]
     merits = relevance[blocks] ** weights.relevance_power
     most = max(FEW, int(weights.common * live))
     bounds, known, worth = _expect(
-        *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, near, far, weights.known),
+        *(blocks, relevance, weights.half * RELEVANCE_UNIT, most, seen, weights.known),
         *(term_starts, tokens, terms, lengths, local),
     )
     chosen, gains = _choose(
         *(blocks, file, merits, size, BYTES_PER_TOKEN, weights.heading_tokens, by_cost, k, bounds, known, worth)
     )
-    return _joined(blocks, chosen, gains, file, byte, size, line)
+    return _joined(blocks, chosen, gains, file, byte, size, line, end)

@@ -55,7 +55,7 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Completion:
+class SampledCompletion:
     """The continuation of a prompt, as serving answers it."""
 
     text: str
@@ -146,7 +146,7 @@ class Generator:
         seed: int = 0,
         references: Sequence[str] | None = None,
         ends: bool = True,
-    ) -> list[Completion]:
+    ) -> list[SampledCompletion]:
         """Return one completion per prompt, in order, with half-typed words healed as in serving.
 
         All that completes code calls this; see `generate` for the arguments. `references` are texts after the prompts,
@@ -168,7 +168,7 @@ class Generator:
             beginnings=words,
         )
         return [
-            Completion(
+            SampledCompletion(
                 text=self.encoder.decode(each.ids)[len(word) :],
                 finished=each.finished,
                 tokens=len(each.ids),

@@ -14,7 +14,7 @@ from typing import Any, Final
 from infill import storage
 from infill.errors import InputError
 from infill.evaluate import sandbox
-from infill.evaluate.generation import Completion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from infill.evaluate.statistics import wilson
 from infill.prompt import FimRequest
 from infill.text import split_lines
@@ -110,7 +110,7 @@ def prompts(
 
 def judge(
     tasks: Sequence[HumanEvalTask],
-    completions: Sequence[Completion],
+    completions: Sequence[SampledCompletion],
     name: str,
     seconds: float = 5.0,
 ) -> dict[str, Any]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = 3
 """Panels of the figure in one row."""
+_LABEL_CHARS: Final = 28
+"""Most characters of the cells' names that have room below a panel."""
 _COLOUR: Final = charts.COLOURS["sft"]
 
 
@@ -33,7 +35,7 @@ def _lines(experiment: Experiment, results: Sequence[Finding], others: Sequence[
     yield from _differences(experiment, results)
     if others:
         yield from _differences(experiment.against_second, others)
-    yield from ("Bold: beyond chance, as the interval and the test say, whose p-value is corrected for the cells.")
+    yield "Bold: beyond chance, as the interval and the test say, whose p-value is corrected for the cells."
 
 
 def _differences(experiment: Experiment, results: Sequence[Finding]) -> Iterator[str]:
@@ -118,7 +120,9 @@ def _panel(axes: "Axes", experiment: Experiment, finding: Finding) -> None:
     above = [max(0.0, mean["high"] - mean["value"]) for mean in means]
     places = range(len(means))
     axes.errorbar(places, values, [below, above], fmt="o", color=_COLOUR, elinewidth=1.2, capsize=3, markersize=5)
-    axes.set_xticks(places, experiment.cells)
+    is_wide = sum(map(len, experiment.cells)) > _LABEL_CHARS
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_wide else {}
+    axes.set_xticks(places, experiment.cells, **slanted)
     axes.set_xlim(-0.5, len(means) - 0.5)
     axes.set_ylim(0, 1.1 * max(*(mean["high"] for mean in means), 0.01))
     axes.yaxis.set_major_formatter(lambda value, _: charts.short(value))

@@ -82,7 +82,8 @@ class ModelCells:
         return [
             f"{trainings} Each model completes the same {len(self.holes)} holes ({languages}) greedily, with prompts "
             f"of at most {self._config.max_prompt_tokens:,} tokens and at most {self._config.max_new_tokens} new ones, "
-            f"on {machine_name(self.generator(cell))}. A true middle has {middle:.0f} characters on average."
+            f"on {machine_name(self.generator(cell))}. A true middle has {middle:.0f} characters on average. "
+            "Each model was trained once: the intervals are over holes, and another training of a cell may differ, too."
         ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import completions
-from infill.evaluate.generation import Completion
+from infill.evaluate.generation import SampledCompletion
 
 PROMPTS = [[1, 2], [3], [4, 5, 6], [1, 2]]
 
@@ -18,11 +18,11 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
 
-    def complete(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[Completion]:
+    def complete(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[SampledCompletion]:
         self.asked += [list(prompt) for prompt in prompts]
         references = settings["references"] or [""] * len(prompts)
         return [
-            Completion(text="x", tokens=sum(prompt), finished=True, reference_bits=float(len(reference)))
+            SampledCompletion(text="x", tokens=sum(prompt), finished=True, reference_bits=float(len(reference)))
             for prompt, reference in zip(prompts, references, strict=True)
         ]
 

@@ -7,7 +7,7 @@ import pytest
 
 from infill.errors import InputError
 from infill.evaluate import humaneval, sandbox
-from infill.evaluate.generation import Completion, Generator
+from infill.evaluate.generation import Generator, SampledCompletion
 from tests import benchmark_data, builders
 
 TASKS: list[dict[str, Any]] = [
@@ -32,7 +32,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _judge(outputs: list[str], name: str = "multi-line", seconds: float = 20.0) -> dict[str, Any]:
     tasks = [humaneval.HumanEvalTask(**task) for task in TASKS[: len(outputs)]]
-    completions = [Completion(text=output, finished=True, tokens=1) for output in outputs]
+    completions = [SampledCompletion(text=output, finished=True, tokens=1) for output in outputs]
     return humaneval.judge(tasks, completions, name, seconds)
 
 

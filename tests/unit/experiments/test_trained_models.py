@@ -137,6 +137,7 @@ def test_each_source_that_the_settings_name_gives_as_many_pairs_of_its_own(
     assert result["second"]["against"] == "rules"
     page = artifact.read_page(manifest.load(str(tmp_path / "x")))
     assert "compared with rules: " in page
+    assert page.splitlines()[-1].startswith("Bold: beyond chance")
     for line in (
         "| raters | 4 | rated ",
         "2 raters agree with each other in 1.00 [",

@@ -95,7 +95,7 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -
 
 
 def isolate(root: str, folders: Sequence[str] = ()) -> None:
-    """Enter new namespaces without a network, and a root directory with Python, `folders` and an empty `/tmp`."""
+    """Enter new namespaces without a network, and a root directory: Python, `folders`, `/dev/null`, an empty `/tmp`."""
     user, group = os.getuid(), os.getgid()
     spaces = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     _call("unshare", spaces if user == 0 else spaces | CLONE_NEWUSER)
@@ -108,6 +108,9 @@ def isolate(root: str, folders: Sequence[str] = ()) -> None:
     for folder in {"/usr", "/lib", "/lib64", sys.base_prefix, *folders}:
         if os.path.isdir(folder):
             _show(folder, root + folder)
+    os.mkdir(root + "/dev")
+    Path(root + "/dev/null").touch()
+    _mount("/dev/null", root + "/dev/null", "", MS_BIND)  # Java opens it when a program closes its standard input
     os.mkdir(root + "/tmp")
     os.chmod(root + "/tmp", 0o777)
     os.chroot(root)

@@ -107,6 +107,15 @@ int main() { int number; std::cin >> number; std::cout << (attempt(number) ? "es
 """
 
 
+@needs_java
+def test_a_program_may_close_its_standard_input() -> None:
+    source = DOUBLE["java"].replace("RESULT", "2 * n").replace("); } }", "); System.in.close(); } }")
+    source = source.replace("(String[] a)", "(String[] a) throws java.io.IOException")
+    assert "System.in.close()" in source
+    outcome = _run("java", source, CHECK)
+    assert outcome.passed, outcome
+
+
 @needs_cpp
 def test_nothing_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFILL_SECRET", "x")

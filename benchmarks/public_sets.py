@@ -13,14 +13,18 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from benchmarks import completions
 from infill import entry, manifest, metrics
 from infill.cli_options import absolute_uri, integer, number
+from infill.errors import InputError
 from infill.evaluate import public_sets, sandbox
 from infill.evaluate.generation import Generator
 from infill.evaluate.statistics import interval, wilson
+
+CHUNK: Final = 50
+"""Tasks between two reports of the progress."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds",
         type=number("a time in seconds", positive=True),
-        default=10.0,
+        default=20.0,
         metavar="S",
-        help="of each task's tests",
+        help="for building and testing each task; default: %(default)g",
     )
     parser.add_argument("--limit", type=integer("the number of tasks", 0), default=0, metavar="N", help="the first N")
     parser.add_argument("--max-new-tokens", type=integer("the number of tokens", 1), default=128, metavar="N")
@@ -44,13 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     tasks = public_sets.read(options.set, options.file, options.limit)
     if options.check:
-        solutions = {"true": [task.middle for task in tasks], "empty": [""] * len(tasks)}
-        outcomes = {name: public_sets.run(tasks, texts, seconds=options.seconds) for name, texts in solutions.items()}
-        for task, outcome in zip(tasks, outcomes["true"], strict=True):
-            if outcome and not outcome.passed:
-                print(f"{task.task_id}: {outcome.status}: {outcome.detail.strip()[-500:]}", file=sys.stderr)
-        rates = {name: _pass_rates(tasks, each) for name, each in outcomes.items()}
-        print(json.dumps({"set": options.set, "tasks": len(tasks), "pass_at_1": rates}))
+        if not any(task.test for task in tasks):
+            raise InputError(f"{options.file} has no tests that can run here; measure a model with --model")
+        print(json.dumps({"set": options.set, "tasks": len(tasks), "pass_at_1": _check(tasks, options.seconds)}))
         return
     generator = Generator(manifest.fetch(options.model))
     budget = generator.context_length - options.max_new_tokens
@@ -64,6 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outputs = [each.text for each in completed]
     finished = [each.finished for each in completed]
     print(json.dumps({"set": options.set, "tasks": len(tasks), **_figures(tasks, outputs, finished, options.seconds)}))
+
+
+def _check(tasks: Sequence[public_sets.PublicTask], seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the share of true and of empty solutions that pass; show the true ones that fail, and the progress."""
+    outcomes = defaultdict[str, list[sandbox.Outcome | None]](list)
+    for first in range(0, len(tasks), CHUNK):
+        chunk = tasks[first : first + CHUNK]
+        for name, middles in (("true", [task.middle for task in chunk]), ("empty", [""] * len(chunk))):
+            outcomes[name] += public_sets.run(chunk, middles, seconds=seconds)
+        for task, outcome in zip(chunk, outcomes["true"][first:], strict=True):
+            if outcome and not outcome.passed:
+                print(f"{task.task_id}: {outcome.status}: {outcome.detail.strip()[-500:]}", file=sys.stderr)
+        print(f"executed {first + len(chunk)} of {len(tasks)} tasks", file=sys.stderr)
+    return {name: _pass_rates(tasks, each) for name, each in outcomes.items()}
 
 
 def _figures(

@@ -60,7 +60,7 @@ class ProjectIndex:
         """Path by file number, of a free number the last one, so that a file that comes back changes nothing here."""
         self._project_paths: ProjectPaths | None = None
         self._last: tuple[Hashable, Any] | None = None
-        """What a result was last computed from, and the result."""
+        """Key and value of the last call of `remembered`."""
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -270,9 +270,10 @@ class ProjectIndex:
 
     def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what `compute` returns, from the last time if the `key` was the same and no file has changed since."""
-        if self._last is None or self._last[0] != key:
-            self._last = key, compute()
-        result: T = self._last[1]
+        last = self._last
+        if last is None or last[0] != key:
+            self._last = last = key, compute()
+        result: T = last[1]
         return result
 
     def item(self, first: int, count: int, *, score: float = 0.0, strategy: str = "") -> ContextItem:

@@ -291,7 +291,7 @@ class _Packer:
 class _ItemSize(NamedTuple):
     tokens: int
     exact: bool
-    """Whether the item has not more tokens than these."""
+    """False if counting stopped at `tokens` because more did not fit."""
 
 
 class _ItemSizes(dict[tuple[str, str], _ItemSize]):

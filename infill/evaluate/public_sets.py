@@ -29,6 +29,8 @@ Row = Mapping[str, Any]
 
 PLACEHOLDER: Final = "{{completion}}"
 """The place of the hole in the programs of SAFIM that are executed; in its prompts it is a comment."""
+MARKS: Final = ("/* TODO: Your code here */", "# TODO: Your code here")
+"""That comment, in all languages but Python, and in Python."""
 ENDINGS: Final = {"py": ".py", "python": ".py", "js": ".js", "java": ".java", "cpp": ".cpp", "csharp": ".cs"}
 """Ending of a file by the name of its language in SAFIM and SantaCoder's set."""
 
@@ -133,9 +135,7 @@ def _humaneval(row: Row) -> PublicTask:
 def _safim(row: Row) -> PublicTask:
     """Return a task of SAFIM: a program that reads standard input, or (in `api`) a piece of one without tests."""
     language = row["lang"]
-    prefix, suffix = _parted(
-        row["prompt"], "# TODO: Your code here" if language == "python" else "/* TODO: Your code here */"
-    )
+    prefix, suffix = _parted(row["prompt"], MARKS[language == "python"])
     before, after = _parted(row["eval_prompt"], PLACEHOLDER)
     tests = row.get("unit_tests") or []
     cases = json.loads(tests) if isinstance(tests, str) else tests

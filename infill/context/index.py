@@ -61,6 +61,8 @@ class ProjectIndex:
         self._project_paths: ProjectPaths | None = None
         self._last: tuple[Hashable, Any] | None = None
         """Key and value of the last call of `remembered`."""
+        self.changes = 0
+        """The number of changes so far of files and of what is kept of them, also by queries."""
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -185,6 +187,7 @@ class ProjectIndex:
 
     def _enter(self, path: str, file: File) -> None:
         self._last = None
+        self.changes += 1
         self.files[path] = file
         self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
@@ -212,6 +215,7 @@ class ProjectIndex:
 
     def _forget(self, path: str, file: File) -> None:
         self._last = None
+        self.changes += 1
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -341,6 +345,7 @@ class ProjectIndex:
             cached = np.concatenate([*sets, self.token_set(b"")]), np.cumsum([0, *map(len, sets)])
             self._token_sets[path] = cached
             self._token_bytes += sum(array.nbytes for array in cached)
+            self.changes += 1
         return self._token_sets[path]
 
     def idf(self, terms: "Array") -> "Array":

@@ -31,6 +31,13 @@ class File(NamedTuple):
     span: "BlockSpan"
 
 
+class HiddenFile(NamedTuple):
+    """A file that is left out for a while."""
+
+    file: File
+    blocks: "Hidden"
+
+
 class ProjectIndex:
     """An index of the blocks and windows of all files, with their identifiers and lines; for one thread at a time.
 
@@ -226,27 +233,28 @@ class ProjectIndex:
         Otherwise frequencies would include the text in the hole, which is unknown when the model is served. `text` is
         the file's text, if the index may have it under another name.
         """
-        hidden = [(each, self.files[each], self._hide(each)) for each in self.same(Current(path, text))]
+        hidden = {each: self.hide(each) for each in self.same(Current(path, text))}
         try:
             yield
         finally:
-            for each, file, blocks in reversed(hidden):
-                self._show(each, file, blocks)
+            for each, file in reversed(hidden.items()):
+                self.show(each, file)
 
-    def _hide(self, path: str) -> "Hidden":
-        """Remove a file until `_show`; its number is not free meanwhile."""
+    def hide(self, path: str) -> HiddenFile:
+        """Remove a file until `show`; its number is not free meanwhile, and no text may be added."""
         file = self.files.pop(path)
         self._forget(path, file)
         self.paths[file.number] = ""
         self._signatures.drop(file.number)
-        return self._table.hide(file.span)
+        return HiddenFile(file, self._table.hide(file.span))
 
-    def _show(self, path: str, file: File, hidden: "Hidden") -> None:
+    def show(self, path: str, hidden: HiddenFile) -> None:
+        """Put a file back that `hide` has removed."""
         if path in self.files:
             self.remove(path)
-        self.paths[file.number] = path
-        self._enter(path, file)
-        self._table.show(hidden)
+        self.paths[hidden.file.number] = path
+        self._enter(path, hidden.file)
+        self._table.show(hidden.blocks)
 
     def same(self, current: Current) -> set[str]:
         """Return the paths of the current file and of files with its text, or with that of a file of its name."""

@@ -94,10 +94,9 @@ STARTS: Final = frozenset(
 QUESTIONS: Final = frozenset(["how", "what", "where", "which", "who", "whose", "why"])
 """Words that the text of a module, class, constant or field must not begin with: it is a noun phrase ("The ...")."""
 NAMES: Final = frozenset(["found", "made", "tell", "tells", "told"])
+"""Words that no name of a function, parameter or variable has: it names the thing (`licence`, `usage`)."""
 THEIRS: Final = frozenset(["connection_made", "tell"])
-"""Names that Python gives methods of files and protocols."""
-"""Words that no name of a function, parameter or variable has: it names the thing (`licence`, `usage`). Only the method
-`tell` of files keeps its name."""
+"""Names of methods that Python gives them."""
 
 
 def files() -> list[Path]:

@@ -322,6 +322,25 @@ NODES = {
 ATTEMPTS = [f"w-retry-system-container-impl-{pod_names.fnv(f'{EVALUATE}.executor({number})')}" for number in (0, 2, 10)]
 
 
+STOCK = {
+    "w": ["w(0)"],
+    "w(0)": ["w(0).root"],
+    "w(0).root": ["w(0).root(0)"],
+    "w(0).root(0)": ["w(0).root(0).sft-driver"],
+    "w(0).root(0).sft-driver": ["w(0).root(0).sft-driver(0)"],
+    "w(0).root(0).sft-driver(0)": ["w(0).root(0).sft"],
+    "w(0).root(0).sft": ["w(0).root(0).sft(0)", "w(0).root(0).sft(1)"],
+    "w(0).root(0).sft(0)": ["w(0).root(0).sft(0).executor"],
+    "w(0).root(0).sft(0).executor": ["w(0).root(0).sft(0).executor(0)", "w(0).root(0).sft(0).executor(1)"],
+    "w(0).root(0).sft(0).executor(0)": [],
+    "w(0).root(0).sft(0).executor(1)": [],
+    "w(0).root(0).sft(1)": ["w(0).root(0).sft(1).executor"],
+    "w(0).root(0).sft(1).executor": ["w(0).root(0).sft(1).executor(0)"],
+    "w(0).root(0).sft(1).executor(0)": [],
+}
+"""Shaped as in a run of KFP 2.17 as it is installed, which lets Argo retry every node."""
+
+
 def test_a_workflows_ids_are_hashes() -> None:
     assert [pod_names.fnv(text) for text in ("", "a", "foobar")] == [0x811C9DC5, 0xE40C292C, 0xBF9CF968]
 
@@ -340,6 +359,17 @@ def test_logs_are_those_of_the_steps_own_pods(kfp: Kfp, capsys: pytest.CaptureFi
     assert "has no log" in capsys.readouterr().err
     assert run("logs", name, "colour") == 2
     assert "unknown step 'colour'" in capsys.readouterr().err
+
+
+def test_logs_of_a_workflow_whose_every_node_may_be_retried(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> None:
+    name = start(kfp)
+    kfp.nodes(name, "SUCCEEDED", STOCK)
+    attempts = ["sft(0).executor(0)", "sft(0).executor(1)", "sft(1).executor(0)"]
+    pods = [f"w-retry-system-container-impl-{pod_names.fnv(f'w(0).root(0).{each}')}" for each in attempts]
+    kfp.logs = {pod: f"{attempt}\n" for pod, attempt in zip(pods, attempts, strict=True)}
+    capsys.readouterr()
+    assert run("logs", name, "sft") == 0
+    assert capsys.readouterr().out.split() == attempts
 
 
 def test_a_log_is_followed_to_the_steps_end(

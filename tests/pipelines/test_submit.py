@@ -21,6 +21,7 @@ from tests.kube.apiserver import Fault
 from tests.kube.kfp import Kfp
 from tests.mlflow_store import Server as Mlflow
 
+IMAGES = ("pipeline", "train", "transformer", "predictor")
 STORE = ["--store", "s3://bucket/infill", "--preset", "debug"]
 TASKS = {key.replace("-", "_"): "SUCCEEDED" for key in run_table.step_names()}
 
@@ -278,9 +279,10 @@ def test_a_run_that_does_not_begin_is_reported(kfp: Kfp) -> None:
 
 
 def test_images_without_digests_are_refused(
-    kfp: Kfp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kfp: Kfp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("INFILL_IMAGES")
+    (tmp_path / "images.json").write_text(json.dumps({name: f"infill-{name}:0.1.0" for name in IMAGES}))
+    monkeypatch.setenv("INFILL_IMAGES", str(tmp_path / "images.json"))
     assert run("submit", *STORE) == 2
     assert "the images have no digests (infill-pipeline:" in capsys.readouterr().err
     assert kfp.requests == []

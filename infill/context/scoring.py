@@ -356,16 +356,20 @@ def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ig
 
 
 @njit(cache=True)
-def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
-    """Leave out the names that are worth nothing; return the number of the others."""
-    begin, end = 0, np.uint64(0)
-    for number in range(1, len(ends)):
-        for place in range(begin, ends[number]):
+def _first_gains(ends, names, worth):  # type: ignore[no-untyped-def]
+    """Return the worth of each block's names, and leave those out that are worth nothing."""
+    gains, begin, end = np.empty(len(ends) - 1), 0, np.uint64(0)
+    for number in range(len(gains)):
+        gain = 0.0
+        for place in range(begin, ends[number + 1]):
             name = names[np.uint64(place)]
+            value = worth[np.uint32(name)]
             names[end] = name
-            end += np.uint64(worth[np.uint32(name)] > 0)
-        begin, ends[number] = ends[number], end
-    return end
+            end += np.uint64(value > 0)
+            gain += value
+        gains[number] = gain
+        begin, ends[number + 1] = ends[number + 1], end
+    return gains
 
 
 @njit(cache=True)
@@ -374,7 +378,7 @@ def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, t
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
     the relevance of the blocks with the identifier; it is multiplied by `known` for the `seen` terms.
-    Identifiers in more than `common` blocks of the project are left out. `local` is scratch, zero before and after;
+    Identifiers in more than `common` blocks of the project are worth nothing. `local` is scratch, zero before and after;
     `relevance` is zero afterwards.
     """
     ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
@@ -386,8 +390,7 @@ def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, t
         local[term] = 0
         value = sums[own] / (sums[own] + half) * factor[own]
         worth[own] = value if lengths[term] <= common else 0.0
-    end = _keep(ends, names, worth)
-    return ends, names[:end], worth
+    return ends, names, worth
 
 
 @njit(cache=True)
@@ -468,17 +471,16 @@ def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, n
     A block's gain is the worth of its identifiers that no chosen block has. Its cost is its tokens, of `per_token`
     bytes each, plus `heading` unless it continues a chosen block. Gains only fall, so an old value is an upper bound,
     which is computed again when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of
-    `_expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
+    `_expect`, and are changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
     or when nothing gains.
     """
     size = len(blocks)
     highest = np.zeros(size // _GROUP**2 + 1, np.int64)
     ratios, tops = np.zeros(len(highest) * _GROUP**2), np.zeros(len(highest) * _GROUP, np.int64)
     bits, taken, chosen, count = ratios.view(np.int64), np.zeros(size, np.bool_), np.empty(min(k, size), np.int64), 0
-    costs, gains, fresh = np.empty(size, np.int64), np.empty(size), np.zeros(size, np.int64)
+    costs, gains, fresh = np.empty(size, np.int64), _first_gains(ends, names, worth), np.zeros(size, np.int64)
     for number in range(size):
         costs[number] = 1 + int(sizes[blocks[number]] / per_token)
-        gains[number] = _gain(number, ends, names, worth)
         ratios[number] = merits[number] * gains[number] * by_cost[min(costs[number] + heading, len(by_cost) - 1)]
     for group in range(len(tops)):
         _mark(group * _GROUP, bits, tops, highest)
@@ -531,19 +533,35 @@ def _nearest(terms, away, before, after):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _relevant(block, relevance, current, file):  # type: ignore[no-untyped-def]
+    """Return whether a block has relevance, and take it from one in the `current` file."""
+    if file[block] == current:
+        relevance[block] = 0
+    return relevance[block] != 0
+
+
+@njit(cache=True)
 def _in_order(some, others, relevance, current, file, ranks):  # type: ignore[no-untyped-def]
-    """Return the blocks of both arrays that have relevance and are not in the `current` file, by path and line."""
-    keys, count, sorted_already = np.empty(len(some) + len(others), np.int64), 0, True
-    for number in range(len(keys)):
-        block = some[number] if number < len(some) else others[number - len(some)]
-        if file[block] == current:
-            relevance[block] = 0
-        elif relevance[block]:
+    """Return the blocks of both arrays that have relevance and are not in the `current` file, by path and line.
+
+    The others are few, and most often the first ones are in order.
+    """
+    keys, count, ascending = np.empty(len(some) + len(others), np.int64), 0, True
+    for block in some:
+        if _relevant(block, relevance, current, file):
             keys[count] = ranks[file[block]] << 32 | block  # lines of a file are in the order of its blocks
-            sorted_already = sorted_already and (count == 0 or keys[count - 1] < keys[count])
+            ascending = ascending and (count == 0 or keys[count - 1] < keys[count])
             count += 1
-    if not sorted_already:
+    if not ascending:
         keys[:count].sort()
+    for block in others:
+        if _relevant(block, relevance, current, file):
+            key, place = ranks[file[block]] << 32 | block, count
+            while place > 0 and keys[place - 1] > key:
+                keys[place] = keys[place - 1]
+                place -= 1
+            keys[place] = key
+            count += 1
     return keys[:count] & 0xFFFFFFFF
 
 

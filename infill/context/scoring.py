@@ -607,8 +607,16 @@ def _similar(weights, near, away, whole, whole_away, names, live, starts, length
 
 
 @njit(cache=True)
+def _parts(seen):  # type: ignore[no-untyped-def]
+    """Return (terms, away, whole, whole_away, names) of the array that `kernels.surroundings` returns."""
+    near, whole = 3 + seen[0] + seen[1], 3 + 2 * seen[0] + seen[1]
+    away, names = whole + seen[2], whole + 2 * seen[2]
+    return seen[3:near], seen[near:whole], seen[whole:away], seen[away:names], seen[names:]
+
+
+@njit(cache=True)
 def rank(  # type: ignore[no-untyped-def]
-    settings, by_size, by_cost, by_hops, k, seen, away, whole, whole_away, names,
+    settings, by_size, by_cost, by_hops, k, surroundings,
     depths, ends, of_files, ranks, around, depth, lifted, lifts, current,
     live, end, starts, lengths, pool, notes, terms, local,
     file, line, byte, size, term_starts, tokens, window_tokens, sums, relevance,
@@ -617,7 +625,9 @@ def rank(  # type: ignore[no-untyped-def]
 
     One function for a whole query (see `ranking`), since a call from Python costs as much as a step.
     """
-    weights, near = settings[0], seen[: len(away)]
+    weights = settings[0]
+    seen, away, whole, whole_away, names = _parts(surroundings)
+    near = seen[: len(away)]
     _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
     prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
     windows, scores = _weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)

@@ -350,7 +350,7 @@ class Table:
             self._rehash(size)
 
     def _rehash(self, size: int) -> None:
-        """Make the table of terms anew, with room for `size` of them."""
+        """Make another table of terms, with room for `size` of them."""
         self.slots = np.full(1 << (2 * size).bit_length(), -1, np.int32)
         kernels.rehash(self.hashes, int(self.state[0]), self.slots)
 

@@ -62,8 +62,9 @@ def byte_classes() -> Array:
 
 @njit(cache=True)
 def _and(value, byte):  # type: ignore[no-untyped-def]
-    """Return the unfinished hash of some bytes and one more: a polynomial, since each byte waits for the one before."""
-    return value * _PRIME + np.uint64(byte)
+    """Return the unfinished hash of some bytes and one more."""
+    value = (value ^ np.uint64(byte)) * _PRIME
+    return value ^ (value >> np.uint64(29))
 
 
 @njit(cache=True)
@@ -331,9 +332,9 @@ def _bounds(data, head, starts, imports):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def surroundings(data, caret, head, before, after, classes, hashes, slots):  # type: ignore[no-untyped-def]
-    """Return the terms of the file with the caret in one array, and the bounds of its imports in the first `head` bytes.
+    """Return the terms of the file with the caret in one array, and the bounds of its imports.
 
-    `data` is the file with one line feed more, at the `caret`. The `near` identifiers and the `whole` lines are at most
+    `data` is the file with one line feed more, at the `caret`; imports are in its first `head` bytes. The `near` identifiers and the `whole` lines are at most
     `before` lines before the caret's and `after` lines after it, where the rest of the caret's line counts as one more;
     `away` is their distance before the caret, negative after it. The `far` identifiers are all others, and `names` are
     those of the imports. The array has the numbers of near, far and whole ones, and then near, far, away, whole,

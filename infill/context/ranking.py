@@ -95,7 +95,7 @@ _SEEN_CHARS: Final = 200_000
 """Number of characters of the current file that are read on each side of the caret, besides its imports."""
 _WORD: Final = re.compile(r"\w+")
 _SPACED: Final = bytes(byte if _WORD.match(chr(byte)) else ord(" ") for byte in range(128)).ljust(256)
-"""What each ASCII character becomes so that words are apart."""
+"""A blank for each character that is in no word, and the others, in ASCII."""
 _HOPS: Final = 128
 """Distances between folders, in hops; longer ones count as this one."""
 

@@ -378,8 +378,8 @@ def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, t
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
     the relevance of the blocks with the identifier; it is multiplied by `known` for the `seen` terms.
-    Identifiers in more than `common` blocks of the project are worth nothing. `local` is scratch, zero before and after;
-    `relevance` is zero afterwards.
+    Identifiers in more than `common` blocks of the project are worth nothing. `local` is scratch, zero before and
+    after; `relevance` is zero afterwards.
     """
     ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
     factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
@@ -415,22 +415,6 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _top(values, group):  # type: ignore[no-untyped-def]
-    top = np.int64(0)
-    for number in range(_GROUP):
-        top = max(top, values[np.uint64(group * _GROUP + number)])
-    return top
-
-
-@njit(cache=True)
-def _mark(place, bits, tops, highest):  # type: ignore[no-untyped-def]
-    """Note the highest value of the group of the changed one at this place, and of its group of groups."""
-    group = place // _GROUP
-    tops[group] = _top(bits, group)
-    highest[group // _GROUP] = _top(tops, group // _GROUP)
-
-
-@njit(cache=True)
 def _place(values, first, count):  # type: ignore[no-untyped-def]
     """Return the first place of the highest of `count` values, without a branch."""
     top, place = np.int64(-1), first
@@ -442,14 +426,17 @@ def _place(values, first, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _first_highest(bits, tops, highest):  # type: ignore[no-untyped-def]
-    """Return the first place of the highest value, from those of groups and of groups of groups.
+def _mark(place, bits, tops, highest):  # type: ignore[no-untyped-def]
+    """Note the highest value and its first place in the group of the changed one, and in its group of groups.
 
     The values are ratios, not negative, as the integers with the same bits: these have the same order and are faster to
     compare.
     """
-    group = _place(tops, _place(highest, 0, len(highest)) * _GROUP, _GROUP)
-    return _place(bits, group * _GROUP, _GROUP)
+    group = place // _GROUP
+    top = _place(bits, group * _GROUP, _GROUP)
+    tops[0, group], tops[1, group] = bits[top], top
+    first = _place(tops[0], group // _GROUP * _GROUP, _GROUP)
+    highest[0, group // _GROUP], highest[1, group // _GROUP] = tops[0, first], tops[1, first]
 
 
 @njit(cache=True)
@@ -475,17 +462,21 @@ def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, n
     or when nothing gains.
     """
     size = len(blocks)
-    highest = np.zeros(size // _GROUP**2 + 1, np.int64)
-    ratios, tops = np.zeros(len(highest) * _GROUP**2), np.zeros(len(highest) * _GROUP, np.int64)
+    groups = size // _GROUP**2 + 1
+    highest, tops, ratios = (
+        np.zeros((2, groups), np.int64),
+        np.zeros((2, groups * _GROUP), np.int64),
+        np.zeros(groups * _GROUP**2),
+    )
     bits, taken, chosen, count = ratios.view(np.int64), np.zeros(size, np.bool_), np.empty(min(k, size), np.int64), 0
     costs, gains, fresh = np.empty(size, np.int64), _first_gains(ends, names, worth), np.zeros(size, np.int64)
     for number in range(size):
         costs[number] = 1 + int(sizes[blocks[number]] / per_token)
         ratios[number] = merits[number] * gains[number] * by_cost[min(costs[number] + heading, len(by_cost) - 1)]
-    for group in range(len(tops)):
+    for group in range(groups * _GROUP):
         _mark(group * _GROUP, bits, tops, highest)
     while count < len(chosen):
-        first = _first_highest(bits, tops, highest)
+        first = highest[1, _place(highest[0], 0, groups)]
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:

@@ -22,7 +22,7 @@ from infill.prompt import Encode
 if TYPE_CHECKING:
     from io import BufferedIOBase
 
-VERSION: Final = 4
+VERSION: Final = 3
 """Increased when the meaning of the arrays of `Table`, or of the kernels' results in them, changes."""
 _MAGIC: Final = f"infill index {VERSION}\n".encode()
 _DIGEST: Final = 32

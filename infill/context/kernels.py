@@ -37,9 +37,7 @@ _BLANK, _MARK, _DIGIT, _LETTER, _NEWLINE, _CLOSER = 0, 1, 2, 3, 4, 5
 _ONE = np.uint64(1)
 """A position without a sign needs no test for one from the end."""
 
-_SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET, _R, _E, _O, _M = (ord(char) for char in " \t\n\"'(reom")
-_STRIP = 64
-"""Bytes that are searched for imports at once."""
+_SPACE, _TAB, _LINE_FEED, _DOUBLE, _SINGLE, _BRACKET, _E, _M = (ord(char) for char in " \t\n\"'(em")
 _STARTS = [b"import ", b"from ", b"use ", b"pub use ", b"using ", b"package ", b"#include", b"# include", b"require"]
 """Beginnings of lines that import something, after the indentation; as in `caret.imports`."""
 _START_BYTES = np.frombuffer(b"".join(_STARTS), np.uint8)
@@ -71,6 +69,14 @@ def _and(value, byte):  # type: ignore[no-untyped-def]
 def _finished(value):  # type: ignore[no-untyped-def]
     value = (value ^ (value >> np.uint64(32))) * _MIX
     return value ^ (value >> np.uint64(29))
+
+
+@njit(cache=True)
+def _hash(data, start, stop, seed):  # type: ignore[no-untyped-def]
+    value = seed
+    for position in range(start, stop):
+        value = _and(value, data[position])
+    return _finished(value)
 
 
 @njit(cache=True)
@@ -146,6 +152,11 @@ def rehash(hashes, count, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _worded(kind):  # type: ignore[no-untyped-def]
+    return kind == _LETTER or kind == _DIGIT  # noqa: PLR1714 (one comparison each, faster to compile)
+
+
+@njit(cache=True)
 def _terms(values, hashes, slots):  # type: ignore[no-untyped-def]
     """Return the term of each hash, -1 for one that is not in the index."""
     terms = np.empty(len(values), np.int64)
@@ -155,30 +166,29 @@ def _terms(values, hashes, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _words(data, classes, values, lines, starts):  # type: ignore[no-untyped-def]
-    """Write hash and line (from 0) of each identifier, and the first byte of each line; return their numbers.
-
-    Everything is written for each byte, and again in its place until the identifier or the line ends: there is no
-    branch, which would be guessed wrong at the end of most words.
-    """
-    count, line, position, value = np.uint64(0), 0, np.uint64(0), _TOKEN_SEED
-    word, name = np.uint64(0), np.uint64(0)
-    starts[0] = 0
-    for byte in data:
-        kind = classes[byte]
-        worded = np.uint64((kind == _LETTER) | (kind == _DIGIT))
-        count += name & (worded ^ _ONE)
-        name = worded & (name if word else np.uint64(kind == _LETTER))
-        value = _and(value if word else _TOKEN_SEED, byte)
-        values[count], lines[count] = value, line
+def _word(data, position, end, classes):  # type: ignore[no-untyped-def]
+    """Return the end of the word at `position`, and its hash."""
+    value = _TOKEN_SEED
+    while position < end and _worded(classes[data[position]]):
+        value = _and(value, data[position])
         position += _ONE
-        starts[line + 1] = position
+    return position, _finished(value)
+
+
+@njit(cache=True)
+def _words(data, begin, end, classes, values, lines, count):  # type: ignore[no-untyped-def]
+    """Append hash and line (from 0) of each identifier in a part of `data`; return the new count."""
+    line, position, end = 0, np.uint64(begin), np.uint64(end)
+    while position < end:
+        kind = classes[data[position]]
         line += kind == _NEWLINE
-        word = worded
-    count += name
-    for number in range(count):
-        values[number] = _finished(values[number])
-    return np.int64(count), line + 1
+        if not _worded(kind):
+            position += _ONE
+            continue
+        lines[count] = line
+        position, values[count] = _word(data, position, end, classes)
+        count += kind == _LETTER
+    return count
 
 
 @njit(cache=True)
@@ -208,7 +218,7 @@ def occurrences(data, classes, hashes, slots):  # type: ignore[no-untyped-def]
     """Return term (-1 if it is not in the index), hash, and line (from 0) of each identifier in `data`."""
     room = len(data) // 2 + 1
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
-    count, _ = _words(data, classes, values, lines, np.empty(len(data) + 2, np.int64))
+    count = _words(data, 0, len(data), classes, values, lines, 0)
     return _terms(values[:count], hashes, slots), values[:count], lines[:count]
 
 
@@ -232,11 +242,9 @@ def _ends_with(data, stop, word):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _imports_next(data, position):  # type: ignore[no-untyped-def]
-    """Return whether there is the bracket after `require`, or the blank between `from` and a string."""
+    """Return whether what ends here is `require` before a bracket, or `from` before a string."""
     if data[position] == _BRACKET:
         return _ends_with(data, position, _REQUIRE)
-    if data[position] != _SPACE or position + 1 == len(data):
-        return False
     return _ends_with(data, position + 1, _FROM) and (data[position + 1] == _DOUBLE or data[position + 1] == _SINGLE)
 
 
@@ -255,6 +263,31 @@ def _starts_import(data, begin, end):  # type: ignore[no-untyped-def]
             return True
         letter = stop
     return False
+
+
+@njit(cache=True)
+def _read(data, head, classes, values, lines, starts, imports):  # type: ignore[no-untyped-def]
+    """Write the hash and line of each identifier, and the first byte of each line; return their numbers.
+
+    `imports` becomes true for lines that import something in the first `head` bytes, but not at their start.
+    """
+    count, line, position, end = 0, 0, np.uint64(0), np.uint64(len(data))
+    starts[0] = 0
+    while position < end:
+        kind = classes[data[position]]
+        if not _worded(kind):
+            position += _ONE
+            starts[line + 1] = position  # again and again, until the line ends there
+            line += kind == _NEWLINE
+            continue
+        lines[count] = line
+        position, values[count] = _word(data, position, end, classes)
+        count += kind == _LETTER
+        last, byte = data[position - _ONE], data[position] if position < end else np.uint8(0)
+        # The last letters of `require(` and of `from '`, together, so that there is one branch, hardly ever taken.
+        if (position < np.uint64(head)) & (((last == _E) & (byte == _BRACKET)) | ((last == _M) & (byte == _SPACE))):
+            imports[line] |= _imports_next(data, np.int64(position))
+    return count, line + 1
 
 
 @njit(cache=True)
@@ -293,25 +326,8 @@ def _of_lines(values, lines, some):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _may_import(data, begin, end):  # type: ignore[no-untyped-def]
-    """Return whether a part of `data` may have `require(` or `from '`: it has the last three bytes of either."""
-    likely, third, second, last = False, data[begin - 2 : end - 2], data[begin - 1 : end - 1], data[begin:end]
-    for place in range(len(last)):
-        likely |= (third[place] == _R) & (second[place] == _E) & (last[place] == _BRACKET)
-        likely |= (third[place] == _O) & (second[place] == _M) & (last[place] == _SPACE)
-    return likely
-
-
-@njit(cache=True)
-def _import_lines(data, head, starts):  # type: ignore[no-untyped-def]
+def _import_lines(data, head, starts, imports):  # type: ignore[no-untyped-def]
     """Return the lines that import something in the first `head` bytes."""
-    imports = np.zeros(len(starts), np.bool_)
-    for begin in range(2, head, _STRIP):
-        end = min(begin + _STRIP, head)
-        if _may_import(data, begin, end):
-            for place in range(begin, end):
-                if _imports_next(data, place):
-                    imports[np.searchsorted(starts, place, "right") - 1] = True
     kept, count = np.empty(len(starts), np.int64), 0
     for line in range(np.searchsorted(starts, head)):
         kept[count] = line
@@ -342,8 +358,8 @@ def surroundings(data, caret, head, before, after, classes, hashes, slots):  # t
     """
     room = len(data) // 2 + 2
     values, lines = np.empty(room, np.uint64), np.empty(room, np.int64)
-    starts = np.empty(len(data) + 2, np.int64)
-    count, line_count = _words(data, classes, values, lines, starts)
+    starts, imports = np.empty(len(data) + 2, np.int64), np.zeros(head + 1, np.bool_)
+    count, line_count = _read(data, head, classes, values, lines, starts, imports)
     values, lines, starts = values[:count], lines[:count], starts[:line_count]
     line = np.searchsorted(starts, caret, "right") - 1
     top, bottom = max(line - before, 0), line + after + 2
@@ -353,7 +369,7 @@ def surroundings(data, caret, head, before, after, classes, hashes, slots):  # t
     whole, whole_lines = np.empty(bottom - top, np.uint64), np.empty(bottom - top, np.int64)
     count = _stripped(data, starts[top], end, classes, whole, whole_lines, 0)
     whole, whole_away = _known_lines(whole[:count], whole_lines[:count], line - top, hashes, slots)
-    imported = _import_lines(data, head, starts)
+    imported = _import_lines(data, head, starts, imports)
     names = _known(_of_lines(values, lines, imported), hashes, slots)
     far = _known(np.concatenate((values[:first], values[last:])), hashes, slots)
     bounds = _bounds(data, head, starts, imported)
@@ -426,11 +442,10 @@ def lex(data, classes, bounds, keywords, hashes, slots, state):  # type: ignore[
     distinct identifiers and distinct lines of the window that starts with the block (0 if there is none).
     """
     room, size = len(data) + len(bounds) + 1, len(bounds) - 1
-    values, lines, starts = np.empty(room, np.uint64), np.empty(room, np.int32), np.empty(len(data) + 2, np.int32)
+    values, lines = np.empty(room, np.uint64), np.empty(room, np.int32)
     ends, end = np.empty((size, 2), np.int64), 0
     for block in range(size):
-        text = data[bounds[block] : bounds[block + 1]]
-        ends[block, 0] = end + _words(text, classes, values[end:], lines[end:], starts)[0]
+        ends[block, 0] = _words(data, bounds[block], bounds[block + 1], classes, values, lines, end)
         end = ends[block, 1] = _stripped(data, bounds[block], bounds[block + 1], classes, values, lines, ends[block, 0])
     width = 1
     while width < 2 * end:

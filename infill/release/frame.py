@@ -97,7 +97,7 @@ def inference_service(
     size = weights(model_uri)
     engine = frame.engine(size)
     shape = frame.engines[engine]
-    room = float(quantity(shape["spec"]["predictor"]["model"]["resources"]["limits"]["memory"]))
+    room = float(quantity(_server(shape)["resources"]["limits"]["memory"]))
     if size > room:
         raise InputError(
             f"the weights of {model_uri} take {size / GIB:.1f} GiB, but the predictor has {room / GIB:.1f}: raise"
@@ -109,6 +109,13 @@ def inference_service(
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:10]
     result: Manifest = fill(body, {"name": f"{frame.release}-{digest}"})
     return result
+
+
+def _server(shape: Manifest) -> Manifest:
+    """Return where `shape` states the predictor's resources: its container, or the `model` that a runtime completes."""
+    predictor: Manifest = shape["spec"]["predictor"]
+    server: Manifest = predictor["model"] if "model" in predictor else predictor["containers"][0]
+    return server
 
 
 def _beside(frame: Frame, shape: Manifest, stable: Manifest) -> Manifest:

@@ -393,8 +393,11 @@ def apart(bundle: Bundle) -> Iterator[str]:
         hosts = [each for each in spec["transformer"]["containers"][0]["args"] if each.startswith("--predictor_host=")]
         if [each.startswith(f"--predictor_host={name}-predictor.") for each in hosts] != [True]:
             yield f"{title(thing)}: its transformer asks another predictor"
-        if "image" not in spec["predictor"]["model"]:
+        model = spec["predictor"].get("model", {"image": "", "storageUri": ""})
+        if "image" not in model:
             yield f"{title(thing)}: the predictor's image is the runtime's, which an upgrade changes under it"
+        if "storageUri" not in model:
+            yield f"{title(thing)}: KServe takes it for the server of its TrainedModels (`IsMMSPredictor`)"
         for metric in spec["predictor"].get("autoScaling", {}).get("metrics", []):
             if f'pod=~"{name}-predictor-' not in metric["external"]["metric"]["query"]:
                 yield f"{title(thing)}: is scaled by the load of others"

@@ -257,6 +257,12 @@ def transformer(bundle: Bundle) -> Any:
     return thing(bundle, "InferenceService")["spec"]["transformer"]
 
 
+def by_runtime(bundle: Bundle) -> Any:
+    """The `model` of an InferenceService whose predictor a ServingRuntime completes."""
+    predictors = [each["spec"]["predictor"] for each in bundle.of("InferenceService")]
+    return next(each["model"] for each in predictors if "model" in each)
+
+
 def runtime(bundle: Bundle) -> Any:
     """The predictor's container."""
     return thing(bundle, "ServingRuntime")["spec"]["containers"][0]
@@ -482,7 +488,13 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
         policies.apart,
         AUTO,
         "image-of-the-runtime",
-        lambda b: thing(b, "InferenceService")["spec"]["predictor"]["model"].pop("image"),
+        lambda b: by_runtime(b).pop("image"),
+    ),
+    (
+        policies.apart,
+        AUTO,
+        "server-of-trained-models",
+        lambda b: by_runtime(b).pop("storageUri"),
     ),
     (
         policies.apart,

@@ -7,7 +7,6 @@ digest, deployment. With those as `${...}` it is the template that `infill deplo
 {{- $release := .root.Release.Name }}
 {{- $namespace := .root.Release.Namespace }}
 {{- $engine := index $values.predictor .engine }}
-{{- $image := eq .engine "vllm" | ternary $values.images.vllm $values.images.predictor }}
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
@@ -59,23 +58,24 @@ spec:
     {{- with $values.predictor.priorityClass }}
     priorityClassName: {{ . }}
     {{- end }}
+    {{- if eq .engine "vllm" }}
     model:
       modelFormat: {name: infill, version: "1"}
-      runtime: {{ $release }}-{{ .engine }}
+      runtime: {{ $release }}-vllm
       # Set here and not only in the runtime, so that an upgrade of the chart does not change a deployed model.
-      image: {{ $image }}
-      {{- if eq .engine "vllm" }}
+      image: {{ $values.images.vllm }}
       storageUri: {{ .uri | quote }}
-      {{- end }}
       {{- /* KServe appends these to the runtime's own arguments. */}}
-      {{- $arguments := $engine.args }}
-      {{- if eq .engine "embedded" }}
-      {{- $arguments = concat (include "infill.modelArgs" . | fromYamlArray) $engine.args }}
-      {{- end }}
-      {{- with $arguments }}
+      {{- with $engine.args }}
       args: {{- toYaml . | nindent 8 }}
       {{- end }}
       resources: {{- toYaml $engine.resources | nindent 8 }}
+    {{- else }}
+    # A container of ours, which reads the object store itself. KServe takes a `model` without storageUri for the empty
+    # server of its TrainedModels, and puts its agent before it (`IsMMSPredictor`).
+    {{- $arguments := concat (include "infill.modelArgs" . | fromYamlArray) $engine.args }}
+    {{- include "infill.predictorPod" (dict "root" .root "engine" .engine "arguments" $arguments) | nindent 4 }}
+    {{- end }}
   transformer:
     {{- include "infill.scaling" (dict "component" $values.transformer) | nindent 4 }}
     {{- if eq $values.autoscaling.kind "hpa" }}
@@ -186,4 +186,51 @@ spec:
 {{- with .deployment }}
 - {{ printf "--deployment=%s" . | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Container and volumes of a predictor. Takes root, engine, and further arguments. */}}
+{{- define "infill.predictorPod" -}}
+{{- $values := .root.Values }}
+{{- $engine := index $values.predictor .engine }}
+containers:
+  - name: kserve-container
+    {{- if eq .engine "vllm" }}
+    image: {{ required "images.vllm: name the image with its digest" $values.images.vllm }}
+    command: [vllm, serve]
+    args:
+      - /mnt/models
+      - --served-model-name={{ $values.model.name }}
+      - --port=8080
+      - --max-model-len={{ $engine.contextLength | int }}
+      - --enable-prefix-caching
+      - --enable-prompt-tokens-details
+    {{- else }}
+    image: {{ required "images.predictor: name the image with its digest" $values.images.predictor }}
+    command: [python, -m, serving.predictor]
+    args:
+      - --name={{ $values.model.name }}
+      - --host=0.0.0.0
+      - --port=8080
+    {{- end }}
+      {{- with .arguments }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    {{- include "infill.environment" .root | nindent 4 }}
+    ports:
+      - {name: http1, containerPort: 8080, protocol: TCP}
+    {{- $health := eq .engine "vllm" | ternary "/health" "/v2/health/ready" }}
+    {{- include "infill.probes" (dict "path" $health "live" "/health" "seconds" $engine.loadSeconds) | nindent 4 }}
+    resources: {{- toYaml $engine.resources | nindent 6 }}
+    securityContext: {{- include "infill.containerSecurity" .root | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      - {name: cache, mountPath: /cache}
+      - {name: shm, mountPath: /dev/shm}
+volumes:
+  - name: tmp
+    emptyDir: {sizeLimit: 2Gi}
+  - name: cache
+    emptyDir: {sizeLimit: {{ $engine.cache }}}
+  - name: shm
+    emptyDir: {medium: Memory, sizeLimit: {{ $engine.sharedMemory }}}
 {{- end }}

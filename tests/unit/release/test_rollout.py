@@ -115,12 +115,13 @@ def test_the_engine_follows_the_size_of_the_weights(
     Trained(mlflow_store, model, "one").deploy()
     served = namespace.api.get("inferenceservices", namespace.route.active)
     assert served is not None
-    assert served["spec"]["predictor"]["model"]["runtime"] == f"infill-{predictor}"
+    by_runtime = served["spec"]["predictor"].get("model", {})
+    assert by_runtime.get("runtime", "infill-embedded") == f"infill-{predictor}"
 
 
 def test_weights_that_do_not_fit_are_reported(namespace: Namespace, mlflow_store: Path, model: Path) -> None:
     engines = json.loads((namespace.api.get("configmaps", "infill-deploy") or {})["data"][frame.FILE])["engines"]
-    engines["embedded"]["spec"]["predictor"]["model"]["resources"]["limits"]["memory"] = "1k"
+    engines["embedded"]["spec"]["predictor"]["containers"][0]["resources"]["limits"]["memory"] = "1k"
     namespace.change_frame(engines=engines)
     with pytest.raises(
         InputError, match=r"the predictor has 0.0: raise predictor.embedded.resources of release infill"
@@ -502,7 +503,7 @@ def limits(service: dict[str, Any]) -> dict[str, Any]:
 DRIFTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "nothing": lambda _: {},
     "a limit": limits,
-    "an image": lambda _: {"spec": {"predictor": {"model": {"image": "example/other"}}}},
+    "an image": lambda _: {"spec": {"predictor": {"containers": [{"image": "example/other"}]}}},
     "a label": lambda _: {"metadata": {"labels": {frame.MANAGER_LABEL: "someone"}}},
     "an annotation": lambda _: {"metadata": {"annotations": {frame.DIGEST: None}}},
     "its owner, as an earlier version made none": lambda _: {"metadata": {"ownerReferences": None}},

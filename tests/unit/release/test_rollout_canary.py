@@ -67,7 +67,7 @@ def test_a_candidate_is_tried_next_to_the_champion(namespace: Namespace, runs: t
     assert (config.model, config.candidate_model, config.canary_weight) == (first.uri, second.uri, 5.0)
     assert config.candidate_predictor == f"http://{trial}-predictor.{where}:80"
     assert f"--predictor_host={stable}-predictor.{where}:80" in arguments(namespace)
-    assert f"--model={second.uri}" in namespace.active["spec"]["predictor"]["model"]["args"]
+    assert f"--model={second.uri}" in namespace.active["spec"]["predictor"]["containers"][0]["args"]
     second.deploy()
     assert (namespace.route, set(namespace.services)) == (route, {stable, trial}), "a repeated step changes nothing"
 

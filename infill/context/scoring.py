@@ -19,6 +19,8 @@ STRETCH = 64
 _BINS = 512
 _GROUP = 8
 """Number of candidates with a common highest ratio, and of groups of candidates."""
+_SMALL = 128
+"""Number of sizes of windows, each with the sum that it needs; larger ones have more identifiers than most."""
 _LIKELY = 16
 """Stretches that are searched first, at least."""
 _TINY = 1e-300
@@ -230,6 +232,37 @@ def _collect(bounds, lowest, least, sums, sizes, by_size, file, prior):  # type:
 
 
 @njit(cache=True)
+def _least_sums(least, by_size, most):  # type: ignore[no-untyped-def]
+    """Return, by size of a window, the sum that it needs at least for a score of `least`; no prior is above `most`."""
+    sums = np.empty(min(_SMALL, len(by_size)), np.int64)
+    sums[0] = np.iinfo(np.int64).max  # no window starts there
+    for size in range(1, len(sums)):
+        sums[size] = max(int(least / (by_size[size] * most)) - 1, 1)
+    return sums
+
+
+@njit(cache=True)
+def _collect_few(bounds, least, sums, sizes, by_size, file, prior):  # type: ignore[no-untyped-def]
+    """Return what `_collect` does, faster where most windows have too low a sum for their size."""
+    room, least_sums = STRETCH * (bounds >= least).sum() + 1, _least_sums(least, by_size, prior.max())
+    numbers, values, count, small = np.empty(room, np.int64), np.empty(room), 0, np.uint32(len(least_sums) - 1)
+    for stretch in range(len(bounds)):
+        if bounds[stretch] < least:
+            continue
+        first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        totals, own_sizes = sums[first + 1 : end + 1], sizes[first:end]
+        for place in range(len(totals)):
+            numbers[count] = first + place
+            count += totals[place] >= least_sums[min(np.uint32(own_sizes[place]), small)]
+    kept, most = 0, np.uint32(len(by_size) - 1)
+    for window in numbers[:count]:
+        score = sums[window + 1] * by_size[min(np.uint32(sizes[window]), most)] * prior[file[window]]
+        numbers[kept], values[kept] = window, score
+        kept += score >= least
+    return numbers[:kept], values[:kept]
+
+
+@njit(cache=True)
 def _weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
     """Return the `k` windows with the highest positive scores, and all that equal the last, with their scores.
 
@@ -246,7 +279,7 @@ def _weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-
     numbers, values = _first(numbers, values, k, _TINY, highest)
     if lowest > _TINY:
         least = values.min() if len(values) >= k else _TINY
-        numbers, values = _collect(bounds, least, least, sums, sizes, by_size, file, prior)
+        numbers, values = _collect_few(bounds, least, sums, sizes, by_size, file, prior)
         numbers, values = _first(numbers, values, k, least, highest)
     sums[:] = 0
     return numbers, values

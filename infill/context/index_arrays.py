@@ -306,7 +306,7 @@ class Table:
         self.entry_end, self.entry_waste = size, 0
 
     def _trim(self) -> None:
-        """Copy the arrays that have grown in their place, and the table of terms, to others of the right length.
+        """Copy the arrays that have grown in their place, and a sparse table of terms, to others of the right length.
 
         There they can have large pages of memory, in which a processor finds a place faster; and the table, which had
         room for each file as if all of its words were new, fits into a cache.
@@ -315,7 +315,8 @@ class Table:
         for names, size in used:
             for name, kind in names.items():
                 self._move(name, kind, _with_spare(size))
-        self._rehash(_with_spare(int(self.state[0])))
+        if 4 * (size := _with_spare(int(self.state[0]))) < len(self.slots):
+            self._rehash(size)
 
     def _grow(self, names: dict[str, str], size: int) -> None:
         """Give each of these arrays, which have equal lengths, at least `size` rows; new rows are zero.

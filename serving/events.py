@@ -6,7 +6,7 @@ httpx's `iter_lines` also split at U+2028, U+2029, U+0085, form feeds and others
 
 import json
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -55,11 +55,3 @@ def read_events(chunks: Iterable[bytes]) -> Iterator[bytes]:
     reader = EventReader()
     for chunk in chunks:
         yield from reader.feed(chunk)
-
-
-async def read_events_async(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of each event of a stream."""
-    reader = EventReader()
-    async for chunk in chunks:
-        for data in reader.feed(chunk):
-            yield data

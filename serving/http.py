@@ -93,7 +93,7 @@ async def _disconnected(request: Request) -> None:
 
 
 class DirectHandlers:
-    """A middleware that gives POST requests of some paths to their handlers, past the framework's own layers.
+    """An application that gives POST requests of some paths to their handlers, past the framework's own layers.
 
     The handlers must answer every error themselves. The routes remain in the application for its description.
     """

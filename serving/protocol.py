@@ -223,9 +223,9 @@ def read_sampling(body: Mapping[str, Any], defaults: Sampling) -> Sampling:
     seed of any size is folded into 64 bits. Raises ApiError 400 for a wrong type, a value out of range or a field that
     we do not implement.
     """
-    for name, asks_nothing in UNSUPPORTED.items():
-        value = body.get(name)
-        if value is not None and not asks_nothing(value):
+    for name in [name for name in UNSUPPORTED if name in body]:
+        value = body[name]
+        if value is not None and not UNSUPPORTED[name](value):
             raise invalid(f"{name!r} = {reprlib.repr(value)} is not supported", name, "unsupported_value")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):

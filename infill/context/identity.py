@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ END: Final = 64
 _DRIVE: Final = re.compile(r"/?([A-Za-z]):(?=/|$)")
 
 
+@lru_cache(maxsize=4_096)
 def normalised(path: str) -> str:
     """Return one spelling of a path: slashes, no `.` and no `..` that can be resolved, composed Unicode, no file://."""
     if path.startswith("file://"):
@@ -93,7 +94,7 @@ class Current:
 
     @cached_property
     def _bytes(self) -> "_Known":
-        return _Known(_canonical(self.text).encode(errors="replace"))
+        return _Known(self._string.text.encode(errors="replace"))
 
 
 class _Known:

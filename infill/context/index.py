@@ -31,6 +31,13 @@ class File(NamedTuple):
     span: "BlockSpan"
 
 
+class HiddenFile(NamedTuple):
+    """A file that is left out for a while."""
+
+    file: File
+    blocks: "Hidden"
+
+
 class ProjectIndex:
     """An index of the blocks and windows of all files, with their identifiers and lines; for one thread at a time.
 
@@ -61,6 +68,8 @@ class ProjectIndex:
         self._project_paths: ProjectPaths | None = None
         self._last: tuple[Hashable, Any] | None = None
         """Key and value of the last call of `remembered`."""
+        self.changes = 0
+        """The number of changes so far of files and of what is kept of them, also by queries."""
 
     @classmethod
     def from_documents(cls, documents: Iterable[tuple[str, str]], encode: Encode | None = None) -> Self:
@@ -185,6 +194,7 @@ class ProjectIndex:
 
     def _enter(self, path: str, file: File) -> None:
         self._last = None
+        self.changes += 1
         self.files[path] = file
         self._signatures.put(file.number, path, file.data)
         self.text_bytes += len(file.data) + len(path)
@@ -212,6 +222,7 @@ class ProjectIndex:
 
     def _forget(self, path: str, file: File) -> None:
         self._last = None
+        self.changes += 1
         self.text_bytes -= len(file.data) + len(path)
         self._token_bytes -= sum(array.nbytes for array in self._token_sets.pop(path, ()))
 
@@ -222,27 +233,28 @@ class ProjectIndex:
         Otherwise frequencies would include the text in the hole, which is unknown when the model is served. `text` is
         the file's text, if the index may have it under another name.
         """
-        hidden = [(each, self.files[each], self._hide(each)) for each in self.same(Current(path, text))]
+        hidden = {each: self.hide(each) for each in self.same(Current(path, text))}
         try:
             yield
         finally:
-            for each, file, blocks in reversed(hidden):
-                self._show(each, file, blocks)
+            for each, file in reversed(hidden.items()):
+                self.show(each, file)
 
-    def _hide(self, path: str) -> "Hidden":
-        """Remove a file until `_show`; its number is not free meanwhile."""
+    def hide(self, path: str) -> HiddenFile:
+        """Remove a file until `show`; its number is not free meanwhile, and no text may be added."""
         file = self.files.pop(path)
         self._forget(path, file)
         self.paths[file.number] = ""
         self._signatures.drop(file.number)
-        return self._table.hide(file.span)
+        return HiddenFile(file, self._table.hide(file.span))
 
-    def _show(self, path: str, file: File, hidden: "Hidden") -> None:
+    def show(self, path: str, hidden: HiddenFile) -> None:
+        """Put a file back that `hide` has removed."""
         if path in self.files:
             self.remove(path)
-        self.paths[file.number] = path
-        self._enter(path, file)
-        self._table.show(hidden)
+        self.paths[hidden.file.number] = path
+        self._enter(path, hidden.file)
+        self._table.show(hidden.blocks)
 
     def same(self, current: Current) -> set[str]:
         """Return the paths of the current file and of files with its text, or with that of a file of its name."""
@@ -341,6 +353,7 @@ class ProjectIndex:
             cached = np.concatenate([*sets, self.token_set(b"")]), np.cumsum([0, *map(len, sets)])
             self._token_sets[path] = cached
             self._token_bytes += sum(array.nbytes for array in cached)
+            self.changes += 1
         return self._token_sets[path]
 
     def idf(self, terms: "Array") -> "Array":

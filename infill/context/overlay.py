@@ -7,7 +7,7 @@ else, or until `lift`.
 from collections.abc import Collection, Mapping
 
 from infill.context.identity import Current
-from infill.context.index import ProjectIndex
+from infill.context.index import HiddenFile, ProjectIndex
 from infill.prompt import ContextItem
 
 
@@ -20,7 +20,7 @@ class Overlay:
         """The unsaved texts."""
         self._own: dict[str, bytes | None] = {}
         """The saved text of each file with an unsaved one; None if the index has no such file."""
-        self._hidden: dict[str, bytes] = {}
+        self._hidden: dict[str, HiddenFile] = {}
         """The current file and its copies."""
         self._path: str | None = None
         """The path of the current file; None without one."""
@@ -37,11 +37,10 @@ class Overlay:
         same = set(self._same)
         if current is not None:
             hidden = self._hidden.keys() - same
-            same.update(self.index.copies(current), (each for each in hidden if current.has_text(self._hidden[each])))
+            same.update(self.index.copies(current), (each for each in hidden if current.has_text(self._text(each))))
         self._reveal(self._hidden.keys() - same)
         for each in same - self._hidden.keys():
-            self._hidden[each] = self.index.files[each].data
-            self.index.remove(each)
+            self._hidden[each] = self.index.hide(each)
 
     def lift(self) -> None:
         """Make the index what it is by itself."""
@@ -49,13 +48,17 @@ class Overlay:
 
     def holds(self, item: ContextItem) -> bool:
         """Return whether the item's file, which may be the current one, still contains its text."""
-        hidden = self._hidden.get(item.path)
-        return self.index.holds(item) if hidden is None else item.text.encode(errors="replace") in hidden
+        if item.path not in self._hidden:
+            return self.index.holds(item)
+        return item.text.encode(errors="replace") in self._text(item.path)
+
+    def _text(self, path: str) -> bytes:
+        """Return the text of a hidden file."""
+        return self._hidden[path].file.data
 
     def _reveal(self, paths: Collection[str]) -> None:
-        for path in [path for path in reversed(self._hidden) if path in paths]:  # so that each gets its number back
-            self.index.update(path, self._hidden[path], passing=True)
-            del self._hidden[path]
+        for path in [path for path in reversed(self._hidden) if path in paths]:
+            self.index.show(path, self._hidden.pop(path))
 
     def _put(self, texts: Mapping[str, str]) -> None:
         """Put unsaved texts in the place of the former ones."""

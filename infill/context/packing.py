@@ -93,20 +93,25 @@ def pack(
     budget: int,
     holds: Callable[[ContextItem], bool] | None = None,
     rules: PackingRules = RULES,
+    current: Current | None = None,
 ) -> Packed:
     """Return the prompt of `request` with at most `budget` tokens; the request's context has the candidates, best last.
 
     `previous` is the last result in the same editor session; its items for which `holds` is false have changed since
-    (`ProjectIndex.holds`) and are dropped. Raises InputError when the budget is too small for path and control tokens.
+    (`ProjectIndex.holds`) and are dropped. `current` is the request's file, if the caller has it. Raises InputError
+    when the budget is too small for path and control tokens.
     """
     if previous is not None and (previous.fmt != fmt or previous.encode != encode):
         previous = None
     if previous is not None and holds is not None:
         still = tuple(filter(holds, previous.layout.items))
-        previous = replace(previous, layout=previous.layout._replace(items=still))
-    packer = _Packer(fmt, Memo(encode), request, budget, rules)
+        if len(still) < len(previous.layout.items):
+            previous = replace(previous, layout=previous.layout._replace(items=still))
+    current = current or Current(request.path, request.prefix + request.suffix)
+    packer = _Packer(fmt, Memo(encode), request, budget, rules, current)
     layout = packer.layout(previous)
-    shown = replace(request, prefix=request.prefix[layout.start :], suffix=layout.suffix, context=layout.items)
+    prefix = request.prefix[layout.start :]
+    shown = FimRequest(path=request.path, prefix=prefix, suffix=layout.suffix, context=layout.items)
     prompt = render(fmt, packer.memo, shown, path_tokens=packer.path_tokens)
     return Packed(
         prompt=prompt,
@@ -129,9 +134,11 @@ def _why_empty(request: FimRequest, candidates: tuple[ContextItem, ...]) -> str:
 class _Packer:
     """The packing of one request, with the token counts of its parts."""
 
-    def __init__(self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: PackingRules) -> None:
+    def __init__(
+        self, fmt: PromptFormat, memo: Memo, request: FimRequest, budget: int, rules: PackingRules, current: Current
+    ) -> None:
         self.fmt, self.memo, self.request, self.budget, self.rules = fmt, memo, request, budget, rules
-        self.current = Current(request.path, request.prefix + request.suffix)
+        self.current = current
         self.candidates = self.others(request.context)
         self.prefix_size = self.memo.ends(request.prefix)
         """The number of tokens of the prefix from a start on."""

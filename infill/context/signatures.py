@@ -17,6 +17,8 @@ _MARKS: Final = bytes(range(0x21, 0x7F))
 _NO_MARKS: Final = bytes(set(range(256)) - set(_MARKS))
 _LAST_BYTES: Final = 256
 _LAST_MARKS: Final = 48
+_FEW: Final = 64
+"""Files with an ending that are compared one by one."""
 _NONE: Final = -1
 """The size of a number without a file."""
 
@@ -40,6 +42,10 @@ class Signatures:
         self._sizes = np.full(0, _NONE, np.int64)
         self._names = np.zeros(0, np.int64)
         self._endings = np.zeros(0, np.int64)
+        self._last: tuple[int, list[tuple[int, int]]] | None = None
+        """The ending of the last call of `alike`, and number and size of the files that it left; None since a change.
+
+        Between two keystrokes neither the files change nor the end of the one at the caret."""
 
     @property
     def memory(self) -> int:
@@ -53,19 +59,28 @@ class Signatures:
             self._sizes = np.append(self._sizes, np.full(more, _NONE, np.int64))
             self._names = np.append(self._names, np.zeros(more, np.int64))
             self._endings = np.append(self._endings, np.zeros(more, np.int64))
+        self._last = None
         odd = "%" in path or not path.isascii() or _DOTS.search(path)
         self._sizes[number], self._names[number] = len(data), _ODD if odd else _name(path)
         self._endings[number] = _ending(data)
 
     def drop(self, number: int) -> None:
         """Forget a file."""
+        self._last = None
         self._sizes[number] = _NONE
 
-    def alike(self, data: bytes, sizes: range) -> "NDArray[np.int64]":
+    def alike(self, data: bytes, sizes: range) -> list[int]:
         """Return the numbers of all files with a size in the range that may be copies of a text, and of some others."""
-        sized = np.flatnonzero((self._sizes >= sizes.start) & (self._sizes < sizes.stop))
-        ending, endings = _ending(data), self._endings[sized]
-        return sized if ending == _ODD else sized[(endings == ending) | (endings == _ODD)]
+        ending = _ending(data)
+        if self._last is None or self._last[0] != ending:
+            alike = (self._sizes > _NONE) & ((self._endings == ending) | (self._endings == _ODD) | (ending == _ODD))
+            same = np.flatnonzero(alike)
+            if len(same) > _FEW:
+                sized = (self._sizes[same] >= sizes.start) & (self._sizes[same] < sizes.stop)
+                numbers: list[int] = same[sized].tolist()
+                return numbers
+            self._last = ending, [*zip(same.tolist(), self._sizes[same].tolist(), strict=True)]
+        return [number for number, size in self._last[1] if size in sizes]
 
     def named(self, path: str) -> "NDArray[np.int64]":
         """Return the numbers of all files that may be named by `path`, a normalised one, and of some others."""

@@ -1,10 +1,12 @@
 """One request's answer while it is generated, and its outcome; a protocol writes them as JSON."""
 
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 from infill.context.packing import Packed
+from infill.text import clean
 from serving.protocol import Head, usage
 from serving.transformer.access import Principal
 from serving.transformer.completion_cache import KeptAnswer
@@ -86,6 +88,12 @@ class PartialAnswer:
         self.reason = delta.finish_reason or self.reason
         self.pieces += bool(delta.text)
         self.usage = delta.usage or self.usage
+
+    def complete(self) -> "PartialAnswer":
+        """Return this after its last event."""
+        self.ended = time.monotonic()
+        self.text = clean(self.text)
+        return self
 
     @property
     def computed_tokens(self) -> int | None:

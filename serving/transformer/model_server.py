@@ -12,9 +12,11 @@ from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
 from kserve.logging import trace_logger
 from prometheus_client import REGISTRY
+from starlette.types import ASGIApp
 from timing_asgi import TimingMiddleware
 
 from serving.transformer.access import audit_log
+from serving.transformer.joined_writes import JoiningProtocol
 from serving.transformer.openapi import include
 from serving.transformer.packer import warm_up
 from serving.transformer.protocols import by_path
@@ -44,8 +46,10 @@ class CompletionModel(Model):  # type: ignore[misc]
 class TransformerServer(ModelServer):  # type: ignore[misc]
     """KServe's server without gRPC, on a configurable address (KServe's own listens on all)."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        """Take the application around KServe's own."""
         super().__init__(http_port=port, workers=1, enable_grpc=False, grace_period=GRACE_S)
+        self._app = app
         self._host = host
 
     def setup_event_loop(self) -> None:
@@ -56,6 +60,8 @@ class TransformerServer(ModelServer):  # type: ignore[misc]
         super().setup_event_loop()
 
     async def _serve(self) -> None:
+        self._rest_server.config.app = self._app
+        self._rest_server.config.http = JoiningProtocol
         self._rest_server.config.host = self._host
         add_all = self._rest_server._add_middlewares
 
@@ -91,9 +97,9 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     warm_up(service.packer)
     if service.candidate:
         warm_up(service.candidate.packer)
-    include(model_server.app, create_router(service))
+    app: ASGIApp = include(model_server.app, create_router(service))
     if config.cors_origins:
-        allow_origins(model_server.app, config.cors_origins)
+        app = allow_origins(app, config.cors_origins)
     trace_logger.setLevel(logging.WARNING)  # three lines per request, which the metrics replace
     logging.getLogger("uvicorn.access").addFilter(_is_rare)
     if not service.access.open:
@@ -104,4 +110,4 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     log.info("prompts of at most %d tokens to %s", service.packer.budget, config.predictor)
     gc.collect()
     gc.freeze()  # else what lives as long as the server is searched for garbage again and again, for 0.1 s each time
-    TransformerServer(config.host, config.port).start([CompletionModel(config.name)])
+    TransformerServer(app, config.host, config.port).start([CompletionModel(config.name)])

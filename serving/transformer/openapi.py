@@ -123,10 +123,11 @@ def _in_path(name: str, parameter: Field) -> dict[str, Any]:
     }
 
 
-def include(app: FastAPI, router: APIRouter) -> None:
+def include(app: FastAPI, router: APIRouter) -> DirectHandlers:
     """Add our routes to `app`, and make its OpenAPI description list them and the probes only.
 
-    Completions go to their handlers directly: the framework's layers take longer than reading a request.
+    Return the application to serve: in it, completions go to their handlers directly, since the framework's layers take
+    longer than reading a request. They remain routes of `app`, too.
     """
     app.include_router(router)
     completions = by_path()
@@ -135,7 +136,6 @@ def include(app: FastAPI, router: APIRouter) -> None:
         for route in router.routes
         if isinstance(route, APIRoute) and route.path in completions and route.methods == {"POST"}
     }
-    app.add_middleware(DirectHandlers, handlers=handlers)
     app.title, app.version = "Infill", infill.__version__
     app.description = "Complete code at a caret, in the protocols that editors' clients speak."
     described = {route.path for route in router.routes if isinstance(route, APIRoute)} | set(PROBES)
@@ -148,3 +148,4 @@ def include(app: FastAPI, router: APIRouter) -> None:
         return app.openapi_schema
 
     app.openapi = description  # type: ignore[method-assign]
+    return DirectHandlers(app, handlers)

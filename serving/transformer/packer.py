@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -154,14 +154,15 @@ class Packer:
         budget, started = budget or self.budget, time.thread_time()
         if request.ids:
             return self._packed_by_client(request, budget)
+        current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
         if request.documents or workspace:
-            with self._shown(request, workspace, wait=wait) as shown:
+            with self._shown(request, workspace, current, wait=wait) as shown:
                 items = ranked(
                     *(shown.index, request.fim), strategy=self.strategy, k=self.context_items, recent=request.recent
                 )
-                packed = self._pack(request, items, shown.holds, budget, rules)
+                packed = self._pack(request, current, items, shown.holds, budget, rules)
         else:
-            packed = self._pack(request, (), lambda _: False, budget, rules)
+            packed = self._pack(request, current, (), lambda _: False, budget, rules)
         self.sessions.put(request.session, packed, time.thread_time() - started)
         return packed
 
@@ -185,10 +186,9 @@ class Packer:
         return Truncation(*around, request.language or language_of(request.fim.path))
 
     def _shown(
-        self, request: CompletionRequest, workspace: Workspace | None, *, wait: bool
+        self, request: CompletionRequest, workspace: Workspace | None, current: Current, *, wait: bool
     ) -> AbstractContextManager[Overlay]:
         """Return the request's files, or its workspace with them in place of those there, without the current file."""
-        current = Current(request.fim.path, request.fim.prefix + request.fim.suffix)
         others = _others(request.documents, current)
         if workspace:
             return workspace.queried(others, current, wait=wait)
@@ -209,14 +209,24 @@ class Packer:
     def _pack(
         self,
         request: CompletionRequest,
+        current: Current,
         items: tuple[ContextItem, ...],
         holds: Callable[[ContextItem], bool],
         budget: int,
         rules: PackingRules,
     ) -> Packed:
-        fim = replace(request.fim, context=items)
+        fim = FimRequest(path=current.path, prefix=request.fim.prefix, suffix=request.fim.suffix, context=items)
         previous = self.sessions.get(request.session)
-        return pack(self.fmt, self.encoder.encode, fim, previous=previous, budget=budget, holds=holds, rules=rules)
+        return pack(
+            self.fmt,
+            self.encoder.encode,
+            fim,
+            previous=previous,
+            budget=budget,
+            holds=holds,
+            rules=rules,
+            current=current,
+        )
 
 
 def warm_up(packer: Packer) -> None:

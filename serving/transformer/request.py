@@ -63,6 +63,7 @@ FIELDS: Final[Fields] = {
 }
 """The fields of OpenAI's protocol and our own."""
 MAX_IDS: Final = 1_000_000
+DEFAULT_SAMPLING: Final = Sampling()
 PARTS: Final = ("suffix", "path", "context", "recent", "workspace")
 """Fields whose content is already in a prompt of token ids."""
 
@@ -111,21 +112,21 @@ class CompletionRequest:
 def read_request(body: Mapping[str, Any], max_new_tokens: int) -> CompletionRequest:
     """Return the request in a JSON object of OpenAI's protocol. Raises ApiError 400, which names the invalid field."""
     sampling = read_sampling(body, Sampling(max_tokens=max_new_tokens, temperature=0.0))
+    if sampling.max_tokens > max_new_tokens:
+        sampling = replace(sampling, max_tokens=max_new_tokens)
     ids = _ids(body)
-    request = additions(
+    if body.get("session") in (None, ""):
+        body = {**body, "session": read_text(body, "user", limit=MAX_NAME_CHARS)}
+    return additions(
         body,
         prefix="" if ids else _prompt(body),
         suffix=read_text(body, "suffix"),
         documents=_documents(body),
-    )
-    return replace(
-        request,
         ids=ids,
         workspace=_workspace(body),
         tokenizer=read_text(body, "tokenizer", limit=MAX_NAME_CHARS),
         language=read_text(body, "language", limit=MAX_NAME_CHARS),
-        session=request.session or read_text(body, "user", limit=MAX_NAME_CHARS),
-        sampling=replace(sampling, max_tokens=min(sampling.max_tokens, max_new_tokens)),
+        sampling=sampling,
         warnings=tuple(unknown_fields(body, FIELDS)),
     )
 
@@ -155,9 +156,15 @@ def _ids(body: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def additions(
-    body: Mapping[str, Any], *, prefix: str, suffix: str, documents: tuple[tuple[str, str], ...] = ()
+    body: Mapping[str, Any],
+    *,
+    prefix: str,
+    suffix: str,
+    documents: tuple[tuple[str, str], ...] = (),
+    sampling: Sampling = DEFAULT_SAMPLING,
+    **more: Any,
 ) -> CompletionRequest:
-    """Return a request for a caret with our own fields, common to all protocols, and with default sampling.
+    """Return a request for a caret with our own fields, common to all protocols, and `more` fields of the request.
 
     Raises ApiError 400, which names the invalid field.
     """
@@ -170,7 +177,8 @@ def additions(
         project=read_text(body, "project", limit=MAX_NAME_CHARS),
         session=read_text(body, "session", limit=MAX_NAME_CHARS),
         stop_at_unit=read_flag(body, "stop_at_unit", default=True),
-        sampling=Sampling(),
+        sampling=sampling,
+        **more,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import hashlib
+import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -10,14 +11,16 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+import orjson
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from infill.context.packing import Packed
 from infill.errors import InfillError
 from infill.prompt import heal
-from infill.text import clean
 from serving.http import (
     REQUEST_ID,
     EventStream,
@@ -310,17 +313,15 @@ def _sided(
     return sides.shadowed(deltas, ask)
 
 
-async def collect(
-    service: TransformerService, protocol: Protocol, answer: OngoingAnswer, first: Delta
-) -> dict[str, Any]:
-    """Return the whole answer as one object. Raises ApiError."""
+async def collect(service: TransformerService, answer: OngoingAnswer, first: Delta) -> PartialAnswer:
+    """Return the whole answer. Raises ApiError."""
     outcome = PartialAnswer()
     outcome.add(first)
     with service.telemetry.observing(answer.request, answer.head.model):
         async with aclosing(answer.deltas):
             async for delta in answer.deltas:
                 outcome.add(delta)
-    return protocol.whole(answer, await _ended(service, answer, outcome))
+    return outcome.complete()
 
 
 async def events(
@@ -337,7 +338,7 @@ async def events(
                 outcome.add(delta)
                 if (piece := protocol.piece(answer, delta, first=False)) is not None:
                     yield protocol.frame(piece)
-        await _ended(service, answer, outcome)
+        await _count(service, answer, outcome.complete())
         for last in protocol.last(answer, outcome):
             yield protocol.frame(last)
     except ApiError as error:
@@ -350,10 +351,8 @@ async def events(
         yield protocol.end
 
 
-async def _ended(service: TransformerService, answer: OngoingAnswer, outcome: PartialAnswer) -> PartialAnswer:
-    """Complete `outcome` after its last event, count its tokens for the metrics, and return it."""
-    outcome.ended = time.monotonic()
-    outcome.text = clean(outcome.text)
+async def _count(service: TransformerService, answer: OngoingAnswer, outcome: PartialAnswer) -> None:
+    """Count a complete answer for the metrics and its user, and remember it where the next request may need it."""
     if answer.cached is None:
         service.metrics.observe_usage(outcome.counts(answer))
         if (computed := outcome.computed_tokens) is not None:
@@ -363,7 +362,6 @@ async def _ended(service: TransformerService, answer: OngoingAnswer, outcome: Pa
         )
     service.telemetry.answered(answer, outcome)
     await _charge(service, answer, outcome)
-    return outcome
 
 
 async def _charge(service: TransformerService, answer: OngoingAnswer, outcome: PartialAnswer) -> None:
@@ -388,7 +386,18 @@ async def respond(
     if answer.request.sampling.stream and protocol.media_type:
         stream = events(service, protocol, answer, first)
         return EventStream(stream, answer.deltas.aclose, rid, protocol.media_type)
-    return json_response(await while_connected(request, collect(service, protocol, answer, first)), rid)
+    outcome = await while_connected(request, collect(service, answer, first))
+    # What follows an answer comes after it was written, and before the server reads any other request.
+    return _whole(protocol.whole(answer, outcome), rid, BackgroundTask(_count, service, answer, outcome))
+
+
+def _whole(value: dict[str, Any], rid: str, after: BackgroundTask) -> Response:
+    """Return a response with the body `value`, after which `after` runs."""
+    try:
+        body = orjson.dumps(value)
+    except TypeError:  # an integer of more than 64 bits that the client has sent
+        body = json.dumps(value, ensure_ascii=False).encode()
+    return Response(body, headers={REQUEST_ID: rid}, media_type="application/json", background=after)
 
 
 async def guarded(service: TransformerService, protocols: Sequence[Protocol], request: Request) -> Response:
@@ -476,12 +485,8 @@ def _shower(service: TransformerService, page: Page) -> Handler:
     return show
 
 
-def allow_origins(app: FastAPI, origins: str) -> None:
-    """Allow web pages of `origins` (separated by commas, or `*`) to call this server, without cookies."""
+def allow_origins(app: ASGIApp, origins: str) -> ASGIApp:
+    """Return `app` such that web pages of `origins` (separated by commas, or `*`) may call it, without cookies."""
     allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=allowed,
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["*"],
-    )
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    return CORSMiddleware(app, allow_origins=allowed, allow_methods=methods, allow_headers=["*"])

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ import httpx
 import orjson
 
 from infill.proxies import proxy_of
-from serving.events import read_events_async
+from serving.events import EventReader
 from serving.protocol import ApiError, Sampling, overloaded
 from serving.transformer.transformer_config import TransformerConfig
 
@@ -191,7 +192,7 @@ class Upstream:
         finished, due = False, sampling.begins_with
         try:
             async with self._open(self._payload(ids, sampling, salt), headers, started + limit) as events:
-                while (data := await _next(events, started + limit, limit)) is not None:
+                while (data := await events.next(started + limit, limit)) is not None:
                     delta = _parse(data)
                     self._contact = time.monotonic()
                     if delta is not None:
@@ -233,10 +234,8 @@ class Upstream:
         }
 
     @asynccontextmanager
-    async def _open(
-        self, payload: dict[str, Any], headers: Headers, deadline: float
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield an iterator over the data of the answer's events. Raises ApiError if there is no answer or an error.
+    async def _open(self, payload: dict[str, Any], headers: Headers, deadline: float) -> AsyncIterator["_Events"]:
+        """Yield the answer's events. Raises ApiError if there is no answer or an error.
 
         An answer that is left before its end closes its connection, by which the predictor notices.
         """
@@ -246,7 +245,7 @@ class Upstream:
             try:
                 if response.status != HTTPStatus.OK:
                     raise await _refused(response)
-                yield read_events_async(response.content.iter_any())
+                yield _Events(response.content)
             finally:
                 response.close()
         finally:
@@ -300,17 +299,28 @@ def _texts(headers: Headers) -> dict[str, str]:
     return texts
 
 
-async def _next(events: AsyncIterator[bytes], deadline: float, limit: float) -> bytes | None:
-    """Return the next event's data; None at the end. Raises ApiError at the deadline or for a broken connection."""
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await anext(events)
-    except StopAsyncIteration:
-        return None
-    except TimeoutError as error:
-        raise _slow("did not answer", limit) from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise gone(str(error) or type(error).__name__) from error
+class _Events:
+    """The data of the events of an answer."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+        self._reader = EventReader()
+        self._arrived = deque[bytes]()
+
+    async def next(self, deadline: float, limit: float) -> bytes | None:
+        """Return the next event's data; None at the end. Raises ApiError at the deadline or for a broken connection."""
+        try:
+            while not self._arrived:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    chunk = await self._content.readany()
+                if not chunk:
+                    return None
+                self._arrived.extend(self._reader.feed(chunk))
+        except TimeoutError as error:
+            raise _slow("did not answer", limit) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise gone(str(error) or type(error).__name__) from error
+        return self._arrived.popleft()
 
 
 def _parse(data: bytes) -> Delta | None:

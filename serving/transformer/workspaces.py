@@ -171,6 +171,8 @@ class Workspace:
         self._turns = Turns()
         self._sum = 0
         self._path_memory = 0
+        self._measured = -1, 0
+        """The index's number of changes when its memory was computed, and that memory."""
         self._filled: dict[str, None] = {}
         """Files whose texts came while others were missing."""
         self._filled_chars = 0
@@ -199,7 +201,10 @@ class Workspace:
     @property
     def memory(self) -> int:
         """The bytes of memory that the workspace takes."""
-        return EMPTY_MEMORY + self._index.memory + self._list_memory
+        changes, index = self._measured
+        if changes != self._index.changes:
+            changes, index = self._measured = self._index.changes, self._index.memory
+        return EMPTY_MEMORY + index + self._list_memory
 
     @property
     def _list_memory(self) -> int:
@@ -472,6 +477,8 @@ class Workspaces:
         if not workspace.dropped:
             former, workspace.counted = workspace.counted, workspace.memory
             self._total += workspace.counted - former
+            if workspace.counted == former and self._total <= self._max_bytes:
+                return
         while self._total > self._max_bytes and self._open:
             self._drop(next(iter(self._open)))
             self._metrics.evictions.inc()

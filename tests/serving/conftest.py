@@ -129,8 +129,7 @@ def transforming(model: Path, predictor: str, **settings: Any) -> Iterator[tuple
     settings = {"completion_cache_bytes": 0, "warm_s": 0.0, **settings}
     config = TransformerConfig(model=str(model), predictor=predictor, name="tiny", **settings)
     service = build(config, prepare(config), CollectorRegistry())
-    app = FastAPI()
-    include(app, create_router(service))
+    app = include(FastAPI(), create_router(service))
     with serving(app, port) as url:
         yield url, service
 

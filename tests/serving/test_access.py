@@ -189,11 +189,11 @@ def test_the_audit_log_tells_who_and_how_much_but_no_code(
         ask(url, key, path="secret_project/plan.py")
         ask(url)
     rows = [json.loads(record.message) for record in caplog.records if record.name == "infill.audit"]
-    assert [row["event"] for row in rows] == ["answer", "request", "request"]
+    assert [row["event"] for row in rows] == ["request", "answer", "request"]
     assert [row["tenant"] for row in rows] == ["team-a", "team-a", ""]
-    assert rows[0]["prompt_tokens"] > 0 < rows[0]["completion_tokens"]
+    assert rows[1]["prompt_tokens"] > 0 < rows[1]["completion_tokens"]
     assert rows[0]["request"] == rows[1]["request"]
-    assert (rows[1]["status"], rows[2]["status"]) == (200, 401)
+    assert (rows[0]["status"], rows[2]["status"]) == (200, 401)
     reported = json.dumps(rows)
     assert not [word for word in ("area", "plan.py", key, key.split("_", 2)[2]) if word in reported]
 

@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 import uvloop
+from fastapi import FastAPI
 
 from infill import storage
 from infill.errors import InputError
@@ -162,7 +163,7 @@ def test_the_server_has_the_event_loop_of_its_option(option: str, kind: type, mo
     monkeypatch.setattr(sys, "argv", ["transformer"])  # KServe reads it when it is imported
     from serving.transformer.model_server import TransformerServer
 
-    server = TransformerServer("127.0.0.1", 0)
+    server = TransformerServer(FastAPI(), "127.0.0.1", 0)
     server.event_loop = option
     try:
         server.setup_event_loop()

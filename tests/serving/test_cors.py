@@ -17,8 +17,7 @@ from serving.transformer.routes import allow_origins
     ],
 )
 def test_a_page_asks_only_from_an_allowed_origin(origins: str, origin: str, allowed: bool) -> None:
-    app = FastAPI()
-    allow_origins(app, origins)
+    app = allow_origins(FastAPI(), origins)
     asked = {
         "origin": origin,
         "access-control-request-method": "POST",

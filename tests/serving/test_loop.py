@@ -68,9 +68,8 @@ def on_trial(stable: Version, candidate: Version, rates: tuple[float, float]) ->
         )
         metrics, app = CollectorRegistry(), FastAPI()
         service = build(config, prepare(config), metrics)
-        include(app, create_router(service))
         app.add_api_route("/metrics", lambda: PlainTextResponse(generate_latest(metrics)))
-        with serving(app) as url:
+        with serving(include(app, create_router(service))) as url:
             assert service.sides is not None
             state = service.sides.state
             wait_until(lambda: state.ready)

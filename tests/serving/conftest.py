@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from serving.http import DirectHandlers
 from serving.local import free_port
 from serving.predictor.app import PredictorMetrics, create_app
 from serving.predictor.app import PredictorService as Predictor
@@ -72,7 +73,7 @@ def llama(model: Path, _own_cache: None) -> Iterator[LlamaCppEngine]:
 
 
 @contextmanager
-def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+def serving(app: FastAPI | DirectHandlers, port: int = 0) -> Iterator[str]:
     """The base URL of `app` on a server in a thread."""
     port = port or free_port()
     server = uvicorn.Server(

@@ -54,6 +54,21 @@ done
 "$docker" network create --internal "$network" >/dev/null
 trap cleanup EXIT
 trap 'failed=1' ERR
+
+# MLflow as the chart starts it: its command, its variables and its memory, with the volume in the container's /tmp.
+mapfile -t mlflow < <(.venv/bin/helm template infill charts/infill-platform --show-only templates/mlflow.yaml \
+    --values charts/infill-platform/ci/default-values.yaml --values deploy/kind/platform-values.yaml \
+    | .venv/bin/python images/started.py "$(image pipeline)")
+names+=("$network-mlflow")
+"$docker" run --detach --name "$network-mlflow" --network "$network" "${hardened[@]}" \
+    --mount type=tmpfs,destination=/mlflow,tmpfs-mode=1777 "${mlflow[@]}" >/dev/null
+scrape='import urllib.request as u; print(u.urlopen(u.Request("http://localhost:5000/metrics", headers={"host": "infill-mlflow"})).status)'
+for _ in $(seq 60); do
+    "$docker" exec "$network-mlflow" python -c "$scrape" >/dev/null 2>&1 && break
+    sleep 1
+done
+echo "MLflow's metrics: $("$docker" exec "$network-mlflow" python -c "$scrape")"
+
 start() { # name, image, arguments
     names+=("$network-$1")
     "$docker" run --detach --name "$network-$1" --network "$network" --network-alias "$1" "${hardened[@]}" \

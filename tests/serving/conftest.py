@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from serving.local import free_port
 from serving.predictor.app import PredictorMetrics, create_app
@@ -72,7 +73,7 @@ def llama(model: Path, _own_cache: None) -> Iterator[LlamaCppEngine]:
 
 
 @contextmanager
-def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
     """The base URL of `app` on a server in a thread."""
     port = port or free_port()
     server = uvicorn.Server(

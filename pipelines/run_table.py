@@ -245,7 +245,15 @@ def logs(service: KfpClient, identity: str, step: str, *, follow: bool, pause: f
             break
         time.sleep(pause)
     if not shown:
-        raise InputError(f"step {step} of run {identity} has no log: it has not begun, or its result was cached")
+        raise InputError(_no_log(step, identity, pods(_details(run), keys)))
+
+
+def _no_log(step: str, identity: str, names: list[str]) -> str:
+    """Return why there is nothing to show. KFP loses the logs of a long run when its workflow has ended."""
+    if not names:
+        return f"step {step} of run {identity} has no log: it has not begun, or its result was cached"
+    commands = " or ".join(f"kubectl logs --namespace kubeflow --container main {name}" for name in names[-2:])
+    return f"Kubeflow Pipelines has no log of step {step} of run {identity}; if its pod still exists, {commands} shows it"
 
 
 def _new_lines(service: KfpClient, run: Thing, keys: set[str], shown: dict[str, int]) -> Iterator[str]:

@@ -76,9 +76,8 @@ class Kfp:
         details = []
         for path, below in children.items():
             task = _task(path.rpartition(".")[2], state)
-            details.append(
-                {**task, "child_tasks": [{"pod_name": f"{path.partition('.')[0]}-{fnv(each)}"} for each in below]}
-            )
+            workflow = path.partition(".")[0].partition("(")[0]
+            details.append({**task, "child_tasks": [{"pod_name": f"{workflow}-{fnv(each)}"} for each in below]})
         self.runs[run] |= {"state": state, "run_details": {"task_details": details}}
 
     def fault(self, method: str, path: str) -> Fault | None:

@@ -21,6 +21,7 @@ from tests.kube.apiserver import Fault
 from tests.kube.kfp import Kfp
 from tests.mlflow_store import Server as Mlflow
 
+IMAGES = ("pipeline", "train", "transformer", "predictor")
 STORE = ["--store", "s3://bucket/infill", "--preset", "debug"]
 TASKS = {key.replace("-", "_"): "SUCCEEDED" for key in run_table.step_names()}
 
@@ -278,9 +279,10 @@ def test_a_run_that_does_not_begin_is_reported(kfp: Kfp) -> None:
 
 
 def test_images_without_digests_are_refused(
-    kfp: Kfp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kfp: Kfp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("INFILL_IMAGES")
+    (tmp_path / "images.json").write_text(json.dumps({name: f"infill-{name}:0.1.0" for name in IMAGES}))
+    monkeypatch.setenv("INFILL_IMAGES", str(tmp_path / "images.json"))
     assert run("submit", *STORE) == 2
     assert "the images have no digests (infill-pipeline:" in capsys.readouterr().err
     assert kfp.requests == []
@@ -322,6 +324,25 @@ NODES = {
 ATTEMPTS = [f"w-retry-system-container-impl-{pod_names.fnv(f'{EVALUATE}.executor({number})')}" for number in (0, 2, 10)]
 
 
+STOCK = {
+    "w": ["w(0)"],
+    "w(0)": ["w(0).root"],
+    "w(0).root": ["w(0).root(0)"],
+    "w(0).root(0)": ["w(0).root(0).sft-driver"],
+    "w(0).root(0).sft-driver": ["w(0).root(0).sft-driver(0)"],
+    "w(0).root(0).sft-driver(0)": ["w(0).root(0).sft"],
+    "w(0).root(0).sft": ["w(0).root(0).sft(0)", "w(0).root(0).sft(1)"],
+    "w(0).root(0).sft(0)": ["w(0).root(0).sft(0).executor"],
+    "w(0).root(0).sft(0).executor": ["w(0).root(0).sft(0).executor(0)", "w(0).root(0).sft(0).executor(1)"],
+    "w(0).root(0).sft(0).executor(0)": [],
+    "w(0).root(0).sft(0).executor(1)": [],
+    "w(0).root(0).sft(1)": ["w(0).root(0).sft(1).executor"],
+    "w(0).root(0).sft(1).executor": ["w(0).root(0).sft(1).executor(0)"],
+    "w(0).root(0).sft(1).executor(0)": [],
+}
+"""Shaped as in a run of KFP 2.17 as it is installed, which lets Argo retry every node."""
+
+
 def test_a_workflows_ids_are_hashes() -> None:
     assert [pod_names.fnv(text) for text in ("", "a", "foobar")] == [0x811C9DC5, 0xE40C292C, 0xBF9CF968]
 
@@ -340,6 +361,17 @@ def test_logs_are_those_of_the_steps_own_pods(kfp: Kfp, capsys: pytest.CaptureFi
     assert "has no log" in capsys.readouterr().err
     assert run("logs", name, "colour") == 2
     assert "unknown step 'colour'" in capsys.readouterr().err
+
+
+def test_logs_of_a_workflow_whose_every_node_may_be_retried(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> None:
+    name = start(kfp)
+    kfp.nodes(name, "SUCCEEDED", STOCK)
+    attempts = ["sft(0).executor(0)", "sft(0).executor(1)", "sft(1).executor(0)"]
+    pods = [f"w-retry-system-container-impl-{pod_names.fnv(f'w(0).root(0).{each}')}" for each in attempts]
+    kfp.logs = {pod: f"{attempt}\n" for pod, attempt in zip(pods, attempts, strict=True)}
+    capsys.readouterr()
+    assert run("logs", name, "sft") == 0
+    assert capsys.readouterr().out.split() == attempts
 
 
 def test_a_log_is_followed_to_the_steps_end(

@@ -1,4 +1,4 @@
-"""The head of a response goes out with the beginning of its body, and few responses stand in the access log."""
+"""The head of a response goes out with the beginning of its body, and the access log has few responses."""
 
 import asyncio
 import logging

@@ -187,9 +187,18 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     """
     fs, path = filesystem(uri)
     with _errors("list", uri):
-        names = fs.find(path) if fs.exists(path) else []
+        names = _below(fs, path)
     root, folder = path.rstrip("/"), path if is_local(uri) else uri
     return sorted(join(folder, str(name)[len(root) :]) for name in names if str(name).endswith(suffix))
+
+
+def _below(fs: "fsspec.AbstractFileSystem", path: str) -> dict[str, dict[str, Any]]:
+    """Return what is known of each file below `path`, by name, without the empty objects that mark folders.
+
+    PyArrow, by which Ray writes, puts an object `folder/` for each folder into an object store.
+    """
+    entries = fs.find(path, detail=True) if fs.exists(path) else {}
+    return {str(name): facts for name, facts in entries.items() if not str(name).endswith("/")}
 
 
 def list_folders(uri: str) -> list[str]:
@@ -206,7 +215,7 @@ def sizes(uri: str) -> dict[str, int]:
     """Return the size in bytes of each file below the folder `uri`, by its path there; empty without a folder."""
     fs, path = filesystem(uri)
     with _errors("list", uri):
-        files = fs.find(path, detail=True) if fs.exists(path) else {}
+        files = _below(fs, path)
     root = len(path.rstrip("/")) + 1
     return {str(name)[root:]: int(facts["size"]) for name, facts in files.items()}
 
@@ -394,7 +403,7 @@ def fingerprint(uri: str) -> str:
     fs, path = filesystem(uri)
     with _errors("look at", uri):
         checksum = _local_checksum if is_local(uri) else fs.checksum
-        state = [[str(name), str(checksum(name))] for name in sorted(fs.find(path))]
+        state = [[str(name), str(checksum(name))] for name in sorted(_below(fs, path))]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
@@ -453,7 +462,8 @@ def fetch(uri: str) -> Path:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as partial:
-                fs.get(path, f"{partial}/{target.name}", recursive=True)
+                names = list(_below(fs, path))
+                fs.get(names, [f"{partial}/{target.name}{name[len(path.rstrip('/')) :]}" for name in names])
                 try:
                     os.replace(Path(partial) / target.name, target)
                 except OSError as error:

@@ -253,7 +253,9 @@ def _no_log(step: str, identity: str, names: list[str]) -> str:
     if not names:
         return f"step {step} of run {identity} has no log: it has not begun, or its result was cached"
     commands = " or ".join(f"kubectl logs --namespace kubeflow --container main {name}" for name in names[-2:])
-    return f"Kubeflow Pipelines has no log of step {step} of run {identity}; if its pod still exists, {commands} shows it"
+    return (
+        f"Kubeflow Pipelines has no log of step {step} of run {identity}; if its pod still exists, {commands} shows it"
+    )
 
 
 def _new_lines(service: KfpClient, run: Thing, keys: set[str], shown: dict[str, int]) -> Iterator[str]:

@@ -306,14 +306,17 @@ class Table:
         self.entry_end, self.entry_waste = size, 0
 
     def _trim(self) -> None:
-        """Copy the arrays that have grown in their place to others of the right length.
+        """Copy the arrays that have grown in their place, and a sparse table of terms, to others of the right length.
 
-        There they can have large pages of memory, in which a processor finds a place faster.
+        There they can have large pages of memory, in which a processor finds a place faster; and the table, which had
+        room for each file as if all of its words were new, fits into a cache.
         """
         used = ((_ALL_BY_TERM, int(self.state[0])), (_ALL_BY_BLOCK, self.block_end), ({"terms": "i4"}, self.entry_end))
         for names, size in used:
             for name, kind in names.items():
                 self._move(name, kind, _with_spare(size))
+        if 4 * (size := _with_spare(int(self.state[0]))) < len(self.slots):
+            self._rehash(size)
 
     def _grow(self, names: dict[str, str], size: int) -> None:
         """Give each of these arrays, which have equal lengths, at least `size` rows; new rows are zero.
@@ -345,8 +348,12 @@ class Table:
     def _grow_terms(self, size: int) -> None:
         self._grow(_ALL_BY_TERM, size)
         if 3 * size > 2 * len(self.slots):
-            self.slots = np.full(1 << (2 * size).bit_length(), -1, np.int32)
-            kernels.rehash(self.hashes, int(self.state[0]), self.slots)
+            self._rehash(size)
+
+    def _rehash(self, size: int) -> None:
+        """Make another table of terms, with room for `size` of them."""
+        self.slots = np.full(1 << (2 * size).bit_length(), -1, np.int32)
+        kernels.rehash(self.hashes, int(self.state[0]), self.slots)
 
     def _take(self, count: int) -> BlockSpan:
         """Return block numbers for a file: those of a removed file, or new ones."""

@@ -19,6 +19,8 @@ STRETCH = 64
 _BINS = 512
 _GROUP = 8
 """Number of candidates with a common highest ratio, and of groups of candidates."""
+_SMALL = 128
+"""Number of sizes of windows, each with the sum that it needs; larger ones have more identifiers than most."""
 _LIKELY = 16
 """Stretches that are searched first, at least."""
 _TINY = 1e-300
@@ -230,6 +232,37 @@ def _collect(bounds, lowest, least, sums, sizes, by_size, file, prior):  # type:
 
 
 @njit(cache=True)
+def _least_sums(least, by_size, most):  # type: ignore[no-untyped-def]
+    """Return, by size of a window, the sum that it needs at least for a score of `least`; no prior is above `most`."""
+    sums = np.empty(min(_SMALL, len(by_size)), np.int64)
+    sums[0] = np.iinfo(np.int64).max  # no window starts there
+    for size in range(1, len(sums)):
+        sums[size] = max(int(least / (by_size[size] * most)) - 1, 1)
+    return sums
+
+
+@njit(cache=True)
+def _collect_few(bounds, least, sums, sizes, by_size, file, prior):  # type: ignore[no-untyped-def]
+    """Return what `_collect` does, faster where most windows have too low a sum for their size."""
+    room, least_sums = STRETCH * (bounds >= least).sum() + 1, _least_sums(least, by_size, prior.max())
+    numbers, values, count, small = np.empty(room, np.int64), np.empty(room), 0, np.uint32(len(least_sums) - 1)
+    for stretch in range(len(bounds)):
+        if bounds[stretch] < least:
+            continue
+        first, end = stretch * STRETCH, min((stretch + 1) * STRETCH, len(sums) - 1)
+        totals, own_sizes = sums[first + 1 : end + 1], sizes[first:end]
+        for place in range(len(totals)):
+            numbers[count] = first + place
+            count += totals[place] >= least_sums[min(np.uint32(own_sizes[place]), small)]
+    kept, most = 0, np.uint32(len(by_size) - 1)
+    for window in numbers[:count]:
+        score = sums[window + 1] * by_size[min(np.uint32(sizes[window]), most)] * prior[file[window]]
+        numbers[kept], values[kept] = window, score
+        kept += score >= least
+    return numbers[:kept], values[:kept]
+
+
+@njit(cache=True)
 def _weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-def]
     """Return the `k` windows with the highest positive scores, and all that equal the last, with their scores.
 
@@ -246,7 +279,7 @@ def _weighted(sums, sizes, by_size, file, prior, k):  # type: ignore[no-untyped-
     numbers, values = _first(numbers, values, k, _TINY, highest)
     if lowest > _TINY:
         least = values.min() if len(values) >= k else _TINY
-        numbers, values = _collect(bounds, least, least, sums, sizes, by_size, file, prior)
+        numbers, values = _collect_few(bounds, least, sums, sizes, by_size, file, prior)
         numbers, values = _first(numbers, values, k, least, highest)
     sums[:] = 0
     return numbers, values
@@ -356,16 +389,20 @@ def _numbered(blocks, relevance, term_starts, tokens, terms, local):  # type: ig
 
 
 @njit(cache=True)
-def _keep(ends, names, worth):  # type: ignore[no-untyped-def]
-    """Leave out the names that are worth nothing; return the number of the others."""
-    begin, end = 0, np.uint64(0)
-    for number in range(1, len(ends)):
-        for place in range(begin, ends[number]):
+def _first_gains(ends, names, worth):  # type: ignore[no-untyped-def]
+    """Return the worth of each block's names, and leave those out that are worth nothing."""
+    gains, begin, end = np.empty(len(ends) - 1), 0, np.uint64(0)
+    for number in range(len(gains)):
+        gain = 0.0
+        for place in range(begin, ends[number + 1]):
             name = names[np.uint64(place)]
+            value = worth[np.uint32(name)]
             names[end] = name
-            end += np.uint64(worth[np.uint32(name)] > 0)
-        begin, ends[number] = ends[number], end
-    return end
+            end += np.uint64(value > 0)
+            gain += value
+        gains[number] = gain
+        begin, ends[number + 1] = ends[number + 1], end
+    return gains
 
 
 @njit(cache=True)
@@ -374,8 +411,8 @@ def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, t
 
     Block i has names[ends[i] : ends[i + 1]], which are indices in `worth`. Worth is sum / (sum + half), where sum is
     the relevance of the blocks with the identifier; it is multiplied by `known` for the `seen` terms.
-    Identifiers in more than `common` blocks of the project are left out. `local` is scratch, zero before and after;
-    `relevance` is zero afterwards.
+    Identifiers in more than `common` blocks of the project are worth nothing. `local` is scratch, zero before and
+    after; `relevance` is zero afterwards.
     """
     ends, names, distinct, sums = _numbered(blocks, relevance, term_starts, tokens, terms, local)
     factor, worth = np.ones(len(distinct)), np.zeros(len(distinct))
@@ -386,8 +423,7 @@ def _expect(blocks, relevance, half, common, seen, known, term_starts, tokens, t
         local[term] = 0
         value = sums[own] / (sums[own] + half) * factor[own]
         worth[own] = value if lengths[term] <= common else 0.0
-    end = _keep(ends, names, worth)
-    return ends, names[:end], worth
+    return ends, names, worth
 
 
 @njit(cache=True)
@@ -412,22 +448,6 @@ def _beside_taken(number, blocks, file, taken):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _top(values, group):  # type: ignore[no-untyped-def]
-    top = np.int64(0)
-    for number in range(_GROUP):
-        top = max(top, values[np.uint64(group * _GROUP + number)])
-    return top
-
-
-@njit(cache=True)
-def _mark(place, bits, tops, highest):  # type: ignore[no-untyped-def]
-    """Note the highest value of the group of the changed one at this place, and of its group of groups."""
-    group = place // _GROUP
-    tops[group] = _top(bits, group)
-    highest[group // _GROUP] = _top(tops, group // _GROUP)
-
-
-@njit(cache=True)
 def _place(values, first, count):  # type: ignore[no-untyped-def]
     """Return the first place of the highest of `count` values, without a branch."""
     top, place = np.int64(-1), first
@@ -439,14 +459,17 @@ def _place(values, first, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _first_highest(bits, tops, highest):  # type: ignore[no-untyped-def]
-    """Return the first place of the highest value, from those of groups and of groups of groups.
+def _mark(place, bits, tops, highest):  # type: ignore[no-untyped-def]
+    """Note the highest value and its first place in the group of the changed one, and in its group of groups.
 
     The values are ratios, not negative, as the integers with the same bits: these have the same order and are faster to
     compare.
     """
-    group = _place(tops, _place(highest, 0, len(highest)) * _GROUP, _GROUP)
-    return _place(bits, group * _GROUP, _GROUP)
+    group = place // _GROUP
+    top = _place(bits, group * _GROUP, _GROUP)
+    tops[0, group], tops[1, group] = bits[top], top
+    first = _place(tops[0], group // _GROUP * _GROUP, _GROUP)
+    highest[0, group // _GROUP], highest[1, group // _GROUP] = tops[0, first], tops[1, first]
 
 
 @njit(cache=True)
@@ -468,22 +491,25 @@ def _choose(blocks, file, merits, sizes, per_token, heading, by_cost, k, ends, n
     A block's gain is the worth of its identifiers that no chosen block has. Its cost is its tokens, of `per_token`
     bytes each, plus `heading` unless it continues a chosen block. Gains only fall, so an old value is an upper bound,
     which is computed again when it comes first (lazy greedy, Minoux 1978). `ends`, `names` and `worth` are those of
-    `_expect`; `worth` is changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
+    `_expect`, and are changed. Neighbours in a file must be adjacent in `blocks`. The choice ends after `k` blocks,
     or when nothing gains.
     """
     size = len(blocks)
-    highest = np.zeros(size // _GROUP**2 + 1, np.int64)
-    ratios, tops = np.zeros(len(highest) * _GROUP**2), np.zeros(len(highest) * _GROUP, np.int64)
+    groups = size // _GROUP**2 + 1
+    highest, tops, ratios = (
+        np.zeros((2, groups), np.int64),
+        np.zeros((2, groups * _GROUP), np.int64),
+        np.zeros(groups * _GROUP**2),
+    )
     bits, taken, chosen, count = ratios.view(np.int64), np.zeros(size, np.bool_), np.empty(min(k, size), np.int64), 0
-    costs, gains, fresh = np.empty(size, np.int64), np.empty(size), np.zeros(size, np.int64)
+    costs, gains, fresh = np.empty(size, np.int64), _first_gains(ends, names, worth), np.zeros(size, np.int64)
     for number in range(size):
         costs[number] = 1 + int(sizes[blocks[number]] / per_token)
-        gains[number] = _gain(number, ends, names, worth)
         ratios[number] = merits[number] * gains[number] * by_cost[min(costs[number] + heading, len(by_cost) - 1)]
-    for group in range(len(tops)):
+    for group in range(groups * _GROUP):
         _mark(group * _GROUP, bits, tops, highest)
     while count < len(chosen):
-        first = _first_highest(bits, tops, highest)
+        first = highest[1, _place(highest[0], 0, groups)]
         if ratios[first] <= 0:
             break
         if fresh[first] == count and ratios[first] < np.inf:
@@ -531,19 +557,35 @@ def _nearest(terms, away, before, after):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _relevant(block, relevance, current, file):  # type: ignore[no-untyped-def]
+    """Return whether a block has relevance, and take it from one in the `current` file."""
+    if file[block] == current:
+        relevance[block] = 0
+    return relevance[block] != 0
+
+
+@njit(cache=True)
 def _in_order(some, others, relevance, current, file, ranks):  # type: ignore[no-untyped-def]
-    """Return the blocks of both arrays that have relevance and are not in the `current` file, by path and line."""
-    keys, count, sorted_already = np.empty(len(some) + len(others), np.int64), 0, True
-    for number in range(len(keys)):
-        block = some[number] if number < len(some) else others[number - len(some)]
-        if file[block] == current:
-            relevance[block] = 0
-        elif relevance[block]:
+    """Return the blocks of both arrays that have relevance and are not in the `current` file, by path and line.
+
+    The others are few, and most often the first ones are in order.
+    """
+    keys, count, ascending = np.empty(len(some) + len(others), np.int64), 0, True
+    for block in some:
+        if _relevant(block, relevance, current, file):
             keys[count] = ranks[file[block]] << 32 | block  # lines of a file are in the order of its blocks
-            sorted_already = sorted_already and (count == 0 or keys[count - 1] < keys[count])
+            ascending = ascending and (count == 0 or keys[count - 1] < keys[count])
             count += 1
-    if not sorted_already:
+    if not ascending:
         keys[:count].sort()
+    for block in others:
+        if _relevant(block, relevance, current, file):
+            key, place = ranks[file[block]] << 32 | block, count
+            while place > 0 and keys[place - 1] > key:
+                keys[place] = keys[place - 1]
+                place -= 1
+            keys[place] = key
+            count += 1
     return keys[:count] & 0xFFFFFFFF
 
 
@@ -589,8 +631,16 @@ def _similar(weights, near, away, whole, whole_away, names, live, starts, length
 
 
 @njit(cache=True)
+def _parts(seen):  # type: ignore[no-untyped-def]
+    """Return (terms, away, whole, whole_away, names) of the array that `kernels.surroundings` returns."""
+    near, whole = 3 + seen[0] + seen[1], 3 + 2 * seen[0] + seen[1]
+    away, names = whole + seen[2], whole + 2 * seen[2]
+    return seen[3:near], seen[near:whole], seen[whole:away], seen[away:names], seen[names:]
+
+
+@njit(cache=True)
 def rank(  # type: ignore[no-untyped-def]
-    settings, by_size, by_cost, by_hops, k, seen, away, whole, whole_away, names,
+    settings, by_size, by_cost, by_hops, k, surroundings,
     depths, ends, of_files, ranks, around, depth, lifted, lifts, current,
     live, end, starts, lengths, pool, notes, terms, local,
     file, line, byte, size, term_starts, tokens, window_tokens, sums, relevance,
@@ -599,7 +649,9 @@ def rank(  # type: ignore[no-untyped-def]
 
     One function for a whole query (see `ranking`), since a call from Python costs as much as a step.
     """
-    weights, near = settings[0], seen[: len(away)]
+    weights = settings[0]
+    seen, away, whole, whole_away, names = _parts(surroundings)
+    near = seen[: len(away)]
     _similar(weights, near, away, whole, whole_away, names, live, starts, lengths, pool, local, sums)
     prior = _priors(by_hops, depths, ends, of_files, around, depth, lifted, lifts, current)
     windows, scores = _weighted(sums[: end + 1], window_tokens, by_size, file, prior, weights.windows)

@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
 
+from serving.http import DirectHandlers
 from serving.local import free_port
 from serving.predictor.app import PredictorMetrics, create_app
 from serving.predictor.app import PredictorService as Predictor
@@ -73,7 +73,7 @@ def llama(model: Path, _own_cache: None) -> Iterator[LlamaCppEngine]:
 
 
 @contextmanager
-def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
+def serving(app: FastAPI | DirectHandlers, port: int = 0) -> Iterator[str]:
     """The base URL of `app` on a server in a thread."""
     port = port or free_port()
     server = uvicorn.Server(

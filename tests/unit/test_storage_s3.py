@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.fs
 import pytest
 
 from infill import manifest, storage
@@ -176,3 +177,21 @@ def test_a_killed_stage_continues_where_it_was(s3: str) -> None:
     storage.write_bytes(f"{output}/first", b"2")
     with pytest.raises(InputError, match="is not the file that toy wrote"):
         manifest.verify(loaded)
+
+
+def test_folders_that_pyarrow_marks_are_no_files(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = f"{s3}/store/pretrain/1"
+    arrow, path = pyarrow.fs.FileSystem.from_uri(folder)  # as Ray writes a model
+    arrow.create_dir(f"{path}/adapter", recursive=True)
+    for name in ("config.json", "adapter/weights"):
+        with arrow.open_output_stream(f"{path}/{name}") as file:
+            file.write(name.encode())
+    listed = client().list_objects_v2(Bucket=s3.removeprefix("s3://"))["Contents"]
+    assert {each["Key"] for each in listed} >= {"store/pretrain/1/", "store/pretrain/1/adapter/"}
+    assert storage.list_files(folder) == [f"{folder}/adapter/weights", f"{folder}/config.json"]
+    assert storage.sizes(folder) == {"adapter/weights": 15, "config.json": 11}
+    assert storage.list_folders(f"{s3}/store/pretrain") == [folder]
+    copy = storage.fetch(folder)
+    assert {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()} == set(storage.sizes(folder))
+    assert storage.fetch(f"{folder}/config.json").read_text() == "config.json"

@@ -36,7 +36,7 @@ def test_surroundings_are_what_lexing_each_part_gives(text: str, at: int, before
     prefix, suffix = text[:at], text[at:]
     head = min(head, len(prefix)) if text.isascii() and not _cuts_import(prefix, head) else len(prefix)
     data = f"{prefix}\n{suffix}".encode()
-    *seen, bounds = kernels.surroundings(
+    seen, bounds = kernels.surroundings(
         np.frombuffer(data, np.uint8),
         len(prefix.encode()),
         len(prefix[:head].encode()),
@@ -44,7 +44,7 @@ def test_surroundings_are_what_lexing_each_part_gives(text: str, at: int, before
         after,
         *table.lexer(b"")[1:],
     )
-    terms, away, whole, whole_away, names = (each.tolist() for each in seen)
+    terms, away, whole, whole_away, names = (each.tolist() for each in scoring._parts(seen))
     above, below = last_lines(prefix, before), first_lines(suffix, after)
     line = above.count("\n")
     assert list(zip(terms, away, strict=False)) == _read(kernels.occurrences, table, f"{above}\n{below}", line)

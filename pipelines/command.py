@@ -232,6 +232,9 @@ def _run_logs(options: argparse.Namespace) -> None:
 
 
 def _run_cancel(options: argparse.Namespace) -> dict[str, Any]:
+    from pipelines import run_table
+
     kfp = _connect(options)
-    kfp.terminate(options.run)
+    if kfp.run(options.run).get("state") not in run_table.ENDED:  # KFP calls a run that has ended not found
+        kfp.terminate(options.run)
     return {"run": options.run, "state": kfp.run(options.run).get("state")}

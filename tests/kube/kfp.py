@@ -161,6 +161,8 @@ class Kfp:
         return {}
 
     def _terminate(self, name: str) -> Thing:
+        if _match(self.runs, name)["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
+            raise Refused(400, f"Failed to terminate a run: Failed to terminate a run {name}. Row not found")
         _match(self.runs, name)["state"] = "CANCELING"
         return {}
 

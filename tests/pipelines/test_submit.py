@@ -302,6 +302,9 @@ def test_cancel_stops_the_run(kfp: Kfp, capsys: pytest.CaptureFixture[str]) -> N
     capsys.readouterr()
     assert run("cancel", name) == 0
     assert json.loads(capsys.readouterr().out) == {"run": name, "state": "CANCELING"}
+    kfp.runs[name]["state"] = "FAILED"
+    assert run("cancel", name) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": name, "state": "FAILED"}
 
 
 EVALUATE = "w.root.for-loop-1.evaluate-2"

@@ -52,25 +52,31 @@ def overhead(
 ) -> dict[str, Any]:
     """Return what the transformer adds to a call of the predictor, in milliseconds, and its processor time.
 
-    The first session does not count: it warms connections and the index.
+    The first session does not count: it warms connections and the index. The stub's timers may differ between the two
+    calls: `without_stub` is what is added if the stub's own time is taken from both.
     """
-    direct, through, first, busy = list[float](), list[float](), list[float](), 0.0
+    numbers, direct, through, first, busy = list[int](), list[float](), list[float](), list[float](), 0.0
     warm = sum(1 for _ in requests(sessions[:1]))
     with httpx.Client(timeout=60, trust_env=False) as client:
         for number, body in enumerate(requests(sessions)):
             alone = {key: value for key, value in body.items() if key not in ("workspace", "context")}
             prompt = packer.pack(read_request(alone, TOKENS)).prompt.ids
-            near = _timed(_post, client, predictor.url, {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0})
+            asked = {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+            near = _timed(_post, client, predictor.url, asked, f"near-{number}")
             before = processor_s(front)
-            far = _timed(_post, client, front.url, body)
+            far = _timed(_post, client, front.url, body, f"far-{number}")
             if number >= warm:
+                numbers.append(number)
                 direct.append(near)
                 through.append(far)
                 busy += processor_s(front) - before
                 first.append(_timed(_first_event, client, front.url, body | {"prompt": body["prompt"] + " "}))
+        stub = client.get(f"{predictor.url}/times").json()
     added = [after - before for before, after in zip(direct, through, strict=True)]
+    slower = [stub[f"near-{number}"] - stub[f"far-{number}"] for number in numbers]
     return {
         "overhead_ms_p50_p99": percentiles(added, 50, 99),
+        "without_stub_ms_p50_p99": percentiles([sum(pair) for pair in zip(added, slower, strict=True)], 50, 99),
         "direct_ms_p50_p99": percentiles(direct, 50, 99),
         "transformer_ms_p50_p99": percentiles(through, 50, 99),
         "first_event_ms_p50_p99": percentiles(first, 50, 99),
@@ -81,8 +87,8 @@ def overhead(
     }
 
 
-def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> None:
-    client.post(f"{url}/v1/completions", json=body).raise_for_status()
+def _post(client: httpx.Client, url: str, body: dict[str, Any], name: str) -> None:
+    client.post(f"{url}/v1/completions", json=body, headers={"x-request-id": name}).raise_for_status()
 
 
 def _first_event(client: httpx.Client, url: str, body: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@
 
 It speaks as much of vLLM's protocol as the transformer needs. A client may set the answer to the request with a given
 `x-request-id` in advance (POST /answers); any other request gets TEXT. GET /counts returns the number of requests and
-of those that their client left.
+of those that their client left. GET /times returns the milliseconds of each answer since it was last asked, by that id:
+they differ from the delays, since timers end on full milliseconds.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ class StubEngine:
         self._requests = self._left = 0
         self._left_at = 0.0
         """Time of the system's monotonic clock when a client last left its request."""
+        self._times: dict[str, float] = {}
+        """Milliseconds from a request to the last part of its answer, by its id."""
 
     async def __call__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """Answer one request, or the messages of the server's life."""
@@ -60,6 +63,9 @@ class StubEngine:
     def _page(self, path: str, body: bytes) -> dict[str, Any]:
         if path == "/answers":
             self._answers |= {name.encode(): text for name, text in json.loads(body).items()}
+        if path == "/times":
+            times, self._times = self._times, {}
+            return times
         if path == "/counts":
             return {"requests": self._requests, "left": self._left, "left_at": self._left_at}
         return {"object": "list", "data": [{"id": "stub", "object": "model", "max_model_len": CONTEXT}]}
@@ -80,14 +86,21 @@ class StubEngine:
         await until(0)
         if b'"stream":true' not in body:
             await until(len(pieces) - 1)
+            self._note(name, started)
             await _whole(send, {"choices": [_choice(text, "stop")], "usage": usage})
             return
         await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
         for number, piece in enumerate(pieces):
             await until(number)
             await _event(send, {"choices": [_choice(piece, "stop" if number == len(pieces) - 1 else None)]})
+        self._note(name, started)
         await _event(send, {"choices": [], "usage": usage})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    def _note(self, name: bytes, started: float) -> None:
+        """Keep the time of an answer whose last token is due."""
+        if name:
+            self._times[name.decode("latin-1")] = 1_000 * (time.monotonic() - started)
 
 
 def _choice(text: str, reason: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import sys
-from typing import Any, Final
+from typing import Any
 
 import uvloop
 from fastapi import FastAPI
@@ -16,17 +16,15 @@ from starlette.types import ASGIApp
 from timing_asgi import TimingMiddleware
 
 from serving.transformer.access import audit_log
-from serving.transformer.joined_writes import JoiningProtocol
 from serving.transformer.openapi import include
 from serving.transformer.packer import warm_up
-from serving.transformer.protocols import by_path
 from serving.transformer.routes import allow_origins, create_router
 from serving.transformer.service import build
 from serving.transformer.transformer_config import Prepared, TransformerConfig
+from serving.transformer.uvicorn_protocol import QuietProtocol
 
 log = logging.getLogger("kserve.infill")
 
-COMPLETIONS: Final = frozenset(by_path())
 GRACE_S = 5
 """Seconds that open requests get to finish when the server stops."""
 
@@ -61,7 +59,7 @@ class TransformerServer(ModelServer):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self._rest_server.config.app = self._app
-        self._rest_server.config.http = JoiningProtocol
+        self._rest_server.config.http = QuietProtocol
         self._rest_server.config.host = self._host
         add_all = self._rest_server._add_middlewares
 
@@ -72,14 +70,6 @@ class TransformerServer(ModelServer):  # type: ignore[misc]
 
         self._rest_server._add_middlewares = add
         await super()._serve()
-
-
-def _is_rare(record: logging.LogRecord) -> bool:
-    """Return False for the access log's lines about probes, scrapes and answered completions, which metrics count."""
-    if not isinstance(record.args, tuple) or len(record.args) != 5:
-        return True
-    path, status = str(record.args[2]).partition("?")[0], record.args[4]
-    return "/health/" not in path and path != "/metrics" and (status != 200 or path not in COMPLETIONS)
 
 
 def _audit_to_stdout() -> None:
@@ -101,7 +91,6 @@ def serve(config: TransformerConfig, prepared: Prepared) -> None:
     if config.cors_origins:
         app = allow_origins(app, config.cors_origins)
     trace_logger.setLevel(logging.WARNING)  # three lines per request, which the metrics replace
-    logging.getLogger("uvicorn.access").addFilter(_is_rare)
     if not service.access.open:
         _audit_to_stdout()
     elif config.host not in ("127.0.0.1", "localhost", "::1"):

@@ -56,11 +56,20 @@ async def _read(body: bytes, protocols: Sequence[Protocol], limit: int) -> tuple
     """Return the one of `protocols`, which share a path, that claims `body`, and the request in it. Raises ApiError."""
 
     def read() -> tuple[Protocol, CompletionRequest]:
-        value = parse_object(body)
+        value = _parsed(body)
         protocol = next(each for each in protocols if each.claims(value))
         return protocol, protocol.read(value, limit)
 
     return read() if len(body) <= INLINE_BYTES else await asyncio.to_thread(read)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`. Raises ApiError 400 for anything else."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:  # `json` takes halves of surrogate pairs, and says what is wrong
+        return parse_object(body)
+    return value if isinstance(value, dict) else parse_object(body)
 
 
 def _scoped(completion: CompletionRequest, request: Request, principal: Principal) -> CompletionRequest:

@@ -328,7 +328,7 @@ def _parse(data: bytes) -> Delta | None:
     if data.strip() == b"[DONE]":
         return None
     try:
-        value = json.loads(data.decode(errors="replace"))
+        value = _json(data)
         if "error" in value:
             raise _reported(value, 502)
         if not value["choices"]:
@@ -340,6 +340,14 @@ def _parse(data: bytes) -> Delta | None:
         return Delta(text=text, finish_reason=first.get("finish_reason"), usage=value.get("usage"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise _nonsense(repr(error)) from error
+
+
+def _json(data: bytes) -> Any:
+    """Return the JSON of an event, also if its text is not UTF-8 or has half of a surrogate pair."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data.decode(errors="replace"))
 
 
 async def _refused(response: aiohttp.ClientResponse) -> ApiError:

@@ -1,6 +1,7 @@
-"""The head of a response goes out with the beginning of its body, and alone where nothing follows."""
+"""The head of a response goes out with the beginning of its body, and the access log has few responses."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn import Config, Server
 
-from serving.transformer.joined_writes import JoinedWrites, JoiningProtocol
+from serving.transformer.uvicorn_protocol import AccessLog, JoinedWrites, QuietProtocol
 
 
 class Written(asyncio.Transport):
@@ -70,7 +71,7 @@ ROUTES = [Route("/whole", whole, methods=["POST"]), Route("/streamed", streamed)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_every_kind_of_response_is_as_uvicorn_writes_it(loop: str) -> None:
     async def ask() -> list[tuple[int, bytes]]:
-        server = Server(Config(Starlette(routes=ROUTES), port=0, http=JoiningProtocol, log_level="error"))
+        server = Server(Config(Starlette(routes=ROUTES), port=0, http=QuietProtocol, log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
@@ -91,3 +92,21 @@ def test_every_kind_of_response_is_as_uvicorn_writes_it(loop: str) -> None:
     with asyncio.Runner(loop_factory=factory) as runner:
         answers = runner.run(ask())
     assert answers == [(200, b"x" * 300_000), (200, b"one two"), (200, b""), (204, b""), (200, b"")]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "logged"),
+    [
+        ("/v1/completions", 200, False),
+        ("/v1/completions", 429, True),
+        ("/v1/completions?a=b", 200, False),
+        ("/v1/models", 200, True),
+        ("/v2/health/ready", 200, False),
+        ("/metrics", 200, False),
+    ],
+)
+def test_only_rare_responses_are_logged(path: str, status: int, logged: bool, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("test.access")
+    with caplog.at_level(logging.INFO, "test.access"):
+        AccessLog(logger).info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:9", "POST", path, "1.1", status)
+    assert len(caplog.messages) == logged

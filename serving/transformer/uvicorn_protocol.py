@@ -1,15 +1,19 @@
-"""A transport that sends the head of a response with the beginning of its body.
+"""uvicorn's HTTP with fewer packets and fewer lines of log.
 
-uvicorn writes the two one after the other. On its own, a head wakes the client, which reads it on the processor that
-would write the body, and takes a packet of its own.
+uvicorn writes the head of a response and its body one after the other. On its own, a head wakes the client, which reads
+it on the processor that would write the body, and takes a packet of its own.
 """
 
 import asyncio
+import logging
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.transformer.protocols import by_path
+
 HEAD: Final = b"HTTP/1.1 "
+COMPLETIONS: Final = frozenset(by_path())
 
 
 class JoinedWrites:
@@ -41,8 +45,25 @@ class JoinedWrites:
             self.write(b"")
 
 
-class JoiningProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP with joined writes."""
+class AccessLog:
+    """The access log without probes, scrapes and answered completions, which metrics count."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def info(self, text: str, client: str, method: str, path: str, version: str, status: int) -> None:
+        """Log a response, unless it is one of many."""
+        route = path.partition("?")[0]
+        if "/health/" not in route and route != "/metrics" and (status != 200 or route not in COMPLETIONS):
+            self._logger.info(text, client, method, path, version, status)
+
+
+class QuietProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP with joined writes and a short access log."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.access_logger = AccessLog(self.access_logger)  # type: ignore[assignment]
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection."""

@@ -24,6 +24,7 @@ OURS = {
     "infill/train/history.py": "metrics that we wrote",
     "infill/experiments/needed_names.py": "identifiers of texts that are read already",
     "benchmarks/context/projects.py": "what the index's reader gave, UTF-8 already",
+    "benchmarks/keystrokes/stub_engine.py": "names that the measuring client gave its requests",
     "pipelines/service.py": "pods' logs, shown to people",
     "infill/evaluate/jail.py": "outputs of generated programs, in a process without our packages",
     "serving/client.py": "what the index's reader gave, UTF-8 already",

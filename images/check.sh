@@ -58,7 +58,7 @@ trap 'failed=1' ERR
 # MLflow as the chart starts it: its command, its variables and its memory, with the volume in the container's /tmp.
 mapfile -t mlflow < <(.venv/bin/helm template infill charts/infill-platform --show-only templates/mlflow.yaml \
     --values charts/infill-platform/ci/default-values.yaml --values deploy/kind/platform-values.yaml \
-    | .venv/bin/python images/started.py "$(image pipeline)")
+    | PYTHONPATH=. .venv/bin/python images/started.py "$(image pipeline)")
 names+=("$network-mlflow")
 "$docker" run --detach --name "$network-mlflow" --network "$network" "${hardened[@]}" \
     --mount type=tmpfs,destination=/mlflow,tmpfs-mode=1777 "${mlflow[@]}" >/dev/null

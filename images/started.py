@@ -1,12 +1,15 @@
 """Print how Docker starts the only container of a Deployment on standard input, one argument to a line.
 
-`images/started.py IMAGE`: command, arguments, plain variables and limit of memory are the chart's, the image is IMAGE.
+Command, arguments, plain variables and limit of memory are the Deployment's, the image is another one.
 """
 
+import argparse
 import sys
 from typing import Any
 
 import yaml
+
+from infill import entry
 
 
 def arguments(container: dict[str, Any], image: str) -> list[str]:
@@ -16,7 +19,15 @@ def arguments(container: dict[str, Any], image: str) -> list[str]:
     return [*variables, f"--memory={memory}", image, *container["command"], *container["args"]]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the arguments."""
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", metavar="IMAGE", help="the image to start")
+    image = parser.parse_args().image
     [deployment] = [each for each in yaml.safe_load_all(sys.stdin) if each and each["kind"] == "Deployment"]
-    [pod] = deployment["spec"]["template"]["spec"]["containers"]
-    sys.stdout.write("\n".join([*arguments(pod, sys.argv[1]), ""]))
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    sys.stdout.write("\n".join([*arguments(container, image), ""]))
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run("images/started.py", main))

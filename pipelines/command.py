@@ -20,6 +20,7 @@ from infill.cli_options import (
 )
 from infill.corpus import opt_out
 from infill.errors import InputError
+from pipelines import run_times
 
 if TYPE_CHECKING:
     from pipelines.service import KfpClient
@@ -91,8 +92,10 @@ def _add_schedule(pipeline: Commands) -> list[argparse.ArgumentParser]:
     put.add_argument("--name", type=word, default="infill", help="name of the schedule; default: %(default)s")
     times = put.add_mutually_exclusive_group(required=True)
     about = "minute, hour, day, month and weekday in KFP's time zone (UTC by default), such as '0 3 * * *'"
-    times.add_argument("--cron", type=_cron, metavar="TIMES", help=about)
-    times.add_argument("--every", type=_interval, metavar="TIME", help="minutes, hours or days, such as 90m, 12h or 7d")
+    times.add_argument("--cron", type=run_times.cron, metavar="TIMES", help=about)
+    times.add_argument(
+        "--every", type=run_times.interval, metavar="TIME", help="minutes, hours or days, such as 90m, 12h or 7d"
+    )
     _run_options(put)
     listed = command(schedule, "list", _schedule_list, "list schedules: name, state, times, parameters")
     about = "start no more runs; a run that has started continues"
@@ -105,18 +108,6 @@ def _add_schedule(pipeline: Commands) -> list[argparse.ArgumentParser]:
     for each in (disable, enable, delete):
         each.add_argument("name", type=word, metavar="NAME", help="name in infill pipeline schedule list")
     return [put, listed, disable, enable, delete]
-
-
-def _cron(text: str) -> str:
-    from pipelines import schedule
-
-    return schedule.cron(text)
-
-
-def _interval(text: str) -> int:
-    from pipelines import schedule
-
-    return schedule.interval(text)
 
 
 def _platform_options(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +179,7 @@ def _schedule_set(options: argparse.Namespace) -> dict[str, Any]:
     parameters = _parameters(options)
     from pipelines import schedule
 
-    when = schedule.trigger(options.cron, options.every)
+    when = run_times.trigger(options.cron, options.every)
     kfp = _connect(options)
     return schedule.put(kfp, options.name, when, parameters, service_account=options.service_account)
 

@@ -18,6 +18,7 @@ from infill.cli_options import (
     settings_options,
     word,
 )
+from pipelines import run_times
 
 
 def add(commands: Commands) -> None:
@@ -33,7 +34,7 @@ def add(commands: Commands) -> None:
     about = (
         "from the start of a round to the next: minutes, hours or days, such as 90m, 12h or 7d; default: %(default)s"
     )
-    loop.add_argument("--every", type=_interval, default="1d", metavar="TIME", help=about)
+    loop.add_argument("--every", type=run_times.interval, default="1d", metavar="TIME", help=about)
     about = "end after this many rounds; default: %(default)s, never"
     loop.add_argument("--rounds", type=integer("the number of rounds", 0), default=0, metavar="N", help=about)
     about = "keep what users who agree to it made of suggestions, in DIR/feedback, and train on that too"
@@ -47,12 +48,6 @@ def add(commands: Commands) -> None:
     loop.add_argument("--host", type=word, default="127.0.0.1", help=about)
     about = "require one of the keys in this file; see infill keys --help"
     loop.add_argument("--keys", type=input_file, metavar="FILE", help=about)
-
-
-def _interval(text: str) -> int:
-    from pipelines import schedule
-
-    return schedule.interval(text)
 
 
 def _loop(options: argparse.Namespace) -> None:

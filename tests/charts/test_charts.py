@@ -510,7 +510,7 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
         "knative",
         lambda b: thing(b, "InferenceService")["metadata"]["annotations"].pop("serving.kserve.io/deploymentMode"),
     ),
-    (policies.mlflow_hosts, PLATFORM, "no-list", lambda b: mlflow(b)["containers"][0]["env"].pop(0)),
+    (policies.mlflow_hosts, PLATFORM, "no-list", lambda b: mlflow(b)["containers"][0]["env"].pop(1)),
     (policies.names, PLATFORM, "twice", lambda b: b.things.append(copy.deepcopy(b.things[0]))),
     (policies.names, PLATFORM, "no-labels", lambda b: b.things[0]["metadata"].pop("labels")),
 ]

@@ -1,10 +1,15 @@
 """`infill pipeline schedule` against an HTTP server that speaks KFP's REST API."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.images import NAMES
 from infill import cli
 from tests.kube.apiserver import Fault
 from tests.kube.kfp import Kfp
@@ -127,3 +132,15 @@ def test_times_that_cannot_be_used_are_one_sentence(
     assert code == 2
     assert sentence in capsys.readouterr().err
     assert not kfp.recurring
+
+
+def test_runs_have_the_images_of_the_command(kfp: Kfp, tmp_path: Path) -> None:
+    images = {name: f"registry.example/{name}@sha256:{'7' * 64}" for name in NAMES}
+    (tmp_path / "images.json").write_text(json.dumps(images))
+    words = ["set", "--every", "1h", *STORE, "--host", kfp.url, "--images", str(tmp_path / "images.json")]
+    variables = {name: text for name, text in os.environ.items() if name != "INFILL_IMAGES"}
+    command = [sys.executable, "-m", "infill.cli", "pipeline", "schedule", *words]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert images["pipeline"] in kfp.uploads[-1]
+    assert "infill-pipeline:" not in kfp.uploads[-1]

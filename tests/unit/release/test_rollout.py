@@ -500,10 +500,16 @@ def limits(service: dict[str, Any]) -> dict[str, Any]:
     return {"spec": {"transformer": {"containers": containers}}}
 
 
+def another_image(service: dict[str, Any]) -> dict[str, Any]:
+    containers = service["spec"]["predictor"]["containers"]
+    containers[0]["image"] = "example/other"
+    return {"spec": {"predictor": {"containers": containers}}}
+
+
 DRIFTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "nothing": lambda _: {},
     "a limit": limits,
-    "an image": lambda _: {"spec": {"predictor": {"containers": [{"image": "example/other"}]}}},
+    "an image": another_image,
     "a label": lambda _: {"metadata": {"labels": {frame.MANAGER_LABEL: "someone"}}},
     "an annotation": lambda _: {"metadata": {"annotations": {frame.DIGEST: None}}},
     "its owner, as an earlier version made none": lambda _: {"metadata": {"ownerReferences": None}},

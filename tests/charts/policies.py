@@ -80,14 +80,17 @@ def resources(bundle: Bundle) -> Iterator[str]:
 
 
 def probes(bundle: Bundle) -> Iterator[str]:
-    """What serves has three probes; a start may take at least half a minute, the loading of a model five."""
+    """What serves has three probes, and models an end in peace; a start may take half a minute, with a model five."""
     for pod in (each for each in bundle.pods if each.serves):
         for container in pod.spec.get("containers", []):
             for name in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if name not in container:
                     yield f"{pod.where}: container {container['name']} has no {name}"
+            component = pod.labels.get("infill.dev/component")
+            if component and "preStop" not in container.get("lifecycle", {}):
+                yield f"{pod.where}: container {container['name']} ends while it still gets connections"
             start = container.get("startupProbe", {})
-            least = 300 if pod.labels.get("infill.dev/component") == "predictor" else 30
+            least = 300 if component == "predictor" else 30
             if start.get("periodSeconds", 10) * start.get("failureThreshold", 3) < least:
                 yield f"{pod.where}: container {container['name']} is given too little time to start"
 

@@ -308,6 +308,7 @@ BROKEN: list[tuple[Rule, tuple[str, str], str, Break]] = [
         "more-memory-than-promised",
         lambda b: transformer(b)["containers"][0]["resources"]["limits"].update(memory="64Gi"),
     ),
+    (policies.probes, SERVING, "no-end", lambda b: transformer(b)["containers"][0].pop("lifecycle")),
     (policies.probes, SERVING, "no-startup", lambda b: runtime(b).pop("startupProbe")),
     (policies.probes, SERVING, "too-short", lambda b: runtime(b)["startupProbe"].update(failureThreshold=2)),
     (

@@ -49,6 +49,10 @@ envFrom:
 {{- end }}
 
 {{- define "infill.probes" -}}
+# A pod that is to end gets new connections until every node knows that.
+lifecycle:
+  preStop:
+    sleep: {seconds: 5}
 startupProbe:
   httpGet: {path: {{ .path }}, port: 8080}
   periodSeconds: 5

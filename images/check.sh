@@ -55,7 +55,7 @@ done
 trap cleanup EXIT
 trap 'failed=1' ERR
 
-# MLflow as the chart starts it: its command, its variables and its memory, with the volume in the container's /tmp.
+# MLflow as the chart starts it: its command, its variables and its memory; the volume is in memory.
 mapfile -t mlflow < <(.venv/bin/helm template infill charts/infill-platform --show-only templates/mlflow.yaml \
     --values charts/infill-platform/ci/default-values.yaml --values deploy/kind/platform-values.yaml \
     | PYTHONPATH=. .venv/bin/python images/started.py "$(image pipeline)")

@@ -456,13 +456,13 @@ def fetch(uri: str) -> Path:
         return local_path(uri)
     fs, path = filesystem(uri)
     with _errors("fetch", uri):
-        if not fs.exists(path):
+        names = list(_below(fs, path))
+        if not names:
             raise InputError(f"there is nothing at {uri}; check the address")
         target = cached("fetched", fingerprint(uri)[:24]) / PurePosixPath(path).name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as partial:
-                names = list(_below(fs, path))
                 fs.get(names, [f"{partial}/{target.name}{name[len(path.rstrip('/')) :]}" for name in names])
                 try:
                     os.replace(Path(partial) / target.name, target)

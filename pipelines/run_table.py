@@ -245,14 +245,14 @@ def logs(service: KfpClient, identity: str, step: str, *, follow: bool, pause: f
             break
         time.sleep(pause)
     if not shown:
-        raise InputError(_no_log(step, identity, pods(_details(run), keys)))
+        raise InputError(_no_log(step, identity, pods(_details(run), keys), service.namespace or "kubeflow"))
 
 
-def _no_log(step: str, identity: str, names: list[str]) -> str:
+def _no_log(step: str, identity: str, names: list[str], namespace: str) -> str:
     """Return why there is nothing to show. KFP loses the logs of a long run when its workflow has ended."""
     if not names:
         return f"step {step} of run {identity} has no log: it has not begun, or its result was cached"
-    commands = " or ".join(f"kubectl logs --namespace kubeflow --container main {name}" for name in names[-2:])
+    commands = " or ".join(f"kubectl logs --namespace {namespace} --container main {name}" for name in names[-2:])
     return (
         f"Kubeflow Pipelines has no log of step {step} of run {identity}; if its pod still exists, {commands} shows it"
     )

@@ -1,6 +1,7 @@
 """When a recurring run starts: a cron expression or an interval, as the command line takes it.
 
-Apart from `schedule`, since importing that fixes the images of the pipeline, which an option names.
+A module of its own: `schedule` imports the pipeline, whose images are those that are named by then, and an option names
+them.
 """
 
 import re

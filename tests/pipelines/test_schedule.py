@@ -134,12 +134,15 @@ def test_times_that_cannot_be_used_are_one_sentence(
     assert not kfp.recurring
 
 
-def test_runs_have_the_images_of_the_command(kfp: Kfp, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words", [["schedule", "set", "--every", "1h"], ["schedule", "set", *NIGHTLY], ["submit", "--no-wait"]]
+)
+def test_runs_have_the_images_of_the_command(kfp: Kfp, tmp_path: Path, words: list[str]) -> None:
     images = {name: f"registry.example/{name}@sha256:{'7' * 64}" for name in NAMES}
     (tmp_path / "images.json").write_text(json.dumps(images))
-    words = ["set", "--every", "1h", *STORE, "--host", kfp.url, "--images", str(tmp_path / "images.json")]
+    words = [*words, *STORE, "--host", kfp.url, "--images", str(tmp_path / "images.json")]
     variables = {name: text for name, text in os.environ.items() if name != "INFILL_IMAGES"}
-    command = [sys.executable, "-m", "infill.cli", "pipeline", "schedule", *words]
+    command = [sys.executable, "-m", "infill.cli", "pipeline", *words]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert images["pipeline"] in kfp.uploads[-1]

@@ -195,3 +195,8 @@ def test_folders_that_pyarrow_marks_are_no_files(s3: str, tmp_path: Path, monkey
     copy = storage.fetch(folder)
     assert {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()} == set(storage.sizes(folder))
     assert storage.fetch(f"{folder}/config.json").read_text() == "config.json"
+    arrow.create_dir(f"{path}/empty", recursive=True)
+    with pytest.raises(InputError, match="there is nothing at"):
+        storage.fetch(f"{folder}/empty")
+    storage.remove(folder)
+    assert not [key for key in keys(s3) if key.startswith("store/pretrain/1/")]

@@ -48,7 +48,7 @@ envFrom:
   - secretRef: {name: {{ .Values.objectStore.secretName }}}
 {{- end }}
 
-{{- define "infill.probes" -}}
+{{- define "infill.lifecycle" -}}
 # A pod that is to end gets new connections until every node knows that.
 lifecycle:
   preStop:

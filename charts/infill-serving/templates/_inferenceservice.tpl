@@ -153,7 +153,7 @@ spec:
         {{- include "infill.environment" .root | nindent 8 }}
         ports:
           - {name: http1, containerPort: 8080, protocol: TCP}
-        {{- include "infill.probes" (dict "path" "/v2/health/ready" "live" "/v2/health/live" "seconds" $values.transformer.startSeconds) | nindent 8 }}
+        {{- include "infill.lifecycle" (dict "path" "/v2/health/ready" "live" "/v2/health/live" "seconds" $values.transformer.startSeconds) | nindent 8 }}
         resources: {{- toYaml $values.transformer.resources | nindent 10 }}
         securityContext: {{- include "infill.containerSecurity" . | nindent 10 }}
         volumeMounts:
@@ -219,7 +219,7 @@ containers:
     ports:
       - {name: http1, containerPort: 8080, protocol: TCP}
     {{- $health := eq .engine "vllm" | ternary "/health" "/v2/health/ready" }}
-    {{- include "infill.probes" (dict "path" $health "live" "/health" "seconds" $engine.loadSeconds) | nindent 4 }}
+    {{- include "infill.lifecycle" (dict "path" $health "live" "/health" "seconds" $engine.loadSeconds) | nindent 4 }}
     resources: {{- toYaml $engine.resources | nindent 6 }}
     securityContext: {{- include "infill.containerSecurity" .root | nindent 6 }}
     volumeMounts:

@@ -11,9 +11,19 @@ Thing = dict[str, Any]
 
 TEXT = {"type": "string"}
 SELECTOR = {"type": "object", "properties": {"matchLabels": {"type": "object"}, "matchExpressions": {"type": "array"}}}
+KEY_OF_SECRET = {"type": "object", "required": ["key"], "properties": {"name": TEXT, "key": TEXT}}
 ENDPOINTS = {
     "type": "array",
-    "items": {"type": "object", "required": ["port"], "properties": {"port": TEXT, "path": TEXT, "interval": TEXT}},
+    "items": {
+        "type": "object",
+        "required": ["port"],
+        "properties": {
+            "port": TEXT,
+            "path": TEXT,
+            "interval": TEXT,
+            "basicAuth": {"type": "object", "properties": {"username": KEY_OF_SECRET, "password": KEY_OF_SECRET}},
+        },
+    },
 }
 RULE = {
     "type": "object",

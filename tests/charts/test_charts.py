@@ -194,6 +194,16 @@ def test_keda_gets_a_trigger_for_each_component() -> None:
     assert kinds == {"predictor": ["External"], "transformer": ["Resource"]}
 
 
+def test_mlflow_lets_prometheus_in() -> None:
+    bundle = render("infill-platform", "monitoring-values")
+    [container] = mlflow(bundle)["containers"]
+    [endpoint] = thing(bundle, "ServiceMonitor", "mlflow")["spec"]["endpoints"]
+    hosts = next(each["value"] for each in container["env"] if each["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS")
+    assert "$(POD_IP):5000" in hosts.split(",")
+    assert "--app-name=basic-auth" in container["args"]
+    assert {each["name"] for each in endpoint["basicAuth"].values()} == {"infill-mlflow-client"}
+
+
 def test_each_workspace_can_be_sent_to_one_replica() -> None:
     (ingress,) = (each for each in helm("infill-serving", "auto-values") if each["kind"] == "Ingress")
     (header,) = ingress["metadata"]["annotations"].values()

@@ -18,7 +18,6 @@ answer has as many as it may have, or ends with its syntax.
 """
 
 import asyncio
-import hashlib
 import json
 import random
 import secrets
@@ -31,11 +30,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiohttp
-import httpx
 
 import infill
 from benchmarks.context import projects
-from benchmarks.keystrokes.layer import percentiles
+from benchmarks.keystrokes.layer import NAME, open_workspace, percentiles
 from infill import entry, storage
 from infill.cli_options import absolute_uri, input_folder, integer
 from infill.errors import InputError
@@ -43,7 +41,6 @@ from infill.experiments.typed_sessions import TypedSession, sessions
 from serving import local
 from serving.events import EventReader
 
-WORKSPACE: Final = "capacity"
 CHANGED: Final = 64
 TOGETHER: Final = 8
 PROMPTS: Final = 20
@@ -126,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.predictor}: {error}; is the engine started, and is --upstream-name its model?"
         ) from None
     with _transformer(options.model, options.predictor, options.upstream_name, options.max_tokens) as front:
-        _open(front.url, project)
+        open_workspace(front.url, project)
         figures |= asyncio.run(_front(front.url, typed, options.sessions, options.max_tokens))
         figures["rates"] = {}
         for rate in options.rates:
@@ -165,7 +162,7 @@ async def _lane(engine: Endpoint, noise: Noise, length: int, lane: int) -> list[
 async def _front(url: str, typed: Sequence[TypedSession], count: int, max_tokens: int) -> dict[str, Any]:
     """Return what the first requests of `count` sessions took, and all later ones of WHOLE sessions."""
     async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
-        front = Endpoint(http, url, {"workspace": WORKSPACE, "max_tokens": max_tokens})
+        front = Endpoint(http, url, {"workspace": NAME, "max_tokens": max_tokens})
         await front.ask(_body(typed[-1], 0, "first"))
         starts = [await front.ask(_body(session, 0, f"typed-{n}")) for n, session in enumerate(typed[:count])]
         later = [
@@ -184,7 +181,7 @@ async def _arrivals(
     """Return the figures of requests that arrive at random, `rate` of them a second, whatever the answers take."""
     chance, failed = random.Random(rate), list[str]()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=TIMEOUT) as http:
-        front = Endpoint(http, url, {"workspace": WORKSPACE, "max_tokens": max_tokens})
+        front = Endpoint(http, url, {"workspace": NAME, "max_tokens": max_tokens})
         users = [_requests(typed, number, rate) for number in range(max(1, round(rate * PAUSE_S)))]
         answers = list[Answer]()
 
@@ -255,14 +252,6 @@ def _transformer(model: str, predictor: str, name: str, max_tokens: int) -> Iter
         yield front
     finally:
         local.stop([front])
-
-
-def _open(url: str, project: projects.Project) -> None:
-    """Open the workspace with all files."""
-    listed = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in project.items()}
-    body = {"files": listed, "texts": dict(project)}
-    with httpx.Client(timeout=300, trust_env=False) as http:
-        http.put(f"{url}/v1/workspaces/{WORKSPACE}", json=body).raise_for_status()
 
 
 def _log(line: str) -> None:

@@ -32,8 +32,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import httpx
-
 import infill
 from benchmarks.context import projects
 from benchmarks.keystrokes import draft_gain, layer, trigger_loss, typists, warm_gain

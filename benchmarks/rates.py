@@ -2,13 +2,15 @@
 
 import statistics
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 
 from infill import inference, model
 from infill.config import PRESETS, Preset
-from infill.train import cost, objectives
+from infill.errors import InputError
+from infill.train import cost, memory, objectives
 from infill.train.batch import Batch, pack, plain_item
 from infill.train.data import draw
 from infill.train.engine import PlainEngine, precision
@@ -25,11 +27,15 @@ def measure(names: list[str], device: torch.device) -> dict[str, Any]:
 
     `tokens_per_s` is that of one process on documents as long as the context; `mfu` is the operations per second by
     `cost.step_flops` over the device's peak in `cost.DEVICES`, left out for an unknown device; `sft_vs_pretrain` is the
-    rate when the share MIDDLE of the tokens is predicted over the rate when all are.
+    rate when the share MIDDLE of the tokens is predicted over the rate when all are; `micro_batch` says how the preset
+    was changed to fit the device (`fitting`).
     """
-    figures: dict[str, Any] = {"peak": _peak(device), "tokens_per_s": {}, "mfu": {}, "sft_vs_pretrain": {}}
+    figures: dict[str, Any] = {"peak": _peak(device)}
+    figures |= {each: {} for each in ("micro_batch", "tokens_per_s", "mfu", "sft_vs_pretrain")}
     for name in names:
-        preset = PRESETS[name]()
+        preset = fitting(PRESETS[name](), device)
+        train = preset.pretrain.train
+        figures["micro_batch"][name] = {"tokens": train.micro_batch_tokens, "recompute": train.recompute}
         engine = _engine(preset, device)
         batch = _row(preset, 0.0).to(device)
         seconds = _seconds(engine, batch)
@@ -45,6 +51,21 @@ def measure(names: list[str], device: torch.device) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return figures
+
+
+def fitting(preset: Preset, device: torch.device) -> Preset:
+    """Return the preset for one worker: with the micro-batch it has if memory allows, else with a leaner one.
+
+    Leaner ones are, in this order: a micro-batch of one context, and all activations computed again in the backward
+    pass. Raises InputError when none fits.
+    """
+    shape, train = preset.pretrain.model, replace(preset.pretrain.train, workers=1, min_workers=0, launcher="local")
+    short = replace(train, micro_batch_tokens=shape.context_length)
+    free = memory.available(device)
+    for each in (train, short, replace(train, recompute=True), replace(short, recompute=True)):
+        if memory.needed(shape, preset.tokenizer.vocab_size, each, device, 1) <= free:
+            return replace(preset, pretrain=replace(preset.pretrain, train=each))
+    raise InputError(f"{device} has {free / 1e9:,.1f} GB free, too little for the preset")
 
 
 def _peak(device: torch.device) -> str:

@@ -24,7 +24,6 @@ With a real model on the CPU, and only where `--only` names them:
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import tempfile
@@ -33,12 +32,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import httpx
-
 import infill
 from benchmarks.context import projects
 from benchmarks.keystrokes import draft_gain, layer, trigger_loss, typists, warm_gain
-from benchmarks.keystrokes.layer import NAME
+from benchmarks.keystrokes.layer import open_workspace
 from benchmarks.keystrokes.stub_engine import stub
 from infill import entry, storage
 from infill.cli_options import absolute_uri, input_folder, integer
@@ -155,7 +152,7 @@ def _warm(options: argparse.Namespace, project: projects.Project, typed: Sequenc
     figures: dict[str, Any] = {"engine": options.engine, "thinking_s": THINKING_S}
     for name, warm_s in (("without", 0.0), ("with", 0.05)):
         with _real(options, *NO_CACHE, "--warm_s", str(warm_s)) as front:
-            _send(front.url, project)
+            open_workspace(front.url, project)
             figures[name] = warm_gain.figures(warm_gain.first_events(front.url, project, typed[:WARMED], THINKING_S))
     return figures
 
@@ -183,18 +180,10 @@ def _servers(
         front = local.start("transformer", "serving.transformer", url, arguments, _log)
         try:
             local.wait_ready([front], 120)
-            _send(url, project)
+            open_workspace(url, project)
             yield engine, front
         finally:
             local.stop([front])
-
-
-def _send(url: str, project: projects.Project) -> None:
-    """Open the workspace with all files."""
-    listed = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in project.items()}
-    with httpx.Client(timeout=300, trust_env=False) as client:
-        body = {"files": listed, "texts": project}
-        client.put(f"{url}/v1/workspaces/{NAME}", json=body).raise_for_status()
 
 
 def _log(line: str) -> None:

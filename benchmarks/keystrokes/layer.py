@@ -1,9 +1,10 @@
 """The layer's own cost: the same prompt sent to the stub directly and through the transformer, in turn."""
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import httpx
@@ -45,6 +46,14 @@ def requests(sessions: Sequence[TypedSession]) -> Iterator[dict[str, Any]]:
             if moment.typed not in seen:
                 seen.add(moment.typed)
                 yield session.body(moment, workspace=NAME, session=f"layer-{number}", max_tokens=TOKENS)
+
+
+def open_workspace(url: str, project: Mapping[str, str]) -> None:
+    """Send all files to the transformer at `url`, as the workspace NAME."""
+    listed = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in project.items()}
+    with httpx.Client(timeout=300, trust_env=False) as client:
+        body = {"files": listed, "texts": dict(project)}
+        client.put(f"{url}/v1/workspaces/{NAME}", json=body).raise_for_status()
 
 
 def overhead(

@@ -11,6 +11,7 @@ they differ from the delays, since timers end on full milliseconds.
 import asyncio
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,9 @@ PIECE: Final = 4
 CONTEXT: Final = 32_768
 JSON: Final = [(b"content-type", b"application/json")]
 EVENTS: Final = [(b"content-type", b"text/event-stream")]
+
+
+STREAM: Final = re.compile(rb'"stream": ?true')
 
 
 class StubEngine:
@@ -84,7 +88,7 @@ class StubEngine:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
         await until(0)
-        if b'"stream":true' not in body:
+        if not STREAM.search(body):
             await until(len(pieces) - 1)
             self._note(name, started)
             await _whole(send, {"choices": [_choice(text, "stop")], "usage": usage})

@@ -6,7 +6,8 @@ import torch
 from benchmarks import rates
 from infill import inference, model
 from infill.config import PRESETS, ModelConfig, TrainConfig
-from infill.train import cost, objectives
+from infill.errors import InputError
+from infill.train import cost, memory, objectives
 from infill.train.batch import pack, pair_item, plain_item
 from infill.train.engine import PlainEngine
 
@@ -125,3 +126,23 @@ def test_the_rates_of_a_preset_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert measured["tokens_per_s"]["debug"] > 0
     assert 0 < measured["mfu"]["debug"] < 1
     assert measured["sft_vs_pretrain"]["debug"] > 0
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "tokens", "recompute"),
+    [(200, 16_384, False), (150, 8_192, False), (100, 16_384, True), (80, 8_192, True)],
+)
+def test_a_preset_is_measured_with_the_micro_batch_that_fits(
+    monkeypatch: pytest.MonkeyPatch, free_gb: float, tokens: int, recompute: bool
+) -> None:
+    """With 150 GB (an H200) the 4B preset goes without recomputing, but not with its own micro-batch."""
+    monkeypatch.setattr(memory, "available", lambda _: free_gb * 1e9)
+    train = rates.fitting(PRESETS["mellum_4b"](), torch.device("cuda")).pretrain.train
+    assert (train.micro_batch_tokens, train.recompute) == (tokens, recompute)
+    assert train.workers == 1
+
+
+def test_a_preset_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda _: 1e9)
+    with pytest.raises(InputError, match=r"has 1\.0 GB free, too little for the preset"):
+        rates.fitting(PRESETS["mellum_4b"](), torch.device("cuda"))

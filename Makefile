@@ -61,37 +61,40 @@ demo: setup ## fine-tune, evaluate, register and serve SmolLM2-135M on the insta
 	$(BIN)/infill smoke --out "$(OUT)"
 	@printf 'make: complete in your browser at http://127.0.0.1:%s/ with: make serve OUT=%q PORT=%s\n' $(PORT) "$(OUT)" $(PORT)
 
-# The adapter's second training: mostly single lines of functions, from the caret before the indentation to behind the
-# line break, in short prompts.
-SHORT_HOLES := --set examples.holes=4000 --set examples.validation_holes=60 --set examples.test_holes=0 \
-	--set 'examples.split.start=[["line_start",0.7],["line_middle",0.15],["token_middle",0.05],["block",0.1]]' \
-	--set 'examples.split.end=[["line_start",0.85],["block",0.1],["line_middle",0.05]]' \
-	--set examples.split.before_indent=0.75 --set examples.split.before_line=0.7 \
-	--set examples.split.max_middle_chars=110 --set 'examples.strategies=[["none",0.7],["infill",0.3]]'
-SHORT_STEPS := --set sft.train.steps=560 --set sft.train.batch_tokens=512 --set sft.train.micro_batch_tokens=512 \
-	--set sft.train.learning_rate=8e-4 --set sft.train.decay_share=0.95 --set sft.train.log_every=10 \
-	--set sft.max_prompt_tokens=448 --set 'sft.prompt_lengths=[[96,0.25],[160,0.4],[240,0.25],[448,0.1]]'
+# Two thirds of the adapter's holes are lines of functions, and a fifth blocks of them, from the caret before the
+# indentation to after the line break; those of whole files are the preset's.
+FUNCTION_HOLES := --preset adapter --corpus out/adapter/corpus2 --tokenizer out/adapter/tokenizer \
+	--set examples.test_holes=0 --set examples.context_chars=3000 --set examples.split.before_indent=0.75 \
+	--set examples.split.before_line=0.7 --set 'examples.strategies=[["none",0.9],["infill",0.1]]'
+LINE_HOLES := --seed 2 --set examples.holes=220000 --set examples.split.max_middle_chars=110 \
+	--set 'examples.split.start=[["line_start",0.72],["line_middle",0.13],["token_middle",0.05],["block",0.1]]' \
+	--set 'examples.split.end=[["line_start",0.87],["block",0.09],["line_middle",0.04]]'
+BLOCK_HOLES := --seed 4 --set examples.holes=80000 --set examples.validation_holes=60 \
+	--set examples.split.max_middle_chars=480 --set 'examples.split.end=[["line_start",0.75],["block",0.25]]' \
+	--set 'examples.split.start=[["line_start",0.8],["line_middle",0.1],["block",0.1]]'
+# More settings of its training.
+ADAPTER_SET ?=
 
 .PHONY: adapter
-adapter: setup ## teach SmolLM2-135M to fill in the middle, into models/smollm2-135m-fim (two and a half hours, resumable)
+adapter: setup ## teach SmolLM2-135M to fill in the middle (TORCH=cuda: minutes on one GPU after five for the data)
 	$(BIN)/python -m tools.adapter_sources models/smollm2-135m-fim/sources.txt out/adapter/sources
+	$(BIN)/python -m tools.adapter_sources --without-tests models/smollm2-135m-fim/functions.txt out/adapter/packages
+	$(BIN)/python -m tools.function_files out/adapter/sources out/adapter/functions1
+	$(BIN)/python -m tools.function_files out/adapter/packages out/adapter/functions2
 	$(BIN)/infill corpus build --preset adapter --source dir:out/adapter/sources --output out/adapter/corpus
+	$(BIN)/infill corpus build --preset adapter --set 'corpus.languages=["python"]' --source dir:out/adapter/functions1 \
+		--source dir:out/adapter/functions2 --output out/adapter/corpus2
 	$(BIN)/infill tokenizer train --preset adapter --corpus out/adapter/corpus --output out/adapter/tokenizer
 	$(BIN)/infill train pretrain --preset adapter --corpus out/adapter/corpus --tokenizer out/adapter/tokenizer \
 		--output out/adapter/base
-	$(BIN)/infill examples build --preset adapter --corpus out/adapter/corpus --tokenizer out/adapter/tokenizer \
-		--output out/adapter/examples
-	$(BIN)/infill train sft --preset adapter --set sft.train.launcher=local --examples out/adapter/examples \
+	$(BIN)/infill examples build $(FUNCTION_HOLES) $(LINE_HOLES) --output out/adapter/lines
+	$(BIN)/infill examples build --preset adapter --seed 3 --corpus out/adapter/corpus --tokenizer out/adapter/tokenizer \
+		--output out/adapter/files
+	$(BIN)/infill examples build $(FUNCTION_HOLES) $(BLOCK_HOLES) --output out/adapter/blocks
+	$(BIN)/python -m tools.join_examples out/adapter/lines out/adapter/files out/adapter/blocks out/adapter/examples
+	$(BIN)/infill train sft --preset adapter --set sft.train.launcher=local $(ADAPTER_SET) --examples out/adapter/examples \
 		--model out/adapter/base --output out/adapter/sft
-	$(BIN)/python -m tools.adapter_sources --without-tests models/smollm2-135m-fim/functions.txt out/adapter/functions
-	$(BIN)/infill corpus build --preset adapter --set 'corpus.languages=["python"]' --source dir:out/adapter/functions \
-		--output out/adapter/corpus2
-	$(BIN)/infill examples build --preset adapter --seed 2 $(SHORT_HOLES) --corpus out/adapter/corpus2 \
-		--tokenizer out/adapter/tokenizer --output out/adapter/examples2
-	$(BIN)/infill train sft --preset adapter --seed 2 $(SHORT_STEPS) --set sft.train.launcher=local \
-		--set sft.train.lora_start=out/adapter/sft/adapter --examples out/adapter/examples2 --model out/adapter/base \
-		--output out/adapter/sft2
-	$(BIN)/infill export adapter out/adapter/sft2 --to models/smollm2-135m-fim
+	$(BIN)/infill export adapter out/adapter/sft --to models/smollm2-135m-fim
 
 .PHONY: base
 base: setup ## train a base model of 11M parameters into models/base (TORCH=cuda: minutes on one GPU)

@@ -48,6 +48,8 @@ def main() -> None:
             count = write(package, partial)
             if count:
                 partial.rename(place)
+            else:  # its build files alone would be a package of the corpus
+                shutil.rmtree(partial, ignore_errors=True)
             log.info("%s: %d functions", package.name, count)
 
 

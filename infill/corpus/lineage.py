@@ -21,7 +21,8 @@ from infill.manifest import Manifest
 
 log: Final = logging.getLogger(__name__)
 INPUTS: Final = ("corpus", "examples", "model", "preferences", "tokenizer")
-"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are not artifacts."""
+"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are not artifacts. Inputs of one
+kind have a number (`examples_0`)."""
 ADAPTERS: Final = ("adapter", "lora_start")
 """Inputs that are adapters; the settings have their places, the former at the top and the latter in `train`."""
 BILL: Final = "bill"
@@ -111,7 +112,7 @@ def _inputs(artifact: Manifest | None, card: Mapping[str, Any]) -> Iterator[tupl
     stated += [(training["stage"], training.get("inputs", {})) for training in card.get("trainings", [])]
     stated += [("pretrain", card["data"])] if "data" in card else []
     for stage, inputs in stated:
-        yield from ((stage, name, inputs[name]) for name in INPUTS if name in inputs)
+        yield from ((stage, name, inputs[name]) for name in sorted(inputs) if name.partition("_")[0] in INPUTS)
 
 
 def _add_base(lineage: Lineage, card: Mapping[str, Any]) -> None:

@@ -113,7 +113,10 @@ _ALIASES: Final = {
 
 @functools.cache
 def _spdx() -> Licensing:
-    return get_spdx_licensing()
+    """Return the parser, with its automaton: else a thread could read one that another thread still builds."""
+    parser = get_spdx_licensing()
+    parser.get_advanced_tokenizer()
+    return parser
 
 
 def normalise(expression: str) -> str | None:

@@ -217,6 +217,11 @@ def test_what_is_not_part_of_a_licence_is_reported() -> None:
     assert statement.evidence == "'Not for commercial use.' is not part of MIT"
 
 
+def test_the_parser_is_complete_before_threads_share_it() -> None:
+    spdx._spdx.cache_clear()
+    assert spdx._spdx().advanced_tokenizer is not None
+
+
 def test_every_text_we_know_is_recognised_as_itself_and_known_to_spdx() -> None:
     for template in texts._templates():
         if template.licence != texts.NOTICES:

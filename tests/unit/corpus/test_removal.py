@@ -14,6 +14,7 @@ from infill.corpus import lineage, opt_out, removal
 from infill.errors import InputError
 from tests.builders import run_stage, tiny_model
 from tests.unit.corpus.folders import write_files, write_repositories
+from tools.join_examples import JoinConfig, join
 
 OLD = ["repo", "path", "language", "licence", "content", "sha256", "split"]
 FIELDS = ("repository", "path", "documents", "repositories")
@@ -205,6 +206,19 @@ def test_an_adapter_tells_what_its_trainings_read(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["complete"] is False
     assert "not complete" in captured.err
+
+
+def test_joined_examples_tell_the_corpora_of_all(store: Path, tmp_path: Path) -> None:
+    other = str(store / "corpus" / "other")
+    run_stage("corpus", CorpusConfig(sources=(f"dir:{write_repositories(tmp_path / 'code', 2)}",)), other)
+    holes = [str(store / "examples" / name) for name in ("key", "other")]
+    config = ExamplesConfig(holes=5, validation_holes=0, test_holes=0)
+    run_stage("examples", config, other, str(store / "tokenizer" / "key"), output=holes[1])
+    join(holes, str(store / "examples" / "both"), JoinConfig())
+    traced = lineage.trace(str(trained(store / "sft" / "joined", {"examples": digest(store / "examples" / "both")})))
+    assert {each.uri for each in traced.corpora} == {str(store / "corpus" / "key"), other}
+    for name in ("corpus/other", "examples/other", "examples/both", "sft"):
+        shutil.rmtree(store / name)
 
 
 def test_a_damaged_artifact_nearby_does_not_matter(store: Path, caplog: pytest.LogCaptureFixture) -> None:

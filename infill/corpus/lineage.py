@@ -21,8 +21,9 @@ from infill.manifest import Manifest
 
 log: Final = logging.getLogger(__name__)
 INPUTS: Final = ("corpus", "examples", "model", "preferences", "tokenizer")
-"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are not artifacts. Inputs of one
-kind have a number (`examples_0`)."""
+"""Inputs that are artifacts with data in them; the others (sources, benchmarks, a base) are not artifacts.
+
+Several inputs of one kind have numbers: `examples_0`."""
 ADAPTERS: Final = ("adapter", "lora_start")
 """Inputs that are adapters; the settings have their places, the former at the top and the latter in `train`."""
 BILL: Final = "bill"

@@ -131,7 +131,7 @@ def finetune() -> Preset:
         tokenizer=TokenizerConfig(base_model=SMOLLM2, add_fim=True),
         pretrain=PretrainConfig(base_model=SMOLLM2, add_fim=True, train=train),
         examples=ExamplesConfig(
-            split=replace(LINES, max_middle_chars=120),  # fits in `max_new_tokens` below
+            split=replace(LINES, max_middle_chars=120),
             holes=400,
             validation_holes=24,
             test_holes=32,
@@ -145,7 +145,8 @@ def finetune() -> Preset:
         dpo=DpoConfig(
             train=replace(train, steps=6, learning_rate=5e-5, warmup_steps=1, sample_every=0), max_prompt_tokens=320
         ),
-        evaluate=EvaluateConfig(holes=32, max_new_tokens=48, max_prompt_tokens=384),
+        # Twice what a middle takes: a model that writes more than that and then ends is not one that does not end.
+        evaluate=EvaluateConfig(holes=32, max_new_tokens=96, max_prompt_tokens=384),
         register=RegisterConfig(
             floors=(("exact_match", 0.02), ("eot_rate", 0.8)),
             ceilings=(("over_generation", 0.2),),

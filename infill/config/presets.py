@@ -156,7 +156,7 @@ def finetune() -> Preset:
 
 
 def adapter() -> Preset:
-    """Return settings that teach SmolLM2-135M fill-in-the-middle by LoRA: one GPU, minutes. Two cores would need two days.
+    """Return settings that teach SmolLM2-135M fill-in-the-middle by LoRA: minutes on one GPU, two days on two cores.
 
     `make adapter` trains the shipped adapter with them. The examples are those of whole files; the Makefile adds those
     of functions.

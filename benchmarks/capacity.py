@@ -17,6 +17,7 @@ The weights do not matter for the time, so vLLM may run with `--load-format dumm
 answer has as many as it may have, or ends with its syntax.
 """
 
+import argparse
 import asyncio
 import json
 import random
@@ -109,19 +110,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count = integer("the number of sessions", 1)
     parser.add_argument("--sessions", type=count, default=20, metavar="N", help="whose first request counts")
     options = parser.parse_args(arguments)
+    if min(options.rates, default=1.0) <= 0 or options.seconds <= 0:
+        parser.error("--rates and --seconds must be above 0")
+    try:
+        print(json.dumps(_measured(options)))
+    except (aiohttp.ClientError, TimeoutError) as error:
+        said = str(error) or f"no answer within {TIMEOUT.total:g} s"
+        raise InputError(
+            f"{options.predictor}: {said}; is the engine started, and is --upstream-name its model?"
+        ) from None
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of all parts."""
     config = storage.read_json(f"{options.model}/config.json")
     noise = partial(_noise, config["vocab_size"], secrets.token_hex(4))
     length = config["max_position_embeddings"] - options.max_tokens
     project = dict(projects.files(options.repo))
     typed = sessions(project, max(options.sessions, PLACES), options.repo.name)
+    if not typed:
+        raise InputError(f"{options.repo} has no lines to hide that are long enough: give --repo another folder")
     _log(f"{len(project)} files, {sum(map(len, project.values())):,} characters, {len(typed)} sessions")
     settings = {"model": options.upstream_name} if options.upstream_name else {}
-    try:
-        figures = asyncio.run(_engine(options.predictor, settings, noise, length))
-    except aiohttp.ClientError as error:
-        raise InputError(
-            f"{options.predictor}: {error}; is the engine started, and is --upstream-name its model?"
-        ) from None
+    figures = asyncio.run(_engine(options.predictor, settings, noise, length))
     with _transformer(options.model, options.predictor, options.upstream_name, options.max_tokens) as front:
         open_workspace(front.url, project)
         figures |= asyncio.run(_front(front.url, typed, options.sessions, options.max_tokens))
@@ -130,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measured = asyncio.run(_arrivals(front.url, typed, rate, options.seconds, options.max_tokens))
             figures["rates"][f"{rate:g}"] = measured
             _log(f"{rate:g} requests/s: {json.dumps(measured)}")
-    print(json.dumps(figures))
+    return figures
 
 
 async def _engine(url: str, settings: Mapping[str, Any], noise: Noise, length: int) -> dict[str, Any]:
@@ -188,7 +199,7 @@ async def _arrivals(
         async def one(body: Mapping[str, Any]) -> None:
             try:
                 answers.append(await front.ask(body))
-            except aiohttp.ClientError as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 failed.append(str(error))
 
         started, due, asked = time.perf_counter(), 0.0, list[asyncio.Task[None]]()
@@ -198,6 +209,8 @@ async def _arrivals(
             due += chance.expovariate(rate)
         await asyncio.gather(*asked)
         spent = time.perf_counter() - started
+    if not answers:
+        raise InputError(f"none of {len(failed)} requests at {rate:g} a second was answered: {failed[:1]}")
     return {"requests_per_s": round(len(answers) / spent, 2), "failed": len(failed), **_whole(answers)}
 
 

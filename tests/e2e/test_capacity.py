@@ -40,3 +40,14 @@ def test_each_part_is_measured(model: str, capsys: pytest.CaptureFixture[str], m
 def test_an_engine_that_is_not_there_is_an_error(model: str) -> None:
     with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9: "):
         capacity.main(["--predictor", "http://127.0.0.1:9", "--model", model])
+
+
+@pytest.mark.parametrize("wrong", [["--rates", "0"], ["--seconds", "-1"], ["--sessions", "0"]])
+def test_a_wrong_option_is_refused(model: str, wrong: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        capacity.main(["--predictor", "http://127.0.0.1:9", "--model", model, *wrong])
+
+
+def test_a_project_without_code_is_an_error(model: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no lines to hide"):
+        capacity.main(["--predictor", "http://127.0.0.1:9", "--model", model, "--repo", str(tmp_path)])

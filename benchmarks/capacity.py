@@ -25,7 +25,6 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -34,12 +33,11 @@ import aiohttp
 
 import infill
 from benchmarks.context import projects
-from benchmarks.keystrokes.layer import NAME, open_workspace, percentiles
+from benchmarks.keystrokes.layer import NAME, percentiles, transformer
 from infill import entry, storage
 from infill.cli_options import absolute_uri, input_folder, integer
 from infill.errors import InputError
 from infill.experiments.typed_sessions import TypedSession, sessions
-from serving import local
 from serving.events import EventReader
 
 CHANGED: Final = 64
@@ -126,6 +124,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     config = storage.read_json(f"{options.model}/config.json")
     noise = partial(_noise, config["vocab_size"], secrets.token_hex(4))
     length = config["max_position_embeddings"] - options.max_tokens
+    if length <= CHANGED:
+        raise InputError(
+            f"--max-tokens {options.max_tokens} leaves no room for a prompt in the context of {options.model}"
+        )
     project = dict(projects.files(options.repo))
     typed = sessions(project, max(options.sessions, PLACES), options.repo.name)
     if not typed:
@@ -133,8 +135,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     _log(f"{len(project)} files, {sum(map(len, project.values())):,} characters, {len(typed)} sessions")
     settings = {"model": options.upstream_name} if options.upstream_name else {}
     figures = asyncio.run(_engine(options.predictor, settings, noise, length))
-    with _transformer(options.model, options.predictor, options.upstream_name, options.max_tokens) as front:
-        open_workspace(front.url, project)
+    # Without the cache of completions, so that the engine computes each request.
+    choices = ["--max_new_tokens", str(options.max_tokens), "--completion_cache_bytes", "0"]
+    choices += ["--upstream_name", options.upstream_name] if options.upstream_name else []
+    with transformer(options.model, options.predictor, project, choices, _log) as front:
         figures |= asyncio.run(_front(front.url, typed, options.sessions, options.max_tokens))
         figures["rates"] = {}
         for rate in options.rates:
@@ -250,21 +254,6 @@ def _cached(answers: Sequence[Answer]) -> float:
 def _noise(vocabulary: int, salt: str, seed: str, length: int) -> list[int]:
     """Return `length` random tokens of the vocabulary's middle, without control tokens; the same ones for a seed."""
     return random.Random(salt + seed).choices(range(vocabulary // 4, 3 * vocabulary // 4), k=length)
-
-
-@contextmanager
-def _transformer(model: str, predictor: str, name: str, max_tokens: int) -> Iterator[local.Child]:
-    """Run a transformer, without its cache of completions, so that the engine computes each request."""
-    port = local.free_port()
-    arguments = ["--model", model, "--predictor", predictor, "--host", "127.0.0.1", "--http_port", str(port)]
-    arguments += ["--max_new_tokens", str(max_tokens), "--completion_cache_bytes", "0"]
-    arguments += ["--upstream_name", name] if name else []
-    front = local.start("transformer", "serving.transformer", f"http://127.0.0.1:{port}", arguments, _log)
-    try:
-        local.wait_ready([front], 120)
-        yield front
-    finally:
-        local.stop([front])
 
 
 def _log(line: str) -> None:

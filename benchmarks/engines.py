@@ -83,12 +83,8 @@ def _predictor(model: str, name: str, threads: int, echo: Callable[[str], None])
     url = f"http://127.0.0.1:{port}"
     arguments = ["--model", model, *VARIANTS[name], "--device", "cpu", "--threads", str(threads)]
     arguments += ["--port", str(port), "--timeout-s", "3600"]
-    child = local.start("predictor", "serving.predictor", url, arguments, echo)
-    try:
-        local.wait_ready([child], 600)
+    with local.server("predictor", "serving.predictor", url, arguments, echo, 600):
         yield url
-    finally:
-        local.stop([child])
 
 
 def _measure(urls: Mapping[str, str], ids: Sequence[int], size: int, repeats: int) -> dict[str, dict[str, Figures]]:

@@ -157,6 +157,19 @@ def stop(children: Sequence[Child]) -> None:
                     pipe.close()
 
 
+@contextlib.contextmanager
+def server(
+    name: str, module: str, url: str, arguments: Sequence[str], echo: Callable[[str], None], timeout_s: float = 120.0
+) -> Iterator[Child]:
+    """Run one server; yield it when it is ready. Raises ServiceError when it does not start."""
+    child = start(name, module, url, arguments, echo)
+    try:
+        wait_ready([child], timeout_s)
+        yield child
+    finally:
+        stop([child])
+
+
 def free_port() -> int:
     """Return a port that was free a moment ago."""
     with socket.socket() as probe:

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--without-tests", action="store_true", help="leave out tests and documentation")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request
     forbidden = benchmark_lines() if os.environ.get(humaneval.FOLDER) else None
     if forbidden is None:
         log.warning("%s is not set: files that contain a task of HumanEval are not left out", humaneval.FOLDER)

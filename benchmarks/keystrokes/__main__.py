@@ -172,18 +172,9 @@ def _servers(
     model: str, project: projects.Project, delays: Delays, settings: Sequence[str]
 ) -> Iterator[tuple[local.Child, local.Child]]:
     """Run a stub and a transformer that has the project; yield both."""
-    port = local.free_port()
-    url = f"http://127.0.0.1:{port}"
-    with stub(*delays, _log) as engine:
-        arguments = ["--model", model, "--predictor", engine.url, "--host", "127.0.0.1", "--http_port", str(port)]
-        arguments += ["--max_new_tokens", str(MAX_NEW), *settings]
-        front = local.start("transformer", "serving.transformer", url, arguments, _log)
-        try:
-            local.wait_ready([front], 120)
-            open_workspace(url, project)
-            yield engine, front
-        finally:
-            local.stop([front])
+    settings = ("--max_new_tokens", str(MAX_NEW), *settings)
+    with stub(*delays, _log) as engine, layer.transformer(model, engine.url, project, settings, _log) as front:
+        yield engine, front
 
 
 def _log(line: str) -> None:

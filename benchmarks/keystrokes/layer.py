@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import httpx
@@ -54,6 +55,19 @@ def open_workspace(url: str, project: Mapping[str, str]) -> None:
     with httpx.Client(timeout=300, trust_env=False) as client:
         body = {"files": listed, "texts": dict(project)}
         client.put(f"{url}/v1/workspaces/{NAME}", json=body).raise_for_status()
+
+
+@contextmanager
+def transformer(
+    model: str, predictor: str, project: Mapping[str, str], settings: Sequence[str], echo: Callable[[str], None]
+) -> Iterator[local.Child]:
+    """Run a transformer in front of the engine at `predictor`, with the project as its workspace; yield it."""
+    port = local.free_port()
+    arguments = ["--model", model, "--predictor", predictor, "--host", "127.0.0.1", "--http_port", str(port), *settings]
+    url = f"http://127.0.0.1:{port}"
+    with local.server("transformer", "serving.transformer", url, arguments, echo) as front:
+        open_workspace(url, project)
+        yield front
 
 
 def overhead(

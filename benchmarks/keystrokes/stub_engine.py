@@ -28,8 +28,6 @@ PIECE: Final = 4
 CONTEXT: Final = 32_768
 JSON: Final = [(b"content-type", b"application/json")]
 EVENTS: Final = [(b"content-type", b"text/event-stream")]
-
-
 STREAM: Final = re.compile(rb'"stream": ?true')
 
 
@@ -126,12 +124,9 @@ def stub(first_ms: float, token_ms: float, echo: Callable[[str], None]) -> Itera
     """Run a stub on a free port; yield it when it is ready."""
     port = local.free_port()
     arguments = ["--port", str(port), "--first-ms", str(first_ms), "--token-ms", str(token_ms)]
-    child = local.start("stub", "benchmarks.keystrokes.stub_engine", f"http://127.0.0.1:{port}", arguments, echo)
-    try:
-        local.wait_ready([child], 60)
+    module = "benchmarks.keystrokes.stub_engine"
+    with local.server("stub", module, f"http://127.0.0.1:{port}", arguments, echo) as child:
         yield child
-    finally:
-        local.stop([child])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

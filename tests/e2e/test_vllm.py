@@ -87,9 +87,7 @@ def world(home: Path, merged: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with ExitStack() as stack:
         engine = stack.enter_context(vllm.serving(home, merged, log, *options))
         arguments += ["--predictor", engine.url]
-        child = local.start("transformer", "serving.transformer", front, arguments, lambda _: None)
-        stack.callback(local.stop, [child])
-        local.wait_ready([child], 120)
+        stack.enter_context(local.server("transformer", "serving.transformer", front, arguments, lambda _: None))
         yield World(front=front, engine=engine, servers=stack)
 
 

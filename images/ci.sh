@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "images/ci.sh: SKIPPED, images neither built nor run: $1" >&2; exit 77; }
 step() { echo "== $1 (after $SECONDS s)"; }
+disk_gb=8
 packages=python3,python3-distutils,python3.11-venv,ca-certificates
 root() { test "$(id -u)" = 0 || skip "root is needed to $1"; }
 
@@ -46,8 +47,12 @@ cleanup() {
 }
 trap cleanup EXIT
 if ! "$DOCKER" info >/dev/null 2>&1; then
+    data=${DATA_ROOT:-$work/docker}
+    mkdir -p "$data"
+    free=$(df --output=avail --block-size=1G "$data" | tail -1)
+    test "$free" -ge "$disk_gb" || skip "$data has $((free)) GB free, and the images need $disk_gb"
     step "starting dockerd"
-    dockerd --data-root "${DATA_ROOT:-$work/docker}" --exec-root "$work/exec" --pidfile "$work/pid" >"$work/dockerd.log" 2>&1 &
+    dockerd --data-root "$data" --exec-root "$work/exec" --pidfile "$work/pid" >"$work/dockerd.log" 2>&1 &
     daemon=$!
     for _ in $(seq 60); do
         "$DOCKER" info >/dev/null 2>&1 && break

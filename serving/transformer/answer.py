@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from infill.context.packing import Packed
@@ -45,7 +46,7 @@ class OngoingAnswer:
         """Tokens of the packed prompt."""
         return self.cached.prompt_tokens if self.cached else len(self.packed.prompt.ids)
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """The field `infill` of an answer: the context items in the prompt, warnings and timings."""
         names = ("path", "first_line", "last_line", "score", "strategy")

@@ -326,6 +326,7 @@ async def collect(service: TransformerService, answer: OngoingAnswer, first: Del
     """Return the whole answer. Raises ApiError."""
     outcome = PartialAnswer()
     outcome.add(first)
+    _ = answer.provenance  # computed now, while the predictor computes
     with service.telemetry.observing(answer.request, answer.head.model):
         async with aclosing(answer.deltas):
             async for delta in answer.deltas:

@@ -33,6 +33,8 @@ KEEP_ALIVE_S: Final = 4.0
 PAUSE_S: Final = 1.0
 """Seconds between attempts to ask a dead predictor for its context, else each waiting request would try in turn."""
 MAX_CONNECTIONS: Final = 256
+END_S: Final = 1.0
+"""Seconds in which the stream of a complete answer must end."""
 MIN_TOP_P: Final = 1e-6
 """The least top-p we send: like 0, which vLLM rejects, it leaves only the most probable token."""
 MAX_STOPS: Final = 4
@@ -100,6 +102,8 @@ class Upstream:
         self._url = config.predictor.rstrip("/")
         self._proxy = proxy_of(config.predictor)
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._ending = set[asyncio.Task[None]]()
+        """Connections whose answer is complete and whose stream has not ended yet."""
         self._open_client: aiohttp.ClientSession | None = None
 
     @property
@@ -192,11 +196,12 @@ class Upstream:
         finished, due = False, sampling.begins_with
         try:
             async with self._open(self._payload(ids, sampling, salt), headers, started + limit) as events:
-                while (data := await events.next(started + limit, limit)) is not None:
+                while not events.complete and (data := await events.next(started + limit, limit)) is not None:
                     delta = _parse(data)
                     self._contact = time.monotonic()
                     if delta is not None:
                         finished = finished or delta.finish_reason is not None
+                        events.complete = finished and delta.usage is not None  # nothing else can follow the counts
                         limit = self._config.total_s
                         length = min(len(due), len(delta.text))
                         if delta.text[:length] != due[:length]:
@@ -237,19 +242,29 @@ class Upstream:
     async def _open(self, payload: dict[str, Any], headers: Headers, deadline: float) -> AsyncIterator["_Events"]:
         """Yield the answer's events. Raises ApiError if there is no answer or an error.
 
-        An answer that is left before its end closes its connection, by which the predictor notices.
+        An answer that is left before it is complete closes its connection, by which the predictor notices.
         """
         await self._take_place()
         try:
             response = await self._send(payload, headers, deadline)
+            events = _Events(response.content)
             try:
                 if response.status != HTTPStatus.OK:
                     raise await _refused(response)
-                yield _Events(response.content)
+                yield events
             finally:
-                response.close()
+                self._leave(response, complete=events.complete)
         finally:
             self._places.release()
+
+    def _leave(self, response: aiohttp.ClientResponse, *, complete: bool) -> None:
+        """Close the connection, or, after a complete answer, read what ends its stream, for which nobody waits."""
+        if complete and not response.content.at_eof():
+            task = asyncio.create_task(_read_end(response))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        else:
+            response.close()
 
     async def _take_place(self) -> None:
         """Wait for one of MAX_CONNECTIONS to be free. Raises ApiError 429 if none is in time."""
@@ -286,8 +301,22 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the pool."""
+        for task in self._ending:
+            task.cancel()
         if self._open_client is not None:
             await self._open_client.close()
+
+
+async def _read_end(response: aiohttp.ClientResponse) -> None:
+    """Read a stream to its end, so that its connection can be used again; close it if the end does not come."""
+    try:
+        async with asyncio.timeout(END_S):
+            while await response.content.readany():
+                pass
+    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+        pass
+    finally:
+        response.close()
 
 
 def _texts(headers: Headers) -> dict[str, str]:
@@ -303,6 +332,8 @@ class _Events:
     """The data of the events of an answer."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
+        self.complete = False
+        """Whether the answer and its counts have arrived."""
         self._content = content
         self._reader = EventReader()
         self._arrived = deque[bytes]()

@@ -251,3 +251,42 @@ def test_a_pooled_connection_that_the_predictor_has_closed_is_replaced(pair: tup
     strangers.behaviour = lambda connection: connection.sendall((head + whole).encode())  # then it closes unasked
     for _ in range(3):
         assert ask(url).json()["choices"][0]["text"] == "a"
+
+
+COUNTS = f"data: {json.dumps({'choices': [], 'usage': {'prompt_tokens': 9, 'completion_tokens': 1}})}\n\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_complete_with_its_counts_not_with_the_end_of_its_stream(model: Path, stream: bool) -> None:
+    def never_end(connection: socket.socket) -> None:
+        say("200 OK", chunk("a", "stop") + COUNTS, STREAM)(connection)
+        connection.recv(1)  # until the transformer closes it
+
+    with strange_predictor(never_end) as (predictor, _), transforming(model, predictor, total_s=30) as (url, _):
+        started = time.monotonic()
+        assert '"a"' in ask(url, stream=stream).text
+        assert time.monotonic() - started < 10
+
+
+def test_a_connection_whose_stream_ends_later_is_used_again(model: Path) -> None:
+    connections = []
+
+    def end_later(connection: socket.socket) -> None:
+        connections.append(connection)
+        size = len(body := (chunk("a", "stop") + COUNTS).encode())
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {STREAM}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        while True:
+            connection.sendall(head + f"{size:x}\r\n".encode() + body + b"\r\n")
+            time.sleep(0.05)
+            connection.sendall(b"0\r\n\r\n")
+            request = b""
+            while not request.endswith(b"}"):
+                if not (part := connection.recv(65_536)):
+                    return
+                request += part
+
+    with strange_predictor(end_later) as (predictor, _), transforming(model, predictor) as (url, _):
+        for _ in range(3):
+            assert ask(url).json()["choices"][0]["text"] == "a"
+            time.sleep(0.2)
+    assert len(connections) == 1

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
+from numpy.typing import ArrayLike
 
 from infill.experiments.typed_sessions import TypedSession
 from infill.text import read_text
@@ -22,7 +23,7 @@ NAME: Final = "typing"
 TOKENS: Final = 16
 
 
-def percentiles(values: Sequence[float], *percents: int) -> list[float]:
+def percentiles(values: ArrayLike, *percents: int) -> list[float]:
     """Return percentiles, rounded."""
     return [round(float(each), 2) for each in np.percentile(values, percents)]
 
@@ -76,9 +77,12 @@ def overhead(
     """Return what the transformer adds to a call of the predictor, in milliseconds, and its processor time.
 
     The first session does not count: it warms connections and the index. The stub's timers may differ between the two
-    calls: `without_stub` is what is added if the stub's own time is taken from both.
+    calls: `without_stub` is what is added if the stub's own time is taken from both. After each pair both are asked
+    for a stream, which is left at its first event, as an editor leaves it at the next keystroke; so each call but the
+    first needs new connections, the direct one too.
     """
-    numbers, direct, through, first, busy = list[int](), list[float](), list[float](), list[float](), 0.0
+    numbers, direct, through, busy = list[int](), list[float](), list[float](), 0.0
+    first_direct, first = list[float](), list[float]()
     warm = sum(1 for _ in requests(sessions[:1]))
     with httpx.Client(timeout=60, trust_env=False) as client:
         for number, body in enumerate(requests(sessions)):
@@ -93,16 +97,21 @@ def overhead(
                 direct.append(near)
                 through.append(far)
                 busy += processor_s(front) - before
-                first.append(_timed(_first_event, client, front.url, body | {"prompt": body["prompt"] + " "}))
+            near = _timed(_first_event, client, predictor.url, asked)
+            far = _timed(_first_event, client, front.url, body | {"prompt": body["prompt"] + " "})
+            if number >= warm:
+                first_direct.append(near)
+                first.append(far)
         stub = client.get(f"{predictor.url}/times").json()
-    added = [after - before for before, after in zip(direct, through, strict=True)]
+    added, added_first = np.subtract(through, direct), np.subtract(first, first_direct)
     slower = [stub[f"near-{number}"] - stub[f"far-{number}"] for number in numbers]
     return {
         "overhead_ms_p50_p99": percentiles(added, 50, 99),
-        "without_stub_ms_p50_p99": percentiles([sum(pair) for pair in zip(added, slower, strict=True)], 50, 99),
+        "without_stub_ms_p50_p99": percentiles(added + np.array(slower), 50, 99),
         "direct_ms_p50_p99": percentiles(direct, 50, 99),
         "transformer_ms_p50_p99": percentiles(through, 50, 99),
         "first_event_ms_p50_p99": percentiles(first, 50, 99),
+        "first_event_overhead_ms_p50_p99": percentiles(added_first, 50, 99),
         "processor_ms": round(1_000 * busy / len(added), 2),
         "requests": len(added),
         "prompt_tokens": len(prompt),

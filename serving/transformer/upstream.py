@@ -20,6 +20,7 @@ from typing import Any, Final
 import aiohttp
 import httpx
 import orjson
+from yarl import URL
 
 from infill.proxies import proxy_of
 from serving.events import EventReader
@@ -102,8 +103,8 @@ class Upstream:
         self._url = config.predictor.rstrip("/")
         self._proxy = proxy_of(config.predictor)
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._ending = set[asyncio.Task[None]]()
-        """Connections whose answer is complete and whose stream has not ended yet."""
+        self._preparing = set[asyncio.Task[None]]()
+        """Tasks that make connections ready for the next requests."""
         self._open_client: aiohttp.ClientSession | None = None
 
     @property
@@ -258,13 +259,27 @@ class Upstream:
             self._places.release()
 
     def _leave(self, response: aiohttp.ClientResponse, *, complete: bool) -> None:
-        """Close the connection, or, after a complete answer, read what ends its stream, for which nobody waits."""
-        if complete and not response.content.at_eof():
-            task = asyncio.create_task(_read_end(response))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
-        else:
+        """Close the connection, or read the end of a complete answer; then a connection is ready for the next request.
+
+        Nobody waits for either.
+        """
+        if response.content.at_eof():
             response.close()
+            return
+        if not complete:
+            response.close()
+        task = asyncio.create_task(_read_end(response) if complete else self._connect())
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _connect(self) -> None:
+        """Open a connection for the next request, unless an idle one is there: most answers are left or cut early."""
+        proxy = URL(self._proxy) if self._proxy else None
+        request = aiohttp.ClientRequest("POST", URL(self._url), loop=asyncio.get_running_loop(), proxy=proxy)
+        connector = self._client.connector
+        assert connector is not None
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # the next request will say so
+            (await connector.connect(request, [], self._client.timeout)).release()
 
     async def _take_place(self) -> None:
         """Wait for one of MAX_CONNECTIONS to be free. Raises ApiError 429 if none is in time."""
@@ -301,7 +316,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the pool."""
-        for task in self._ending:
+        for task in self._preparing:
             task.cancel()
         if self._open_client is not None:
             await self._open_client.close()

@@ -142,7 +142,9 @@ class Stranger(socketserver.BaseRequestHandler):
         connection: socket.socket = self.request
         received = b""
         while b"\r\n\r\n" not in received:
-            received += connection.recv(65_536)
+            if not (part := connection.recv(65_536)):
+                return  # it was opened for a request that never came
+            received += part
         head, _, body = received.partition(b"\r\n\r\n")
         server = cast(Strangers, self.server)
         if head.startswith(b"GET "):

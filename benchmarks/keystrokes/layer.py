@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from infill.experiments.typed_sessions import TypedSession
 from infill.text import read_text
@@ -23,7 +23,7 @@ NAME: Final = "typing"
 TOKENS: Final = 16
 
 
-def percentiles(values: ArrayLike, *percents: int) -> list[float]:
+def percentiles(values: Sequence[float] | NDArray[np.float64], *percents: int) -> list[float]:
     """Return percentiles, rounded."""
     return [round(float(each), 2) for each in np.percentile(values, percents)]
 

@@ -173,9 +173,11 @@ class Strangers(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def strange_predictor(behaviour: Callable[[socket.socket], None]) -> Iterator[tuple[str, Strangers]]:
+def strange_predictor(
+    behaviour: Callable[[socket.socket], None], kind: type[Strangers] = Strangers
+) -> Iterator[tuple[str, Strangers]]:
     """The base URL of a predictor that is not ours: it does on the socket what `behaviour` does."""
-    with Strangers(behaviour) as server:
+    with kind(behaviour) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}", server

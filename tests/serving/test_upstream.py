@@ -1,5 +1,6 @@
 """A predictor that is gone, slow, strange, or vLLM: the transformer answers in time and says which."""
 
+import functools
 import json
 import socket
 import threading
@@ -290,3 +291,30 @@ def test_a_connection_whose_stream_ends_later_is_used_again(model: Path) -> None
             assert ask(url).json()["choices"][0]["text"] == "a"
             time.sleep(0.2)
     assert len(connections) == 1
+
+
+def test_after_an_answer_that_was_left_a_connection_is_ready_for_the_next(model: Path) -> None:
+    opened = []
+
+    class Counted(Strangers):
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            opened.append(client_address)
+            return super().verify_request(request, client_address)
+
+    def grown(before: int) -> bool:
+        return len(opened) == before + 1
+
+    def two_pieces(connection: socket.socket) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {STREAM}\r\ntransfer-encoding: chunked\r\n\r\n"
+        data = chunk("a")
+        connection.sendall(f"{head}{len(data):x}\r\n{data}\r\n".encode())
+        connection.recv(1)  # until the transformer closes it
+
+    with strange_predictor(two_pieces, Counted) as (predictor, strangers), transforming(model, predictor) as (url, _):
+        for number in range(3):
+            with HTTP.stream("POST", f"{url}/v1/completions", json=CARET | {"stream": True}) as response:
+                texts = response.iter_text()  # kept, since its end closes the response
+                next(texts)
+                before = len(opened)
+            wait_until(functools.partial(grown, before))  # by nobody's request
+            assert len(strangers.requests) == number + 1

@@ -105,6 +105,7 @@ class Upstream:
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
         self._preparing = set[asyncio.Task[None]]()
         """Tasks that make connections ready for the next requests."""
+        self._connecting = asyncio.Lock()
         self._open_client: aiohttp.ClientSession | None = None
 
     @property
@@ -268,6 +269,8 @@ class Upstream:
             return
         if not complete:
             response.close()
+            if self._connecting.locked():  # one is enough: a server may give each connection a thread
+                return
         task = asyncio.create_task(_read_end(response) if complete else self._connect())
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
@@ -278,8 +281,9 @@ class Upstream:
         request = aiohttp.ClientRequest("POST", URL(self._url), loop=asyncio.get_running_loop(), proxy=proxy)
         connector = self._client.connector
         assert connector is not None
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # the next request will say so
-            (await connector.connect(request, [], self._client.timeout)).release()
+        async with self._connecting:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # the next request will say so
+                (await connector.connect(request, [], self._client.timeout)).release()
 
     async def _take_place(self) -> None:
         """Wait for one of MAX_CONNECTIONS to be free. Raises ApiError 429 if none is in time."""

@@ -42,9 +42,11 @@ MAX_STOPS: Final = 4
 """The most stop strings that vLLM takes, like OpenAI; `cut.before` looks for all of them where there are more."""
 GONE: Final = "predictor_unavailable"
 JSON: Final = {"content-type": "application/json"}
+_SPECIAL: Final = re.compile(r"[\\.^$*+?{}()|\[\]]")
+"""Signs with a meaning in regular expressions; vLLM's xgrammar warns of any other escape, as in `re.escape`."""
 BEGINNINGS: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
     "begins_with": lambda text: {"begins_with": text},
-    "vllm": lambda text: {"structured_outputs": {"regex": re.escape(text) + r"[\s\S]*"}},
+    "vllm": lambda text: {"structured_outputs": {"regex": _SPECIAL.sub(r"\\\g<0>", text) + r"[\s\S]*"}},
 }
 """Ways to make a predictor begin its answer with a text, as fields of a request."""
 

@@ -1,15 +1,19 @@
 """Half-typed words over HTTP: an answer is the rest of the word that the model would write."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infill.prompt import FimRequest, heal, load_encoder, load_format, render
 from serving.predictor.transformers_engine import TransformersEngine
+from serving.transformer.upstream import BEGINNINGS
 from tests.serving.conftest import HTTP, Strangers, chunk, predicting, say, strange_predictor, transforming
 
 CARET: dict[str, Any] = {
@@ -80,6 +84,14 @@ def test_the_beginning_is_asked_for_and_removed(strange: tuple[str, Strangers]) 
         strangers.behaviour = say("200 OK", chunk("y", "stop") + END, "text/event-stream")
         ask(url, **fields)
         assert "begins_with" not in json.loads(strangers.requests[-1][1])
+
+
+@given(st.text())
+def test_the_expression_for_vllm_matches_its_text_and_escapes_nothing_but_signs(text: str) -> None:
+    expression = BEGINNINGS["vllm"](text)["structured_outputs"]["regex"]
+    assert re.fullmatch(expression, text + "more\n") is not None
+    assert re.fullmatch(expression, "x" + text) is None or text in ("", "x" * len(text))
+    assert set(re.findall(r"\\(.)", expression.removesuffix(r"[\s\S]*"), re.DOTALL)) <= set(r"\.^$*+?{}()|[]")
 
 
 def test_a_predictor_that_ignores_the_beginning_is_not_asked_again(model: Path) -> None:

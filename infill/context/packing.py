@@ -266,17 +266,29 @@ class _Packer:
         if not self.candidates or left < 0:
             return ()
         best_first = self.candidates[::-1]
-        worths, least, exact = _worths(best_first), [0] * len(best_first), set[int]()
-        shown = _shown(old, best_first)
-        choices = []
+        worths, shown = _worths(best_first), _shown(old, best_first)
+        kept = sum(value * share for (number, share), value in zip(shown, worths, strict=True) if number < len(old))
+        price = self.rules.prefill_price / self.budget if old else 0.0
+        if _surely_stay(sum(worths), kept, price * frame) and sum(map(self.item_size, old)) <= left:
+            return old
+        choices = self._choices(old, _Candidates(best_first, worths, shown), kept, left, frame)
+        most = max(worth for worth, _, _ in choices) or 1.0
+        return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
+
+    def _choices(
+        self, old: tuple[ContextItem, ...], candidates: "_Candidates", kept: float, left: int, frame: int
+    ) -> list[tuple[float, int, tuple[ContextItem, ...]]]:
+        """Return worth, tokens to compute and items of each choice: none of `old`, its first one, and so on to all.
+
+        All are worth `kept`. The other arguments are those of `_items`.
+        """
+        best_first, worths, shown = candidates
+        least, exact, choices = [0] * len(best_first), set[int](), []
         for count, taken in enumerate(accumulate(map(self.item_size, old), initial=0)):
             if taken > left:
                 break
             room, worth, new = left - taken - self.slack, 0.0, []
             if count == len(old):
-                kept = sum(
-                    value * share for (number, share), value in zip(shown, worths, strict=True) if number < count
-                )
                 choices.append((kept, 0, old))
             for number, value in enumerate(worths):
                 if shown[number][0] < count:
@@ -290,9 +302,16 @@ class _Packer:
                         new.append(number)
             computed = frame + left - taken - self.slack - room
             choices.append((worth, computed, (*old[:count], *(best_first[number] for number in reversed(new)))))
-        most = max(worth for worth, _, _ in choices) or 1.0
-        price = self.rules.prefill_price / self.budget if old else 0.0
-        return max(choices, key=lambda choice: choice[0] / most - price * choice[1])[2]
+        return choices
+
+
+class _Candidates(NamedTuple):
+    """The ranked items, best first."""
+
+    items: tuple[ContextItem, ...]
+    worths: list[float]
+    shown: list[tuple[int, float]]
+    """The places of each in the last layout, as `_shown` returns them."""
 
 
 class _ItemSize(NamedTuple):
@@ -329,6 +348,15 @@ def _last_fitting(places: Iterable[int], allowed: int, size: Callable[[int], int
             end *= 2
     fitting = bisect_right(looked_at, allowed, lo=end // 2, hi=min(end, len(looked_at)), key=size)
     return looked_at[fitting - 1] if fitting else None
+
+
+def _surely_stay(most: float, kept: float, price: float) -> bool:
+    """Return whether the old items, worth `kept`, are the best choice, whatever the others are.
+
+    No other choice is worth more than `most` or costs less than `price`, as a share of the highest worth of all, which
+    is at least `kept`. It holds for most keystrokes, and spares the account of each choice.
+    """
+    return most - kept < price * kept
 
 
 def _worths(best_first: Sequence[ContextItem]) -> list[float]:

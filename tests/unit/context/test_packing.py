@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infill.context import ProjectIndex
+from infill.context import ProjectIndex, packing
 from infill.context.memo import Memo
-from infill.context.packing import CHARS_PER_TOKEN, Packed, PackingRules, pack
+from infill.context.packing import CHARS_PER_TOKEN, Packed, PackingRules, _surely_stay, pack
 from infill.errors import InputError
 from infill.prompt import ContextItem, FimRequest, render
 from tests import golden
@@ -109,6 +109,42 @@ def test_an_item_is_replaced_only_when_that_pays() -> None:
     assert pack(FMT, ENCODE, request(CODE, "\n", slightly), previous=packed, budget=700).prompt.items == old
     new = tuple(item(number, score=5.0) for number in range(10, 14))
     assert set(pack(FMT, ENCODE, request(CODE, "\n", new), previous=packed, budget=700).prompt.items) >= set(new)
+
+
+def test_what_is_surely_the_best_choice_is_the_one_that_the_account_of_all_gives() -> None:
+    spared = 0
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 12), st.floats(0.01, 9)), min_size=1, max_size=10, unique_by=lambda one: one[0]
+        ),
+        st.lists(
+            st.tuples(st.integers(0, 12), st.floats(0.01, 9)), min_size=1, max_size=10, unique_by=lambda one: one[0]
+        ),
+        st.sampled_from([0.0, 0.2, 0.6, 3.0]),
+        st.integers(200, 900),
+    )
+    @examples(300)
+    def check(first: list[tuple[int, float]], then: list[tuple[int, float]], price: float, budget: int) -> None:
+        nonlocal spared
+        before, after = (tuple(item(number, score) for number, score in each) for each in (first, then))
+        rules = PackingRules(prefill_price=price)
+        old = pack(FMT, ENCODE, request(CODE, "\n", before), budget=budget, rules=rules)
+        asked, answers = request(f"{CODE}x", "\n", after), list[bool]()
+
+        def noted(most: float, kept: float, cost: float) -> bool:
+            answers.append(_surely_stay(most, kept, cost))
+            return answers[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packing, "_surely_stay", noted)
+            quick = pack(FMT, ENCODE, asked, previous=old, budget=budget, rules=rules)
+            patch.setattr(packing, "_surely_stay", lambda *_: False)
+            assert pack(FMT, ENCODE, asked, previous=old, budget=budget, rules=rules) == quick
+        spared += any(answers)
+
+    check()
+    assert spared > 10
 
 
 def test_the_first_items_cost_nothing_whatever_the_price() -> None:

@@ -125,7 +125,7 @@ class ReceivedRequest(NamedTuple):
     rid: str
     principal: Principal
     shadow: bool = False
-    """Whether the candidate answers too, unseen."""
+    """Whether the candidate also answers, without its answer being shown."""
 
 
 def _sticky(completion: CompletionRequest, request: Request, principal: Principal) -> str:

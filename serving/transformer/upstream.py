@@ -90,9 +90,9 @@ class Upstream:
         self._beginning: str | None = None
         """The way in which the predictor can begin with a text, one of BEGINNINGS; None if it cannot."""
         self._ignores = False
-        """Whether it has ignored such a text."""
+        """Whether the predictor has begun an answer otherwise than it was asked to."""
         self._current = False
-        """Whether that was reported since the connection last broke."""
+        """Whether the context length was reported after the connection last broke."""
         self.replacements = -1
         """How often another predictor may have taken the place of the last one: after a failure, or with its context.
 
@@ -262,9 +262,9 @@ class Upstream:
             self._places.release()
 
     def _leave(self, response: aiohttp.ClientResponse, *, complete: bool) -> None:
-        """Close the connection, or read the end of a complete answer; then a connection is ready for the next request.
+        """Close the connection, or read the rest of the stream after a complete answer, in the background.
 
-        Nobody waits for either.
+        Either way, a connection is then ready for the next request.
         """
         if response.content.at_eof():
             response.close()
@@ -354,7 +354,7 @@ class _Events:
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self.complete = False
-        """Whether the answer and its counts have arrived."""
+        """Whether the whole answer, with its token counts, has arrived."""
         self._content = content
         self._reader = EventReader()
         self._arrived = deque[bytes]()
